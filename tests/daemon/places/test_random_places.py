@@ -15,7 +15,8 @@ from tests.chaos.sampling import LONG
 from tests.consistency import inconsistencies
 from tests.postgres import Database
 
-SEEDS = range(10_000_000, 10_000_000 + (200 if LONG else 2))
+pytestmark = pytest.mark.chaos  # for the long form
+SEEDS = range(10_000_000, 10_000_000 + (40 if LONG else 2))
 STEPS = 60
 STEPS_OF_TWO = 180 if LONG else 90  # beside two brokers
 DRAINED = 0.7  # of the steps

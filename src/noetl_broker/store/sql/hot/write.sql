@@ -61,8 +61,7 @@ with turns as materialized (
       where x.execution_id = t.execution_id
         and (not t.rare ? 'node_id' or pg_column_size(w.workload) <= noetl.limit_of('small_bytes'))
     ), '{}') else t.job_context end,
-    t.job_status, t.job_priority, t.job_max_attempts, (t.rare ->> 'timeout')::float8,
-    coalesce((t.rare ->> 'attempts')::int, 0),
+    t.job_status, t.job_priority, t.job_max_attempts, (t.rare ->> 'timeout')::float8, coalesce((t.rare ->> 'attempts')::int, 0),
     case when t.job_status = 'delegated' then 'infinity'
       else clock_timestamp() + make_interval(secs => coalesce((t.rare ->> 'delay')::float8, 0)) end,
     case when t.job_status = 'delegated' then clock_timestamp() end, t.event_id, t.event_id, t.created_at, t.created_at
