@@ -73,14 +73,15 @@ def _serve(control: socket.socket) -> tuple[dict[str, object], list[int]]:
         reading, writing = os.pipe()
         between = os.fork()
         if between == 0:
-            child = os.fork()
-            if child == 0:
+            if os.fork() == 0:
                 control.detach()
                 request: dict[str, object] = json.loads(message)
                 if request["new_session"]:
                     os.setsid()
+                os.write(writing, os.getpid().to_bytes(PID_BYTES, sys.byteorder))
+                os.close(writing)
+                os.close(reading)
                 return request, descriptors
-            os.write(writing, child.to_bytes(PID_BYTES, sys.byteorder))
             os._exit(0)
         for descriptor in (*descriptors, writing):
             os.close(descriptor)
