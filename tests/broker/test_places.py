@@ -167,6 +167,25 @@ def test_a_queued_execution_that_is_paused_gives_a_place_back_and_asks_again() -
     ]  # fmt: skip
 
 
+def test_an_execution_that_is_skipped_when_it_is_resumed_gives_its_numbers_up() -> None:
+    """The place of its schedule was free at its start; another execution has got it since."""
+    story = """
+        > execution_start; overlap nightly skip, place free, place busy
+            event execution_queued {"reason": "waits for a place: customer 7"}
+        > execution_pause
+            event execution_paused
+        > execution_resume; place busy, place busy
+            event execution_resumed
+            event execution_cancelled "skipped: no place is free: schedule nightly"
+            withdraw
+        """
+    assert_story(JOB, story, metadata=limit())
+    turns = [*play_turns(playbook(JOB, metadata=limit()), read_events(story))]
+    changes = [decision.place_change for _, decision, _ in turns]
+    assert [change and (change.what, len(change.places)) for change in changes] == [("waiting", 2), None, ("freed", 2)]
+    assert turns[-1][2].places == ()
+
+
 def test_a_queued_execution_that_is_cancelled_gives_its_number_up() -> None:
     """Nothing of it ran."""
     turns = [

@@ -108,7 +108,6 @@ def _give_up(draft: Draft, place: Place, answer: dict[str, Any]) -> None:
     """End a start whose place is taken: cancelled where the playbook says `skip`, failed where it says `fail`."""
     holder = f", execution {answer['holder']} holds it" if answer.get("holder") else ""
     message = f"no place is free: {_name(place)}{holder}"
-    draft.places = ()
     if place.on_limit == FAIL:
         fail_execution(draft, {"message": message, "type": CONCURRENCY})
     else:
