@@ -105,7 +105,7 @@ def _is_answer(value: JSON) -> bool:
 
 
 def _give_up(draft: Draft, place: Place, answer: dict[str, Any]) -> None:
-    """End a start whose place is taken: cancelled where the playbook says `skip`, failed where it says `fail`."""
+    """End an execution whose place is taken: cancelled where the place says `skip`, failed where it says `fail`."""
     holder = f", execution {answer['holder']} holds it" if answer.get("holder") else ""
     message = f"no place is free: {_name(place)}{holder}"
     if place.on_limit == FAIL:
