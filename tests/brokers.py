@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, Self
-from weakref import WeakKeyDictionary
 
 from noetl_broker.broker.model import JSON, Rules
 from noetl_broker.daemon.service import Service, ServiceOptions
 from noetl_broker.playbook.diagnostics import PlaybookRules
-from noetl_broker.store.connection import Pool, connect
+from noetl_broker.store.connection import connect
 from noetl_broker.store.verify import Scope, verify
 from tests.postgres import Database
-from tests.sessions import close_idle_sessions, reused_session
+from tests.sessions import lent_pool, pooled_session
 from tests.stories import document
 
 PATIENCE_SECONDS = 120.0  # with what must come; a busy machine may be ten times slower
-
-# The idle connections of `drain`, by database and lanes. A generator holds each pool; its event loop closes it.
-_Held = tuple[Pool, AsyncGenerator[Pool, None]]
-_pools: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[Database, int], list[_Held]]] = WeakKeyDictionary()
 
 # Checks that hold only when nothing is left to do; `verify` has those that hold always. A row for each fault.
 WHEN_IDLE = {
@@ -49,44 +44,13 @@ async def register(database: Database, body: str, *, path: str = "story", metada
 
 
 async def drain(database: Database, **changes: Any) -> Service:
-    """Decide on all mail, as `run --drain` does; return the service, which has the counters.
-
-    The next drain of the test gets its connections: new ones cost 40 ms of processor time.
-    """
+    """Decide on all mail, as `run --drain` does; return the service, which has the counters."""
     service = Service(options(database, **changes))
-    kept = _pools.setdefault(asyncio.get_running_loop(), {}).setdefault((database, service.options.lanes), [])
-    if kept:
-        pool, holder = kept.pop()
+    async with lent_pool((database, service.options.lanes), service.open_pool) as pool:
         async with pool.acquire() as connection:
             await service.check_start(connection)
-    else:
-        holder = _pool_of_loop(service)
-        pool = await anext(holder)
-    try:
         await service.drain_on(pool)
-    except BaseException:
-        await holder.aclose()
-        raise
-    kept.append((pool, holder))
     return service
-
-
-async def _pool_of_loop(service: Service) -> AsyncGenerator[Pool, None]:
-    """Hold a pool until the event loop closes this generator at its end."""
-    pool = await service.open_pool()
-    try:
-        yield pool
-    finally:
-        await pool.close()
-
-
-async def close_kept_connections(database: Database) -> None:
-    """Close those that `drain` and the statements of this module have left open."""
-    pools = _pools.get(asyncio.get_running_loop(), {})
-    for key in [key for key in pools if key[0] == database]:
-        for _, holder in pools.pop(key):
-            await holder.aclose()
-    await close_idle_sessions(database)
 
 
 @asynccontextmanager
@@ -109,13 +73,13 @@ async def running(database: Database, **changes: Any) -> AsyncIterator[Service]:
 
 async def execute(database: Database, statement: str, *arguments: object) -> None:
     """Run one statement, which leaves nothing behind in the session."""
-    async with reused_session(database) as connection:
+    async with pooled_session(database) as connection:
         await connection.execute(statement, *arguments)
 
 
 async def rows(database: Database, statement: str, *arguments: object) -> list[tuple[Any, ...]]:
     """Return the rows of one statement."""
-    async with reused_session(database) as connection:
+    async with pooled_session(database) as connection:
         return [tuple(row) for row in await connection.fetch(statement, *arguments)]
 
 
@@ -172,7 +136,7 @@ async def broken_invariants(database: Database, *, ignore: Iterable[str] = ()) -
 
     `ignore` names the checks that the test breaks on purpose. Checks of `verify` are named by invariant and sentence.
     """
-    async with reused_session(database) as connection:
+    async with pooled_session(database) as connection:
         report = await verify(connection, Scope())
         found = {name: [tuple(row) for row in await connection.fetch(text)] for name, text in WHEN_IDLE.items()}
     for verdict in report.verdicts:

@@ -9,7 +9,7 @@ from noetl_broker.playbook import PlaybookRules
 from noetl_broker.store.history import load_history
 from tests.brokers import broken_invariants, rows
 from tests.postgres import Database
-from tests.sessions import reused_session
+from tests.sessions import pooled_session
 
 # Each statement returns a row for each fault.
 FAULTS = {
@@ -88,7 +88,7 @@ async def inconsistencies(database: Database) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {**await broken_invariants(database)}
     for name, statement in FAULTS.items():
         found[name] = await rows(database, statement)
-    async with reused_session(database) as connection:
+    async with pooled_session(database) as connection:
         read = "select execution_id from noetl.execution_state order by execution_id"
         for (execution_id,) in await connection.fetch(read):
             history = await load_history(connection, execution_id, PlaybookRules())

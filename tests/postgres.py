@@ -1,19 +1,10 @@
-"""The Postgres of a test run: one server, started when a test first asks for a database, shared by all test processes.
-
-The process that owns the run (pytest itself, or the controller of pytest-xdist) owns the server. Worker processes of
-pytest-xdist ask it for the address, at a socket in a private folder. So tests without a database start no server, and
-the server ends with the run in every case.
-"""
+"""The Postgres of a test run, shared by all test processes, and connections to it."""
 
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
-import tempfile
-import threading
-from dataclasses import asdict, dataclass
-from multiprocessing.connection import Client, Listener
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,7 +13,6 @@ import psycopg
 from psycopg import sql
 
 from noetl_broker import embedded_postgres
-from noetl_broker.errors import BrokerError
 from noetl_broker.store import dsn
 from noetl_broker.store.connection import connection_class
 from noetl_broker.store.schema_name import DEFAULT_SCHEMA, rendered
@@ -79,49 +69,11 @@ class Server:
         return Database(name=name, dsn=f"postgresql://{self.user}:{self.password}@{self.host}:{self.port}/{name}")
 
 
-class ServerOwner:
-    """Owns the server of a test run: starts it at the first call of `server`, stops it with `close`."""
-
-    def __init__(self) -> None:
-        self._postgres: embedded_postgres.EmbeddedPostgres | None = None
-        self._starting = threading.Lock()
-        self._folder: Path | None = None
-        self._listener: Listener | None = None
-        self._key = secrets.token_hex(16)
-
-    def server(self) -> Server:
-        """Return the server; start it if it is not running."""
-        with self._starting:
-            if self._postgres is None:
-                self._postgres = embedded_postgres.start(settings=SETTINGS, temporary_root=fast_root())
-                _hash_less(self._postgres)
-            postgres = self._postgres
-            return Server(host=postgres.host, port=postgres.port, user=postgres.user, password=postgres.password)
-
-    def address(self) -> tuple[str, str]:
-        """Return the path and the key of a socket, for `ask_owner` in another process."""
-        if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="noetl-broker-tests-"))
-            self._listener = Listener(str(self._folder / "owner"), family="AF_UNIX", authkey=self._key.encode())
-            threading.Thread(target=self._answer, args=(self._listener,), name="server-owner", daemon=True).start()
-        return str(self._folder / "owner"), self._key
-
-    def close(self) -> None:
-        """Stop the server and remove the run's files."""
-        if self._postgres is not None:
-            self._postgres.close()
-        if self._listener is not None:
-            self._listener.close()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _answer(self, listener: Listener) -> None:
-        while True:
-            with listener.accept() as client:
-                try:
-                    client.send(asdict(self.server()))
-                except BrokerError as error:
-                    client.send(str(error))
+def start_server() -> embedded_postgres.EmbeddedPostgres:
+    """Start the server of a run; the caller closes it."""
+    postgres = embedded_postgres.start(settings=SETTINGS, temporary_root=fast_root())
+    _hash_less(postgres)
+    return postgres
 
 
 def _hash_less(postgres: embedded_postgres.EmbeddedPostgres) -> None:
@@ -131,16 +83,6 @@ def _hash_less(postgres: embedded_postgres.EmbeddedPostgres) -> None:
             connection.execute("set scram_iterations = 1")
             role, password = sql.Identifier(postgres.user), sql.Literal(postgres.password)
             connection.execute(sql.SQL("alter role {} password {}").format(role, password))
-
-
-def ask_owner(address: tuple[str, str]) -> Server:
-    """Return the server of the process at this address; raises RuntimeError with the reason if it did not start."""
-    path, key = address
-    with Client(path, family="AF_UNIX", authkey=key.encode()) as connection:
-        answer: dict[str, Any] | str = connection.recv()
-    if isinstance(answer, str):
-        raise RuntimeError(answer)  # noqa: TRY004 - an answer of the owner, not a wrong type
-    return Server(**answer)
 
 
 def fast_root() -> Path | None:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from tests import copied_data
 from tests.cli.conftest import PATIENCE_SECONDS, Command
 
 READY = "stops everything."
@@ -22,7 +21,7 @@ class RunningDev:
     def __init__(self, command: Command, *arguments: str | Path) -> None:
         """Start it, and wait until everything runs."""
         self.command = command
-        self.process = command.start("dev", *arguments, **copied_data.variables())
+        self.process = command.start("dev", *arguments)
         self.start = self.read_until(READY)
 
     def read_until(self, words: str) -> str:

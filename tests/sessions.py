@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import asyncpg
 import pytest
 
-from noetl_broker.store.connection import close_quickly, connect
+from noetl_broker.store.connection import Pool, connect, create_pool
 from tests.postgres import Database
 
 Session = asyncpg.Connection
 PATIENCE_SECONDS = 120.0
 POLL_SECONDS = 0.005  # looks without end take a core from what they wait for
 UNHURRIED = "set idle_in_transaction_session_timeout = '5min'; set lock_timeout = '1min'"
-# The idle sessions of `reused_session`. Each is held by a generator, which its event loop closes when the loop ends.
-_Held = tuple["Session[Any]", AsyncGenerator["Session[Any]", None]]
-_idle: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Database, list[_Held]]] = WeakKeyDictionary()
+_idle: dict[object, list[Pool]] = {}  # pools of the running test by what they are for
 
 
 @asynccontextmanager
@@ -38,51 +35,31 @@ async def session(database: Database) -> AsyncIterator[Session[Any]]:
 
 
 @asynccontextmanager
-async def reused_session(database: Database) -> AsyncIterator[Session[Any]]:
-    """Lend a connection for one statement; the next one gets it again, until the test's event loop ends.
-
-    A new session costs 8 ms of processor time, and compiles each SQL function anew.
-    """
-    idle = _idle.setdefault(asyncio.get_running_loop(), {}).setdefault(database, [])
-    held = await _open_one(idle) or await _hold(database)
-    try:
-        yield held[0]
-    except asyncpg.PostgresError:
-        idle.append(held)
-        raise
-    except BaseException:
-        await held[1].aclose()
-        raise
-    idle.append(held)
-
-
-async def close_idle_sessions(database: Database) -> None:
-    """Close the sessions that `reused_session` keeps for this database."""
-    for _, holder in _idle.get(asyncio.get_running_loop(), {}).pop(database, []):
-        await holder.aclose()
-
-
-async def _open_one(idle: list[_Held]) -> _Held | None:
-    """Return an idle session that the server has not closed."""
-    while idle:
-        connection, holder = idle.pop()
-        if not connection.is_closed():
-            return connection, holder
-        await holder.aclose()
-    return None
-
-
-async def _hold(database: Database) -> _Held:
-    holder = _session_of_loop(database)
-    return await anext(holder), holder
-
-
-async def _session_of_loop(database: Database) -> AsyncGenerator[Session[Any], None]:
-    connection = await connect(database, name="test")
-    try:
+async def pooled_session(database: Database) -> AsyncIterator[Session[Any]]:
+    """Lend a connection; the next statement of this test gets the same one, if it is free."""
+    async with (
+        lent_pool(database, lambda: create_pool(database, name="test", size=1)) as pool,
+        pool.acquire() as connection,
+    ):
         yield connection
+
+
+@asynccontextmanager
+async def lent_pool(purpose: object, make: Callable[[], Awaitable[Pool]]) -> AsyncIterator[Pool]:
+    """Lend a pool of this test, or make one; the fixture of the database closes all at the end of the test."""
+    idle = _idle.setdefault(purpose, [])
+    pool = idle.pop() if idle else await make()
+    try:
+        yield pool
     finally:
-        await close_quickly(connection)
+        idle.append(pool)
+
+
+async def close_pools() -> None:
+    """Close the pools of this test; a connection that is in use does not delay it."""
+    for pool in (pool for pools in _idle.values() for pool in pools):
+        pool.terminate()
+    _idle.clear()
 
 
 async def put_job(own: Session[Any], node: str = "a", **columns: Any) -> int:

@@ -15,11 +15,11 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
+from noetl_broker import embedded_postgres
 from noetl_broker.embedded_postgres import EmbeddedPostgres
 from noetl_broker.store.api_tokens import create_token
 from noetl_broker.store.connection import connect
 from noetl_broker.store.migrations import create_roles, migrate
-from tests import copied_data
 from tests.cli.conftest import plain_environment
 from tests.postgres import SETTINGS, Database, fast_root, psycopg_connect
 from tests.processes import STDERR, Process, start_command
@@ -102,7 +102,7 @@ class Site:
 @contextmanager
 def site(folder: Path, *, settings: Mapping[str, str] = MappingProxyType({})) -> Iterator[Site]:
     """Run the installation. The console's login is an operator's: pages must do with these rights."""
-    postgres = copied_data.start(settings={**SETTINGS, **settings}, temporary_root=fast_root())
+    postgres = embedded_postgres.start(settings={**SETTINGS, **settings}, temporary_root=fast_root())
     processes: list[Process] = []
     try:
         owner = Database(name="postgres", dsn=postgres.dsn())

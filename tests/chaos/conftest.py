@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-import psycopg
 import pytest
 from pytest_postgresql.executors import NoopExecutor
 
 from noetl_broker.daemon import batch
-from tests import known_types
 from tests.brokers import PATIENCE_SECONDS
-from tests.chaos.fault_table import PROPERTY
-from tests.conftest import cloned
-from tests.postgres import Database, Server
+from tests.postgres import Database
+from tests.summary import FAULT
 
 CHAOS = Path(__file__).parent
 
@@ -24,15 +21,15 @@ CHAOS = Path(__file__).parent
 @pytest.fixture
 def tried(record_property: Callable[[str, object], None]) -> Callable[[str, object], None]:
     """Give a function that adds a row to the table: the fault and its outcome."""
-    return lambda fault, outcome: record_property(PROPERTY, (fault, str(outcome)))
+    return lambda fault, outcome: record_property(FAULT, (fault, str(outcome)))
 
 
 @pytest.fixture
 def new_database(
-    maintenance: psycopg.Connection, postgres_server: Server, migrated_template: NoopExecutor
+    copies: Callable[[str], AbstractContextManager[Database]], migrated_template: NoopExecutor
 ) -> Callable[[], AbstractContextManager[Database]]:
     """Give a function that makes a migrated database at each call."""
-    return lambda: contextmanager(cloned)(maintenance, postgres_server, migrated_template.template_dbname)
+    return lambda: copies(migrated_template.template_dbname)
 
 
 @pytest.fixture
@@ -57,10 +54,3 @@ def _collected() -> Iterator[None]:
     """Collect the garbage of the test's cut connections before the next test begins."""
     yield
     gc.collect()
-
-
-@pytest.fixture
-def asking() -> Iterator[None]:
-    """Let the driver ask each session about types, where a process that does so is compared, or a pooler mixes up."""
-    with known_types.asking():
-        yield

@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.brokers import value
 from tests.chaos.under_load import until
 from tests.postgres import Database
-from tests.processes import STDERR, start_command, start_new_command
+from tests.processes import STDERR, start_command
 
 START_SECONDS = 120.0  # for a new process and its first answers: on a busy machine, its imports alone take ten
 LISTENS_SINCE = """
@@ -24,17 +24,13 @@ select exists (
 
 
 @asynccontextmanager
-async def daemon(database: Database, *, warm: bool = False, **settings: str) -> AsyncIterator[int]:
-    """Run the daemon as a process with these settings; gives its process id.
-
-    `warm`: forked from an interpreter that has the program imported. Its memory and processor time are not its own.
-    """
+async def daemon(database: Database, **settings: str) -> AsyncIterator[int]:
+    """Run the daemon as a process with these settings; gives its process id."""
     environment = os.environ | {"NOETL_BROKER_DSN": database.dsn, "NOETL_BROKER_LOG_LEVEL": "error"}
     # Tests run in parallel, so each daemon needs its own port.
     environment |= {"NOETL_BROKER_HEALTH_PORT": "0", "NOETL_BROKER_VERIFY_SECONDS": "0"}
     environment |= {f"NOETL_BROKER_{name.upper()}": value for name, value in settings.items()}
-    start = start_command if warm else start_new_command
-    process = start(["run"], cwd=Path.cwd(), env=environment, stdout=subprocess.DEVNULL, stderr=STDERR)
+    process = start_command(["run"], cwd=Path.cwd(), env=environment, stdout=subprocess.DEVNULL, stderr=STDERR)
     try:
         yield process.pid
     finally:
@@ -44,9 +40,9 @@ async def daemon(database: Database, *, warm: bool = False, **settings: str) -> 
 
 @asynccontextmanager
 async def ready_daemon(database: Database, **settings: str) -> AsyncIterator[int]:
-    """Run a warm daemon as `daemon` does; enters when it listens, so that who kills it kills one at work."""
+    """Run a daemon as `daemon` does; enters when it listens, so that who kills it kills one at work."""
     now = await value(database, "select clock_timestamp()")
-    async with daemon(database, warm=True, **settings) as pid:
+    async with daemon(database, **settings) as pid:
         await until(database, LISTENS_SINCE, now, patience=START_SECONDS)
         yield pid
 

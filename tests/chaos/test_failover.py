@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import pytest
 
+from noetl_broker import embedded_postgres
 from noetl_broker.daemon.metrics import registry as metric
 from noetl_broker.embedded_postgres.binaries import choose_account
 from noetl_broker.embedded_postgres.server import EmbeddedPostgres
 from noetl_broker.store.migrations import migrate
-from tests import copied_data
 from tests.brokers import PATIENCE_SECONDS, broken_invariants, execute, running, start, value
 from tests.chaos.under_load import Tried, finish_all, leave_core, prepare, until
 from tests.postgres import Database
@@ -32,7 +32,7 @@ class Pair(NamedTuple):
 @pytest.fixture
 def pair() -> Iterator[Pair]:
     """Yield both, in sync."""
-    with copied_data.start() as primary:
+    with embedded_postgres.start() as primary:
         account = choose_account()
         folder = primary.folder / "standby"
         folder.mkdir()
@@ -44,7 +44,7 @@ def pair() -> Iterator[Pair]:
         )  # fmt: skip
         assert answer.returncode == 0, answer.stderr
         (folder / "password").write_text(primary.password, encoding="ascii")
-        with copied_data.start(folder) as standby:
+        with embedded_postgres.start(folder) as standby:
             yield Pair(primary, standby)
 
 

@@ -10,13 +10,13 @@ from typing import Any
 import asyncpg
 import pytest
 
+from noetl_broker import embedded_postgres
 from noetl_broker.daemon.metrics import registry as metric
 from noetl_broker.daemon.service import Service
 from noetl_broker.embedded_postgres.server import EmbeddedPostgres
 from noetl_broker.store import listener
 from noetl_broker.store.connection import connect
 from noetl_broker.store.migrations import migrate
-from tests import copied_data
 from tests.brokers import PATIENCE_SECONDS, broken_invariants, running, start, value
 from tests.chaos.silent_proxy import SilentProxy
 from tests.chaos.under_load import Tried, finish_all, leave_core, prepare, until
@@ -179,7 +179,7 @@ async def test_mail_is_read_behind_a_proxy_that_drops_notifications(database: Da
 @pytest.fixture
 def small_queue() -> Iterator[EmbeddedPostgres]:
     """Yield a Postgres whose notification queue is soon full."""
-    with copied_data.start(settings={"max_notify_queue_pages": "64", "fsync": "off"}) as postgres:
+    with embedded_postgres.start(settings={"max_notify_queue_pages": "64", "fsync": "off"}) as postgres:
         yield postgres
 
 

@@ -37,7 +37,7 @@ from tests.chaos.test_sqlstates import INJECT
 from tests.chaos.under_load import finish_all, leave_core, prepare
 from tests.postgres import Database
 
-pytestmark = [pytest.mark.chaos, pytest.mark.usefixtures("asking")]
+pytestmark = pytest.mark.chaos
 
 Between = Callable[[Database], AbstractAsyncContextManager[Database]]
 REMEDY = "connect to the server itself, or let the pooler keep prepared statements"

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from noetl_broker import embedded_postgres
 from noetl_broker.daemon.metrics import registry as metric
 from noetl_broker.embedded_postgres.server import EmbeddedPostgres, Mode
 from noetl_broker.store.migrations import migrate
-from tests import copied_data
 from tests.brokers import PATIENCE_SECONDS, broken_invariants, register, rows, running, start, value
 from tests.chaos.sampling import LONG
 from tests.chaos.under_load import Tried, finish_all, leave_core, load, prepare, until
@@ -34,7 +34,7 @@ where datname = current_database() and application_name in ($1::text, $1 || ' no
 @pytest.fixture(scope="module")
 def own_postgres() -> Iterator[EmbeddedPostgres]:
     """Yield a Postgres that the test may restart; its commits are durable."""
-    with copied_data.start() as postgres:
+    with embedded_postgres.start() as postgres:
         yield postgres
 
 

@@ -62,7 +62,7 @@ async def test_four_brokers_start_each_moment_once_while_one_is_killed_every_sec
     await register(database, PLAYBOOK)
     killed = 0
     async with AsyncExitStack() as stack:
-        pids = [await stack.enter_async_context(daemon(database, warm=True)) for _ in range(BROKERS)]
+        pids = [await stack.enter_async_context(daemon(database)) for _ in range(BROKERS)]
         await until_all_listen(database)
         await put_often(database, *(f"often {number}" for number in range(SCHEDULES)))
         for second in range(1, SECONDS + 1):
@@ -71,7 +71,7 @@ async def test_four_brokers_start_each_moment_once_while_one_is_killed_every_sec
             with suppress(ProcessLookupError):
                 os.kill(victim, signal.SIGKILL)
                 killed += 1
-            pids.append(await stack.enter_async_context(daemon(database, warm=True)))
+            pids.append(await stack.enter_async_context(daemon(database)))
             await until_all_listen(database)
     counts = await rows(database, COUNTS)
     assert len(counts) == SCHEDULES
@@ -107,7 +107,6 @@ async def undisturbed(database: Database) -> list[str]:
     return proxy.statements
 
 
-@pytest.mark.usefixtures("asking")
 async def test_a_broker_that_dies_in_a_move_starts_each_moment_once(
     database: Database, tried: Callable[[str, object], None]
 ) -> None:

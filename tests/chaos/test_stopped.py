@@ -22,7 +22,7 @@ from tests.postgres import Database
 from tests.processes import Process, start_command
 from tests.sessions import session
 
-pytestmark = [pytest.mark.chaos, pytest.mark.usefixtures("same_statements", "asking")]
+pytestmark = [pytest.mark.chaos, pytest.mark.usefixtures("same_statements")]
 
 # The proxy replaces the broker's timeouts of seconds with these. Between the two messages of a statement
 # that is new to its connection a session does not count as idle: there the other timeouts end it.

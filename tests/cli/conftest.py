@@ -1,7 +1,4 @@
-"""How the tests run commands: in their own processes on the test's database, or faster in this process.
-
-The tests of a file share a database, unless they have the mark `own_database`.
-"""
+"""How the tests run commands: in this process, or in processes of their own, on the test's database."""
 
 from __future__ import annotations
 
@@ -10,13 +7,11 @@ import contextlib
 import os
 import subprocess
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
-import psycopg
 import pytest
 import structlog
 from click.testing import CliRunner, Result
@@ -24,18 +19,12 @@ from click.testing import CliRunner, Result
 from noetl_broker.cli.main import cli
 from noetl_broker.store.schema_name import DEFAULT_SCHEMA
 from tests.brokers import drain
-from tests.garbage import freeze_again
-from tests.kept_database import Keeper, keeper, keeps_database
-from tests.kept_sessions import KeptSessions
 from tests.postgres import SCHEMA, SCHEMA_VARIABLE, Database, psycopg_connect
 from tests.processes import Process, start_command
-
-__all__ = ["keeper"]
+from tests.sessions import close_pools
 
 PATIENCE_SECONDS = 120.0
-_broker: list[asyncio.Runner] = []  # at most one: the event loop of `decide`, as long as there is its database
-_sessions: list[KeptSessions] = []  # at most one
-_asked: dict[Database, psycopg.Connection[Any] | None] = {}  # the session of `rows` and `execute`, by kept database
+_loops: list[asyncio.Runner] = []  # at most one: that of `decide` in the running test
 
 
 def as_default(output: str) -> str:
@@ -56,9 +45,8 @@ def plain_environment() -> dict[str, str]:
 class Command:
     """Runs commands on one database, or on none."""
 
-    def __init__(self, folder: Path, dsn: str | None, *, keeps_sessions: bool = False) -> None:
+    def __init__(self, folder: Path, dsn: str | None) -> None:
         self.folder = folder
-        self._keeps_sessions = keeps_sessions
         # Tests run in parallel, so commands serve no port by default.
         alone = {"NOETL_BROKER_HEALTH_PORT": "0", "NOETL_BROKER_VERIFY_SECONDS": "0"}
         self.environment = plain_environment() | alone | ({"NOETL_BROKER_DSN": dsn} if dsn else {})
@@ -85,21 +73,11 @@ class Command:
         """Run a command in this process; output and exit code equal those of a process of its own."""
         wanted = self.environment | environment
         cleared: dict[str, str | None] = dict.fromkeys(os.environ.keys() - wanted.keys())
-        with contextlib.chdir(self.folder), self._sessions():
+        with contextlib.chdir(self.folder):
             result = CliRunner().invoke(cli, [*map(str, arguments)], env=cleared | wanted, prog_name="noetl-broker")
-        if "run" in arguments:
-            freeze_again()
         for stream in ("stdout_bytes", "stderr_bytes", "output_bytes"):
             setattr(result, stream, as_default(getattr(result, stream).decode()).encode())
         return result
-
-    def _sessions(self) -> contextlib.AbstractContextManager[None]:
-        """Lend the command the sessions of the one before, in a test that counts none."""
-        if not self._keeps_sessions or threading.current_thread() is not threading.main_thread():
-            return contextlib.nullcontext()
-        if not _sessions:
-            _sessions.append(KeptSessions())
-        return _sessions[0].lent()
 
     def close(self) -> None:
         """End all processes that still run."""
@@ -109,33 +87,18 @@ class Command:
 
 
 @pytest.fixture
-def database(request: pytest.FixtureRequest, _keeper: Keeper) -> Iterator[Database]:
-    """Yield a migrated database without rows, mostly with the broker's connections of the test before."""
-    if keeps_database(request.node):
-        database = _keeper.take()
-        _asked.setdefault(database)
-        yield database
-        if not _keeper.empty():
-            _close_connections()
-            _keeper.close()
-    else:
-        _close_connections()
-        with _keeper.new() as database:
-            yield database
-        _close_connections()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _connections_of_file() -> Iterator[None]:
-    """Close the connections of `decide` and of commands with the file."""
-    yield
-    _close_connections()
+def database(database: Database) -> Iterator[Database]:
+    """Yield the test's database; its broker's connections are closed at the end (see `decide`)."""
+    yield database
+    while _loops:
+        _loops[0].run(close_pools())
+        _loops.pop().close()
 
 
 @pytest.fixture
-def command(request: pytest.FixtureRequest, database: Database, tmp_path: Path) -> Iterator[Command]:
+def command(database: Database, tmp_path: Path) -> Iterator[Command]:
     """Yield the command line on this test's migrated database."""
-    yield from _lend(Command(tmp_path, database.dsn, keeps_sessions=keeps_database(request.node)))
+    yield from _lend(Command(tmp_path, database.dsn))
 
 
 @pytest.fixture
@@ -166,17 +129,6 @@ def _lend(command: Command) -> Iterator[Command]:
     structlog.reset_defaults()
 
 
-def _close_connections() -> None:
-    """Close the connections of `decide` and of commands."""
-    while _broker:
-        _broker.pop().close()
-    while _sessions:
-        _sessions.pop().close()
-    for connection in filter(None, _asked.values()):
-        connection.close()
-    _asked.clear()
-
-
 def write_playbook(folder: Path, body: str, *, path: str = "examples/story") -> Path:
     """Write a playbook with this workload and workflow; give its file."""
     name = path.rpartition("/")[2]
@@ -187,38 +139,22 @@ def write_playbook(folder: Path, body: str, *, path: str = "examples/story") -> 
 
 
 def decide(database: Database) -> None:
-    """Let a broker in this process decide all mail: faster than a process of its own.
-
-    Its connections stay with the database: new ones plan each statement anew, in 30 ms.
-    """
-    if not _broker:
-        _broker.append(asyncio.Runner(loop_factory=asyncio.new_event_loop))
-    _broker[0].run(drain(database))
+    """Let a broker in this process decide all mail; its connections stay open until the test ends."""
+    if not _loops:
+        _loops.append(asyncio.Runner(loop_factory=asyncio.new_event_loop))
+    _loops[0].run(drain(database))
 
 
 def execute(database: Database, statement: str) -> None:
     """Run one statement without rows."""
-    with _asking(database) as connection:
+    with psycopg_connect(database, autocommit=True) as connection:
         connection.execute(statement)
 
 
 def rows(database: Database, statement: str, *arguments: object) -> list[tuple[Any, ...]]:
     """Give the rows of one statement."""
-    with _asking(database) as connection:
+    with psycopg_connect(database, autocommit=True) as connection:
         return connection.execute(statement, arguments).fetchall()
-
-
-@contextlib.contextmanager
-def _asking(database: Database) -> Iterator[psycopg.Connection[Any]]:
-    """Lend the session of the kept database for one statement, or a new one to a test that has its own."""
-    if database not in _asked:
-        with psycopg_connect(database, autocommit=True) as connection:
-            yield connection
-        return
-    kept = _asked[database]
-    if kept is None or kept.closed:
-        kept = _asked[database] = psycopg_connect(database, autocommit=True)
-    yield kept
 
 
 def until_job_is(status: str, database: Database) -> None:

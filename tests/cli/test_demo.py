@@ -7,7 +7,6 @@ import signal
 
 import pytest
 
-from tests import copied_data
 from tests.cli.conftest import PATIENCE_SECONDS, Command
 
 STEPS = ("create_flat_table", "create_nested_table", "create_summary_table")
@@ -22,7 +21,7 @@ LOG = [
 def test_the_demo_prints_the_documented_sequence_of_events(demo: Command) -> None:
     """Twice in one folder, which keeps its data. No process is left running."""
     for _ in range(2):
-        answer = demo.run("demo", **copied_data.variables())
+        answer = demo.run("demo")
         assert (answer.returncode, answer.stderr) == (0, "")
         assert [line for line in answer.stdout.splitlines() if " | " in line] == LOG
         assert (demo.folder / ".demo" / "data").exists()
@@ -32,7 +31,7 @@ def test_the_demo_prints_the_documented_sequence_of_events(demo: Command) -> Non
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_demo_with_all_that_it_started(demo: Command, number: signal.Signals) -> None:
     """Its Postgres also shuts down cleanly."""
-    process = demo.start("demo", **copied_data.variables())
+    process = demo.start("demo")
     assert process.stdout is not None
     while not process.stdout.readline().startswith("migrated"):
         pass

@@ -10,21 +10,19 @@ from dataclasses import replace
 
 import pytest
 
+from noetl_broker import embedded_postgres
 from noetl_broker.embedded_postgres.server import EmbeddedPostgres
 from noetl_broker.errors import DatabaseFault
 from noetl_broker.store.connection import connect
 from noetl_broker.store.doctor import examine
 from noetl_broker.store.doctor_checks import Finding, Limits
 from noetl_broker.store.migrations import create_roles, migrate
-from tests import copied_data
 from tests.brokers import drain, execute, register, running, start
 from tests.chaos.silent_proxy import SilentProxy
 from tests.cli.conftest import Command
 from tests.postgres import Database, named
 from tests.roles import login, logins
 from tests.sessions import put_job, session
-
-pytestmark = pytest.mark.own_database  # dead rows are counted, and settings of the database change
 
 # Low limits, so that the tests need not wait.
 AT_ONCE = replace(Limits(), unread_seconds=0, lease_seconds=0, job_seconds=0, snapshot_seconds=0, dead_rows=1000)
@@ -341,7 +339,7 @@ def narrow_server() -> Iterator[EmbeddedPostgres]:
     """Yield a Postgres with few connections, a small notification queue and no vacuum."""
     settings = {"max_notify_queue_pages": "64", "max_prepared_transactions": "2", "max_connections": "10",
                 "autovacuum": "off", "fsync": "off"}  # fmt: skip
-    with copied_data.start(settings=settings) as postgres:
+    with embedded_postgres.start(settings=settings) as postgres:
         yield postgres
 
 

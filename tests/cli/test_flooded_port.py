@@ -13,7 +13,7 @@ from tests.cli.conftest import Command, write_playbook
 from tests.cli.test_health_port import BODY, end, free_port, http_get, on_port, stop
 from tests.cli.test_services import read_until
 from tests.postgres import Database
-from tests.processes import LineProcess
+from tests.processes import Process
 
 IDLE = 152
 DESCRIPTORS = 64
@@ -21,9 +21,9 @@ FLOOD_SECONDS = 1.5  # a full server tries again after one
 
 
 @contextmanager
-def few_descriptors(command: Command, *arguments: str, **environment: str) -> Iterator[LineProcess]:
+def few_descriptors(command: Command, *arguments: str, **environment: str) -> Iterator[Process]:
     """Run a command that may open 64 files and connections."""
-    process = LineProcess(
+    process = Process(
         ["/bin/sh", "-c", f'ulimit -n {DESCRIPTORS}; exec "$0" -m noetl_broker "$@"', sys.executable, *arguments],
         cwd=command.folder, env=command.environment | environment, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

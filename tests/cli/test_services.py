@@ -22,7 +22,7 @@ from noetl_broker.daemon.metrics.values import MetricValues
 from noetl_broker.daemon.supervisor import Supervisor
 from tests.cli.conftest import PATIENCE_SECONDS, Command, rows, until_job_is, write_playbook
 from tests.postgres import Database, psycopg_connect
-from tests.processes import LineProcess, Process
+from tests.processes import Process
 
 ONE_STEP = "workflow:\n  - {step: start, next: end}\n  - {step: end}\n"
 WAITS = """
@@ -81,7 +81,7 @@ def test_a_second_sighup_does_not_end_at_once(command: Command, database: Databa
 @pytest.mark.parametrize("kind", ["run", "worker"])
 def test_an_ignored_sighup_stays_ignored(command: Command, kind: str) -> None:
     """As under nohup: the terminal closes, the service stays."""
-    process = LineProcess(
+    process = Process(
         ["/bin/sh", "-c", 'trap "" HUP; exec "$0" -m noetl_broker "$@"', sys.executable, kind],
         cwd=command.folder, env=command.environment, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -122,7 +122,7 @@ def test_an_unknown_schema_exits_with_78(bare_command: Command, processes: int) 
 def test_a_dsn_from_a_pipe_is_read_once(command: Command, processes: int) -> None:
     """For example from standard input; the parent passes it to its children."""
     dsn = command.environment.pop("NOETL_BROKER_DSN")
-    with LineProcess(
+    with Process(
         [sys.executable, "-m", "noetl_broker", "run", "--processes", str(processes)],
         env=command.environment | {"NOETL_BROKER_DSN_FILE": "/dev/stdin"},
         stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -16,7 +16,7 @@ import pytest
 from tests.cli.conftest import PATIENCE_SECONDS, Command, rows, until_job_is, write_playbook
 from tests.cli.test_services import start_sleeping
 from tests.postgres import Database, psycopg_connect
-from tests.processes import LineProcess, Process
+from tests.processes import Process
 
 FULL = Path("/dev/full")
 LOGS = ["unread", "dead", "closed", pytest.param("full", marks=pytest.mark.skipif(not FULL.exists(), reason="no such"))]
@@ -59,7 +59,7 @@ def serving(command: Command, log: str, *arguments: str | int, **environment: st
     closing = ["sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable, "-m", "noetl_broker", *map(str, arguments)]
     with opened(log) as descriptor:
         if log == "closed":
-            process: Process = LineProcess(
+            process = Process(
                 closing, cwd=command.folder, env=command.environment | environment, stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL, text=True,
             )  # fmt: skip

@@ -1,18 +1,13 @@
-"""The console on a test's database, with a real server and a real client.
-
-The tests of a file share a database, unless they have the mark `own_database`.
-"""
+"""The console on a test's database, with a real server and a real client."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import pytest_asyncio
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
@@ -20,15 +15,7 @@ from noetl_broker.console.app import ConsoleOptions, create_app
 from noetl_broker.console.pages import SECTIONS
 from noetl_broker.console.server import open_socket, serving, url_of
 from tests.brokers import PATIENCE_SECONDS
-from tests.kept_database import keeper, kept_database, use_loop_of_file
 from tests.postgres import Database
-
-__all__ = ["keeper", "kept_database"]
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give the asynchronous tests of a file one event loop."""
-    use_loop_of_file(items, Path(__file__).parent)
 
 
 @asynccontextmanager
@@ -55,7 +42,7 @@ def page_routes(method: str) -> set[str]:
     return {route.path for route in routes if method in (route.methods or ())}
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest.fixture
 async def api(database: Database) -> AsyncIterator[httpx.AsyncClient]:
     """Yield a client of a console without tokens."""
     async with console(database) as client:

@@ -14,14 +14,14 @@ from tests.brokers import drain, register, start
 from tests.console.conftest import console
 from tests.console.test_executions import STORY
 from tests.postgres import Database
-from tests.sessions import reused_session
+from tests.sessions import pooled_session
 
 LIST = "/api/v1/executions"
 
 
 async def token(database: Database, role: str, name: str = "", valid: timedelta | None = None) -> dict[str, str]:
     """Create a token; return the header that presents it."""
-    async with reused_session(database) as connection:
+    async with pooled_session(database) as connection:
         made, _ = await create_token(connection, name or role, role, valid)
     return {"Authorization": f"Bearer {made}"}
 
@@ -33,7 +33,7 @@ async def test_from_the_first_token_on_nobody_enters_without_one(database: Datab
     mine = await token(database, "viewer")
     async with console(database) as client:
         answers = [before, await client.get(LIST), await client.get(LIST, headers=mine)]
-    async with reused_session(database) as connection:
+    async with pooled_session(database) as connection:
         await revoke_token(connection, "viewer")
     async with console(database) as client:
         answers += [await client.get(LIST, headers=mine), await client.get(LIST)]

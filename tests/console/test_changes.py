@@ -19,7 +19,7 @@ from tests.console.conftest import console
 from tests.console.test_access import token
 from tests.console.test_executions import STORY
 from tests.postgres import Database
-from tests.sessions import reused_session
+from tests.sessions import pooled_session
 
 ASK = "workflow: [{step: start, next: a}, {step: a, type: approval, title: '?', next: end}, {step: end}]"
 
@@ -123,7 +123,7 @@ async def test_a_stream_ends_after_its_token_is_revoked(database: Database) -> N
     async with console(database, token_seconds=0.0, heartbeat_seconds=0.1) as client:
         stream = events(client, headers)
         await anext(stream)
-        async with reused_session(database) as connection:
+        async with pooled_session(database) as connection:
             await revoke_token(connection, "viewer")
 
         async def keep_changing() -> None:

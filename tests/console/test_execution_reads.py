@@ -9,7 +9,6 @@ from typing import Any
 
 import httpx
 import pytest
-import pytest_asyncio
 
 from noetl_broker.diagram import layout
 from noetl_broker.store.pages import BYTES_READ
@@ -36,7 +35,7 @@ from noetl.lease_jobs('test', 1)
 """
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest.fixture
 async def execution(database: Database) -> str:
     """The address of an execution that waits for a worker."""
     await register(database, STORY)

@@ -23,7 +23,7 @@ from tests.console.conftest import console
 from tests.console.counted import asked, count_statements
 from tests.console.test_viewer import STORY, VALUE
 from tests.postgres import Database
-from tests.sessions import reused_session
+from tests.sessions import pooled_session
 
 LIVE = {"X-Live": "1"}
 CSRF = re.compile(r'name="csrf" value="([0-9a-f]+)"')
@@ -32,7 +32,7 @@ CSRF = re.compile(r'name="csrf" value="([0-9a-f]+)"')
 @asynccontextmanager
 async def readers(database: Database, *roles: str) -> AsyncIterator[list[httpx.AsyncClient]]:
     """Yield a client for each role, with a token and a browser of its own that has opened the overview."""
-    async with console(database) as client, reused_session(database) as connection:
+    async with console(database) as client, pooled_session(database) as connection:
         clients = []
         for number, role in enumerate(roles):
             secret, _ = await create_token(connection, f"{role}-{number}", role, None)

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from noetl_broker import embedded_postgres
 from noetl_broker.embedded_postgres import EmbeddedPostgres
 from noetl_broker.store.migrations import migrate
-from tests import copied_data
 from tests.brokers import PATIENCE_SECONDS, drain, register, start
 from tests.console.conftest import console
 from tests.console.test_changes import events
@@ -23,7 +23,7 @@ URLS = ("/api/v1/executions", "/api/v1/health", "/api/v1/playbooks/graph?path=st
 @pytest.fixture
 def server() -> Iterator[EmbeddedPostgres]:
     """Yield a Postgres that the test may stop."""
-    with copied_data.start(settings={"fsync": "off"}) as postgres:
+    with embedded_postgres.start(settings={"fsync": "off"}) as postgres:
         yield postgres
 
 

@@ -19,7 +19,7 @@ from tests.console.conftest import console
 from tests.console.test_executions import STORY
 from tests.postgres import Database, named
 from tests.roles import login
-from tests.sessions import reused_session
+from tests.sessions import pooled_session
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 QUIET = {
@@ -39,7 +39,7 @@ async def test_what_started_is_counted_by_time_playbook_and_failure(database: Da
     await drain(database)
     await execute(database, "update noetl.execution set forked_from = $1 where execution_id = $2", ids[2], ids[0])
     await execute(database, "update noetl.execution set path = 'story#pay' where execution_id = $1", ids[1])
-    async with reused_session(database) as connection:
+    async with pooled_session(database) as connection:
         found = await load_activity(connection, seconds=3600, parts=4, most=5)
     [playbook] = found["playbooks"]
     [failure] = found["failures"]
@@ -65,7 +65,7 @@ workflow:
     await start(database, count=2)
     await drain(database)
     await start(database)
-    async with reused_session(database) as connection:
+    async with pooled_session(database) as connection:
         found = await load_present(connection)
     names = ("live", "queued", "paused", "ready_jobs", "leased_jobs", "approvals", "unread_mail", "dead_letters")
     assert [found[name] for name in names] == [3, 0, 0, 2, 0, 2, 1, 0]

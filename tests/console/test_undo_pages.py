@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import httpx
-import pytest_asyncio
+import pytest
 
 from noetl_broker.store.executions import load_execution_details
 from noetl_broker.store.visit_spans import load_spans
@@ -12,7 +12,7 @@ from tests.console.test_actions import begun, do
 from tests.console.test_execution_page import post, read
 from tests.console.test_pages import sign_in
 from tests.postgres import Database
-from tests.sessions import reused_session
+from tests.sessions import pooled_session
 
 PAID = """
 workflow:
@@ -36,7 +36,7 @@ async def end_jobs(database: Database, error: dict[str, str] | None = None) -> N
     await drain(database)
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest.fixture
 async def failed(database: Database) -> str:
     """Return an execution that paid and failed, and whose undo of the payment failed."""
     [execution_id] = await begun(database, PAID)
@@ -52,7 +52,7 @@ async def test_what_is_left_undone_is_told(database: Database, api: httpx.AsyncC
     details = await do(api, "get", f"/executions/{failed}")
     listed = await do(api, "get", f"/executions/{failed}/undo")
     left = await do(api, "get", "/health/undone")
-    async with reused_session(database) as connection:
+    async with pooled_session(database) as connection:
         spans = await load_spans(connection, await load_execution_details(connection, int(failed)))
     assert (
         [(lane.step, lane.visits[0].status, len(lane.visits[0].attempts)) for lane in spans.lanes[2:]],

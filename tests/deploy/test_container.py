@@ -25,7 +25,7 @@ from tests.cli.conftest import PATIENCE_SECONDS, Command, plain_environment, wri
 from tests.cli.test_health_port import free_port
 from tests.cli.test_services import read_until
 from tests.postgres import Database
-from tests.processes import LineProcess
+from tests.processes import Process
 
 ROOT = Path(__file__).parents[2]
 INSTALL_SECONDS = 1800.0
@@ -247,9 +247,9 @@ def _can_be_process_1() -> bool:
 class TestAsProcess1:
     """The first process of a namespace gets only signals that it handles. Otherwise it would ignore a stop."""
 
-    def start(self, command: Command, *arguments: str) -> tuple[LineProcess, int]:
+    def start(self, command: Command, *arguments: str) -> tuple[Process, int]:
         """Start a command as process 1 of a namespace; gives the process of unshare, and the outside process id."""
-        process = LineProcess(
+        process = Process(
             ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-m", "noetl_broker", *arguments],
             env=command.environment | {"PYTHONUNBUFFERED": "1"}, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -259,7 +259,7 @@ class TestAsProcess1:
             assert process.poll() is None
         return process, int(found[0])
 
-    def until(self, process: LineProcess, word: str) -> None:
+    def until(self, process: Process, word: str) -> None:
         """Read the output up to this word."""
         assert process.stdout is not None
         assert any(word in line for line in process.stdout), f"it never said {word!r}"

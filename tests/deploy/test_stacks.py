@@ -19,14 +19,13 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from noetl_broker import __version__
+from noetl_broker import __version__, embedded_postgres
 from noetl_broker.cli.main import cli
 from noetl_broker.embedded_postgres.binaries import find_bin_folder
 from noetl_broker.settings import PREFIX, Settings
-from tests import copied_data
 from tests.cli.conftest import PATIENCE_SECONDS, plain_environment
 from tests.cli.test_services import read_until
-from tests.processes import LineProcess
+from tests.processes import Process
 
 FOLDER = Path(__file__).parents[2] / "deploy"
 SERVICES: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text(encoding="utf-8"))["services"]
@@ -79,10 +78,10 @@ def test_only_a_broker_is_asked_for_its_health() -> None:
 
 
 @contextmanager
-def stack() -> Iterator[tuple[dict[str, str], list[LineProcess]]]:
+def stack() -> Iterator[tuple[dict[str, str], list[Process]]]:
     """Run the stack on its own Postgres; yields the operator's environment, and brokers and workers that have begun."""
     with ExitStack() as ends:
-        postgres = ends.enter_context(copied_data.start(settings={"fsync": "off"}))
+        postgres = ends.enter_context(embedded_postgres.start(settings={"fsync": "off"}))
         wanted = environment_of(SERVICES["postgres"])
         with psycopg.connect(postgres.dsn(), autocommit=True) as connection:
             password = psycopg.sql.Literal(wanted["POSTGRES_PASSWORD"])
@@ -106,7 +105,7 @@ def stack() -> Iterator[tuple[dict[str, str], list[LineProcess]]]:
         running = []
         for service in ("broker", "worker"):
             for _ in range(SERVICES[service]["deploy"]["replicas"]):
-                process = LineProcess(
+                process = Process(
                     [sys.executable, "-m", "noetl_broker", *SERVICES[service]["command"]],
                     env=environment(service) | {"NOETL_BROKER_HEALTH_PORT": "0"},
                     stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,

@@ -12,7 +12,7 @@ from noetl_broker.store.migrations import check_rights, create_roles, missing_op
 from tests.brokers import execute, rows, value
 from tests.postgres import Database
 from tests.roles import ROLES, login
-from tests.sessions import reused_session
+from tests.sessions import pooled_session
 
 # For doctor, which people call with the broker's login; no daemon reads it.
 OF_PEOPLE = {"select on noetl.pending_approvals"}
@@ -169,7 +169,7 @@ async def test_doctor_names_every_right_that_an_operator_lacks(database: Databas
     """By the file that grants them."""
     promised = await _promised(database)
     expected = {f"{right} on {name}" for kind, name, right in promised["noetl_operator"] if kind != "schema"}
-    async with login(database, "poor_of") as poor, reused_session(database) as connection:
+    async with login(database, "poor_of") as poor, pooled_session(database) as connection:
         missing = await missing_operator_rights(connection, poor.dsn.split("//")[1].partition(":")[0])
     found = [each.partition(" on ") for each in missing]
     assert {f"{right} on {(await _known(database, thing))[1]}" for right, _, thing in found} == expected

@@ -20,7 +20,6 @@ import pytest
 from noetl_broker import embedded_postgres
 from noetl_broker.embedded_postgres import binaries
 from noetl_broker.errors import DatabaseFault, OperatorFault
-from tests import copied_data
 from tests.postgres import fast_root
 
 FAST = {"fsync": "off"}
@@ -77,8 +76,6 @@ def _run(
     *arguments: str, python: str = sys.executable, path: str = "", user: int | None = None
 ) -> subprocess.Popen[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    if not path:
-        environment |= copied_data.variables()
     return subprocess.Popen(
         [python, "-B", "-c", PROGRAM, *arguments],
         env=environment | {"PYTHONPATH": os.pathsep.join(filter(None, (path, str(SOURCES))))},
@@ -152,19 +149,19 @@ def test_fsync_is_on_by_default(postgres: embedded_postgres.EmbeddedPostgres, fo
 
 def test_a_second_start_keeps_the_data_and_the_dsn(folder: Path) -> None:
     """A folder of the caller is kept, with password and port."""
-    with copied_data.start(folder / "pg", settings=FAST) as first:
+    with embedded_postgres.start(folder / "pg", settings=FAST) as first:
         _query(first.dsn(), "create table kept()")
         dsn = first.dsn()
-    with copied_data.start(folder / "pg", settings=FAST) as second:
+    with embedded_postgres.start(folder / "pg", settings=FAST) as second:
         assert _query(second.dsn(), "select to_regclass('kept') is not null") is True
         assert second.dsn() == dsn
 
 
 def test_a_start_stops_a_server_whose_starter_was_killed(folder: Path) -> None:
     """The first server stands for one that lost its watchdog, too. Its data are kept."""
-    first = copied_data.start(folder / "pg", settings=FAST)
+    first = embedded_postgres.start(folder / "pg", settings=FAST)
     _query(first.dsn(), "create table kept()")
-    with copied_data.start(folder / "pg", settings=FAST, stop_leftover=True) as second:
+    with embedded_postgres.start(folder / "pg", settings=FAST, stop_leftover=True) as second:
         assert not first.running
         assert _query(second.dsn(), "select to_regclass('kept') is not null") is True
     first.close()
@@ -172,13 +169,13 @@ def test_a_start_stops_a_server_whose_starter_was_killed(folder: Path) -> None:
 
 def test_a_start_passes_over_a_process_that_has_the_id_of_a_killed_server(folder: Path) -> None:
     """Postgres itself refuses the pid file. That process goes on."""
-    copied_data.start(folder / "pg", settings=FAST).close()
+    embedded_postgres.start(folder / "pg", settings=FAST).close()
     data = folder / "pg" / "data"
     account = binaries.choose_account()  # Postgres takes a process of another account for an ended one
     with subprocess.Popen(["/bin/sleep", "3600"], user=account.user_id if account.switch else None) as other:
         try:
             (data / "postmaster.pid").write_text(f"{other.pid}\n{data}\n", encoding="utf-8")
-            with copied_data.start(folder / "pg", settings=FAST, stop_leftover=True) as server:
+            with embedded_postgres.start(folder / "pg", settings=FAST, stop_leftover=True) as server:
                 assert _query(server.dsn(), "select 1") == 1
             assert other.poll() is None
         finally:
@@ -187,7 +184,7 @@ def test_a_start_passes_over_a_process_that_has_the_id_of_a_killed_server(folder
 
 def test_a_crash_keeps_the_port_and_committed_data(folder: Path) -> None:
     """Tests use `immediate` to crash the database under the broker."""
-    with copied_data.start(folder / "pg", settings=FAST) as server:
+    with embedded_postgres.start(folder / "pg", settings=FAST) as server:
         before = server.dsn()
         _query(before, "create table kept()")
         server.restart("immediate")
@@ -197,7 +194,7 @@ def test_a_crash_keeps_the_port_and_committed_data(folder: Path) -> None:
 
 def test_a_temporary_folder_is_removed_at_the_end() -> None:
     """A server without a folder leaves no files."""
-    with copied_data.start(settings=FAST) as server:
+    with embedded_postgres.start(settings=FAST) as server:
         assert server.folder.is_dir()
     assert not server.running
     assert not server.folder.exists()
@@ -205,7 +202,7 @@ def test_a_temporary_folder_is_removed_at_the_end() -> None:
 
 def test_a_server_with_a_long_path_serves_by_port_only(folder: Path) -> None:
     """Systems allow about 100 bytes for the path of a socket."""
-    with copied_data.start(folder / ("long" * 25), settings=FAST) as server:
+    with embedded_postgres.start(folder / ("long" * 25), settings=FAST) as server:
         assert server.socket_folder is None
         assert _query(server.dsn(), "select 1") == 1
 
@@ -213,7 +210,7 @@ def test_a_server_with_a_long_path_serves_by_port_only(folder: Path) -> None:
 def test_the_error_has_the_setting_that_postgres_refused(folder: Path) -> None:
     """It has the end of the server's log. No process remains."""
     with pytest.raises(DatabaseFault, match="no_such_setting"):
-        copied_data.start(folder / "pg", settings={"no_such_setting": "1"})
+        embedded_postgres.start(folder / "pg", settings={"no_such_setting": "1"})
     assert not (folder / "pg" / "data" / "postmaster.pid").exists()
 
 
@@ -232,7 +229,7 @@ def test_a_bin_folder_without_programs_is_refused(monkeypatch: pytest.MonkeyPatc
 
 def test_data_of_another_release_are_refused(folder: Path) -> None:
     """The error names both releases and the remedy. The data do not change."""
-    copied_data.start(folder / "pg", settings=FAST).close()
+    embedded_postgres.start(folder / "pg", settings=FAST).close()
     (folder / "pg" / "data" / "PG_VERSION").write_text("9\n")
     with pytest.raises(OperatorFault, match="belong to Postgres 9"):
         embedded_postgres.start(folder / "pg")
@@ -265,7 +262,7 @@ def test_the_end_of_a_fork_does_not_stop_the_server() -> None:
 def test_a_private_folder_is_replaced_with_a_notice(folder: Path) -> None:
     """Another account cannot write below the home of root, and we do not open it."""
     folder.chmod(0o700)
-    with copied_data.start(folder / "pg", settings=FAST) as server:
+    with embedded_postgres.start(folder / "pg", settings=FAST) as server:
         assert server.notice is not None
         assert str(folder / "pg") in server.notice
         assert folder not in server.folder.parents
@@ -279,7 +276,8 @@ def test_a_substitute_keeps_the_data_of_a_private_folder(folder: Path) -> None:
     folder.chmod(0o711)
     (folder / "private").mkdir(mode=0o700)
     for _ in range(2):
-        with copied_data.start(folder / "private" / "pg", settings=FAST, substitute=folder / "elsewhere") as server:
+        elsewhere = folder / "elsewhere"
+        with embedded_postgres.start(folder / "private" / "pg", settings=FAST, substitute=elsewhere) as server:
             assert server.folder == folder / "elsewhere"
             assert str(folder / "elsewhere") in (server.notice or "")
             _query(server.dsn(), "create table if not exists kept()")

@@ -9,7 +9,6 @@ from typing import Any
 
 import asyncpg
 import pytest
-import pytest_asyncio
 
 from noetl_broker.store.connection import Connection, connect
 from noetl_broker.store.job_limits import delete_limit, list_keys, list_limits, put_limit
@@ -83,7 +82,7 @@ class Queue:
         ]
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest.fixture
 async def connections(database: Database) -> AsyncIterator[Sequence[Connection]]:
     """Two sessions."""
     made = [await connect(database, name="test") for _ in range(2)]

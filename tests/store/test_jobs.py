@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from noetl_broker.errors import DatabaseFault, SchemaFault
 from noetl_broker.store import jobs as jobs_module
@@ -49,7 +48,7 @@ def query(database: Database, statement: str) -> list[tuple[Any, ...]]:
         return connection.execute(statement.encode()).fetchall()
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest.fixture
 async def jobs(database: Database) -> AsyncIterator[JobDatabase]:
     """Yield the connections of a worker to the database of the test."""
     async with JobDatabase(database, application_name="test worker") as own:

@@ -5,13 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 
-import pytest
-
 from noetl_broker.store.listener import Listener
 from tests.brokers import value
 from tests.postgres import Database
-
-pytestmark = pytest.mark.own_database  # sessions or statistics are counted
 
 LISTENERS = """
     select count(*)

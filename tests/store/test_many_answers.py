@@ -11,8 +11,6 @@ import pytest
 from tests.postgres import Database
 from tests.sessions import Session, blocked, put_job, refused, session
 
-pytestmark = pytest.mark.own_database  # sessions or statistics are counted
-
 COMPLETE = "select queue_id, yours from noetl.complete_jobs('w', $1, $2, $3)"
 COMPLETED = (
     "select node_name, result, meta, worker_id from noetl.event where event_type = 'action_completed' order by 1"

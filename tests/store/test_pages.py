@@ -10,7 +10,7 @@ from noetl_broker.store.executions import Filter
 from noetl_broker.store.pages import Key, page_executions
 from tests.brokers import execute
 from tests.postgres import Database
-from tests.sessions import reused_session
+from tests.sessions import pooled_session
 
 # The executions 1 to 6, of which one started a day ago, some failed, and one runs.
 EXECUTIONS = """
@@ -32,7 +32,7 @@ async def walk(database: Database, which: Filter, **options: Any) -> list[list[i
     await execute(database, EXECUTIONS)
     pages: list[list[int]] = []
     after: Key | None = None
-    async with reused_session(database) as connection:
+    async with pooled_session(database) as connection:
         while True:
             page = await page_executions(connection, which, after=after, **options)
             pages.append([row["version"] for row in page.items])

@@ -19,8 +19,6 @@ from tests.brokers import execute, value
 from tests.postgres import Database
 from tests.sessions import session
 
-pytestmark = pytest.mark.own_database  # sessions or statistics are counted
-
 # 2,000 failed executions with two turns and three events each.
 SHORT_ONES = (
     """

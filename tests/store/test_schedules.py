@@ -9,7 +9,6 @@ from typing import Any
 
 import asyncpg
 import pytest
-import pytest_asyncio
 
 from noetl_broker.broker.schedules import utc_text
 from noetl_broker.playbook import Playbook, PlaybookRules, compile_playbook
@@ -34,14 +33,14 @@ PLAYBOOK = "workflow: [{step: start, next: end}, {step: end}]"
 HOUR = timedelta(hours=1)
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest.fixture
 async def database(database: Database) -> Database:
     """A database with the playbook `story`."""
     await register(database, PLAYBOOK)
     return database
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest.fixture
 async def connection(database: Database) -> AsyncIterator[Connection]:
     """A connection of a broker."""
     made = await connect(database, name="test")

@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 from pytest_postgresql.executors import NoopExecutor
+from tests.kept_database import LOOP
 
 from noetl_broker.errors import NotFoundFault
 from noetl_broker.playbook.diagnostics import PlaybookRules
@@ -19,13 +20,11 @@ from noetl_broker.store.executions import Filter
 from noetl_broker.store.verify import CHECKS, TABLES, TURNS, Scope, verify
 from tests.brokers import drain, execute, rows, value
 from tests.conftest import cloned
-from tests.kept_database import LOOP
 from tests.postgres import Database, Server
-from tests.sessions import Session, reused_session
+from tests.sessions import Session, pooled_session
 from tests.store.breaches import BREACHES, DEEP_BREACHES, Breach
 from tests.store.histories import make_histories
 
-pytestmark = pytest.mark.own_database
 EVERYTHING = Scope()
 PATHS = """
     select x.execution_id, x.path from noetl.execution x
@@ -65,7 +64,7 @@ def shared(maintenance: psycopg.Connection, postgres_server: Server, histories: 
 async def faults_of_breach(database: Database, breach: Breach, *, deep: bool = False) -> Found:
     """Write the fault of a breach, verify, and roll back."""
     damaged = await id_of(database, breach.path)
-    async with reused_session(database) as connection:
+    async with pooled_session(database) as connection:
         damage = connection.transaction(isolation="repeatable_read")
         await damage.start()
         try:

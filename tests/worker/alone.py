@@ -20,7 +20,7 @@ from noetl_broker.worker.idle_connections import IdleConnections
 from noetl_broker.worker.tools.http_connections import HttpConnections
 from noetl_broker.worker.tools.python_processes import Interpreters
 from noetl_broker.worker.tools.task import WorkerResources
-from tests.processes import STDERR, start_module
+from tests.processes import STDERR, start_command
 
 ROOT = Path(__file__).parents[2]
 STATUS = Path("/proc/self/status")
@@ -40,7 +40,7 @@ async def start_alone(
 
 async def run_alone(action: dict[str, Any], *, dsn: str = UNREACHABLE, limit: float = 20.0) -> dict[str, Any]:
     """Run a job in its own process; give {result or error, grown_kib}."""
-    process = start_module(__name__, [_request(action, dsn, limit)], cwd=ROOT, env=os.environ, stderr=STDERR)
+    process = start_command([_request(action, dsn, limit)], module=__name__, cwd=ROOT, env=os.environ, stderr=STDERR)
     stdout, _ = await asyncio.to_thread(process.communicate)
     answer: dict[str, Any] = json.loads(stdout)
     return answer

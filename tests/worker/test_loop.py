@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
+from noetl_broker import embedded_postgres
 from noetl_broker.errors import OperatorFault, SchemaFault
 from noetl_broker.store.migrations import migrate
 from noetl_broker.worker import WorkerOptions, run_worker
-from tests import copied_data
 from tests.chaos.silent_proxy import SilentProxy
 from tests.postgres import SCHEMA, Database, asyncpg_connect
 
@@ -400,7 +400,7 @@ async def test_a_worker_survives_restarts_of_the_database(start_pipe: Path, tmp_
     """A job that ends meanwhile is reported later, and the worker listens again."""
     exit_pipe = tmp_path / "exit"
     os.mkfifo(exit_pipe)
-    with copied_data.start(settings={"fsync": "off"}) as postgres:
+    with embedded_postgres.start(settings={"fsync": "off"}) as postgres:
         server = Database(dsn=postgres.dsn(), name="postgres")
         await migrate(server)
         before = Queue(await asyncpg_connect(server))

@@ -14,7 +14,7 @@ from noetl_broker.store import catalog
 from tests.brokers import complete_jobs, drain, execute, rows, start, value
 from tests.consistency import inconsistencies
 from tests.postgres import Database
-from tests.sessions import reused_session
+from tests.sessions import pooled_session
 
 HEAD = "apiVersion: noetl.io/v1\nkind: Playbook\nmetadata: {path: shop/order, name: order}\n"
 ORDER = """
@@ -50,7 +50,7 @@ ENDED = "select path, version, status from noetl.execution order by execution_id
 async def registered(database: Database, body: str = ORDER) -> catalog.Registered:
     """Register a playbook with its blocks; return what was registered."""
     text = HEAD + dedent(body)
-    async with reused_session(database) as connection:
+    async with pooled_session(database) as connection:
         [found] = await catalog.register(connection, [(compile_playbook(text, rules=PlaybookRules()), text)])
     return found
 
@@ -237,7 +237,7 @@ async def test_a_fork_of_another_version_runs_the_block_of_that_version(database
     await fail_jobs(database)
     second = await registered(database, ORDER.replace("http://bank/", "http://other/"))
     rules = PlaybookRules()
-    async with reused_session(database) as connection:
+    async with pooled_session(database) as connection:
         made = await retries.retry_failed(connection, execution_id, rules, retries.OnVersion(None, rules))
     await drain(database)
     queued = "select action::jsonb ->> 'url' from noetl.queue where status = 'queued'"

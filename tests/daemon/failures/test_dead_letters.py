@@ -34,8 +34,6 @@ from tests.postgres import Database
 from tests.processes import start_command
 from tests.sessions import Session, listen, session
 
-pytestmark = pytest.mark.own_database  # sessions or statistics are counted
-
 FAN = """
 workflow:
 - {step: start, next: [a, b, c]}

@@ -7,7 +7,6 @@ from typing import Any
 
 import asyncpg
 import pytest
-import pytest_asyncio
 
 from noetl_broker.broker.model import JSON
 from noetl_broker.errors import BrokerError
@@ -22,7 +21,7 @@ from noetl_broker.store.history import Versions, load_history
 from noetl_broker.store.history_scan import MOST_TURNS, HistorySize, read
 from tests.brokers import broken_invariants, drain, execute, register, rows, start, value
 from tests.postgres import Database
-from tests.sessions import reused_session
+from tests.sessions import pooled_session
 
 RULES = PlaybookRules()
 DIAMOND = """
@@ -54,7 +53,7 @@ async def answer(database: Database, step: str, result: JSON = None, *, error: s
 
 async def differences(database: Database, execution_id: int) -> list[str]:
     """Give the differences that a replay of the execution finds."""
-    async with reused_session(database) as connection:
+    async with pooled_session(database) as connection:
         found = await load_history(connection, execution_id, RULES)
     return sentences(replay_history(found)[1])
 
@@ -86,7 +85,7 @@ async def inputs(database: Database, execution_id: int) -> dict[str, Any]:
     return dict(found)
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest.fixture
 async def failed(database: Database) -> int:
     """Run an execution until its step c fails; a and b have large results. Gives its id."""
     await register(database, DIAMOND)

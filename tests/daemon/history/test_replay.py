@@ -7,7 +7,6 @@ from typing import Any
 
 import asyncpg
 import pytest
-import pytest_asyncio
 
 from noetl_broker.history.replay import Difference, Replay, replay_history, sentences
 from noetl_broker.playbook.diagnostics import PlaybookRules
@@ -24,7 +23,7 @@ from noetl_broker.store.history_scan import (
 from tests.brokers import complete_jobs, drain, execute, register, rows, start, value
 from tests.histories import run_eventful
 from tests.postgres import Database
-from tests.sessions import reused_session
+from tests.sessions import pooled_session
 
 FORKED = """
 workload: {n: 1, pad: "{{ 'x' * 10 }}"}
@@ -37,7 +36,7 @@ workflow:
 """
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest.fixture
 async def history(database: Database) -> int:
     """Run one execution with a fan-out, a failure, a large result, a duplicate and an unknown event; give its id."""
     await register(database, FORKED)
@@ -64,7 +63,7 @@ async def history(database: Database) -> int:
 
 async def differences(database: Database, execution_id: int) -> list[str]:
     """Give the differences of a replay."""
-    async with reused_session(database) as connection:
+    async with pooled_session(database) as connection:
         found = await load_history(connection, execution_id, PlaybookRules())
     return sentences(replay_history(found)[1])
 

@@ -9,14 +9,12 @@ import weakref
 from collections.abc import Iterator
 
 import pytest
+from tests.garbage import freeze_again
 
 from noetl_broker.daemon.garbage_collection import THRESHOLD, collect, collected_between_batches
 from tests.brokers import PATIENCE_SECONDS, register, running, start, until_ended
 from tests.chaos.under_load import leave_core
-from tests.garbage import freeze_again
 from tests.postgres import Database
-
-pytestmark = pytest.mark.own_database  # sessions or statistics are counted
 
 DRAINS = 50
 

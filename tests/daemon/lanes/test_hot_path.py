@@ -115,7 +115,6 @@ async def test_a_daemon_reads_mail_from_before_its_start(database: Database) -> 
     assert await broken_invariants(database) == {}
 
 
-@pytest.mark.own_database  # its sessions are terminated
 async def test_the_listener_reconnects_after_its_connection_was_terminated(database: Database) -> None:
     """Mail from the time without a listener is read."""
     await register(database, "workflow:\n- {step: start}\n")

@@ -19,8 +19,6 @@ from tests.chaos.under_load import leave_core, until
 from tests.postgres import Database
 from tests.sessions import session
 
-pytestmark = pytest.mark.own_database  # sessions or statistics are counted
-
 STEP = """
 workflow:
 - {step: start, next: work}

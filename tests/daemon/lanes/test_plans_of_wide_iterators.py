@@ -18,8 +18,6 @@ from tests.brokers import execute, value
 from tests.postgres import Database
 from tests.sessions import session
 
-pytestmark = pytest.mark.own_database  # sessions or statistics are counted
-
 # 200 ended executions with thirty events, ten items and ten jobs each.
 SHORT_ONES = (
     """

@@ -11,8 +11,6 @@ from noetl_broker.store.connection import connect
 from tests.brokers import execute, value
 from tests.postgres import Database
 
-pytestmark = pytest.mark.own_database  # sessions or statistics are counted
-
 HELD = 5_000
 INSERT = """
     insert into noetl.queue (

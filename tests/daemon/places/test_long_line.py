@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
-
 from noetl_broker.store.connection import HOT_PATH
 from tests.brokers import execute
 from tests.daemon.pauses.test_lease_beside_held_jobs import pages_of
 from tests.postgres import Database
-
-pytestmark = pytest.mark.own_database  # sessions or statistics are counted
 
 WAITING = 100_000
 CLAIM = """

@@ -14,8 +14,6 @@ from tests.brokers import PATIENCE_SECONDS, value
 from tests.postgres import Database
 from tests.sessions import blocked, session
 
-pytestmark = pytest.mark.own_database  # sessions or statistics are counted
-
 TERMINATE = """
     select count(pg_terminate_backend(pid))
     from pg_stat_activity

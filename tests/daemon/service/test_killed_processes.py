@@ -12,15 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
-import pytest
 
 from noetl_broker.store.connection import connect
 from tests.brokers import PATIENCE_SECONDS, broken_invariants, complete_jobs, execute, register, start, value
 from tests.chaos.under_load import leave_core
 from tests.postgres import Database
 from tests.processes import Process, start_command
-
-pytestmark = pytest.mark.own_database  # sessions or statistics are counted
 
 CHAIN = """
 workflow:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 
 import asyncpg
 import pytest
-import pytest_asyncio
 import structlog
 
 from noetl_broker import logs
@@ -30,7 +29,7 @@ def reset() -> Iterator[None]:
     logs.configure(level="error", form="console")
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest.fixture
 async def refused(database: Database) -> asyncpg.PostgresError:
     """Give the error of a row that a check constraint refuses."""
     await execute(database, "alter table noetl.queue add check (node_name <> 'CANARY')")

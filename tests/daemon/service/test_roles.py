@@ -31,8 +31,6 @@ from tests.postgres import Database
 from tests.roles import Logins, logins
 from tests.sessions import Session, refused, session
 
-pytestmark = pytest.mark.own_database  # sessions or statistics are counted
-
 SECRET = "s3cr3t-of-the-caller"  # noqa: S105 - it is looked for, and unlocks nothing
 ONE_STEP = f"""
 workload: {{token: {SECRET}}}

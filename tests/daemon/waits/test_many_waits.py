@@ -6,15 +6,11 @@ import asyncio
 import re
 from typing import Any
 
-import pytest
-
 from noetl_broker.store.connection import HOT_PATH
 from noetl_broker.store.queries import sql
-from tests.brokers import close_kept_connections, complete_jobs, drain, execute, register, start
+from tests.brokers import complete_jobs, drain, execute, register, start
 from tests.postgres import Database
 from tests.sessions import Session, session
-
-pytestmark = pytest.mark.own_database  # sessions or statistics are counted
 
 FILL = (
     """
@@ -76,7 +72,6 @@ PATIENCE_SECONDS = 55.0
 
 async def pages_by_table(database: Database, own: Session[Any]) -> dict[str, int]:
     """Return how many pages of each table all sessions have read that have ended; a session counts before it ends."""
-    await close_kept_connections(database)
     async with asyncio.timeout(PATIENCE_SECONDS):
         while await own.fetchval(OTHERS):
             await own.execute("select pg_stat_clear_snapshot()")
