@@ -13,11 +13,13 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import asyncpg
+import pytest
 
 import noetl_broker
 from noetl_broker.store import queries
 from noetl_broker.store.migrations import compat_noetl
 from noetl_broker.worker.sql.split import split_statements
+from tests.library_names import defined_names, uses_of_libraries
 from tests.postgres import Database, asyncpg_connect
 
 PACKAGE = Path(noetl_broker.__file__).parent
@@ -397,6 +399,59 @@ async def test_every_statement_prepares(database: Database) -> None:
                 faults[name] = str(error)
     await connection.close()
     assert faults == {}
+
+
+def test_no_test_replaces_or_reads_what_a_library_keeps_for_itself() -> None:
+    """A test that does may fail with the next version of the library. That says nothing about the program."""
+    files = [path for folder in ("src", "tests", "benchmarks") for path in sorted((ROOT / folder).rglob("*.py"))]
+    trees = {path.relative_to(ROOT): ast.parse(path.read_text(encoding="utf-8")) for path in files}
+    defined = defined_names(trees.values())
+    assert [
+        f"{path}:{line} {name}"
+        for path, tree in trees.items()
+        if path.parts[0] == "tests"
+        for line, name in uses_of_libraries(tree, defined)
+    ] == []
+
+
+@pytest.mark.parametrize(
+    "source, found",
+    [
+        ("import os, subprocess\nrun = subprocess._fork_exec", "subprocess._fork_exec"),
+        ("import subprocess as other\nother._fork_exec", "other._fork_exec"),
+        ("import subprocess\n_other: Any = subprocess\n_other._own()", "_other._own"),
+        ("import subprocess\nother = cast(Any, subprocess)\nother.run = x", "other.run"),
+        ("import atexit\natexit._run_exitfuncs()", "atexit._run_exitfuncs"),
+        ("import asyncpg\nasyncpg.Connection._introspect_types = f", "asyncpg.Connection._introspect_types"),
+        ("from asyncpg import Connection as C\nC.fetch = f", "C.fetch"),
+        ("import asyncio\nasyncio.run = f", "asyncio.run"),
+        ("import asyncio\ndel asyncio.run", "asyncio.run"),
+        ("import asyncio\nvars(asyncio)['run'] = f", "vars(asyncio)['run']"),
+        ("import asyncio\nasyncio.__dict__['_run']", "asyncio.__dict__['_run']"),
+        ("import sys\nsys.modules['asyncio'].run = f", "sys.modules['asyncio'].run"),
+        ("import asyncio\ngetattr(asyncio, '_own')", "getattr(asyncio, '_own')"),
+        ("import asyncio\nsetattr(asyncio, name, f)", "setattr(asyncio, name, f)"),
+        ("import asyncpg\nmonkeypatch.setattr(asyncpg, 'connect', f)", "monkeypatch.setattr(asyncpg, 'connect', f)"),
+        ("monkeypatch.setattr('asyncpg.connect', f)", "monkeypatch.setattr('asyncpg.connect', f)"),
+        ("import asyncpg\nmock.patch.object(asyncpg, 'connect')", "mock.patch.object(asyncpg, 'connect')"),
+        ("operator.attrgetter('_protocol')(connection)", "operator.attrgetter('_protocol')"),
+        ("connection._protocol", "connection._protocol"),
+        ("from asyncpg import _testbase", "asyncpg._testbase"),
+        ("import asyncpg._testbase as base", "asyncpg._testbase"),
+        ("import _posixsubprocess", "_posixsubprocess"),
+        ("from subprocess import Popen\nclass A(Popen):\n    def _execute_child(self): ...", "A._execute_child"),
+        ("from noetl_broker.store import connection\nconnection.asyncpg.connect = f", "connection.asyncpg.connect"),
+        ("from noetl_broker.daemon import batch\nbatch.DECIDE_SECONDS = 1.0", ""),
+        ("import sys\nmonkeypatch.setattr(sys, 'stderr', f)", ""),
+        ("import os\nos._exit(0)\nrow._replace(a=1)._fields", ""),
+        ("class A:\n    def __init__(self):\n        self._own = 1\nA()._own", ""),
+        ("import enum\nenum.Enum('A', 'b').b._name_", ""),
+    ],
+)
+def test_each_use_of_what_a_library_keeps_for_itself_is_found(source: str, found: str) -> None:
+    """By import, other name, path, text, class or object; names of our own and public ones are free."""
+    tree = ast.parse(source)
+    assert [name for _, name in uses_of_libraries(tree, defined_names([tree]))] == ([found] if found else [])
 
 
 # Written in pieces, so that this file does not name what it forbids.
