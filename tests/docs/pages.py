@@ -1,4 +1,4 @@
-"""Reads the pages of docs/: their text, their tables, their code blocks."""
+"""Reads the pages: their text, their tables, their code blocks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import re
 from tests.test_tidy import ROOT
 
 DOCS = ROOT / "docs"
+README, CONTRIBUTING = ((ROOT / f"{name}.md").read_text(encoding="utf-8") for name in ("README", "CONTRIBUTING"))
+BLOCK = re.compile(r"^```(.*?)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 def read_page(name: str) -> str:
@@ -16,9 +18,7 @@ def read_page(name: str) -> str:
 
 def code_blocks(page: str, language: str) -> list[str]:
     """Return the code blocks of a page in one language, in order."""
-    return [
-        body for form, body in re.findall(r"^```(.*?)\n(.*?)^```$", page, re.DOTALL | re.MULTILINE) if form == language
-    ]
+    return [body for form, body in BLOCK.findall(page) if form == language]
 
 
 def table_rows(page: str, head: str) -> list[list[str]]:
@@ -30,3 +30,8 @@ def table_rows(page: str, head: str) -> list[list[str]]:
 def table(page: str, head: str) -> dict[str, list[str]]:
     """Return the rows of a table by their first cell, without code quotes."""
     return {first.strip("`"): rest for first, *rest in table_rows(page, head)}
+
+
+def quoted(text: str) -> set[str]:
+    """Return the words in code quotes."""
+    return set(re.findall(r"`(\w+)`", text))

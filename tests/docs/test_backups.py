@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import psycopg
 import pytest
 
 from noetl_broker.embedded_postgres.binaries import find_bin_folder
-from tests.brokers import broken_invariants, running, start, until_ended, value
+from tests.brokers import broken_invariants, drain, running, start, until_ended, value
 from tests.chaos.under_load import finish_all, prepare
 from tests.docs.pages import code_blocks, read_page
-from tests.docs.shell import run_script
-from tests.periods import copy_periods, drop_periods
+from tests.docs.runner import PageRun
+from tests.periods import drop_periods
 from tests.postgres import Database
 
 WHOLE, DATA = [block for block in code_blocks(read_page("recover"), "sh") if "pg_dump" in block]
@@ -36,15 +36,9 @@ async def _at_work(database: Database) -> None:
     async with running(database):
         await start(database, count=5)
         await finish_all(database)
-        await start(database, count=3)
-        await finish_all_but_jobs(database)
+    await start(database, count=3)
+    await drain(database)
     await start(database, count=2)
-
-
-async def finish_all_but_jobs(database: Database) -> None:
-    """Wait until the inbox is empty."""
-    while await value(database, "select count(*) from noetl.inbox"):
-        pass
 
 
 def _here(commands: str, database: Database, restored: Database) -> str:
@@ -71,40 +65,14 @@ async def _goes_on(database: Database, restored: Database) -> None:
     assert await broken_invariants(restored) == {}
 
 
-async def test_a_whole_dump_can_be_restored(database: Database, restored: Database, tmp_path: Path) -> None:
-    """Into an empty database."""
+@pytest.mark.parametrize("commands", [WHOLE, DATA], ids=["whole", "data alone"])
+async def test_a_dump_can_be_restored(reader: PageRun, database: Database, restored: Database, commands: str) -> None:
+    """The whole into an empty database; data alone into a schema without the dump's partitions."""
     await _at_work(database)
-    run_script(_here(WHOLE, database, restored), tmp_path)
+    before, *after = AFTER_MIGRATE.split(_here(commands, database, restored))
+    reader.decides = False
+    await asyncio.to_thread(reader.run, before)
+    if after:
+        await drop_periods(restored)
+        await asyncio.to_thread(reader.run, *after)
     await _goes_on(database, restored)
-
-
-async def test_a_dump_of_data_alone_can_be_restored(database: Database, restored: Database, tmp_path: Path) -> None:
-    """The schema has none of the dump's partitions."""
-    await _at_work(database)
-    before, after = AFTER_MIGRATE.split(_here(DATA, database, restored))
-    run_script(before, tmp_path)
-    await drop_periods(restored)
-    run_script(after, tmp_path)
-    await _goes_on(database, restored)
-
-
-async def test_disable_triggers_is_enough_for_the_same_partitions(
-    database: Database, restored: Database, tmp_path: Path
-) -> None:
-    """Without `--load-via-partition-root`."""
-    await _at_work(database)
-    commands = _here(DATA, database, restored).replace("--load-via-partition-root ", "")
-    before, after = AFTER_MIGRATE.split(commands)
-    run_script(before, tmp_path)
-    await copy_periods(database, restored)
-    after = re.sub(r"^PGOPTIONS.*\n", "", after, flags=re.MULTILINE)
-    run_script(after.replace("--data-only", "--data-only --disable-triggers"), tmp_path)
-    await _goes_on(database, restored)
-
-
-async def test_data_cannot_be_restored_with_triggers_on(database: Database, restored: Database, tmp_path: Path) -> None:
-    """The restore ends with the error that the page names."""
-    await _at_work(database)
-    commands = _here(DATA, database, restored)
-    with pytest.raises(AssertionError, match='duplicate key value violates unique constraint "inbox_pkey"'):
-        run_script(re.sub(r"^PGOPTIONS.*$", "env \\\\", commands, flags=re.MULTILINE), tmp_path)

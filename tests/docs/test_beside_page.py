@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
-from noetl_broker.settings import Settings
 from noetl_broker.store.migrations import compat_noetl, migrations
 from tests.brokers import drain, rows, value
+from tests.docs.pages import code_blocks, read_page
 from tests.noetl import open_noetl
 from tests.postgres import Database
 
-PAGE = (Path(__file__).parents[2] / "docs" / "beside-noetl.md").read_text(encoding="utf-8")
-STATEMENTS = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
+STATEMENTS = code_blocks(read_page("beside-noetl"), "sql")
 BODY = """
 workflow:
 - {step: start, next: a}
@@ -54,10 +50,3 @@ async def test_going_back_removes_all_triggers(noetl_database: Database) -> None
         await noetl.connection.execute(migration.text)
     assert await value(noetl_database, triggers) == 8
     await noetl.connection.close()
-
-
-def test_the_defaults_are_those_of_the_program() -> None:
-    """With the defaults of the page."""
-    assert Settings.model_fields["retry_owner"].default == "broker"
-    assert f"`foreign_lease_grace_seconds` ({Settings.model_fields['foreign_lease_grace_seconds'].default:g})" in PAGE
-    assert f"`missing_event_seconds` ({Settings.model_fields['missing_event_seconds'].default:g})" in PAGE

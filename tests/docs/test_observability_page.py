@@ -5,29 +5,22 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import asyncpg
 import promql_parser
 import pytest
 import yaml
 
 from noetl_broker.daemon.metrics.registry import BY_NAME, METRICS, PREFIX
-from tests.postgres import Database
+from tests.docs.pages import read_page, table_rows
+from tests.postgres import Database, asyncpg_connect
+from tests.test_tidy import ROOT
 
-ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "observability.md").read_text(encoding="utf-8")
+PAGE = read_page("observability")
 RULES = yaml.safe_load((ROOT / "deploy" / "alerts.yaml").read_text(encoding="utf-8"))["groups"][0]["rules"]
 DASHBOARD = json.loads((ROOT / "deploy" / "grafana.json").read_text(encoding="utf-8"))
 PARTS = ("_bucket", "_count", "_sum")
 SCRAPED = {"job", "instance"}  # Prometheus itself adds these
-
-
-def cells(head: str) -> list[list[str]]:
-    """Return the rows of a table; `head` is the start of its first line."""
-    lines = PAGE.split(f"\n{head}", 1)[1].split("\n\n")[0].splitlines()[2:]
-    return [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in lines]
 
 
 def panel_queries() -> Iterator[tuple[str, str]]:
@@ -67,19 +60,13 @@ def metric_of(selector: Any) -> str:
     return name.removeprefix(PREFIX)
 
 
-def test_each_metric_is_on_the_page() -> None:
-    """In the order of the declarations in metrics/registry.py."""
-    assert [row[:4] for row in cells("| metric")] == [
-        [f"`{metric.name}`", metric.kind, ", ".join(f"`{label}`" for label in metric.all_labels), metric.help]
-        for metric in METRICS
+def test_each_metric_and_each_alert_is_on_the_page() -> None:
+    """With kind and labels, in the order of metrics/registry.py; with the severity."""
+    assert [row[:3] for row in table_rows(PAGE, "| metric")] == [
+        [f"`{metric.name}`", metric.kind, ", ".join(f"`{label}`" for label in metric.all_labels)] for metric in METRICS
     ]
-
-
-def test_each_alert_is_on_the_page() -> None:
-    """With its severity."""
-    assert cells("| alert") == [
-        [f"`{rule['alert']}`", rule["labels"]["severity"], rule["annotations"]["reason"]] for rule in RULES
-    ]
+    alerts = [[f"`{rule['alert']}`", rule["labels"]["severity"]] for rule in RULES]
+    assert [row[:2] for row in table_rows(PAGE, "| alert")] == alerts
 
 
 @pytest.mark.parametrize("place, query", QUERIES)
@@ -115,7 +102,7 @@ def test_each_alert_has_a_reason_and_an_action() -> None:
 async def test_the_statements_of_the_alerts_run(database: Database) -> None:
     """Operators copy them."""
     statements = re.findall(r"`(select [^`]*)`", " ".join(rule["annotations"]["action"] for rule in RULES))
-    connection = await asyncpg.connect(database.dsn)
+    connection = await asyncpg_connect(database)
     try:
         for statement in statements:
             await connection.fetch(statement)

@@ -1,15 +1,8 @@
-"""docs/performance.md shows the stored results, and the results are computed as it says."""
+"""The results of docs/performance.md are computed as it says."""
 
 from __future__ import annotations
 
-from benchmarks.performance_page import PAGE, filled
 from benchmarks.results import Row, at_least, at_most, percentile, ratios
-
-
-def test_the_page_shows_the_stored_results() -> None:
-    """`python -m benchmarks.performance_page` writes the table from benchmarks/results/results.json."""
-    page = PAGE.read_text(encoding="utf-8")
-    assert filled(page) == page
 
 
 def test_a_bar_is_compared_with_the_median() -> None:

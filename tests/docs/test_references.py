@@ -1,9 +1,14 @@
-"""The generated pages are up to date and complete."""
+"""The generated pages and pictures are up to date and complete."""
 
 from __future__ import annotations
 
 import re
 
+from benchmarks.performance_page import PAGE, filled
+from noetl_broker.diagram.svg import render_svg
+from tests.docs.api_routes import ROUTES, api_routes
+from tests.docs.pages import DOCS, read_page
+from tests.docs.pictures import pictures
 from tests.docs.references import HEADINGS, PLAYBOOKS, TABLES, playbook_reference, tables_reference
 from tests.postgres import Database
 
@@ -16,16 +21,33 @@ def test_the_keys_of_playbooks_are_those_of_the_models() -> None:
 
 
 async def test_the_tables_are_those_of_a_migrated_database(database: Database) -> None:
-    """Exactly."""
-    assert TABLES.read_text(encoding="utf-8") == await tables_reference(database), REMEDY
-
-
-async def test_each_table_column_and_function_has_a_comment(database: Database) -> None:
-    """Each `create` has its `comment on`."""
+    """Exactly; each table, column and function has its `comment on`."""
     page = await tables_reference(database)
+    assert TABLES.read_text(encoding="utf-8") == page, REMEDY
     uncommented = [line for line in page.splitlines() if line.startswith("|") and line.endswith("|  |")]
     uncommented += re.findall(r"^(### .*)\n\n\|", page, re.MULTILINE)
     assert uncommented == []
+
+
+def test_the_routes_are_those_of_the_program() -> None:
+    """Exactly."""
+    assert ROUTES.read_text(encoding="utf-8") == api_routes(), REMEDY
+
+
+def test_the_pictures_are_those_of_the_examples() -> None:
+    """Each is shown, with a text; no other is in the folder of the cookbook."""
+    files = dict(pictures())
+    outdated = [file.name for file, picture in files.items() if file.read_text(encoding="utf-8") != render_svg(picture)]
+    assert outdated == [], REMEDY
+    shown = re.findall(r"!\[[^\]]+\]\((.*?\.svg)\)", read_page("graph") + read_page("cookbook"))
+    assert sorted(shown) == sorted(str(file.relative_to(DOCS)) for file in files)
+    assert {*(DOCS / "cookbook").iterdir()} <= files.keys()
+
+
+def test_the_page_about_performance_has_the_stored_results() -> None:
+    """`python -m benchmarks.performance_page` writes the table from benchmarks/results/results.json."""
+    page = PAGE.read_text(encoding="utf-8")
+    assert filled(page) == page
 
 
 def test_each_link_within_the_page_leads_to_a_heading() -> None:

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
-from pathlib import Path
+
+import pytest
 
 from noetl_broker.errors import PermissionFault
 from noetl_broker.store.connection import connect
 from noetl_broker.store.migrations import check_rights, create_roles, missing_operator_rights
-from tests.brokers import execute, rows, value
+from tests.brokers import (
+    PATIENCE_SECONDS,
+    broken_invariants,
+    complete_jobs,
+    drain,
+    execute,
+    register,
+    rows,
+    running,
+    start,
+    value,
+)
+from tests.docs.pages import read_page, table_rows
 from tests.postgres import Database
-from tests.roles import ROLES, login
-from tests.sessions import pooled_session
+from tests.roles import ROLES, login, logins
+from tests.sessions import session
 
 # For doctor, which people call with the broker's login; no daemon reads it.
 OF_PEOPLE = {"select on noetl.pending_approvals"}
-PAGE = (Path(__file__).parents[2] / "docs" / "security.md").read_text(encoding="utf-8")
+PAGE = read_page("security")
 
 # Every right that exists, on every thing that there is, asked of Postgres for one role.
 HELD = """
@@ -60,13 +74,48 @@ THINGS = """
     where p.pronamespace = 'noetl'::regnamespace
 """
 
+HELD_ON_PARTITIONS = """
+    select n.nspname, r.name
+    from pg_namespace n
+    cross join unnest(array['usage', 'create']) r (name)
+    where n.nspname in ('noetl_history', 'noetl_archive') and has_schema_privilege($1, n.oid, r.name)
+    union all
+    select c.oid::regclass::text, r.name
+    from pg_class c
+    cross join unnest(array['select', 'insert', 'update', 'delete', 'truncate', 'references', 'trigger']) r (name)
+    where c.relnamespace in ('noetl_history'::regnamespace, 'noetl_archive'::regnamespace)
+      and c.relkind in ('r', 'p')
+      and has_table_privilege($1, c.oid, r.name)
+"""
+CHILD = """
+    workflow:
+      - {step: start, next: work}
+      - {step: work, type: python, code: "def main(): ...", next: end}
+      - {step: end}
+    """
+PARENT = """
+    workflow:
+      - {step: start, next: [call, each]}
+      - {step: call, type: playbook, path: story, next: end}
+      - step: each
+        type: iterator
+        collection: [1, 2]
+        element: n
+        distribute: true
+        task: {type: python, args: {n: "{{ n }}"}, code: "def main(n): ..."}
+        next: end
+      - {step: end, result: "{{ each }}"}
+    """
+
+
+def _name(login: Database) -> str:
+    return login.dsn.split("//")[1].partition(":")[0]
+
 
 def _table() -> Iterator[tuple[str, list[str]]]:
-    """Yield each object of the table of rights with its cells."""
-    lines = PAGE.split("\n| in the schema", 1)[1].split("\n\n")[0].splitlines()[2:]
-    for line in lines:
-        thing, *cells = (cell.strip() for cell in line.strip("|").split("|"))
-        yield thing.strip("`"), [*cells, *[""] * (len(ROLES) - len(cells))]  # a row may leave out its last cells
+    """Yield each object of the table of rights with its cells; a row may leave out its last cells."""
+    for thing, *cells in table_rows(PAGE, "| in the schema"):
+        yield thing.strip("`"), [*cells, *[""] * (len(ROLES) - len(cells))]
 
 
 async def _promised(database: Database) -> dict[str, set[tuple[str, str, str]]]:
@@ -95,29 +144,24 @@ async def _known(database: Database, thing: str) -> tuple[str, str]:
 
 
 async def test_each_role_has_exactly_the_rights_of_the_page(database: Database) -> None:
-    """Role by role, object by object, with columns."""
+    """Object by object, with columns: `migrate --roles` revokes others and grants missing ones. PUBLIC has none."""
     await create_roles(database)
-    held = {role: {tuple(row) for row in await rows(database, HELD, role)} for role in ROLES}
+    await execute(database, "grant create on schema noetl to noetl_reader")
+    await execute(database, "grant select (result), update on noetl.event to noetl_producer")
+    await execute(database, "grant execute on function noetl.start_execution(text, jsonb, int, text) to noetl_worker")
+    await execute(database, "revoke insert on noetl.event from noetl_broker")
+    await create_roles(database)
+    held = {role: {*await rows(database, HELD, role)} for role in ROLES}
     assert held == await _promised(database)
+    async with login(database, "no_role") as no_role:
+        assert await rows(database, HELD, _name(no_role)) == []
 
 
 async def test_only_the_owner_has_rights_on_partitions(database: Database) -> None:
     """Other roles read them through their tables; archived rows they cannot read."""
     await create_roles(database)
-    statement = """
-        select n.nspname, r.name
-        from pg_namespace n
-        cross join unnest(array['usage', 'create']) r (name)
-        where n.nspname in ('noetl_history', 'noetl_archive') and has_schema_privilege($1, n.oid, r.name)
-        union all
-        select c.oid::regclass::text, r.name
-        from pg_class c
-        cross join unnest(array['select', 'insert', 'update', 'delete', 'truncate', 'references', 'trigger']) r (name)
-        where c.relnamespace in ('noetl_history'::regnamespace, 'noetl_archive'::regnamespace)
-          and c.relkind in ('r', 'p')
-          and has_table_privilege($1, c.oid, r.name)"""
     assert await value(database, "select count(*) > 0 from pg_class where relnamespace = 'noetl_history'::regnamespace")
-    assert {role: await rows(database, statement, role) for role in ROLES} == {role: [] for role in ROLES}
+    assert {role: await rows(database, HELD_ON_PARTITIONS, role) for role in ROLES} == {role: [] for role in ROLES}
 
 
 async def test_the_table_lists_everything_in_the_schema(database: Database) -> None:
@@ -127,32 +171,13 @@ async def test_the_table_lists_everything_in_the_schema(database: Database) -> N
     assert named - {"noetl"} == there
 
 
-async def test_a_login_without_a_role_has_no_rights(database: Database) -> None:
-    """PUBLIC has no right."""
-    async with login(database, "no_role") as no_role:
-        name = no_role.dsn.split("//")[1].partition(":")[0]
-        assert await rows(database, HELD, name) == []
-
-
-async def test_migrate_roles_revokes_other_rights(database: Database) -> None:
-    """`migrate --roles` also grants missing rights again."""
-    await create_roles(database)
-    await execute(database, "grant create on schema noetl to noetl_reader")
-    await execute(database, "grant select (result), update on noetl.event to noetl_producer")
-    await execute(database, "grant execute on function noetl.start_execution(text, jsonb, int, text) to noetl_worker")
-    await execute(database, "revoke insert on noetl.event from noetl_broker")
-    await create_roles(database)
-    held = {role: {tuple(row) for row in await rows(database, HELD, role)} for role in ROLES}
-    assert held == await _promised(database)
-
-
 async def test_a_broker_names_every_missing_right_at_its_start(database: Database) -> None:
     """So it does not fail later."""
     promised = await _promised(database)
     expected = {f"{right} on {name}" for kind, name, right in promised["noetl_broker"] if kind != "schema"}
     assert expected > OF_PEOPLE
     async with login(database, "poor_of") as poor:
-        await execute(database, f"grant usage on schema noetl to {poor.dsn.split('//')[1].partition(':')[0]}")
+        await execute(database, f"grant usage on schema noetl to {_name(poor)}")
         connection = await connect(poor, name="test")
         try:
             await check_rights(connection)
@@ -169,14 +194,49 @@ async def test_doctor_names_every_right_that_an_operator_lacks(database: Databas
     """By the file that grants them."""
     promised = await _promised(database)
     expected = {f"{right} on {name}" for kind, name, right in promised["noetl_operator"] if kind != "schema"}
-    async with login(database, "poor_of") as poor, pooled_session(database) as connection:
-        missing = await missing_operator_rights(connection, poor.dsn.split("//")[1].partition(":")[0])
+    async with login(database, "poor_of") as poor, session(database) as connection:
+        missing = await missing_operator_rights(connection, _name(poor))
     found = [each.partition(" on ") for each in missing]
     assert {f"{right} on {(await _known(database, thing))[1]}" for right, _, thing in found} == expected
 
 
-def test_each_named_test_exists() -> None:
-    """The page names at least one."""
-    named = set(re.findall(r"`(tests/[\w/]+\.py)`", PAGE))
-    assert named
-    assert [name for name in sorted(named) if not (Path(__file__).parents[2] / name).is_file()] == []
+@pytest.mark.parametrize("page, role", [("run", "broker"), ("recover", "operator"), ("security", "broker")])
+async def test_the_logins_of_the_pages_have_their_role(database: Database, page: str, role: str) -> None:
+    """The statements of the pages make them."""
+    await create_roles(database)
+    name = f"{role}_1_of_{database.name}"
+    [statement] = [line for line in read_page(page).splitlines() if line.startswith(f"create role {role}_1 ")]
+    await execute(database, statement.replace(f"{role}_1", name))
+    try:
+        assert await value(database, "select pg_has_role($1, $2, 'usage')", name, f"noetl_{role}")
+    finally:
+        await execute(database, f"drop role {name}")
+
+
+async def test_a_broker_runs_families_with_the_rights_of_its_role(database: Database) -> None:
+    """It runs executions with children and items, ends one, cancels one, and verifies them."""
+    await register(database, CHILD)
+    await register(database, PARENT, path="family")
+    done, cancelled = await start(database, "family", count=2)
+    # A broker that lacks a right retries for ever.
+    async with (
+        asyncio.timeout(PATIENCE_SECONDS),
+        logins(database) as those,
+        running(those.broker, reap_seconds=0.1),
+    ):
+        await drain(those.broker)
+        await execute(database, "select noetl.cancel_execution($1)", cancelled)
+        await drain(those.broker)
+        while await value(database, "select count(*) from noetl.execution where noetl.is_live(status)"):
+            await complete_jobs(database, 1)
+            await drain(those.broker)
+        assert await broken_invariants(those.broker) == {}
+    statement = (
+        "select coalesce(parent_execution_id, execution_id), status, result from noetl.execution order by 1, path"
+    )
+    assert await rows(database, statement) == [
+        (done, "COMPLETED", [1, 1]),
+        (done, "COMPLETED", 1),
+        (cancelled, "CANCELLED", None),
+        (cancelled, "CANCELLED", None),
+    ]

@@ -2,133 +2,63 @@
 
 from __future__ import annotations
 
-import asyncio
+import itertools
 import re
-from pathlib import Path
-from typing import Any
 
-import pytest
-
-from noetl_broker.store.connection import connect
-from noetl_broker.store.doctor_checks import Limits
-from tests.brokers import complete_jobs, drain, register, rows, running, start
-from tests.chaos.silent_proxy import SilentProxy
-from tests.cli.conftest import Command
+from tests.brokers import running
+from tests.chaos.under_load import until
 from tests.docs.pages import code_blocks, read_page
-from tests.docs.shown_output import GET, ID_ON_THE_PAGE, LOG, Play, shown_calls, without_changing_parts
-from tests.postgres import Database, psycopg_connect
-from tests.roles import logins
+from tests.docs.runner import PageRun
+from tests.postgres import Database
 
 PAGE = read_page("troubleshoot")
-SLOW_TRIP_MS = Limits().slow_trip_seconds * 1000
 STATEMENTS = code_blocks(PAGE, "sql")
-DIAMOND = """
-    workflow:
-      - {step: start, next: [left, right]}
-      - {step: left, type: python, code: "def main(): ...", next: [{when: "{{ left > 0 }}", step: both}]}
-      - {step: right, type: python, code: "def main(): ...", next: both}
-      - {step: both, type: python, code: "def main(): ...", next: end}
-      - {step: end}
-    """
+WEATHER = next(block for block in code_blocks(PAGE, "yaml") if block.startswith("workload: {limit"))
+GET = "noetl.complete_job(queue_id, 'w1', attempts, '{\"temp\": 31, \"ok\": false}')"
+LOG = "noetl.complete_job(queue_id, 'w1', attempts, '1')"
 
 
-@pytest.fixture
-def play(database: Database, tmp_path: Path) -> Play:
-    """The execution of the page, at its start."""
-    return Play(Command(tmp_path, database.dsn), database, PAGE)
+def answer(reader: PageRun, step: str, call: str) -> None:
+    """Lease the job of a step, and end it by a call of a function."""
+    types = f"(select array_agg(node_type) from noetl.queue where node_name = '{step}')"
+    reader.sql(f"select {call} from noetl.lease_jobs('w1', 1, 60, {types})")
 
 
-def test_explain_prints_what_the_page_shows(play: Play) -> None:
-    """An execution that waits, a step that did not run, a join that waits."""
-    play.answer("get", GET)
-    play.answer("log", LOG)
-    play.sql("select noetl.lease_jobs('w7', 1, 3600, array['http'])")
-    play.assert_shown(f"explain {ID_ON_THE_PAGE}")
-    play.assert_shown(f"explain {ID_ON_THE_PAGE} alert")
-    play.assert_shown(f"explain {ID_ON_THE_PAGE} report")
+def test_an_execution_that_waits_is_explained_as_shown(reader: PageRun) -> None:
+    """It waits at a join; a condition was false. The statements find its job, its turns and that condition."""
+    reader.register(WEATHER, "examples/weather")
+    execution = reader.start("examples/weather")
+    answer(reader, "get", GET)
+    answer(reader, "log", LOG)
+    reader.sql("select noetl.lease_jobs('w7', 1, 3600, array['http'])")
+    reader.calls_of(PAGE)
+    reader.ids = itertools.repeat(execution)
+    checks, shown = reader.calls.pop(0)
+    assert checks == "noetl-broker doctor"
+    reader.shown("noetl-broker explain")
+    reader.shown("noetl-broker explain")
+    reader.shown("noetl-broker explain")
+    assert reader.calls == []
+    found = [reader.sql(statement.replace(":id", execution))[0] for statement in STATEMENTS]
+    inbox, [job], [state], turns, conditions, dead_letters, gate = found
+    assert (inbox, dead_letters, gate) == ([], [], [])
+    assert (job[0], job[2], state[0], [turn[0] for turn in turns]) == ("news", "leased", 3, [1, 2, 3])
+    assert ("{{ get.temp > limit and get.ok }}", "false", "[]") in [row[1:] for row in conditions]
+    printed = _checks(reader.command("doctor").stdout)
+    assert [check for check in printed if check in _checks(shown)] == [
+        each for each in _checks(shown) if each != "pooler"
+    ], printed
 
 
-def _doctor_lines(text: str) -> list[str]:
-    """Return the lines of `doctor` without what differs between servers and with the load of the machine."""
-    if any(float(trip) > SLOW_TRIP_MS for trip in re.findall(r"a round trip takes ([\d.]+) ms", text)):
-        text = re.sub(r"notice( +connection.*\n).*\n.*\n", r"ok\1", text)
-    for own in (
-        r"\d+\.\d% full",
-        r"PostgreSQL \S+, database \S+ as \S+,",
-        r"works as \d+",
-        r"within \S+ s",
-        r"version \d+",
-        r"the role broker_1|the role noetl_broker_of_\S+",
-    ):
-        text = re.sub(own, "OWN", without_changing_parts(text))
-    text = re.sub(r", \d notices?$", "", text, flags=re.MULTILINE)
-    lines = re.sub(r"notice +durability.*\n.*\n.*\n", "", text).splitlines()
-    return [" ".join(line.split()) for line in lines if line.strip()]
-
-
-async def test_doctor_prints_what_the_page_shows(database: Database, tmp_path: Path) -> None:
-    """For a broker's login behind a pooler that drops notifications."""
-    [shown] = [text for call, text in shown_calls(PAGE) if call == "doctor"]
-    async with (
-        logins(database) as those,
-        running(those.broker),
-        SilentProxy(those.broker, deaf=b"noetl-broker doctor", greets_as=1006156413) as pooler,
-    ):
-        answer = await asyncio.to_thread(Command(tmp_path, pooler.database.dsn).run, "doctor")
-    assert _doctor_lines(answer.stdout) == _doctor_lines(shown)
-
-
-def test_each_shown_output_has_a_test() -> None:
-    """A call that is added to the page needs one."""
-    assert [call.split()[0] for call, _ in shown_calls(PAGE)] == ["doctor", "explain", "explain", "explain"]
-
-
-def test_each_table_exists(database: Database) -> None:
-    """In a migrated database."""
-    with psycopg_connect(database) as connection:
-        found = {row[0] for row in connection.execute("select table_name from information_schema.tables").fetchall()}
-    names = re.findall(r"^\| `noetl\.(\w+)`(?:, `noetl\.(\w+)`)? \|", PAGE, re.MULTILINE)
-    assert names
-    assert {name for pair in names for name in pair if name} <= found
-
-
-async def test_the_statements_show_why_an_execution_waits(database: Database) -> None:
-    """One branch waits at the join; the other's job waits for a worker."""
-    await register(database, DIAMOND)
-    [waiting_id] = await start(database)
-    await drain(database)
-    await complete_jobs(database, 1, limit=1)
-    found = await _results(database, waiting_id)
-    assert [row[1] for row in found["noetl.inbox"]] == ["action_completed"]
-    await drain(database)
-    found = await _results(database, waiting_id)
-    assert [row[0] for row in found["noetl.queue"]] == ["right"]
-    [(turn, live, waiting)] = found["noetl.execution_state"]
-    assert (turn, [token["step"] for token in live], [*waiting]) == (2, ["right"], ["both"])
-    assert [row[1] for row in found["noetl.turn"]] == ["decided", "decided"]
-    assert [row[1:3] for row in found["noetl.event"]] == [("{{ left > 0 }}", "true")]
-    assert found["noetl.dead_letter"] == found["pg_locks"] == []
+def _checks(printed: str) -> list[str]:
+    """Return the names of what `doctor` checks, in order, each once."""
+    found = re.findall(r"^(?:ok|notice|problem) +(\w+(?: \w+)*?)(?:  |$)", printed, re.MULTILINE)
+    return [*dict.fromkeys(found)]
 
 
 async def test_the_statement_about_sleeping_brokers_finds_one(database: Database) -> None:
     """A sleeping broker holds the gate."""
-    statement = next(statement for statement in STATEMENTS if "pg_locks" in statement)
+    [statement] = [statement for statement in STATEMENTS if "pg_locks" in statement]
+    names = f"select application_name from ({statement.strip().removesuffix(';')}) s"
     async with running(database):
-        while not (found := await rows(database, statement)):
-            pass
-    assert found[0][1] == "noetl-broker bell"
-
-
-async def _results(database: Database, execution_id: int) -> dict[str, list[tuple[Any, ...]]]:
-    """Return the rows of each statement by the first table that it reads."""
-    results: dict[str, list[tuple[Any, ...]]] = {}
-    connection = await connect(database, name="psql")
-    try:
-        for statement in STATEMENTS:
-            table = re.findall(r"from ([\w.]+)", statement)[0]
-            found = await connection.fetch(statement.replace(":id", str(execution_id)))
-            results[table] = [tuple(row) for row in found]
-    finally:
-        await connection.close()
-    assert len(results) == len(STATEMENTS)
-    return results
+        await until(database, f"select 'noetl-broker bell' in ({names})")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from typing import Any
 
-from noetl_broker import embedded_postgres
 from noetl_broker.store.connection import connect
 from noetl_broker.store.migrations import migrate
+from tests import copied_data
 from tests.brokers import (
-    PATIENCE_SECONDS,
     broken_invariants,
     drain,
     execute,
@@ -19,8 +17,8 @@ from tests.brokers import (
     running,
     start,
     until_ended,
-    value,
 )
+from tests.chaos.under_load import until
 from tests.docs.pages import code_blocks, read_page
 from tests.postgres import Database
 from tests.sessions import refused
@@ -62,15 +60,13 @@ async def test_an_execution_runs_with_sql_alone(database: Database) -> None:
 async def test_a_start_can_be_prepared_with_notify_off() -> None:
     """Beside a sleeping broker with `notify = gated`, Postgres refuses."""
     prepared = "begin; select noetl.start_execution('story'); prepare transaction 'two'"
-    asleep = "select count(*) from pg_locks where mode = 'ExclusiveLock' and (classid, objid) = (1852794228, 1)"
-    with embedded_postgres.start(settings={"max_prepared_transactions": "2", "fsync": "off"}) as postgres:
+    asleep = "select count(*) > 0 from pg_locks where mode = 'ExclusiveLock' and (classid, objid) = (1852794228, 1)"
+    with copied_data.start(settings={"max_prepared_transactions": "2", "fsync": "off"}) as postgres:
         database = Database(name="postgres", dsn=postgres.dsn())
         await migrate(database)
         await register(database, "workflow:\n- {step: start}\n")
         async with running(database, notify="gated", sweep_seconds=3600.0):  # a sweep would wake it
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                while not await value(database, asleep):
-                    continue
+            await until(database, asleep)
             async with refused("0A000", r"cannot PREPARE a transaction that has executed LISTEN, UNLISTEN, or NOTIFY"):
                 await execute(database, prepared)
         async with running(database, notify="off"):

@@ -1,0 +1,161 @@
+"""Each page's commands and statements run once, in the order of the page."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from noetl_broker.embedded_postgres.binaries import find_bin_folder
+from noetl_broker.playbook import PlaybookRules, check
+from noetl_broker.resources import playbooks_folder
+from tests.docs.pages import BLOCK, DOCS, code_blocks, read_page
+from tests.docs.runner import PageRun
+from tests.periods import LONG_AGO, ended_in
+
+# Pages whose commands and statements run elsewhere.
+ELSEWHERE = {
+    "api": "test_walkthroughs.py",
+    "beside-noetl": "test_beside_page.py; a real server: tests/interop",
+    "configure": "tests/cli/test_completion.py",
+    "console": "test_walkthroughs.py: the page about the API starts a console, too",
+    "getting-started": "test_walkthroughs.py",
+    "observability": "tests/cli/test_health_port.py",
+    "python": "test_walkthroughs.py",
+    "recover": "test_recover_page.py, test_backups.py",
+    "replay": "test_examples.py; with a database: tests/cli",
+    "run": "test_security_page.py; services and containers: tests/deploy",
+    "security": "test_security_page.py",
+    "troubleshoot": "test_troubleshoot_page.py",
+    "worker-protocol": "test_workers_page.py",
+    "workers": "test_workers_page.py",
+}
+
+
+def approvals(reader: PageRun, page: str) -> str:
+    """Three executions wait for a person."""
+    reader.register(code_blocks(page, "yaml workflow")[0])
+    reader.ids = iter([reader.start("examples/story") for _ in range(3)])
+    return page
+
+
+def cookbook(reader: PageRun, page: str) -> str:
+    """There is a table of payments, and an import has failed."""
+    reader.sql("create schema shop; create table shop.payments (order_id bigint, amount numeric)")
+    failing = "workflow: [{step: start, next: a}, {step: a, type: fail, error: a table does not exist}]\n"
+    reader.register(failing, "examples/import_orders")
+    reader.start("examples/import_orders")
+    return page
+
+
+def editor(reader: PageRun, page: str) -> str:
+    """The playbook is in the folder."""
+    (reader.folder / "hello.yaml").write_text(code_blocks(page, "yaml")[0], encoding="utf-8")
+    return page
+
+
+def graph(reader: PageRun, page: str) -> str:
+    """The examples are in the folder; one is in the catalog, and runs."""
+    shutil.copytree(playbooks_folder(), reader.folder / "playbooks")
+    reader.run("noetl-broker register playbooks/diamond.yaml")
+    reader.ids = itertools.repeat(reader.start("examples/diamond"))
+    return page
+
+
+def limits(reader: PageRun, page: str) -> str:
+    """The job of one execution has the only place of its limit; that of another waits."""
+    reader.register(
+        """
+        workflow:
+          - {step: start, next: charge}
+          - {step: charge, type: http, url: "http://payments.example", next: end,
+             throttle: {name: payments, concurrency: 1}}
+          - {step: end}
+        """,
+        "billing",
+    )
+    reader.ids = itertools.repeat([reader.start("billing") for _ in range(2)][-1])
+    return page
+
+
+def scaling(reader: PageRun, page: str) -> str:
+    """A period is over. What the dry run shows is done, and undone; then a period leaves by hand."""
+    assert reader.database is not None
+    reader.aside(ended_in(reader.database, LONG_AGO))
+    reader.sql("update noetl.execution set ended_at = ended_at - interval '91 days'")
+    [size] = code_blocks(page, "sql")
+    assert re.fullmatch(r"\d+ (kB|MB)", str(reader.sql(size)[0][0][0]))
+    dry_run, by_hand = code_blocks(page, "sh")
+    [restore] = re.findall(r"`(noetl-broker archive --restore \d+)`", page)
+    leave = dry_run.replace(" --dry-run", "")
+    places = f"{find_bin_folder()}/\\1 --dbname '{reader.database.dsn}'"
+    by_hand = re.sub(r"^(\w+)", places, by_hand.replace(", …", ""), flags=re.MULTILINE)
+    commands = f"{dry_run}{leave}{restore}\n{leave}{by_hand}"
+    return f"```sh\n{commands.replace(restore.split()[-1], LONG_AGO)}```\n"
+
+
+def schedules(reader: PageRun, page: str) -> str:
+    """`register` puts the schedule of the page's playbook. It is deleted last; nobody waits for an execution."""
+    (reader.folder / "nightly.yaml").write_text(code_blocks(page, "yaml")[0], encoding="utf-8")
+    reader.run("noetl-broker register nightly.yaml")
+    commands, delete = "".join(code_blocks(page, "sh")), "noetl-broker schedule delete nightly\n"
+    [statements] = code_blocks(page, "sql")
+    commands = commands.replace(delete, "").replace(" --wait", "")
+    return f"```sh\n{commands}{delete}```\n```sql\n{statements}```\n"
+
+
+def signals(reader: PageRun, page: str) -> str:
+    """An execution waits."""
+    reader.register("workflow: [{step: start, next: wait}, {step: wait, type: wait, signal: go}]\n")
+    reader.ids = itertools.repeat(reader.start("examples/story"))
+    return page
+
+
+PREPARED: dict[str, Callable[[PageRun, str], str]] = {
+    each.__name__: each for each in (approvals, cookbook, editor, graph, limits, scaling, schedules, signals)
+}
+
+
+@pytest.mark.parametrize("name", PREPARED)
+def test_the_commands_and_statements_of_a_page_run(reader: PageRun, name: str) -> None:
+    """None fails, and files that they name are written."""
+    text = PREPARED[name](reader, read_page(name))
+    reader.page(text)
+    assert [
+        file
+        for file in re.findall(r"(?:--output|--file|>) (\w\S+)", _commands(text))
+        if not _is_full(reader.folder / file)
+    ] == []
+
+
+def _commands(page: str) -> str:
+    return "".join(body for form, body in BLOCK.findall(page) if form in {"", "sh"})
+
+
+def _is_full(file: Path) -> bool:
+    return file.is_file() and file.stat().st_size > 0
+
+
+def test_each_page_with_commands_or_statements_is_run() -> None:
+    """Here or elsewhere."""
+    shown = {
+        file.stem
+        for file in DOCS.glob("*.md")
+        if re.search(r"^```(sh|sql|console)$|^\$ ", file.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert shown == PREPARED.keys() | ELSEWHERE.keys()
+
+
+def test_the_settings_of_an_editor_name_the_file_that_its_command_writes() -> None:
+    """So does the first line of the playbook, which has no finding."""
+    page = read_page("editor")
+    [playbook], [settings] = code_blocks(page, "yaml"), code_blocks(page, "json")
+    [file] = json.loads(settings)["yaml.schemas"]
+    assert f"noetl-broker schema > {Path(file).name}\n" in page
+    assert playbook.startswith(f"# yaml-language-server: $schema={Path(file).name}\n")
+    assert check(playbook, file="page", rules=PlaybookRules()) == ()

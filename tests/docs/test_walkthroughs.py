@@ -1,0 +1,83 @@
+"""The pages that a newcomer follows run as they are written, with the processes that they start."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from noetl_broker.playbook import PlaybookRules, check
+from tests.cli.conftest import Command
+from tests.cli.test_health_port import free_port
+from tests.docs.pages import README, code_blocks, read_page
+from tests.docs.runner import PageRun
+from tests.running_dev import RunningDev, folder_for_every_account
+
+
+def test_the_readme_and_getting_started_run_beside_dev() -> None:
+    """In one folder: a playbook runs, is explained and looked at; `dev` prints what is shown, but for the places."""
+    [order], [greet] = code_blocks(README, "yaml"), code_blocks(read_page("getting-started"), "yaml")
+    [install, start_order], [dev, *others] = code_blocks(README, "sh"), code_blocks(read_page("getting-started"), "sh")
+    assert (install.splitlines()[-1], dev) == ("noetl-broker dev", "noetl-broker dev\n")
+    assert check(order, file="order.yaml", rules=PlaybookRules()) == ()
+    with folder_for_every_account() as folder:
+        (folder / "order.yaml").write_text(order, encoding="utf-8")
+        command = Command(folder, None)
+        reader = PageRun(command)
+        running = RunningDev(command)
+        printed = reader.run(start_order)
+        assert printed.splitlines()[-1] == '"not reviewed"'
+        reader.calls_of(README)
+        reader.calls.pop(0)  # `make dev`
+        reader.ids = iter(printed.splitlines())
+        reader.shown("noetl-broker explain")
+        (folder / "greet.yaml").write_text(greet, encoding="utf-8")
+        running.read_until("greet.yaml: registered first/greet version 1")
+        assert '"Hello, Ada!"' in reader.run("".join(others))
+        assert running.end(signal.SIGINT) == 0
+        command.close()
+
+
+def test_the_program_of_the_http_api_runs(reader: PageRun) -> None:
+    """With a console on a free port."""
+    page, address = read_page("api"), f"localhost:{free_port()}"
+    (reader.folder / "hello.yaml").write_text(code_blocks(page, "yaml")[0], encoding="utf-8")
+    page = page.replace("localhost:8080", address).replace("curl -s", "curl --fail-with-body -sS")
+    page = page.replace("noetl-broker console &", f"noetl-broker console --port {address.partition(':')[2]} &")
+    page = page.replace("|| true", "|| test $? = 28")  # the time of the open stream is over
+    printed = reader.page(page)
+    assert ("Hello, Ada!" in printed, '{"role":"operator","name":"laptop"}' in printed) == (True, True)
+
+
+@pytest.fixture
+def programs(reader: PageRun) -> PageRun:
+    """The programs and playbooks of docs/python.md are in the folder."""
+    page = read_page("python")
+    hello, picture = code_blocks(page, "yaml")
+    (reader.folder / "playbooks").mkdir()
+    (reader.folder / "playbooks" / "hello.yaml").write_text(hello, encoding="utf-8")
+    (reader.folder / "picture.yaml").write_text(picture, encoding="utf-8")
+    for text in code_blocks(page, "python"):
+        if text.startswith("# ") and text.partition("\n")[0].endswith(".py"):
+            (reader.folder / text.partition("\n")[0].removeprefix("# ")).write_text(text, encoding="utf-8")
+    return reader
+
+
+def test_the_tests_of_the_python_page_pass(programs: PageRun) -> None:
+    """In their own pytest."""
+    without = "".join(f" -p no:{plugin}" for plugin in ("cacheprovider", "schemathesis", "hypothesispytest", "xdist"))
+    assert "3 passed" in programs.run(f"python -m pytest -q{without} -p no:pytest_postgresql test_hello.py")
+
+
+def test_the_worker_of_the_python_page_runs_what_its_client_starts(programs: PageRun) -> None:
+    """And what it waits for is approved; the page itself has a broker."""
+    body = "workflow: [{step: start, next: ask}, {step: ask, type: approval, title: Order 7, assignees: [finance]}]"
+    programs.register(body, "shop/order")
+    execution = programs.start("shop/order")
+    programs.decides = False
+    [commands] = code_blocks(read_page("python"), "sh")
+    programs.run(commands)
+    assert programs.run("python order.py").splitlines()[-1] == "320"
+    assert programs.run("python decide.py") == f"{execution} ask Order 7 None\n"
+    assert programs.run("python hear.py") == ""
+    assert programs.sql("select name, key from noetl.signal") == [[("payment", "42")]]
