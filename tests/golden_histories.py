@@ -1,7 +1,8 @@
 """Golden histories: recorded executions as JSON, without ids and times, so that recording again changes nothing.
 
-A file has the executions of one run, an example and its children: playbooks, events, and what the core decided on each
-event. `make golden` records them (tests/golden/record.py). tests/playbooks/test_golden.py decides them again.
+One run of each example that shows a decision which no other example shows (`RECORDED`): a file has the executions of
+that run, the example and its children: playbooks, events, and what the core decided on each event. `make golden`
+records them (tests/golden/record.py). tests/playbooks/test_golden.py decides them again.
 """
 
 from __future__ import annotations
@@ -24,13 +25,43 @@ from noetl_broker.playbook.blocks import MARK
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.playbook.durations import moment_text
 from noetl_broker.resources import playbooks_folder
-from tests.playbooks.test_examples import RUNS
 
 OF_CONTEXT = frozenset({APPROVAL_DECIDED, TIMER_DUE, EXECUTION_SIGNAL})  # events whose context decides
 
-# Examples that also run with a payload that makes them fail.
-FAILING = {"watched_import": {"rows": 0}, "order_refund": {"address": ""}, "order_by_hand": {"address": ""}}
-PAUSED = "fan_out_join"  # this example is also run with a pause after its first turn
+# By the name of the example, and of its file: the payload of the run.
+RECORDED: dict[str, JSON] = {
+    "conditional": {},  # a condition and `else`
+    "customer_jobs": {"amount": 5},  # a place
+    "diamond": {},  # branches that meet again
+    "distributed_iterator": {},  # items of jobs, one fails
+    "error_handling": {},  # a failure that is caught
+    "fan_out_deadline": {},  # what had come when the time was over
+    "fan_out_join": {"words": ["ab", "c"]},  # a pause, and a join that waits for all
+    "flaky_api": {},  # retries of items, and how many may fail
+    "iterator": {},  # items that one worker repeats
+    "iterator_playbook": {},  # items of child playbooks, sorted and chosen
+    "loop": {"rounds": 4},  # visits
+    "nested_child": {},  # children of children, and a child that is tried again
+    "nested_iterator": {},  # items of children with items of their own
+    "nightly_report": {"schedule": {"name": "examples/nightly_report#nightly", "at": "2026-11-28T02:00:00+01:00"}},
+    "order_approval": {},  # a decision of a person
+    "order_by_hand": {"address": ""},  # an undo by a child that waits for a person
+    "order_refund": {"address": ""},  # undos of steps
+    "payment": {},  # signals
+    "payment_or_three_days": {"patience": 0.1},  # a wait that loses against another
+    "place_order": {"order": {"order_id": "", "total": -1}},  # a child that refuses its workload
+    "poll_until_ready": {"pause": 0.1},  # waits in a loop
+    "quarantine": {},  # failures of items that are caught
+    "reminder": {},  # a wait that fails after its time, and is repeated
+    "retry": {},  # retries
+    "ship_items": {},  # items of blocks
+    "ten_calls_a_second": {"orders": [1, 2]},  # a limit of jobs
+    "two_offers": {},  # a join that cancels what has lost
+    "watched_import": {"rows": 0},  # a failure that starts another playbook
+    "workbook": {},  # actions of the workbook
+}
+PAUSED = "fan_out_join"  # this example is run with a pause after its first turn
+LINE = 160  # characters: what is longer stands on several lines
 FOLDER = Path(__file__).parent / "golden"
 
 
@@ -38,20 +69,6 @@ def examples() -> dict[str, str]:
     """Return the texts of all examples by path."""
     texts = [file.read_text(encoding="utf-8") for file in sorted(playbooks_folder().glob("*.yaml"))]
     return {compile_playbook(text, rules=PlaybookRules()).path: text for text in texts}
-
-
-def runs() -> list[tuple[str, str, JSON]]:
-    """Return each run of an example: the name of its golden file, the path, the payload."""
-    found: list[tuple[str, str, JSON]] = []
-    for path in examples():
-        name = path.rpartition("/")[2]
-        payloads = [payload for run, payload, _ in RUNS if run == name] or [{}]
-        found += [(f"{name}-{number}", path, payload) for number, payload in enumerate(payloads, 1)]
-        if name in FAILING:
-            found.append((f"{name}-failed", path, FAILING[name]))
-        if name == PAUSED:
-            found.append((f"{name}-paused", path, payloads[0]))
-    return found
 
 
 def as_document(histories: list[History], texts: dict[str, str]) -> dict[str, Any]:
@@ -80,8 +97,20 @@ def decide(execution: dict[str, Any], texts: dict[str, str], ordinal: int) -> di
 
 def write(name: str, document: dict[str, Any]) -> None:
     """Write a golden history to its file."""
-    text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
-    (FOLDER / f"{name}.json").write_text(text, encoding="utf-8")
+    (FOLDER / f"{name}.json").write_text(in_lines(document) + "\n", encoding="utf-8")
+
+
+def in_lines(value: Any, margin: str = "", before: str = "") -> str:
+    """Return a value as JSON, after `before`: on one line if it fits there, else each of its parts on lines of its own."""
+    line = f"{margin}{before}{json.dumps(value, ensure_ascii=False)}"
+    if len(line) <= LINE or not isinstance(value, (dict, list)):
+        return line
+    if isinstance(value, dict):
+        parts = [in_lines(part, f"{margin} ", f"{json.dumps(key, ensure_ascii=False)}: ") for key, part in value.items()]
+    else:
+        parts = [in_lines(part, f"{margin} ") for part in value]
+    first, last = "{}" if isinstance(value, dict) else "[]"
+    return "\n".join((f"{margin}{before}{first}", ",\n".join(parts), f"{margin}{last}"))
 
 
 def read(name: str) -> dict[str, Any]:
