@@ -106,7 +106,9 @@ def in_lines(value: Any, margin: str = "", before: str = "") -> str:
     if len(line) <= LINE or not isinstance(value, (dict, list)):
         return line
     if isinstance(value, dict):
-        parts = [in_lines(part, f"{margin} ", f"{json.dumps(key, ensure_ascii=False)}: ") for key, part in value.items()]
+        parts = [
+            in_lines(part, f"{margin} ", f"{json.dumps(key, ensure_ascii=False)}: ") for key, part in value.items()
+        ]
     else:
         parts = [in_lines(part, f"{margin} ") for part in value]
     first, last = "{}" if isinstance(value, dict) else "[]"

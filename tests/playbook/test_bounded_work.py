@@ -1,67 +1,40 @@
-"""Documents that need far more work than their size are checked in seconds."""
+"""Documents and values that need far more work than their size."""
 
 from __future__ import annotations
 
-import pytest
+import json
+import os
+import subprocess
+import sys
 
-from noetl_broker.playbook import PlaybookRules, check
-from tests.playbook.documents import HEAD, RULES, document_findings, findings_of
-from tests.processor_time import within
-
-# Processor time on a slow machine. Without limits each document takes minutes or hours.
-MOST_SECONDS = 20.0
-
-
-def many(form: str, count: int) -> str:
-    """Return a text repeated, with its number in place of `#`."""
-    return "".join(form.replace("#", str(number)) for number in range(count))
+from noetl_broker.playbook import PlaybookRules
+from noetl_broker.playbook.value_schema import MOST_FAULTS, faults_of
+from tests.playbook.documents import HEAD, document_findings, findings_of
+from tests.playbook.hostile import HOSTILE, STEPS, VALUES, many
+from tests.test_tidy import ROOT
 
 
-STEPS = "workflow:\n- {step: start, next: s0}\n"
-WIDE = many("k#: #, ", 20_000)
-HOSTILE = {
-    "bad targets": f"workflow:\n- {{step: start, next: [{many('step_number_#, ', 12_000)}]}}\n"
-    + many("- {step: stop_number_#}\n", 3_000),
-    "alike targets": f"workflow:\n- {{step: start, next: [{many('ababababababababx#, ', 12_000)}]}}\n"
-    + many("- {step: babababababababay#}\n", 9_000),
-    "unknown keys": STEPS + "- {step: s0, type: http, " + many("timeoot#: 1, ", 15_000) + "}\n",
-    "unknown names": STEPS
-    + "- {step: s0, type: http, args: {"
-    + many('k#: "{{ name_# }}", ', 4_000)
-    + "}}\n"
-    + many("- {step: nume_#}\n", 4_000),
-    "all to all": STEPS + many(f"- {{step: s#, type: http, next: [{many('s#, ', 200)}]}}\n", 200),
-    "conditions": f"workflow:\n- {{step: start, next: [{many('{when: x == #, step: s0}, ', 4_000)}]}}\n- step: s0\n",
-    "loops": f"workflow:\n- {{step: start, next: [{many('s#, ', 4_000)}]}}\n"
-    + many("- {step: s#, type: http, next: s#}\n", 4_000),
-    "a join of many inputs": f"workflow:\n- {{step: start, next: [{many('s#, ', 1_500)}]}}\n"
-    + many("- {step: s#, type: http, next: [{when: x == #, step: j, args: {k: 1}}, {step: j, args: {k: 2}}]}\n", 1_500)
-    + "- {step: j, type: http}\n",
-    "an action of many steps": f"workbook:\n- {{name: w, type: http, args: {{{WIDE}}}}}\n{STEPS}"
-    + many("- {step: s#, type: workbook, task: w}\n", 8_000),
-    "defaults of many targets": (
-        f"workflow:\n- {{step: start, next: [{{args: {{{WIDE}}}, then: [{many('s0, ', 20_000)}]}}]}}\n"
-        "- {step: s0, type: http}\n"
-    ),
-    "a worker's words": "workload: {"
-    + many('k#: "{{ env.x# }}", ', 4_000)
-    + many('l#: "{{ k# }}", ', 4_000)
-    + "}\n"
-    + f"workflow:\n- {{step: start, next: [{many('{when: l# > 1, step: s0}, ', 1_500)}]}}\n- step: s0\n",
-    "a chain of defaults": "workload: {k: '{{ env.x }}', k0: '{{ k }}', "
-    + "".join(f"k{number + 1}: '{{{{ k{number} }}}}', " for number in range(4_000))
-    + "}\nworkflow: [{step: start}]\n",
-    "long names above many": "workload: {" + f"{'n' * 300_000}: [" + many('"{{ a# }}", ', 9_000) + "]}\n" + STEPS,
-    "doubled keys": "workload: {" + "k: 1, " * 40_000 + "}\nworkflow: [{step: start}]\n",
-}
+def test_every_hostile_document_and_value_is_read() -> None:
+    """Its findings are a list of bounded length."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT / "src"), str(ROOT)))}
+    finished = subprocess.run(
+        [sys.executable, "-m", "tests.playbook.hostile"],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    reports = [json.loads(line) for line in finished.stdout.splitlines()]
+    assert [name for name, _, _ in reports] == [*HOSTILE, *VALUES], finished.stderr
+    assert [name for name, findings, size in reports if not 0 < findings <= 2_002 or size > 1_000_000] == []
+    assert [name for name, faults, _ in reports if name in VALUES and faults > MOST_FAULTS + 1] == []
 
 
-@pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE.keys())
-def test_every_document_is_read_in_seconds(body: str) -> None:
-    """Its findings are a list."""
-    found = within(MOST_SECONDS, lambda: check(HEAD + body, file="hostile.yaml", rules=RULES))
-    assert len(found) <= 2_002
-    assert sum(len(str(one)) for one in found) < 1_000_000
+def test_a_check_past_its_steps_is_a_fault() -> None:
+    """A turn holds a lock."""
+    [(_, message)] = faults_of(*VALUES["many schemas"])
+    assert message == "cannot be checked in 200,000 steps: make the schema simpler, or the value smaller"
 
 
 def test_findings_past_a_thousand_are_counted() -> None:

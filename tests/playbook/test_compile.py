@@ -6,10 +6,7 @@ import pytest
 
 from noetl_broker.playbook import PlaybookError, PlaybookRules, compile_playbook
 from noetl_broker.template import JSON
-from tests.playbook.documents import HEAD, compiled, findings_of
-from tests.processor_time import within
-
-STEPS = 1_000
+from tests.playbook.documents import compiled, findings_of
 
 
 def step(body: str, name: str = "a", rules: PlaybookRules | None = None) -> object:
@@ -278,16 +275,6 @@ def test_retry_conditions_see_the_error() -> None:
     """No warning names `error`, `error_type`, `status_code`, `result` or `attempt`."""
     text = "{retry_when: status_code >= 500 and attempt < 9, stop_when: error or error_type or result}"
     assert findings_of(f"workflow: [{{step: start, type: http, url: x, retry: {text}}}]") == []
-
-
-def test_a_thousand_steps_compile_in_two_seconds() -> None:
-    """Of processor time, with the templates in the cache."""
-    body = "".join(
-        f"  - {{step: s{n}, type: python, code: x, args: {{x: '{{{{ workload }}}}'}}, next: [s{n + 1}]}}\n"
-        for n in range(STEPS)
-    )
-    text = f"{HEAD}workflow:\n  - {{step: start, next: s0}}\n{body}  - {{step: s{STEPS}}}\n"
-    assert len(within(2, lambda: compile_playbook(text, rules=PlaybookRules())).steps) == STEPS + 2
 
 
 def test_a_version_from_before_waits_has_them_as_actions() -> None:

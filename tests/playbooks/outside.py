@@ -10,7 +10,7 @@ from tests.postgres import Database
 
 PREPARE = {
     "payment": """
-        create schema shop;
+        create schema if not exists shop;
         create table shop.payments (order_id bigint, amount numeric);
         create function shop.tell() returns trigger language plpgsql as $$
         begin
@@ -20,7 +20,7 @@ PREPARE = {
         $$;
         create trigger tell after insert on shop.payments for each row execute function shop.tell();
         """,
-    "import_orders": "create schema shop; create table shop.sales (day date, amount int)",
+    "import_orders": "create schema if not exists shop; create table shop.sales (day date, amount int)",
 }
 
 

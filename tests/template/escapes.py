@@ -1,13 +1,16 @@
 """Templates that try to escape the sandbox or to use too much time or memory.
 
-A template of `REFUSED` never gives a value. One of `HARMLESS` may give JSON. All stay within the limits of an
-evaluation.
+A template of `REFUSED` never gives a value, one of `HARMLESS` gives JSON, and one of `WIDE` either. All stay within the
+limits of an evaluation.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+NESTED: list[Any] = [1]
+for _ in range(90):
+    NESTED = [NESTED, "a"]
 INPUTS: dict[str, Any] = {
     "text": "word " * 20,
     "number": 7,
@@ -15,6 +18,9 @@ INPUTS: dict[str, Any] = {
     "mapping": {"k": [1, 2], "items": 3, "__class__": "a key"},
     "wide": {str(number): number for number in range(50_000)},
     "long": list(range(100_000)),
+    "marks": "a" + "\u0301\u0323" * 50_000,  # one letter, with marks above and below in turn
+    "run": "a" * 200_000 + "!",
+    "nested": NESTED,
 }
 
 
@@ -598,4 +604,38 @@ HARMLESS: dict[str, list[str]] = {
     ],
 }
 
-CORPUS: dict[str, list[str]] = {**REFUSED, **HARMLESS}
+# Each filter, with arguments that let it work; a new one has to be here.
+CALLS: dict[str, tuple[str, ...]] = {
+    **{
+        name: (name,)
+        for name in (
+            *("abs", "b64decode", "b64encode", "capitalize", "count", "dictsort", "e", "escape", "filesizeformat"),
+            *("first", "float", "forceescape", "from_json", "int", "items", "last", "length", "list", "lower", "max"),
+            *("min", "pprint", "reverse", "round", "safe", "sort", "string", "striptags", "sum", "title", "to_json"),
+            *("tojson", "trim", "unique", "upper", "urlencode", "urlize", "wordcount", "xmlattr"),
+        )
+    },
+    **{name: (f"{name}(3)",) for name in ("batch", "d", "default", "indent", "slice", "truncate", "wordwrap")},
+    **{name: (f"{name}(0)",) for name in ("groupby", "shift")},
+    **{name: (f"{name}('string')", name) for name in ("reject", "select")},
+    **{name: (f"{name}('0')",) for name in ("rejectattr", "selectattr")},
+    "center": ("center(900000)",),
+    "format": ("format(marks)",),
+    "join": ("join(marks[:20])",),
+    "map": ("map('upper')", "map(attribute='0')"),
+    "merge": ("merge(wide)",),
+    "replace": ("replace('\u0301', 'bb')", "replace(marks, run)"),
+}
+WIDE: dict[str, list[str]] = {
+    f"each filter with {what}": [f"{{{{ ({value}) | {call} }}}}" for calls in CALLS.values() for call in calls]
+    for what, value in {
+        "combining marks": "marks",
+        "a long run": "run",
+        "a deep list": "nested",
+        "a wide mapping": "wide",
+        "many numbers": "long",
+        "texts of marks": "[marks, 'A', marks]",
+    }.items()
+}
+
+CORPUS: dict[str, list[str]] = {**REFUSED, **HARMLESS, **WIDE}

@@ -8,7 +8,6 @@ import pytest
 
 from noetl_broker.template import NotLoaded, Scope, StepResult, compile_condition, compile_text, is_true
 from noetl_broker.template.breakdown import Part, parts_of, reads_of
-from tests.processor_time import within
 from tests.template.evaluating import scope_with
 
 SCOPE = scope_with(
@@ -101,18 +100,18 @@ def test_a_breakdown_has_the_reads_of_a_template() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "source",
-    [
-        " and ".join(f"range(99999) | list | length > {n}" for n in range(50)),
-        " or ".join(f"n > {n + 10}" for n in range(50)),
-        "(" * 20 + "n" + ")" * 20 + " > 1",
-        "(range(99999) | list | tojson | length > 1) and n",
-    ],
-)
-def test_the_breakdown_of_a_condition_is_limited(source: str) -> None:
-    """All parts share one limit of steps, and the number of parts is limited."""
-    assert within(1, lambda: breakdown_of(source)).text
+def test_the_parts_of_a_condition_share_the_steps_of_one_evaluation() -> None:
+    """As the condition itself has them."""
+    parts = breakdown_of(" and ".join(f"range(99999) | list | length > {n}" for n in range(50))).parts
+    assert [part.holds for part in parts] == [True] * 3 + [None] * 47
+    assert str(parts[3].error).startswith("it takes more than the 500,000 steps")
+
+
+def test_a_condition_of_very_many_parts_is_broken_down_in_part() -> None:
+    """Each is compiled by itself."""
+    fifty = " and ".join(f"n < {n + 10}" for n in range(50))
+    groups = breakdown_of(" and ".join([f"({fifty})"] * 4)).parts
+    assert {part.error for group in groups for part in group.parts} == {None, "it has too many parts to show them all"}
 
 
 def test_a_breakdown_requests_data_that_is_not_loaded() -> None:

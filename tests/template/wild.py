@@ -6,6 +6,7 @@ Most operands have the right types, so that most templates get past their first 
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -38,6 +39,7 @@ TEXTS: Final = (
     ),
     *(
         "\U0001f600",
+        "a\u0301\u0323",
         "\u2028\r\n",
         "{",
         '{"a": [1, null]}',
@@ -327,7 +329,8 @@ class _Parts(dict[str, str]):
 
 ASKED: Final = tuple(name for name in TESTS if name.isidentifier() and name != "in")
 # Functions and filters without a form above are called by their names.
-USED: Final = " ".join(form for table in (FILTERED, CALLED) for forms in table.values() for form in forms)
+FORMS: Final = " ".join(form for table in (FILTERED, CALLED) for forms in table.values() for form in forms)
+USED: Final = {*re.findall(r"\w+", FORMS)}
 FILTERED["any", "any"] += tuple(name for name in FILTERS if name not in USED)
 CALLED["any", "any"] += tuple(
     f"{name}({{a}})" for name in (*TEXT_METHODS, *MAPPING_METHODS, *LIST_METHODS) if name not in USED
