@@ -101,7 +101,7 @@ def write(name: str, document: dict[str, Any]) -> None:
 
 
 def in_lines(value: Any, margin: str = "", before: str = "") -> str:
-    """Return a value as JSON, after `before`: on one line if it fits there, else each of its parts on lines of its own."""
+    """Return a value as JSON, after `before`: on one line if it fits there, else each of its parts on its own lines."""
     line = f"{margin}{before}{json.dumps(value, ensure_ascii=False)}"
     if len(line) <= LINE or not isinstance(value, (dict, list)):
         return line

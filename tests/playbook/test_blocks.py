@@ -30,12 +30,6 @@ workflow:
 """
 
 
-def found(keys: str) -> list[str]:
-    """Return the findings of a step with these keys, without their code."""
-    source = f"workflow: [{{step: start, next: a}}, {{step: a, {keys}}}]"
-    return [line.partition(" ")[2].partition(" ")[2] for line in findings_of(source)]
-
-
 def test_a_block_has_the_path_of_its_step() -> None:
     """Of a block in a block, both steps. Its steps are at their places in the document."""
     blocks = all_blocks(compiled(NESTED))
@@ -54,98 +48,6 @@ def test_a_text_is_compiled_for_a_block() -> None:
     assert compile_playbook(text, path="other#pay", rules=PlaybookRules()).path == "edited#pay"
     with pytest.raises(PlaybookFault, match=r"p\.yaml has no block edited#ship"):
         compile_playbook(text, file="p.yaml", path="edited#ship", rules=PlaybookRules())
-
-
-@pytest.mark.parametrize(
-    "keys, expected",
-    [
-        (f"type: playbook, args: {{n: 1}}, workflow: {STEPS}", []),
-        (f"type: playbook, args: '{{{{ workload }}}}', workflow: {STEPS}", []),
-        (f"type: playbook, args: {{n: 1}}, loop: {{collection: [1], element: e}}, workflow: {STEPS}", []),
-        (
-            f"type: playbook, path: p, version: 3, args: {{n: 1}}, workflow: {STEPS}",
-            [
-                "bad-block workflow[1].path: the playbook step `a` has both `workflow` and `path` (keep one of them)",
-                (
-                    "bad-block workflow[1].version: the playbook step `a` has both `workflow` and `version` "
-                    "(remove it: a block has the version of its playbook)"
-                ),
-            ],
-        ),
-        (
-            "type: playbook, workflow: {step: start}",
-            [
-                (
-                    "wrong-type workflow[1].workflow: `workflow` of the step `a` is a mapping, not a list of steps "
-                    "(write workflow: [{step: start, next: …}])"
-                )
-            ],
-        ),
-        (
-            "type: playbook, workflow: [{step: x, next: y}]",
-            [
-                "no-start workflow[1].workflow: the workflow has no step `start` (add {step: start, next: …})",
-                ("unknown-step workflow[1].workflow[0].next: there is no step `y` (known are: x)"),
-            ],
-        ),
-        (
-            f"type: playbook, workflow: {STEPS}",
-            [
-                (
-                    "unknown-name workflow[1].workflow[1].url: the template names `n`, which is neither a step, "
-                    "a workload key nor a scope word (a block sees only the inputs of its step: add it to `args`)"
-                )
-            ],
-        ),
-        (
-            f"type: playbook, args: {{n: 1}}, return_step: y, workflow: {STEPS}",
-            ["unknown-step workflow[1].return_step: the block has no step `y` (known are: start, x)"],
-        ),
-        (
-            f"type: playbook, args: {{n: 1}}, concurrency: {{key: '{{{{ m }}}}', limit: 0}}, workflow: {STEPS}",
-            [
-                (
-                    "unknown-name workflow[1].concurrency.key: the template names `m`, which is neither a step, a "
-                    "workload key nor a scope word (a block sees only the inputs of its step: add it to `args`)"
-                ),
-                (
-                    "bad-value workflow[1].concurrency.limit: `limit` is 0, not an integer from 1 to 10000 "
-                    "(write an integer from 1 to 10000)"
-                ),
-            ],
-        ),
-        (
-            "type: playbook, path: p, concurrency: {limit: 1}",
-            [
-                (
-                    "unused-key workflow[1].concurrency: `concurrency` of the step `a` has no effect "
-                    "(write it in the metadata of that playbook)"
-                )
-            ],
-        ),
-        (
-            f"workflow: {STEPS}",
-            [
-                (
-                    "bad-type workflow[1].workflow: the step `a` has a `workflow`, and its type is route "
-                    "(write type: playbook)"
-                )
-            ],
-        ),
-        (
-            "type: http, url: x, workflow: [{step: start}]",
-            [
-                (
-                    "bad-type workflow[1].workflow: the step `a` has a `workflow`, and its type is http "
-                    "(write type: playbook)"
-                )
-            ],
-        ),
-    ],
-)
-def test_a_wrong_block_is_refused(keys: str, expected: list[str]) -> None:
-    """At its place, and at the places of its steps."""
-    assert found(keys) == expected
 
 
 def test_a_workbook_action_has_no_block() -> None:

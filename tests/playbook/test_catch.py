@@ -39,17 +39,6 @@ def test_what_cannot_be_read_is_reported(step: str, says: str) -> None:
     assert [line for line in findings_of(STEP % step) if says in line] != []
 
 
-def test_end_has_no_catch() -> None:
-    """Nothing could follow it."""
-    source = """
-    workflow:
-      - {step: start, next: end}
-      - {step: end, type: http, url: x, catch: {step: a}}
-      - {step: a, type: http, url: x}
-    """
-    assert any("end-with-catch" in line for line in findings_of(source))
-
-
 def test_the_arcs_of_a_catch_follow_those_of_the_next() -> None:
     """They are arcs of the graph: the step `a` is reached, and joins what arrives."""
     playbook = compiled(STEP % "type: http, url: x, next: a, catch: [{step: a}]")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from noetl_broker.playbook.diagnostics import PlaybookError
-from tests.playbook.documents import document_findings
-from tests.stories import document, playbook
+from tests.stories import playbook
 
 BODY = "workflow: [{step: start}]"
 
@@ -40,12 +39,3 @@ def test_a_wrong_one_is_refused(written: str, complaint: str) -> None:
     """The error names the value."""
     with pytest.raises(PlaybookError, match=complaint):
         playbook(BODY, metadata=f"concurrency: {written}")
-
-
-def test_a_key_without_a_template_is_a_warning() -> None:
-    """The limit counts all executions."""
-    [found] = [line for line in document_findings(document(BODY, metadata="concurrency: {key: all}")) if "key" in line]
-    assert found.partition(" ")[2] == (
-        "warning constant-key metadata.concurrency.key: `key` is 'all' for all executions, so the limit counts them "
-        "all (leave it out, or write a template, such as {{ workload.customer }})"
-    )

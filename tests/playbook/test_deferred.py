@@ -319,17 +319,6 @@ def test_a_save_may_read_words_of_the_worker(keys: str) -> None:
     assert findings_of(f"workflow:\n  - {{step: start, next: end}}\n  - {{step: end, {keys}}}\n") == []
 
 
-def test_an_input_or_a_workload_key_called_like_a_word_of_the_worker_is_data() -> None:
-    """The broker may read it."""
-    source = """
-    workload: {env: {K: 1}}
-    workflow:
-      - {step: start, next: {step: end, args: {job: 5}}}
-      - {step: end, result: "{{ env.K + job }}"}
-    """
-    assert findings_of(source) == []
-
-
 def test_an_execution_of_a_playbook_that_came_by_sql_fails() -> None:
     """Compiling refuses it too, not only `validate`."""
     with pytest.raises(PlaybookError, match="which only a worker can render"):

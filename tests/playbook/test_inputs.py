@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from noetl_broker.playbook.inputs import merge
 from noetl_broker.playbook.model import Inputs
-from tests.playbook.documents import compiled, findings_of
+from tests.playbook.documents import compiled
 
 
 def inputs_of(text: str, step_type: str = "python") -> Inputs:
@@ -73,15 +73,3 @@ def test_inputs_of_the_workbook_action_stay_under_those_of_the_step() -> None:
     assert merged.base is not None
     assert [*merged.base.keys] == ["z", "a"]
     assert merged.aliases == {"args": None, "data": ("a",)}
-
-
-def test_an_overridden_input_is_not_warned_of() -> None:
-    """It is never rendered, so it cannot fail."""
-    body = """
-    workbook: [{name: w, type: http, url: x, with: {city: "{{ city }}"}}]
-    workflow:
-      - {step: start, next: [{step: a}, {step: b, args: {town: 1}}]}
-      - {step: a, type: workbook, task: w, args: {city: 1}}
-      - {step: b, type: http, url: "{{ town }}", args: {town: "{{ town }}"}}
-    """
-    assert findings_of(body) == []

@@ -137,17 +137,6 @@ def test_the_inputs_of_the_task_of_a_worker_are_a_mapping(task: str) -> None:
     )
 
 
-def test_the_fields_of_the_task_of_a_worker_may_read_its_inputs() -> None:
-    """Inputs of its workbook action too, without a warning."""
-    body = """
-    workbook: [{name: w, type: http, url: "{{ base }}/{{ id }}", args: {base: x}}]
-    workflow:
-      - {step: start, next: a}
-      - {step: a, type: iterator, collection: [1], element: n, task: {type: workbook, task: w, args: {id: "{{ n }}"}}}
-    """
-    assert findings_of(body) == []
-
-
 def test_an_action_with_a_loop_cannot_be_the_task_of_an_iterator() -> None:
     """A task with a `loop` cannot either. An error of the workbook is reported once."""
     body = """
@@ -200,20 +189,6 @@ def test_a_playbook_step_has_path_version_and_return_step() -> None:
     assert call.path.names == {"p"}
     assert call.version is not None
     assert call.return_step is not None
-
-
-def test_the_element_and_loop_are_known_names() -> None:
-    """They have no warning."""
-    body = """
-    workflow:
-      - step: start
-        type: iterator
-        collection: [1]
-        element: n
-        where: n > 0 and _loop.index < 5
-        task: {type: http, url: "{{ n }}/{{ _loop.count }}"}
-    """
-    assert findings_of(body) == []
 
 
 def test_keys_without_effect_on_an_iterator_are_warned_of() -> None:

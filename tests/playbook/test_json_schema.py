@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from noetl_broker.playbook import json_schema
 from noetl_broker.playbook import keywords as words
 from noetl_broker.playbook.json_schema import playbook_schema
+from tests.playbook.documents import findings_of
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "playbooks").glob("*.yaml"))
 VALIDATOR = Draft202012Validator(playbook_schema())
@@ -141,3 +142,22 @@ def test_the_schema_accepts_waits_and_durations() -> None:
         "type: http, url: x, retry: {initial_delay: 5m, max_delay: 60}",
     ]
     assert [faults_of_step(step, "name: x, deadline: 24h, on_signal: [{signal: x}]") for step in steps] == [[]] * 5
+
+
+# What a step of a type needs beside it, where it needs something.
+NEEDED = {
+    "wait": "for: 1d",
+    "signal": "signal: s",
+    "playbook": "path: p",
+    "iterator": "collection: [1], element: n, task: {type: http, url: u}",
+}
+
+
+@pytest.mark.parametrize("name", sorted({*words.OWN_KEYS, "workbook"} | json_schema.STEP_RULES.keys()))
+def test_the_schema_and_the_reader_refuse_retries_of_the_same_types(name: str) -> None:
+    """Each type that exists, and each that has a rule in the schema."""
+    step = f"type: {name}, {NEEDED.get(name, 'desc: x')}"
+    read = findings_of(f"workflow: [{{step: start, next: a}}, {{step: a, {step}, retry: 3}}]")
+    assert [line for line in read if "unknown-type" in line] == []
+    assert faults_of_step(step) == []
+    assert bool(faults_of_step(f"{step}, retry: 3")) == any(" error " in line and ".retry:" in line for line in read)

@@ -17,6 +17,8 @@ STDIN = "-"
 RULES: dict[str, str] = {
     "alias-bomb": "Aliases make the document far larger than its text.",
     "bad-approval": "An approval has a title, a form and the time that a person has.",
+    "bad-block": "A block stands on a playbook step, which has no other playbook and no version.",
+    "bad-catch": "An entry of a catch has a target or a result, and a condition that compiles.",
     "bad-code": "The code of a python step must compile.",
     "bad-fail": "A step that fails has an error, and no other attempts.",
     "bad-form": "A form has a supported JSON Schema for each field.",
@@ -32,6 +34,7 @@ RULES: dict[str, str] = {
     "bad-schedule": "A schedule needs a name, and a cron text or a span.",
     "bad-schema": "A schema must have supported keywords of JSON Schema, with values of their types.",
     "bad-template": "A template must compile.",
+    "bad-throttle": "A throttle has a name, a number of jobs or a rate, and stands where jobs are.",
     "bad-type": "A step must have one type, given as a name.",
     "bad-value": "A value must have the type of its key and be within its bounds.",
     "bad-wait": "A wait has one thing that it waits for; its other keys belong to that.",

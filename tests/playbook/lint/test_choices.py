@@ -46,17 +46,6 @@ def test_a_catch_that_can_never_be_taken_is_warned_of(step: str, reason: str) ->
     assert [reason in line and NEVER in line for line in found] == [True]
 
 
-def test_a_loop_that_only_a_failure_takes_needs_no_condition() -> None:
-    """The step is repeated while it fails, and otherwise goes on."""
-    source = """
-    workflow:
-      - {step: start, next: c}
-      - {step: c, type: http, url: x, next: a, catch: {when: "error.type == 'busy'", step: c}}
-      - {step: a, type: http, url: x}
-    """
-    assert findings_of(source) == []
-
-
 @pytest.mark.parametrize(
     "choice, is_open",
     [
