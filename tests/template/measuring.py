@@ -19,7 +19,7 @@ from noetl_broker.template import Evaluation, TemplateError, compile_text
 from tests.template.escapes import INPUTS
 from tests.template.evaluating import scope_with
 
-HANGING_SECONDS = 10  # of the processor; the worst of the corpus takes a quarter of a second
+HANGING_SECONDS = 5  # of the processor; the worst of the corpus takes a quarter of a second
 LIMIT_BYTES = 2 << 30
 MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 SHOWN = 200
