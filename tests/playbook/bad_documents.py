@@ -718,6 +718,11 @@ WORKFLOWS: dict[str, str] = {
           - {step: a, type: http, url: "{{ a.x }}"}
         => 3:32 warning no-result workflow[1].url: the template reads the result of the step `a`, which has no result before it ends (in a `save` write `result`; elsewhere read a step that has run before, or write | default(…))
     """,
+    "a key that is only like a known one is a warning: it may be meant so": """
+        workflowses: 1
+        workflow: [{step: start}]
+        => 1:1 warning unknown-key workflowses: unknown key `workflowses` in a playbook (did you mean `workflow`?)
+    """,
 }
 
 # Keys of a step `a` behind `start`: each line is one step.

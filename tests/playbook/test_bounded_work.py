@@ -61,6 +61,16 @@ def test_a_document_that_takes_too_much_work_is_refused() -> None:
     )
 
 
+def test_warnings_that_take_too_much_work_are_left_out() -> None:
+    """A warning says so."""
+    conditions = many("{when: x == #, step: s0}, ", 60)
+    source = f"{HEAD}workload: {{x: 1}}\nworkflow:\n- {{step: start, next: [{conditions}]}}\n- {{step: s0}}\n"
+    found = document_findings(source, PlaybookRules(most_work=2_000))
+    assert found[0].startswith(
+        "1:1 warning too-much-work : looking for warnings takes more than 2,000 steps of work: some are missing (split"
+    )
+
+
 def test_the_first_findings_have_a_suggestion() -> None:
     """The number of words to compare is limited."""
     targets = many("step_numbr_#, ", 300)

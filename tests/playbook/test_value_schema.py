@@ -59,6 +59,7 @@ def test_each_fault_names_its_place() -> None:
         ({"exclusiveMinimum": 3}, 3, ": is 3, it must be more than 3"),
         ({"exclusiveMaximum": 3}, 3, ": is 3, it must be less than 3"),
         ({"multipleOf": 0.1}, 0.35, ": is 0.35, it must be a multiple of 0.1"),
+        ({"multipleOf": 3}, 10**4_000, ": is a number of many digits, it must be a multiple of 3"),
         ({"minLength": 2}, "ä", ": has 1 characters, the least is 2"),
         ({"maxLength": 1}, "ab", ": has 2 characters, the most is 1"),
         ({"maxItems": 1}, [1, 2], ": has 2 items, the most is 1"),

@@ -41,6 +41,7 @@ def test_ordinary_templates_are_within_the_limits(source: str, expected: object)
         ("{{ x | round(-21) }}", "-21 is too large for this filter: numbers up to 20 are allowed"),
         ("{{ x | round(precision=21) }}", "21 is too large for this filter: numbers up to 20 are allowed"),
         ("{{ x | round(21.0, 'ceil') }}", "21.0 is too large for this filter: numbers up to 20 are allowed"),
+        ("{{ '%1000000000d' | format(1) }}", "`format` takes plain conversions such as %s, %d, %05.2f; widths"),
         ("{{ 'x' | truncate(1001) }}", "1001 is too large for this filter: numbers up to 1000 are allowed"),
     ],
 )
