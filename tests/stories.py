@@ -5,7 +5,7 @@ from __future__ import annotations
 from textwrap import dedent
 
 from noetl_broker.broker.model import Rules
-from noetl_broker.history.story import format_story, play_turns, read_events
+from noetl_broker.history.story import format_story, play_story, play_turns, read_events
 from noetl_broker.playbook.compile import compile_playbook
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.playbook.model import Playbook
@@ -36,5 +36,17 @@ def assert_story(body: str, story: str, *, metadata: str = "", rules: Rules | No
     for turn in play_turns(playbook(body, metadata=metadata), events, rules=rules):
         turns.append(turn)
         turns_before.append(repr(turn))
-    assert format_story((event, decision) for event, decision, _ in turns) == expected
+    told = format_story((event, decision) for event, decision, _ in turns)
+    assert told.splitlines() == expected.splitlines()
     assert (repr(events), [*map(repr, turns)]) == (events_before, turns_before)
+
+
+def last_turn(body: str, story: str, *, metadata: str = "", rules: Rules | None = None) -> list[str]:
+    """Return what the core decides on the last event of a story, line by line."""
+    told = play_story(playbook(body, metadata=metadata), story, rules=rules)
+    return [line.strip() for line in told.rpartition("\n> ")[2].splitlines()[1:]]
+
+
+def lines_of(text: str) -> list[str]:
+    """Return the lines of a text in a test, each without indentation."""
+    return [line.strip() for line in text.strip().splitlines()]

@@ -1,142 +1,43 @@
 """Which entries of `next` fire: the four rules, aliases, `next_mode` and routers."""
 
-from tests.stories import assert_story
+from __future__ import annotations
+
+import pytest
+
+from tests.stories import assert_story, last_turn
+
+STEPS = "abcde"
+FIRES = {
+    "entries before the first condition fire with it, and those after it do not": (
+        '[a, {when: "{{ s.ok }}", step: b}, c]', '{"ok": true}', "a b",
+    ),
+    "without a true condition else and later entries fire": (
+        '[a, {when: "{{ s.ok }}", step: b}, c, {else: [d]}]', '{"ok": "no"}', "a c d",
+    ),
+    "every true condition fires with all its targets, in the order of the document": (
+        '[{when: "s.n > 1", then: [b, c]}, {condition: "s.n > 2", step: d}, {pass: "{{ s.n > 100 }}", then: b, else: e}]',
+        '{"n": 3}',
+        "c d e b",
+    ),
+    "an exclusive step stops at its first true condition": (
+        '[a, {when: "s.n > 1", step: b}, {when: "s.missing.deep + 1", step: c}, {else: [d]}], next_mode: exclusive',
+        '{"n": 3}',
+        "a b",
+    ),
+}  # fmt: skip
 
 
-def test_unconditional_entries_before_the_first_condition_always_fire() -> None:
-    """With every true condition; `otherwise` does not fire."""
-    assert_story(
-        """
-        workflow:
-        - {step: start, next: a}
-        - step: a
-          type: python
-          code: x
-          next:
-          - always
-          - {when: "{{ a.ok }}", step: yes_}
-          - otherwise
-        - {step: always, type: python, code: x}
-        - {step: yes_, type: python, code: x}
-        - {step: otherwise, type: python, code: x}
-        """,
-        """
-        > execution_start
-            event step_started a
-            job   a
-        > action_completed a {"ok": true}
-            event step_completed a
-            event step_started always
-            event step_started yes_
-            job   always
-            job   yes_
-        """,
-    )
-
-
-def test_without_a_true_condition_else_and_later_entries_fire() -> None:
-    """Entries with `else` only, and unconditional entries after a condition."""
-    assert_story(
-        """
-        workflow:
-        - {step: start, next: a}
-        - step: a
-          type: python
-          code: x
-          next:
-          - always
-          - {when: "{{ a.ok }}", step: yes_}
-          - otherwise
-          - else: [none_of_them]
-        - {step: always, type: python, code: x}
-        - {step: yes_, type: python, code: x}
-        - {step: otherwise, type: python, code: x}
-        - {step: none_of_them, type: python, code: x}
-        """,
-        """
-        > execution_start
-            event step_started a
-            job   a
-        > action_completed a {"ok": "no"}
-            event step_completed a
-            event step_started always
-            event step_started otherwise
-            event step_started none_of_them
-            job   always
-            job   otherwise
-            job   none_of_them
-        """,
-    )
-
-
-def test_every_true_condition_fires_with_all_its_targets() -> None:
-    """With any alias of `when`, and beside an `else` that does not fire."""
-    assert_story(
-        """
-        workflow:
-        - {step: start, next: a}
-        - step: a
-          type: python
-          code: x
-          next:
-          - {when: "a.n > 1", then: [b, c]}
-          - {condition: "a.n > 2", step: d}
-          - {pass: "{{ a.n > 100 }}", then: b, else: e}
-        - {step: b, type: python, code: x}
-        - {step: c, type: python, code: x}
-        - {step: d, type: python, code: x}
-        - {step: e, type: python, code: x}
-        """,
-        """
-        > execution_start
-            event step_started a
-            job   a
-        > action_completed a {"n": 3}
-            event step_completed a
-            event step_started c
-            event step_started d
-            event step_started e
-            event step_started b
-            job   c
-            job   d
-            job   e
-            job   b
-        """,
-    )
-
-
-def test_an_exclusive_step_stops_at_its_first_true_condition() -> None:
-    """`next_mode: exclusive` does not evaluate later conditions."""
-    assert_story(
-        """
-        workflow:
-        - {step: start, next: a}
-        - step: a
-          type: python
-          code: x
-          next_mode: exclusive
-          next:
-          - always
-          - {when: "a.n > 1", step: b}
-          - {when: "a.missing.deep + 1", step: c}
-          - {else: [d]}
-        - {step: always, type: python, code: x}
-        - {step: b, type: python, code: x}
-        - {step: c, type: python, code: x}
-        - {step: d, type: python, code: x}
-        """,
-        """
-        > execution_start
-            event step_started a
-            job   a
-        > action_completed a {"n": 3}
-            event step_completed a
-            event step_started always
-            event step_started b
-            job   always
-            job   b
-        """,
-    )
+@pytest.mark.parametrize("what", FIRES)
+def test_entries_of_next_fire(what: str) -> None:
+    """Each entry that fires starts its steps."""
+    entries, result, fired = FIRES[what]
+    body = f"workflow:\n- {{step: start, next: s}}\n- {{step: s, type: python, code: x, next: {entries}}}\n"
+    body += "".join(f"- {{step: {step}, type: python, code: x}}\n" for step in STEPS)
+    assert last_turn(body, f"> execution_start\n> action_completed s {result}") == [
+        "event step_completed s",
+        *(f"event step_started {step}" for step in fired.split()),
+        *(f"job   {step}" for step in fired.split()),
+    ]
 
 
 def test_a_token_ends_if_no_entry_fires() -> None:
@@ -145,11 +46,7 @@ def test_a_token_ends_if_no_entry_fires() -> None:
         """
         workflow:
         - {step: start, next: a}
-        - step: a
-          type: python
-          code: x
-          next:
-          - {when: "a.n > 1", step: b}
+        - {step: a, type: python, code: x, next: [{when: "a.n > 1", step: b}]}
         - {step: b, type: python, code: x}
         """,
         """
@@ -169,10 +66,7 @@ def test_a_start_without_an_action_is_a_router() -> None:
         """
         workload: {mode: fast}
         workflow:
-        - step: start
-          next:
-          - {when: "workload.mode == 'fast'", step: fast}
-          - {else: [slow]}
+        - {step: start, next: [{when: "workload.mode == 'fast'", step: fast}, {else: [slow]}]}
         - {step: fast, type: python, code: x}
         - {step: slow, type: python, code: x}
         """,
@@ -180,9 +74,6 @@ def test_a_start_without_an_action_is_a_router() -> None:
         > execution_start {"mode": "slow"}
             event step_started slow
             job   slow
-        > action_completed slow 1
-            event step_completed slow
-            event execution_complete 1
         """,
     )
 
@@ -194,9 +85,7 @@ def test_routers_are_passed_in_the_same_turn_and_pass_the_result_on() -> None:
         workflow:
         - {step: start, next: a}
         - {step: a, type: python, code: x, next: route}
-        - step: route
-          next:
-          - {when: "{{ result.n > 1 }}", step: second, args: {n: "{{ result.n }}"}}
+        - {step: route, next: [{when: "{{ result.n > 1 }}", step: second, args: {n: "{{ result.n }}"}}]}
         - {step: second, type: router, next: [{step: b, args: {m: "{{ n }}", r: "{{ result.n }}"}}]}
         - {step: b, type: python, code: x}
         """,
@@ -243,6 +132,5 @@ def test_a_loop_of_routers_fails_the_execution() -> None:
             event step_failed r1#2 "a ring of routers that no step leaves: r1 → r2"
             event execution_failed "a ring of routers that no step leaves: r1 → r2"
             withdraw
-        > action_completed a {}  (after_end)
         """,
     )
