@@ -75,32 +75,6 @@ def test_an_approval_that_nobody_decided_fails() -> None:
     )
 
 
-def test_an_approval_with_on_error_continue_goes_on_after_its_timeout() -> None:
-    """Its status and its error say why; it has no data."""
-    assert_story(
-        """
-        workflow:
-        - {step: start, next: approve}
-        - step: approve
-          type: approval
-          timeout: 60
-          on_error: continue
-          next: {step: remind, args: {status: "{{ approve.status }}", why: "{{ approve.error.type }}"}}
-        - {step: remind, type: python, code: x}
-        """,
-        """
-        > execution_start
-            event step_started approve
-            wait  approve approval {"title": "approve"}
-            timer approve timeout 2026-01-01T00:01:01.000000Z
-        > timer_due approve {"purpose": "timeout"}
-            event step_failed approve "nobody decided in time"
-            event step_started remind
-            job   remind {"status": "FAILED", "why": "timeout"}
-        """,
-    )
-
-
 def test_an_event_that_decides_nothing_is_recorded() -> None:
     """One without a boolean `approved`; and one for a wait that is no approval."""
     assert_story(

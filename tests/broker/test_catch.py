@@ -172,7 +172,11 @@ CAUGHT = {
     "a signal that was sent stays the data": (
         """
         - {step: start, next: a}
-        - {step: a, type: signal, signal: paid, next: {when: "{{ a.x }}", step: c}, catch: {step: c, args: {n: "{{ a.name }}"}}}
+        - step: a
+          type: signal
+          signal: paid
+          next: {when: "{{ a.x }}", step: c}
+          catch: {step: c, args: {n: "{{ a.name }}"}}
         - {step: c, type: http, url: x}
         """,
         "",

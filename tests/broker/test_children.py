@@ -56,32 +56,6 @@ def test_the_version_of_a_child_may_be_text(version: str) -> None:
     assert [(child.path, child.version) for child in decision.children] == [("p", 3)]
 
 
-def test_a_step_waits_for_the_answer_of_its_child() -> None:
-    """Success or failure, as of any action; `on_error` counts."""
-    assert_story(
-        """
-        workflow:
-        - {step: start, next: a}
-        - {step: a, type: playbook, path: p, on_error: continue, next: b}
-        - {step: b, type: playbook, path: q, args: {x: "{{ a.status }}"}}
-        """,
-        """
-        > execution_start
-            event step_started a
-            child a p
-        > action_failed a {"message": "no such playbook"}
-            event step_failed a "no such playbook"
-            event step_started b
-            child b q {"x": "FAILED"}
-            dead  a
-            abandon a
-        > action_completed b {"n": 1}
-            event step_completed b
-            event execution_complete {"n": 1}
-        """,
-    )
-
-
 def test_too_large_results_of_children_fail_the_step() -> None:
     """The worker has already answered, so nothing else would end the step."""
     assert_story(

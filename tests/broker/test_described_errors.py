@@ -32,6 +32,7 @@ def error_of(error: Any, body: str = ONE, step: str = "a") -> Any:
         ({"message": "m", "step": None}, {"step": "a", "message": "m"}),
         ({"message": "m", "step": "a"}, {"step": "a", "message": "m"}),
         ({"message": "m", "step": "zzz"}, {"step": "a", "message": "m", "reported_step": "zzz"}),
+        ({"message": "m", "code": 7, "step": "zzz"}, {"step": "a", "message": "m", "code": 7, "reported_step": "zzz"}),
         ({"message": "m", "step": [1], "reported_step": 5}, {"step": "a", "message": "m", "reported_step": 5}),
     ],
 )
@@ -62,16 +63,6 @@ def test_the_message_of_an_error_is_text(reported: Any, message: str) -> None:
     assert error_of(reported) == {"step": "a", "message": message}
 
 
-def test_other_fields_of_an_error_are_kept() -> None:
-    """They are not interpreted."""
-    assert error_of({"message": "m", "code": 7, "step": "zzz"}) == {
-        "step": "a",
-        "message": "m",
-        "code": 7,
-        "reported_step": "zzz",
-    }
-
-
 def test_the_error_of_an_item_has_the_same_form() -> None:
     """Both the item's error and the step's."""
     body = """
@@ -85,23 +76,6 @@ def test_the_error_of_an_item_has_the_same_form() -> None:
         "reported_step": "zzz",
         "index": 0,
     }
-
-
-def test_error_in_a_retry_condition_is_the_message() -> None:
-    """In `retry_when` and `stop_when`."""
-    body = """
-        workflow:
-        - {step: start, next: a}
-        - {step: a, type: python, code: x, retry: {max_attempts: 3, jitter: false, retry_when: "error == '404'"}}
-        """
-    story = '> execution_start\n> action_failed a {"message": 404}\n> action_failed a {"message": 405}'
-    history = history_of(playbook(body), story)
-    assert [event.type for turn in history.turns for event in turn.events] == [
-        "step_started",
-        "action_retry",
-        "step_failed",
-        "execution_failed",
-    ]
 
 
 @pytest.mark.parametrize(

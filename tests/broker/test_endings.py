@@ -107,26 +107,6 @@ def test_a_playbook_with_only_a_start_completes_at_once() -> None:
     )
 
 
-def test_the_data_that_end_would_save_is_the_result() -> None:
-    """`end.save.data`, rendered."""
-    assert_story(
-        """
-        workflow:
-        - {step: start, next: a}
-        - {step: a, type: python, code: x, next: end}
-        - {step: end, save: {storage: postgres, data: {v: "{{ a }}"}}}
-        """,
-        """
-        > execution_start
-            event step_started a
-            job   a
-        > action_completed a 4
-            event step_completed a
-            event execution_complete {"v": 4}
-        """,
-    )
-
-
 def test_a_cancelled_execution_withdraws_its_jobs() -> None:
     """Later events are recorded and change nothing."""
     assert_story(

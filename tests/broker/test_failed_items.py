@@ -239,21 +239,6 @@ def test_a_worker_whose_children_all_failed_fails_its_step(last: str) -> None:
     ]  # fmt: skip
 
 
-def test_a_spent_iterator_that_an_item_failed_lists_it() -> None:
-    """The failure of a spent token does not fail the execution."""
-    body = """
-        workflow:
-        - {step: start, next: [quick, it]}
-        - {step: quick, type: python, code: x, next: first}
-        - {step: it, type: iterator, collection: [1, 2], element: n, task: {type: playbook, path: p}, next: first}
-        - {step: first, join: any, type: python, code: x, next: see}
-        - {step: see, type: python, code: x, args: {failed: "{{ it.failed | map(attribute='index') | list }}"}}
-        """
-    story = START + "> action_completed quick 1\n> execution_complete it[0] 1\n"
-    story += '> execution_failed it[1] {"message": "no"}\n> action_completed first 1'
-    assert jobs(body, story) == [{"failed": [1]}]
-
-
 def test_a_deferred_string_reads_failed_items() -> None:
     """The job has the list if a deferred string can read it."""
     body = each().replace("it.failed }}", "secret.x }} of {{ it.failed | length }}", 1)

@@ -1,6 +1,14 @@
 """Failures: `retry`, `on_error`, retry conditions, and templates that fail."""
 
-from tests.stories import assert_story
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from noetl_broker.broker.model import JSON
+from noetl_broker.history.story import play_turns, read_events
+from tests.stories import assert_story, last_turn, playbook
 
 
 def test_an_action_is_retried_with_growing_delays() -> None:
@@ -33,92 +41,6 @@ def test_an_action_is_retried_with_growing_delays() -> None:
             dead  a
             withdraw
         > action_completed b 1  (after_end)
-        """,
-    )
-
-
-def test_the_words_of_a_retry_hide_inputs_of_their_names() -> None:
-    """`args` still has these inputs. Other inputs are read as usual."""
-    assert_story(
-        """
-        workflow:
-        - {step: start, next: [{step: a, args: {error: none, attempt: 7, result: 1, status_code: 1, most: 2}}]}
-        - step: a
-          type: python
-          code: x
-          retry:
-            jitter: false
-            stop_when: "{{ status_code or result is not none or args.attempt != 7 }}"
-            retry_when: "{{ 'boo' in error and attempt < most and args.error == 'none' }}"
-        """,
-        """
-        > execution_start
-            event step_started a
-            job   a {"error": "none", "attempt": 7, "result": 1, "status_code": 1, "most": 2}
-        > action_failed a {"message": "boo"}
-            event action_retry a "boo"
-            retry a 1 s
-        > action_failed a {"message": "boo"}
-            event step_failed a "boo"
-            event execution_failed "boo"
-            dead  a
-            withdraw
-        """,
-    )
-
-
-def test_stop_when_and_retry_when_decide_about_another_attempt() -> None:
-    """`stop_when` comes first. An error in either means no retry."""
-    assert_story(
-        """
-        workflow:
-        - {step: start, next: [a, b, c, d]}
-        - step: a
-          type: python
-          code: x
-          on_error: continue
-          retry: {jitter: false, stop_when: "status_code == 404", retry_when: "attempt < 2"}
-        - step: b
-          type: python
-          code: x
-          on_error: continue
-          retry: {jitter: false, stop_when: "{{ 'fatal' in error }}"}
-        - step: c
-          type: python
-          code: x
-          on_error: continue
-          retry: {jitter: false, retry_when: "nothing.here + 1"}
-        - step: d
-          type: python
-          code: x
-          on_error: continue
-          retry: {max_attempts: 2, jitter: false, retry_when: "result is none"}
-        """,
-        """
-        > execution_start
-            event step_started a
-            event step_started b
-            event step_started c
-            event step_started d
-            job   a
-            job   b
-            job   c
-            job   d
-        > action_failed a {"message": "m", "status_code": 500}
-            event action_retry a "m"
-            retry a 1 s
-        > action_failed a {"message": "m", "status_code": 500}
-            event step_failed a "m"
-            dead  a
-        > action_failed b {"message": "fatal"}
-            event step_failed b "fatal"
-            dead  b
-        > action_failed c {"message": "m"}
-            event step_failed c "m"
-            dead  c
-        > action_failed d {"message": "m"}
-            event action_retry d "m"
-            retry d 1 s
         """,
     )
 
@@ -177,29 +99,6 @@ def test_an_error_in_a_when_fails_the_step() -> None:
     )
 
 
-def test_an_error_in_inputs_fails_the_step_without_a_job() -> None:
-    """`step_started`, `step_failed`, `execution_failed`."""
-    assert_story(
-        """
-        workflow:
-        - {step: start, next: a}
-        - {step: a, type: python, code: x, next: b}
-        - {step: b, type: python, code: x, args: {v: "{{ a.nope }}"}}
-        """,
-        """
-        > execution_start
-            event step_started a
-            job   a
-        > action_completed a {}
-            event step_completed a
-            event step_started b
-            event step_failed b "`a.nope` is undefined: there is no such key in a mapping"
-            event execution_failed "`a.nope` is undefined: there is no such key in a mapping"
-            withdraw
-        """,
-    )
-
-
 def test_inputs_that_are_one_template_must_give_a_mapping() -> None:
     """Stronger words are merged over it. Any other value is an error."""
     assert_story(
@@ -222,64 +121,41 @@ def test_inputs_that_are_one_template_must_give_a_mapping() -> None:
     )
 
 
-def test_an_error_in_the_result_of_end_fails_end() -> None:
-    """step_failed of `end`, then execution_failed."""
-    assert_story(
-        """
+@pytest.mark.parametrize(
+    "conditions, error, tries_again",
+    [
+        ("stop_when: status_code == 404, retry_when: attempt < 2", {"message": "m", "status_code": 500}, [True, False]),
+        ("stop_when: status_code == 404, retry_when: attempt < 2", {"message": "m", "status_code": 404}, [False]),
+        ("stop_when: \"{{ 'fatal' in error }}\"", {"message": "fatal"}, [False]),
+        ("retry_when: nothing.here + 1", {"message": "m"}, [False]),
+        ("max_attempts: 2, retry_when: result is none", {"message": "m"}, [True, False]),
+        # The words of a retry hide inputs of their names, which `args` still has.
+        (
+            "max_attempts: 2, stop_when: status_code or result is not none or args.attempt != 7",
+            {"message": "m"},
+            [True],
+        ),
+        ("retry_when: \"'m' in error and attempt < most and args.error == 'none'\"", {"message": "m"}, [True, False]),
+    ],
+)
+def test_stop_when_and_retry_when_decide_about_another_attempt(
+    conditions: str, error: dict[str, JSON], tries_again: list[bool]
+) -> None:
+    """`stop_when` comes first. An error in either means no retry."""
+    body = f"""
         workflow:
-        - {step: start, next: a}
-        - {step: a, type: python, code: x, next: end}
-        - {step: end, result: {x: "{{ a.nope }}"}}
-        """,
+        - {{step: start, next: [{{step: a, args: {{error: none, attempt: 7, result: 1, status_code: 1, most: 2}}}}]}}
+        - {{step: a, type: python, code: x, retry: {{jitter: false, {conditions}}}}}
         """
-        > execution_start
-            event step_started a
-            job   a
-        > action_completed a {}
-            event step_completed a
-            event step_failed end "`a.nope` is undefined: there is no such key in a mapping"
-            event execution_failed "`a.nope` is undefined: there is no such key in a mapping"
-            withdraw
-        """,
-    )
+    story = "> execution_start" + f"\n> action_failed a {json.dumps(error)}" * len(tries_again)
+    turns = play_turns(playbook(body), read_events(story))
+    assert [decision.changes[0].status == "retry" for _, decision, _ in turns if decision.changes] == tries_again
 
 
-def test_an_end_with_an_action_ends_once() -> None:
+@pytest.mark.parametrize("end", ["", "type: python, code: x, "])
+def test_an_error_in_the_result_of_end_fails_end(end: str) -> None:
     """`step_failed` replaces `step_completed`."""
-    assert_story(
-        """
-        workflow:
-        - {step: start, next: end}
-        - {step: end, type: python, code: x, result: "{{ nope }}"}
-        """,
-        """
-        > execution_start
-            event step_started end
-            job   end
-        > action_completed end 1
-            event step_failed end "`nope` is undefined: no input, step with a result or workload key has that name"
-            event execution_failed "`nope` is undefined: no input, step with a result or workload key has that name"
-            withdraw
-        """,
-    )
-
-
-def test_an_error_that_is_text_is_the_message() -> None:
-    """A worker may send only a text."""
-    assert_story(
-        """
-        workflow:
-        - {step: start, next: [a]}
-        - {step: a, type: python, code: x}
-        """,
-        """
-        > execution_start
-            event step_started a
-            job   a
-        > action_failed a "just text"
-            event step_failed a "just text"
-            event execution_failed "just text"
-            dead  a
-            withdraw
-        """,
-    )
+    body = f"workflow: [{{step: start, next: end}}, {{step: end, {end}result: '{{{{ 1 / 0 }}}}'}}]"
+    assert last_turn(body, "> execution_start" + "\n> action_completed end 1" * bool(end)) == [
+        'event step_failed end "it divides by zero"', 'event execution_failed "it divides by zero"', "withdraw",
+    ]  # fmt: skip

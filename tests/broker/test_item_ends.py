@@ -49,67 +49,6 @@ def test_events_about_items_that_are_not_open_change_nothing() -> None:
     )
 
 
-def test_the_job_of_a_failed_item_is_dead() -> None:
-    """It is not retried. Other items are cancelled with the step; late answers change nothing."""
-    assert_story(
-        JOBS,
-        BEGUN
-        + """
-            job   each[0]
-            job   each[1]
-        > action_failed each[1] {"message": "no"}
-            event iteration_failed each "no"
-            event step_failed each "no"
-            event execution_failed "no"
-            dead  each[1]
-            dead  each
-            abandon each
-            withdraw
-        > action_completed each[0] 1  (after_end)
-        """,
-    )
-
-
-def test_on_error_continue_lets_a_step_go_on_without_its_items() -> None:
-    """Its `next` reads which item failed and why."""
-    assert_story(
-        """
-        workflow:
-        - {step: start, next: each}
-        - step: each
-          type: playbook
-          path: p
-          loop: {collection: [1, 2, 3], element: n, mode: async}
-          on_error: continue
-          next:
-          - when: each.status == 'FAILED'
-            step: tell
-            args: {why: "{{ each.error.index }}: {{ each.error.message }}"}
-        - {step: tell, type: python, code: x, args: {was: "{{ each.status }}"}}
-        """,
-        """
-        > execution_start
-            event step_started each
-            event iterator_started each {"total": 3}
-            event iteration_started each {"index": 0}
-            event iteration_started each {"index": 1}
-            event iteration_started each {"index": 2}
-            child each[0] p
-            child each[1] p
-            child each[2] p
-        > execution_failed each[1] {"message": "no"}
-            event iteration_failed each "no"
-            event step_failed each "no"
-            event step_started tell
-            job   tell {"was": "FAILED", "why": "1: no"}
-            dead  each
-            abandon each
-        > execution_failed each[0] {"message": "cancelled"}  (duplicate)
-        > execution_complete each[2] 1  (duplicate)
-        """,
-    )
-
-
 def test_an_item_that_cannot_be_rendered_fails_the_step() -> None:
     """In any turn and with any `on_error`: a template error is never ignored."""
     body = """
@@ -174,22 +113,6 @@ def test_an_iterator_that_times_out_cancels_its_items() -> None:
     )
 
 
-def test_cancel_withdraws_an_iterator() -> None:
-    """Its children are cancelled."""
-    assert_story(
-        CHILDREN,
-        BEGUN
-        + """
-            child each[0] p
-            child each[1] p
-        > execution_cancel {"reason": "enough"}
-            event execution_cancelled "enough"
-            withdraw
-        > execution_complete each[0] 1  (after_end)
-        """,
-    )
-
-
 def test_each_visit_of_an_iterator_has_its_own_items() -> None:
     """A second visit has another list, with inputs of its transition."""
     assert_story(
@@ -230,40 +153,6 @@ def test_each_visit_of_an_iterator_has_its_own_items() -> None:
         > iterator_completed each#2 ["c"]
             event step_completed each#2
             event execution_complete ["c"]
-        """,
-    )
-
-
-def test_a_join_does_not_wait_for_an_iterator_that_it_spent() -> None:
-    """With `join: any` the iterator runs on and ends at the join; the execution then ends."""
-    assert_story(
-        """
-        workflow:
-        - {step: start, next: [each, other]}
-        - {step: each, type: iterator, collection: [1], element: n, task: {type: playbook, path: p}, next: first}
-        - {step: other, type: playbook, path: q, next: first}
-        - {step: first, join: any, type: python, code: x}
-        """,
-        """
-        > execution_start
-            event step_started each
-            event iterator_started each {"total": 1}
-            event iteration_started each {"index": 0}
-            event step_started other
-            child each[0] p
-            child other q
-        > action_completed other 1
-            event step_completed other
-            event step_started first
-            job   first
-        > action_completed first 2
-            event step_completed first
-        > execution_complete each[0] 3
-            event iteration_completed each {"index": 0}
-            post  iterator_completed each
-        > iterator_completed each [3]
-            event step_completed each
-            event execution_complete 2
         """,
     )
 

@@ -189,25 +189,6 @@ def test_conditions_of_a_retry_read_the_item_and_its_inputs() -> None:
     )
 
 
-def test_a_failure_that_must_not_be_repeated_ends_the_item() -> None:
-    """As that of any other action."""
-    assert_story(
-        each(f"type: python, code: x, {RETRY}", "on_error: continue"),
-        """
-        > execution_start
-            event step_started each
-            event iterator_started each {"total": 2}
-            event iteration_started each {"index": 0}
-            event iteration_started each {"index": 1}
-            job   each[0]
-            job   each[1]
-        > action_failed each[1] {"message": "no"}; not retryable
-            event iteration_failed each "no"
-            dead  each[1]
-        """,
-    )
-
-
 def test_an_item_that_is_caught_counts_as_done() -> None:
     """With the result of the first entry that fits; its error stays in the event, and it is not listed as failed."""
     assert_story(

@@ -167,45 +167,6 @@ def test_an_each_join_makes_a_visit_per_arrival() -> None:
     )
 
 
-def test_a_later_join_does_not_wait_for_a_spent_token() -> None:
-    """The token could reach it only through the `any` join."""
-    assert_story(
-        """
-        workflow:
-        - {step: start, next: [l, r, s]}
-        - {step: l, type: python, code: x, next: j}
-        - {step: r, type: python, code: x, next: j}
-        - {step: s, type: python, code: x, next: k}
-        - {step: j, join: any, type: python, code: x, next: k}
-        - {step: k, type: python, code: x}
-        """,
-        """
-        > execution_start
-            event step_started l
-            event step_started r
-            event step_started s
-            job   l
-            job   r
-            job   s
-        > action_completed l {}
-            event step_completed l
-            event step_started j
-            job   j
-        > action_completed s {}
-            event step_completed s
-        > action_completed j {}
-            event step_completed j
-            event step_started k
-            job   k
-        > action_completed r {}
-            event step_completed r
-        > action_completed k 1
-            event step_completed k
-            event execution_complete 1
-        """,
-    )
-
-
 def test_joins_that_reach_each_other_are_released_in_document_order() -> None:
     """A group is ready when no token outside the group can reach it."""
     assert_story(
@@ -350,39 +311,6 @@ def test_end_waits_for_all_open_steps() -> None:
             job   end
         > action_completed end 3
             event step_completed end
-            event execution_complete 3
-        """,
-    )
-
-
-def test_the_join_of_end_counts() -> None:
-    """`join: each` makes one visit per arrival."""
-    assert_story(
-        """
-        workflow:
-        - {step: start, next: [a, b]}
-        - {step: a, type: python, code: x, next: end}
-        - {step: b, type: python, code: x, next: end}
-        - {step: end, join: each, type: python, code: x}
-        """,
-        """
-        > execution_start
-            event step_started a
-            event step_started b
-            job   a
-            job   b
-        > action_completed a 1
-            event step_completed a
-            event step_started end
-            job   end
-        > action_completed end 2
-            event step_completed end
-        > action_completed b 1
-            event step_completed b
-            event step_started end#2
-            job   end#2
-        > action_completed end#2 3
-            event step_completed end#2
             event execution_complete 3
         """,
     )

@@ -32,6 +32,7 @@ workflow:
 - {step: c, type: python, code: x}
 """
 TOO_LARGE = "the result takes 2097153 bytes; the limit max_result_bytes is 2097152"
+TOO_MANY = "takes 50000012 bytes; the limit max_payload_bytes is 16777216"
 # The workflow, the rules, the events, and what the last one decides.
 LIMITS = {
     "the last turn may end the execution": (
@@ -94,8 +95,8 @@ LIMITS = {
         WIDE,
         None,
         "> execution_start; oversize context 50000012",
-        """
-        event execution_failed "the context of execution_start takes 50000012 bytes; the limit max_payload_bytes is 16777216"
+        f"""
+        event execution_failed "the context of execution_start {TOO_MANY}"
         withdraw
         """,
     ),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from noetl_broker.history.fork_plan import plan_fork
 from noetl_broker.history.retry_plan import plan_retry
 from tests.forks import fork_story, history_of
-from tests.stories import assert_story, playbook
+from tests.stories import assert_story, last_turn, lines_of, playbook
 
 OFFERS = """
 workflow:
@@ -103,15 +105,6 @@ def test_a_join_with_too_few_arrivals_fails() -> None:
     )
 
 
-def test_the_error_of_a_join_with_too_few_arrivals_has_a_type() -> None:
-    """A template can tell it from others."""
-    story = '> execution_start\n> action_completed a {"ok": false}\n> action_completed b {"ok": false}'
-    ended = history_of(playbook(offers()), story + '\n> action_completed c {"v": 3}').ended
-    assert ended is not None
-    assert ended.error is not None
-    assert (ended.status, ended.error["type"], ended.error["step"]) == ("FAILED", "need_not_met", "best")
-
-
 def test_a_join_that_nothing_reached_does_not_fail() -> None:
     """Its step is not run, as a step of a branch that was not taken."""
     body = """
@@ -199,11 +192,10 @@ def test_a_spent_token_does_not_keep_a_new_count_waiting() -> None:
     )  # fmt: skip
 
 
-def test_an_all_join_is_released_before_a_join_with_too_few_arrivals_fails() -> None:
-    """Its token may make up the number: both wait, and each can reach the other."""
-    assert_story(
+# The workflow, the events after the start, and what the last one decides.
+DECIDED = {
+    "an all join is released before a join with too few arrivals fails, whose number its token may make up": (
         """
-        workflow:
         - {step: start, next: [a, b, c]}
         - {step: two, join: {need: 2}, type: python, code: x, next: [{when: "{{ two == 0 }}", step: all}]}
         - {step: a, type: python, code: x, next: two}
@@ -211,38 +203,15 @@ def test_an_all_join_is_released_before_a_join_with_too_few_arrivals_fails() -> 
         - {step: c, type: python, code: x, next: all}
         - {step: all, type: python, code: x, next: two}
         """,
+        "> action_completed a 1\n> action_completed b 1\n> action_completed c 1",
         """
-        > execution_start
-            event step_started a
-            event step_started b
-            event step_started c
-            job   a
-            job   b
-            job   c
-        > action_completed a 1
-            event step_completed a
-        > action_completed b 1
-            event step_completed b
-        > action_completed c 1
-            event step_completed c
-            event step_started all
-            job   all
-        > action_completed all 1
-            event step_completed all
-            event step_started two
-            job   two
-        > action_completed two 1
-            event step_completed two
-            event execution_complete 1
+        event step_completed c
+        event step_started all
+        job   all
         """,
-    )
-
-
-def test_the_failure_of_a_join_whose_tokens_are_spent_is_only_recorded() -> None:
-    """Too few arrived, and their race was lost before."""
-    assert_story(
+    ),
+    "the failure of a join whose tokens are spent is only recorded": (
         """
-        workflow:
         - {step: start, next: [a, b]}
         - {step: a, type: python, code: x, next: [race, two]}
         - {step: b, type: python, code: x, next: both}
@@ -250,35 +219,14 @@ def test_the_failure_of_a_join_whose_tokens_are_spent_is_only_recorded() -> None
         - {step: both, type: python, code: x, next: [{when: "{{ both == 0 }}", step: two}]}
         - {step: race, join: any, type: python, code: x}
         """,
+        "> action_completed b 1\n> action_completed a 1\n> action_completed both 1",
         """
-        > execution_start
-            event step_started a
-            event step_started b
-            job   a
-            job   b
-        > action_completed b 1
-            event step_completed b
-        > action_completed a 1
-            event step_completed a
-            event step_started race
-            event step_started both
-            job   race
-            job   both
-        > action_completed both 1
-            event step_completed both
-            event step_failed two "join two needs 2 arrivals; 1 came, and no other token can reach it"
-        > action_completed race 2
-            event step_completed race
-            event execution_complete 2
+        event step_completed both
+        event step_failed two "join two needs 2 arrivals; 1 came, and no other token can reach it"
         """,
-    )
-
-
-def test_end_cancels_all_tokens() -> None:
-    """Those that cannot reach it, and those that wait at joins."""
-    assert_story(
+    ),
+    "an end cancels all tokens, also those that cannot reach it and those that wait at joins": (
         """
-        workflow:
         - {step: start, next: [a, b, c, d]}
         - {step: a, type: python, code: x, next: end}
         - {step: b, type: python, code: x, next: both}
@@ -287,35 +235,18 @@ def test_end_cancels_all_tokens() -> None:
         - {step: both, type: python, code: x}
         - {step: end, join: {need: 1, losers: cancel}, result: "{{ a }}"}
         """,
+        "> action_completed b 1\n> action_completed a 2",
         """
-        > execution_start
-            event step_started a
-            event step_started b
-            event step_started c
-            event step_started d
-            job   a
-            job   b
-            job   d
-            child c child
-        > action_completed b 1
-            event step_completed b
-        > action_completed a 2
-            event step_completed a
-            event step_cancelled c
-            event step_cancelled d
-            event execution_complete 2
-            close c
-            close d
-        > action_completed d 3  (after_end)
+        event step_completed a
+        event step_cancelled c
+        event step_cancelled d
+        event execution_complete 2
+        close c
+        close d
         """,
-    )
-
-
-def test_tokens_on_transitions_of_the_turn_are_closed() -> None:
-    """One on its way to the join begins no visit. One that cannot reach it goes on."""
-    assert_story(
+    ),
+    "a token on its way to the join is closed, and one that cannot reach it goes on": (
         """
-        workflow:
         - {step: start, next: a}
         - {step: a, type: python, code: x, next: [b, first, c, d]}
         - {step: b, type: python, code: x, next: first}
@@ -323,65 +254,21 @@ def test_tokens_on_transitions_of_the_turn_are_closed() -> None:
         - {step: c, type: python, code: x, next: first}
         - {step: d, type: python, code: x}
         """,
+        "> action_completed a 1",
         """
-        > execution_start
-            event step_started a
-            job   a
-        > action_completed a 1
-            event step_completed a
-            event step_started b
-            event step_cancelled b
-            event step_started first
-            event step_started d
-            job   b
-            job   first
-            job   d
-            close b
+        event step_completed a
+        event step_started b
+        event step_cancelled b
+        event step_started first
+        event step_started d
+        job   b
+        job   first
+        job   d
+        close b
         """,
-    )
-
-
-def test_a_token_that_waits_at_another_join_is_closed() -> None:
-    """That join no longer waits for it, and `end` neither."""
-    assert_story(
+    ),
+    "a closed iterator is closed with its items": (
         """
-        workflow:
-        - {step: start, next: [a, b, c]}
-        - {step: a, type: python, code: x, next: first}
-        - {step: b, type: python, code: x, next: both}
-        - {step: c, type: python, code: x, next: both}
-        - {step: both, type: python, code: x, next: first}
-        - {step: first, join: {need: 1, losers: cancel}, type: python, code: x, next: end}
-        - {step: end}
-        """,
-        """
-        > execution_start
-            event step_started a
-            event step_started b
-            event step_started c
-            job   a
-            job   b
-            job   c
-        > action_completed b 1
-            event step_completed b
-        > action_completed a 2
-            event step_completed a
-            event step_cancelled c
-            event step_started first
-            job   first
-            close c
-        > action_completed first 3
-            event step_completed first
-            event execution_complete 3
-        """,
-    )
-
-
-def test_a_closed_iterator_starts_no_more_items() -> None:
-    """An answer of an item is too late."""
-    assert_story(
-        """
-        workflow:
         - {step: start, next: [a, each]}
         - {step: a, type: python, code: x, next: first}
         - step: each
@@ -393,23 +280,64 @@ def test_a_closed_iterator_starts_no_more_items() -> None:
           next: first
         - {step: first, join: {need: 1, losers: cancel}, type: python, code: x}
         """,
+        "> action_completed a 1",
         """
-        > execution_start
-            event step_started a
-            event step_started each
-            event iterator_started each {"total": 2}
-            event iteration_started each {"index": 0}
-            job   a
-            job   each[0]
-        > action_completed a 1
-            event step_completed a
-            event step_cancelled each
-            event step_started first
-            job   first
-            close each
-        > action_completed each[0] 5  (duplicate)
+        event step_completed a
+        event step_cancelled each
+        event step_started first
+        job   first
+        close each
         """,
-    )
+    ),
+    "waits whose ways are all spent are closed, also through further steps and loops": (
+        """
+        - {step: start, next: [a, days, poll, other]}
+        - {step: a, type: python, code: x, next: first}
+        - {step: days, type: wait, for: 3d, next: remind}
+        - {step: remind, type: python, code: x, next: first}
+        - {step: poll, join: each, type: wait, for: 1h, next: [{when: "{{ again }}", step: poll}, {else: [first]}]}
+        - {step: other, type: wait, for: 1h, next: [first, log]}
+        - {step: log, type: python, code: x}
+        - {step: first, join: any, next: end}
+        - {step: end, result: "{{ a }}"}
+        """,
+        "> action_completed a 2",
+        """
+        event step_completed a
+        event step_cancelled days
+        event step_cancelled poll
+        event step_started first
+        event step_completed first
+        close days
+        close poll
+        """,
+    ),
+    "a spent wait is closed when it begins": (
+        """
+        - {step: start, next: [a, b]}
+        - {step: a, type: python, code: x, next: first}
+        - {step: b, type: python, code: x, next: days}
+        - {step: days, type: wait, for: 3d, next: first}
+        - {step: first, join: any, next: end}
+        - {step: end, result: "{{ a }}"}
+        """,
+        "> action_completed a 2\n> action_completed b 2",
+        """
+        event step_completed b
+        event step_started days
+        event step_cancelled days
+        event execution_complete 2
+        close days
+        """,
+    ),
+}
+
+
+@pytest.mark.parametrize("what", DECIDED)
+def test_a_join_decides_about_other_tokens(what: str) -> None:
+    """It closes its losers and spent waits, and fails only if nobody else can reach it."""
+    steps, events, decided = DECIDED[what]
+    assert last_turn(f"workflow:\n{steps}", f"> execution_start\n{events}") == lines_of(decided)
 
 
 WON = '> execution_start\n> action_completed c {"v": 3}\n> action_completed a {"ok": true, "v": 1}\n'
@@ -417,11 +345,6 @@ SHORT = (
     '> execution_start\n> action_completed a {"ok": true, "v": 1}\n> action_completed b {"ok": false}\n'
     '> action_failed c {"message": "no"}'
 )
-
-
-def lines_of(text: str) -> list[str]:
-    """Return the lines of a story without indentation."""
-    return [line.strip() for line in text.splitlines()]
 
 
 def test_a_retry_keeps_the_count() -> None:
@@ -505,85 +428,6 @@ def test_a_join_with_too_few_arrivals_goes_on_with_on_error_continue() -> None:
         > action_completed k 3
             event step_completed k
             event execution_complete {"b": 1, "k": 3}
-        """,
-    )
-
-
-def test_a_wait_whose_ways_are_all_spent_is_closed() -> None:
-    """Nothing can come of it, also through further steps and loops. It does not hold `end`."""
-    assert_story(
-        """
-        workflow:
-        - {step: start, next: [a, days, poll, other]}
-        - {step: a, type: python, code: x, next: first}
-        - {step: days, type: wait, for: 3d, next: remind}
-        - {step: remind, type: python, code: x, next: first}
-        - {step: poll, join: each, type: wait, for: 1h, next: [{when: "{{ again }}", step: poll}, {else: [first]}]}
-        - {step: other, type: wait, for: 1h, next: [first, log]}
-        - {step: log, type: python, code: x}
-        - {step: first, join: any, next: end}
-        - {step: end, result: "{{ a }}"}
-        """,
-        """
-        > execution_start
-            event step_started a
-            event step_started days
-            event step_started poll
-            event step_started other
-            job   a
-            wait  days timer
-            wait  poll timer
-            wait  other timer
-            timer days wait 2026-01-04T00:00:01.000000Z
-            timer poll wait 2026-01-01T01:00:01.000000Z
-            timer other wait 2026-01-01T01:00:01.000000Z
-        > action_completed a 2
-            event step_completed a
-            event step_cancelled days
-            event step_cancelled poll
-            event step_started first
-            event step_completed first
-            close days
-            close poll
-        > timer_due other {"purpose": "wait"}
-            event step_completed other {"waited_until": "2026-01-01T00:00:03.000000Z"}
-            event step_started log
-            job   log
-        > action_completed log
-            event step_completed log
-            event execution_complete 2
-        """,
-    )
-
-
-def test_a_spent_wait_is_closed_when_it_begins() -> None:
-    """A token that lost its race comes to it later."""
-    assert_story(
-        """
-        workflow:
-        - {step: start, next: [a, b]}
-        - {step: a, type: python, code: x, next: first}
-        - {step: b, type: python, code: x, next: days}
-        - {step: days, type: wait, for: 3d, next: first}
-        - {step: first, join: any, next: end}
-        - {step: end, result: "{{ a }}"}
-        """,
-        """
-        > execution_start
-            event step_started a
-            event step_started b
-            job   a
-            job   b
-        > action_completed a 2
-            event step_completed a
-            event step_started first
-            event step_completed first
-        > action_completed b 2
-            event step_completed b
-            event step_started days
-            event step_cancelled days
-            event execution_complete 2
-            close days
         """,
     )
 

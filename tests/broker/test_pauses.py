@@ -70,25 +70,6 @@ def test_a_paused_execution_keeps_arrivals_and_delivers_them_in_order() -> None:
     )
 
 
-def test_a_paused_execution_does_not_end_before_it_is_resumed() -> None:
-    """Its last action ended while it was paused."""
-    assert_story(
-        FAILING,
-        """
-        > execution_start
-            event step_started a
-            job   a
-        > execution_pause
-            event execution_paused
-        > action_completed a 1
-            event step_completed a
-        > execution_resume
-            event execution_resumed
-            event execution_complete 1
-        """,
-    )
-
-
 def test_failure_retry_and_cancel_are_not_held() -> None:
     """A pause holds what would begin."""
     assert_story(
@@ -317,20 +298,6 @@ def test_a_queued_execution_that_was_paused_is_queued_again() -> None:
             event execution_admitted
             event step_started a
             job   a
-        """,
-    )
-
-
-def test_a_queued_execution_is_cancelled_at_once() -> None:
-    """It has nothing to withdraw."""
-    assert_story(
-        FAILING,
-        """
-        > execution_start; path paused
-            event execution_queued {"reason": "new executions of playbook story are paused"}
-        > execution_cancel
-            event execution_cancelled "cancelled"
-            withdraw
         """,
     )
 

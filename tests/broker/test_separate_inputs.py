@@ -51,29 +51,3 @@ def test_parallel_steps_have_their_own_inputs() -> None:
             event execution_complete {"n": 1}
         """,
     )
-
-
-def test_no_step_changes_the_workload() -> None:
-    """A later condition reads the workload unchanged."""
-    assert_story(
-        """
-        workload: {region: eu}
-        workflow:
-        - {step: start, next: [{step: one, with: "{{ workload }}", args: {id: 1}}]}
-        - {step: one, type: http, url: x, next: [{when: "{{ workload.id is defined }}", step: end}, {else: [two]}]}
-        - {step: two, type: http, url: x, with: "{{ workload }}", next: end}
-        - {step: end}
-        """,
-        """
-        > execution_start
-            event step_started one
-            job   one {"region": "eu", "id": 1}
-        > action_completed one
-            event step_completed one
-            event step_started two
-            job   two {"region": "eu"}
-        > action_completed two
-            event step_completed two
-            event execution_complete
-        """,
-    )

@@ -70,33 +70,6 @@ def test_the_event_of_a_spent_failure_names_the_join() -> None:
     assert (failed.type, failed.status, failed.meta) == ("step_failed", "FAILED", {"turn": 4, "spent": ["first"]})
 
 
-def test_a_spent_token_is_retried_before_it_fails() -> None:
-    """`end` waits for the retries."""
-    assert_story(
-        race("next: first, retry: {max_attempts: 2, jitter: false}"),
-        """
-        > execution_start
-            event step_started quick
-            event step_started slow
-            job   quick
-            job   slow
-        > action_completed quick 1
-            event step_completed quick
-            event step_started first
-            job   first
-        > action_completed first 3
-            event step_completed first
-        > action_failed slow {"message": "no"}
-            event action_retry slow "no"
-            retry slow 1 s
-        > action_failed slow {"message": "no"}
-            event step_failed slow "no"
-            event execution_complete [3, "FAILED", "no"]
-            dead  slow
-        """,
-    )
-
-
 def running(action: str) -> str:
     """Return the race, and how `slow` fails."""
     return race().replace(

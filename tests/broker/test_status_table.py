@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.stories import assert_story
 
 PAID = """
@@ -10,28 +12,53 @@ PAID = """
       - {step: paid, type: wait, signal: payment, timeout: 24h, next: ship}
       - {step: ship, type: python, code: "def main(): ..."}
 """
-APPROVE = """
-    workflow:
-      - {step: start, next: approve}
-      - {step: approve, type: approval, timeout: 24h, next: ship}
-      - {step: ship, type: python, code: "def main(): ..."}
-"""
+FORGIVING = PAID.replace("timeout: 24h", "timeout: 24h, on_error: continue")
+APPROVE = PAID.replace("wait, signal: payment", "approval")
+COOL = PAID.replace("wait, signal: payment, timeout: 24h", "wait, for: 24h")
+BEGINS = {
+    PAID: "wait  paid signal payment 1|timer paid timeout",
+    APPROVE: 'wait  paid approval {"title": "paid"}|timer paid timeout',
+    COOL: "wait  paid timer|timer paid wait",
+}
+BEGINS[FORGIVING] = BEGINS[PAID]
+TIMEOUT = '> timer_due paid {"purpose": "timeout"}'
 
 
-def test_a_signal_completes_the_wait_of_a_paused_execution() -> None:
-    """What follows the wait begins at the resume."""
+@pytest.mark.parametrize(
+    "body, event, completes",
+    [
+        (
+            PAID,
+            '> execution_signal paid {"name": "payment", "key": "1", "payload": 5, "at": "now"}',
+            "step_completed paid 5",
+        ),
+        (
+            APPROVE,
+            '> approval_decided paid {"approved": true, "by": "ann", "at": "now"}',
+            'step_completed paid {"comment": null, "approved": true, "by": "ann", "at": "now"}',
+        ),
+        (
+            COOL,
+            '> timer_due paid {"purpose": "wait", "due_at": "then"}',
+            'step_completed paid {"waited_until": "then"}',
+        ),
+        (FORGIVING, TIMEOUT, 'step_failed paid "no signal came in time"'),
+    ],
+)
+def test_a_wait_of_a_paused_execution_ends(body: str, event: str, completes: str) -> None:
+    """By its signal, its decision, its moment or its timeout. What follows begins at the resume."""
+    waits = BEGINS[body].replace("|", "\n            ")
     assert_story(
-        PAID,
-        """
+        body,
+        f"""
         > execution_start
             event step_started paid
-            wait  paid signal payment 1
-            timer paid timeout 2026-01-02T00:00:01.000000Z
+            {waits} 2026-01-02T00:00:01.000000Z
         > execution_pause
             event execution_paused
-        > execution_signal paid {"name": "payment", "key": "1", "payload": 5, "at": "now"}
-            event step_completed paid 5
-        > timer_due paid {"purpose": "timeout"}  (duplicate)
+        {event}
+            event {completes}
+        {TIMEOUT}  (duplicate)
         > execution_resume
             event execution_resumed
             event step_started ship
@@ -40,29 +67,22 @@ def test_a_signal_completes_the_wait_of_a_paused_execution() -> None:
     )
 
 
-def test_a_signal_that_fits_no_wait_of_a_paused_execution_is_kept() -> None:
-    """A wait that begins after the resume takes it."""
+@pytest.mark.parametrize("body, message", [(PAID, "no signal came in time"), (APPROVE, "nobody decided in time")])
+def test_the_timeout_of_a_wait_is_not_held(body: str, message: str) -> None:
+    """It fails a paused execution."""
+    waits = BEGINS[body].replace("|", "\n            ")
     assert_story(
-        """
-        workflow:
-        - {step: start, next: work}
-        - {step: work, type: python, code: x, next: paid}
-        - {step: paid, type: wait, signal: payment}
-        """,
-        """
+        body,
+        f"""
         > execution_start
-            event step_started work
-            job   work
+            event step_started paid
+            {waits} 2026-01-02T00:00:01.000000Z
         > execution_pause
             event execution_paused
-        > execution_signal {"name": "payment", "key": "1", "payload": 5, "at": "now"}
-        > action_completed work 1
-            event step_completed work
-        > execution_resume
-            event execution_resumed
-            event step_started paid
-            event step_completed paid 5
-            event execution_complete 5
+        {TIMEOUT}
+            event step_failed paid "{message}"
+            event execution_failed "{message}"
+            withdraw
         """,
     )
 
@@ -82,97 +102,6 @@ def test_a_queued_execution_keeps_signals() -> None:
             event step_completed paid 5
             event step_started ship
             job   ship
-        """,
-    )
-
-
-def test_the_timeout_of_a_wait_is_not_held() -> None:
-    """It fails a paused execution, of a wait and of an approval."""
-    for body, step, message, written in (
-        (PAID, "paid", "no signal came in time", "wait  paid signal payment 1"),
-        (APPROVE, "approve", "nobody decided in time", 'wait  approve approval {"title": "approve"}'),
-    ):
-        assert_story(
-            body,
-            f"""
-            > execution_start
-                event step_started {step}
-                {written}
-                timer {step} timeout 2026-01-02T00:00:01.000000Z
-            > execution_pause
-                event execution_paused
-            > timer_due {step} {{"purpose": "timeout"}}
-                event step_failed {step} "{message}"
-                event execution_failed "{message}"
-                withdraw
-            """,
-        )
-
-
-def test_after_a_timeout_on_error_continue_is_held() -> None:
-    """The step has failed; the next one begins at the resume."""
-    assert_story(
-        PAID.replace("timeout: 24h", "timeout: 24h, on_error: continue"),
-        """
-        > execution_start
-            event step_started paid
-            wait  paid signal payment 1
-            timer paid timeout 2026-01-02T00:00:01.000000Z
-        > execution_pause
-            event execution_paused
-        > timer_due paid {"purpose": "timeout"}
-            event step_failed paid "no signal came in time"
-        > execution_resume
-            event execution_resumed
-            event step_started ship
-            job   ship
-        """,
-    )
-
-
-def test_a_decision_completes_the_approval_of_a_paused_execution() -> None:
-    """What follows it begins at the resume."""
-    assert_story(
-        APPROVE,
-        """
-        > execution_start
-            event step_started approve
-            wait  approve approval {"title": "approve"}
-            timer approve timeout 2026-01-02T00:00:01.000000Z
-        > execution_pause
-            event execution_paused
-        > approval_decided approve {"approved": true, "by": "ann", "at": "now"}
-            event step_completed approve {"comment": null, "approved": true, "by": "ann", "at": "now"}
-        > execution_resume
-            event execution_resumed
-            event step_started ship
-            job   ship
-        """,
-    )
-
-
-def test_the_moment_of_a_wait_comes_while_the_execution_is_paused() -> None:
-    """The wait is over; the next step begins at the resume."""
-    assert_story(
-        """
-        workflow:
-        - {step: start, next: cool}
-        - {step: cool, type: wait, for: 3d, next: go}
-        - {step: go, type: python, code: x}
-        """,
-        """
-        > execution_start
-            event step_started cool
-            wait  cool timer
-            timer cool wait 2026-01-04T00:00:01.000000Z
-        > execution_pause
-            event execution_paused
-        > timer_due cool {"purpose": "wait", "due_at": "then"}
-            event step_completed cool {"waited_until": "then"}
-        > execution_resume
-            event execution_resumed
-            event step_started go
-            job   go
         """,
     )
 

@@ -15,7 +15,7 @@ FIRES = {
         '[a, {when: "{{ s.ok }}", step: b}, c, {else: [d]}]', '{"ok": "no"}', "a c d",
     ),
     "every true condition fires with all its targets, in the order of the document": (
-        '[{when: "s.n > 1", then: [b, c]}, {condition: "s.n > 2", step: d}, {pass: "{{ s.n > 100 }}", then: b, else: e}]',
+        '[{when: "s.n > 1", then: [b, c]}, {condition: "s.n > 2", step: d}, {pass: "s.n > 100", then: b, else: e}]',
         '{"n": 3}',
         "c d e b",
     ),

@@ -103,32 +103,6 @@ def test_a_timer_of_another_purpose_changes_nothing() -> None:
     )
 
 
-def test_the_end_of_the_execution_ends_its_waits() -> None:
-    """A timer that was fired before changes nothing."""
-    assert_story(
-        """
-        workflow:
-        - {step: start, next: [cool, work]}
-        - {step: cool, type: wait, for: 3d}
-        - {step: work, type: python, code: x}
-        """,
-        """
-        > execution_start
-            event step_started cool
-            event step_started work
-            job   work
-            wait  cool timer
-            timer cool wait 2026-01-04T00:00:01.000000Z
-        > action_failed work "no"
-            event step_failed work "no"
-            event execution_failed "no"
-            dead  work
-            withdraw
-        > timer_due cool {"purpose": "wait"}  (after_end)
-        """,
-    )
-
-
 def test_a_moment_of_long_ago_has_a_year_of_four_digits() -> None:
     """It is RFC 3339 as every other one."""
     assert_story(

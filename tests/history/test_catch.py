@@ -7,11 +7,10 @@ import pytest
 from noetl_broker.history.compare import Comparison
 from noetl_broker.history.fork_plan import plan_fork
 from noetl_broker.history.path import Outcomes
-from noetl_broker.history.replay import replay_history
 from tests.broker.test_catch import CHARGE
 from tests.forks import fork_story, history_of
 from tests.paths import arcs_taken, path_of
-from tests.stories import dedented, playbook
+from tests.stories import playbook
 
 TYPO = """
 > execution_start {"limit": 5}
@@ -35,22 +34,6 @@ def test_the_arc_of_the_entry_that_was_taken_counts() -> None:
     trace = path_of(playbook(CHARGE), TYPO).trace
     assert trace.outcomes == {("charge", -1): Outcomes(false=1), ("charge", -2): Outcomes(true=1)}
     assert trace.went_on == {"charge"}
-
-
-def test_a_replay_catches_the_same() -> None:
-    """With the data that stays."""
-    history = history_of(playbook(CHARGE), TYPO)
-    assert [turn.decision.events for turn in replay_history(history)[0]] == [turn.events for turn in history.turns]
-
-
-def test_a_fork_takes_the_data_and_the_error_over() -> None:
-    """The refund is tried again, with the inputs that the `catch` gave."""
-    source = history_of(playbook(CHARGE), TYPO)
-    assert fork_story(source, plan_fork(source, "refund")) == dedented("""
-        > fork
-            event step_started refund
-            job   refund {"id": "c1"}
-    """)
 
 
 def test_a_fork_on_an_edited_playbook_renders_the_catch_again() -> None:

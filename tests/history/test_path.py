@@ -203,25 +203,3 @@ def test_an_arc_that_no_event_tells_about_is_unsure() -> None:
     before, after = "> execution_start", "> execution_start\n> action_completed b {}"
     assert arcs_taken(body, before) == {"start -> b": 1, "start -> j": 1, "b -> j": 0}
     assert arcs_taken(body, after) == {"start -> b": 1, "start -> j": None, "b -> j": 1}
-
-
-@pytest.mark.parametrize(
-    "body,story",
-    [
-        (LOOP, LOOP_STORY),
-        (CHOICE, '> execution_start\n> action_completed a {"n": 1}'),
-        (START.format(kind="one"), "> execution_start"),
-        (FAILURE.format(on_error="continue", condition="true"), FAILED),
-    ],
-)
-def test_taken_arcs_agree_with_the_visit_counts(body: str, story: str) -> None:
-    """Where no join merges tokens."""
-    made = playbook(body)
-    taken = arcs_taken(body, story)
-    into = {
-        name: sum(taken[f"{arc.source} -> {name}"] or 0 for arc in made.arcs if arc.target == name)
-        for name in made.steps
-        if name not in {"start", "end"}
-    }
-    steps = path_of(made, story).steps
-    assert {name: steps[name].visits for name in into} == into

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from noetl_broker.broker.model import Rules
 from noetl_broker.errors import BrokerError
 from noetl_broker.history.retry_plan import plan_retry
 from tests.forks import DIAMOND, fork_story, history_of
@@ -47,68 +46,6 @@ def test_a_retry_makes_the_failed_visit_again() -> None:
         > action_completed a#3 {"n": 3}
             event step_completed a#3
             event execution_complete {"n": 3}
-    """)
-
-
-def test_a_handled_failure_is_taken_over_with_its_error() -> None:
-    """`on_error: continue`: status and error can still be read."""
-    source = history_of(
-        playbook("""
-        workflow:
-        - {step: start, next: a}
-        - {step: a, type: python, code: x, on_error: continue, next: b}
-        - {step: b, type: python, code: x, next: [{when: "{{ a.status == 'FAILED' }}", step: c}]}
-        - {step: c, type: python, code: x, args: {why: "{{ a.error.message }}"}}
-        """),
-        """
-        > execution_start
-        > action_failed a {"message": "bad"}
-        > action_failed b {"message": "boom"}
-        """,
-    )
-    assert fork_story(source, plan_retry(source), "> action_completed b 1") == dedented("""
-        > fork
-            event step_started b
-            job   b
-        > action_completed b 1
-            event step_completed b
-            event step_started c
-            job   c {"why": "bad"}
-    """)
-
-
-def test_a_failed_visit_with_a_spent_token_stays_spent() -> None:
-    """The join ran before it failed, so it is too late for the join in the retry too."""
-    source = history_of(
-        playbook("""
-        workflow:
-        - {step: start, next: [a, b]}
-        - {step: a, type: python, code: x, next: j}
-        - {step: b, type: python, code: x, next: j}
-        - {step: j, type: python, code: x, join: any}
-        """),
-        """
-        > execution_start
-        > action_completed a 1
-        > action_failed b {"message": "boom"}
-        """,
-        rules=Rules(spent_fails=True),
-    )
-    story = """
-        > action_completed b 3
-        > action_completed j 2
-        """
-    assert fork_story(source, plan_retry(source), story) == dedented("""
-        > fork
-            event step_started j
-            event step_started b
-            job   j
-            job   b
-        > action_completed b 3
-            event step_completed b
-        > action_completed j 2
-            event step_completed j
-            event execution_complete 2
     """)
 
 

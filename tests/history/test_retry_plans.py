@@ -44,64 +44,6 @@ def test_a_retry_continues_from_the_failed_step_with_earlier_results() -> None:
     """)
 
 
-def test_a_retry_restarts_parallel_steps() -> None:
-    """Branch b was running when c failed: it runs again, and the join waits for both."""
-    source = history_of(
-        playbook(DIAMOND),
-        """
-        > execution_start
-        > action_completed a {"ok": true, "v": 1}
-        > action_failed c {"message": "boom"}
-        """,
-    )
-    assert fork_story(source, plan_retry(source), '> action_completed c {"v": 3}') == dedented("""
-        > fork
-            event step_started b
-            event step_started c
-            job   b
-            job   c {"mine": 1, "v": 1, "handed": 1}
-        > action_completed c {"v": 3}
-            event step_completed c
-    """)
-
-
-def test_a_retry_delivers_tokens_that_were_on_arcs() -> None:
-    """The first of three targets could not be entered, so the other two were not reached."""
-    source = history_of(
-        playbook("""
-        workflow:
-        - {step: start, next: a}
-        - {step: a, type: python, code: x, next: [{step: x, args: {v: 1}}, y, {step: z, args: {v: 3}}]}
-        - {step: x, type: python, code: x, args: {w: "{{ a.w }}"}}
-        - {step: y, type: python, code: x}
-        - {step: z, type: python, code: x}
-        """),
-        """
-        > execution_start
-        > action_completed a {"v": 1}
-        """,
-    )
-    plan = plan_retry(source)
-    assert (plan.steps, [arrival["step"] for arrival in plan.document["arrive"]]) == (("x",), ["y", "z"])
-    repaired = playbook("""
-        workflow:
-        - {step: start, next: a}
-        - {step: a, type: python, code: x, next: [{step: x, args: {v: 1}}, y, {step: z, args: {v: 3}}]}
-        - {step: x, type: python, code: x, args: {w: "{{ a.v }}"}}
-        - {step: y, type: python, code: x}
-        - {step: z, type: python, code: x}
-        """)
-    assert fork_story(source, plan, playbook=repaired) == dedented("""
-        > fork
-            event step_started x
-            event step_started y
-            event step_started z
-            job   x {"w": 1, "v": 1}
-            job   y
-            job   z {"v": 3}
-    """)
-
-
 def test_a_retry_of_a_retry_keeps_tokens_that_were_on_arcs() -> None:
     """The first retry fails at once with the same error."""
     source = history_of(
@@ -139,31 +81,6 @@ def test_a_retry_of_a_retry_keeps_visits_that_were_not_made() -> None:
     again = fork_history(source, plan_retry(source), playbook=worse)
     plan = plan_retry(again)
     assert (plan.steps, [arrival["step"] for arrival in plan.document["arrive"]]) == (("b",), ["c"])
-
-
-def test_a_step_whose_condition_failed_runs_again() -> None:
-    """Its result is not kept."""
-    source = history_of(
-        playbook("""
-        workflow:
-        - {step: start, next: a}
-        - {step: a, type: python, code: x, next: [{when: "{{ a.nothing > 1 }}", step: end}]}
-        - {step: end}
-        """),
-        """
-        > execution_start
-        > action_completed a {"v": 1}
-        """,
-    )
-    assert plan_retry(source).taken == ()
-    assert fork_story(source, plan_retry(source), '> action_completed a {"nothing": 2}') == dedented("""
-        > fork
-            event step_started a
-            job   a
-        > action_completed a {"nothing": 2}
-            event step_completed a
-            event execution_complete {"nothing": 2}
-    """)
 
 
 def test_a_retry_after_a_deadline_restarts_all_open_visits() -> None:
