@@ -205,40 +205,6 @@ def test_a_failed_child_of_a_worker_fails_the_step() -> None:
     )
 
 
-def test_a_failed_child_of_a_worker_with_on_error_continue_is_null() -> None:
-    """The worker runs the iterator."""
-    assert_story(
-        """
-        workflow:
-        - {step: start, next: each}
-        - step: each
-          type: iterator
-          collection: [1, 2]
-          element: n
-          on_error: continue
-          task: {type: python, code: "def main(n): pass", args: {n: "{{ n }}"}}
-        """,
-        """
-        > execution_start
-            event step_started each
-            job   each
-        > iteration_started each {"child_execution_id": 71}
-            waits each[0] child 71
-        > iteration_started each {"child_execution_id": 72}
-            waits each[1] child 72
-        > action_completed each {}
-        > execution_failed each[0] {"message": "no"}
-            event iteration_failed each "no"
-        > execution_complete each[1] 2
-            event iteration_completed each {"index": 1}
-            post  iterator_completed each
-        > iterator_completed each [null, 2]
-            event step_completed each
-            event execution_complete [null, 2]
-        """,
-    )
-
-
 def test_a_block_is_a_child_of_the_same_version() -> None:
     """Version 0 says so. Its path is that of the playbook and the step."""
     source = """

@@ -233,24 +233,6 @@ def test_a_workload_default_does_not_read_results_of_steps(own: str, expected: d
     assert renderer.render(action["args"]) == expected
 
 
-def test_the_job_of_an_item_defers_strings_that_read_a_deferred_input() -> None:
-    """In later turns too."""
-    body = """
-    workflow:
-    - {step: start, next: [{step: s, args: {u: 1}}]}
-    - step: s
-      type: iterator
-      collection: [1, 2]
-      element: i
-      distribute: true
-      task: {type: http, url: "<{{ t }}>", args: {t: "{{ secret.t }}"}}
-    """
-    jobs = [job for job in jobs_of(body, f"{START}\n> action_completed s[0] 1") if not job.delegated]
-    assert [job.item_index for job in jobs] == [0, 1]
-    assert [job.action["url"] for job in jobs] == ["<{{ t }}>"] * 2
-    assert [deferred(job) for job in jobs] == [[["args", "t"], ["url"]]] * 2
-
-
 def test_data_that_looks_like_a_template_is_not_deferred() -> None:
     """From the payload or a result, through a field or an input."""
     job = job_of(

@@ -128,26 +128,6 @@ def test_a_cancelled_execution_withdraws_its_jobs() -> None:
     )
 
 
-def test_an_execution_past_its_deadline_fails() -> None:
-    """The reaper reports `metadata.deadline`."""
-    assert_story(
-        """
-        workflow:
-        - {step: start, next: a}
-        - {step: a, type: python, code: x}
-        """,
-        """
-        > execution_start
-            event step_started a
-            job   a
-        > execution_deadline
-            event execution_failed "the deadline of 5 s passed"
-            withdraw
-        """,
-        metadata="deadline: 5",
-    )
-
-
 def test_a_deadline_that_is_no_duration_fails_the_execution_at_its_start() -> None:
     """A template is rendered once, from the workload."""
     assert_story(

@@ -75,30 +75,6 @@ def test_a_failed_step_with_on_error_continue_counts_as_done() -> None:
     )
 
 
-def test_an_error_in_a_when_fails_the_step() -> None:
-    """In place of `step_completed`; it does not count as false."""
-    assert_story(
-        """
-        workflow:
-        - {step: start, next: [a, b]}
-        - {step: a, type: python, code: x, next: [{when: "a.x.y", step: c}]}
-        - {step: b, type: python, code: x}
-        - {step: c, type: python, code: x}
-        """,
-        """
-        > execution_start
-            event step_started a
-            event step_started b
-            job   a
-            job   b
-        > action_completed a {}
-            event step_failed a "`a.x` is undefined: there is no such key in a mapping"
-            event execution_failed "`a.x` is undefined: there is no such key in a mapping"
-            withdraw
-        """,
-    )
-
-
 def test_inputs_that_are_one_template_must_give_a_mapping() -> None:
     """Stronger words are merged over it. Any other value is an error."""
     assert_story(

@@ -113,50 +113,6 @@ def test_an_iterator_that_times_out_cancels_its_items() -> None:
     )
 
 
-def test_each_visit_of_an_iterator_has_its_own_items() -> None:
-    """A second visit has another list, with inputs of its transition."""
-    assert_story(
-        """
-        workflow:
-        - {step: start, next: [{step: each, args: {these: [1, 2]}}]}
-        - step: each
-          type: iterator
-          collection: these
-          element: n
-          task: {type: playbook, path: p, args: {n: "{{ n }}", these: null}}
-          next: [{when: "each | length > 1", step: each, args: {these: ["{{ these[1] * 10 }}"]}}, {else: [end]}]
-        - {step: end, result: "{{ each }}"}
-        """,
-        """
-        > execution_start
-            event step_started each
-            event iterator_started each {"total": 2}
-            event iteration_started each {"index": 0}
-            child each[0] p {"these": null, "n": 1}
-        > execution_complete each[0] "a"
-            event iteration_completed each {"index": 0}
-            event iteration_started each {"index": 1}
-            child each[1] p {"these": null, "n": 2}
-        > execution_complete each[1] "b"
-            event iteration_completed each {"index": 1}
-            post  iterator_completed each
-        > iterator_completed each ["a", "b"]
-            event step_completed each
-            event step_started each#2
-            event iterator_started each#2 {"total": 1}
-            event iteration_started each#2 {"index": 0}
-            child each#2[0] p {"these": null, "n": 20}
-        > execution_complete each[0] "a"  (duplicate)
-        > execution_complete each#2[0] "c"
-            event iteration_completed each#2 {"index": 0}
-            post  iterator_completed each#2
-        > iterator_completed each#2 ["c"]
-            event step_completed each#2
-            event execution_complete ["c"]
-        """,
-    )
-
-
 def test_start_and_end_may_iterate() -> None:
     """The list of `end` is the result."""
     assert_story(

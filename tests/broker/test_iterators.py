@@ -46,40 +46,6 @@ def test_an_iterator_over_a_playbook_starts_as_many_children_as_may_be_open() ->
     )
 
 
-def test_a_distributed_iterator_makes_a_job_for_each_item() -> None:
-    """Several workers may share them."""
-    assert_story(
-        """
-        workflow:
-        - {step: start, next: each}
-        - step: each
-          type: iterator
-          distribute: true
-          mode: async
-          collection: [1, 2]
-          element: n
-          task: {type: python, code: x, args: {n: "{{ n }}", of: "{{ _loop.count }}"}}
-        """,
-        """
-        > execution_start
-            event step_started each
-            event iterator_started each {"total": 2}
-            event iteration_started each {"index": 0}
-            event iteration_started each {"index": 1}
-            job   each[0] {"n": 1, "of": 2}
-            job   each[1] {"n": 2, "of": 2}
-        > action_completed each[1] 4
-            event iteration_completed each {"index": 1}
-        > action_completed each[0] 1
-            event iteration_completed each {"index": 0}
-            post  iterator_completed each
-        > iterator_completed each [1, 4]
-            event step_completed each
-            event execution_complete [1, 4]
-        """,
-    )
-
-
 def test_the_job_of_a_failed_item_is_dead_and_next_reads_the_steps_inputs() -> None:
     """`next` reads the inputs of the step, not of the item."""
     assert_story(

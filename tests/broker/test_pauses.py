@@ -70,61 +70,6 @@ def test_a_paused_execution_keeps_arrivals_and_delivers_them_in_order() -> None:
     )
 
 
-def test_failure_retry_and_cancel_are_not_held() -> None:
-    """A pause holds what would begin."""
-    assert_story(
-        FAILING,
-        """
-        > execution_start
-            event step_started a
-            job   a
-        > execution_pause
-            event execution_paused
-        > action_failed a {"message": "no"}
-            event action_retry a "no"
-            retry a 1 s
-        > action_failed a {"message": "no"}
-            event step_failed a "no"
-            event execution_failed "no"
-            dead  a
-            withdraw
-        > execution_resume  (after_end)
-        > execution_pause  (after_end)
-        """,
-    )
-    assert_story(
-        FAILING,
-        """
-        > execution_start
-            event step_started a
-            job   a
-        > execution_pause
-            event execution_paused
-        > execution_cancel
-            event execution_cancelled "cancelled"
-            withdraw
-        """,
-    )
-
-
-def test_a_deadline_is_not_held() -> None:
-    """It fails a paused execution."""
-    assert_story(
-        FAILING,
-        """
-        > execution_start
-            event step_started a
-            job   a
-        > execution_pause
-            event execution_paused
-        > execution_deadline
-            event execution_failed "the deadline of 60 s passed"
-            withdraw
-        """,
-        metadata="deadline: 60",
-    )
-
-
 def test_no_item_starts_while_the_execution_is_paused() -> None:
     """The next items start at the resume; the results are gathered at any time."""
     assert_story(
@@ -330,3 +275,37 @@ def test_kept_transitions_count_for_the_turn_that_took_them() -> None:
         playbook(body), read_events(events + "\n> execution_resume"), rules=Rules(max_fan_out=8)
     )
     assert (state.status, len(decision.jobs)) == ("RUNNING", 12)
+
+
+@pytest.mark.parametrize(
+    "event, ends",
+    [
+        (
+            '> action_failed a {"message": "no"}',
+            'event step_failed a "no"\n            event execution_failed "no"\n            dead  a',
+        ),
+        ("> execution_cancel", 'event execution_cancelled "cancelled"'),
+        ("> execution_deadline", 'event execution_failed "the deadline of 60 s passed"'),
+    ],
+)
+def test_failure_cancel_and_deadline_are_not_held(event: str, ends: str) -> None:
+    """Nor a retry: a pause holds what would begin."""
+    assert_story(
+        FAILING,
+        f"""
+        > execution_start
+            event step_started a
+            job   a
+        > execution_pause
+            event execution_paused
+        > action_failed a {{"message": "no"}}
+            event action_retry a "no"
+            retry a 1 s
+        {event}
+            {ends}
+            withdraw
+        > execution_resume  (after_end)
+        > execution_pause  (after_end)
+        """,
+        metadata="deadline: 60",
+    )

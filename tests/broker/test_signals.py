@@ -326,33 +326,6 @@ def test_a_key_that_is_null_fails_the_step() -> None:
     )
 
 
-def test_a_paused_execution_takes_a_signal_and_goes_on_at_the_resume() -> None:
-    """The wait completes; what arrives is kept."""
-    assert_story(
-        """
-        workflow:
-        - {step: start, next: paid}
-        - {step: paid, type: wait, signal: payment, next: more}
-        - {step: more, type: wait, signal: payment}
-        """,
-        """
-        > execution_start
-            event step_started paid
-            wait  paid signal payment 1
-        > execution_pause {"reason": "stock"}
-            event execution_paused {"reason": "stock"}
-        > execution_signal paid {"name": "payment", "key": "1", "payload": 1, "at": "now"}
-            event step_completed paid 1
-        > execution_signal {"name": "payment", "key": "1", "payload": 2, "at": "now"}
-        > execution_resume
-            event execution_resumed
-            event step_started more
-            event step_completed more 2
-            event execution_complete 2
-        """,
-    )
-
-
 def test_a_timeout_fails_the_wait_and_the_late_signal_is_kept() -> None:
     """The next wait takes it."""
     assert_story(

@@ -335,47 +335,6 @@ def test_explain_says_why_a_step_behind_a_spent_failure_never_ran() -> None:
     assert "the transition from slow was never taken: slow failed" in lines
 
 
-def test_a_step_whose_next_fails_keeps_its_data_and_has_an_error() -> None:
-    """As with a `catch`, whether a worker or a signal gave the data."""
-    assert_story(
-        """
-        workflow:
-          - {step: start, next: [quick, slow, told]}
-          - {step: quick, type: python, code: x, next: first}
-          - {step: slow, type: python, code: x, next: {when: "{{ slow.x.y }}", step: first}}
-          - step: told
-            type: wait
-            signal: news
-            next: [{when: "{{ told.x.y }}", step: first}, {else: [after]}]
-          - {step: after, type: python, code: x}
-          - {step: first, join: any, type: python, code: x, next: last}
-          - {step: last, join: any, type: python, code: x, args: {slow: "{{ slow }}", told: "{{ told.x }}",
-             status: "{{ [results['slow'].status, told.status] }}", error: "{{ told.error.step }}"}}
-        """,
-        """
-        > execution_start
-            event step_started quick
-            event step_started slow
-            event step_started told
-            job   quick
-            job   slow
-            wait  told signal news 1
-        > action_completed quick
-            event step_completed quick
-            event step_started first
-            job   first
-        > action_completed slow {"x": 7}
-            event step_failed slow "`slow.x.y` is undefined: there is no such key in a number"
-        > execution_signal told {"name": "news", "key": "1", "payload": {"x": 8}, "at": "now"}
-            event step_failed told "`told.x.y` is undefined: there is no such key in a number"
-        > action_completed first
-            event step_completed first
-            event step_started last
-            job   last {"slow": {"x": 7}, "told": 8, "status": ["FAILED", "FAILED"], "error": "told"}
-        """,
-    )
-
-
 def test_a_step_that_a_token_cannot_enter_has_a_status_too() -> None:
     """And what it made in that turn stays: here the signal that it sent."""
     assert_story(

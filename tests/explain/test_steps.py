@@ -9,7 +9,7 @@ import pytest
 from noetl_broker.errors import OperatorFault
 from noetl_broker.explain.explain import explain_step
 from noetl_broker.history.fork_plan import plan_fork
-from tests.explanations import execution_lines, facts_of, step_lines
+from tests.explanations import facts_of, step_lines
 from tests.forks import fork_history, history_of
 from tests.stories import dedented, playbook
 
@@ -272,20 +272,6 @@ def test_a_visit_reads_its_own_result_although_a_later_one_has_ended() -> None:
         "      the condition {{ a > 5 }} was false: a was 3",
         "        a was the result of a: action_completed (event 105, turn 5)",
     ]
-
-
-def test_the_path_of_a_loop_names_each_step_once() -> None:
-    """With the number of its visits."""
-    history = history_of(
-        playbook("""
-        workflow:
-        - {step: start, next: a}
-        - {step: a, type: python, code: x, next: b}
-        - {step: b, type: python, code: x, next: a}
-        """),
-        "> execution_start\n> action_completed a 1\n> action_completed b 2",
-    )
-    assert execution_lines(history, facts_of(history)).splitlines()[-1] == "  it went through start, a (2 times) and b"
 
 
 @pytest.mark.parametrize(

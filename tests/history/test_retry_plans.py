@@ -67,22 +67,6 @@ def test_a_retry_of_a_retry_keeps_tokens_that_were_on_arcs() -> None:
     assert [result["source"] for result in plan.document["results"]] == [101]
 
 
-def test_a_retry_of_a_retry_keeps_visits_that_were_not_made() -> None:
-    """The first of two visits fails again at once."""
-    source = history_of(
-        playbook(DIAMOND),
-        """
-        > execution_start
-        > action_completed a {"ok": true, "v": 1}
-        > action_failed c {"message": "boom"}
-        """,
-    )
-    worse = playbook(DIAMOND.replace("{step: b, type: python, code: x,", '{step: b, type: http, url: "{{ no }}",'))
-    again = fork_history(source, plan_retry(source), playbook=worse)
-    plan = plan_retry(again)
-    assert (plan.steps, [arrival["step"] for arrival in plan.document["arrive"]]) == (("b",), ["c"])
-
-
 def test_a_retry_after_a_deadline_restarts_all_open_visits() -> None:
     """No step has failed."""
     source = history_of(
@@ -102,36 +86,6 @@ def test_an_execution_without_a_workload_starts_again() -> None:
                         "> execution_start")  # fmt: skip
     plan = plan_retry(source)
     assert (plan.steps, plan.taken) == (("start",), ())
-
-
-def test_a_retry_does_not_raise_max_visits() -> None:
-    """It fails again at the same limit."""
-    looping = playbook(
-        """
-        workflow:
-        - {step: start, next: a}
-        - {step: a, type: python, code: x, next: a}
-        """,
-        metadata="max_visits: 3",
-    )
-    source = history_of(
-        looping,
-        """
-        > execution_start
-        > action_completed a {"v": 1}
-        > action_completed a#2 {"v": 2}
-        """,
-    )
-    message = "step a in the loop a would be visit 4; the limit max_visits is 3"
-    assert source.ended is not None
-    assert source.ended.error is not None
-    assert source.ended.error["message"] == message
-    assert fork_story(source, plan_retry(source)) == dedented(f"""
-        > fork
-            event step_failed a#3 "{message}"
-            event execution_failed "{message}"
-            withdraw
-    """)
 
 
 @pytest.mark.parametrize("z, handed", [("z, type: python", ""), ("z, join: each, type: python", "#2")])
