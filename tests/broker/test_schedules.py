@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,37 +27,46 @@ def at(hours: float) -> datetime:
     return NOON + timedelta(hours=hours)
 
 
-def test_before_the_next_moment_nothing_starts() -> None:
-    """Before the next moment nothing starts."""
-    assert plan_move(hourly(), at(0.5)) == Move(since_at=NOON, next_at=at(1), due_at=at(1))
+SHARE, NEXT_SHARE = jitter_share("hourly", at(1)), jitter_share("hourly", at(2))
+FIRST = Move(since_at=at(1), next_at=at(2), due_at=at(2), start=at(1))
+MOVES = {
+    "before the next moment nothing starts": (hourly(), 0.5, Move(since_at=NOON, next_at=at(1), due_at=at(1))),
+    "a due moment starts": (hourly(), 1, FIRST),
+    "of missed moments within catch_up the last starts": (
+        hourly(catch_up=3 * HOUR), 4.5,
+        Move(since_at=at(4), next_at=at(5), due_at=at(5), start=at(4), skipped=3),
+    ),
+    "moments late by more than catch_up are skipped": (
+        hourly(catch_up=HOUR / 4), 4.5, Move(since_at=at(4), next_at=at(5), due_at=at(5), skipped=4),
+    ),
+    "a moment late by exactly catch_up starts": (hourly(catch_up=HOUR / 4), 1.25, FIRST),
+    "the moments of a paused schedule are skipped": (
+        hourly(is_paused=True, paused_at=at(0.5)), 2, Move(since_at=at(2), next_at=at(3), due_at=at(3), skipped=2),
+    ),
+    "jitter delays a moment by its share": (
+        hourly(jitter=9 * HOUR), 1, Move(since_at=NOON, next_at=at(1), due_at=at(1 + SHARE)),
+    ),
+    "jitter does not delay past the following moment": (
+        hourly(jitter=9 * HOUR), 1 + SHARE, replace(FIRST, due_at=at(2 + NEXT_SHARE)),
+    ),
+    "lateness does not count jitter": (
+        hourly(jitter=HOUR, catch_up=timedelta(0)), 1 + SHARE, replace(FIRST, due_at=at(2 + NEXT_SHARE)),
+    ),
+    "after a step back of the clock an earlier moment is next": (
+        hourly(next_at=at(1), moved_at=NOON), -30.5,
+        Move(since_at=at(-30.5), next_at=at(-30), due_at=at(-30), pulled_back=True),
+    ),
+    "a step back that gives no earlier moment changes nothing": (
+        hourly(next_at=at(1), moved_at=at(0.5)), 0.2, Move(since_at=NOON, next_at=at(1), due_at=at(1)),
+    ),
+}  # fmt: skip
 
 
-def test_a_due_moment_starts() -> None:
-    """A due moment starts."""
-    assert plan_move(hourly(), at(1)) == Move(since_at=at(1), next_at=at(2), due_at=at(2), start=at(1))
-
-
-def test_of_missed_moments_within_catch_up_the_last_starts() -> None:
-    """Of missed moments within catch up the last starts."""
-    move = plan_move(hourly(catch_up=3 * HOUR), at(4.5))
-    assert move == Move(since_at=at(4), next_at=at(5), due_at=at(5), start=at(4), skipped=3)
-
-
-def test_moments_late_by_more_than_catch_up_are_skipped() -> None:
-    """Moments late by more than catch up are skipped."""
-    move = plan_move(hourly(catch_up=HOUR / 4), at(4.5))
-    assert move == Move(since_at=at(4), next_at=at(5), due_at=at(5), skipped=4)
-
-
-def test_a_moment_late_by_exactly_catch_up_starts() -> None:
-    """A moment late by exactly catch up starts."""
-    assert plan_move(hourly(catch_up=HOUR / 4), at(1.25)).start == at(1)
-
-
-def test_the_moments_of_a_paused_schedule_are_skipped() -> None:
-    """The moments of a paused schedule are skipped."""
-    move = plan_move(hourly(is_paused=True, paused_at=at(0.5)), at(2))
-    assert move == Move(since_at=at(2), next_at=at(3), due_at=at(3), skipped=2)
+@pytest.mark.parametrize("what", MOVES)
+def test_a_schedule_moves(what: str) -> None:
+    """From its last moment to now: what starts, what is skipped, and what is next."""
+    schedule, hours, move = MOVES[what]
+    assert plan_move(schedule, at(hours)) == move
 
 
 def test_moments_of_a_pause_that_no_broker_saw_are_skipped() -> None:
@@ -82,25 +92,6 @@ def test_one_move_passes_a_bounded_number_of_moments_and_the_next_goes_on() -> N
     assert (rest.start, rest.skipped) == (at(10), 2)
 
 
-def test_a_bounded_move_that_reaches_the_last_moment_starts_it() -> None:
-    """A bounded move that reaches the last moment starts it."""
-    assert plan_move(hourly(catch_up=99 * HOUR), at(7.5), most=7).start == at(7)
-
-
-def test_jitter_delays_a_moment_by_its_share_and_not_past_the_following_one() -> None:
-    """Jitter delays a moment by its share and not past the following one."""
-    schedule = hourly(jitter=9 * HOUR)
-    share = jitter_share("hourly", at(1))
-    assert plan_move(schedule, at(1)).due_at == at(1 + share)
-    assert plan_move(schedule, at(1 + share)).start == at(1)
-
-
-def test_lateness_does_not_count_jitter() -> None:
-    """Lateness does not count jitter."""
-    schedule = hourly(jitter=HOUR, catch_up=timedelta(0))
-    assert plan_move(schedule, at(1 + jitter_share("hourly", at(1)))).start == at(1)
-
-
 @given(st.text(max_size=20), st.datetimes(timezones=st.just(UTC)))
 def test_the_share_of_jitter_is_from_0_to_1_and_always_the_same(name: str, moment: datetime) -> None:
     """The share of jitter is from 0 to 1 and always the same."""
@@ -114,14 +105,6 @@ def test_the_shares_of_jitter_spread() -> None:
     assert [sum(tenth / 10 <= share < (tenth + 1) / 10 for share in shares) > 60 for tenth in range(10)] == [True] * 10
 
 
-def test_after_a_step_back_of_the_clock_an_earlier_moment_is_next() -> None:
-    """After a step back of the clock an earlier moment is next."""
-    schedule = hourly(next_at=at(1), moved_at=NOON)
-    assert plan_move(schedule, at(-30.5)) == Move(
-        since_at=at(-30.5), next_at=at(-30), due_at=at(-30), pulled_back=True
-    )  # fmt: skip
-
-
 def test_after_a_step_back_a_span_keeps_its_moments() -> None:
     """After a step back a span keeps its moments."""
     timing = read_every(7 * MINUTE, NOON)
@@ -130,10 +113,9 @@ def test_after_a_step_back_a_span_keeps_its_moments() -> None:
     assert (move.since_at, move.next_at) == (NOON - 14 * MINUTE, NOON - 7 * MINUTE)
 
 
-def test_a_step_back_that_gives_no_earlier_moment_changes_nothing() -> None:
-    """A step back that gives no earlier moment changes nothing."""
-    schedule = hourly(next_at=at(1), moved_at=at(0.5))
-    assert plan_move(schedule, at(0.2)) == Move(since_at=NOON, next_at=at(1), due_at=at(1))
+def test_a_bounded_move_that_reaches_the_last_moment_starts_it() -> None:
+    """A bounded move that reaches the last moment starts it."""
+    assert plan_move(hourly(catch_up=99 * HOUR), at(7.5), most=7).start == at(7)
 
 
 def test_a_timing_without_a_further_moment_ends() -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from noetl_broker.broker.model import Emitted
 from noetl_broker.explain.facts import ForkFact, ScheduleFact, SignalFact
 from tests.explanations import execution_lines, facts_of, step_lines
@@ -201,24 +205,21 @@ def test_an_end_that_no_turn_wrote_is_reported() -> None:
     assert "no turn wrote its end" in said
 
 
-def test_the_headline_names_the_parent_or_the_source_of_a_fork() -> None:
-    """The headline names the parent or the source of a fork."""
-    history = history_of(playbook(PAIR), "> execution_start")
-    assert execution_lines(history, facts_of(history, parent=5)).splitlines()[0].endswith("; a child of 5")
-    assert execution_lines(history, facts_of(history, forked_from=5)).splitlines()[0].endswith("; forked from 5")
-
-
-def test_the_headline_names_the_schedule_that_started_it() -> None:
-    """With the moment."""
-    history = history_of(playbook(PAIR), "> execution_start")
-    schedule = ScheduleFact("nightly", "2026-11-28T02:00:00Z")
-    said = execution_lines(history, facts_of(history, schedule=schedule)).splitlines()[0]
-    assert said.endswith("; started by the schedule nightly for 2026-11-28T02:00:00Z")
-
-
-def test_the_headline_names_the_signal_that_started_it() -> None:
-    """With its key and the moment."""
-    history = history_of(playbook(PAIR), "> execution_start")
-    signal = SignalFact("asked", "7", "2026-11-28T02:00:00Z")
-    said = execution_lines(history, facts_of(history, signal=signal)).splitlines()[0]
-    assert said.endswith("; started by the signal asked of 7, sent at 2026-11-28T02:00:00Z")
+@pytest.mark.parametrize(
+    "fact, says",
+    [
+        ({"parent": 5}, "a child of 5"),
+        ({"forked_from": 5}, "forked from 5"),
+        (
+            {"schedule": ScheduleFact("nightly", "2026-11-28T02:00:00Z")},
+            "started by the schedule nightly for 2026-11-28T02:00:00Z",
+        ),
+        (
+            {"signal": SignalFact("asked", "7", "2026-11-28T02:00:00Z")},
+            "started by the signal asked of 7, sent at 2026-11-28T02:00:00Z",
+        ),
+    ],
+)
+def test_the_headline_names_what_started_it(fact: dict[str, Any], says: str) -> None:
+    """The parent, the source of a fork, the schedule, or the signal."""
+    assert explained(PAIR, "> execution_start", **fact).splitlines()[0].endswith(f"; {says}")
