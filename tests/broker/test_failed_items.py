@@ -121,34 +121,6 @@ def test_an_execution_with_old_rules_has_no_failed_items_and_completes() -> None
     assert jobs(body, story, rules=BEFORE) == [{"failed": "none", "ok": [None] * 3}]
 
 
-@pytest.mark.parametrize("how", HOW)
-def test_an_iterator_fails_if_all_items_failed(how: str) -> None:
-    """The last failed item ends it, whatever `on_error`."""
-    dead = "            dead  it[{}]\n" if how == "jobs" else ""
-    given = "job   it[{}]" if how == "jobs" else 'child it[{}] p {{"v": {}}}'
-    started = "".join(f"            {given.format(n, n)}\n" for n in range(2))
-    first, second = (line for line in ends(how, "no", "never").splitlines())
-    assert_story(
-        each(how, items=2),
-        f"""
-        > execution_start
-            event step_started it
-            event iterator_started it {{"total": 2}}
-            event iteration_started it {{"index": 0}}
-            event iteration_started it {{"index": 1}}
-{started}        {first}
-            event iteration_failed it "no"
-{dead.format(0)}        {second}
-            event iteration_failed it "never"
-            event step_failed it "all 2 items failed; item 1: never"
-            event execution_failed "all 2 items failed; item 1: never"
-{dead.format(1)}            dead  it
-            abandon it
-            withdraw
-        """,
-    )
-
-
 def test_the_error_of_failed_items_names_their_number_and_one_message() -> None:
     """Its `type` differs from that of one item. The other fields are those of the last item."""
     history = history_of(

@@ -45,36 +45,6 @@ def test_an_action_is_retried_with_growing_delays() -> None:
     )
 
 
-def test_a_failed_step_with_on_error_continue_counts_as_done() -> None:
-    """Its status and error can be read, its data are null, and its `next` runs."""
-    assert_story(
-        """
-        workflow:
-        - {step: start, next: a}
-        - step: a
-          type: python
-          code: x
-          on_error: continue
-          next:
-          - {when: "a.status == 'FAILED'", step: b, args: {why: "{{ a.error.message }}", data: "{{ a }}"}}
-        - {step: b, type: python, code: x}
-        """,
-        """
-        > execution_start
-            event step_started a
-            job   a
-        > action_error a {"message": "boom"}
-            event step_failed a "boom"
-            event step_started b
-            job   b {"why": "boom", "data": null}
-            dead  a
-        > action_completed b {}
-            event step_completed b
-            event execution_complete {}
-        """,
-    )
-
-
 def test_inputs_that_are_one_template_must_give_a_mapping() -> None:
     """Stronger words are merged over it. Any other value is an error."""
     assert_story(

@@ -1,4 +1,4 @@
-"""Ends of items and of their iterator: failures, unknown events, limits, cancels."""
+"""Items of iterators that the broker runs: how many are open, and how they and their iterator end."""
 
 from tests.stories import assert_story
 
@@ -21,6 +21,49 @@ BEGUN = """
             event iterator_started each {"total": 3}
             event iteration_started each {"index": 0}
             event iteration_started each {"index": 1}"""
+
+
+def test_an_iterator_over_a_playbook_starts_as_many_children_as_may_be_open() -> None:
+    """The next starts when one ends. Duplicate ends count once. An event to itself completes the step."""
+    assert_story(
+        """
+        workload: {cities: [Rome, Oslo, Bonn]}
+        workflow:
+        - {step: start, next: each}
+        - step: each
+          type: iterator
+          collection: "{{ workload.cities }}"
+          element: city
+          mode: async
+          concurrency: 2
+          task: {type: playbook, path: examples/city, args: {city: "{{ city }}", at: "{{ _loop.index }}"}}
+          next: end
+        - {step: end, result: "{{ each }}"}
+        """,
+        """
+        > execution_start
+            event step_started each
+            event iterator_started each {"total": 3}
+            event iteration_started each {"index": 0}
+            event iteration_started each {"index": 1}
+            child each[0] examples/city {"city": "Rome", "at": 0}
+            child each[1] examples/city {"city": "Oslo", "at": 1}
+        > execution_complete each[1] {"t": 1}
+            event iteration_completed each {"index": 1}
+            event iteration_started each {"index": 2}
+            child each[2] examples/city {"city": "Bonn", "at": 2}
+        > execution_complete each[1] {"t": 1}  (duplicate)
+        > execution_complete each[0] {"t": 0}
+            event iteration_completed each {"index": 0}
+        > iterator_completed each []  (recorded)
+        > execution_complete each[2] {"t": 2}
+            event iteration_completed each {"index": 2}
+            post  iterator_completed each
+        > iterator_completed each [{"t": 0}, {"t": 1}, {"t": 2}]
+            event step_completed each
+            event execution_complete [{"t": 0}, {"t": 1}, {"t": 2}]
+        """,
+    )
 
 
 def test_events_about_items_that_are_not_open_change_nothing() -> None:

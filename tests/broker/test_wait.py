@@ -1,6 +1,6 @@
 """Waits for a moment: no job and no worker."""
 
-from tests.stories import assert_story
+from tests.stories import assert_story, last_turn
 
 
 def test_a_wait_ends_when_its_moment_comes() -> None:
@@ -118,3 +118,12 @@ def test_a_moment_of_long_ago_has_a_year_of_four_digits() -> None:
             event execution_complete {"waited_until": "0001-01-01T00:00:00.000000Z"}
         """,
     )
+
+
+def test_a_timer_without_its_moment_ends_the_wait_at_that_turn() -> None:
+    """Somebody else may have written it."""
+    body = "workflow: [{step: start, next: a}, {step: a, type: wait, for: 3d}]"
+    assert last_turn(body, '> execution_start\n> timer_due a {"purpose": "wait"}') == [
+        'event step_completed a {"waited_until": "2026-01-01T00:00:02.000000Z"}',
+        'event execution_complete {"waited_until": "2026-01-01T00:00:02.000000Z"}',
+    ]
