@@ -68,36 +68,6 @@ def test_an_all_join_merges_inputs_in_the_order_of_its_transitions() -> None:
     )
 
 
-def test_an_any_join_runs_at_the_first_arrival() -> None:
-    """The other token is spent and ends at the join."""
-    assert_story(
-        """
-        workflow:
-        - {step: start, next: [l, r]}
-        - {step: l, type: python, code: x, next: j}
-        - {step: r, type: python, code: x, next: j}
-        - {step: j, join: any, type: python, code: x, next: end}
-        - {step: end}
-        """,
-        """
-        > execution_start
-            event step_started l
-            event step_started r
-            job   l
-            job   r
-        > action_completed r {"v": 2}
-            event step_completed r
-            event step_started j
-            job   j
-        > action_completed j {"v": 3}
-            event step_completed j
-        > action_completed l {"v": 1}
-            event step_completed l
-            event execution_complete {"v": 3}
-        """,
-    )
-
-
 def test_arrivals_of_one_turn_at_an_any_join_make_one_visit() -> None:
     """Two transitions to it and one through a router: the first runs, the others are spent."""
     assert_story(
@@ -283,34 +253,5 @@ def test_joins_that_reach_each_other_ignore_spent_tokens() -> None:
             event step_completed q
             event step_started p
             job   p
-        """,
-    )
-
-
-def test_end_waits_for_all_open_steps() -> None:
-    """A branch that does not lead to `end` counts too."""
-    assert_story(
-        """
-        workflow:
-        - {step: start, next: [a, b]}
-        - {step: a, type: python, code: x, next: end}
-        - {step: b, type: python, code: x}
-        - {step: end, type: python, code: x}
-        """,
-        """
-        > execution_start
-            event step_started a
-            event step_started b
-            job   a
-            job   b
-        > action_completed a 1
-            event step_completed a
-        > action_completed b 2
-            event step_completed b
-            event step_started end
-            job   end
-        > action_completed end 3
-            event step_completed end
-            event execution_complete 3
         """,
     )

@@ -127,41 +127,6 @@ def test_a_kept_signal_completes_a_wait_that_begins_later() -> None:
     )
 
 
-def test_a_loop_over_a_wait_reads_signals_like_a_queue() -> None:
-    """Those that came meanwhile are read in their order."""
-    assert_story(
-        """
-        workflow:
-        - {step: start, next: item}
-        - {step: item, type: wait, signal: item, next: [{when: "{{ item != 'last' }}", step: work}, {else: end}]}
-        - {step: work, type: python, code: x, args: {item: "{{ item }}"}, next: item}
-        - {step: end}
-        """,
-        """
-        > execution_start
-            event step_started item
-            wait  item signal item 1
-        > execution_signal item {"name": "item", "key": "1", "payload": "a", "at": "now"}
-            event step_completed item "a"
-            event step_started work
-            job   work {"item": "a"}
-        > execution_signal {"name": "item", "key": "1", "payload": "b", "at": "now"}
-        > execution_signal {"name": "item", "key": "1", "payload": "last", "at": "now"}
-        > action_completed work 1
-            event step_completed work
-            event step_started item#2
-            event step_completed item#2 "b"
-            event step_started work#2
-            job   work#2 {"item": "b"}
-        > action_completed work#2 1
-            event step_completed work#2
-            event step_started item#3
-            event step_completed item#3 "last"
-            event execution_complete "last"
-        """,
-    )
-
-
 def test_the_oldest_open_wait_takes_the_signal() -> None:
     """Of waits that began in one turn, the first in the document. The store may have told another one."""
     assert_story(
@@ -322,34 +287,5 @@ def test_a_key_that_is_null_fails_the_step() -> None:
             event step_failed paid {message}
             event execution_failed {message}
             withdraw
-        """,
-    )
-
-
-def test_a_timeout_fails_the_wait_and_the_late_signal_is_kept() -> None:
-    """The next wait takes it."""
-    assert_story(
-        """
-        workflow:
-        - {step: start, next: paid}
-        - {step: paid, type: wait, signal: payment, timeout: 1h, on_error: continue, next: work}
-        - {step: work, type: python, code: x, next: late}
-        - {step: late, type: wait, signal: payment}
-        """,
-        """
-        > execution_start
-            event step_started paid
-            wait  paid signal payment 1
-            timer paid timeout 2026-01-01T01:00:01.000000Z
-        > timer_due paid {"purpose": "timeout"}
-            event step_failed paid "no signal came in time"
-            event step_started work
-            job   work
-        > execution_signal paid {"name": "payment", "key": "1", "payload": 1, "at": "now"}
-        > action_completed work 1
-            event step_completed work
-            event step_started late
-            event step_completed late 1
-            event execution_complete 1
         """,
     )

@@ -289,18 +289,6 @@ def test_an_unknown_step_or_visit_is_refused(name: str, number: int | None, comp
         explain_step(history, facts_of(history), name, number)
 
 
-def test_a_failed_step_names_its_event_and_message() -> None:
-    """A failed step names its event and message."""
-    history = history_of(playbook(WEATHER), '> execution_start\n> action_failed get {"message": "no network"}')
-    assert step_lines(history, "get") == dedented("""
-        get of execution 1 (story version 1, FAILED) failed
-          get was entered in turn 1, at 2026-01-01 00:00:00.000
-            start was passed in turn 1
-              the execution started with execution_start (event 101, turn 1)
-            it failed on action_failed (event 102, turn 2): no network
-    """)
-
-
 def test_a_step_that_a_fork_took_over_names_its_result() -> None:
     """And the execution that it was forked from."""
     source = history_of(playbook(WEATHER), COLD)

@@ -134,26 +134,3 @@ def test_a_handled_failure_in_the_turn_that_broke_a_limit_is_not_retried(rules: 
         "event step_started y",
         "event step_started z",
     ]
-
-
-def test_a_retry_of_an_execution_that_failed_while_paused_delivers_what_was_kept() -> None:
-    """The token for the join arrives, and the failed step is entered."""
-    source = history_of(
-        playbook(DIAMOND),
-        """
-        > execution_start
-        > action_completed a {"ok": true, "v": 1}
-        > execution_pause
-        > action_completed b {"v": 2}
-        > action_failed c {"message": "boom"}
-        """,
-    )
-    assert fork_story(source, plan_retry(source), '> action_completed c {"v": 3}') == dedented("""
-        > fork
-            event step_started c
-            job   c {"mine": 1, "v": 1, "handed": 1}
-        > action_completed c {"v": 3}
-            event step_completed c
-            event step_started j
-            job   j {"b": 2, "c": 3}
-    """)
