@@ -130,12 +130,12 @@ def main() -> int:
             if options.list:
                 lines.append(f"found     {name}")
                 continue
-            print(f"== {name}", flush=True)  # noqa: T201 - this script is a command
+            print(f"== {name}", flush=True)
             began = time.monotonic()
             passed = run(python, combination, QUICK if options.quick else ())
             failed += not passed
             lines.append(f"{'passed' if passed else 'FAILED'}    {name}, {time.monotonic() - began:.0f} s")
-    print("", *lines, *(f"left out  {reason}" for reason in left_out), sep="\n")  # noqa: T201 - as above
+    print("", *lines, *(f"left out  {reason}" for reason in left_out), sep="\n")
     return 1 if failed or not lines else 0
 
 

@@ -270,7 +270,7 @@ class World:
 
 def run(seed: int) -> World:
     """Run a random execution to its end."""
-    random = Random(seed)  # noqa: S311 - repeatable
+    random = Random(seed)
     text = random_workflow(random)
     book = playbook(text, metadata="deadline: 60, max_visits: 20")
     world = World(random, book, Session(book))

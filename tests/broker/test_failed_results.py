@@ -138,7 +138,7 @@ def test_a_fork_keeps_a_result_whose_transition_failed() -> None:
         (Event("action_completed", "a", 1, result={"code": "busy"}, broken=True), True),
     ],
 )
-def test_a_retry_condition_reads_no_refused_result(event: Event, retried: bool) -> None:  # noqa: FBT001 - pytest's
+def test_a_retry_condition_reads_no_refused_result(event: Event, retried: bool) -> None:
     """A replay may have the result and must decide as without it."""
     more = 'retry: {max_attempts: 2, jitter: false, retry_when: "{{ result is none }}"}'
     [start] = read_events("> execution_start")

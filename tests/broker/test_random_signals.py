@@ -112,7 +112,7 @@ def completed(decision: Decision) -> list[tuple[str, int]]:
 def test_random_signals_are_taken_as_the_model_says(first: int) -> None:
     """Between two turns the state is that of its JSON; a doubled event changes nothing."""
     for seed in range(first, first + 50):
-        random = Random(seed)  # noqa: S311 - no secret
+        random = Random(seed)
         waits = random_waits(random)
         model, session = Model(waits), Session(playbook(body_of(waits)))
         session.apply(Event("execution_start"), STORY_START)

@@ -361,7 +361,7 @@ def as_cursor(execution_id: int) -> str:
 
 def say(text: str) -> None:
     """Print at once."""
-    print(text, flush=True)  # noqa: T201 - a tool for people
+    print(text, flush=True)
 
 
 if __name__ == "__main__":

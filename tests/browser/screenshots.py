@@ -45,7 +45,7 @@ def take(browser: Browser, site: Site, addresses: Mapping[str, str], folder: Pat
                 page.screenshot(path=folder / f"{name}-{width}-{scheme}.png", full_page=True)
                 wide = page.evaluate("document.documentElement.scrollWidth")
                 if wide > width:
-                    print(f"{address} is {wide} px wide on a screen of {width}")  # noqa: T201 - a tool for people
+                    print(f"{address} is {wide} px wide on a screen of {width}")
             context.close()
 
 

@@ -38,7 +38,7 @@ async def decide_until(
     wanted: set[int], database: Database, name: str, decided: Counter[tuple[int, str]], left: list[int]
 ) -> None:
     """Decide what times out next, or one after it, until all wanted ones are; a fifth is rolled back."""
-    random = Random(name)  # noqa: S311 - no secret
+    random = Random(name)
     async with session(database) as person:
         while not wanted <= {execution_id for execution_id, _ in +decided}:
             found = await person.fetchrow(PICK, random.randrange(3), left) or await person.fetchrow(PICK, 0, left)

@@ -92,7 +92,7 @@ LEASES = """
 
 async def _work(database: Database, worker: str, stopping: asyncio.Event) -> None:
     """Lease jobs for a second; the first and a fifth of the others are never answered, as by a killed worker."""
-    chance = random.Random(worker)  # noqa: S311 - the same run each time
+    chance = random.Random(worker)
     lost = True
     async with session(database) as own:
         while not stopping.is_set():

@@ -60,11 +60,11 @@ async def send_slowly(database: Database, executions: list[int]) -> None:
     """Send the signals of these executions, some at a time; each transaction stays open for a moment."""
     async with session(database) as own:
         while executions:
-            count = random.randint(1, 20)  # noqa: S311 - no secret
+            count = random.randint(1, 20)
             some, executions = executions[:count], executions[count:]
             async with own.transaction():
                 await own.execute(SEND, some)
-                await asyncio.sleep(random.choice((0, 0.002, 0.02)))  # noqa: S311 - as above
+                await asyncio.sleep(random.choice((0, 0.002, 0.02)))
 
 
 async def begin_waits(database: Database, count: int) -> None:
@@ -72,8 +72,8 @@ async def begin_waits(database: Database, count: int) -> None:
     done = 0
     async with session(database) as own, asyncio.timeout(PATIENCE_SECONDS):
         while done < count:
-            done += await own.fetchval(COMPLETE, random.randint(1, 20))  # noqa: S311 - as above
-            await asyncio.sleep(random.choice((0, 0.002, 0.01)))  # noqa: S311 - as above
+            done += await own.fetchval(COMPLETE, random.randint(1, 20))
+            await asyncio.sleep(random.choice((0, 0.002, 0.01)))
 
 
 async def test_no_signal_is_lost_or_doubled_while_its_wait_begins(database: Database) -> None:

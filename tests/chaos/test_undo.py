@@ -190,7 +190,7 @@ async def test_each_success_is_undone_once(
         connection, *operators = [await stack.enter_async_context(session(database)) for _ in range(3)]
         running = [await stack.enter_async_context(broker(database, batch_size=4)) for _ in range(brokers)]
         for seed in SEEDS:
-            chance = random.Random(seed)  # noqa: S311 - repeatable
+            chance = random.Random(seed)
             executions = [
                 int(await connection.fetchval("select noetl.start_execution('wide')")) for _ in range(EXECUTIONS)
             ]

@@ -131,7 +131,7 @@ async def test_workers_that_are_killed_stopped_or_cut_off_lose_and_repeat_nothin
 ) -> None:
     """Leases depend on the database's clock alone."""
     await register(database, WORK)
-    dice = random.Random(11)  # noqa: S311 - the same run each time
+    dice = random.Random(11)
     seen = dict.fromkeys(("kill", "pause", "cut"), 0)
     settings = {"reap_seconds": 0.1, "max_lost_leases": 1000, "playbook_rules": KNOWN}
     async with running(database, **settings), crew_of(database, tmp_path) as crew:

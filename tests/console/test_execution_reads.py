@@ -135,7 +135,7 @@ async def test_replay_and_verify_find_nothing_wrong(api: httpx.AsyncClient, exec
 async def test_a_page_has_few_events_with_large_values(database: Database, api: httpx.AsyncClient) -> None:
     """A thousand of them would fill the memory of the console. The next page goes on."""
     await register(database, STORY)
-    large = random.Random(1).randbytes(BYTES_READ).hex()  # noqa: S311 - it is no secret
+    large = random.Random(1).randbytes(BYTES_READ).hex()
     [execution_id] = await start(database, payload={"x": 1, "large": large})
     await drain(database)
     url, cursor = f"/api/v1/executions/{execution_id}/events", None
@@ -149,7 +149,7 @@ async def test_a_page_has_few_events_with_large_values(database: Database, api: 
 
 async def test_a_page_has_few_signals_with_large_payloads(api: httpx.AsyncClient) -> None:
     """As one of events; the next page goes on."""
-    large = random.Random(1).randbytes(900_000).hex()  # noqa: S311 - it is no secret
+    large = random.Random(1).randbytes(900_000).hex()
     for number in range(4):
         sent = await api.post("/api/v1/signals", json={"name": "paid", "key": str(number), "payload": large})
         assert sent.status_code == 201

@@ -167,7 +167,7 @@ class ScriptWriter:
         return before.get(name, [])
 
 
-def _outcomes(step: Step, number: int, then: bool) -> Iterator[tuple[Step, Template, bool]]:  # noqa: FBT001
+def _outcomes(step: Step, number: int, then: bool) -> Iterator[tuple[Step, Template, bool]]:
     entry = step.next[number]
     if entry.condition is not None:
         yield step, entry.condition, then
@@ -175,14 +175,14 @@ def _outcomes(step: Step, number: int, then: bool) -> Iterator[tuple[Step, Templ
         yield from ((step, other.condition, False) for other in step.next if other.condition is not None)
 
 
-def assignments(source: str, outcome: bool) -> Iterator[Assignment]:  # noqa: FBT001
+def assignments(source: str, outcome: bool) -> Iterator[Assignment]:
     """Yield assignments with which a condition has this outcome; none if it is too complex."""
     text = source if "{{" in source else f"{{{{ {source} }}}}"
     output = parse(text).body[0]
     yield from _assignments(output.nodes[0], outcome) if isinstance(output, nodes.Output) else ()
 
 
-def _assignments(node: nodes.Node, outcome: bool) -> Iterator[Assignment]:  # noqa: FBT001
+def _assignments(node: nodes.Node, outcome: bool) -> Iterator[Assignment]:
     if isinstance(node, nodes.Not):
         yield from _assignments(node.node, not outcome)
     elif isinstance(node, nodes.And | nodes.Or):
@@ -202,7 +202,7 @@ def _assignments(node: nodes.Node, outcome: bool) -> Iterator[Assignment]:  # no
             yield from ({path: value} for value in ((True, 1, "x", [1]) if outcome else (False, 0, "", [])))
 
 
-def _compared(node: nodes.Compare, outcome: bool) -> Iterator[Assignment]:  # noqa: FBT001
+def _compared(node: nodes.Compare, outcome: bool) -> Iterator[Assignment]:
     operator, left, right = node.ops[0].op, node.expr, node.ops[0].expr
     for subject, other in ((left, right), (right, left)):
         path = _path(subject)

@@ -82,7 +82,7 @@ def survey(path: Path) -> Survey:
     if found.verdict == "refused" or playbook is None:
         return found
     seen = _Seen(playbook)
-    for script in scripts_of(playbook, reading, Random(zlib.crc32(source))):  # noqa: S311 - the same scripts each time
+    for script in scripts_of(playbook, reading, Random(zlib.crc32(source))):
         run = run_to_end(playbook, script)
         seen.add_run(run)
         found.ends[run.state.status] += 1

@@ -158,7 +158,7 @@ class Connection:
         return name
 
 
-async def take_mail(server: Server, own: Transaction, most: int, newest: bool, first: int) -> list[Row]:  # noqa: FBT001
+async def take_mail(server: Server, own: Transaction, most: int, newest: bool, first: int) -> list[Row]:
     """Claim rows, then lock executions, then read: three statements; others may go on between them."""
     tables = server.tables
     by_age = sorted(tables.inbox.values(), key=lambda row: row["mail_id"], reverse=newest)

@@ -103,7 +103,7 @@ def _log_errors_only() -> None:
 
 
 def _print(text: str | Iterable[str]) -> None:
-    print(text, flush=True)  # noqa: T201 - a person reads it
+    print(text, flush=True)
 
 
 if __name__ == "__main__":

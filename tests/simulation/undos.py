@@ -77,7 +77,7 @@ def _undone_beside(tables: Tables, origin: int) -> Iterator[int]:
     yield from below
 
 
-def _left(tables: Tables, execution_id: int, unknown: bool) -> list[Node]:  # noqa: FBT001
+def _left(tables: Tables, execution_id: int, unknown: bool) -> list[Node]:
     statuses = LEFT | DOUBTFUL if unknown else LEFT
     owners = [
         owner for owner in undo_executions(tables, execution_id) if tables.executions[owner]["status"] not in LIVE

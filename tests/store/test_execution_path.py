@@ -149,7 +149,7 @@ async def test_an_iterator_has_the_number_of_items_by_state(database: Database) 
 
 
 @pytest.mark.parametrize("ended", [False, True])
-async def test_a_step_names_its_child_execution(database: Database, ended: bool) -> None:  # noqa: FBT001 - pytest
+async def test_a_step_names_its_child_execution(database: Database, ended: bool) -> None:
     """While the child runs and after it ended."""
     await register(database, "workflow:\n- {step: start, next: sub}\n- {step: sub, type: playbook, path: child}\n")
     await register(database, "workflow:\n- {step: start, next: a}\n- {step: a, type: python, code: x}\n", path="child")

@@ -35,4 +35,4 @@ def test_random_templates_give_json_within_the_limits() -> None:
     assert [line for line in reports if "broken" in line] == []
     assert (finished.returncode, finished.stderr) == (0, ""), f"it ended at {reports[-1]}"
     assert reports[-1]["count"] == EXAMPLES
-    print(reports[-1])  # noqa: T201 - the long form is run to see it
+    print(reports[-1])

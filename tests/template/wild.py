@@ -232,7 +232,7 @@ class Wild:
 
     def __init__(self, seed: int) -> None:
         """Start with a seed."""
-        self.random = random.Random(seed)  # noqa: S311 - it has to come again
+        self.random = random.Random(seed)
 
     def template(self) -> str:
         """Return one expression, a text of statements, or a mangled template of the corpus."""

@@ -156,7 +156,7 @@ def test_a_later_flood_keeps_the_place_of_the_rest() -> None:
 @pytest.mark.parametrize("seed", range(10))
 def test_no_part_of_a_secret_stays_at_a_gap(seed: int) -> None:
     """Of two streams that print secrets at any speed, without and with ends of lines."""
-    draw = random.Random(seed)  # noqa: S311 - of a test
+    draw = random.Random(seed)
     log = log_of()
     outputs, texts = [log.output("info"), log.output("warning")], []
     for _ in range(300):

@@ -33,8 +33,8 @@ def configured_log() -> Iterator[None]:
 
 def say(job: Job) -> None:
     """Print and log, as a function does."""
-    print(f"out {job.args['n']}")  # noqa: T201 - what is tested
-    print("err", file=sys.stderr)  # noqa: T201
+    print(f"out {job.args['n']}")
+    print("err", file=sys.stderr)
     logger.warning("careful %s", "there")
     logger.info("below the level of this logger")
 
@@ -59,7 +59,7 @@ async def test_prints_and_records_are_kept_with_their_attempt(
         for level, text in (("info", f"out {n}\nerr\n"), ("warning", "story: careful there\n"))
     )
     assert (sys.stdout, sys.stderr, logging.getLogRecordFactory()) == before
-    print("later")  # noqa: T201
+    print("later")
     # Threads may write their texts before the others' ends of lines: print writes them apart.
     printed = capfd.readouterr().out
     found = re.findall(r"later|out \d", printed)
@@ -71,9 +71,9 @@ async def test_a_thread_that_goes_on_after_its_end_adds_nothing(database: Databa
     ended, printed = threading.Event(), threading.Event()
 
     def late(_job: Job) -> None:
-        print("early")  # noqa: T201
+        print("early")
         ended.wait()
-        print("late")  # noqa: T201
+        print("late")
         printed.set()
 
     async with doing(database, late):

@@ -83,7 +83,7 @@ async def _inject_faults(rng: random.Random, connection: Connection, ended: asyn
 
 async def _register_tree(database: Database, seed: int) -> None:
     """Register the playbooks of one tree."""
-    rng = random.Random(seed)  # noqa: S311 - a seed, so that a failure can be looked at again
+    rng = random.Random(seed)
     for level in range(DEPTH):
         steps = {name: _step(rng, seed, level) for name in ("a", "b", "j")}
         body = BODY.format(join=rng.choice(["all", "any", "each"]), **steps)
@@ -98,7 +98,7 @@ async def test_every_random_tree_ends(database: Database, first: int) -> None:
     await register(database, LEAF, path="leaf")
     for seed in range(first, first + TREES):
         await _register_tree(database, seed)
-    rng = random.Random(first)  # noqa: S311
+    rng = random.Random(first)
     connection = await connect(database, name="test")
     try:
         async with running(database, reap_seconds=0.05, lanes=1), running(database, reap_seconds=0.05, lanes=1):

@@ -24,7 +24,7 @@ CLAIM = "select execution_id, locked, octet_length(context::text) from noetl.tak
 @cache
 def megabytes(number: float) -> dict[str, str]:
     """Give a payload of this size in the table: it cannot be compressed."""
-    noise = random.Random(7).randbytes(int(number * 800_000))  # noqa: S311 - no secret
+    noise = random.Random(7).randbytes(int(number * 800_000))
     return {"blob": base64.b85encode(noise).decode()}
 
 

@@ -91,7 +91,7 @@ class Chance:
     def __init__(self, database: Database, seed: int) -> None:
         """The same seed does the same things in the same state."""
         self.database = database
-        self.random = random.Random(seed)  # noqa: S311 - not for secrets
+        self.random = random.Random(seed)
         self.moments = 0
 
     async def step(self) -> str:

@@ -64,7 +64,7 @@ async def test_on_error_goes_on_and_a_retry_waits_without_limit(database: Databa
 
 
 @pytest.mark.parametrize("ended", [True, False])
-async def test_a_job_that_was_leased_in_time_has_no_start_timeout(database: Database, ended: bool) -> None:  # noqa: FBT001
+async def test_a_job_that_was_leased_in_time_has_no_start_timeout(database: Database, ended: bool) -> None:
     """Whether the worker is done or not."""
     await started(database)
     if ended:

@@ -21,7 +21,7 @@ from tests.playbook.documents import findings_of
         ("type: playbook, path: p, args: {y: '{{ y }}'}, loop: {collection: [1], element: y}", False),
     ],
 )
-def test_an_input_that_hides_the_element_is_warned_of(iterator: str, warned: bool) -> None:  # noqa: FBT001 - a case
+def test_an_input_that_hides_the_element_is_warned_of(iterator: str, warned: bool) -> None:
     """Inputs of the step or of a transition. Inputs of the task may use the element."""
     body = f"""
     workflow:

@@ -63,7 +63,7 @@ def test_statements_are_split_at_semicolons(text: str, statements: list[str]) ->
         ("insert into t values ('vacuum')", False),
     ],
 )
-def test_statements_that_refuse_a_transaction_are_known(statement: str, alone: bool) -> None:  # noqa: FBT001 - the table's column
+def test_statements_that_refuse_a_transaction_are_known(statement: str, alone: bool) -> None:
     """And those that begin or end one."""
     assert needs_no_transaction(statement) is alone
 
@@ -91,7 +91,7 @@ def test_what_no_reset_removes_is_known(statement: str) -> None:
         ("insert into copy select 'copy t to stdout' from stdin", False),
     ],
 )
-def test_a_copy_from_or_to_the_client_is_known(statement: str, with_client: bool) -> None:  # noqa: FBT001 - the table's column
+def test_a_copy_from_or_to_the_client_is_known(statement: str, with_client: bool) -> None:
     """The client would have to send or receive the rows."""
     assert copies_with_client(statement) is with_client
 

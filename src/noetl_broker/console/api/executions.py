@@ -233,7 +233,7 @@ Time = Annotated[str, AfterValidator(_read_since)]
 
 
 @router.get("", response_model=Listed[Execution])
-async def list_executions(  # noqa: PLR0913 - one parameter a filter
+async def list_executions(
     caller: Viewer,
     connections: Pooled,
     page: Paging,

@@ -38,7 +38,7 @@ Name = Annotated[str, Query(max_length=LONGEST)]
 
 
 @router.get("/executions/{execution_id:int}/{action}")
-async def ask(  # noqa: PLR0913 - one parameter a field
+async def ask(
     screen: Shown,
     connections: Pooled,
     rules: Rules,

@@ -37,7 +37,7 @@ Text = Annotated[str, Query(max_length=LONGEST_TEXT)]
 class Asked:
     """The filters as the page's address has them; an empty text filters nothing."""
 
-    def __init__(  # noqa: PLR0913 - the parameters of the address
+    def __init__(
         self,
         *,
         path: Text = "",
