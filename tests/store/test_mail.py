@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import pytest
-
 from noetl_broker.broker.event_types import ALIASES
 from noetl_broker.store.listener import Listener
 from tests.brokers import execute, rows, value
@@ -15,6 +13,7 @@ from tests.sessions import PATIENCE_SECONDS, Session, listen, session
 
 INSERT = "insert into noetl.event (execution_id, event_type) values ($1, $2) returning event_id"
 GATE = "1852794228, 1"
+NO_MAIL = ("action_started", "step_result", "Action_Started", "STEP_RESULT")
 
 
 async def mail(own: Session[Any]) -> list[tuple[int, int]]:
@@ -22,49 +21,32 @@ async def mail(own: Session[Any]) -> list[tuple[int, int]]:
     return [tuple(row) for row in await own.fetch("select execution_id, event_id from noetl.inbox order by mail_id")]
 
 
-@pytest.mark.parametrize(
-    "kind", [*ALIASES, "Execution_Start", "ACTION_FAILED", "step_completed", "iteration_completed", "strange", ""]
-)
-async def test_an_event_becomes_mail(database: Database, kind: str) -> None:
-    """An unknown type does too: the broker records it."""
+async def test_events_that_ask_for_a_decision_become_mail(database: Database) -> None:
+    """An unknown type does too: the broker records it. Two thirds of the events of workers need no turn."""
+    asking = [*ALIASES, "Execution_Start", "ACTION_FAILED", "step_completed", "iteration_completed", "strange", ""]
     async with session(database) as own:
-        event_id = await own.fetchval(INSERT, 1, kind)
-        assert await mail(own) == [(1, event_id)]
-
-
-@pytest.mark.parametrize("kind", ["action_started", "step_result", "Action_Started", "STEP_RESULT"])
-async def test_event_types_without_decisions_are_no_mail(database: Database, kind: str) -> None:
-    """Two thirds of the events of workers need no turn."""
-    async with session(database) as own:
-        await own.execute(INSERT, 1, kind)
-        assert await mail(own) == []
+        ids = [await own.fetchval(INSERT, 1, kind) for kind in (*asking, *NO_MAIL)]
+        assert await mail(own) == [(1, event_id) for event_id in ids[: len(asking)]]
 
 
 async def test_mail_commits_with_its_event(database: Database) -> None:
-    """Other sessions see it after the commit. A rollback removes it."""
+    """Other sessions see it after the commit. A rollback removes it, also one to a savepoint."""
     async with session(database) as own, session(database) as other:
         transaction = own.transaction()
         await transaction.start()
-        event_id = await own.fetchval(INSERT, 1, "action_completed")
-        assert await mail(own) == [(1, event_id)]
-        assert await mail(other) == []
-        await transaction.rollback()
-        assert await mail(other) == []
-
-
-async def test_a_rollback_to_a_savepoint_removes_its_mail(database: Database) -> None:
-    """Mail from before the savepoint stays."""
-    async with session(database) as own, own.transaction():
         kept = await own.fetchval(INSERT, 1, "action_completed")
         inner = own.transaction()
         await inner.start()
         await own.execute(INSERT, 2, "action_completed")
         await inner.rollback()
         assert await mail(own) == [(1, kept)]
+        assert await mail(other) == []
+        await transaction.rollback()
+        assert await mail(other) == []
 
 
 async def test_each_row_of_a_statement_is_checked(database: Database) -> None:
-    """A third of a thousand rows is no mail."""
+    """A third of a thousand rows is no mail. COPY fires the trigger too."""
     async with session(database) as own:
         await own.execute(
             """insert into noetl.event (execution_id, event_id, event_type)
@@ -72,16 +54,12 @@ async def test_each_row_of_a_statement_is_checked(database: Database) -> None:
             from generate_series(1, 999) n"""
         )
         assert {execution_id for execution_id, _ in await mail(own)} == {n for n in range(1, 1000) if n % 3}
-
-
-async def test_copied_rows_are_mail(database: Database) -> None:
-    """COPY fires the trigger for INSERT."""
-    async with session(database) as own:
+        await own.execute("delete from noetl.inbox")
         await own.copy_records_to_table(
             "event", schema_name=SCHEMA, columns=["execution_id", "event_id", "event_type"],
-            records=[(1, 1, "action_completed"), (1, 2, "action_started"), (2, 3, "action_failed")],
+            records=[(1, 2001, "action_completed"), (1, 2002, "action_started"), (2, 2003, "action_failed")],
         )  # fmt: skip
-        assert await mail(own) == [(1, 1), (2, 3)]
+        assert await mail(own) == [(1, 2001), (2, 2003)]
 
 
 async def test_events_of_the_broker_are_no_mail(database: Database) -> None:
@@ -147,40 +125,21 @@ async def test_events_of_functions_that_a_trigger_calls_are_mail_once(database: 
         assert len(events) == 2
 
 
-@pytest.mark.parametrize(
-    "rewrite",
-    [
-        """insert into noetl.event (execution_id, event_id, event_type) values (1, 1, 'action_completed')
-        on conflict (execution_id, event_id) do update set status = 'COMPLETED'""",
-        """insert into noetl.event (execution_id, event_id, event_type) values (1, 1, 'action_completed')
-        on conflict do nothing""",
-        "update noetl.event set event_type = 'action_failed'",
-        "delete from noetl.event",
-    ],
-)
-async def test_an_updated_event_is_no_mail(database: Database, rewrite: str) -> None:
-    """A NoETL server rewrites events."""
+async def test_an_updated_event_is_no_mail(database: Database) -> None:
+    """A NoETL server rewrites events. A statement that inserts one row and rewrites another makes one mail."""
+    event = "insert into noetl.event (execution_id, event_id, event_type) values (1, 1, 'action_completed')"
     async with session(database) as own:
-        await own.execute(
-            "insert into noetl.event (execution_id, event_id, event_type) values (1, 1, 'action_completed')"
-        )
+        await own.execute(event)
         await own.execute("delete from noetl.inbox")
-        await own.execute(rewrite)
+        await own.execute(f"{event} on conflict (execution_id, event_id) do update set status = 'COMPLETED'")
+        await own.execute(f"{event} on conflict do nothing")
+        await own.execute("update noetl.event set event_type = 'action_failed'")
         assert await mail(own) == []
-
-
-async def test_an_upsert_makes_mail_of_new_rows_only(database: Database) -> None:
-    """One statement inserts one row and rewrites another."""
-    async with session(database) as own:
         await own.execute(
-            "insert into noetl.event (execution_id, event_id, event_type) values (1, 1, 'action_completed')"
+            f"{event}, (1, 2, 'action_completed')"
+            " on conflict (execution_id, event_id) do update set status = excluded.status"
         )
-        await own.execute("delete from noetl.inbox")
-        await own.execute(
-            """insert into noetl.event (execution_id, event_id, event_type)
-            values (1, 1, 'action_completed'), (1, 2, 'action_completed')
-            on conflict (execution_id, event_id) do update set status = excluded.status"""
-        )
+        await own.execute("delete from noetl.event")
         assert await mail(own) == [(1, 2)]
 
 
@@ -224,36 +183,19 @@ async def test_a_writer_does_not_notify_an_awake_broker(database: Database) -> N
         assert await next_notification() == "mark"
 
 
-async def test_a_writer_notifies_a_sleeping_broker(database: Database) -> None:
-    """A sleeping broker holds the gate."""
+async def test_a_transaction_notifies_a_sleeping_broker_once(database: Database) -> None:
+    """It holds the gate. Events that are no mail do not wake it; three events of a transaction do once."""
     async with session(database) as own, session(database) as sleeper:
         next_notification = await listen(sleeper)
         await sleeper.execute(f"select pg_advisory_lock({GATE})")
-        await own.execute(INSERT, 1, "action_completed")
-        assert await next_notification() == ""
-
-
-@pytest.mark.parametrize("kind", ["action_started", "step_result"])
-async def test_an_event_that_is_no_mail_does_not_notify(database: Database, kind: str) -> None:
-    """The broker sleeps."""
-    async with session(database) as own, session(database) as sleeper:
-        next_notification = await listen(sleeper)
-        await sleeper.execute(f"select pg_advisory_lock({GATE})")
-        await own.execute(INSERT, 1, kind)
-        await own.execute("select pg_notify('noetl_event', 'mark')")
-        assert await next_notification() == "mark"
-
-
-async def test_a_transaction_notifies_once(database: Database) -> None:
-    """It writes three events."""
-    async with session(database) as own, session(database) as sleeper:
-        next_notification = await listen(sleeper)
-        await sleeper.execute(f"select pg_advisory_lock({GATE})")
+        for kind in NO_MAIL:
+            await own.execute(INSERT, 1, kind)
+        await own.execute("select pg_notify('noetl_event', 'nothing')")
         async with own.transaction():
             for _ in range(3):
                 await own.execute(INSERT, 1, "action_completed")
         await own.execute("select pg_notify('noetl_event', 'mark')")
-        assert [await next_notification(), await next_notification()] == ["", "mark"]
+        assert [await next_notification() for _ in range(3)] == ["nothing", "", "mark"]
 
 
 async def test_the_notification_arrives_after_the_commit(database: Database) -> None:
@@ -317,19 +259,20 @@ async def test_the_listener_receives_the_notification_of_a_writer(database: Data
     await listener.close()
 
 
-@pytest.mark.parametrize(
-    "text, parsed", [('{"a": 1}', {"a": 1}), ("null", None), ("{broken", None), ("", None), ('"\\u0000"', None)]
-)
-async def test_a_parallel_query_reads_json_in_text(database: Database, text: str, parsed: object) -> None:
+async def test_a_parallel_query_reads_json_in_text(database: Database) -> None:
     """A function that catches errors cannot run in a parallel worker."""
     async with session(database) as own:
-        await own.execute(
-            "create table texts as select $1::text as result from generate_series(1, 10)".replace(
-                "$1::text", f"'{text}'"
-            )
-        )
         forced = "debug_parallel_query" if own.get_server_version().major > 15 else "force_parallel_mode"
         await own.execute(f"set {forced} = on; set parallel_setup_cost = 0; set parallel_tuple_cost = 0")
         await own.execute("set min_parallel_table_scan_size = 0; set max_parallel_workers_per_gather = 2")
-        assert await own.fetchval("select noetl.as_json(result) from texts limit 1") == parsed
-        assert await own.fetchval("select count(*) from texts where noetl.is_broken(result)") in {0, 10}
+        for text, parsed in (
+            ('{"a": 1}', {"a": 1}),
+            ("null", None),
+            ("{broken", None),
+            ("", None),
+            ('"\\u0000"', None),
+        ):
+            await own.execute(f"create table texts as select '{text}' as result from generate_series(1, 10)")
+            assert await own.fetchval("select noetl.as_json(result) from texts limit 1") == parsed
+            assert await own.fetchval("select count(*) from texts where noetl.is_broken(result)") in {0, 10}
+            await own.execute("drop table texts")

@@ -60,8 +60,17 @@ async def lease_one(database: Database, own: Session[Any], body: str) -> int:
     return int(job["queue_id"])
 
 
-async def test_a_cancelled_execution_stops_its_worker(database: Database) -> None:
-    """The heartbeat is false and does not extend the lease; the job is still leased."""
+@pytest.mark.parametrize(
+    "answer, status, event",
+    [(COMPLETE, "done", "action_completed"), (FAIL, "cancelled", "action_failed")],
+)
+async def test_a_cancelled_execution_stops_its_worker_and_records_its_answer(
+    database: Database, answer: str, status: str, event: str
+) -> None:
+    """The heartbeat is false and does not extend the lease, and there is no timeout: the job is closed.
+
+    The answer is true, also when it is repeated, and changes nothing. A failure needs no decision.
+    """
     async with session(database) as own:
         job = await lease_one(database, own, ONE)
         assert await own.fetchval(HEARTBEAT, job) is True
@@ -70,22 +79,9 @@ async def test_a_cancelled_execution_stops_its_worker(database: Database) -> Non
         await drain(database)
         assert await own.fetchval(HEARTBEAT, job) is False
         assert await own.fetchval("select lease_until from noetl.queue") == until
+        await age(own, 61)
+        assert await reap(own) == {}
         assert await own.fetchrow(JOB, job) == ("leased", True)
-    assert await broken_invariants(database) == {}
-
-
-@pytest.mark.parametrize(
-    "answer, status, event",
-    [(COMPLETE, "done", "action_completed"), (FAIL, "cancelled", "action_failed")],
-)
-async def test_the_answer_of_a_stopped_worker_is_recorded(
-    database: Database, answer: str, status: str, event: str
-) -> None:
-    """It is true, also when it is repeated, and changes nothing. A failure needs no decision."""
-    async with session(database) as own:
-        job = await lease_one(database, own, ONE)
-        await own.execute(CANCEL)
-        await drain(database)
         assert [await own.fetchval(answer, job) for _ in range(2)] == [True, True]
         await drain(database)
         assert await own.fetchval(STATUS, job) == status
@@ -93,25 +89,6 @@ async def test_the_answer_of_a_stopped_worker_is_recorded(
     assert await rows(database, ended) == [(event,)]
     assert await value(database, "select outcome from noetl.turn order by turn desc limit 1") == "after_end"
     assert await broken_invariants(database) == {}
-
-
-async def test_a_stopped_job_that_loses_its_lease_is_cancelled(database: Database) -> None:
-    """It is not queued again, although its execution runs on."""
-    async with session(database) as own:
-        job = await lease_one(database, own, ONE)
-        await own.execute("update noetl.queue set stop = true, lease_until = clock_timestamp() - interval '1 second'")
-        assert await reap(own) == {}
-        assert await own.fetchval(STATUS, job) == "cancelled"
-
-
-async def test_a_stopped_job_has_no_timeout(database: Database) -> None:
-    """It is closed already."""
-    async with session(database) as own:
-        await lease_one(database, own, ONE)
-        await own.execute(CANCEL)
-        await drain(database)
-        await age(own, 61)
-        assert await reap(own) == {}
 
 
 async def test_a_timeout_stops_the_worker_and_the_retry_has_a_new_lease(database: Database) -> None:
