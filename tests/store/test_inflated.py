@@ -19,19 +19,12 @@ workflow:
 INFLATED = '{"x": [1e100000, 1e-16000]}'
 
 
-async def test_a_start_refuses_an_inflated_payload(database: Database) -> None:
-    """The error names the playbook and the remedy; nothing starts."""
+async def test_a_start_refuses_an_inflated_payload_and_one_over_its_limit(database: Database) -> None:
+    """The error names the playbook, the size and the limit; nothing starts."""
     await register(database, ONE_STEP)
     async with session(database) as own:
         async with refused("NB400", "payload of story has numbers of 11[0-9]{4} digits in total"):
             await own.fetchval("select noetl.start_execution('story', $1::text::jsonb)", INFLATED)
-        assert await own.fetchval("select count(*) from noetl.execution") == 0
-
-
-async def test_a_start_refuses_a_payload_or_path_over_its_limit(database: Database) -> None:
-    """The error has the size and the limit."""
-    await register(database, ONE_STEP)
-    async with session(database) as own:
         async with refused("NB400", "payload of story takes 17000009 bytes; the limit max_payload_bytes is 16777216"):
             await own.fetchval("select noetl.start_execution('story', jsonb_build_object('x', repeat('x', 17000000)))")
         async with refused("NB400", "the path xxx.* has 50000000 characters; the limit is 1024"):
@@ -39,18 +32,25 @@ async def test_a_start_refuses_a_payload_or_path_over_its_limit(database: Databa
         assert await own.fetchval("select count(*) from noetl.execution") == 0
 
 
-async def test_an_inserted_start_over_its_limit_is_refused(database: Database) -> None:
-    """Its whole context and its path have limits."""
-    insert = (
-        "insert into noetl.event (execution_id, event_type, context) values (1, 'execution_start', $1::text::jsonb)"
+async def test_an_inserted_event_over_a_limit_is_refused(database: Database) -> None:
+    """A start has limits of its whole context and its path, each context one of digits. A producer inserts them."""
+    await register(database, ONE_STEP)
+    [execution_id] = await start(database)
+    await drain(database)
+    begin = "insert into noetl.event (execution_id, event_type, context) values (1, 'execution_start', $1::text::jsonb)"
+    cancel = (
+        "insert into noetl.event (execution_id, event_type, context) values ($1, 'execution_cancel', $2::text::jsonb)"
     )
     async with logins(database) as roles, session(roles.producer) as own:
         async with refused(
             "NB400", "the context of execution_start for execution 1 has size 17000012; the limit is 16777216"
         ):
-            await own.execute(insert, json.dumps({"path": "x" * 17_000_000}))
+            await own.execute(begin, json.dumps({"path": "x" * 17_000_000}))
         async with refused("NB400", "the path in the context of execution_start for execution 1 has more than 1024"):
-            await own.execute(insert, json.dumps({"path": "x" * 1_025}))
+            await own.execute(begin, json.dumps({"path": "x" * 1_025}))
+        async with refused("NB400", "the context of execution_[a-z]+ for execution [0-9]+ has numbers"):
+            await own.execute(cancel, execution_id, INFLATED)
+        await own.execute(cancel, execution_id, '{"reason": "enough"}')
 
 
 async def test_an_inflated_result_is_refused(database: Database) -> None:
@@ -81,20 +81,6 @@ async def test_large_ordinary_values_are_not_refused(database: Database) -> None
         assert await own.fetchval("select bool_or(noetl.is_inflated(value)) from kept") is False
         assert await own.fetchval("select noetl.is_inflated(null)") is False
         assert await own.fetchval("select noetl.is_inflated($1::text::jsonb)", INFLATED) is True
-
-
-async def test_an_inserted_inflated_value_is_refused(database: Database) -> None:
-    """The producer has only the rights of a producer."""
-    await register(database, ONE_STEP)
-    [execution_id] = await start(database)
-    await drain(database)
-    insert = (
-        "insert into noetl.event (execution_id, event_type, context) values ($1, 'execution_cancel', $2::text::jsonb)"
-    )
-    async with logins(database) as roles, session(roles.producer) as own:
-        async with refused("NB400", "the context of execution_[a-z]+ for execution [0-9]+ has numbers"):
-            await own.execute(insert, execution_id, INFLATED)
-        await own.execute(insert, execution_id, '{"reason": "enough"}')
 
 
 async def test_text_on_tables_of_a_noetl_server_is_checked(noetl_database: Database) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from noetl_broker.broker.limits import shorten_error
 from tests.postgres import Database
 from tests.sessions import put_job, session
@@ -15,37 +13,29 @@ LIMIT = 65_536
 VAST = "y" * 10_000_000
 
 
-@pytest.mark.parametrize("error", [None, 1, "x", [1], ["z" * 5_000], {}, {"message": "m", "rows": ["z" * 65_000]}])
-async def test_an_error_within_the_limit_is_unchanged(database: Database, error: Any) -> None:
-    """Both for errors that are measured and for short ones."""
+async def test_an_error_within_the_limit_is_unchanged(database: Database) -> None:
+    """Both for errors that are measured and for short ones. The size is that of JSON text as the database writes it."""
+    frame = len('{"message": ""}')
+    errors: list[Any] = [None, 1, "x", [1], ["z" * 5_000], {}, {"message": "m", "rows": ["z" * 65_000]}]
     async with session(database) as own:
-        assert await own.fetchval(SHORTEN, error) == error
+        for error in (*errors, {"message": "y" * (LIMIT - frame)}):
+            assert await own.fetchval(SHORTEN, error) == error
+        cut = await own.fetchval(SHORTEN, {"message": "y" * (LIMIT - frame + 1)})
+    assert cut == {"message": "y" * 4_000, "original_bytes": LIMIT + 1}
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
+async def test_the_core_shortens_an_error_as_the_database_does(database: Database) -> None:
+    """The core shortens an error in a result. The database shortens all others."""
+    errors: list[Any] = [
         "y" * 70_000,
         ["z"] * 50_000,
         {"rows": ["z"] * 50_000, "code": 7, "nested": {"long": 1, "b": [1.5, None, True]}},
         {"message": "ü" * 70_000, "type": "t" * 900, "k" * 101: 1, **{f"field{n}": n for n in range(20)}},
         {"message": ["no", "text"] * 9_000, "empty": {}, "quoted": '"\n\t' * 300},
-    ],
-)
-async def test_the_core_shortens_an_error_as_the_database_does(database: Database, error: Any) -> None:
-    """The core shortens an error in a result. The database shortens all others."""
+    ]
     async with session(database) as own:
-        assert await own.fetchval(SHORTEN, error) == shorten_error(error)
-
-
-async def test_an_error_one_byte_over_the_limit_is_shortened(database: Database) -> None:
-    """The size is that of JSON text as the database writes it."""
-    frame = len('{"message": ""}')
-    async with session(database) as own:
-        kept = await own.fetchval(SHORTEN, {"message": "y" * (LIMIT - frame)})
-        cut = await own.fetchval(SHORTEN, {"message": "y" * (LIMIT - frame + 1)})
-    assert len(kept["message"]) == LIMIT - frame
-    assert cut == {"message": "y" * 4_000, "original_bytes": LIMIT + 1}
+        for error in errors:
+            assert await own.fetchval(SHORTEN, error) == shorten_error(error)
 
 
 async def test_a_shortened_error_keeps_message_type_and_small_fields(database: Database) -> None:
@@ -87,13 +77,13 @@ async def test_a_long_number_in_few_bytes_is_shortened(database: Database) -> No
     assert (short["message"], len(short["n"]), short["original_bytes"]) == ("m", 500, 100_024)
 
 
-@pytest.mark.parametrize("error, message", [([VAST], "yyyy"), (VAST, "yyyy"), ({"a" * 101: VAST}, None)])
-async def test_an_error_without_small_fields_is_shortened(database: Database, error: Any, message: str | None) -> None:
+async def test_an_error_without_small_fields_is_shortened(database: Database) -> None:
     """A list or a text becomes the message. An object may keep nothing."""
     async with session(database) as own:
-        short = await own.fetchval(SHORTEN, error)
-    assert short["original_bytes"] > len(VAST)
-    assert (short.get("message") is None) if message is None else message in short["message"]
+        for error, message in (([VAST], "yyyy"), (VAST, "yyyy"), ({"a" * 101: VAST}, None)):
+            short = await own.fetchval(SHORTEN, error)
+            assert short["original_bytes"] > len(VAST)
+            assert (short.get("message") is None) if message is None else message in short["message"]
 
 
 async def test_an_error_in_a_text_column_is_shortened(database: Database) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import pytest
-
 from tests.brokers import execute, register, rows, value
 from tests.postgres import Database
 from tests.sessions import Session, blocked, refused, session
@@ -58,43 +56,29 @@ async def test_a_start_of_many_looks_like_single_starts(database: Database) -> N
         assert first == second
 
 
-@pytest.mark.parametrize(
-    "payloads, keys, complaint",
-    [
-        (["{}", "[1]"], None, "NB400: payload 2 of 2: the payload of story is a JSON array; it must be an object"),
-        (["{}", "{}"], [None, "k" * 1025], "NB400: payload 2 of 2: the idempotency key has 1025 bytes; the limit is"),
-        (
-            ["{}"],
-            ["a", "b"],
-            "NB400: 1 payloads and 2 idempotency_keys must be equally many",
-        ),
-        (["{}"] * 10_001, None, "NB400: start_executions of story: 10001 payloads are too many; the limit is 10000"),
-        (None, None, "NB400: start_executions of story needs payloads"),
-        (["{}", '{"n": 1}'], ["k", "k"], "NB409: payload 2 of 2: the idempotency key k of story is used"),
-        (
-            ["{}", '{"n": 1}'],
-            ["a", "old"],
-            "NB409: payload 2 of 2: the idempotency key old of story is used: execution",
-        ),
-        (
-            ["{}", "{}"],
-            ["a", "forked"],
-            "NB409: payload 2 of 2: the idempotency key forked of story is used",
-        ),
-    ],
-    ids=["array", "long key", "keys", "many", "null", "within", "earlier", "forked"],
-)
-async def test_a_bad_start_is_named_and_nothing_starts(
-    database: Database, payloads: list[str | None] | None, keys: list[str | None] | None, complaint: str
-) -> None:
+BAD_STARTS: list[tuple[list[str | None] | None, list[str | None] | None, str]] = [
+    (["{}", "[1]"], None, "NB400: payload 2 of 2: the payload of story is a JSON array; it must be an object"),
+    (["{}", "{}"], [None, "k" * 1025], "NB400: payload 2 of 2: the idempotency key has 1025 bytes; the limit is"),
+    (["{}"], ["a", "b"], "NB400: 1 payloads and 2 idempotency_keys must be equally many"),
+    (["{}"] * 10_001, None, "NB400: start_executions of story: 10001 payloads are too many; the limit is 10000"),
+    (None, None, "NB400: start_executions of story needs payloads"),
+    (["{}", '{"n": 1}'], ["k", "k"], "NB409: payload 2 of 2: the idempotency key k of story is used"),
+    (["{}", '{"n": 1}'], ["a", "old"], "NB409: payload 2 of 2: the idempotency key old of story is used: execution"),
+    (["{}", "{}"], ["a", "forked"], "NB409: payload 2 of 2: the idempotency key forked of story is used"),
+]
+
+
+async def test_a_bad_start_is_named_and_nothing_starts(database: Database) -> None:
     """The message says the number of the payload; the other payloads do not start either."""
     await register(database, ONE_STEP)
     first = await value(database, "select noetl.start_execution('story', '{}', null, 'old')")
     await value(database, """select noetl.fork_execution($1, '{"results": []}', idempotency_key => 'forked')""", first)
     before = await value(database, "select count(*) from noetl.event")
-    state, message = complaint.split(": ", 1)
-    async with session(database) as own, refused(state, message):
-        await own.execute(CALL, payloads, keys)
+    async with session(database) as own:
+        for payloads, keys, complaint in BAD_STARTS:
+            state, message = complaint.split(": ", 1)
+            async with refused(state, message):
+                await own.execute(CALL, payloads, keys)
     assert await value(database, "select count(*) from noetl.event") == before
 
 

@@ -25,34 +25,24 @@ TABLES = ("catalog", "workload", "event", "workflow", "workbook", "transition", 
 NAMES = [migration.name for migration in migrations()]
 
 
-async def test_migrate_applies_all_files_to_an_empty_database(empty_database: Database) -> None:
-    """In their order; the program serves the schema."""
-    assert await migrate(empty_database) == NAMES
-    connection = await connect(empty_database, name="test")
-    await check_version(connection)
-    await connection.close()
-
-
-async def test_a_second_migrate_does_nothing(database: Database) -> None:
-    """No file is applied twice."""
-    before = await rows(database, "select version, name, checksum, applied_at from noetl.schema_version order by 1")
-    assert await migrate(database) == []
-    assert (
-        await rows(database, "select version, name, checksum, applied_at from noetl.schema_version order by 1")
-        == before
-    )
-
-
-async def test_each_file_can_be_applied_again(database: Database) -> None:
-    """`--sql` prints them for people who may apply them twice."""
-    for migration in (*migrations(), compat_noetl()):
-        await execute(database, migration.text)
-
-
 async def test_concurrent_migrates_apply_each_file_once(empty_database: Database) -> None:
-    """A lock lets one work at a time."""
+    """In their order: a lock lets one work at a time. Then the program serves the schema."""
+    assert [(entry.name, entry.pending) for entry in await status(empty_database)] == [(n, True) for n in NAMES]
+    assert await value(empty_database, "select to_regnamespace('noetl')::text") is None
     applied = await asyncio.gather(*(migrate(empty_database) for _ in range(4)))
     assert sorted(applied) == [[], [], [], NAMES]
+    async with session(empty_database, name="test") as connection:
+        await check_version(connection)
+
+
+async def test_no_file_is_applied_twice_and_each_may_be(database: Database) -> None:
+    """`--sql` prints them for people who may apply them twice."""
+    applied = "select version, name, checksum, applied_at from noetl.schema_version order by 1"
+    before = await rows(database, applied)
+    assert await migrate(database) == []
+    assert await rows(database, applied) == before
+    for migration in (*migrations(), compat_noetl()):
+        await execute(database, migration.text)
 
 
 async def test_a_file_that_changed_after_it_was_applied_is_refused(database: Database) -> None:
@@ -63,77 +53,57 @@ async def test_a_file_that_changed_after_it_was_applied_is_refused(database: Dat
 
 
 async def test_a_newer_database_is_refused(database: Database) -> None:
-    """By `migrate` and by a daemon at its start, with the remedy."""
+    """By `migrate` and by a daemon at its start, with the remedy. `status` lists its files."""
+    await execute(database, "delete from noetl.schema_version where version = $1", SERVED_VERSIONS[-1])
     await execute(
         database, "insert into noetl.schema_version (version, name, checksum) values (999, '0999_new.sql', 'x')"
     )
+    *known, last = [migration.version for migration in migrations()]
+    expected = [*((version, False) for version in known), (last, True), (999, False)]
+    assert [(entry.version, entry.pending) for entry in await status(database)] == expected
     with pytest.raises(SchemaFault, match=r"0999_new\.sql, which this program does not know"):
         await migrate(database)
-    connection = await connect(database, name="test")
     with pytest.raises(SchemaFault, match="at version 999, this program serves up to"):
+        await checked(database)
+
+
+async def checked(database: Database) -> None:
+    """Check the version as a daemon does at its start."""
+    connection = await connect(database, name="test")
+    try:
         await check_version(connection)
-    await connection.close()
+    finally:
+        await connection.close()
 
 
-@pytest.mark.parametrize(
-    "deed, sentence",
-    [
-        ("select 1", f"has no {SCHEMA} schema of ours"),
-        ("create schema noetl; create table noetl.event (execution_id bigint)", f"has no {SCHEMA} schema of ours"),
-    ],
-)
-async def test_a_database_without_our_schema_is_refused(empty_database: Database, deed: str, sentence: str) -> None:
+async def test_a_database_without_our_schema_is_refused(empty_database: Database) -> None:
     """An empty one, and one of a NoETL server before `migrate`."""
-    await execute(empty_database, deed)
-    connection = await connect(empty_database, name="test")
-    with pytest.raises(SchemaFault, match=sentence):
-        await check_version(connection)
-    await connection.close()
+    for deed in ("select 1", "create schema noetl; create table noetl.event (execution_id bigint)"):
+        await execute(empty_database, deed)
+        with pytest.raises(SchemaFault, match=f"has no {SCHEMA} schema of ours"):
+            await checked(empty_database)
 
 
-@pytest.mark.parametrize("behind,serves", [(0, True), (1, False)])
-async def test_a_newer_schema_names_the_programs_that_it_serves(
-    database: Database, behind: int, *, serves: bool
-) -> None:
+async def test_a_newer_schema_names_the_programs_that_it_serves(database: Database) -> None:
     """Every unknown migration must serve this version of the program."""
     last = SERVED_VERSIONS[-1]
     statement = "insert into noetl.schema_version (version, name, checksum, serves_from) values ($1, $2, 'x', $3)"
     await execute(database, statement, last + 1, "additive.sql", last)
-    await execute(database, statement, last + 2, "another.sql", last + behind)
-    connection = await connect(database, name="test")
-    try:
-        if serves:
-            await check_version(connection)
-        else:
-            with pytest.raises(SchemaFault, match=f"at version {last + 2}, this program serves up to {last}"):
-                await check_version(connection)
-    finally:
-        await connection.close()
+    await execute(database, statement, last + 2, "another.sql", last)
+    await checked(database)
+    await execute(database, "update noetl.schema_version set serves_from = $1 where version = $1", last + 1)
+    with pytest.raises(SchemaFault, match=f"at version {last + 2}, this program serves up to {last}"):
+        await checked(database)
 
 
 async def test_an_older_database_is_refused(database: Database) -> None:
     """A daemon does not migrate."""
     await execute(database, "delete from noetl.schema_version where version > 1")
-    connection = await connect(database, name="test")
     with pytest.raises(SchemaFault, match="at version 1, this program needs"):
-        await check_version(connection)
-    await connection.close()
+        await checked(database)
 
 
-async def test_status_lists_applied_and_pending_files(empty_database: Database) -> None:
-    """Before, during and after migrations, and on a newer database."""
-    assert [(entry.name, entry.pending) for entry in await status(empty_database)] == [(n, True) for n in NAMES]
-    assert await value(empty_database, "select to_regnamespace('noetl')::text") is None
-    await migrate(empty_database)
-    await execute(empty_database, "delete from noetl.schema_version where version = $1", SERVED_VERSIONS[-1])
-    await execute(empty_database, "insert into noetl.schema_version (version, name, checksum) values (999, 'new', 'x')")
-    listed = await status(empty_database)
-    *known, last = [migration.version for migration in migrations()]
-    expected = [*((version, False) for version in known), (last, True), (999, False)]
-    assert [(entry.version, entry.pending) for entry in listed] == expected
-
-
-async def test_the_program_serves_its_own_schema() -> None:
+def test_the_program_serves_its_own_schema() -> None:
     """A new migration also changes the list of served versions."""
     assert migrations()[-1].version == SERVED_VERSIONS[-1]
     versions = [migration.version for migration in migrations()]
@@ -175,16 +145,15 @@ async def test_a_failed_file_is_rolled_back(empty_database: Database) -> None:
     assert await migrate(empty_database) == NAMES[10:]
 
 
-async def test_the_noetl_file_is_applied_beside_a_noetl_server_only(empty_database: Database) -> None:
+async def test_the_noetl_file_is_applied_beside_a_noetl_server_only(database: Database) -> None:
     """Our own queue does not need its triggers."""
-    await migrate(empty_database)
-    assert await value(empty_database, "select to_regclass('noetl.ended_job')::text") is None
-    await execute(empty_database, "create table noetl.resource (name varchar primary key, meta jsonb)")
-    assert [entry.name for entry in await status(empty_database) if entry.pending] == ["compat_noetl.sql"]
-    assert await migrate(empty_database) == ["compat_noetl.sql"]
-    assert await migrate(empty_database) == []
+    assert await value(database, "select to_regclass('noetl.ended_job')::text") is None
+    await execute(database, "create table noetl.resource (name varchar primary key, meta jsonb)")
+    assert [entry.name for entry in await status(database) if entry.pending] == ["compat_noetl.sql"]
+    assert await migrate(database) == ["compat_noetl.sql"]
+    assert await migrate(database) == []
     trigger = "select count(*) from pg_trigger where tgname = 'noetl_receive_job' and tgparentid = 0"
-    assert await value(empty_database, trigger) == 1
+    assert await value(database, trigger) == 1
 
 
 async def test_migrate_names_a_missing_right(empty_database: Database) -> None:
@@ -288,7 +257,7 @@ async def test_migrate_adds_columns_and_changes_no_row(empty_database: Database)
     assert await migrate(empty_database) == []
 
 
-async def test_triggers_for_a_noetl_server_are_on_its_tables_only(empty_database: Database) -> None:
+async def test_triggers_for_a_noetl_server_are_on_its_tables_only(database: Database, noetl_database: Database) -> None:
     """Both databases have the triggers of the inbox and of limited jobs. Others on queue and catalog cost time."""
     triggers = """
         select t.tgrelid::regclass::text, t.tgname
@@ -300,12 +269,8 @@ async def test_triggers_for_a_noetl_server_are_on_its_tables_only(empty_database
         (named("noetl.event"), named(f"noetl_{name}"))
         for name in ("check_digits", "check_producer", "fill_catalog_id", "receive_events")
     ] + [(named("noetl.queue"), named("noetl_limited_job_changed"))]
-    await migrate(empty_database)
-    assert await rows(empty_database, triggers) == everywhere
-    await execute(empty_database, "drop schema noetl cascade")
-    await execute(empty_database, noetl_server.TABLES)
-    await migrate(empty_database)
-    assert await rows(empty_database, triggers) == sorted([
+    assert await rows(database, triggers) == everywhere
+    assert await rows(noetl_database, triggers) == sorted([
         (named("noetl.catalog"), named("noetl_know_kind")),
         *everywhere,
         (named("noetl.event"), named("noetl_show_status")),

@@ -75,7 +75,7 @@ async def test_migrate_refuses_a_reserved_word_as_schema(empty_database: Databas
 
 
 async def test_a_renamed_schema_holds_all_objects(empty_database: Database) -> None:
-    """A name may begin with `noetl`. The schema `noetl` stays empty."""
+    """A name may begin with `noetl`. The schema `noetl` stays empty. Sessions and channels have its name."""
     database = replace(empty_database, schema="noetl_2")
     await migrate(database)
     assert await migrate(database) == []
@@ -87,12 +87,6 @@ async def test_a_renamed_schema_holds_all_objects(empty_database: Database) -> N
     for name in ROLES:
         await rows(database, f"drop owned by noetl_{name}")
         await rows(database, f"drop role noetl_{name}")
-
-
-async def test_a_pool_and_a_listener_use_the_schema(empty_database: Database) -> None:
-    """A channel has its rendered name."""
-    database = replace(empty_database, schema="noetl_2")
-    await migrate(database)
     pool = await create_pool(database, name="test", size=1)
     async with session(database) as own, pool.acquire() as other:
         next_notification = await listen(own)

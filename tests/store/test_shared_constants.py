@@ -98,41 +98,37 @@ def test_one_sql_function_names_the_aliases() -> None:
 NODES = [(1, None), (2, None), (1, 0), (3, 17), (12, 999_999_999)]
 
 
-@pytest.mark.parametrize("visit, index", NODES)
-async def test_sql_and_python_make_and_read_the_same_node_ids(
-    database: Database, visit: int, index: int | None
-) -> None:
-    """Of visits and of items."""
-    node = nodes.node_id(7, "a_b-c", visit, index)
-    visit_node = nodes.node_id(7, "a_b-c", visit)
+async def test_sql_and_python_make_and_read_the_same_node_ids(database: Database) -> None:
+    """Of visits and of items, and of their undos."""
     made = "select noetl.node_id(7, 'a_b-c', $1)"
-    if index is None:
-        assert await value(database, made, visit) == node
-        assert await rows(database, "select visit_node_id from noetl.parse_item($1)", node) == []
-        assert await value(database, "select noetl.visit_name($1, $2)", "a_b-c", visit) == nodes.name_of_node(node)
-        assert await value(database, "select noetl.items_prefix($1)", node) == nodes.items_prefix(node)
-    else:
-        assert await value(database, f"select noetl.item_node_id(({made}), $2)", visit, index) == node
-        assert await rows(database, "select * from noetl.parse_item($1)", node) == [(visit_node, index)]
-        assert nodes.item_node_id(visit_node, index) == node
-    undo = await value(database, "select noetl.undo_node_id($1)", node)
-    assert undo == nodes.node_id(7, "a_b-c", visit, index, undo=True)
-    for one in (node, undo):
-        assert await rows(database, "select step, visit from noetl.parse_node($1)", one) == [("a_b-c", visit)]
-        assert await value(database, "select noetl.is_item($1)", one) is (index is not None)
-        assert await value(database, "select noetl.is_undo($1)", one) is (one == undo)
-        assert nodes.undone_node(one) == (
-            node if one == undo and "#" in node else f"{visit_node}#1" if one == undo else None
-        )
+    for visit, index in NODES:
+        node = nodes.node_id(7, "a_b-c", visit, index)
+        visit_node = nodes.node_id(7, "a_b-c", visit)
+        if index is None:
+            assert await value(database, made, visit) == node
+            assert await rows(database, "select visit_node_id from noetl.parse_item($1)", node) == []
+            assert await value(database, "select noetl.visit_name($1, $2)", "a_b-c", visit) == nodes.name_of_node(node)
+            assert await value(database, "select noetl.items_prefix($1)", node) == nodes.items_prefix(node)
+        else:
+            assert await value(database, f"select noetl.item_node_id(({made}), $2)", visit, index) == node
+            assert await rows(database, "select * from noetl.parse_item($1)", node) == [(visit_node, index)]
+            assert nodes.item_node_id(visit_node, index) == node
+        undo = await value(database, "select noetl.undo_node_id($1)", node)
+        assert undo == nodes.node_id(7, "a_b-c", visit, index, undo=True)
+        for one in (node, undo):
+            assert await rows(database, "select step, visit from noetl.parse_node($1)", one) == [("a_b-c", visit)]
+            assert await value(database, "select noetl.is_item($1)", one) is (index is not None)
+            assert await value(database, "select noetl.is_undo($1)", one) is (one == undo)
+            assert nodes.undone_node(one) == (
+                node if one == undo and "#" in node else f"{visit_node}#1" if one == undo else None
+            )
 
 
-@pytest.mark.parametrize(
-    "node", ["", "7", "7:", "7:#2", "7:a#", "7:a#0", "7:a#x", "7:a#1.", "7:a#1.x", "7:a#1234567890"]
-)
-async def test_sql_and_python_refuse_the_same_node_ids(database: Database, node: str) -> None:
+async def test_sql_and_python_refuse_the_same_node_ids(database: Database) -> None:
     """A NoETL server or a worker may write any text."""
-    assert nodes.parse_node(node, None) == nodes.NOWHERE
-    assert await rows(database, "select step, visit from noetl.parse_node($1)", node) == []
+    for node in ("", "7", "7:", "7:#2", "7:a#", "7:a#0", "7:a#x", "7:a#1.", "7:a#1.x", "7:a#1234567890"):
+        assert nodes.parse_node(node, None) == nodes.NOWHERE
+        assert await rows(database, "select step, visit from noetl.parse_node($1)", node) == [], node
 
 
 @pytest.mark.parametrize("visit, index", NODES)
@@ -159,10 +155,10 @@ def test_only_these_functions_know_the_parts_of_a_node_id() -> None:
     ] == []
 
 
-@pytest.mark.parametrize("path", ["orders/daily/report", "report", "/report", "orders/", ""])
-async def test_sql_and_python_name_a_playbook_without_a_name_alike(database: Database, path: str) -> None:
+async def test_sql_and_python_name_a_playbook_without_a_name_alike(database: Database) -> None:
     """By the last part of its path; no other SQL takes a path apart."""
-    assert await value(database, "select noetl.name_of_path($1)", path) == path.rpartition("/")[2]
+    for path in ("orders/daily/report", "report", "/report", "orders/", ""):
+        assert await value(database, "select noetl.name_of_path($1)", path) == path.rpartition("/")[2]
     assert len(re.findall(r"'\^\.\*/'", SQL)) == 1
 
 
