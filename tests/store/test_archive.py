@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any
 
 import asyncpg
@@ -43,22 +42,10 @@ from tests.roles import logins
 from tests.sessions import blocked, session
 from tests.store import noetl_server
 
-TABLES = sorted(
-    (
-        "event",
-        "turn",
-        "queue",
-        "workflow",
-        "iteration",
-        "transition",
-        "workload",
-        "workbook",
-        "wait",
-        "signal_taken",
-        "log",
-        "undo",
-    )
-)
+TABLES = sorted((
+    "event", "turn", "queue", "workflow", "iteration", "transition", "workload", "workbook", "wait", "signal_taken",
+    "log", "undo",
+))  # fmt: skip
 HISTORY = "select event_id, event_type, result::text, meta::text from {} where execution_id = $1 order by event_id"
 # The table has the days: migrate may have run yesterday.
 LAST_PERIOD_REMOVED = (
@@ -170,66 +157,38 @@ async def test_archiving_a_period_moves_all_its_rows(database: Database) -> None
     assert await broken_invariants(database) == {}
 
 
-async def unread_mail(database: Database, ended_id: int) -> None:
-    """The execution has mail."""
-    await execute(database, "insert into noetl.inbox (execution_id, event_id) values ($1, 1)", ended_id)
-
-
-async def dead_letter(database: Database, ended_id: int) -> None:
-    """The execution has a dead letter."""
-    await execute(
-        database, "insert into noetl.dead_letter (execution_id, event_id, reason) values ($1, 1, 'x')", ended_id
-    )
-
-
-async def leased_job(database: Database, ended_id: int) -> None:
-    """A worker holds a job of the execution."""
-    await execute(database, "update noetl.queue set status = 'leased' where execution_id = $1", ended_id)
-
-
-async def running_parent(database: Database, ended_id: int) -> None:
-    """The parent execution runs."""
-    await execute(database, "insert into noetl.execution (execution_id) values (1)")
-    await execute(database, "update noetl.execution set parent_execution_id = 1 where execution_id = $1", ended_id)
-
-
-async def running_child(database: Database, ended_id: int) -> None:
-    """A child execution runs."""
-    await execute(database, "insert into noetl.execution (execution_id, parent_execution_id) values (1, $1)", ended_id)
-
-
-async def no_longer_ended(database: Database, ended_id: int, status: str = "RUNNING") -> None:
-    """The execution runs, or is held."""
-    await execute(database, "update noetl.execution set status = $2 where execution_id = $1", ended_id, status)
-
-
-async def unknown_end(database: Database, ended_id: int) -> None:
-    """The execution has no end time."""
-    await execute(database, "update noetl.execution set ended_at = null where execution_id = $1", ended_id)
-
-
-@pytest.mark.parametrize(
-    "what, reason",
-    [
-        (unread_mail, "event 1 of it is not read yet"),
-        (dead_letter, "event 1 of it is set aside"),
-        (leased_job, "a worker holds its job"),
-        (running_parent, "its parent 1 runs"),
-        (running_child, "its child 1 runs"),
-        (no_longer_ended, "it runs"),
-        (partial(no_longer_ended, status="PAUSED"), "it runs"),
-        (partial(no_longer_ended, status="QUEUED"), "it runs"),
-        (unknown_end, "it ended only lately"),
-    ],
+# What keeps the execution $1 in its period, and how the reason begins. 1 and 2 are executions of another period.
+KEEPERS = (
+    ("insert into noetl.inbox (execution_id, event_id) values ($1, 1)", "event 1 of it is not read yet"),
+    (
+        "insert into noetl.dead_letter (execution_id, event_id, reason) values ($1, 1, 'x')",
+        "event 1 of it is set aside",
+    ),
+    ("update noetl.queue set status = 'leased' where execution_id = $1", "a worker holds its job"),
+    ("update noetl.execution set parent_execution_id = 1 where execution_id = $1", "its parent 1 runs"),
+    ("insert into noetl.execution (execution_id, parent_execution_id) values (2, $1)", "its child 2 runs"),
+    ("update noetl.execution set status = 'RUNNING' where execution_id = $1", "it runs"),
+    ("update noetl.execution set status = 'PAUSED' where execution_id = $1", "it runs"),
+    ("update noetl.execution set status = 'QUEUED' where execution_id = $1", "it runs"),
+    ("update noetl.execution set ended_at = null where execution_id = $1", "it ended only lately"),
 )
-async def test_an_execution_that_is_not_over_keeps_its_period(
-    database: Database, what: Callable[[Database, int], Awaitable[None]], reason: str
-) -> None:
-    """The report names the execution and the reason; no row of the period moves."""
-    ids = await ended_in(database, LONG_AGO, count=3)
-    await what(database, ids[1])
-    [(blockers, why)] = (await archive_all(database))[LONG_AGO]
-    assert (blockers, why[: len(reason)]) == (ids[1], reason)
+
+
+async def test_an_execution_that_is_not_over_keeps_its_period(database: Database) -> None:
+    """The report names each execution and the reason; no row of the period moves, also if there is only one."""
+    ids = await ended_in(database, LONG_AGO, count=len(KEEPERS) + 1)
+    await execute(database, "insert into noetl.execution (execution_id) values (1)")
+    async with session(database) as connection:
+        for index, ((keeper, reason), kept) in enumerate(zip(KEEPERS, ids, strict=False)):
+            alone = connection.transaction()
+            await alone.start()
+            await connection.execute(keeper, kept)
+            [period] = [one for one in await archive.list_periods(connection, 0.0) if one.name == LONG_AGO]
+            [blocker] = period.blockers
+            assert (blocker.execution_id, blocker.reason[: len(reason)], period.is_due) == (kept, reason, False), index
+            [blocker] = await archive.archive_period(connection, period, 0.0)
+            assert blocker.execution_id == kept
+            await alone.rollback()
     assert await partitions(database, "noetl_history", LONG_AGO) == TABLES
 
 
@@ -237,13 +196,6 @@ async def test_an_execution_that_ended_recently_keeps_its_period(database: Datab
     """The age counts from the end, not from the start."""
     [ended_id] = await ended_in(database, LONG_AGO)
     assert await archive_all(database, 3600.0) == {LONG_AGO: (archive.Blocker(ended_id, "it ended only lately"),)}
-
-
-async def test_the_current_period_is_not_archived(database: Database) -> None:
-    """This holds for an empty period too."""
-    async with session(database) as connection:
-        periods = await archive.list_periods(connection, 0.0)
-    assert [(period.is_old, period.is_due) for period in periods] == [(False, False)] * 2
 
 
 async def test_an_uncommitted_start_keeps_its_period(database: Database) -> None:
@@ -367,13 +319,16 @@ async def test_restore_adds_columns_that_archived_tables_lack(database: Database
 
 
 async def test_only_archived_periods_can_be_restored(database: Database) -> None:
-    """An unknown name and a period that is not archived are refused."""
+    """An unknown name and a period that is not archived are refused. The current one is not archived."""
     await ended_in(database, LONG_AGO)
     async with session(database) as connection:
         with pytest.raises(NotFoundFault, match="no period 20200101"):
             await archive.restore_period(connection, "20200101")
         with pytest.raises(OperatorFault, match="not archived"):
             await archive.restore_period(connection, LONG_AGO)
+        periods = await archive.list_periods(connection, 0.0)
+    of_now = [(period.is_old, period.is_due) for period in periods if period.name != LONG_AGO]
+    assert of_now == [(False, False)] * 2
 
 
 async def test_an_idempotency_key_names_its_execution_after_archiving(database: Database) -> None:
@@ -407,20 +362,14 @@ COMMANDS: dict[str, Command] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-async def test_commands_say_that_an_execution_is_archived(database: Database, command: str) -> None:
-    """No command reports an unknown or an empty execution."""
+async def test_commands_say_that_an_execution_is_archived(database: Database) -> None:
+    """No command reports an unknown or an empty execution. `status` still shows the row of the execution."""
     [ended_id] = await ended_in(database, LONG_AGO)
     await archive_all(database)
-    with pytest.raises(NotFoundFault, match="is archived"):
-        async with command_session(database, name="test") as connection:
-            await COMMANDS[command](connection, ended_id)
-
-
-async def test_status_says_that_an_execution_is_archived(database: Database) -> None:
-    """It still shows the row of the execution."""
-    [ended_id] = await ended_in(database, LONG_AGO)
-    await archive_all(database)
+    for command in COMMANDS.values():
+        with pytest.raises(NotFoundFault, match="is archived"):
+            async with command_session(database, name="test") as connection:
+                await command(connection, ended_id)
     async with session(database) as connection:
         found = await find_execution(connection, ended_id)
     assert (found["status"], found["archived"]) == ("COMPLETED", True)

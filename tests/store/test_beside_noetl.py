@@ -75,10 +75,11 @@ async def test_migrate_blocks_no_events_while_it_indexes_the_queue(empty_databas
 
 
 async def test_events_from_before_the_migration_are_no_mail(server_database: Database) -> None:
-    """`verify` does not report that they have no turns."""
+    """`verify` does not report that they have no turns, and `put_back` finds no lost mail."""
     assert await value(server_database, "select count(*) from noetl.inbox") == 0
     await drain(server_database)
     assert await value(server_database, "select count(*) from noetl.turn") == 0
+    assert await value(server_database, "select noetl.put_back($1)", noetl_server.OLD) == 0
     assert await broken_invariants(server_database) == {}
 
 
@@ -96,11 +97,42 @@ async def test_events_of_executions_from_before_the_migration_are_recorded(serve
     assert await broken_invariants(server_database) == {}
 
 
+async def test_the_broker_takes_over_an_execution_that_a_noetl_server_started(server_database: Database) -> None:
+    """Its worker reads the job's columns. Its steps get node ids and states; missing transitions are added."""
+    await execute(server_database, noetl_server.START.format(execution_id=EXECUTION))
+    await drain(server_database)
+    [(queue_id, action, context)] = await rows(
+        server_database, "select queue_id, action, context from noetl.queue where execution_id = $1", EXECUTION
+    )
+    assert queue_id > 1 << 40
+    assert json.loads(action)["args"] == {"n": 20}
+    assert context["workload"] == {"n": 20}
+    steps = "select step_name, ordinal, status from noetl.workflow where execution_id = $1 order by ordinal"
+    assert await rows(server_database, steps, EXECUTION) == [
+        ("start", 0, "COMPLETED"),
+        ("a", 1, "RUNNING"),
+        ("b", 2, "PENDING"),
+        ("end", 3, "PENDING"),
+    ]
+    arcs = "select from_step, to_step from noetl.transition where execution_id = $1 order by 1, 2"
+    assert await rows(server_database, arcs, EXECUTION) == [("a", "b"), ("a", "end"), ("b", "end"), ("start", "a")]
+    # An upsert writes the same id and content; only INSERTs are mail.
+    await execute(
+        server_database,
+        """insert into noetl.event (execution_id, catalog_id, event_id, event_type, context)
+        select execution_id, catalog_id, event_id, event_type, context
+        from noetl.event where execution_id = 9 and event_type = 'execution_start'
+        on conflict (execution_id, event_id) do update set context = excluded.context""",
+    )
+    assert await value(server_database, "select count(*) from noetl.inbox") == 0
+
+
 async def test_the_broker_runs_an_execution_that_a_noetl_server_started(server_database: Database) -> None:
-    """The server and its worker write text with plain INSERTs."""
+    """The server and its worker write text with plain INSERTs. An answer that comes twice is a duplicate."""
     await execute(server_database, noetl_server.START.format(execution_id=EXECUTION))
     await drain(server_database)
     await answer(server_database, "a", {"n": 21})
+    await answer(server_database, "a", {"n": 1})
     await drain(server_database)
     await answer(server_database, "b", 1)
     await drain(server_database)
@@ -109,21 +141,19 @@ async def test_the_broker_runs_an_execution_that_a_noetl_server_started(server_d
         ("execution_start", "mine"),
         ("step_started", "a"),
         ("action_completed", "a"),
+        ("action_completed", "a"),
         ("step_completed", "a"),
         ("step_started", "b"),
         ("action_completed", "b"),
         ("step_completed", "b"),
         ("execution_complete", "mine"),
     ]
+    outcomes = await rows(server_database, "select outcome from noetl.turn where execution_id = 9 order by turn")
+    assert outcomes == [("decided",), ("decided",), ("duplicate",), ("decided",)]
     assert await rows(
         server_database, "select status, result, error from noetl.execution where execution_id = $1", EXECUTION
     ) == [("COMPLETED", {"answer": 21}, None)]
     assert await broken_invariants(server_database) == {}
-
-
-async def test_put_back_ignores_events_of_the_old_broker(server_database: Database) -> None:
-    """Their missing turns are no lost mail."""
-    assert await value(server_database, "select noetl.put_back($1)", noetl_server.OLD) == 0
 
 
 async def test_an_execution_that_a_noetl_server_started_can_be_forked(server_database: Database) -> None:
@@ -149,96 +179,51 @@ async def test_an_execution_that_a_noetl_server_started_can_be_forked(server_dat
     assert replay_history(history)[1] == []
 
 
-async def test_a_job_has_the_columns_that_a_noetl_worker_reads(server_database: Database) -> None:
-    """`action` is text. `context` has the workload of the start event."""
-    await execute(server_database, noetl_server.START.format(execution_id=EXECUTION))
-    await drain(server_database)
-    [(queue_id, action, context)] = await rows(
-        server_database, "select queue_id, action, context from noetl.queue where execution_id = $1", EXECUTION
-    )
-    assert queue_id > 1 << 40
-    assert json.loads(action)["args"] == {"n": 20}
-    assert context["workload"] == {"n": 20}
+# Writes an answer to the step `a` of execution $1, with an event id of 1000 * $1.
+ANSWER = """
+insert into noetl.event (execution_id, catalog_id, event_id, event_type, node_id, node_name, created_at, result, error)
+select x.id, 78, 1000 * x.id, case when $4::text is null then 'action_completed' else 'action_error' end, x.id || ':a',
+  'a', coalesce($3::text::timestamp, current_timestamp), $2, $4
+from (select $1::bigint as id) x"""
 
 
-async def test_tracking_rows_of_the_server_are_kept_and_completed(server_database: Database) -> None:
-    """Steps get node ids and states; missing transitions are added."""
-    await execute(server_database, noetl_server.START.format(execution_id=EXECUTION))
-    await drain(server_database)
-    steps = "select step_name, ordinal, status from noetl.workflow where execution_id = $1 order by ordinal"
-    assert await rows(server_database, steps, EXECUTION) == [
-        ("start", 0, "COMPLETED"),
-        ("a", 1, "RUNNING"),
-        ("b", 2, "PENDING"),
-        ("end", 3, "PENDING"),
-    ]
-    arcs = "select from_step, to_step from noetl.transition where execution_id = $1 order by 1, 2"
-    assert await rows(server_database, arcs, EXECUTION) == [("a", "b"), ("a", "end"), ("b", "end"), ("start", "a")]
+async def answered(
+    database: Database, *answers: tuple[str | None, str | None, str | None]
+) -> list[tuple[int, dict[str, Any]]]:
+    """Start an execution for each result, time and error, write that answer, and return the executions' errors."""
+    ids = range(101, 101 + len(answers))
+    for execution_id in ids:
+        await execute(database, noetl_server.START.format(execution_id=execution_id))
+    await drain(database)
+    for execution_id, given in zip(ids, answers, strict=True):
+        await execute(database, ANSWER, execution_id, *given)
+    await drain(database)
+    outcomes = "select distinct outcome from noetl.turn where event_id = 1000 * execution_id"
+    assert await rows(database, outcomes) == [("decided",)]
+    found = "select execution_id, error from noetl.execution where execution_id = any($1) order by 1"
+    return [(execution_id, error or {}) for execution_id, error in await rows(database, found, [*ids])]
+
+
+async def test_a_result_that_is_not_json_fails_the_step(server_database: Database) -> None:
+    """The execution ends with the reason. Large results are loaded after the claim, so they fail later."""
+    hashes = await value(server_database, "select string_agg(md5(n::text), ',') from generate_series(1, 20000) n")
+    texts = ("{broken", "NaN", "'single'", "[1,", '{"a": "\\u0000"}', '"\\ud800"', f'{{"n": [{hashes[:300]}')
+    found = await answered(server_database, *((text, None, None) for text in (*texts, f'{{"n": [{hashes}')))
+    assert [error for error in found if "no JSON" not in error[1].get("message", "")] == []
+    assert len(found) == len(texts) + 1
+    assert await broken_invariants(server_database) == {}
 
 
 async def test_a_plain_text_error_becomes_the_message(server_database: Database) -> None:
     """The `error` column of the server is text."""
-    await execute(server_database, noetl_server.START.format(execution_id=EXECUTION))
-    await drain(server_database)
-    await execute(
-        server_database,
-        """insert into noetl.event (execution_id, catalog_id, event_id, event_type, node_id, node_name, error)
-        values (9, 78, noetl.snowflake_id(), 'action_error', '9:a', 'a', 'connection refused')""",
-    )
-    await drain(server_database)
-    error = await value(server_database, "select error from noetl.execution where execution_id = 9")
+    [(_, error)] = await answered(server_database, (None, None, "connection refused"))
     assert error["message"] == "connection refused"
 
 
-@pytest.mark.parametrize("text", ["{broken", "NaN", "'single'", "[1,", '{"a": "\\u0000"}', '"\\ud800"'])
-async def test_a_result_that_is_not_json_fails_the_step(server_database: Database, text: str) -> None:
-    """The execution ends with the reason, and the inbox is empty."""
-    await execute(server_database, noetl_server.START.format(execution_id=EXECUTION))
-    await drain(server_database)
-    await execute(
-        server_database,
-        """insert into noetl.event (execution_id, catalog_id, event_id, event_type, node_id, node_name, result)
-        values (9, 78, 1, 'action_completed', '9:a', 'a', $1)""",
-        text,
-    )
-    await drain(server_database)
-    assert await rows(server_database, "select outcome from noetl.turn where event_id = 1") == [("decided",)]
-    error = await value(server_database, "select error from noetl.execution where execution_id = 9")
-    assert "no JSON" in error["message"]
-    assert await broken_invariants(server_database) == {}
-
-
-@pytest.mark.parametrize("size", [10, 20_000])
-async def test_a_large_result_that_is_not_json_fails_the_step(server_database: Database, size: int) -> None:
-    """Large results are loaded after the claim, so they fail later."""
-    await execute(server_database, noetl_server.START.format(execution_id=EXECUTION))
-    await drain(server_database)
-    await execute(
-        server_database,
-        """insert into noetl.event (execution_id, catalog_id, event_id, event_type, node_id, node_name, result)
-        select 9, 78, 1, 'action_completed', '9:a', 'a', '{"n": [' || string_agg(md5(n::text), ',')
-        from generate_series(1, $1) n""",
-        size,
-    )
-    await drain(server_database)
-    assert await value(server_database, "select status from noetl.execution where execution_id = 9") == "FAILED"
-    assert await broken_invariants(server_database) == {}
-
-
-@pytest.mark.parametrize("text", ["null", "{}", "", None])
-async def test_an_empty_result_text_is_no_result(server_database: Database, text: str | None) -> None:
+async def test_an_empty_result_text_is_no_result(server_database: Database) -> None:
     """A condition that reads `a.n` reports an undefined value."""
-    await execute(server_database, noetl_server.START.format(execution_id=EXECUTION))
-    await drain(server_database)
-    await execute(
-        server_database,
-        """insert into noetl.event (execution_id, catalog_id, event_id, event_type, node_id, node_name, result)
-        values (9, 78, 1, 'action_completed', '9:a', 'a', $1)""",
-        text,
-    )
-    await drain(server_database)
-    error = await value(server_database, "select error from noetl.execution where execution_id = 9")
-    assert error["template"] == "{{ a.n > 20 }}"
+    found = await answered(server_database, *((text, None, None) for text in ("null", "{}", "", None)))
+    assert [error["template"] for _, error in found] == ["{{ a.n > 20 }}"] * 4
 
 
 async def test_a_start_whose_context_is_not_json_fails_the_execution(server_database: Database) -> None:
@@ -254,61 +239,12 @@ async def test_a_start_whose_context_is_not_json_fails_the_execution(server_data
     assert await broken_invariants(server_database) == {}
 
 
-async def test_an_event_that_is_inserted_twice_is_a_duplicate(server_database: Database) -> None:
-    """The second row has another id and changes nothing."""
-    await execute(server_database, noetl_server.START.format(execution_id=EXECUTION))
-    await drain(server_database)
-    await answer(server_database, "a", {"n": 21})
-    await answer(server_database, "a", {"n": 1})
-    await drain(server_database)
-    outcomes = await rows(server_database, "select turn, outcome from noetl.turn where execution_id = 9 order by turn")
-    assert outcomes == [(1, "decided"), (2, "decided"), (3, "duplicate")]
-
-
-async def test_an_upsert_of_an_event_is_no_new_mail(server_database: Database) -> None:
-    """`ON CONFLICT DO UPDATE` writes the same id and content; only INSERTs are mail."""
-    await execute(server_database, noetl_server.START.format(execution_id=EXECUTION))
-    await drain(server_database)
-    await execute(
-        server_database,
-        """insert into noetl.event (execution_id, catalog_id, event_id, event_type, context)
-        select execution_id, catalog_id, event_id, event_type, context
-        from noetl.event where execution_id = 9 and event_type = 'execution_start'
-        on conflict (execution_id, event_id) do update set context = excluded.context""",
-    )
-    assert await value(server_database, "select count(*) from noetl.inbox") == 0
-
-
-@pytest.mark.parametrize(
-    "instant", ["infinity", "-infinity", "290000-01-01", "4000-01-01 BC", "9999-12-31 23:59:59.999999"]
-)
-async def test_a_time_that_python_cannot_hold_is_read(server_database: Database, instant: str) -> None:
+async def test_a_time_that_python_cannot_hold_is_read(server_database: Database) -> None:
     """The column of the server has no check against infinity."""
-    await execute(server_database, noetl_server.START.format(execution_id=EXECUTION))
-    await drain(server_database)
-    await execute(
-        server_database,
-        """insert into noetl.event
-          (execution_id, catalog_id, event_id, event_type, node_id, node_name, created_at, result)
-        values (9, 78, 1, 'action_completed', '9:a', 'a', $1::text::timestamp, '{"n": 21}')""",
-        instant,
-    )
-    await drain(server_database)
-    assert await rows(server_database, "select outcome from noetl.turn where event_id = 1") == [("decided",)]
+    instants = ("infinity", "-infinity", "290000-01-01", "4000-01-01 BC", "9999-12-31 23:59:59.999999")
+    found = await answered(server_database, *(('{"n": 21}', instant, None) for instant in instants))
+    assert [error for _, error in found] == [{}] * len(instants)
     assert await broken_invariants(server_database, ignore=("every execution ended",)) == {}
-
-
-async def test_workers_lease_and_answer_jobs_on_tables_of_a_noetl_server(server_database: Database) -> None:
-    """Our functions write events into columns of any type."""
-    await execute(server_database, noetl_server.START.format(execution_id=EXECUTION))
-    await drain(server_database)
-    lease = "select queue_id, attempts from noetl.lease_jobs('w')"
-    [(queue_id, attempt)] = await rows(server_database, lease)
-    assert await value(server_database, "select noetl.complete_job($1, 'w', $2, $3)", queue_id, attempt, {"n": 1})
-    await drain(server_database)
-    assert await rows(server_database, "select status, result from noetl.execution where execution_id = 9") == [
-        ("COMPLETED", {"answer": 1})
-    ]
 
 
 async def test_the_time_zone_of_a_worker_does_not_change_event_times(server_database: Database) -> None:
@@ -330,14 +266,21 @@ async def test_the_time_zone_of_a_worker_does_not_change_event_times(server_data
     ]
 
 
-async def test_start_and_cancel_work_on_tables_of_a_noetl_server(server_database: Database) -> None:
-    """The context is stored as text."""
-    execution_id = await value(server_database, """select noetl.start_execution('mine', '{"n": 5}')""")
+async def test_our_functions_work_on_tables_of_a_noetl_server(server_database: Database) -> None:
+    """They write text and JSON into columns of any type: start, lease, answer and cancel."""
+    first = await value(server_database, """select noetl.start_execution('mine', '{"n": 5}')""")
     await drain(server_database)
     assert await value(server_database, "select context ->> 'n' from noetl.queue where status = 'queued'") == "5"
-    assert await value(server_database, "select noetl.cancel_execution($1)", execution_id)
+    lease = "select queue_id, attempts from noetl.lease_jobs('w')"
+    [(queue_id, attempt)] = await rows(server_database, lease)
+    assert await value(server_database, "select noetl.complete_job($1, 'w', $2, $3)", queue_id, attempt, {"n": 1})
+    second = await value(server_database, "select noetl.start_execution('mine')")
     await drain(server_database)
-    assert await value(server_database, "select status from noetl.execution") == "CANCELLED"
+    assert await value(server_database, "select noetl.cancel_execution($1)", second)
+    await drain(server_database)
+    assert await rows(server_database, "select execution_id, status, result from noetl.execution order by 1") == [
+        (first, "COMPLETED", {"answer": 1}), (second, "CANCELLED", None),
+    ]  # fmt: skip
 
 
 async def test_a_playbook_is_registered_in_an_empty_catalog_of_a_noetl_server(empty_database: Database) -> None:

@@ -10,28 +10,22 @@ import pytest
 from noetl_broker.errors import NotFoundFault
 from noetl_broker.history.path import ExecutionPath, Items, Outcomes
 from noetl_broker.playbook import PlaybookRules
-from noetl_broker.store.connection import connect
 from noetl_broker.store.execution_path import load_execution_path
 from tests.brokers import complete_jobs, drain, execute, register, rows, start, value
 from tests.postgres import Database
+from tests.sessions import session
 
 
 async def load_path(database: Database, execution_id: int) -> ExecutionPath:
     """Load the path of one execution."""
-    connection = await connect(database, name="test")
-    try:
+    async with session(database) as connection:
         return (await load_execution_path(connection, execution_id, PlaybookRules()))[1]
-    finally:
-        await connection.close()
 
 
 async def taken(database: Database, execution_id: int) -> dict[str, int]:
     """Return how often each transition was taken, by `source -> target`."""
-    connection = await connect(database, name="test")
-    try:
+    async with session(database) as connection:
         playbook, found = await load_execution_path(connection, execution_id, PlaybookRules())
-    finally:
-        await connection.close()
     return {f"{arc.source} -> {arc.target}": found.trace.taken.get(arc.ordinal, 0) for arc in playbook.arcs}
 
 
@@ -148,27 +142,8 @@ async def test_an_iterator_has_the_number_of_items_by_state(database: Database) 
     assert (await load_path(database, execution_id)).steps["each"].items == Items(100, 30, 10, 10)
 
 
-@pytest.mark.parametrize("ended", [False, True])
-async def test_a_step_names_its_child_execution(database: Database, ended: bool) -> None:
-    """While the child runs and after it ended."""
-    await register(database, "workflow:\n- {step: start, next: sub}\n- {step: sub, type: playbook, path: child}\n")
-    await register(database, "workflow:\n- {step: start, next: a}\n- {step: a, type: python, code: x}\n", path="child")
-    [execution_id] = await start(database)
-    await drain(database)
-    if ended:
-        await complete_jobs(database)
-        await drain(database)
-    child = await value(database, "select execution_id from noetl.execution where path = 'child'")
-    found = await load_path(database, execution_id)
-    assert found.steps["sub"].children == (child,)
-    assert (found.status, (await load_path(database, child)).parent_execution_id) == (
-        "COMPLETED" if ended else "RUNNING",
-        execution_id,
-    )
-
-
 async def test_a_step_names_the_child_of_its_latest_visit(database: Database) -> None:
-    """The step is in a loop."""
+    """While the child runs and after it ended. The step is in a loop."""
     await register(
         database,
         """
@@ -180,13 +155,19 @@ async def test_a_step_names_the_child_of_its_latest_visit(database: Database) ->
     await register(database, "workflow:\n- {step: start, next: a}\n- {step: a, type: python, code: x}\n", path="child")
     [execution_id] = await start(database)
     await drain(database)
-    await complete_jobs(database)
+    children = []
+    for visit in (1, 2):
+        children.append(await value(database, "select max(execution_id) from noetl.execution where path = 'child'"))
+        found = await load_path(database, execution_id)
+        assert (found.steps["sub"].visits, found.steps["sub"].children) == (visit, (children[-1],))
+        assert (await load_path(database, children[-1])).parent_execution_id == execution_id
+        await complete_jobs(database)
+        await drain(database)
+    assert children[0] < children[1]
+    await execute(database, "select noetl.cancel_execution($1)", execution_id)
     await drain(database)
-    children = await rows(
-        database, "select execution_id from noetl.execution where path = 'child' order by execution_id"
-    )
-    sub = (await load_path(database, execution_id)).steps["sub"]
-    assert (len(children), sub.visits, sub.children) == (2, 2, children[1])
+    found = await load_path(database, execution_id)
+    assert (found.status, len(found.steps["sub"].children)) == ("CANCELLED", 1)
 
 
 async def test_a_failure_has_its_step_and_message(database: Database) -> None:

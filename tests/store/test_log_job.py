@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import asyncpg
-import pytest
-
 from tests.brokers import broken_invariants, drain, register, rows, start, value
 from tests.postgres import Database
-from tests.sessions import session
+from tests.sessions import put_job, refused, session
 
 HALF = 32_768
 PART = 4_000
@@ -25,11 +20,10 @@ PLACES = "select first_byte, octet_length(message) from noetl.log order by ordin
 
 
 async def leased(database: Database) -> int:
-    """Start an execution and lease its only job; return its queue_id."""
-    await register(database, ONE)
-    await start(database)
-    await drain(database)
-    return int(await value(database, "select queue_id from noetl.lease_jobs('w', 1)"))
+    """Queue a job and lease it; return its queue_id."""
+    async with session(database) as own:
+        await put_job(own, "work")
+        return int(await own.fetchval("select queue_id from noetl.lease_jobs('w', 1)"))
 
 
 async def log(database: Database, job: int, message: str, *, attempt: int = 1, at: int | None = None) -> bool:
@@ -49,14 +43,13 @@ async def test_a_message_is_kept_with_its_attempt(database: Database) -> None:
     ]
 
 
-@pytest.mark.parametrize("what", ["another worker", "another attempt", "the end of the job"])
-async def test_only_the_holder_of_a_lease_logs(database: Database, what: str) -> None:
-    """Any other call is answered with false and writes nothing."""
+async def test_only_the_holder_of_a_lease_logs(database: Database) -> None:
+    """Another worker, another attempt and a call after the end get false, and write nothing."""
     job = await leased(database)
-    if what == "the end of the job":
-        await rows(database, "select noetl.complete_job($1, 'w', 1)", job)
-    worker, attempt = ("x" if what == "another worker" else "w"), (2 if what == "another attempt" else 1)
-    assert await value(database, "select noetl.log_job($1, $2, $3, 'info', 'late')", job, worker, attempt) is False
+    call = "select noetl.log_job($1, $2, $3, 'info', 'late')"
+    assert [await value(database, call, job, *other) for other in (("x", 1), ("w", 2))] == [False, False]
+    await rows(database, "select noetl.complete_job($1, 'w', 1)", job)
+    assert await value(database, call, job, "w", 1) is False
     assert await rows(database, KEPT) == []
 
 
@@ -92,17 +85,19 @@ async def test_of_a_long_log_the_first_and_the_last_part_are_kept(database: Data
     assert HALF * 7 / 8 - 1000 < 1000 * len(found[gap:]) <= HALF
 
 
-@pytest.mark.parametrize("letter", ["x", "é", "€"])
-async def test_of_a_huge_message_the_ends_are_kept(database: Database, letter: str) -> None:
-    """In parts of 4,000 characters, with the places that they have in the whole."""
+async def test_of_a_huge_message_the_ends_are_kept(database: Database) -> None:
+    """In parts of 4,000 characters, with the places that they have in the whole. Letters have one to three bytes."""
     job = await leased(database)
-    message = "first" + letter * 300_000 + "last\n"
-    await log(database, job, message)
-    found = await rows(database, "select first_byte, message from noetl.log order by ordinal")
-    assert all(message.encode()[at:].startswith(part.encode()) for at, part in found)
-    assert (found[0][1][:5], found[-1][1][-5:], max(len(part) for _, part in found)) == ("first", "last\n", PART)
-    kept = sum(len(part.encode()) for _, part in found)
-    assert 2 * HALF * 0.6 < kept <= 2 * HALF
+    for attempt, letter in enumerate("xé€", start=1):
+        await rows(database, "update noetl.queue set attempts = $1", attempt)
+        message = "first" + letter * 300_000 + "last\n"
+        await log(database, job, message, attempt=attempt)
+        parts = "select first_byte, message from noetl.log where attempt = $1 order by ordinal"
+        found = await rows(database, parts, attempt)
+        assert all(message.encode()[at:].startswith(part.encode()) for at, part in found)
+        assert (found[0][1][:5], found[-1][1][-5:], max(len(part) for _, part in found)) == ("first", "last\n", PART)
+        kept = sum(len(part.encode()) for _, part in found)
+        assert 2 * HALF * 0.6 < kept <= 2 * HALF
 
 
 async def test_many_small_messages_are_bounded_too(database: Database) -> None:
@@ -115,21 +110,21 @@ async def test_many_small_messages_are_bounded_too(database: Database) -> None:
     assert 875 <= len(found[1_000:]) <= 1_000
 
 
-@pytest.mark.parametrize(
-    "level, message, at", [("loud", "x", None), (None, "x", None), ("info", None, None), ("info", "x", -1)]
-)
-async def test_a_wrong_argument_is_refused(database: Database, level: Any, message: Any, at: Any) -> None:
+async def test_a_wrong_argument_is_refused(database: Database) -> None:
     """The error names it."""
     job = await leased(database)
     async with session(database) as own:
-        with pytest.raises(asyncpg.PostgresError, match="debug, info, warning or error") as raised:
-            await own.fetchval(LOG, job, 1, level, message, at)
-    assert raised.value.sqlstate == "NB400"
+        for wrong in (("loud", "x", None), (None, "x", None), ("info", None, None), ("info", "x", -1)):
+            async with refused("NB400", "debug, info, warning or error"):
+                await own.fetchval(LOG, job, 1, *wrong)
 
 
 async def test_a_log_changes_no_invariant(database: Database) -> None:
     """The job stays as it is."""
-    job = await leased(database)
+    await register(database, ONE)
+    await start(database)
+    await drain(database)
+    job = int(await value(database, "select queue_id from noetl.lease_jobs('w', 1)"))
     before = await rows(database, "select * from noetl.queue")
     await log(database, job, "x" * 100_000)
     assert await rows(database, "select * from noetl.queue") == before

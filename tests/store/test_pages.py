@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from noetl_broker.store.executions import Filter
 from noetl_broker.store.pages import Key, page_executions
 from tests.brokers import execute
 from tests.postgres import Database
-from tests.sessions import pooled_session
+from tests.sessions import session
 
 # The executions 1 to 6, of which one started a day ago, some failed, and one runs.
 EXECUTIONS = """
@@ -29,10 +27,9 @@ from (
 
 async def walk(database: Database, which: Filter, **options: Any) -> list[list[int]]:
     """Return the numbers of the executions of each page."""
-    await execute(database, EXECUTIONS)
     pages: list[list[int]] = []
     after: Key | None = None
-    async with pooled_session(database) as connection:
+    async with session(database) as connection:
         while True:
             page = await page_executions(connection, which, after=after, **options)
             pages.append([row["version"] for row in page.items])
@@ -41,19 +38,17 @@ async def walk(database: Database, which: Filter, **options: Any) -> list[list[i
                 return pages
 
 
-async def test_pages_hold_each_execution_once(database: Database) -> None:
-    """The newest first; a full last page has no next."""
+async def test_pages_hold_each_execution_once_and_read_a_bounded_number_of_rows(database: Database) -> None:
+    """The newest first; a full last page has no next. One may be empty while a match follows."""
+    await execute(database, EXECUTIONS)
     assert await walk(database, Filter(), limit=3) == [[6, 5, 4], [3, 2, 1]]
-
-
-async def test_a_page_reads_a_bounded_number_of_rows(database: Database) -> None:
-    """It may be empty while a match follows."""
     assert await walk(database, Filter(path="rare"), limit=3, read=2) == [[], [], [1], []]
 
 
-@pytest.mark.parametrize(
-    "which, found",
-    [
+async def test_each_filter_finds_its_executions(database: Database) -> None:
+    """Whatever index the page reads."""
+    await execute(database, EXECUTIONS)
+    for which, found in (
         (Filter(status="FAILED"), [4, 1]),
         (Filter(status="RUNNING"), [2]),
         (Filter(status="COMPLETED", path="oft*"), [6, 5, 3]),
@@ -62,17 +57,13 @@ async def test_a_page_reads_a_bounded_number_of_rows(database: Database) -> None
         (Filter(since=3600.0), [6, 5, 4, 3, 2]),
         (Filter(until=3600.0), [1]),
         (Filter(since=3600.0, until=390.0), [3, 2]),
-    ],
-)
-async def test_each_filter_finds_its_executions(database: Database, which: Filter, found: list[int]) -> None:
-    """Whatever index the page reads."""
-    pages = await walk(database, which, limit=2)
-    assert [number for page in pages for number in page] == found
+    ):
+        pages = await walk(database, which, limit=2)
+        assert [number for page in pages for number in page] == found, which
 
 
-@pytest.mark.parametrize(
-    "text, with_values, found", [("RAR", False, [1]), ("valueerror: no 4", True, [4]), ("no 4", False, [])]
-)
-async def test_a_text_is_searched(database: Database, text: str, with_values: Any, found: list[int]) -> None:
+async def test_a_text_is_searched(database: Database) -> None:
     """Upper and lower case are one; messages are searched only with values."""
-    assert await walk(database, Filter(), text=text, with_values=with_values, limit=9) == [found]
+    await execute(database, EXECUTIONS)
+    for text, with_values, found in (("RAR", False, [1]), ("valueerror: no 4", True, [4]), ("no 4", False, [])):
+        assert await walk(database, Filter(), text=text, with_values=with_values, limit=9) == [found]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -26,7 +27,7 @@ from noetl_broker.store.schedules import (
 )
 from tests.brokers import execute, register, rows, value
 from tests.postgres import Database
-from tests.sessions import PATIENCE_SECONDS, refused
+from tests.sessions import PATIENCE_SECONDS, refused, session
 from tests.stories import document
 
 PLAYBOOK = "workflow: [{step: start, next: end}, {step: end}]"
@@ -146,22 +147,16 @@ async def test_an_unknown_playbook_is_an_error_of_the_row_and_the_next_moment_st
     assert (await find_schedule(connection, "hourly"))["error"] is None
 
 
-@pytest.mark.parametrize(
-    "changes, reason",
-    [
+async def test_what_only_a_broker_can_judge_is_an_error_of_the_row(connection: Connection) -> None:
+    """No broker looks at it again until it is put anew."""
+    for changes, reason in (
         ({"cron": "61 * * * *"}, "the cron text '61 * * * *' is wrong: bad minute"),
         ({"cron": "@daily", "timezone": "Europe/Nowhere"}, "there is no time zone 'Europe/Nowhere'"),
-    ],
-)
-async def test_what_only_a_broker_can_judge_is_an_error_of_the_row(
-    connection: Connection, changes: dict[str, Any], reason: str
-) -> None:
-    """No broker looks at it again until it is put anew."""
-    moved = await put_and_move(connection, hourly(**changes))
-    row = await find_schedule(connection, "hourly")
-    assert reason in str(moved.fault)
-    assert row["error"] == moved.fault
-    assert await move_due_schedules(connection, 10) == []
+    ):
+        moved = await put_and_move(connection, hourly(**changes))
+        assert reason in str(moved.fault)
+        assert (await find_schedule(connection, "hourly"))["error"] == moved.fault
+        assert await move_due_schedules(connection, 10) == []
     assert (await put_and_move(connection, hourly())).fault is None
 
 
@@ -180,94 +175,81 @@ async def test_moments_of_a_pause_are_counted_as_skipped(connection: Connection,
     assert await value(database, "select count(*) from noetl.execution") == 0
 
 
-@pytest.mark.parametrize("seen", [True, False])
-async def test_two_pauses_are_one_if_no_broker_looked_between_them(connection: Connection, *, seen: bool) -> None:
+async def test_two_pauses_are_one_if_no_broker_looked_between_them(connection: Connection) -> None:
     """So the moments of the first one stay skipped."""
-    await put_and_move(connection, hourly())
-    await pause_schedule(connection, "hourly")
-    first = (await find_schedule(connection, "hourly"))["paused_at"]
-    if not seen:  # a moment of the first pause is still to pass
-        await connection.execute("update noetl.start_schedule set next_at = paused_at, due_at = paused_at")
-    await resume_schedule(connection, "hourly")
-    await pause_schedule(connection, "hourly")
-    assert ((await find_schedule(connection, "hourly"))["paused_at"] == first) == (not seen)
+    for seen in (True, False):
+        await put_and_move(connection, hourly(name=f"seen {seen}"))
+        await pause_schedule(connection, f"seen {seen}")
+        first = (await find_schedule(connection, f"seen {seen}"))["paused_at"]
+        if not seen:  # a moment of the first pause is still to pass
+            await connection.execute(
+                "update noetl.start_schedule set next_at = paused_at, due_at = paused_at where name = $1",
+                f"seen {seen}",
+            )
+        await resume_schedule(connection, f"seen {seen}")
+        await pause_schedule(connection, f"seen {seen}")
+        assert ((await find_schedule(connection, f"seen {seen}"))["paused_at"] == first) == (not seen)
 
 
 async def test_the_same_schedule_changes_nothing_when_it_is_put_again(connection: Connection) -> None:
-    """Another payload keeps the moments; another timing counts from now."""
+    """Another payload keeps the moments; another timing counts from now. A pause stays: an operator decided it."""
     await put_and_move(connection, hourly())
     before = await let_pass(connection, 0.5)
     assert not await put_schedule(connection, hourly())
     assert await put_schedule(connection, hourly(payload='{"city": "Rome"}'))
     assert (await find_schedule(connection, "hourly"))["since_at"] == before
-    assert await put_schedule(connection, hourly(cron="@daily"))
-    assert (await find_schedule(connection, "hourly"))["since_at"] > before
-
-
-async def test_a_changed_schedule_stays_paused(connection: Connection) -> None:
-    """A pause is an operator's decision."""
-    await put_schedule(connection, hourly())
     await pause_schedule(connection, "hourly")
-    await put_schedule(connection, hourly(cron="@daily"))
-    assert (await find_schedule(connection, "hourly"))["paused"]
+    assert await put_schedule(connection, hourly(cron="@daily"))
+    row = await find_schedule(connection, "hourly")
+    assert (row["since_at"] > before, row["paused"]) == (True, True)
 
 
 async def test_declared_schedules_follow_their_playbook(connection: Connection, database: Database) -> None:
-    """Those that it no longer declares are deleted; others stay."""
+    """Those that it no longer declares are deleted; others stay. No declared one is: `register` would put it again."""
     await put_schedule(connection, hourly())
     both = [hourly(name=f"story#{name}", declared_in="story") for name in ("a", "b")]
     await declare_schedules(connection, "story", both)
     await declare_schedules(connection, "story", both[1:])
     assert await rows(database, "select name from noetl.start_schedule order by 1") == [("hourly",), ("story#b",)]
+    async with refused("NB409", "the playbook story declares the schedule story#b"):
+        await connection.execute("select noetl.delete_schedule('story#b')")
 
 
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        ("'x', 'story'", "the schedule x: it has neither cron nor every"),
-        ("'x', 'story', '@daily', '1 hour'", "the schedule x: it has both cron and every"),
-        ("'', 'story', '@daily'", "the schedule : the name has 0 bytes"),
-        ("'a#b', 'story', '@daily'", "the schedule a#b: the name has a #, which names of schedules in playbooks have"),
-        ("'x', 'story', 'daily'", "the schedule x: the cron text 'daily' is wrong"),
-        ("'x', 'story', every => '0.1 seconds'", "the schedule x: every is 00:00:00.1"),
-        ("'x', 'story', every => '1 month'", "the schedule x: every is 1 mon"),
-        (
-            "'x', 'story', every => '1 hour', timezone => 'Europe/Berlin'",
-            "it has a time zone (Europe/Berlin), but no cron",
-        ),
-        ("'x', 'story', '@daily', timezone => null", "the schedule x: its time zone has 0 characters"),
-        ("'x', 'story', '@daily', jitter => '-1 hour'", "jitter is -01:00:00"),
-        ("'x', 'story', '@daily', overlap => 'never'", "the schedule x: overlap is never"),
-        ("'x', 'story', '@daily', payload => '[]'", "the schedule x: the payload is a JSON array"),
-        (
-            "'x', 'story', '@daily', payload => '{\"schedule\": 1}'",
-            "the payload has a key schedule, which the broker sets",
-        ),
-        ("'x', 'nowhere', '@daily'", "no playbook nowhere is registered"),
-        ("'x', 'story', '@daily', version => 7", "no playbook story version 7 is registered"),
-        ("'x#y', 'story', '@daily', declared_in => 'story'", "the playbook story declares it under another name"),
-    ],
-)
-async def test_a_bad_schedule_is_refused(database: Database, arguments: str, message: str) -> None:
-    """With what to write instead."""
-    with pytest.raises(asyncpg.PostgresError) as error:
-        await execute(database, f"select noetl.put_schedule({arguments})")
-    assert str(error.value.sqlstate) in {"NB400", "NB404"}
-    assert message in str(error.value)
+BAD_SCHEDULES = [
+    ("'x', 'story'", "the schedule x: it has neither cron nor every"),
+    ("'x', 'story', '@daily', '1 hour'", "the schedule x: it has both cron and every"),
+    ("'', 'story', '@daily'", "the schedule : the name has 0 bytes"),
+    ("'a#b', 'story', '@daily'", "the schedule a#b: the name has a #, which names of schedules in playbooks have"),
+    ("'x', 'story', 'daily'", "the schedule x: the cron text 'daily' is wrong"),
+    ("'x', 'story', every => '0.1 seconds'", "the schedule x: every is 00:00:00.1"),
+    ("'x', 'story', every => '1 month'", "the schedule x: every is 1 mon"),
+    (
+        "'x', 'story', every => '1 hour', timezone => 'Europe/Berlin'",
+        "it has a time zone (Europe/Berlin), but no cron",
+    ),
+    ("'x', 'story', '@daily', timezone => null", "the schedule x: its time zone has 0 characters"),
+    ("'x', 'story', '@daily', jitter => '-1 hour'", "jitter is -01:00:00"),
+    ("'x', 'story', '@daily', overlap => 'never'", "the schedule x: overlap is never"),
+    ("'x', 'story', '@daily', payload => '[]'", "the schedule x: the payload is a JSON array"),
+    (
+        "'x', 'story', '@daily', payload => '{\"schedule\": 1}'",
+        "the payload has a key schedule, which the broker sets",
+    ),
+    ("'x', 'nowhere', '@daily'", "no playbook nowhere is registered"),
+    ("'x', 'story', '@daily', version => 7", "no playbook story version 7 is registered"),
+    ("'x#y', 'story', '@daily', declared_in => 'story'", "the playbook story declares it under another name"),
+]
 
 
-@pytest.mark.parametrize("function", ["pause_schedule", "resume_schedule", "delete_schedule"])
-async def test_an_unknown_schedule_is_refused(database: Database, function: str) -> None:
-    """With the command that lists them."""
-    async with refused("NB404", "no schedule nightly"):
-        await execute(database, f"select noetl.{function}('nightly')")
-
-
-async def test_a_declared_schedule_is_not_deleted(connection: Connection, database: Database) -> None:
-    """The next `register` would put it again."""
-    await put_schedule(connection, hourly(name="story#a", declared_in="story"))
-    async with refused("NB409", "the playbook story declares the schedule story#a"):
-        await execute(database, "select noetl.delete_schedule('story#a')")
+async def test_a_bad_schedule_is_refused(database: Database) -> None:
+    """With what to write instead. An unknown one, with the command that lists them."""
+    async with session(database) as own:
+        for arguments, message in BAD_SCHEDULES:
+            async with refused("NB40", re.escape(message)):
+                await own.execute(f"select noetl.put_schedule({arguments})")
+        for function in ("pause_schedule", "resume_schedule", "delete_schedule"):
+            async with refused("NB404", "no schedule nightly"):
+                await own.execute(f"select noetl.{function}('nightly')")
 
 
 async def test_a_change_rings(connection: Connection, database: Database) -> None:
