@@ -97,14 +97,14 @@ def test_a_repeated_message_of_a_library_is_logged_once(capsys: pytest.CaptureFi
     assert json.loads(line)["says"] == "no resource 0"
 
 
-@pytest.mark.parametrize("form", ["json", "console"])
-def test_a_line_is_written_with_one_call(form: str) -> None:
+def test_a_line_is_written_with_one_call() -> None:
     """Several processes share one log, and their lines must not mix."""
-    program = f"""
+    program = """
 import structlog
 from noetl_broker import logs
-logs.configure(level="info", form={form!r})
-structlog.get_logger("test").info("ready", lanes=2)
+for form in ("json", "console"):
+    logs.configure(level="info", form=form)
+    structlog.get_logger("test").info("ready", lanes=2)
 """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with ours, theirs:
@@ -114,4 +114,5 @@ structlog.get_logger("test").info("ready", lanes=2)
             check=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
-        assert ours.recv(4096).endswith(b"\n")
+        lines = [ours.recv(4096) for _ in range(2)]
+    assert [(line.count(b"ready"), line.endswith(b"\n")) for line in lines] == [(1, True)] * 2

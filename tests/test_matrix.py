@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tomllib
+
+import pytest
 
 from tests import matrix
 from tests.test_tidy import ROOT
 
 
-def test_every_combination_is_run_or_left_out() -> None:
+def test_every_combination_is_run_or_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """`--list` names each Python and each Postgres."""
-    command = [sys.executable, "-m", "tests.matrix", "--list"]
-    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    lines = [line for line in answer.stdout.splitlines() if line]
+    monkeypatch.setattr(sys, "argv", ["matrix", "--list"])
+    matrix.main()
+    lines = [line for line in capsys.readouterr().out.splitlines() if line]
     assert {line[:10].strip() for line in lines} <= {"found", "left out"}
     for version in matrix.PYTHONS:
         of_version = [line for line in lines if f"Python {version}" in line]

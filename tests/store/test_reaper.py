@@ -15,20 +15,17 @@ workflow:
 - {step: a, type: python, code: x, next: end}
 - {step: end}
 """
+EXPIRE = "update noetl.queue set lease_until = clock_timestamp() - interval '1 second' where status = 'leased'"
+FIRE = "select fired from noetl.fire_timers($1)"
 TIMEOUT = ONE_STEP.replace("code: x", "code: x, timeout: 30, retry: {max_attempts: 2, initial_delay: 0}")
 
 
 async def lose_lease(own: Session[Any], worker: str = "w") -> int:
     """Lease a job, expire the lease and reap. Return the attempt."""
     attempt = int(await own.fetchval("select attempts from noetl.lease_jobs($1)", worker))
-    await own.execute(
-        "update noetl.queue set lease_until = clock_timestamp() - interval '1 second' where status = 'leased'"
-    )
+    await own.execute(EXPIRE)
     await reap(own)
     return attempt
-
-
-FIRE = "select fired from noetl.fire_timers($1)"
 
 
 async def reap(own: Session[Any], *, most: int = 100, lost_leases: int = 5) -> dict[str, int]:
@@ -60,16 +57,23 @@ async def test_the_reaper_leaves_jobs_in_time(database: Database) -> None:
 
 
 async def test_a_lost_lease_requeues_the_job(database: Database) -> None:
-    """It writes no event and counts as no attempt of the step. The next lease has the next number."""
-    async with session(database) as own:
+    """It writes no event and counts as no attempt of the step. The next lease has the next number.
+
+    Workers are notified and need not poll. A limit of zero fails the step at once.
+    """
+    async with session(database) as own, session(database) as listener:
         await put_job(own)
+        next_notification = await listen(listener, "noetl_job")
         await own.execute("select noetl.lease_jobs('w')")
-        await own.execute("update noetl.queue set lease_until = clock_timestamp() - interval '1 second'")
+        await own.execute(EXPIRE)
         assert await reap(own) == {"requeued": 1}
+        assert await next_notification() == ""
         assert await own.fetchrow("select status, lost_leases, lease_until from noetl.queue") == ("queued", 1, None)
         assert await own.fetchval("select attempts from noetl.lease_jobs('x')") == 2
         kinds = await own.fetch("select event_type, meta -> 'attempt' from noetl.event order by created_at")
-    assert [tuple(row) for row in kinds] == [("action_started", 1), ("action_started", 2)]
+        assert [tuple(row) for row in kinds] == [("action_started", 1), ("action_started", 2)]
+        await own.execute(EXPIRE)
+        assert await reap(own, lost_leases=0) == {"lost": 1}
 
 
 async def test_the_job_of_a_cancelled_execution_is_not_requeued(database: Database) -> None:
@@ -81,19 +85,10 @@ async def test_the_job_of_a_cancelled_execution_is_not_requeued(database: Databa
         await own.execute("select noetl.lease_jobs('w')")
         await own.execute("select noetl.cancel_execution($1)", execution_id)
         await drain(database)
-        await own.execute("update noetl.queue set lease_until = clock_timestamp() - interval '1 second'")
+        await own.execute(EXPIRE)
         assert await reap(own) == {}
         assert await own.fetchval("select status from noetl.queue") == "cancelled"
     assert await broken_invariants(database) == {}
-
-
-async def test_workers_are_notified_of_a_requeued_job(database: Database) -> None:
-    """They need not poll."""
-    async with session(database) as listener, session(database) as own:
-        next_notification = await listen(listener, "noetl_job")
-        await put_job(own)
-        await lose_lease(own)
-        assert await next_notification() == ""
 
 
 async def test_a_job_that_loses_too_many_leases_fails_its_step(database: Database) -> None:
@@ -106,7 +101,7 @@ async def test_a_job_that_loses_too_many_leases_fails_its_step(database: Databas
         assert attempts == [1, 2, 3, 4, 5]
         assert await own.fetchval("select status from noetl.queue") == "queued"
         await own.execute("select noetl.lease_jobs('w')")
-        await own.execute("update noetl.queue set lease_until = clock_timestamp() - interval '1 second'")
+        await own.execute(EXPIRE)
         assert await reap(own) == {"lost": 1}
         event = await own.fetchrow("select error, meta from noetl.event where event_type = 'action_failed'")
     assert event is not None
@@ -121,17 +116,8 @@ async def test_a_job_that_loses_too_many_leases_fails_its_step(database: Databas
     assert await broken_invariants(database) == {}
 
 
-async def test_a_limit_of_zero_lost_leases_fails_the_step_at_once(database: Database) -> None:
-    """The first lost lease fails the step."""
-    async with session(database) as own:
-        await put_job(own)
-        await own.execute("select noetl.lease_jobs('w')")
-        await own.execute("update noetl.queue set lease_until = clock_timestamp() - interval '1 second'")
-        assert await reap(own, lost_leases=0) == {"lost": 1}
-
-
 async def test_heartbeats_do_not_extend_a_timeout(database: Database) -> None:
-    """The attempt fails and is retried; the late worker is stale."""
+    """The attempt fails and is retried; the late worker is stale. The next attempt has the whole time again."""
     await register(database, TIMEOUT)
     await start(database)
     await drain(database)
@@ -144,30 +130,15 @@ async def test_heartbeats_do_not_extend_a_timeout(database: Database) -> None:
         assert await own.fetchval("select noetl.complete_job($1, 'w', 1, '1')", queue_id) is False
         await drain(database)
         assert await own.fetchrow("select status, first_leased_at from noetl.queue") == ("retry", None)
-    error = await value(database, "select error from noetl.event where event_type = 'action_failed'")
-    assert error == {"message": "timeout: the action ran longer than 30 s", "type": "timeout"}
-    assert await complete_jobs(database) == 1
-    await drain(database)
-    assert await value(database, "select status from noetl.execution") == "COMPLETED"
-    assert await broken_invariants(database) == {}
-
-
-async def test_each_attempt_has_the_whole_timeout(database: Database) -> None:
-    """The time starts at the next lease; the second timeout is the last."""
-    await register(database, TIMEOUT)
-    await start(database)
-    await drain(database)
-    async with session(database) as own:
-        await own.execute("select noetl.lease_jobs('w')")
-        await age(own, 31)
-        await reap(own)
-        await drain(database)
         await own.execute("select noetl.lease_jobs('w')")
         assert await reap(own) == {}
         await age(own, 31)
         assert await reap(own) == {"timed_out": 1}
+    error = await value(database, "select error from noetl.event where event_type = 'action_failed' limit 1")
+    assert error == {"message": "timeout: the action ran longer than 30 s", "type": "timeout"}
     await drain(database)
     assert await value(database, "select status from noetl.execution") == "FAILED"
+    assert await broken_invariants(database) == {}
 
 
 async def test_a_lost_lease_does_not_restart_the_timeout(database: Database) -> None:
@@ -186,7 +157,7 @@ async def test_a_job_past_its_lease_and_its_timeout_fails_once(database: Databas
         await put_job(own, timeout_seconds=30.0)
         await own.execute("select noetl.lease_jobs('w')")
         await age(own, 31)
-        await own.execute("update noetl.queue set lease_until = clock_timestamp() - interval '1 second'")
+        await own.execute(EXPIRE)
         assert await reap(own, lost_leases=0) == {"timed_out": 1}
         assert await reap(own, lost_leases=0) == {}
 
@@ -231,7 +202,7 @@ async def test_one_run_of_the_reaper_takes_no_more_than_its_batch(database: Data
         for node in "abc":
             await put_job(own, node)
         await own.execute("select noetl.lease_jobs('w', 3)")
-        await own.execute("update noetl.queue set lease_until = clock_timestamp() - interval '1 second'")
+        await own.execute(EXPIRE)
         assert [(await reap(own, most=2)).get("requeued", 0) for _ in range(3)] == [2, 1, 0]
 
 
@@ -240,7 +211,7 @@ async def test_two_reapers_do_not_wait_for_each_other(database: Database) -> Non
     async with session(database) as first, session(database) as second:
         await put_job(first)
         await first.execute("select noetl.lease_jobs('w')")
-        await first.execute("update noetl.queue set lease_until = clock_timestamp() - interval '1 second'")
+        await first.execute(EXPIRE)
         async with first.transaction():
             assert await reap(first) == {"requeued": 1}
             assert await reap(second) == {}
@@ -252,7 +223,7 @@ async def test_an_answer_during_the_reap_waits_and_is_stale(database: Database) 
     async with session(database) as reaper, session(database) as worker:
         queue_id = await put_job(worker)
         await worker.execute("select noetl.lease_jobs('w')")
-        await worker.execute("update noetl.queue set lease_until = clock_timestamp() - interval '1 second'")
+        await worker.execute(EXPIRE)
         async with reaper.transaction():
             await reap(reaper)
             answer = asyncio.create_task(worker.fetchval("select noetl.complete_job($1, 'w', 1, '1')", queue_id))

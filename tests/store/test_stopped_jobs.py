@@ -31,24 +31,6 @@ workflow:
 - {step: other, type: http, next: end}
 - {step: end}
 """
-PARENT = """
-workflow:
-- {step: start, next: child}
-- {step: child, type: playbook, path: child, next: end}
-- {step: end}
-"""
-ITEMS = """
-workflow:
-- {step: start, next: each}
-- step: each
-  type: python
-  code: x
-  on_error: continue
-  loop: {collection: "{{ [1, 2] }}", element: one, mode: async, distribute: true}
-  next: last
-- {step: last, type: duckdb, next: end}
-- {step: end}
-"""
 
 
 async def lease_one(database: Database, own: Session[Any], body: str) -> int:
@@ -122,32 +104,6 @@ async def test_a_failure_stops_the_other_branches(database: Database) -> None:
         assert await own.fetchval(HEARTBEAT, jobs["work"]) is False
         assert await own.fetchrow(JOB, jobs["other"]) == ("dead", False)
     assert await broken_invariants(database) == {}
-
-
-async def test_a_cancelled_parent_stops_the_workers_of_its_children(database: Database) -> None:
-    """The child ends by a cancel of its own."""
-    await register(database, ONE, path="child")
-    async with session(database) as own:
-        job = await lease_one(database, own, PARENT)
-        await own.execute(CANCEL)
-        await drain(database)
-        assert await own.fetchval(HEARTBEAT, job) is False
-    assert await broken_invariants(database) == {}
-
-
-async def test_an_abandoned_item_stops_its_worker(database: Database) -> None:
-    """The other item failed, and the step goes on."""
-    async with session(database) as own, session(database) as listener:
-        await register(database, ITEMS)
-        await start(database)
-        await drain(database)
-        [failed, held] = [job["queue_id"] for job in await own.fetch(LEASE)]
-        told = await listen(listener, "noetl_cancel")
-        await own.execute("select noetl.fail_job($1, 'w', 1, '{\"message\": \"boom\"}', false)", failed)
-        await drain(database)
-        assert await told() == ""
-        assert await own.fetchval(HEARTBEAT, held) is False
-    assert await broken_invariants(database, ignore=["every execution ended"]) == {}
 
 
 async def test_workers_are_notified_only_where_a_leased_job_was_closed(database: Database) -> None:

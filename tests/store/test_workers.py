@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-from tests.brokers import drain, register, rows, start
 from tests.postgres import Database
 from tests.sessions import put_job, refused, session
 
-ONE_STEP = """
-workflow:
-- {step: start, next: a}
-- {step: a, type: python, code: x, next: end}
-- {step: end}
-"""
 EVENTS = "select event_type, worker_id, meta, result, error from noetl.event order by created_at"
 
 
@@ -83,25 +76,3 @@ async def test_a_result_may_be_null(database: Database) -> None:
             queue_id = await put_job(own, f"a{len(argument)}")
             await own.execute("select noetl.lease_jobs('w')")
             assert await own.fetchval(f"select noetl.complete_job($1, 'w', 1{argument})", queue_id) is True
-
-
-async def test_one_statement_answers_many_jobs(database: Database) -> None:
-    """A stale answer does not affect the others."""
-    await register(database, ONE_STEP)
-    await start(database, count=40)
-    await drain(database)
-    async with session(database) as own:
-        leased = await own.fetch("select queue_id, attempts from noetl.lease_jobs('w', 100)")
-        attempts = [row["attempts"] for row in leased]
-        attempts[7] += 1
-        answers = await own.fetch(
-            """select queue_id, noetl.complete_job(queue_id, 'w', attempt, to_jsonb(queue_id)) as counted
-            from unnest($1::bigint[], $2::int[]) a (queue_id, attempt)""",
-            [row["queue_id"] for row in leased], attempts,
-        )  # fmt: skip
-    assert [row["counted"] for row in answers].count(False) == 1
-    await drain(database)
-    assert await rows(database, "select status, count(*) from noetl.execution group by status order by status") == [
-        ("COMPLETED", 39),
-        ("RUNNING", 1),
-    ]
