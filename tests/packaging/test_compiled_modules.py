@@ -16,7 +16,7 @@ from types import ModuleType
 import pytest
 
 from noetl_broker.form import installed_form
-from tests.packaging.wheels import PATIENCE_SECONDS, copy_of_the_tree
+from tests.packaging.wheels import PATIENCE_SECONDS
 from tests.test_tidy import ROOT
 
 HOOK = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]["targets"][
@@ -85,11 +85,13 @@ def test_each_compiled_module_is_machine_code() -> None:
         ("wheel:editable", "cc", "an editable installation cannot be compiled"),
     ],
 )
-def test_a_build_that_cannot_compile_says_why(tmp_path: Path, target: str, compiler: str, said: str) -> None:
+def test_a_build_that_cannot_compile_says_why(
+    tree: Path, tmp_path: Path, target: str, compiler: str, said: str
+) -> None:
     """It does not give a plain wheel instead."""
     answer = subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "--target", target, "--directory", str(tmp_path / "wheel")],
-        cwd=copy_of_the_tree(tmp_path / "tree"),
+        cwd=tree,
         env={**os.environ, "HATCH_BUILD_HOOK_ENABLE_CUSTOM": "true", "CC": compiler},
         capture_output=True,
         text=True,

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import zipfile
 from pathlib import Path
 
+import pytest
+
 import noetl_broker
 from noetl_broker.store.migrations import compat_noetl, migrations
-from tests.packaging.wheels import Program
+from tests.packaging.wheels import Program, install
 from tests.test_tidy import ROOT
+
+EXAMPLE = ROOT / "playbooks" / "conditional.yaml"
 
 
 def test_the_wheel_holds_what_the_program_reads(wheel: Path) -> None:
@@ -23,25 +28,36 @@ def test_the_wheel_holds_what_the_program_reads(wheel: Path) -> None:
     assert expected - held == set()
 
 
-def test_the_command_says_its_version(installed: Program) -> None:
-    """The version of the package."""
+def test_the_installed_command_and_package_are_those_of_the_wheel(installed: Program) -> None:
+    """`noetl-broker`, `python -m noetl_broker` and all public names; nothing comes from this checkout."""
     answer = installed.run("--version")
     assert (answer.returncode, noetl_broker.__version__ in answer.stdout) == (0, True), answer.stderr
-
-
-def test_the_package_is_the_command(installed: Program) -> None:
-    """`python -m noetl_broker`, from the wheel and not from this checkout."""
-    answer = installed.start(installed.python, "-m", "noetl_broker", "migrate", "--sql", "--json")
-    assert [entry["name"] for entry in json.loads(answer.stdout)] == [
-        migration.name for migration in (*migrations(), compat_noetl())
-    ]
-    code = "import noetl_broker; print(noetl_broker.__file__)"
-    where = installed.start(installed.python, "-c", code).stdout
-    assert str(installed.folder) in where
-
-
-def test_the_wheel_has_all_public_names(installed: Program) -> None:
-    """In the wheel as in the checkout."""
-    code = "import noetl_broker as n; print([name for name in n.__all__ if not hasattr(n, name)])"
+    listed = installed.start(installed.python, "-m", "noetl_broker", "migrate", "--sql", "--json").stdout
+    assert [entry["name"] for entry in json.loads(listed)] == [file.name for file in (*migrations(), compat_noetl())]
+    code = "import noetl_broker as n; print(n.__file__, [name for name in n.__all__ if not hasattr(n, name)])"
     answer = installed.start(installed.python, "-c", code)
-    assert answer.stdout.strip() == "[]", answer.stderr
+    assert answer.stdout.startswith(str(installed.folder)), answer.stderr
+    assert answer.stdout.endswith(" []\n")
+
+
+def test_the_program_works_without_its_extras(installed: Program) -> None:
+    """A command that needs one names it."""
+    for arguments, extra in ((("graph", str(EXAMPLE), "--format", "svg"), "graph"), (("console",), "console")):
+        answer = installed.run(*arguments)
+        assert (answer.returncode, f"pip install 'noetl-broker[{extra}]'" in answer.stderr) == (2, True)
+
+
+@pytest.mark.slow
+def test_the_program_works_with_its_extras(wheel: Path) -> None:
+    """A Postgres of its own, with a broker and a worker; pictures and traces."""
+    # The account of Postgres runs programs of this folder, also if root runs the tests.
+    with tempfile.TemporaryDirectory(prefix="noetl-broker-install-") as folder:
+        Path(folder).chmod(0o755)
+        program = install(wheel, Path(folder), "embedded", "graph", "otel")
+        demo = program.run("demo", "--json")
+        assert demo.returncode == 0, demo.stderr
+        assert json.loads(demo.stdout)["second"]["status"] == "COMPLETED"
+        svg = program.run("graph", str(EXAMPLE), "--format", "svg")
+        assert svg.stdout.startswith("<svg "), svg.stderr
+        traced = program.start(program.python, "-c", "from noetl_broker.tracing.otlp import *")
+        assert traced.returncode == 0, traced.stderr

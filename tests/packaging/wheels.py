@@ -1,4 +1,4 @@
-"""Wheels of this tree and of a next version, each installed into its own environment."""
+"""The wheel of this tree, its environment, and a next version beside it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
+from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import noetl_broker
 from noetl_broker.store.migrations import SERVED_VERSIONS
@@ -20,13 +22,13 @@ from tests.test_tidy import ROOT
 
 PATIENCE_SECONDS = 900
 NEXT_VERSION = "9.9.9"
-OFFLINE = ("NewConnectionError", "NameResolutionError", "ConnectTimeoutError")
 
 
 class Program(NamedTuple):
-    """An installed wheel: its interpreter and its command."""
+    """An installed wheel: its interpreter and its command. `packages` come before those of the environment."""
 
     folder: Path
+    packages: Path | None = None
 
     @property
     def python(self) -> Path:
@@ -44,7 +46,7 @@ class Program(NamedTuple):
         return subprocess.run(
             [program, *arguments],
             cwd=self.folder,
-            env=_environment(database),
+            env=_environment(database) | ({"PYTHONPATH": str(self.packages)} if self.packages else {}),
             capture_output=True,
             text=True,
             check=False,
@@ -76,14 +78,16 @@ def copy_of_the_tree(folder: Path) -> Path:
     return folder
 
 
-def as_the_next(tree: Path, migration: str) -> Path:
-    """Make a copy the next version: a higher number, and one more migration."""
+def next_version(installed: Program, folder: Path, migration: str) -> Program:
+    """Copy an installed package as the next version: a higher number, and one more migration."""
+    [package] = installed.folder.glob("lib/python3.*/site-packages/noetl_broker")
+    copy = shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__"))
     version = SERVED_VERSIONS[-1] + 1
-    (tree / "migrations" / f"{version:04}_next.sql").write_text(migration, encoding="utf-8")
-    _replace(tree / "src/noetl_broker/__init__.py", re.escape(noetl_broker.__version__), NEXT_VERSION)
+    (copy / "_migrations" / f"{version:04}_next.sql").write_text(migration, encoding="utf-8")
+    _replace(copy / "__init__.py", re.escape(noetl_broker.__version__), NEXT_VERSION)
     served = f"SERVED_VERSIONS = range({version}, {version + 1})"
-    _replace(tree / "src/noetl_broker/store/migrations.py", r"SERVED_VERSIONS = range\(.*\)", served)
-    return tree
+    _replace(copy / "store/migrations.py", r"SERVED_VERSIONS = range\(.*\)", served)
+    return installed._replace(packages=folder)
 
 
 def _replace(file: Path, pattern: str, text: str) -> None:
@@ -100,47 +104,35 @@ def build(tree: Path, target: Path) -> Path:
     return wheel
 
 
-def install_from_index(wheel: Path, folder: Path, *parts: str) -> Program:
-    """Install a wheel and its libraries, or its extras `parts`, into an empty environment, as a reader does.
-
-    Skips without an index.
-    """
-    program = Program(folder) if parts else _empty_environment(folder)
-    wanted = f"{wheel}[{','.join(parts)}]" if parts else str(wheel)
-    answer = subprocess.run(
-        _pip(program, "--no-compile", wanted),
-        capture_output=True,
-        text=True,
-        check=False,
-        env=_environment(None),
-        timeout=PATIENCE_SECONDS,
-    )
-    if answer.returncode and any(word in answer.stderr for word in OFFLINE):
-        pytest.skip("no package index can be reached from here")
-    assert answer.returncode == 0, answer.stderr
-    return program
-
-
-def install(wheel: Path, folder: Path) -> Program:
-    """Install a wheel into its own environment, with the libraries of the tests' environment.
-
-    The environment's own packages come first, so Python finds the wheel before this checkout.
-    """
+def install(wheel: Path, folder: Path, *extras: str) -> Program:
+    """Install a wheel into its own environment, with the libraries that it and these extras declare, and no others."""
     program = _empty_environment(folder)
-    subprocess.run(
-        _pip(program, "--no-index", "--no-deps", "--no-compile", str(wheel)), check=True, timeout=PATIENCE_SECONDS
-    )
+    command = [sys.executable, "-m", "pip", "--python", str(program.python), "install", "--quiet"]
+    quickly = ("--no-index", "--no-deps", "--no-compile", "--disable-pip-version-check")
+    subprocess.run([*command, *quickly, str(wheel)], check=True, timeout=PATIENCE_SECONDS)
     [packages] = folder.glob("lib/python3.*/site-packages")
-    (packages / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    [own] = metadata.distributions(path=[str(packages)])
+    _lend(own, packages, ("", *extras), set())
     return program
+
+
+def _lend(of: metadata.Distribution, packages: Path, extras: Iterable[str], lent: set[tuple[str, str]]) -> None:
+    """Link what a distribution requires, and what that requires, from the tests' environment."""
+    for text in of.requires or ():
+        needed = Requirement(text)
+        if needed.marker is not None and not any(needed.marker.evaluate({"extra": extra}) for extra in extras):
+            continue
+        new = {(canonicalize_name(needed.name), extra) for extra in ("", *needed.extras)} - lent
+        if not new:
+            continue
+        library = metadata.distribution(needed.name)
+        for name in {file.parts[0] for file in library.files or ()} - {"..", "__pycache__"}:
+            if not (packages / name).exists():
+                (packages / name).symlink_to(str(library.locate_file(name)))
+        _lend(library, packages, [extra for _, extra in new], lent | new)
 
 
 def _empty_environment(folder: Path) -> Program:
     """Make an environment without packages, not even pip: the tests' pip installs into it."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True, timeout=PATIENCE_SECONDS)
     return Program(folder)
-
-
-def _pip(program: Program, *arguments: str) -> list[str]:
-    command = [sys.executable, "-m", "pip", "--python", str(program.python), "install"]
-    return [*command, "--quiet", "--disable-pip-version-check", *arguments]
