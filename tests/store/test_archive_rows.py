@@ -36,16 +36,24 @@ async def ended_without_partitions(database: Database, *, count: int) -> list[in
     return ids
 
 
-async def test_an_execution_with_unread_mail_is_not_archived(database: Database) -> None:
-    """The others are archived. It follows when the event has a turn."""
+async def test_an_execution_with_unread_mail_or_a_dead_letter_is_not_archived(database: Database) -> None:
+    """The others are archived. It follows when the event has a turn; `dead-letters retry` needs the event."""
     late, *others = await ended_without_partitions(database, count=3)
+    set_aside = """
+        with mail as (delete from noetl.inbox returning *)
+        insert into noetl.dead_letter (execution_id, event_id, reason)
+        select execution_id, event_id, 'a fault' from mail"""
     async with session(database) as connection:
         [over] = [batch async for batch in archive.outside_periods(connection, 0.0)]
         await execute(database, LATE, late)
         moved = await archive.archive_rows(connection, over)
         assert (over, moved.executions) == ([late, *others], 2)
+        await execute(database, set_aside)
+        assert await archive.archive_rows(connection, [late]) == (0, 0)
         assert await value(database, EVENTS.format("noetl"), late) > 1
         assert await value(database, EVENTS.format("noetl_archive"), late) == 0
+        await execute(database, "delete from noetl.dead_letter")
+        assert await value(database, "select noetl.put_back($1)", late) == 1
         await drain(database)
         assert await broken_invariants(database) == {}
         [over] = [batch async for batch in archive.outside_periods(connection, 0.0)]
@@ -68,23 +76,6 @@ async def test_an_event_that_arrives_during_the_move_keeps_its_mail(database: Da
     await drain(database)
     assert await value(database, "select outcome from noetl.turn order by turn desc limit 1") == "after_end"
     assert await broken_invariants(database) == {}
-
-
-async def test_an_execution_with_a_dead_letter_is_not_archived(database: Database) -> None:
-    """`dead-letters retry` needs the event."""
-    [late] = await ended_without_partitions(database, count=1)
-    async with session(database) as connection:
-        [over] = [batch async for batch in archive.outside_periods(connection, 0.0)]
-        await execute(database, LATE, late)
-        await execute(
-            database,
-            """
-            with mail as (delete from noetl.inbox returning *)
-            insert into noetl.dead_letter (execution_id, event_id, reason)
-            select execution_id, event_id, 'a fault' from mail""",
-        )
-        assert await archive.archive_rows(connection, over) == (0, 0)
-    assert await value(database, EVENTS.format("noetl"), late) > 1
 
 
 async def test_archiving_adds_columns_that_the_archive_lacks(database: Database) -> None:

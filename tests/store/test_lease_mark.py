@@ -29,9 +29,13 @@ async def leased(own: Session[Any], types: list[str] | None = None) -> list[str]
 
 
 async def test_after_a_slow_scan_the_next_scans_start_at_the_mark(database: Database) -> None:
-    """New jobs are found at once, jobs with an old time when the mark expires."""
+    """New jobs are found at once, jobs with an old time when the mark expires, after twenty seconds.
+
+    It starts three seconds before the scan, for transactions that have not committed.
+    """
     async with session(database) as own:
         assert await own.fetchval(SLOW_SCAN, None) == 0
+        assert round(await own.fetchval(MARK + "select m[2]::float8 - m[3]::float8 from mark")) == 23
         await put_job_ready(own, "new", seconds_ago=0)
         await put_job_ready(own, "old", seconds_ago=60)
         assert await leased(own) == ["new"]
@@ -49,14 +53,6 @@ async def test_a_requeued_job_is_found_past_the_mark(database: Database) -> None
         await own.execute("update noetl.queue set lease_until = clock_timestamp() - interval '1 second'")
         assert await own.fetchval("select requeued from noetl.reap(9, 5)") == 1
         assert await leased(own) == ["lost"]
-
-
-async def test_the_mark_expires_after_twenty_seconds(database: Database) -> None:
-    """It starts three seconds before the scan, for transactions that have not committed."""
-    async with session(database) as own:
-        await own.execute(SLOW_SCAN, None)
-        look = MARK + "select m[2]::float8 - m[3]::float8 from mark"
-        assert round(await own.fetchval(look)) == 23
 
 
 async def test_the_mark_holds_for_the_requested_types_only(database: Database) -> None:

@@ -50,18 +50,12 @@ async def test_only_jobs_of_the_requested_types_are_leased(database: Database) -
 
 
 async def test_only_queued_and_retried_jobs_are_leased(database: Database) -> None:
-    """Jobs of other states stay as they are."""
+    """Jobs of other states stay as they are. A retry is not leased before its delay ends, by the database's clock."""
     async with session(database) as own:
         for status in ("leased", "done", "failed", "dead", "cancelled", "queued", "retry"):
             await put_job(own, status, status=status)
+        await put_job(own, "later", status="retry", available_at=datetime.now(UTC) + timedelta(hours=1))
         assert sorted(await lease(own, "w", 10)) == [("queued", 1), ("retry", 1)]
-
-
-async def test_a_retry_is_not_leased_before_its_delay_ends(database: Database) -> None:
-    """The clock of the database counts."""
-    async with session(database) as own:
-        await put_job(own, available_at=datetime.now(UTC) + timedelta(hours=1))
-        assert await lease(own) == []
 
 
 async def test_two_sessions_lease_different_jobs(database: Database) -> None:
@@ -164,27 +158,6 @@ async def test_a_heartbeat_without_seconds_uses_the_last_length(database: Databa
         assert await own.fetchval(rest) == timedelta(seconds=300)
 
 
-async def test_a_new_lease_has_its_own_length(database: Database) -> None:
-    """The length of the lost lease does not count."""
-    async with session(database) as own:
-        queue_id = await put_job(own)
-        await own.execute("select noetl.lease_jobs('w', 1, 900)")
-        await expire(own)
-        await own.execute("select noetl.lease_jobs('w', 1, 30)")
-        assert await own.fetchval("select noetl.heartbeat_job($1, 'w', 2)", queue_id) is True
-        assert await own.fetchval("select lease_until - last_heartbeat from noetl.queue") == timedelta(seconds=30)
-
-
-async def test_a_late_answer_counts_until_the_job_is_leased_again(database: Database) -> None:
-    """An expired lease alone repeats no work."""
-    async with session(database) as own:
-        queue_id = await put_job(own)
-        await lease(own)
-        await own.execute("update noetl.queue set lease_until = clock_timestamp() - interval '1 hour'")
-        assert await own.fetchval("select noetl.complete_job($1, 'w', 1, '1')", queue_id) is True
-        assert await own.fetchval("select status from noetl.queue") == "done"
-
-
 async def test_an_answer_without_the_lease_changes_nothing(database: Database) -> None:
     """Another worker, another attempt or no worker gets false; the lease stays."""
     calls = (
@@ -210,28 +183,29 @@ async def test_an_answer_without_the_lease_changes_nothing(database: Database) -
 
 
 async def test_a_worker_that_lost_its_lease_gets_false(database: Database) -> None:
-    """Its heartbeat and late answers write no event; those of the new holder count."""
+    """Its heartbeat and late answers write no event; those of the new holder count, also under the same name.
+
+    The new lease has its own length. An expired lease alone repeats no work: its answer counts until the next one.
+    """
+    fail = """select noetl.fail_job($1, $2, 1, '{"message": "m"}')"""
     async with session(database) as own:
         queue_id = await put_job(own)
-        assert await lease(own, "zombie") == [("a", 1)]
+        await own.execute("select noetl.lease_jobs('zombie', 1, 900)")
         await expire(own)
         assert await own.fetchval("select noetl.complete_job($1, 'zombie', 1, '1')", queue_id) is False
-        assert await lease(own, "second") == [("a", 2)]
-        assert await own.fetchval("select noetl.heartbeat_job($1, 'zombie', 1)", queue_id) is False
+        for attempt, holder in ((2, "zombie"), (3, "second")):
+            assert await lease(own, holder, 1, 30) == [("a", attempt)]
+            assert await own.fetchval("select noetl.heartbeat_job($1, 'zombie', 1)", queue_id) is False
+            assert await own.fetchval("select noetl.complete_job($1, 'zombie', 1, '1')", queue_id) is False
+            assert await own.fetchval(fail, queue_id, "zombie") is False
+            assert await own.fetchval("select noetl.heartbeat_job($1, $2, $3)", queue_id, holder, attempt) is True
+            length = await own.fetchval("select lease_until - last_heartbeat from noetl.queue")
+            assert length == timedelta(seconds=30)
+            if holder == "zombie":
+                await expire(own)
+        await own.execute("update noetl.queue set lease_until = clock_timestamp() - interval '1 hour'")
+        assert await own.fetchval("select noetl.complete_job($1, 'second', 3, '2')", queue_id) is True
         assert await own.fetchval("select noetl.complete_job($1, 'zombie', 1, '1')", queue_id) is False
-        assert await own.fetchval("""select noetl.fail_job($1, 'zombie', 1, '{"message": "m"}')""", queue_id) is False
-        assert await own.fetchval("select noetl.complete_job($1, 'second', 2, '2')", queue_id) is True
-        assert await own.fetchval("select noetl.complete_job($1, 'zombie', 1, '1')", queue_id) is False
+        assert await own.fetchval("select status from noetl.queue") == "done"
         completed = await own.fetch("select worker_id, result from noetl.event where event_type = 'action_completed'")
     assert [tuple(row) for row in completed] == [("second", 2)]
-
-
-async def test_the_fencing_token_separates_two_leases_of_one_worker(database: Database) -> None:
-    """The name is the same, the attempt is not."""
-    async with session(database) as own:
-        queue_id = await put_job(own)
-        await lease(own)
-        await expire(own)
-        assert await lease(own) == [("a", 2)]
-        assert await own.fetchval("select noetl.complete_job($1, 'w', 1, '1')", queue_id) is False
-        assert await own.fetchval("select noetl.complete_job($1, 'w', 2, '2')", queue_id) is True

@@ -196,8 +196,12 @@ async def test_the_owner_of_the_database_can_migrate(empty_database: Database, b
             await execute(empty_database, f"alter database {owner.name} owner to current_user")
 
 
-async def test_nothing_is_granted_to_public(database: Database) -> None:
-    """Postgres grants functions to PUBLIC by default."""
+async def test_functions_are_safe_from_their_callers(database: Database) -> None:
+    """Nothing is granted to PUBLIC, which Postgres does by default.
+
+    A `security definer` function has its own search path: else a caller could put its own functions in their way.
+    One that writes events resets the writer, so no caller passes its events off as the broker's, which are no mail.
+    """
     granted = """
         select p.oid::regprocedure::text as thing, a.privilege_type
         from pg_proc p
@@ -215,29 +219,21 @@ async def test_nothing_is_granted_to_public(database: Database) -> None:
         where n.nspname = 'noetl' and a.grantee = 0
     """
     assert await rows(database, granted) == []
-
-
-async def test_security_definer_functions_have_their_own_search_path(database: Database) -> None:
-    """Else a caller could put its own functions in their way."""
-    loose = """
+    no_path = """
         select p.oid::regprocedure::text
         from pg_proc p
         where p.pronamespace = 'noetl'::regnamespace and p.prosecdef
           and not coalesce(p.proconfig, '{}') @> array['search_path=pg_catalog, pg_temp']
     """
-    assert await rows(database, loose) == []
-
-
-async def test_functions_that_write_events_reset_the_writer(database: Database) -> None:
-    """A caller cannot pass its events off as the broker's, which are not mail."""
-    loose = """
+    assert await rows(database, no_path) == []
+    no_reset = """
         select p.oid::regprocedure::text
         from pg_proc p
         where p.pronamespace = 'noetl'::regnamespace and p.prosecdef
           and p.prosrc ~* 'insert\\s+into\\s+noetl\\.event'
           and p.prosrc !~ 'set_config[(]''noetl.writer'', ''(worker)?'', true[)]'
     """
-    assert await rows(database, loose) == []
+    assert await rows(database, no_reset) == []
 
 
 async def test_migrate_adds_columns_and_changes_no_row(empty_database: Database) -> None:

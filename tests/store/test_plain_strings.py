@@ -8,8 +8,7 @@ import noetl_broker.store.queries
 from noetl_broker.store.migrations import compat_noetl, migrate, migrations
 from tests.brokers import broken_invariants, complete_jobs, drain, execute, register, start, value
 from tests.postgres import Database
-from tests.store import test_reaped_jobs
-from tests.store.test_reaper import ONE_STEP
+from tests.store import test_reaper
 
 STATEMENTS = sorted(Path(noetl_broker.store.queries.__file__).with_name("sql").glob("*/*.sql"))
 TEXTS = {
@@ -31,14 +30,14 @@ def test_our_sql_has_no_backslash() -> None:
 async def test_a_cancelled_job_is_not_requeued_without_conforming_strings(database: Database) -> None:
     """The reaper finds it by the id of its node."""
     await turn_off(database)
-    await test_reaped_jobs.test_the_job_of_a_cancelled_item_is_not_requeued(database)
+    await test_reaper.test_the_job_of_a_cancelled_item_is_not_requeued(database)
 
 
 async def test_migrate_and_verify_work_without_conforming_strings(empty_database: Database) -> None:
     """`verify` reads the limits of a playbook from its text."""
     await turn_off(empty_database)
     assert await migrate(empty_database) == [migration.name for migration in migrations()]
-    await register(empty_database, ONE_STEP, metadata="max_visits: 99")
+    await register(empty_database, test_reaper.ONE_STEP, metadata="max_visits: 99")
     await start(empty_database)
     await drain(empty_database)
     await complete_jobs(empty_database)

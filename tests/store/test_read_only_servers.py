@@ -31,21 +31,19 @@ async def test_the_error_names_a_read_only_role(database: Database) -> None:
     assert remedy in str(remedies["connection"])
 
 
-async def test_the_error_names_a_read_only_database(database: Database) -> None:
-    """A pool and a connection raise the same error."""
+async def test_the_error_names_a_read_only_database_or_setting(database: Database) -> None:
+    """Of the DSN or PGOPTIONS. A pool and a connection raise the same error; `fail_fast` does not wait."""
+    read_only = replace(database, dsn=f"{database.dsn}?default_transaction_read_only=on")
+    with pytest.raises(DatabaseFault, match="the DSN or PGOPTIONS sets default_transaction_read_only: take that out"):
+        await connect(read_only, name="test", takes="writes")
     await execute(database, f"alter database {database.name} set default_transaction_read_only = on")
     with pytest.raises(
         DatabaseFault, match=f"call alter database {database.name} reset default_transaction_read_only"
     ) as raised:
         await create_pool(database, name="test", size=1)
     assert "the server takes no writes" in str(raised.value)
-
-
-async def test_the_error_names_read_only_settings_of_the_client(database: Database) -> None:
-    """The DSN or PGOPTIONS has the setting."""
-    read_only = replace(database, dsn=f"{database.dsn}?default_transaction_read_only=on")
-    with pytest.raises(DatabaseFault, match="the DSN or PGOPTIONS sets default_transaction_read_only: take that out"):
-        await connect(read_only, name="test", takes="writes")
+    with pytest.raises(DatabaseFault, match="is set to read only"):
+        await drain(database, fail_fast=True)
 
 
 async def test_a_broker_waits_while_its_database_is_read_only(database: Database) -> None:
@@ -67,10 +65,3 @@ async def test_a_broker_waits_while_its_database_is_read_only(database: Database
     service.stopping.set()
     await asyncio.wait_for(task, PATIENCE_SECONDS)
     assert await broken_invariants(database) == {}
-
-
-async def test_fail_fast_reports_a_read_only_database(database: Database) -> None:
-    """The daemon does not wait."""
-    await execute(database, f"alter database {database.name} set default_transaction_read_only = on")
-    with pytest.raises(DatabaseFault, match="is set to read only"):
-        await drain(database, fail_fast=True)
