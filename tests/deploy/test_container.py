@@ -29,6 +29,8 @@ from tests.processes import Process
 
 ROOT = Path(__file__).parents[2]
 INSTALL_SECONDS = 1800.0
+# The one that virtual environments are made of.
+INTERPRETER = Path(sys.base_prefix) / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
 
 
 class Instruction(NamedTuple):
@@ -113,7 +115,7 @@ def image() -> Iterator[Path]:
     folder, programs = root / of("WORKDIR")[0].strip("/"), root / "programs"
     folder.mkdir()
     programs.mkdir()
-    for name, call in (("python", sys._base_executable), ("pip", f"{sys.executable} -m pip")):  # type: ignore[attr-defined]
+    for name, call in (("python", INTERPRETER), ("pip", f"{sys.executable} -m pip")):
         program = programs / name
         program.write_text(f'#!/bin/sh\nexec {call} "$@"\n', encoding="utf-8")
         program.chmod(0o755)
@@ -184,7 +186,7 @@ def _can_be_jailed() -> bool:
         return False
     # The jailed user cannot run an interpreter in a folder that only its owner may enter.
     again = "import subprocess, sys; subprocess.run([sys.executable, '-c', ''], check=True)"
-    answer = subprocess.run(jailed(sys._base_executable, "-c", again), capture_output=True, check=False)  # type: ignore[attr-defined]
+    answer = subprocess.run(jailed(INTERPRETER, "-c", again), capture_output=True, check=False)
     return answer.returncode == 0
 
 

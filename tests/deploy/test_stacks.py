@@ -72,11 +72,6 @@ def test_two_brokers_and_two_workers_start_when_their_logins_are_there() -> None
     ]  # fmt: skip
 
 
-def test_only_a_broker_is_asked_for_its_health() -> None:
-    """The image's health check is for brokers; services without a port would never be healthy."""
-    assert [name for name, one in OURS.items() if one.get("healthcheck") != {"disable": True}] == ["broker"]
-
-
 @contextmanager
 def stack() -> Iterator[tuple[dict[str, str], list[LineProcess]]]:
     """Run the stack on its own Postgres; yields the operator's environment, a broker and a worker."""
@@ -131,9 +126,14 @@ def test_the_stack_runs_a_playbook_to_its_end() -> None:
         assert [process.returncode for process in running] == [0, 0], ended
 
 
-@pytest.mark.parametrize("name", PODS)
-def test_each_pod_uses_known_commands_and_settings(name: str) -> None:
-    """Its arguments and variables. It runs without rights on a read-only root."""
+@pytest.mark.parametrize(
+    "name, key", [("noetl-broker-schema", "owner"), ("noetl-broker", "broker"), ("noetl-worker", "worker")]
+)
+def test_each_pod_uses_known_commands_and_settings(name: str, key: str) -> None:
+    """Its arguments and variables. It runs without rights on a read-only root.
+
+    Its DSN is where it looks: in one file of the secret. The pod sees no other part of it.
+    """
     (container,) = PODS[name]["containers"]
     assert CliRunner().invoke(cli, [*container["args"], "--help"]).exit_code == 0
     assert {variable["name"] for variable in container["env"]} - KNOWN == set()
@@ -144,23 +144,20 @@ def test_each_pod_uses_known_commands_and_settings(name: str) -> None:
         "allowPrivilegeEscalation": False,
         "capabilities": {"drop": ["ALL"]},
     }
-
-
-@pytest.mark.parametrize("name", PODS)
-def test_each_pod_finds_its_dsn_where_it_looks(name: str) -> None:
-    """In one file of the secret; the pod sees no other part of it."""
-    (container,) = PODS[name]["containers"]
     (mount,) = [mount for mount in container["volumeMounts"] if mount["name"] == "dsn"]
     (secret,) = [volume["secret"] for volume in PODS[name]["volumes"] if volume["name"] == "dsn"]
     (item,) = secret["items"]
     (file,) = [variable["value"] for variable in container["env"] if variable["name"].endswith("_DSN_FILE")]
     assert file == f"{mount['mountPath']}/{item['path']}"
-    wanted = {"noetl-broker-schema": "owner", "noetl-broker": "broker", "noetl-worker": "worker"}
-    assert (secret["secretName"], item["key"]) == ("noetl-broker", wanted[name])
+    assert (secret["secretName"], item["key"]) == ("noetl-broker", key)
 
 
 def test_a_broker_is_asked_for_its_health_where_it_serves_it() -> None:
-    """Liveness is about its main loop. A broker that waits for its database is not killed."""
+    """Liveness is about its main loop. A broker that waits for its database is not killed.
+
+    The image's health check is for brokers too: in compose, services without a port would never be healthy.
+    """
+    assert [name for name, one in OURS.items() if one.get("healthcheck") != {"disable": True}] == ["broker"]
     (container,) = PODS["noetl-broker"]["containers"]
     (port,) = container["ports"]
     variables = {variable["name"]: variable["value"] for variable in container["env"]}
@@ -172,6 +169,11 @@ def test_a_broker_is_asked_for_its_health_where_it_serves_it() -> None:
     }
     assert {get["port"] for get in probes.values()} == {port["name"]}
     assert variables["NOETL_BROKER_HEALTH_PORT"] == str(port["containerPort"])
+
+
+def test_each_pod_is_tested() -> None:
+    """A new one gets its row above."""
+    assert set(PODS) == {"noetl-broker-schema", "noetl-broker", "noetl-worker"}
 
 
 def test_a_stop_leaves_time_to_drain() -> None:

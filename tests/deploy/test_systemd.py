@@ -76,17 +76,15 @@ def test_systemd_understands_every_line(unit: str, tmp_path: Path) -> None:
 
 @of_both
 def test_the_command_of_the_unit_is_valid(unit: str) -> None:
-    """Its command, its options and its variable are known; the DSN comes from the credential."""
+    """Its command, its options and its variable are known; the DSN comes from the credential.
+
+    It does not restart after usage errors, missing rights or another schema version. A missing database is waited for.
+    """
     _, *arguments = setting_of(unit, "ExecStart").split()
     assert CliRunner().invoke(cli, [*arguments, "--help"]).exit_code == 0
     assert "dsn_file" in Settings.model_fields
     credential = setting_of(unit, "LoadCredential").partition(":")[0]
     assert setting_of(unit, "Environment") == f"{PREFIX}DSN_FILE=%d/{credential}"
-
-
-@of_both
-def test_the_unit_does_not_restart_after_usage_errors(unit: str) -> None:
-    """Nor after missing rights or another schema version. A missing database is waited for."""
     codes = {int(code) for code in setting_of(unit, "RestartPreventExitStatus").split()}
     assert codes == {errors.EXIT_USAGE, errors.EXIT_NO_PERMISSION, errors.EXIT_SCHEMA}
 
