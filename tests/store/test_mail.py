@@ -239,7 +239,6 @@ async def test_two_writers_do_not_wait_for_each_other_at_the_gate(database: Data
     """They share the lock."""
     async with session(database) as first, session(database) as second, first.transaction():
         await first.execute(INSERT, 1, "action_completed")
-        await second.execute("set statement_timeout = '5s'")
         await second.execute(INSERT, 2, "action_completed")
         assert await rows(database, "select execution_id from noetl.inbox") == [(2,)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -87,17 +88,27 @@ async def test_what_another_attempt_reported_is_not_shown(database: Database, jo
 
 
 async def test_the_pace_is_that_of_the_last_half_minute(database: Database, job: int) -> None:
-    """Counts that fall, as of a worker that began anew, do not make it negative."""
+    """Counts that fall, as of a worker that began anew, do not make it negative.
+
+    About a minute lies between two reports: what was before has about an eighth of the weight.
+    """
     earlier = """
         update noetl.queue
         set updated_at = updated_at - $1::interval,
-          progress = progress || jsonb_build_object('at', (progress ->> 'at')::timestamptz - $1::interval)"""
-    paces = []
+          progress = progress || jsonb_build_object('at', (progress ->> 'at')::timestamptz - $1::interval)
+        returning coalesce((progress ->> 'at')::timestamptz, updated_at)"""
+    after = "select (progress ->> 'at')::timestamptz, (progress -> 'pace')::float8 from noetl.queue"
+    pace: float | None = None
+    ended = 0
     for done in (600, 600, 100, 1000):
-        await rows(database, earlier, timedelta(seconds=60))
+        before_at = await value(database, earlier, timedelta(seconds=60))
         await rows(database, REPORT, job, "w", 1, json.dumps({"done": done, "total": 10_000}))
-        paces.append(round(await value(database, "select (progress -> 'pace')::float8 from noetl.queue"), 1))
-    assert paces == [10.0, 1.4, 0.2, 13.0]
+        [(reported_at, found)] = await rows(database, after)
+        seconds = (reported_at - before_at).total_seconds()
+        newest = max(done - ended, 0) / seconds
+        pace = newest if pace is None else pace + (newest - pace) * (1 - math.exp(-seconds / 30))
+        assert (seconds >= 60, found) == (True, pytest.approx(pace))
+        ended = done
 
 
 BAD_REPORTS = [
