@@ -37,7 +37,6 @@ def test_a_message_without_the_password_is_shown() -> None:
     assert without_secrets("invalid port 'p'", "postgresql://u:p/w@127.0.0.1:1/db") == INSTEAD
 
 
-@pytest.mark.parametrize("between", ["/", ":", "@", "?", "#", "[", "%zz", "=", "&", " ", "%", "'"])
 @pytest.mark.parametrize(
     "form",
     [
@@ -50,13 +49,14 @@ def test_a_message_without_the_password_is_shown() -> None:
         "host=127.0.0.1 password={}",
     ],
 )
-async def test_no_part_of_a_password_of_a_broken_dsn_is_shown(form: str, between: str) -> None:
+async def test_no_part_of_a_password_of_a_broken_dsn_is_shown(form: str) -> None:
     """The driver may take it for host, port or database. Its error is not chained."""
-    with pytest.raises((BrokerError, OSError)) as caught:
-        await connect(Database(dsn=form.format(between.join(PIECES))), name="test")
-    assert caught.value.__cause__ is None
-    assert caught.value.__suppress_context__
-    assert not any(piece in str(caught.value) for piece in PIECES)
+    for between in ("/", ":", "@", "?", "#", "[", "%zz", "=", "&", " ", "%", "'"):
+        with pytest.raises((BrokerError, OSError)) as caught:
+            await connect(Database(dsn=form.format(between.join(PIECES))), name="test")
+        assert caught.value.__cause__ is None
+        assert caught.value.__suppress_context__
+        assert not any(piece in str(caught.value) for piece in PIECES)
 
 
 @pytest.mark.parametrize(
