@@ -25,7 +25,7 @@ from noetl_broker.embedded_postgres.binaries import find_bin_folder
 from noetl_broker.settings import PREFIX, Settings
 from tests.cli.conftest import PATIENCE_SECONDS, plain_environment
 from tests.cli.test_services import read_until
-from tests.processes import LineProcess
+from tests.processes import Process
 
 FOLDER = Path(__file__).parents[2] / "deploy"
 SERVICES: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text(encoding="utf-8"))["services"]
@@ -73,7 +73,7 @@ def test_two_brokers_and_two_workers_start_when_their_logins_are_there() -> None
 
 
 @contextmanager
-def stack() -> Iterator[tuple[dict[str, str], list[LineProcess]]]:
+def stack() -> Iterator[tuple[dict[str, str], list[Process]]]:
     """Run the stack on its own Postgres; yields the operator's environment, a broker and a worker."""
     with ExitStack() as ends:
         postgres = ends.enter_context(embedded_postgres.start(settings={"fsync": "off"}))
@@ -96,7 +96,7 @@ def stack() -> Iterator[tuple[dict[str, str], list[LineProcess]]]:
             subprocess.run(psql, env=environment("logins"), check=True, capture_output=True, timeout=PATIENCE_SECONDS)
         running = []
         for service, word in (("broker", " ready "), ("worker", "worker_started")):
-            process = LineProcess(
+            process = Process(
                 [sys.executable, "-m", "noetl_broker", *SERVICES[service]["command"]],
                 env=environment(service) | {"NOETL_BROKER_HEALTH_PORT": "0"},
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,

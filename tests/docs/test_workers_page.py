@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from noetl_broker import embedded_postgres
 from noetl_broker.store.connection import connect
 from noetl_broker.store.migrations import migrate
-from tests import copied_data
 from tests.brokers import (
     broken_invariants,
     drain,
@@ -61,7 +61,7 @@ async def test_a_start_can_be_prepared_with_notify_off() -> None:
     """Beside a sleeping broker with `notify = gated`, Postgres refuses."""
     prepared = "begin; select noetl.start_execution('story'); prepare transaction 'two'"
     asleep = "select count(*) > 0 from pg_locks where mode = 'ExclusiveLock' and (classid, objid) = (1852794228, 1)"
-    with copied_data.start(settings={"max_prepared_transactions": "2", "fsync": "off"}) as postgres:
+    with embedded_postgres.start(settings={"max_prepared_transactions": "2", "fsync": "off"}) as postgres:
         database = Database(name="postgres", dsn=postgres.dsn())
         await migrate(database)
         await register(database, "workflow:\n- {step: start}\n")
