@@ -6,8 +6,8 @@ import asyncio
 import itertools
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -26,13 +26,12 @@ from noetl_broker import embedded_postgres, logs
 from noetl_broker.form import installed_form
 from noetl_broker.store.migrations import migrate
 from tests import summary
-from tests.postgres import SCHEMA_VARIABLE, Database, Server, psycopg_connect, start_server
+from tests.postgres import SCHEMA_VARIABLE, Copies, Database, Server, psycopg_connect, start_server
 from tests.sessions import close_pools
 from tests.store import noetl_server
 
 _POSTGRES = pytest.StashKey[embedded_postgres.EmbeddedPostgres]()
 _SERVER = "postgres_server"  # the key of its address, which the main process gives to those of pytest-xdist
-Copies = Callable[[str], AbstractContextManager[Database]]
 
 
 def pytest_report_header() -> str:

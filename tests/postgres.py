@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -50,6 +52,9 @@ class Database(dsn.Database):
     name: str = ""
     dsn: str
     schema: str = SCHEMA
+
+
+Copies = Callable[[str], AbstractContextManager[Database]]  # creates a database as a copy of this template
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

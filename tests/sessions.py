@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 import pytest
@@ -41,7 +41,7 @@ async def pooled_session(database: Database) -> AsyncIterator[Session[Any]]:
         lent_pool(database, lambda: create_pool(database, name="test", size=1)) as pool,
         pool.acquire() as connection,
     ):
-        yield connection
+        yield cast("Session[Any]", connection)
 
 
 @asynccontextmanager

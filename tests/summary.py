@@ -17,7 +17,7 @@ def write(reporter: pytest.TerminalReporter) -> None:
     """Write a table of the areas, which are the folders of tests; after `make chaos` also one of the faults."""
     reports = [(outcome, report) for outcome in OUTCOMES for report in reporter.getreports(outcome)]
     counts: dict[str, Counter[str]] = defaultdict(Counter)
-    seconds: Counter[str] = Counter()
+    seconds: dict[str, float] = defaultdict(float)
     for outcome, report in reports:
         area = area_of(report.nodeid)
         counts[area][outcome] += 1
@@ -37,7 +37,7 @@ def area_of(nodeid: str) -> str:
     return folders[0] if folders else "project"
 
 
-def _rows(counts: dict[str, Counter[str]], seconds: Counter[str]) -> list[str]:
+def _rows(counts: dict[str, Counter[str]], seconds: dict[str, float]) -> list[str]:
     width = max(map(len, counts))
     rows = [f"{'':{width}}  " + "  ".join(f"{outcome:>7}" for outcome in (*OUTCOMES, "seconds"))]
     for area in sorted(counts):

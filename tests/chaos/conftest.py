@@ -12,7 +12,7 @@ from pytest_postgresql.executors import NoopExecutor
 
 from noetl_broker.daemon import batch
 from tests.brokers import PATIENCE_SECONDS
-from tests.postgres import Database
+from tests.postgres import Copies, Database
 from tests.summary import FAULT
 
 CHAOS = Path(__file__).parent
@@ -25,9 +25,7 @@ def tried(record_property: Callable[[str, object], None]) -> Callable[[str, obje
 
 
 @pytest.fixture
-def new_database(
-    copies: Callable[[str], AbstractContextManager[Database]], migrated_template: NoopExecutor
-) -> Callable[[], AbstractContextManager[Database]]:
+def new_database(copies: Copies, migrated_template: NoopExecutor) -> Callable[[], AbstractContextManager[Database]]:
     """Give a function that makes a migrated database at each call."""
     return lambda: copies(migrated_template.template_dbname)
 

@@ -8,15 +8,14 @@ import re
 import select
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
-import psycopg
 import pytest
 from pytest_postgresql.executors import NoopExecutor
 
 from tests.cli.conftest import PATIENCE_SECONDS, Command, rows
-from tests.conftest import cloned
-from tests.postgres import SCHEMA_SUFFIX, Database, Server, psycopg_connect
+from tests.postgres import SCHEMA_SUFFIX, Copies, Database, psycopg_connect
 from tests.processes import Process
 
 PLAYBOOK = """apiVersion: noetl.io/v1
@@ -30,20 +29,17 @@ NOWHERE = "postgresql://somebody:topsecret@127.0.0.1:1/nowhere"
 
 
 @pytest.fixture
-def databases(
-    maintenance: psycopg.Connection, postgres_server: Server, migrated_template: NoopExecutor
-) -> Iterator[list[Database]]:
+def databases(copies: Copies, migrated_template: NoopExecutor) -> Iterator[list[Database]]:
     """Yield three migrated databases, each with a playbook."""
-    lent = [cloned(maintenance, postgres_server, migrated_template.template_dbname) for _ in range(3)]
-    found = [next(each) for each in lent]
-    for database in found:
-        with psycopg_connect(database, autocommit=True) as connection:
-            connection.execute(
-                "insert into noetl.catalog (path, version, name, content) values ('story', 1, 'story', %s)", (PLAYBOOK,)
-            )
-    yield found
-    for each in lent:
-        next(each, None)
+    with ExitStack() as stack:
+        found = [stack.enter_context(copies(migrated_template.template_dbname)) for _ in range(3)]
+        for database in found:
+            with psycopg_connect(database, autocommit=True) as connection:
+                connection.execute(
+                    "insert into noetl.catalog (path, version, name, content) values ('story', 1, 'story', %s)",
+                    (PLAYBOOK,),
+                )
+        yield found
 
 
 def arguments(*dsns: str) -> list[str]:

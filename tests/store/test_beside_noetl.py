@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from textwrap import dedent
 from typing import Any
 
-import psycopg
 import pytest
 
 from noetl_broker.history.fork_plan import plan_fork
@@ -21,18 +20,17 @@ from noetl_broker.store.connection import connect
 from noetl_broker.store.history import load_history
 from noetl_broker.store.migrations import migrate
 from tests.brokers import broken_invariants, drain, execute, rows, value
-from tests.conftest import cloned
-from tests.postgres import Database, Server
-from tests.sessions import PATIENCE_SECONDS, blocked, refused, session
+from tests.postgres import Copies, Database
+from tests.sessions import PATIENCE_SECONDS, blocked, close_pools, refused, session
 from tests.store import noetl_server
 
 EXECUTION = 9
 
 
 @pytest.fixture(scope="module")
-def migrated_server(maintenance: psycopg.Connection, postgres_server: Server) -> Iterator[Database]:
+def migrated_server(copies: Copies) -> Iterator[Database]:
     """Yield a migrated database of a NoETL server with one finished execution; each test gets a copy."""
-    for database in cloned(maintenance, postgres_server, postgres_server.template_dbname):
+    with copies("template0") as database:
         with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
             runner.run(_make_server(database))
         yield database
@@ -47,14 +45,15 @@ async def _make_server(database: Database) -> None:
         "insert into noetl.catalog (catalog_id, path, version, kind, content) values (78, 'mine', 1, 'Playbook', $1)",
         dedent(noetl_server.PLAYBOOK),
     )
+    await close_pools()
 
 
 @pytest.fixture
-def server_database(
-    maintenance: psycopg.Connection, postgres_server: Server, migrated_server: Database
-) -> Iterator[Database]:
+async def server_database(copies: Copies, migrated_server: Database) -> AsyncIterator[Database]:
     """Yield a copy for one test."""
-    yield from cloned(maintenance, postgres_server, migrated_server.name)
+    with copies(migrated_server.name) as database:
+        yield database
+        await close_pools()
 
 
 async def test_migrate_blocks_no_events_while_it_indexes_the_queue(empty_database: Database) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
 
-import psycopg
 import pytest
 from pytest_postgresql.executors import NoopExecutor
 
@@ -16,9 +15,8 @@ from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.store.executions import Filter
 from noetl_broker.store.verify import CHECKS, TABLES, TURNS, Scope, verify
 from tests.brokers import drain, execute, rows, value
-from tests.conftest import cloned
-from tests.postgres import Database, Server
-from tests.sessions import Session, session
+from tests.postgres import Copies, Database
+from tests.sessions import Session, close_pools, session
 from tests.store.breaches import BREACHES, DEEP_BREACHES, Breach
 from tests.store.histories import make_histories
 
@@ -31,20 +29,21 @@ Found = dict[str, set[str]]  # paths of executions with faults, by statement or 
 
 
 @pytest.fixture(scope="module")
-def histories(
-    maintenance: psycopg.Connection, postgres_server: Server, migrated_template: NoopExecutor
-) -> Iterator[Database]:
+def histories(copies: Copies, migrated_template: NoopExecutor) -> Iterator[Database]:
     """Yield a database with executions of every kind; each test gets a copy."""
-    for database in cloned(maintenance, postgres_server, migrated_template.template_dbname):
+    with copies(migrated_template.template_dbname) as database:
         with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
             runner.run(make_histories(database))
+            runner.run(close_pools())
         yield database
 
 
 @pytest.fixture
-def database(maintenance: psycopg.Connection, postgres_server: Server, histories: Database) -> Iterator[Database]:
+async def database(copies: Copies, histories: Database) -> AsyncIterator[Database]:
     """Yield a copy that the test may damage."""
-    yield from cloned(maintenance, postgres_server, histories.name)
+    with copies(histories.name) as database:
+        yield database
+        await close_pools()
 
 
 async def id_of(database: Database, path: str) -> int:
