@@ -177,12 +177,7 @@ async def killed_at(database: Database, path: str, point: Point, fresh: Lanes, c
 async def undisturbed(
     database: Database, path: str, fresh: Lanes, connection: Connection
 ) -> tuple[list[str], list[str]]:
-    """Run one execution without faults; gives its story and the statements of its broker.
-
-    Another one comes first: in it the driver may ask about types, which counts as statements (tests/known_types.py).
-    """
-    await connection.execute("select noetl.start_execution($1)", path)
-    await finish(fresh, connection)
+    """Run one execution without faults; gives its story and the statements of its broker."""
     execution_id = int(await connection.fetchval("select noetl.start_execution($1)", path))
     async with StoppingProxy(database) as proxy:
         await finish_until(proxy, connection)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import re
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Self
 
+from tests.chaos.proxy import Ends, Proxied, Proxy, read_message
 from tests.postgres import Database
 
 NOTIFICATION, GREETING = b"A", b"K"
 
 
-class SilentProxy:
-    """Passes connections on to a database; can drop or hold messages of the connections with one name."""
+class SilentProxy(Proxy):
+    """Can drop or hold messages of the connections with one name."""
 
     def __init__(
         self,
@@ -33,34 +30,13 @@ class SilentProxy:
         later ones of its connection, wait for `release_answers`. `greets_as`: replaces the server's process id in the
         greeting, as a pooler does.
         """
-        host, port = re.findall(r"@([^:/]+):(\d+)/", database.dsn)[0]
-        self._target = (host, int(port))
-        self._database = database
-        self._deaf = deaf
-        self._greets_as = greets_as
-        self._loses = loses
-        self._holds = holds
+        super().__init__(database)
+        self.deaf, self.loses, self.holds, self.greets_as = deaf, loses, holds, greets_as
         self.dropped = asyncio.Event()  # set when a request was dropped
         self.held = asyncio.Event()  # set when an answer was held
         self._answers = asyncio.Event()
         self._answers.set()
-        self._connections: list[_Connection] = []
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def __aenter__(self) -> Self:
-        """Listen on a free port."""
-        self._server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
-        port = self._server.sockets[0].getsockname()[1]
-        dsn = re.sub(r"@[^/]+/", f"@127.0.0.1:{port}/", self._database.dsn) + "?sslmode=disable"
-        self.database = Database(name=self._database.name, dsn=dsn)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Close all connections."""
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._connections: list[_Silent] = []
 
     def drop_all(self, named: bytes) -> int:
         """Drop all further messages of the open connections with this name; gives their number."""
@@ -73,18 +49,6 @@ class SilentProxy:
         """
         return self._break(named, lambda connection: connection.dying)
 
-    def close(self) -> None:
-        """Refuse new connections."""
-        self._server.close()
-
-    def stop_answering(self) -> None:
-        """Accept new connections, but pass nothing on until `answer_again`."""
-        self._answers.clear()
-
-    def answer_again(self) -> None:
-        """Pass on the messages of new and waiting connections."""
-        self._answers.set()
-
     def hold_answers(self, named: bytes) -> int:
         """Hold the answers on open connections with this name until `release_answers`; gives their number.
 
@@ -94,96 +58,75 @@ class SilentProxy:
 
     def release_answers(self) -> None:
         """Send all answers that were held, and hold no more."""
-        self._holds = None
+        self.holds = None
         for connection in self._connections:
             connection.holding.clear()
-            if connection.held:
-                connection.writer.write(b"".join(connection.held))
+            connection.client.write(b"".join(connection.held))
             connection.held.clear()
 
-    def _break(self, named: bytes, part: Callable[[_Connection], asyncio.Event]) -> int:
-        broken = [
-            part(connection)
-            for connection in self._connections
-            if named in connection.first and not part(connection).is_set()
-        ]
+    def stop_answering(self) -> None:
+        """Accept new connections, but pass nothing on until `answer_again`."""
+        self._answers.clear()
+
+    def answer_again(self) -> None:
+        """Pass on the messages of new and waiting connections."""
+        self._answers.set()
+
+    async def admits(self, first: bytes, client: asyncio.StreamWriter) -> bool:
+        """Let it wait for `answer_again`."""
+        await self._answers.wait()
+        return await super().admits(first, client)
+
+    def connection(self, first: bytes, client: Ends, server: Ends) -> Proxied:
+        """Remember it: later faults find it by its first message."""
+        self._connections.append(_Silent(self, first, client, server))
+        return self._connections[-1]
+
+    def _break(self, named: bytes, part: Callable[[_Silent], asyncio.Event]) -> int:
+        parts = [part(connection) for connection in self._connections if named in connection.first]
+        broken = [event for event in parts if not event.is_set()]
         for event in broken:
             event.set()
         return len(broken)
 
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if task is not None:
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        ends = [writer]
-        try:
-            await self._answers.wait()
-            server_reader, server_writer = await asyncio.open_connection(*self._target)
-            ends.append(server_writer)
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-                length = await reader.readexactly(4)
-                first = length + await reader.readexactly(struct.unpack("!i", length)[0] - 4)
-                server_writer.write(first)
-                connection = _Connection(first, writer, deaf=self._deaf is not None and self._deaf in first)
-                self._connections.append(connection)
-                await asyncio.wait(
-                    [
-                        asyncio.create_task(self._pass_on(reader, server_writer, connection)),
-                        asyncio.create_task(self._answer(server_reader, connection)),
-                    ],
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-        finally:
-            for end in ends:
-                end.transport.abort()
 
-    async def _pass_on(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: _Connection
-    ) -> None:
-        with contextlib.suppress(OSError):
-            while data := await reader.read(65_536):
-                if self._loses is not None and self._loses in data:
-                    self._loses = None
-                    connection.dead.set()
-                if connection.dying.is_set():
-                    connection.dead.set()
-                if connection.dead.is_set():
-                    self.dropped.set()
-                else:
-                    writer.write(data)
+class _Silent(Proxied):
+    """One connection, and which fault it has."""
 
-    async def _answer(self, reader: asyncio.StreamReader, connection: _Connection) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            while True:
-                head = await reader.readexactly(5)
-                body = await reader.readexactly(struct.unpack("!i", head[1:])[0] - 4)
-                if head[:1] == GREETING and self._greets_as is not None:
-                    body = struct.pack("!i", self._greets_as) + body[4:]
-                if self._holds is not None and self._holds in body:
-                    connection.holding.set()
-                    self.held.set()
-                connection.answer(head + body)
+    def __init__(self, proxy: SilentProxy, first: bytes, client: Ends, server: Ends) -> None:
+        super().__init__(first, client, server)
+        self._proxy = proxy
+        self._deaf = proxy.deaf is not None and proxy.deaf in first
+        self.dead, self.dying, self.holding = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.held: list[bytes] = []
 
+    async def ask(self) -> None:
+        """Pass on requests until they are dropped."""
+        proxy = self._proxy
+        while data := await self.client_reader.read(65_536):
+            if proxy.loses is not None and proxy.loses in data:
+                proxy.loses = None
+                self.dead.set()
+            if self.dying.is_set():
+                self.dead.set()
+            if self.dead.is_set():
+                proxy.dropped.set()
+            else:
+                self.server.write(data)
 
-@dataclass(slots=True)
-class _Connection:
-    """One connection: its first message, and which fault it has."""
-
-    first: bytes
-    writer: asyncio.StreamWriter
-    deaf: bool
-    dead: asyncio.Event = field(default_factory=asyncio.Event)
-    dying: asyncio.Event = field(default_factory=asyncio.Event)
-    holding: asyncio.Event = field(default_factory=asyncio.Event)
-    held: list[bytes] = field(default_factory=list)
-
-    def answer(self, message: bytes) -> None:
-        """Send, hold or drop a message of the server."""
-        is_notification = message[:1] == NOTIFICATION
-        if self.dead.is_set() or (is_notification and self.deaf):
-            return
-        if self.holding.is_set() and not is_notification:
-            self.held.append(message)
-        else:
-            self.writer.write(message)
+    async def answer(self) -> None:
+        """Pass on, hold or drop each message of the server."""
+        proxy = self._proxy
+        while True:
+            kind, message = await read_message(self.server_reader)
+            if kind == GREETING and proxy.greets_as is not None:
+                message = message[:5] + struct.pack("!i", proxy.greets_as) + message[9:]
+            if proxy.holds is not None and proxy.holds in message:
+                self.holding.set()
+                proxy.held.set()
+            if self.dead.is_set() or (kind == NOTIFICATION and self._deaf):
+                continue
+            if self.holding.is_set() and kind != NOTIFICATION:
+                self.held.append(message)
+            else:
+                self.client.write(message)

@@ -1,6 +1,6 @@
-"""Runs one action as a job in a separate process, for tests that measure its memory or kill it.
+"""Runs actions as jobs in a separate process, for tests that measure its memory or kill it.
 
-`python -m tests.worker.alone` has {action, dsn, limit} as its argument. It writes the job's result or error, and the
+`python -m tests.worker.alone` has {actions, dsn, limit} as its argument. It writes each job's result or error, and the
 growth of its memory. It imports nothing of pytest: that takes longer than most jobs.
 """
 
@@ -20,7 +20,6 @@ from noetl_broker.worker.idle_connections import IdleConnections
 from noetl_broker.worker.tools.http_connections import HttpConnections
 from noetl_broker.worker.tools.python_processes import Interpreters
 from noetl_broker.worker.tools.task import WorkerResources
-from tests.processes import STDERR, start_command
 
 ROOT = Path(__file__).parents[2]
 STATUS = Path("/proc/self/status")
@@ -29,25 +28,22 @@ UNREACHABLE = "postgresql://127.0.0.1:1/none"
 
 
 async def start_alone(
-    action: dict[str, Any], *, dsn: str = UNREACHABLE, limit: float = 20.0
+    *actions: dict[str, Any], dsn: str = UNREACHABLE, limit: float = 20.0
 ) -> asyncio.subprocess.Process:
-    """Start a new interpreter with its job."""
-    job = _request(action, dsn, limit)
+    """Start a new interpreter with its jobs."""
+    jobs = json.dumps({"actions": actions, "dsn": dsn, "limit": limit})
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", __name__, job, stdout=asyncio.subprocess.PIPE, cwd=ROOT
+        sys.executable, "-m", __name__, jobs, stdout=asyncio.subprocess.PIPE, cwd=ROOT
     )
 
 
-async def run_alone(action: dict[str, Any], *, dsn: str = UNREACHABLE, limit: float = 20.0) -> dict[str, Any]:
-    """Run a job in its own process; give {result or error, grown_kib}."""
-    process = start_command([_request(action, dsn, limit)], module=__name__, cwd=ROOT, env=os.environ, stderr=STDERR)
-    stdout, _ = await asyncio.to_thread(process.communicate)
-    answer: dict[str, Any] = json.loads(stdout)
-    return answer
-
-
-def _request(action: dict[str, Any], dsn: str, limit: float) -> str:
-    return json.dumps({"action": action, "dsn": dsn, "limit": limit})
+async def run_alone(*actions: dict[str, Any], dsn: str = UNREACHABLE, limit: float = 60.0) -> list[dict[str, Any]]:
+    """Run jobs one after the other in a process of their own, which stays small; give {result} or {error} of each."""
+    stdout, _ = await (await start_alone(*actions, dsn=dsn, limit=limit)).communicate()
+    answers: list[dict[str, Any]]
+    answers, grown_kib = json.loads(stdout)
+    assert grown_kib < MOST_KIB
+    return answers
 
 
 def leased(action: dict[str, Any], context: dict[str, Any] | None = None) -> LeasedJob:
@@ -72,7 +68,7 @@ def resident_kib(name: str) -> int:
 
 
 async def main() -> None:
-    """Run the job."""
+    """Run the jobs."""
     request = json.loads(sys.argv[1])
     environment = dict(os.environ)
     interpreters = Interpreters(visible_environment(environment))
@@ -85,12 +81,16 @@ async def main() -> None:
     )
     shared.http_connections.tls(verify=True)  # not counted
     before = resident_kib("VmRSS")
-    outcome = await execute(leased(request["action"]), shared, time_limit_seconds=request["limit"])
+    outcomes = [
+        await execute(leased(action), shared, time_limit_seconds=request["limit"]) for action in request["actions"]
+    ]
     grown = resident_kib("VmHWM") - before
     shared.close_connections()
     await interpreters.close()
-    answer = {"result": json.loads(outcome.result)} if isinstance(outcome, Success) else {"error": outcome.error}
-    print(json.dumps(answer | {"grown_kib": grown}))
+    answers = [
+        {"result": json.loads(one.result)} if isinstance(one, Success) else {"error": one.error} for one in outcomes
+    ]
+    print(json.dumps([answers, grown]))  # noqa: T201 - the test reads it
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from noetl_broker.worker.tools.http_connections import HttpConnections
 from noetl_broker.worker.tools.python_processes import Interpreters
 from noetl_broker.worker.tools.task import WorkerResources
 from tests.worker.alone import STATUS, leased
+from tests.worker.servers import listening
 
 Outcome = Any
 Perform = Callable[..., Awaitable[Outcome]]
@@ -91,18 +92,15 @@ class Site:
             "\r\n".join([*lines, f"content-length: {len(content)}", "connection: close", "", ""]).encode() + content
         )
         await writer.drain()
-        writer.close()
 
 
 @contextlib.asynccontextmanager
 async def serving() -> AsyncIterator[Site]:
     """Run a web server."""
     own = Site()
-    server = await asyncio.start_server(own.serve, "127.0.0.1", 0)
-    own.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    yield own
-    server.close()
-    await server.wait_closed()
+    async with listening(own.serve) as port:
+        own.url = f"http://127.0.0.1:{port}"
+        yield own
 
 
 @pytest.fixture

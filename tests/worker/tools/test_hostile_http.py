@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import pytest
 
-from tests.worker.alone import MOST_KIB, run_alone
+from noetl_broker.template import unwrap
+from tests.worker.alone import run_alone
 from tests.worker.conftest import Perform, Site, failed, needs_proc
+from tests.worker.servers import listening
 
 Handler = Callable[[asyncio.StreamWriter], Awaitable[None]]
 ZEROS = bytes(1024 * 1024)
@@ -36,30 +39,21 @@ def bomb(*codings: str) -> bytes:
     return packed
 
 
-@contextlib.asynccontextmanager
-async def serving(handler: Handler) -> AsyncIterator[str]:
-    """Run a server that reads the head of a request and then calls the handler; gives its address."""
-    under_way: set[asyncio.Task[None]] = set()
+@asynccontextmanager
+async def serving(*handlers: Handler) -> AsyncIterator[list[str]]:
+    """Run a server for each handler, which is called after the head of a request; gives their addresses."""
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        under_way.add(task)
-        try:
-            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-                await reader.readuntil(b"\r\n\r\n")
-                await handler(writer)
-                await writer.drain()
-        finally:
-            writer.close()
-            under_way.discard(task)
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handler: Handler) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await handler(writer)
+        await writer.drain()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-    server.close()
-    for task in under_way:
-        task.cancel()
-    await asyncio.gather(*under_way, return_exceptions=True)
+    async with AsyncExitStack() as stack:
+        ports = [
+            await stack.enter_async_context(listening(lambda *ends, to=handler: serve(*ends, to)))
+            for handler in handlers
+        ]
+        yield [f"http://127.0.0.1:{port}/" for port in ports]
 
 
 def answers(coding: str, body: bytes, status: str = "200 OK", more: str = "") -> Handler:
@@ -72,44 +66,30 @@ def answers(coding: str, body: bytes, status: str = "200 OK", more: str = "") ->
     return answer
 
 
-@needs_proc
-@pytest.mark.parametrize("coding", ["gzip", "deflate", "raw deflate", "gzip, gzip", "deflate, gzip"])
-async def test_a_response_that_inflates_takes_little_memory(coding: str) -> None:
-    """It is refused as too large."""
-    async with serving(answers(coding.removeprefix("raw "), bomb(*coding.split(", ")))) as url:
-        told = await run_alone({"type": "http", "url": url})
-    assert told["grown_kib"] < MOST_KIB
-    assert told["error"]["type"] == "result_too_large"
-    assert "more than the limit of 2097152 bytes" in told["error"]["message"]
+def limited(url: str, seconds: int) -> dict[str, Any]:
+    """Make a request that may take so long."""
+    return {"type": "http", "url": url, "timeout": f"{{{{ {seconds} }}}}", "unfinished": [["timeout"]]}
 
 
 @needs_proc
-async def test_an_error_response_that_inflates_takes_little_memory() -> None:
-    """The error keeps its status, with the start of the body."""
-    async with serving(answers("gzip, gzip", bomb("gzip", "gzip"), "503 Busy")) as url:
-        told = await run_alone({"type": "http", "url": url})
-    assert told["grown_kib"] < MOST_KIB
-    assert (told["error"]["type"], told["error"]["status_code"]) == ("http", 503)
+async def test_a_response_that_inflates_takes_little_memory(site: Site) -> None:
+    """It is refused as too large, also if it inflates twice, or to gigabytes that its outer coding decodes to nothing.
 
-
-@needs_proc
-async def test_the_body_of_a_redirect_takes_little_memory(site: Site) -> None:
-    """It is not read."""
-    async with serving(answers("gzip", bomb("gzip"), "302 Found", f"location: {site.url}\r\n")) as url:
-        told = await run_alone({"type": "http", "url": url})
-    assert told["grown_kib"] < MOST_KIB
-    assert told["result"]["data"] == {"ok": True}
-
-
-@needs_proc
-async def test_a_coding_that_decodes_to_nothing_takes_little_time() -> None:
-    """The inner coding gives gigabytes that the outer one decodes to nothing."""
+    An error response keeps its status, and the body of a redirect is not read.
+    """
     nothing = b"\0\0\0\xff\xff" * 200_000  # empty blocks
     inner = zlib.compressobj(9, zlib.DEFLATED, -15)
-    async with serving(answers("deflate, gzip", repeated(inner.flush(zlib.Z_SYNC_FLUSH) + nothing, 31))) as url:
-        told = await run_alone({"type": "http", "url": url})
-    assert told["grown_kib"] < MOST_KIB
-    assert told["error"]["type"] == "result_too_large"
+    codings = ["gzip", "deflate", "raw deflate", "gzip, gzip", "deflate, gzip"]
+    bombs = [answers(coding.removeprefix("raw "), bomb(*coding.split(", "))) for coding in codings]
+    bombs.append(answers("deflate, gzip", repeated(inner.flush(zlib.Z_SYNC_FLUSH) + nothing, 31)))
+    bombs.append(answers("gzip, gzip", bomb("gzip", "gzip"), "503 Busy"))
+    bombs.append(answers("gzip", bomb("gzip"), "302 Found", f"location: {site.url}\r\n"))
+    async with serving(*bombs) as urls:
+        *refused, error, redirected = await run_alone(*({"type": "http", "url": url} for url in urls))
+    assert [told["error"]["type"] for told in refused] == ["result_too_large"] * 6
+    assert "more than the limit of 2097152 bytes" in refused[0]["error"]["message"]
+    assert (error["error"]["type"], error["error"]["status_code"]) == ("http", 503)
+    assert redirected["result"]["data"] == {"ok": True}
 
 
 @pytest.mark.parametrize(
@@ -121,20 +101,15 @@ async def test_a_coding_that_decodes_to_nothing_takes_little_time() -> None:
     ],
 )
 async def test_an_unknown_coding_is_refused(perform: Perform, coding: str, words: str) -> None:
-    """By name, without a retry. An error response keeps its status."""
-    async with serving(answers(coding, b"\x1f\x8b")) as url:
-        outcome = await perform({"type": "http", "url": url})
-    assert (failed(outcome)["type"], outcome.retryable) == ("not_supported", False)
-    assert words in failed(outcome)["message"]
-    async with serving(answers(coding, b"\x1f\x8b", "503 Busy")) as url:
-        outcome = await perform({"type": "http", "url": url})
-    assert (failed(outcome)["status_code"], outcome.retryable) == (503, True)
-
-
-async def test_a_response_without_a_body_may_name_any_coding(perform: Perform) -> None:
-    """There is nothing to decode."""
-    async with serving(answers("br", b"")) as url:
-        assert (await perform({"type": "http", "url": url, "method": "HEAD"}))["data"] == ""
+    """By name, without a retry. An error response keeps its status. Without a body there is nothing to decode."""
+    replies = [answers(coding, b"\x1f\x8b"), answers(coding, b"\x1f\x8b", "503 Busy"), answers(coding, b"")]
+    async with serving(*replies) as (usual, busy, empty):
+        outcome = await perform({"type": "http", "url": usual})
+        assert (failed(outcome)["type"], outcome.retryable) == ("not_supported", False)
+        assert words in failed(outcome)["message"]
+        outcome = await perform({"type": "http", "url": busy})
+        assert (failed(outcome)["status_code"], outcome.retryable) == (503, True)
+        assert (await perform({"type": "http", "url": empty, "method": "HEAD"}))["data"] == ""
 
 
 @pytest.mark.parametrize("coding", ["gzip", "x-gzip", "deflate", "raw deflate", "identity", "GZIP , deflate"])
@@ -143,7 +118,8 @@ async def test_known_codings_are_decoded(perform: Perform, coding: str) -> None:
     body = b'{"a": "' + b"x" * 1_500_000 + b'"}'
     for one in coding.lower().removeprefix("x-").split(" , "):
         body = zlib.compress(body, 9, WINDOWS[one]) if one in WINDOWS else body
-    async with serving(answers(coding.removeprefix("raw "), body, more="content-type: application/json\r\n")) as url:
+    reply = answers(coding.removeprefix("raw "), body, more="content-type: application/json\r\n")
+    async with serving(reply) as [url]:
         told = await perform({"type": "http", "url": url})
     assert told["data"] == {"a": "x" * 1_500_000}
 
@@ -155,11 +131,13 @@ async def test_the_request_accepts_only_known_codings(perform: Perform, site: Si
 
 
 async def test_a_response_with_a_broken_coding_is_retryable(perform: Perform) -> None:
-    """The next answer of the server may be right."""
-    async with serving(answers("gzip", b"no gzip at all")) as url:
+    """The next answer of the server may be right. In a loop with on_error continue, only its item fails."""
+    async with serving(answers("gzip", b"no gzip at all")) as [url]:
         outcome = await perform({"type": "http", "url": url})
+        loop = {"collection": [1], "element": "n", "on_error": "continue"}
+        assert unwrap(await perform({"type": "http", "url": url, "loop": loop})) == [None]
     assert (failed(outcome)["type"], outcome.retryable) == ("http", True)
-    assert "cannot be read as gzip" in failed(outcome)["message"]
+    assert f"GET {url} answers with what cannot be read as gzip" in failed(outcome)["message"]
 
 
 async def forever(writer: asyncio.StreamWriter, part: bytes, pause: float = 0.05) -> None:
@@ -202,32 +180,19 @@ async def redirects_slowly(writer: asyncio.StreamWriter) -> None:
 SLOW = [drips_a_body, drips_a_head, asks_to_continue, drips_an_error, redirects_slowly]
 
 
-@pytest.mark.parametrize("handler", SLOW)
-async def test_one_timeout_limits_the_whole_exchange(perform: Perform, handler: Handler) -> None:
-    """However often a byte comes."""
-    async with serving(handler) as url:
-        outcome = await perform({"type": "http", "url": url, "timeout": "{{ 1 }}", "unfinished": [["timeout"]]})
-    assert failed(outcome)["message"].endswith("did not answer in full within 1 s")
-    assert (failed(outcome)["type"], outcome.retryable) == ("timeout", True)
+async def test_one_timeout_limits_the_whole_exchange(perform: Perform) -> None:
+    """However often a byte comes; also in a TLS handshake."""
 
+    async def shakes_hands(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc")  # the start of a long server hello
+        await forever(writer, b"\x03")
 
-async def test_the_timeout_includes_the_tls_handshake(perform: Perform) -> None:
-    """The connection is closed."""
-
-    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError):
-            writer.write(b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc")  # the start of a long server hello
-            await forever(writer, b"\x03")
-        writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    action = {"type": "http", "url": f"https://127.0.0.1:{port}/", "timeout": "{{ 1 }}", "unfinished": [["timeout"]]}
-    outcome = await perform(action)
-    server.close()
-    async with asyncio.timeout(30):
-        await server.wait_closed()
-    assert failed(outcome)["message"].endswith("did not answer in full within 1 s")
+    async with serving(*SLOW) as urls, listening(shakes_hands) as port:
+        urls.append(f"https://127.0.0.1:{port}/")
+        outcomes = await asyncio.gather(*(perform(limited(url, 1)) for url in urls))
+    for outcome in outcomes:
+        assert failed(outcome)["message"].endswith("did not answer in full within 1 s")
+        assert (failed(outcome)["type"], outcome.retryable) == ("timeout", True)
 
 
 async def ends_no_head(writer: asyncio.StreamWriter) -> None:
@@ -265,26 +230,17 @@ async def only_continues(writer: asyncio.StreamWriter) -> None:
     await forever(writer, b"HTTP/1.1 100 Continue\r\nx-more: y\r\n\r\n" * 1_000, 0)
 
 
-ENDLESS: list[tuple[Handler, str]] = [
-    (ends_no_head, "connection"),
-    (ends_no_line, "connection"),
-    (ends_no_chunk, "connection"),
-    (ends_no_trailer, "connection"),
-    (ends_no_body, "timeout"),
-    (only_continues, "timeout"),
-]
+BOUNDED = [ends_no_head, ends_no_line, ends_no_chunk, ends_no_trailer]
+TIMED = [ends_no_body, only_continues]
 
 
 @needs_proc
-@pytest.mark.parametrize("handler, kind", ENDLESS)
-async def test_an_endless_response_takes_little_memory(handler: Handler, kind: str) -> None:
-    """As fast as it comes."""
-    async with serving(handler) as url:
-        seconds = 1 if kind == "timeout" else 50  # a slow machine reads longer until it meets the bound
-        action = {"type": "http", "url": url, "timeout": f"{{{{ {seconds} }}}}", "unfinished": [["timeout"]]}
-        told = await run_alone(action, limit=60)
-    assert told["grown_kib"] < MOST_KIB
-    assert told["error"]["type"] == kind
+async def test_an_endless_response_takes_little_memory() -> None:
+    """As fast as it comes. Each ends by a bound of its form, however slow the machine is, or by its time limit."""
+    async with serving(*BOUNDED, *TIMED) as urls:
+        seconds = [50] * len(BOUNDED) + [1] * len(TIMED)
+        told = await run_alone(*map(limited, urls, seconds))
+    assert [one["error"]["type"] for one in told] == ["connection"] * len(BOUNDED) + ["timeout"] * len(TIMED)
 
 
 async def test_endless_redirects_are_a_fault(perform: Perform, site: Site) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.worker.conftest import Perform, failed
+from tests.worker.servers import listening
 from tests.worker.tools.test_kept_http import KeepingSite, data
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
@@ -33,11 +34,9 @@ async def site(certificate: Path) -> AsyncIterator[KeepingSite]:
     """Run a server that keeps connections."""
     own, context = KeepingSite(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(f"{certificate}.crt", f"{certificate}.key")
-    server = await asyncio.start_server(own.serve, "127.0.0.1", 0, ssl=context)
-    own.url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-    yield own
-    server.close()
-    own.close_all()
+    async with listening(own.serve, tls=context) as port:
+        own.url = f"https://127.0.0.1:{port}/"
+        yield own
 
 
 async def test_an_unknown_certificate_is_refused(perform: Perform, site: KeepingSite) -> None:

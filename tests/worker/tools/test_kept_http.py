@@ -14,6 +14,7 @@ from noetl_broker.worker.idle_connections import IDLE_SECONDS
 from noetl_broker.worker.tools.http_connections import HttpConnections
 from noetl_broker.worker.tools.task import WorkerResources
 from tests.worker.conftest import Perform, failed
+from tests.worker.servers import listening
 
 END = b"\r\n\r\n"
 
@@ -55,7 +56,6 @@ class KeepingSite:
                     break
                 writer.write(said)
                 await writer.drain()
-        writer.close()
         self.ended.put_nowait(number)
 
     async def next_end(self) -> int:
@@ -78,11 +78,9 @@ class KeepingSite:
 async def site() -> AsyncIterator[KeepingSite]:
     """Run the server."""
     own = KeepingSite()
-    server = await asyncio.start_server(own.serve, "127.0.0.1", 0)
-    own.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-    yield own
-    server.close()
-    own.close_all()
+    async with listening(own.serve) as port:
+        own.url = f"http://127.0.0.1:{port}/"
+        yield own
 
 
 async def data(perform: Perform, site: KeepingSite, query: str = "", **more: Any) -> Any:

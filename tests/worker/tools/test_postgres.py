@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import dataclasses
 import json
 import struct
@@ -19,6 +18,7 @@ import pytest
 from noetl_broker.worker.tools.task import WorkerResources
 from tests.postgres import Database, psycopg_connect
 from tests.worker.conftest import Perform, failed
+from tests.worker.servers import listening
 
 Rows = list[tuple[Any, ...]]
 OnDatabase = Callable[..., Awaitable[Any]]
@@ -195,15 +195,13 @@ class PasswordServer:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Ask one client for its password."""
-        with contextlib.suppress(asyncio.IncompleteReadError):
-            while (await _message(reader))[:4] == TLS_REQUEST:
-                writer.write(b"N")
-            writer.write(b"R" + struct.pack("!ii", 8, 3))
-            await reader.readexactly(1)
-            self.passwords.append((await _message(reader))[:-1].decode())
-            refusal = b"SFATAL\0C28P01\0Mno\0\0"
-            writer.write(b"E" + struct.pack("!i", len(refusal) + 4) + refusal)
-        writer.close()
+        while (await _message(reader))[:4] == TLS_REQUEST:
+            writer.write(b"N")
+        writer.write(b"R" + struct.pack("!ii", 8, 3))
+        await reader.readexactly(1)
+        self.passwords.append((await _message(reader))[:-1].decode())
+        refusal = b"SFATAL\0C28P01\0Mno\0\0"
+        writer.write(b"E" + struct.pack("!i", len(refusal) + 4) + refusal)
 
 
 TLS_REQUEST = struct.pack("!i", 80877103)
@@ -218,11 +216,9 @@ async def _message(reader: asyncio.StreamReader) -> bytes:
 async def password_server() -> AsyncIterator[PasswordServer]:
     """Run such a server on this machine."""
     own = PasswordServer()
-    server = await asyncio.start_server(own.serve, "127.0.0.1", 0)
-    own.address = {"host": "127.0.0.1", "port": server.sockets[0].getsockname()[1]}
-    yield own
-    server.close()
-    await server.wait_closed()
+    async with listening(own.serve) as port:
+        own.address = {"host": "127.0.0.1", "port": port}
+        yield own
 
 
 @pytest.mark.parametrize("variable", ["PGPASSWORD", "PGPASSFILE"])
