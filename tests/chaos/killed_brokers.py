@@ -174,9 +174,7 @@ async def killed_at(database: Database, path: str, point: Point, fresh: Lanes, c
     return execution_id
 
 
-async def undisturbed(
-    database: Database, path: str, fresh: Lanes, connection: Connection
-) -> tuple[list[str], list[str]]:
+async def undisturbed(database: Database, path: str, connection: Connection) -> tuple[list[str], list[str]]:
     """Run one execution without faults; gives its story and the statements of its broker."""
     execution_id = int(await connection.fetchval("select noetl.start_execution($1)", path))
     async with StoppingProxy(database) as proxy:

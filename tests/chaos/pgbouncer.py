@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.brokers import PATIENCE_SECONDS
+from tests.chaos.under_load import leave_core
 from tests.postgres import Database
 
 # Settings of our sessions that PgBouncer does not know. If it does not ignore them, it refuses the connections.
@@ -82,7 +83,7 @@ async def _until_open(path: Path, process: asyncio.subprocess.Process) -> None:
             try:
                 _, writer = await asyncio.open_unix_connection(path)
             except OSError:
-                await asyncio.sleep(0)
+                await leave_core()
             else:
                 writer.close()
                 return

@@ -63,7 +63,7 @@ async def kill_points(database: Database, _monkeypatch: pytest.MonkeyPatch) -> s
     await register(database, CALL)
     await register(database, CHILD, path="child")
     async with session(database) as connection, broker(database) as fresh:
-        expected, statements = await undisturbed(database, "story", fresh, connection)
+        expected, statements = await undisturbed(database, "story", connection)
         assert "write_family" in statements
         for number, statement in enumerate(statements if LONG else statements[:FIRST_STATEMENTS]):
             if statement in {"begin", "rollback"}:

@@ -11,7 +11,7 @@ Thing = TypeVar("Thing")
 
 
 def sample(things: Sequence[Thing], most: int) -> list[Thing]:
-    """All of them with NOETL_CHAOS=long, otherwise `most` of them, evenly spread, with the first and the last."""
+    """All of them with NOETL_CHAOS=long, otherwise `most` of them, evenly spread from the first to the last."""
     if LONG or len(things) <= most:
         return [*things]
-    return [things[round(index * (len(things) - 1) / (most - 1))] for index in range(most)]
+    return [things[round(index * (len(things) - 1) / max(most - 1, 1))] for index in range(most)]

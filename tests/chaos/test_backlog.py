@@ -16,7 +16,7 @@ from tests.sessions import session
 
 pytestmark = pytest.mark.chaos
 
-BACKLOG = 1_000_000 if LONG else 20_000
+BACKLOG = 1_000_000 if LONG else 5_000
 FRESH = 20 if LONG else 1  # executions that start during the backlog
 PATIENCE_SECONDS = 3000.0 if LONG else 300.0
 MOST_BYTES = 300e6

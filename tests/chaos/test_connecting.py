@@ -65,7 +65,7 @@ def named(state: str) -> str:
     return state or "hung up"
 
 
-@pytest.mark.parametrize("state, after", sample(AT_THE_START, 5))
+@pytest.mark.parametrize("state, after", sample(AT_THE_START, 3))
 async def test_a_daemon_waits_when_a_connection_of_its_start_is_refused(
     database: Database, state: str, after: int, tried: Tried
 ) -> None:
@@ -82,7 +82,7 @@ async def test_a_daemon_waits_when_a_connection_of_its_start_is_refused(
     tried(f"{named(state)} three times at connection {after} of a start", f"0 lost; all done after {seconds:.1f} s")
 
 
-@pytest.mark.parametrize("state, name", sample(AT_WORK, 4))
+@pytest.mark.parametrize("state, name", sample(AT_WORK, 2))
 async def test_a_working_daemon_retries_refused_connections(
     database: Database, state: str, name: str, tried: Tried
 ) -> None:
@@ -202,36 +202,39 @@ async def lines_until(made: Process, event: str) -> list[dict[str, Any]]:
     return lines
 
 
-async def test_the_log_shows_the_servers_reason_for_a_refusal(database: Database) -> None:
-    """At the start, at work and for the listener: one line for each attempt."""
-    async with RefusingProxy(database) as proxy:
-        proxy.refuse("57P03", times=2)
-        async with process(proxy.database, "run") as daemon:
-            at_start = await lines_until(daemon, "ready")
-            proxy.refuse("53300", times=2, named=BELL)
-            await value(database, TERMINATE, BELL)
-            lines = await lines_until(daemon, "the listener cannot connect, will try again")
-    waiting = [line for line in at_start if line["event"] == "waiting for the database"]
-    words = "the database cannot be reached: the database system is starting up"
-    assert [(line["level"], line["error"]) for line in waiting] == [("warning", words)] * 2
-    assert lines[-1]["because"] == "the server has no connection left"
-    assert lines[-1]["sqlstate"] == "53300"
-    assert lines[-1]["error"].endswith("the database cannot be reached: sorry, too many clients already")
-
-
-async def test_a_daemon_tries_to_connect_at_least_every_second(database: Database) -> None:
-    """At its start and for its listener, however long the database refuses."""
+async def test_a_daemon_tries_to_connect_every_second_and_logs_why_it_cannot(database: Database) -> None:
+    """At its start and for its listener, however long the database refuses: one line for each attempt."""
     async with RefusingProxy(database) as proxy:
         proxy.refuse("57P03", times=5)
         async with process(proxy.database, "run") as daemon:
             at_start = await lines_until(daemon, "ready")
-            proxy.refuse("57P03", times=6, named=BELL)
+            proxy.refuse("53300", times=6, named=BELL)
             await value(database, TERMINATE, BELL)
             await asyncio.wait_for(proxy.all_refused.wait(), PATIENCE_SECONDS)
-            lines = [await lines_until(daemon, "the listener cannot connect, will try again") for _ in range(6)]
-    at_start_pauses = [line["pause_seconds"] for line in at_start if line["event"] == "waiting for the database"]
-    assert (len(at_start_pauses), at_start_pauses[-1]) == (5, 1.0)
-    assert lines[-1][-1]["pause_seconds"] == 1.0
+            *_, last = [await lines_until(daemon, "the listener cannot connect, will try again") for _ in range(6)]
+    waiting = [line for line in at_start if line["event"] == "waiting for the database"]
+    words = "the database cannot be reached: the database system is starting up"
+    assert [(line["level"], line["error"]) for line in waiting] == [("warning", words)] * 5
+    assert (waiting[-1]["pause_seconds"], last[-1]["pause_seconds"]) == (1.0, 1.0)
+    assert (last[-1]["because"], last[-1]["sqlstate"]) == ("the server has no connection left", "53300")
+    assert last[-1]["error"].endswith("the database cannot be reached: sorry, too many clients already")
+
+
+@pytest.mark.parametrize(
+    "state, mode", sample([(s, m) for s in ("53300", "57P01", "57P03") for m in ([], ["--drain"])], 2)
+)
+async def test_with_fail_fast_a_refused_connection_is_exit_code_69(
+    database: Database, state: str, mode: list[str]
+) -> None:
+    """The message shows the server's reason in one sentence."""
+    async with RefusingProxy(database) as proxy:
+        proxy.refuse(state, times=FOR_EVER)
+        async with process(proxy.database, "run", "--fail-fast", *mode) as daemon, asyncio.timeout(START_SECONDS):
+            _, err = await asyncio.to_thread(daemon.communicate)
+    assert (daemon.wait(), err.splitlines()[-1]) == (
+        EXIT_UNAVAILABLE,
+        f"noetl-broker: the database cannot be reached: {MESSAGES[state]}",
+    )
 
 
 async def test_a_lane_tries_to_connect_at_least_every_second(database: Database) -> None:
@@ -247,23 +250,7 @@ async def test_a_lane_tries_to_connect_at_least_every_second(database: Database)
     assert pauses == [0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 0.0]
 
 
-@pytest.mark.parametrize("state", ["53300", "57P01", "57P03"])
-@pytest.mark.parametrize("mode", [("--fail-fast",), ("--fail-fast", "--drain")])
-async def test_with_fail_fast_a_refused_connection_is_exit_code_69(
-    database: Database, state: str, mode: tuple[str, ...]
-) -> None:
-    """The message shows the server's reason in one sentence."""
-    async with RefusingProxy(database) as proxy:
-        proxy.refuse(state, times=FOR_EVER)
-        async with process(proxy.database, "run", *mode) as daemon, asyncio.timeout(START_SECONDS):
-            _, err = await asyncio.to_thread(daemon.communicate)
-    assert (daemon.wait(), err.splitlines()[-1]) == (
-        EXIT_UNAVAILABLE,
-        f"noetl-broker: the database cannot be reached: {MESSAGES[state]}",
-    )
-
-
-@pytest.mark.parametrize("state, after", sample(OF_A_WORKER, 3))
+@pytest.mark.parametrize("state, after", sample(OF_A_WORKER, 1))
 async def test_a_worker_retries_refused_connections(database: Database, state: str, after: int, tried: Tried) -> None:
     """At its start, and after it lost its connections."""
     await register(database, REST)

@@ -18,6 +18,7 @@ from noetl_broker.store import listener
 from noetl_broker.store.connection import connect
 from noetl_broker.store.migrations import migrate
 from tests.brokers import PATIENCE_SECONDS, broken_invariants, running, start, value
+from tests.chaos.sampling import LONG
 from tests.chaos.silent_proxy import SilentProxy
 from tests.chaos.under_load import Tried, finish_all, leave_core, prepare, until
 from tests.postgres import Database
@@ -57,7 +58,7 @@ select exists (
 async def test_a_half_open_connection_is_replaced(
     database: Database, name: str, sweep_seconds: float, tried: Tried
 ) -> None:
-    """Within 15 seconds the daemon has a new connection and reads the mail.
+    """The daemon has a new connection and reads the mail; `make chaos` holds it to 15 seconds.
 
     It does nothing when the connection is lost. A lost transaction keeps its locks at the server for longer.
     """
@@ -67,8 +68,8 @@ async def test_a_half_open_connection_is_replaced(
         await until(database, NOTHING_RUNS)
         assert proxy.drop_all(name.encode()) > 0
         await start(database, count=5)
-        seconds = await until(database, "select count(*) = 5 from noetl.turn")
-        assert seconds < MOST_SECONDS
+        patience = MOST_SECONDS if LONG else PATIENCE_SECONDS
+        seconds = await until(database, "select count(*) = 5 from noetl.turn", patience=patience)
         await finish_all(database)
     assert await broken_invariants(database) == {}
     tried(f"'{name}' half open", f"0 lost; read after {seconds:.1f} s")

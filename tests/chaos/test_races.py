@@ -27,7 +27,7 @@ from tests.sessions import session
 
 pytestmark = pytest.mark.chaos
 
-RACES = 1_000 if LONG else 150
+RACES = 1_000 if LONG else 50
 SURE = 3  # executions in which one side ends before the other begins, for each side
 AT_ONCE = 25  # families whose two sides end in one statement each
 

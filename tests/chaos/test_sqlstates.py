@@ -40,39 +40,10 @@ create trigger inject after insert on noetl.turn
 referencing new table as many for each statement execute function public.inject()"""
 MET = "select last_value >= $1 from public.tried"
 STATES = [
-    *(
-        "08006",
-        "08003",
-        "08P01",
-        "25006",
-        "25P02",
-        "25P03",
-        "25P04",
-        "26000",
-        "28P01",
-        "3D000",
-        "3F000",
-        "40001",
-        "40P01",
-        "42501",
-        "42P05",
-    ),
-    *(
-        "42703",
-        "42883",
-        "42P01",
-        "53000",
-        "53100",
-        "53200",
-        "53300",
-        "55P03",
-        "57014",
-        "57P01",
-        "57P02",
-        "57P03",
-        "58030",
-    ),
-]
+    "08006", "08003", "08P01", "25006", "25P02", "25P03", "25P04", "26000", "28P01", "3D000", "3F000", "40001", "40P01",
+    "42501", "42P05", "42703", "42883", "42P01", "53000", "53100", "53200", "53300", "55P03", "57014", "57P01", "57P02",
+    "57P03", "58030",
+]  # fmt: skip
 
 
 def test_every_sqlstate_of_the_table_is_tested() -> None:
@@ -80,7 +51,7 @@ def test_every_sqlstate_of_the_table_is_tested() -> None:
     assert {name for name in FAULT_CLASSES if not any(state.startswith(name) for state in STATES)} == set()
 
 
-@pytest.mark.parametrize("state", sample(STATES, 8))
+@pytest.mark.parametrize("state", sample(STATES, 3))
 async def test_a_passing_fault_makes_no_dead_letter(database: Database, state: str, tried: Tried) -> None:
     """The write fails three times with this SQLSTATE; then the same daemon completes all executions."""
     await prepare(database)
@@ -93,17 +64,6 @@ async def test_a_passing_fault_makes_no_dead_letter(database: Database, state: s
     assert await broken_invariants(database) == {}
     assert await value(database, "select count(*) from noetl.execution where status = 'COMPLETED'") == 5
     tried(f"SQLSTATE {state} three times in the write", f"0 lost, 0 set aside, went on after {seconds:.2f} s")
-
-
-async def test_a_fault_of_the_mail_makes_a_dead_letter(database: Database) -> None:
-    """The table does not name this SQLSTATE: the batch is halved until the failing mail is found. Others go on."""
-    await prepare(database)
-    await execute(database, INJECT.format(state="22012", times=3))  # the batch, the same batch isolated, its first mail
-    async with running(database, lanes=1):
-        await start(database, count=3)
-        await until(database, "select count(*) = 1 from noetl.dead_letter")
-        await until(database, "select not exists (select from noetl.inbox)")
-    assert await value(database, "select count(*) from noetl.turn") == 2
 
 
 async def test_a_batch_too_large_for_the_lock_table_is_halved(database: Database, tried: Tried) -> None:
