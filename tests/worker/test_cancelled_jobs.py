@@ -12,15 +12,17 @@ import pytest
 from noetl_broker import Job
 from noetl_broker.store.jobs import JobDatabase
 from noetl_broker.worker.lease_renewal import LeaseRenewal
+from tests.chaos.under_load import leave_core
 from tests.postgres import Database
 from tests.sessions import session
+from tests.worker.servers import listening
 from tests.worker.test_loop import WAITS, Queue, alive, entered, python, queue, start_pipe, working
 from tests.worker.test_sdk import doing
 
 __all__ = ["queue", "start_pipe"]
 CANCEL = "update noetl.queue set stop = true where queue_id = $1"
 NOTIFY = "select noetl.notify_cancel()"
-RUNS = "select count(*) from pg_stat_activity where datname = current_database() and query = $1 and state = 'active'"
+RUNS = "select true from pg_stat_activity where datname = current_database() and query = $1 and state = 'active'"
 SLEEPS = "select pg_sleep(600)"
 PATIENCE_SECONDS = 60.0
 
@@ -67,36 +69,38 @@ async def test_a_cancelled_request_is_closed(database: Database, queue: Queue) -
     """The server never answers."""
     connected, gone = asyncio.Event(), asyncio.Event()
 
-    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def hang(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         connected.set()
         while await reader.read(4096):
             pass
         gone.set()
-        writer.close()
 
-    server = await asyncio.start_server(hang, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    queue_id = await queue.put_one({"type": "http", "url": url, "timeout": 600})
-    async with server, working(database.dsn, lease_seconds=600), asyncio.timeout(PATIENCE_SECONDS):
+    async with listening(hang) as port, working(database.dsn, lease_seconds=600), asyncio.timeout(PATIENCE_SECONDS):
+        queue_id = await queue.put_one({"type": "http", "url": f"http://127.0.0.1:{port}", "timeout": 600})
         await connected.wait()
         await cancel(queue, queue_id)
         await gone.wait()
         await queue.until(queue_id, "cancelled")
 
 
-@pytest.mark.parametrize("around", ["", "begin;", "do $$ begin loop perform pg_sleep(600); end loop; end $$;"])
-async def test_a_cancelled_statement_ends_on_the_server(database: Database, queue: Queue, around: str) -> None:
+async def test_a_cancelled_statement_ends_on_the_server(database: Database, queue: Queue) -> None:
     """In a transaction, without one, and in a loop on the server; on a connection that was kept."""
-    statement = around.rstrip(";") if "loop" in around else SLEEPS
     async with session(database) as own, working(database.dsn, lease_seconds=600), asyncio.timeout(PATIENCE_SECONDS):
-        await queue.until(await queue.put_one({"type": "postgres", "command": "select 1"}), "done")
-        queue_id = await queue.put_one({"type": "postgres", "command": around + SLEEPS})
-        while not await own.fetchval(RUNS, statement):
-            await own.execute("select pg_stat_clear_snapshot()")
-        await cancel(queue, queue_id)
-        await queue.until(queue_id, "cancelled")
-        while await own.fetchval(RUNS, statement):
-            await own.execute("select pg_stat_clear_snapshot()")
+        for around in ("", "begin;", "do $$ begin loop perform pg_sleep(600); end loop; end $$;"):
+            statement = around.rstrip(";") if "loop" in around else SLEEPS
+            await queue.until(await queue.put_one({"type": "postgres", "command": "select 1"}), "done")
+            queue_id = await queue.put_one({"type": "postgres", "command": around + SLEEPS})
+            await until(own, RUNS, statement)
+            await cancel(queue, queue_id)
+            await queue.until(queue_id, "cancelled")
+            await until(own, f"select not exists ({RUNS})", statement)
+
+
+async def until(own: Any, condition: str, statement: str) -> None:
+    """Wait until this is so of a statement on the server."""
+    while not await own.fetchval(condition, statement):
+        await own.execute("select pg_stat_clear_snapshot()")
+        await leave_core()
 
 
 async def test_an_async_function_is_cancelled(database: Database, queue: Queue) -> None:

@@ -14,6 +14,7 @@ from noetl_broker.worker import job_progress
 from noetl_broker.worker.job_progress import REPORT_SECONDS, JobProgress
 from noetl_broker.worker.redaction import Redactor
 from tests.brokers import PATIENCE_SECONDS, execute, value
+from tests.chaos.under_load import leave_core
 from tests.postgres import Database
 from tests.worker.test_loop import Queue, queue
 from tests.worker.test_sdk import doing
@@ -35,7 +36,7 @@ async def until_reported(database: Database, expected: dict[str, Any]) -> None:
     """Wait until the worker has reported these numbers of its job."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not expected.items() <= (await value(database, KEPT)).items():
-            continue
+            await leave_core()
 
 
 def test_a_report_is_due_two_seconds_after_the_last_one() -> None:

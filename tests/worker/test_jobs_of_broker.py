@@ -101,18 +101,6 @@ async def test_only_inputs_that_are_templates_are_rendered(work: Work) -> None:
     assert result == {"over": BAIT, "came": BAIT, "auth": f"{TOLD} {BAIT}", "own": BAIT}
 
 
-async def test_a_field_that_reads_a_deferred_input_is_rendered(work: Work, site: Site) -> None:
-    """With the value of the input, and not with its text."""
-    await work(
-        """
-        workflow:
-        - {step: start, next: s}
-        - {step: s, type: http, url: URL, args: {t: "{{ secret.api_token }}"}, headers: {A: "<{{ t }}>"}}
-        """
-    )
-    assert site.requests[0]["headers"]["a"] == f"<{TOLD}>"
-
-
 async def test_a_deferred_default_of_the_workload_is_rendered_where_it_is_read(work: Work, site: Site) -> None:
     """In fields and inputs; a default that the payload replaced is data."""
     result = await work(
@@ -132,18 +120,6 @@ async def test_a_deferred_default_of_the_workload_is_rendered_where_it_is_read(w
     assert result == {"given": "Oslo", "all": workload, "own": "in Oslo", "note": BAIT}
     [request] = site.requests
     assert (request["target"], json.loads(request["body"])) == (f"/{TOLD}", {"x": "Oslo"})
-
-
-async def test_deferred_strings_can_read_the_status_of_a_step(work: Work) -> None:
-    """And its error."""
-    body = """
-    workflow:
-    - {step: start, next: a}
-    - {step: a, type: python, code: x, on_error: continue, next: s}
-    - {step: s, type: python, code: "ECHO", args: {v: "{{ env.CITY }} {{ a.status }} {{ a.error.message }} {{ a }}"}}
-    """
-    result = await work(body, '> action_failed a {"message": "no"}')
-    assert result == {"v": "Oslo FAILED no None"}
 
 
 async def test_a_save_renders_its_templates_and_no_data(work: Work, site: Site) -> None:

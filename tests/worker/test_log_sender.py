@@ -14,6 +14,7 @@ from noetl_broker.worker import log_sender
 from noetl_broker.worker.log_sender import LogSender
 from noetl_broker.worker.redaction import Redactor
 from tests.brokers import PATIENCE_SECONDS, execute, rows, value
+from tests.chaos.under_load import leave_core
 from tests.postgres import Database
 from tests.worker.test_loop import WAITS, Queue, entered, python, queue, start_pipe, working
 
@@ -44,7 +45,7 @@ async def until_kept(database: Database, text: str) -> None:
     """Wait for a row of the log."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not await value(database, "select exists (select from noetl.log where message like $1)", f"%{text}%"):
-            continue
+            await leave_core()
 
 
 async def test_output_is_complete_when_the_job_has_ended(database: Database, queue: Queue) -> None:
@@ -164,5 +165,5 @@ async def test_only_output_costs_a_log(database: Database, queue: Queue, *, prin
             await queue.until(queue_id, "done")
     async with asyncio.timeout(PATIENCE_SECONDS):
         while await value(database, OF_WORKERS):  # a session counts before it ends
-            continue
+            await leave_core()
     assert await rows(database, COSTS) == [(prints, prints)]

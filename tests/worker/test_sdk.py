@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import os
 import signal
 import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
-
-import pytest
 
 from noetl_broker import Job, JobFailed, Worker
 from tests.brokers import rows
@@ -41,8 +38,8 @@ async def doing(database: Database, function: Callable[[Job], Any], **options: A
             await task
 
 
-async def test_failure_details_that_are_no_json_become_text(database: Database, queue: Queue) -> None:
-    """The worker goes on."""
+async def test_the_details_of_a_failure_are_in_its_error(database: Database, queue: Queue) -> None:
+    """What is no JSON becomes text; an error without what cannot be stored is an error. The worker goes on."""
     details: dict[str, Any] = {
         "until": MOMENT,
         "left": Decimal("1.5"),
@@ -50,47 +47,27 @@ async def test_failure_details_that_are_no_json_become_text(database: Database, 
         "of": {"a"},
         "at": {1: float("nan")},
     }
-
-    async def fails(job: Job) -> None:
-        if job.args:
-            raise JobFailed("quota", kind="quota", **details)
-
-    async with doing(database, fails):
-        queue_id = await queue.put_one({"type": "own", "args": {"a": 1}})
-        await queue.until(queue_id, "failed")
-        await queue.until(await queue.put_one({"type": "own"}), "done")
-    [(_, _, error)] = await queue.events(queue_id)
-    expected = {"until": "2026-01-02T00:00:00+00:00", "left": 1.5, "id": str(uuid.UUID(int=7)), "of": ["a"]}
-    assert error == {"message": "quota", "type": "quota", "at": {"1": "nan"}, **expected}
-
-
-async def test_a_failure_with_details_that_cannot_be_stored_is_a_failure(database: Database, queue: Queue) -> None:
-    """A list that contains itself, an infinite number: the error names them."""
     endless: list[Any] = []
     endless.append(endless)
+    failures = [
+        JobFailed("quota", kind="quota", **details),
+        JobFailed(KeyError("there"), kind="missing"),
+        JobFailed("no", seen=endless),
+        JobFailed("no", seen=10**5000),
+    ]
 
     async def fails(job: Job) -> None:
-        raise JobFailed("no", seen=endless if job.args else 10**5000)
+        raise failures[job.args["n"]]
 
+    errors = []
     async with doing(database, fails):
-        for args in ({}, {"a": 1}):
-            await queue.until(await queue.put_one({"type": "own", "args": args}), "failed")
-
-
-async def test_a_failure_can_be_made_from_an_exception(database: Database, queue: Queue) -> None:
-    """With its message."""
-
-    async def fails(job: Job) -> None:
-        try:
-            job.args["there"]
-        except KeyError as error:
-            raise JobFailed(error, kind="missing") from error
-
-    async with doing(database, fails):
-        queue_id = await queue.put_one({"type": "own"})
-        await queue.until(queue_id, "failed")
-    [(_, _, error)] = await queue.events(queue_id)
-    assert (error["message"], error["type"]) == ("'there'", "missing")
+        for number in range(len(failures)):
+            queue_id = await queue.put_one({"type": "own", "args": {"n": number}})
+            await queue.until(queue_id, "failed")
+            errors += [error for _, _, error in await queue.events(queue_id)]
+    expected = {"until": "2026-01-02T00:00:00+00:00", "left": 1.5, "id": str(uuid.UUID(int=7)), "of": ["a"]}
+    assert errors[0] == {"message": "quota", "type": "quota", "at": {"1": "nan"}, **expected}
+    assert (errors[1]["message"], errors[1]["type"], len(errors)) == ("'there'", "missing", 4)
 
 
 async def test_a_result_that_is_no_json_is_refused_with_its_place(database: Database, queue: Queue) -> None:
@@ -128,26 +105,6 @@ async def test_as_many_plain_functions_run_at_once_as_the_concurrency_allows(dat
     assert not together.broken
 
 
-async def test_a_function_that_exits_fails_its_job(database: Database, queue: Queue) -> None:
-    """The worker goes on."""
-
-    async def leaves(job: Job) -> None:
-        if job.args:
-            sys.exit("enough")
-
-    def leaves_too(job: Job) -> None:
-        if job.args:
-            sys.exit("enough")
-
-    for function in (leaves, leaves_too):
-        async with doing(database, function):
-            queue_id = await queue.put_one({"type": "own", "args": {"a": 1}})
-            await queue.until(queue_id, "failed")
-            await queue.until(await queue.put_one({"type": "own"}), "done")
-        [(_, _, error)] = await queue.events(queue_id)
-        assert (error["message"], error["type"]) == ("enough", "SystemExit")
-
-
 class Panic(BaseException):
     """An error of a broken native library: no Exception."""
 
@@ -159,45 +116,65 @@ async def awaits_the_cancelled(_job: Job) -> None:
     await given_up
 
 
-async def panics(_job: Job) -> None:
-    """Raise it."""
-    raise Panic("broken")
+async def cancels_itself(_job: Job) -> None:
+    """Cancel the task in which it is called."""
+    await cancels_itself_and_returns(_job)
+    await asyncio.Event().wait()
 
 
-def is_cancelled(_job: Job) -> None:
-    """Raise CancelledError outside every loop."""
-    raise asyncio.CancelledError
+async def cancels_itself_and_returns(_job: Job) -> None:
+    """Cancel the task, which would notice it at its next await."""
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
 
 
-def panics_too(_job: Job) -> None:
-    """Raise it in a thread."""
-    raise Panic("broken")
+def raises(error: BaseException) -> Callable[[Job], Any]:
+    """Make a function that raises this in a thread."""
+
+    def fails(_job: Job) -> None:
+        raise error
+
+    return fails
 
 
-async def is_interrupted(_job: Job) -> None:
-    """Raise KeyboardInterrupt without Ctrl-C."""
-    raise KeyboardInterrupt
+def raises_in_the_loop(error: BaseException) -> Callable[[Job], Awaitable[None]]:
+    """Make a function that raises this."""
+
+    async def fails(_job: Job) -> None:
+        raise error
+
+    return fails
 
 
-@pytest.mark.parametrize("function", [awaits_the_cancelled, is_cancelled, panics, panics_too, is_interrupted])
-async def test_any_exception_of_a_function_fails_its_job(
-    database: Database, queue: Queue, function: Callable[[Job], Any]
-) -> None:
-    """Also a BaseException, or an unexpected cancellation."""
+ENDINGS: list[tuple[Callable[[Job], Any], str, str]] = [
+    (awaits_the_cancelled, "CancelledError", ""),
+    (cancels_itself, "CancelledError", "the task cancelled itself"),
+    (cancels_itself_and_returns, "CancelledError", "the task cancelled itself"),
+    (raises(asyncio.CancelledError()), "CancelledError", ""),
+    (raises(Panic("broken")), "Panic", "broken"),
+    (raises_in_the_loop(Panic("broken")), "Panic", "broken"),
+    (raises_in_the_loop(KeyboardInterrupt()), "KeyboardInterrupt", ""),
+    (raises(SystemExit("enough")), "SystemExit", "enough"),
+    (raises_in_the_loop(SystemExit("enough")), "SystemExit", "enough"),
+]
 
-    async def does(job: Job) -> Any:
-        return await function(job) if job.args else None
 
-    def does_too(job: Job) -> Any:
-        return function(job) if job.args else None
-
-    async with doing(database, does if inspect.iscoroutinefunction(function) else does_too):
-        queue_id = await queue.put_one({"type": "own", "args": {"a": 1}})
+async def test_any_exception_of_a_function_fails_its_job(database: Database, queue: Queue) -> None:
+    """Also an exit, a BaseException, or a cancellation of its own: at once, and the worker goes on."""
+    worker, stop = Worker(database.dsn, schema=database.schema, poll_max_seconds=0.2), asyncio.Event()
+    for number, (function, _, _) in enumerate(ENDINGS):
+        worker.task(f"own{number}")(function)
+    task = asyncio.create_task(worker.run(stop))
+    errors = []
+    for number in range(len(ENDINGS)):
+        queue_id = await queue.put_one({"type": f"own{number}"})
         await queue.until(queue_id, "failed")
-        await queue.until(await queue.put_one({"type": "own"}), "done")
-    [(_, _, error)] = await queue.events(queue_id)
-    expected = {"panics": "Panic", "panics_too": "Panic", "is_interrupted": "KeyboardInterrupt"}
-    assert error["type"] == expected.get(function.__name__, "CancelledError")
+        errors += [(error["type"], error["message"]) for _, _, error in await queue.events(queue_id)]
+    stop.set()
+    await asyncio.wait_for(task, PATIENCE_SECONDS)
+    assert [kind for kind, _ in errors] == [kind for _, kind, _ in ENDINGS]
+    assert all(words in message for (_, message), (_, _, words) in zip(errors, ENDINGS, strict=True)), errors
 
 
 STUCK = """
@@ -235,8 +212,7 @@ async def test_a_function_that_never_returns_does_not_outlive_the_program(databa
             await program.wait()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-async def test_a_signal_lets_running_jobs_finish(database: Database, queue: Queue, number: signal.Signals) -> None:
+async def test_a_signal_lets_running_jobs_finish(database: Database, queue: Queue) -> None:
     """SIGHUP too. The program goes on after `run`."""
     began, goes_on = asyncio.Event(), asyncio.Event()
 
@@ -245,15 +221,18 @@ async def test_a_signal_lets_running_jobs_finish(database: Database, queue: Queu
         await goes_on.wait()
         return 1
 
-    worker = Worker(database.dsn, schema=database.schema, poll_max_seconds=0.2)
-    worker.task("own")(waits)
-    task = asyncio.create_task(worker.run())
-    queue_id = await queue.put_one({"type": "own"})
-    await asyncio.wait_for(began.wait(), PATIENCE_SECONDS)
-    os.kill(os.getpid(), number)
-    goes_on.set()
-    await asyncio.wait_for(task, PATIENCE_SECONDS)
-    assert await queue.status(queue_id) == "done"
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        worker = Worker(database.dsn, schema=database.schema, poll_max_seconds=0.2)
+        worker.task("own")(waits)
+        task = asyncio.create_task(worker.run())
+        queue_id = await queue.put_one({"type": "own"})
+        await asyncio.wait_for(began.wait(), PATIENCE_SECONDS)
+        os.kill(os.getpid(), number)
+        goes_on.set()
+        await asyncio.wait_for(task, PATIENCE_SECONDS)
+        assert await queue.status(queue_id) == "done"
+        began.clear()
+        goes_on.clear()
 
 
 async def test_a_worker_announces_its_types(database: Database, queue: Queue) -> None:

@@ -91,8 +91,9 @@ class Descendants:
 
 
 @pytest.fixture
-async def descendants(tmp_path: Path) -> AsyncIterator[Descendants]:
-    """Watch for the processes that a step leaves."""
+async def descendants(perform: Perform, tmp_path: Path) -> AsyncIterator[Descendants]:
+    """Watch for the processes that a step leaves. The fork server runs, so a step begins long before its time limit."""
+    assert await perform({"type": "python", "code_b64": base64.b64encode(b"result = 1").decode()}) == 1
     own = Descendants(tmp_path / "pipe")
     yield own
     own.close()

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -115,14 +116,13 @@ async def test_a_deferred_command_is_rendered(on_database: OnDatabase) -> None:
     assert (await on_database(sql("select '{{ job.uuid }}' as id")))["rows"] == [{"id": "42"}]
 
 
-@pytest.mark.parametrize(
-    "auth",
-    ["pg_local", {"pg": {"type": "postgres", "key": "pg_local"}}, {"type": "postgres", "credential": "pg_local"}],
-)
-async def test_auth_names_a_credential(on_database: OnDatabase, shared: WorkerResources, auth: Any) -> None:
+async def test_auth_names_a_credential(on_database: OnDatabase) -> None:
     """In each form."""
-    del shared
-    assert (await on_database(sql("select 1 as a", auth=auth)))["rows"] == [{"a": 1}]
+    named: Any
+    for named in (
+        "pg_local", {"pg": {"type": "postgres", "key": "pg_local"}}, {"type": "postgres", "credential": "pg_local"}
+    ):  # fmt: skip
+        assert (await on_database(sql("select 1 as a", auth=named)))["rows"] == [{"a": 1}]
 
 
 async def test_an_address_may_be_in_the_inputs(on_database: OnDatabase, empty_database: Database) -> None:
@@ -161,13 +161,11 @@ async def test_sql_runs_where_the_step_says(on_database: OnDatabase, warehouse: 
     assert result["rows"] == [{"name": warehouse["database"], "login": warehouse["user"], "schema": "stock"}]
 
 
-@pytest.mark.parametrize("word", ["auth", "credential", "credentials"])
-async def test_keys_of_the_step_override_its_credential(
-    on_database: OnDatabase, warehouse: Warehouse, word: str
-) -> None:
+async def test_keys_of_the_step_override_its_credential(on_database: OnDatabase, warehouse: Warehouse) -> None:
     """Whatever the credential calls its parts."""
-    said = {word: "pg_db_words", "database": warehouse["database"]}
-    assert (await on_database(sql(WHERE, **said)))["rows"][0]["name"] == warehouse["database"]
+    for word in ("auth", "credential", "credentials"):
+        said = {word: "pg_db_words", "database": warehouse["database"]}
+        assert (await on_database(sql(WHERE, **said)))["rows"][0]["name"] == warehouse["database"]
 
 
 async def test_a_database_without_a_host_is_on_the_workers_server(
@@ -222,11 +220,9 @@ async def password_server() -> AsyncIterator[PasswordServer]:
 
 
 @pytest.mark.parametrize("variable", ["PGPASSWORD", "PGPASSFILE"])
-@pytest.mark.parametrize("form", ["parts", "port", "dsn", "connection", "inputs", "passfile", "credential"])
 async def test_the_workers_password_is_sent_to_no_other_server(
     on_database: OnDatabase,
     password_server: PasswordServer,
-    form: str,
     variable: str,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -246,8 +242,10 @@ async def test_the_workers_password_is_sent_to_no_other_server(
         "passfile": {"dsn": f"postgresql://me@{host}:{port}/x?passfile={file}"},
         "credential": {"auth": {"type": "postgres", "dsn": f"postgresql://{host}:{port}/x"}},
     }
-    outcome = await on_database(sql(WHERE, **said[form]))
-    assert (failed(outcome)["sqlstate"], password_server.passwords) == ("28P01", [""])
+    for form, keys in said.items():
+        outcome = await on_database(sql(WHERE, **keys))
+        assert (form, failed(outcome)["sqlstate"], password_server.passwords) == (form, "28P01", [""])
+        password_server.passwords.clear()
 
 
 @pytest.mark.parametrize("text", ["postgresql://me:a%40b@{}/x", "postgresql://me@{}/x?password=a%40b"])
@@ -260,24 +258,22 @@ async def test_a_connection_string_has_its_own_password(
     assert password_server.passwords == ["a@b"]
 
 
-@pytest.mark.parametrize(
-    "form",
-    [
+async def test_no_credential_is_sent_to_an_address_in_the_inputs(
+    on_database: OnDatabase, password_server: PasswordServer
+) -> None:
+    """A step may have fetched the address, so it replaces the credential completely."""
+    for form in (
         {"db_host": "{host}", "db_port": "{port}"},
         {"db_port": "{port}"},
         {"pg_host": "{host}", "pg_port": "{port}", "pg_user": "me"},
         {"dsn": "postgresql://me@{host}:{port}/x"},
-    ],
-)
-async def test_no_credential_is_sent_to_an_address_in_the_inputs(
-    on_database: OnDatabase, password_server: PasswordServer, form: dict[str, str]
-) -> None:
-    """A step may have fetched the address, so it replaces the credential completely."""
-    args = {key: text.format(**password_server.address) for key, text in form.items()}
-    outcome = await on_database(sql(WHERE, auth="pg_local", args=args))
-    assert (failed(outcome)["sqlstate"], password_server.passwords) == ("28P01", [""])
-    outcome = await on_database(sql(WHERE, args=args, user="me", password="hush"))  # noqa: S106 - a test's
-    assert (failed(outcome)["type"], outcome.retryable, password_server.passwords) == ("bad_value", False, [""])
+    ):
+        args = {key: text.format(**password_server.address) for key, text in form.items()}
+        outcome = await on_database(sql(WHERE, auth="pg_local", args=args))
+        assert (failed(outcome)["sqlstate"], password_server.passwords) == ("28P01", [""])
+        outcome = await on_database(sql(WHERE, args=args, user="me", password="hush"))  # noqa: S106 - a test's
+        assert (failed(outcome)["type"], outcome.retryable, password_server.passwords) == ("bad_value", False, [""])
+        password_server.passwords.clear()
 
 
 async def test_an_address_of_the_step_overrides_one_in_the_inputs(
@@ -299,16 +295,13 @@ async def test_a_connection_string_replaces_a_whole_address(
     assert (await on_database(sql(WHERE, **said)))["rows"][0]["name"] == warehouse["database"]
 
 
-@pytest.mark.parametrize("where", ["action", "args", "connection", "auth"])
-async def test_empty_parts_of_an_address_are_ignored(
-    on_database: OnDatabase, empty_database: Database, where: str
-) -> None:
+async def test_empty_parts_of_an_address_are_ignored(on_database: OnDatabase, empty_database: Database) -> None:
     """They count as missing: templates often default to empty text."""
-    said: dict[str, Any] = dict.fromkeys(("db_host", "db_port", "db_user", "db_name", "db_schema", "dsn"), "")
-    if where == "auth":
-        said |= {"type": "basic", "user": urlsplit(empty_database.dsn).username}
-    result = await on_database(sql(WHERE, **said if where == "action" else {where: said}))
-    assert (result["rows"][0]["name"], result["rows"][0]["schema"]) == (empty_database.name, "public")
+    empty: dict[str, Any] = dict.fromkeys(("db_host", "db_port", "db_user", "db_name", "db_schema", "dsn"), "")
+    login = {"type": "basic", "user": urlsplit(empty_database.dsn).username}
+    for said in (empty, {"args": empty}, {"connection": empty}, {"auth": empty | login}):
+        result = await on_database(sql(WHERE, **said))
+        assert (result["rows"][0]["name"], result["rows"][0]["schema"]) == (empty_database.name, "public")
 
 
 async def test_an_empty_password_overrides_the_credential(
@@ -328,19 +321,16 @@ async def test_several_schemas_are_a_search_path(on_database: OnDatabase, wareho
     assert result["rows"] == [{"path": ["public", "stock"], "count": 0}]
 
 
-@pytest.mark.parametrize("schema", [["stock"], 7, {"name": "stock"}, "stock,", ","])
-async def test_an_invalid_schema_name_is_refused(on_database: OnDatabase, schema: Any) -> None:
-    """Without a retry."""
-    outcome = await on_database(sql("select 1 as a", schema=schema))
-    assert (failed(outcome)["type"], outcome.retryable) == ("bad_value", False)
-
-
-@pytest.mark.parametrize("auth", [{"type": "snowflake", "user": "u", "password": "p"}, "token_only"])
-async def test_a_credential_for_another_service_is_refused(on_database: OnDatabase, auth: Any) -> None:
-    """The SQL does not run on the worker's database instead."""
-    outcome = await on_database(sql("select 1 as a", auth=auth))
-    assert "auth holds no address" in failed(outcome)["message"]
-    assert not outcome.retryable
+async def test_an_invalid_address_is_refused(on_database: OnDatabase) -> None:
+    """A schema that is no name, without a retry; the SQL does not run on the worker's database instead."""
+    said: list[dict[str, Any]] = [{"schema": schema} for schema in (["stock"], 7, {"name": "stock"}, "stock,", ",")]
+    for keys in said:
+        outcome = await on_database(sql("select 1 as a", **keys))
+        assert (failed(outcome)["type"], outcome.retryable) == ("bad_value", False)
+    for auth in ({"type": "snowflake", "user": "u", "password": "p"}, "token_only"):
+        outcome = await on_database(sql("select 1 as a", auth=auth))
+        assert "auth holds no address" in failed(outcome)["message"]
+        assert not outcome.retryable
 
 
 async def test_a_save_has_its_own_address(on_database: OnDatabase, warehouse: Warehouse) -> None:
@@ -370,23 +360,18 @@ async def test_a_save_writes_the_result_to_a_table(on_database: OnDatabase, rows
     assert [(str(a), float(b), c) for a, b, c in rows_of("select * from found")] == [("42:x", 1.5, {"temp": 1.5})]
 
 
-@pytest.mark.parametrize(
-    "form",
-    [
+async def test_all_forms_of_a_save_do_the_same(on_database: OnDatabase, rows_of: Callable[[str], Rows]) -> None:
+    """Each adds a row."""
+    rows_of("create table t (a int)")
+    forms: list[dict[str, Any]] = [
         {"storage": "postgres", "table": "t"},
         {"storage": {"type": "postgres", "table": "t"}},
         {"tool": "postgres", "table": "t", "auth": "pg_local"},
         {"table": "t"},
-    ],
-)
-@pytest.mark.parametrize("word", ["data", "args"])
-async def test_all_forms_of_a_save_do_the_same(
-    on_database: OnDatabase, rows_of: Callable[[str], Rows], form: dict[str, Any], word: str
-) -> None:
-    """The rows are equal."""
-    rows_of("create table t (a int)")
-    await on_database({"type": "noop", "sink": {**form, word: {"a": 1}}})
-    assert rows_of("select a from t") == [(1,)]
+    ]
+    for number, (form, word) in enumerate(product(forms, ("data", "args"))):
+        await on_database({"type": "noop", "sink": {**form, word: {"a": number}}})
+    assert rows_of("select a from t order by a") == [(number,) for number in range(8)]
 
 
 async def test_an_upsert_overwrites_by_its_key(on_database: OnDatabase, rows_of: Callable[[str], Rows]) -> None:
@@ -443,27 +428,24 @@ async def test_a_save_can_be_a_statement(
     assert rows_of("select a, left(b, 1) from t") == [(1, "x")]
 
 
-@pytest.mark.parametrize(
-    "save, words",
-    [
-        ({"table": "t; drop table t", "data": {"a": 1}}, "not a table name"),
-        ({"table": "t", "data": []}, None),
-        ({"table": "t", "data": "text"}, "a mapping of columns"),
-        ({"table": "t", "mode": "upsert", "data": {"a": 1}}, "needs `key`"),
-        ({"table": "t", "mode": "upsert", "key": "b", "data": {"a": 1}}, "'b' is not in the data"),
-        ({"table": "t", "mode": "replace", "data": {"a": 1}}, "none of insert and upsert"),
-        ({"storage": "duckdb", "data": {}}, "not supported"),
-        ("text", "must be a mapping"),
-    ],
-)
-async def test_an_invalid_save_is_refused(on_database: OnDatabase, save: Any, words: str | None) -> None:
-    """Without a retry, before anything runs."""
-    outcome = await on_database({"type": "noop", "save": save})
-    if words is None:
-        assert outcome == {}
-    else:
+INVALID: list[tuple[Any, str]] = [
+    ({"table": "t; drop table t", "data": {"a": 1}}, "not a table name"),
+    ({"table": "t", "data": "text"}, "a mapping of columns"),
+    ({"table": "t", "mode": "upsert", "data": {"a": 1}}, "needs `key`"),
+    ({"table": "t", "mode": "upsert", "key": "b", "data": {"a": 1}}, "'b' is not in the data"),
+    ({"table": "t", "mode": "replace", "data": {"a": 1}}, "none of insert and upsert"),
+    ({"storage": "duckdb", "data": {}}, "not supported"),
+    ("text", "must be a mapping"),
+]
+
+
+async def test_an_invalid_save_is_refused(on_database: OnDatabase) -> None:
+    """Without a retry, before anything runs. One without rows saves nothing."""
+    for save, words in INVALID:
+        outcome = await on_database({"type": "noop", "save": save})
         assert words in failed(outcome)["message"]
         assert not outcome.retryable
+    assert await on_database({"type": "noop", "save": {"table": "t", "data": []}}) == {}
 
 
 async def test_a_save_to_the_event_log_is_the_data(on_database: OnDatabase) -> None:
@@ -472,16 +454,16 @@ async def test_a_save_to_the_event_log_is_the_data(on_database: OnDatabase) -> N
     assert await on_database(action) == {"saved": "event_log", "data": {"a": "Oslo"}}
 
 
-@pytest.mark.parametrize("text", ["{{ secret.long }}", "Bearer {{ secret.long }}", "{{ secret.bytes }}"])
 async def test_values_that_postgres_cuts_in_errors_show_no_part_of_a_secret(
-    perform: Perform, shared: WorkerResources, empty_database: Database, text: str
+    perform: Perform, shared: WorkerResources, empty_database: Database
 ) -> None:
     """The server shows 64 bytes of a refused value, the driver 40 characters of one that is no text."""
     key = "".join(map(chr, range(48, 123))) * 2
     environment = {**shared.environment, "NOETL_SECRET_LONG": key, "NOETL_SECRET_BYTES": f"{key}\udcff"}
     using = dataclasses.replace(shared, dsn=empty_database.dsn, environment=environment)
     command = "create table picky (word text check (length(word) < 9)); insert into picky values (:word)"
-    action = {"type": "postgres", "command": command, "parameters": {"word": text}}
-    message = failed(await perform(action, using=using))["message"]
-    assert "[secret]..." in message
-    assert not any(key[start : start + 3] in message for start in range(72))
+    for text in ("{{ secret.long }}", "Bearer {{ secret.long }}", "{{ secret.bytes }}"):
+        action = {"type": "postgres", "command": command, "parameters": {"word": text}}
+        message = failed(await perform(action, using=using))["message"]
+        assert "[secret]..." in message
+        assert not any(key[start : start + 3] in message for start in range(72))

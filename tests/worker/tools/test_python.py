@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import dataclasses
 import os
 import select
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -240,31 +238,6 @@ async def test_an_invalid_environment_or_import_is_refused(
     error = failed(await perform(python("def main(): return 1", **more)))
     assert error["type"] == kind
     assert words in error["message"]
-
-
-async def test_a_time_limit_kills_the_process_with_its_children(perform: Perform, tmp_path: Path) -> None:
-    """Past the limit the step fails, and neither the process nor its children are left."""
-    pids = tmp_path / "pids"
-    os.mkfifo(pids)
-    reader = asyncio.create_task(asyncio.to_thread(pids.read_text))
-    code = (
-        "import os, subprocess, time\n"
-        "def main(path):\n"
-        "    child = subprocess.Popen(['sleep', '600'])\n"
-        "    with open(path, 'w') as f: f.write(f'{os.getpid()} {child.pid}')\n"
-        "    time.sleep(600)"
-    )
-    outcome = await perform(python(code, args={"path": str(pids)}), limit=5.0)  # it has begun by then
-    assert failed(outcome)["type"] == "timeout"
-    assert outcome.retryable
-    for pid in (await reader).split():
-        assert is_gone(int(pid))
-
-
-async def test_a_background_process_does_not_outlive_the_step(perform: Perform) -> None:
-    """Processes of its group are killed when it returns."""
-    pid = await perform(python("import subprocess\ndef main(): return subprocess.Popen(['sleep', '600']).pid"))
-    assert is_gone(pid)
 
 
 def is_gone(pid: int) -> bool:
