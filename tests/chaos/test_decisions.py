@@ -23,7 +23,7 @@ workflow:
 - {step: ask, type: approval, timeout: "{{ workload.seconds }}", next: end}
 - {step: end, result: "{{ ask.by }}"}
 """
-COUNT, SECONDS = (2_000, 2) if LONG else (80, 1)
+COUNT, SECONDS = (2_000, 2) if LONG else (30, 1)
 SURE = 5  # approvals that nobody decides, and as many that time out long after the test
 PICK = """
     select a.execution_id, a.node_id

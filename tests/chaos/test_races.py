@@ -1,4 +1,4 @@
-"""Two writers end the same thing at once, and playbooks change under running executions."""
+"""Two writers end the same thing at once, and a playbook is removed under a running execution."""
 
 from __future__ import annotations
 
@@ -152,28 +152,6 @@ async def test_a_parent_and_a_child_that_end_at_once_both_end(
     assert set(ends) == {"child CANCELLED", "child COMPLETED", "story FAILED"}
     assert await statuses(database, lasts[:SURE]) == ["COMPLETED"] * SURE
     assert await statuses(database, lasts[SURE : 2 * SURE]) == ["CANCELLED"] * SURE
-
-
-async def test_a_new_version_of_a_playbook_changes_no_running_execution(
-    database: Database, tried: Callable[[str, object], None]
-) -> None:
-    """The new version is registered between two stages, and decides differently."""
-    await register(database, CHAIN)
-    [old] = await start(database)
-    await drain(database)
-    await execute(
-        database,
-        "insert into noetl.catalog (path, version, name, content)"
-        " select path, 2, name, replace(content, '{{ a.ok }}', 'anew') from noetl.catalog",
-    )
-    [new] = await start(database)
-    await drain(database)
-    await complete_jobs(database, {"ok": True})
-    await drain(database)
-    found = await rows(database, "select execution_id, version, result from noetl.execution order by execution_id")
-    assert found == [(old, 1, True), (new, 2, "anew")]
-    assert await inconsistencies(database) == {}
-    tried("a playbook registered anew in mid-run", "each ends on its own version")
 
 
 async def test_a_broker_with_a_cached_playbook_needs_no_catalog_row(

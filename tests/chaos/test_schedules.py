@@ -12,8 +12,8 @@ import pytest
 
 from noetl_broker.store.connection import Connection, connect
 from noetl_broker.store.schedules import move_due_schedules
-from tests.brokers import execute, register, rows, until_so_many_ended, value
-from tests.chaos.daemons import daemon
+from tests.brokers import PATIENCE_SECONDS, execute, register, rows, until_so_many_ended, value
+from tests.chaos.daemons import START_SECONDS, daemon
 from tests.chaos.sampling import LONG
 from tests.chaos.stopping_proxy import MOMENTS, Point, StoppingProxy
 from tests.chaos.under_load import leave_core
@@ -23,9 +23,9 @@ from tests.sessions import session
 pytestmark = pytest.mark.chaos
 
 PLAYBOOK = "workflow: [{step: start, next: end}, {step: end}]"
-BROKERS = 4
+BROKERS = 4 if LONG else 2
 SCHEDULES = 5
-SECONDS = 60 if LONG else 3
+SECONDS = 60 if LONG else 2
 # Moments by schedule: those that passed, those that were started or skipped, executions, and different keys of them.
 COUNTS = """
     select s.name, round(extract(epoch from s.since_at - s.created_at)) as passed, s.started + s.skipped, s.started,
@@ -50,12 +50,12 @@ async def until_all_listen(database: Database) -> None:
     listening = (
         "select count(*) from pg_stat_activity where application_name like '% bell%' and datname = current_database()"
     )
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(START_SECONDS):
         while await value(database, listening) < BROKERS:
             await leave_core()
 
 
-async def test_four_brokers_start_each_moment_once_while_one_is_killed_every_second(
+async def test_brokers_start_each_moment_once_while_one_is_killed_every_second(
     database: Database, tried: Callable[[str, object], None]
 ) -> None:
     """The executions themselves are the clock of the test: after each second's, one broker is killed."""
@@ -91,7 +91,7 @@ async def killed_while_moving(database: Database, point: Point) -> None:
     async with StoppingProxy(database, point) as proxy:
         connection = await connect(proxy.database, name="test")
         moving = asyncio.create_task(move_due_schedules(connection, 10))
-        await asyncio.wait_for(proxy.reached.wait(), 30)
+        await asyncio.wait_for(proxy.reached.wait(), PATIENCE_SECONDS)
         proxy.cut()
         with suppress(Exception):
             await moving
@@ -145,7 +145,7 @@ async def let_one_pass(connection: Connection, name: str) -> None:
 async def test_one_of_the_two_protections_is_enough(
     database: Database, function: str, protection: str, without: str, tried: Callable[[str, object], None]
 ) -> None:
-    """Four brokers look at the same rows at once; a moment never starts two executions."""
+    """Brokers look at the same rows at once; a moment never starts two executions."""
     text = await value(database, f"select pg_get_functiondef('noetl.{function}'::regproc)")
     assert protection in text
     await execute(database, text.replace(protection, without).replace("IMMUTABLE", "VOLATILE"))

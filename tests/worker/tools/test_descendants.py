@@ -23,7 +23,7 @@ from tests.worker.conftest import Perform, failed
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is a process group alone")
 
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 STUBBORN = """
 import os, signal, subprocess, sys
 def stay(pipe):
