@@ -6,6 +6,7 @@ import asyncio
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -49,10 +50,7 @@ async def serving(*handlers: Handler) -> AsyncIterator[list[str]]:
         await writer.drain()
 
     async with AsyncExitStack() as stack:
-        ports = [
-            await stack.enter_async_context(listening(lambda *ends, to=handler: serve(*ends, to)))
-            for handler in handlers
-        ]
+        ports = [await stack.enter_async_context(listening(partial(serve, handler=handler))) for handler in handlers]
         yield [f"http://127.0.0.1:{port}/" for port in ports]
 
 
