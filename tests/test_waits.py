@@ -1,4 +1,4 @@
-"""Work beside background tasks."""
+"""Waits for an event, and work beside background tasks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from noetl_broker.waits import run_beside
+from noetl_broker.waits import run_beside, wait_for
 
 
 async def lost() -> None:
@@ -27,3 +27,23 @@ async def test_work_that_ends_first_is_no_error() -> None:
     await run_beside(background, asyncio.sleep(0))
     assert not background[0].done()
     background[0].cancel()
+
+
+@pytest.mark.parametrize("rounds", range(5))
+async def test_a_cancel_that_comes_with_the_event_is_not_lost(rounds: int) -> None:
+    """In any round of the loop between the event and the end of the wait."""
+    event = asyncio.Event()
+
+    async def wait_again_and_again() -> None:
+        while True:
+            await wait_for(event, 60.0)
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(wait_again_and_again())
+    await asyncio.sleep(0)
+    event.set()
+    for _ in range(rounds):
+        await asyncio.sleep(0)
+    task.cancel()
+    done, _ = await asyncio.wait([task], timeout=10.0)
+    assert done

@@ -38,9 +38,13 @@ def jittered(seconds: float, jitter: float) -> float:
 
 
 async def wait_for(event: asyncio.Event, seconds: float) -> None:
-    """Wait until the event is set, for at most so many seconds."""
+    """Wait until the event is set, for at most so many seconds.
+
+    `asyncio.wait_for` of Python 3.11 loses a cancel that comes when the event is set.
+    """
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 async def first(*waits: Coroutine[Any, Any, Any], timeout: float | None = None) -> None:  # noqa: ASYNC109 - asyncio.wait's
