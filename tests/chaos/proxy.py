@@ -87,7 +87,7 @@ class Proxy:
         ends, ways = [writer], list[asyncio.Task[None]]()
         self._writers.add(writer)
         try:
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 length = await reader.readexactly(4)
                 first = length + await reader.readexactly(struct.unpack("!i", length)[0] - 4)
                 if not await self.admits(first, writer):
