@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from pytest_postgresql.executors import NoopExecutor
 from noetl_broker.daemon import batch
 from tests.brokers import PATIENCE_SECONDS
 from tests.postgres import Copies, Database
+from tests.sessions import close_pools
 from tests.summary import FAULT
 
 CHAOS = Path(__file__).parent
@@ -48,7 +49,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _collected() -> Iterator[None]:
-    """Collect the garbage of the test's cut connections before the next test begins."""
+async def _cleared_up() -> AsyncIterator[None]:
+    """Close connections to servers of the test's own, and collect those that it cut, before the next test begins."""
     yield
+    await close_pools()
     gc.collect()

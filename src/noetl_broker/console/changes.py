@@ -10,13 +10,13 @@ import asyncio
 import json
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from heapq import nlargest
 
 from noetl_broker.console.connections import Connections
 from noetl_broker.errors import BrokerError
 from noetl_broker.store.changes import NEWEST, Attention, LatestTurn, count_attention, load_latest_turns
-from noetl_broker.waits import Backoff
+from noetl_broker.waits import Backoff, wait_for
 
 POLL_SECONDS = 0.25  # between two polls, while there are streams
 COUNT_SECONDS = 1.0  # between two counts of what waits for a person
@@ -67,8 +67,7 @@ class Stream:
 
     async def next(self, seconds: float) -> dict[int, LatestTurn]:
         """The changes since the last call; waits for some, for at most `seconds`."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._ready.wait(), seconds)
+        await wait_for(self._ready, seconds)
         self._ready.clear()
         found, self._pending = self._pending, {}
         return found
