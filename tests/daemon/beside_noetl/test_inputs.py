@@ -71,22 +71,3 @@ async def test_jobs_have_this_form_only_beside_a_noetl_server(noetl: NoETL, noet
     await noetl.start(9)
     await run(noetl, noetl_database)
     assert [await value(noetl_database, pinned, number) for number in (8, 9)] == ["true", None]
-
-
-async def test_a_template_in_a_result_is_rendered_by_the_noetl_server(noetl: NoETL, noetl_database: Database) -> None:
-    """It renders each job once more. A job with a template that it cannot render stays as it is."""
-    await noetl.register(
-        """
-        workflow:
-        - {step: start, next: a}
-        - {step: a, type: python, code: x, next: b}
-        - {step: b, type: python, args: {n: "{{ a }}"}, code: "def main(n): return n"}
-        """
-    )
-    given = {8: "{{ 6 * 7 }}", 9: "{{ 6 * 7 }} {{ nobody }}"}
-    noetl.tasks["a"] = lambda job: given[job.execution_id]
-    for number in given:
-        await noetl.start(number)
-    await run(noetl, noetl_database)
-    assert [result for _, result, _ in await ended(noetl)] == ["42", given[9]]
-    assert await verify_faults(noetl) == {}

@@ -6,7 +6,6 @@ import pytest
 
 from noetl_broker.daemon.metrics.values import MetricValues
 from noetl_broker.daemon.reaper import Reaper
-from noetl_broker.settings import Settings
 from noetl_broker.store.connection import create_pool
 from tests.brokers import drain, execute, rows, value
 from tests.noetl import STEP, Job, NoETL, ended, verify_faults
@@ -71,16 +70,12 @@ async def test_an_expired_lease_is_not_lost_while_its_worker_lives(noetl: NoETL,
     assert await verify_faults(noetl) == {}
 
 
-@pytest.mark.parametrize(
-    "pool, seconds, requeued", [("one", 31.0, 1), ("one", 5.0, 0), ("two", 31.0, 0), (None, 31.0, 0)]
-)
-async def test_an_expired_lease_is_lost_when_its_pool_is_offline(
-    noetl: NoETL, noetl_database: Database, pool: str | None, seconds: float, requeued: int
-) -> None:
+async def test_an_expired_lease_is_lost_when_its_pool_is_offline(noetl: NoETL, noetl_database: Database) -> None:
     """For half a minute: after a restart of the server each pool is offline until its next heartbeat."""
-    await leased(noetl, noetl_database, pool=pool)
-    await execute(noetl_database, OFFLINE, "one", seconds)
-    assert await reap(noetl_database) == ({"requeued": 1} if requeued else {})
+    await leased(noetl, noetl_database)
+    for pool, seconds, found in (("two", 31.0, {}), ("one", 5.0, {}), ("one", 31.0, {"requeued": 1})):
+        await execute(noetl_database, OFFLINE, pool, seconds)
+        assert await reap(noetl_database) == found
 
 
 async def test_a_lease_without_a_pool_is_lost_when_the_last_pool_is_offline(
@@ -88,9 +83,9 @@ async def test_a_lease_without_a_pool_is_lost_when_the_last_pool_is_offline(
 ) -> None:
     """A worker names its pool only if a variable does."""
     await leased(noetl, noetl_database, pool=None)
-    await execute(noetl_database, OFFLINE, "one", 31.0)
-    await execute(noetl_database, OFFLINE, "two", 31.0)
-    assert await reap(noetl_database) == {"requeued": 1}
+    for pool, found in (("one", {}), ("two", {"requeued": 1})):
+        await execute(noetl_database, OFFLINE, pool, 31.0)
+        assert await reap(noetl_database) == found
 
 
 async def test_an_expired_lease_is_lost_when_its_pool_has_no_heartbeat(noetl: NoETL, noetl_database: Database) -> None:
@@ -102,20 +97,17 @@ async def test_an_expired_lease_is_lost_when_its_pool_has_no_heartbeat(noetl: No
     assert await reap(noetl_database) == {"requeued": 1}
 
 
-async def test_an_expired_lease_is_lost_after_the_grace(noetl: NoETL, noetl_database: Database) -> None:
-    """The pool may live while the process of the job does not."""
+@pytest.mark.parametrize("has_pools", [True, False])
+async def test_an_expired_lease_is_lost_after_the_grace(
+    noetl: NoETL, noetl_database: Database, *, has_pools: bool
+) -> None:
+    """The pool may live while the process of the job does not. Older servers have no table of pools."""
     await leased(noetl, noetl_database)
+    if not has_pools:
+        await execute(noetl_database, "drop table noetl.runtime")
     assert await reap(noetl_database, grace=11.0) == {}
     assert await reap(noetl_database, grace=9.0) == {"requeued": 1}
     assert await rows(noetl_database, STATUS) == [("queued", 1, 1)]
-
-
-async def test_without_a_table_of_pools_only_the_grace_counts(noetl: NoETL, noetl_database: Database) -> None:
-    """Older servers have no such table."""
-    await leased(noetl, noetl_database)
-    await execute(noetl_database, "drop table noetl.runtime")
-    assert await reap(noetl_database) == {}
-    assert await reap(noetl_database, grace=9.0) == {"requeued": 1}
 
 
 @pytest.mark.parametrize("trigger", ["enable", "disable"])
@@ -153,8 +145,3 @@ async def test_a_late_answer_after_a_lost_lease_counts_once(noetl: NoETL, noetl_
     assert await ended(noetl) == [("COMPLETED", {"n": 1}, None)]
     assert await noetl.lease() is None
     assert await verify_faults(noetl) == {}
-
-
-def test_the_default_grace_is_a_quarter_of_an_hour() -> None:
-    """The setting's default is 900 seconds."""
-    assert Settings.model_fields["foreign_lease_grace_seconds"].default == 900.0

@@ -27,14 +27,11 @@ from tests.postgres import Database
 from tests.sessions import blocked, session
 
 
-@pytest.mark.parametrize("lost", [(), ("action_error",)], ids=str)
-async def test_a_worker_that_owns_retries_decides_about_them(
-    noetl: NoETL, noetl_database: Database, lost: Container[str]
-) -> None:
-    """`retry` in the row repeats the job when the worker says. The broker only counts."""
+async def test_a_worker_that_owns_retries_decides_about_them(noetl: NoETL, noetl_database: Database) -> None:
+    """`retry` in the row repeats the job when the worker says, also where its errors are lost. The broker counts."""
     await noetl.register(RETRIED)
     noetl.tasks["a"] = fails_until(3)
-    noetl.lost = lost
+    noetl.lost = ("action_error",)
     await noetl.start(9)
     await run(noetl, noetl_database, rules=Rules(retry_owner="worker"))
     assert await ended(noetl) == [("COMPLETED", {"attempt": 3}, None)]
@@ -77,8 +74,7 @@ async def test_a_dead_job_without_an_error_is_decided_after_the_grace(noetl: NoE
     assert await ended(noetl) == [("FAILED", None, "its job was set to dead, and no event says why")]
 
 
-@pytest.mark.parametrize("lost", [(), ("action_error",)], ids=str)
-@pytest.mark.parametrize("word", ["retry", "dead"])
+@pytest.mark.parametrize("word, lost", [("retry", ("action_error",)), ("dead", ())], ids=str)
 async def test_a_broker_that_owns_retries_ignores_the_workers_decision(
     noetl: NoETL, noetl_database: Database, word: str, lost: Container[str]
 ) -> None:

@@ -14,7 +14,7 @@ from noetl_broker.store import catalog
 from tests.brokers import complete_jobs, drain, execute, rows, start, value
 from tests.consistency import inconsistencies
 from tests.postgres import Database
-from tests.sessions import pooled_session
+from tests.sessions import session
 
 HEAD = "apiVersion: noetl.io/v1\nkind: Playbook\nmetadata: {path: shop/order, name: order}\n"
 ORDER = """
@@ -50,7 +50,7 @@ ENDED = "select path, version, status from noetl.execution order by execution_id
 async def registered(database: Database, body: str = ORDER) -> catalog.Registered:
     """Register a playbook with its blocks; return what was registered."""
     text = HEAD + dedent(body)
-    async with pooled_session(database) as connection:
+    async with session(database) as connection:
         [found] = await catalog.register(connection, [(compile_playbook(text, rules=PlaybookRules()), text)])
     return found
 
@@ -130,46 +130,19 @@ async def test_the_same_text_registers_no_block_again(database: Database) -> Non
     ]
 
 
-async def test_the_error_of_a_block_names_the_place_in_the_file(database: Database) -> None:
-    """A block reads only the inputs of its step."""
-    await registered(database, ORDER.replace("http://bank/{{ order }}", "http://bank/{{ workload.items }}"))
-    await start(database, "shop/order")
-    await drain(database)
-    error = await value(database, "select error from noetl.execution where path = 'shop/order'")
-    assert (error["step"], error["child_step"], error["child_at"]) == ("pay", "charge", "workflow[1].workflow[1].url")
-
-
-async def test_a_failed_block_is_retried_by_its_step(database: Database) -> None:
-    """Like any child; the second one has the version of the parent, too."""
-    await registered(database, ORDER.replace("  type: playbook\n", "  type: playbook\n  retry: {initial_delay: 0}\n"))
-    await start(database, "shop/order")
-    await drain(database)
-    await fail_jobs(database)
-    await drain(database)
-    await run_to_end(database)
-    assert (await rows(database, ENDED))[:3] == [
-        ("shop/order", 1, "COMPLETED"),
-        ("shop/order#pay", 1, "FAILED"),
-        ("shop/order#pay", 1, "COMPLETED"),
-    ]
-    assert await inconsistencies(database) == {}
-
-
-AROUND = """
+UNDONE = """
 workload: {order: 7}
 workflow:
 - {step: start, next: pay}
 - step: pay
   type: playbook
   args: {order: "{{ workload.order }}"}
-  WORDS
   workflow:
   - {step: start, next: charge}
   - {step: charge, type: http, url: x, compensate: {type: http, url: "undo/{{ order }}"}, next: tell}
   - {step: tell, type: http, url: y}
   next: ship
 - {step: ship, type: http, url: z, next: end}
-- {step: sorry, type: http, url: "sorry/{{ workload.order }}", next: end}
 - {step: end}
 """
 
@@ -182,25 +155,13 @@ async def leased_urls(database: Database) -> list[str]:
     return sorted(row[0] for row in found)
 
 
-async def test_a_catch_stands_around_a_block(database: Database) -> None:
-    """What the block had done is undone by the block, then the parent goes on."""
-    await registered(database, AROUND.replace("WORDS", "catch: [{step: sorry}]"))
-    await start(database, "shop/order")
-    await drain(database)
-    assert await leased_urls(database) == ["x"]
-    await fail_jobs(database)
-    assert [await leased_urls(database) for _ in range(2)] == [["undo/7"], ["sorry/7"]]
-    assert await rows(database, ENDED) == [("shop/order", 1, "COMPLETED"), ("shop/order#pay", 1, "FAILED")]
-    assert await inconsistencies(database) == {}
-
-
 async def test_a_block_that_completed_is_undone_with_its_parent(database: Database) -> None:
     """By an undo execution of the same version, although another one is registered since."""
-    await registered(database, AROUND.replace("WORDS", "desc: a"))
+    await registered(database, UNDONE)
     await start(database, "shop/order")
     await drain(database)
     assert [await leased_urls(database) for _ in range(2)] == [["x"], ["y"]]
-    await registered(database, AROUND.replace("WORDS", "desc: b").replace("undo/", "other/"))
+    await registered(database, UNDONE.replace("undo/", "other/"))
     await fail_jobs(database)
     await drain(database)
     assert await leased_urls(database) == ["undo/7"]
@@ -213,22 +174,6 @@ async def test_a_block_that_completed_is_undone_with_its_parent(database: Databa
     assert await inconsistencies(database) == {}
 
 
-async def test_a_timeout_stands_around_a_block(database: Database) -> None:
-    """It is that of all its steps together; the block is cancelled, and undoes what it did."""
-    await registered(database, AROUND.replace("WORDS", "timeout: 60"))
-    await start(database, "shop/order")
-    await drain(database)
-    assert await leased_urls(database) == ["x"]
-    await execute(database, "update noetl.queue set first_leased_at = first_leased_at - interval '1 hour'")
-    await execute(database, "select noetl.reap(100, 5)")
-    await drain(database)
-    assert await leased_urls(database) == ["undo/7"]
-    error = await value(database, "select error ->> 'type' from noetl.execution where path = 'shop/order'")
-    assert error == "timeout"
-    assert await rows(database, ENDED) == [("shop/order", 1, "FAILED"), ("shop/order#pay", 1, "CANCELLED")]
-    assert await inconsistencies(database) == {}
-
-
 async def test_a_fork_of_another_version_runs_the_block_of_that_version(database: Database) -> None:
     """As a retry with `--version` does: the block is started again."""
     await registered(database)
@@ -237,7 +182,7 @@ async def test_a_fork_of_another_version_runs_the_block_of_that_version(database
     await fail_jobs(database)
     second = await registered(database, ORDER.replace("http://bank/", "http://other/"))
     rules = PlaybookRules()
-    async with pooled_session(database) as connection:
+    async with session(database) as connection:
         made = await retries.retry_failed(connection, execution_id, rules, retries.OnVersion(None, rules))
     await drain(database)
     queued = "select action::jsonb ->> 'url' from noetl.queue where status = 'queued'"
@@ -249,12 +194,3 @@ async def test_a_block_alone_cannot_be_started(database: Database) -> None:
     await registered(database)
     with pytest.raises(asyncpg.PostgresError, match="shop/order#pay is a block: it runs only in executions"):
         await start(database, "shop/order#pay")
-
-
-async def test_a_paused_path_keeps_a_block_queued(database: Database) -> None:
-    """As any child."""
-    await registered(database)
-    await execute(database, "select noetl.pause_path('shop/order#pay')")
-    await start(database, "shop/order")
-    await drain(database)
-    assert await rows(database, ENDED) == [("shop/order", 1, "RUNNING"), ("shop/order#pay", 1, "QUEUED")]

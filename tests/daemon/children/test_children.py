@@ -109,16 +109,6 @@ async def test_cancelling_a_parent_cancels_all_its_descendants(database: Databas
     assert await inconsistencies(database) == {}
 
 
-async def test_a_missing_playbook_fails_the_step_with_its_path(database: Database) -> None:
-    """The failure of the child is the reason."""
-    await register(database, CALL.format("nowhere"))
-    await start(database)
-    await drain(database)
-    error = await value(database, "select error from noetl.execution where path = 'story'")
-    assert (error["step"], error["message"]) == ("call", "no playbook nowhere is registered")
-    assert await inconsistencies(database) == {}
-
-
 async def test_a_playbook_that_starts_itself_meets_the_nesting_limit(database: Database) -> None:
     """The error names the limit at every level."""
     await register(database, CALL.format("story"))

@@ -23,6 +23,7 @@ from tests.brokers import (
 )
 from tests.chaos.under_load import leave_core
 from tests.postgres import Database
+from tests.sessions import blocked
 
 PARENT = """
 workflow:
@@ -179,20 +180,6 @@ async def test_many_executions_that_adopt_each_other_at_once_all_end(database: D
     assert await broken_invariants(database) == {}
 
 
-async def test_cancelling_the_parent_cancels_the_children_that_its_worker_started(database: Database) -> None:
-    """Like children that the broker started."""
-    parent = await _parent(database)
-    [child] = await start(database)  # its job is never completed
-    await drain(database)
-    await execute(database, ANNOUNCE, parent, child, 0)
-    await drain(database)
-    await execute(database, "select noetl.cancel_execution($1)", parent)
-    await drain(database)
-    statuses = await rows(database, "select status from noetl.execution order by execution_id")
-    assert statuses == [("CANCELLED",), ("CANCELLED",)]
-    assert await broken_invariants(database) == {}
-
-
 async def test_a_parent_that_adopts_a_child_during_its_end_gets_its_answer(database: Database) -> None:
     """The broker of the child saw no parent; its write waits for the transaction that adopts the child."""
     parent = await _parent(database)
@@ -209,21 +196,13 @@ async def test_a_parent_that_adopts_a_child_during_its_end_gets_its_answer(datab
                 parent,
             )
             draining = asyncio.create_task(drain(database))
-            await _until_a_session_waits_for_a_lock(database)
+            await blocked(writer)
         await asyncio.wait_for(draining, PATIENCE_SECONDS)
     finally:
         await writer.close()
     letters = "select count(*) from noetl.event where execution_id = $1 and event_type = 'execution_complete'"
     where = " and meta ->> 'child_execution_id' = $2::text"
     assert await value(database, letters + where, parent, str(child)) == 1
-
-
-async def _until_a_session_waits_for_a_lock(database: Database) -> None:
-    """Poll the database until a session waits for a lock; there is no signal for it."""
-    waiting = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not await value(database, waiting):
-            await leave_core()
 
 
 async def test_many_parents_and_children_end_in_any_order(database: Database) -> None:
@@ -262,7 +241,6 @@ async def _work_for(database: Database, parent: int) -> None:
     "error",
     [
         {"message": "busy", "type": "HTTPError", "status_code": 503},
-        {"message": "no"},
         {"message": "", "type": None, "child_step": "x", "child_at": "y"},
     ],
 )

@@ -112,15 +112,6 @@ async def test_each_bad_event_has_one_turn_and_affects_no_other_execution(databa
     assert found == [(name, outcome) for name, (_, outcome) in EVENTS.items()]
 
 
-async def test_a_result_of_10_mb_fails_its_execution(database: Database) -> None:
-    """No other step gets any of it."""
-    victim, bystander = await begin(database)
-    await insert(database, victim, {"result": VAST})
-    await assert_healthy(database, bystander)
-    statement = "select status, error ->> 'type' from noetl.execution where execution_id = $1"
-    assert await rows(database, statement, victim) == [("FAILED", "max_result_bytes")]
-
-
 @pytest.mark.parametrize("length", [70_000, 10_000_000])  # the shorter takes less than a kilobyte in the table
 async def test_a_very_long_error_is_shortened_in_later_events(database: Database, length: int) -> None:
     """In the events of the step and of the execution, and in its row. The event itself stays complete."""
@@ -178,20 +169,6 @@ async def test_mail_of_a_deleted_event_is_recorded(database: Database) -> None:
     await execute(database, "delete from noetl.event where event_id = $1", BAD)
     await assert_healthy(database, bystander)
     assert await outcomes(database) == ["unknown_type"]
-
-
-async def test_an_event_that_is_sent_twice_is_decided_once(database: Database) -> None:
-    """Two rows with their own ids, in one statement."""
-    victim, bystander = await begin(database)
-    await execute(
-        database,
-        """insert into noetl.event (execution_id, event_id, event_type, node_id, node_name)
-        select $1::bigint, n, 'action_completed', $1::bigint || ':a', 'a' from generate_series(1, 3) n""",
-        victim,
-    )
-    await assert_healthy(database, bystander)
-    read = await rows(database, "select event_id, outcome from noetl.turn where event_id < 4 order by turn")
-    assert read == [(1, "decided"), (2, "duplicate"), (3, "duplicate")]
 
 
 @pytest.mark.parametrize("kind", ["action_completed", "action_failed", "execution_cancel", "execution_deadline"])

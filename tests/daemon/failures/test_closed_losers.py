@@ -29,8 +29,6 @@ CHILD = "workflow: [{step: start, next: a}, {step: a, type: dbt}]"
 LEASE = "select from noetl.lease_jobs('w', 3, node_types => array['python'])"
 COMPLETE = """select noetl.complete_job(queue_id, 'w', attempts, $2)
     from noetl.queue where node_name = $1 and status = 'leased'"""
-FAIL = """select noetl.fail_job(queue_id, 'w', attempts, '{"message": "no"}')
-    from noetl.queue where node_name = $1 and status = 'leased'"""
 BEAT = "select noetl.heartbeat_job(queue_id, 'w', attempts) from noetl.queue where node_name = $1"
 OPEN_JOBS = (
     "select node_name, status, stop from noetl.queue where status not in ('done', 'cancelled') order by node_name"
@@ -80,38 +78,4 @@ async def test_a_late_answer_of_a_closed_visit_changes_nothing(database: Databas
     await drain(database)
     assert await rows(database, "select status, result from noetl.execution where path = 'story'") == [("COMPLETED", 3)]
     assert await rows(database, STEP, "leased") == [("CANCELLED", 1)]
-    assert await inconsistencies(database) == {}
-
-
-async def test_a_failure_of_a_closed_visit_is_only_recorded(database: Database) -> None:
-    """Nothing is retried."""
-    await win(database)
-    assert await value(database, FAIL, "leased") is True
-    await drain(database)
-    assert await value(database, "select status from noetl.queue where node_name = 'leased'") == "cancelled"
-    assert await value(database, "select status from noetl.execution where path = 'story'") == "RUNNING"
-    assert await broken_invariants(database, ignore=["every execution ended"]) == {}
-
-
-async def test_a_join_that_gets_too_few_fails_the_execution(database: Database) -> None:
-    """The error has a type; replay and the invariants find nothing."""
-    await register(
-        database,
-        """
-        workflow:
-        - {step: start, next: [a, b]}
-        - {step: a, type: python, code: x, next: j}
-        - {step: b, type: python, code: x, next: [{when: "{{ b > 1 }}", step: j}]}
-        - {step: j, join: {need: 2}, type: python, code: x}
-        """,
-    )
-    await start(database)
-    await drain(database)
-    await execute(database, LEASE)
-    await execute(database, COMPLETE, "a", 1)
-    await execute(database, COMPLETE, "b", 1)
-    await drain(database)
-    error = "select status, error ->> 'type', error ->> 'step' from noetl.execution"
-    assert await rows(database, error) == [("FAILED", "need_not_met", "j")]
-    assert await rows(database, STEP, "j") == [("FAILED", 1)]
     assert await inconsistencies(database) == {}

@@ -25,8 +25,6 @@ FAN = """- step: fan
   next: first
 """
 COMPLETE = "select noetl.complete_job(queue_id, 'w', attempts, $2) from noetl.lease_jobs('w', 9) where node_name = $1"
-FAIL = """select noetl.fail_job(q.queue_id, 'w', q.attempts, '{"message": "late"}')
-    from noetl.queue q where q.node_name = 'slow' and q.status = 'leased'"""
 
 
 async def win(database: Database, body: str) -> None:
@@ -36,32 +34,6 @@ async def win(database: Database, body: str) -> None:
     await drain(database)
     await execute(database, COMPLETE, "quick", 1)
     await drain(database)
-
-
-async def test_a_race_loser_that_fails_does_not_fail_the_execution(database: Database) -> None:
-    """Its row and its event are FAILED; replay and the invariants find nothing."""
-    await win(database, RACE.replace("MORE", "first"))
-    await execute(database, FAIL)
-    await drain(database)
-    await execute(database, COMPLETE, "first", 3)
-    await drain(database)
-    assert await rows(database, "select status, result, error from noetl.execution") == [
-        ("COMPLETED", [3, "FAILED", "late"], None)
-    ]
-    assert await rows(database, "select status, visits from noetl.workflow where step_id = 'slow'") == [("FAILED", 1)]
-    failed = "select meta -> 'spent', error ->> 'message' from noetl.event where event_type = 'step_failed'"
-    assert await rows(database, failed) == [(["first"], "late")]
-    assert await inconsistencies(database) == {}
-
-
-async def test_a_race_loser_fails_an_execution_with_older_rules(database: Database) -> None:
-    """Its pinned rules are from before this rule."""
-    await win(database, RACE.replace("MORE", "first"))
-    await execute(database, "update noetl.execution set rules = (rules::jsonb - 'spent_fails')::json")
-    await execute(database, FAIL)
-    await drain(database)
-    assert await rows(database, "select status, error ->> 'step' from noetl.execution") == [("FAILED", "slow")]
-    assert await inconsistencies(database) == {}
 
 
 @pytest.mark.parametrize(

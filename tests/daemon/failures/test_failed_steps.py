@@ -110,16 +110,6 @@ async def test_a_failed_step_passes_its_failure_on(database: Database, kind: str
     assert await differences(database, new) == []
 
 
-async def test_a_join_that_waited_reads_the_failure_of_a_step(database: Database) -> None:
-    """In a later transaction, from the turn that passed it on."""
-    failure, error = FAILURES["text"][1:]
-    execution_id = await _begun(database, GATHERED, failure)
-    await drain(database)
-    await answer(database, "b", 1)
-    assert (await inputs(database, execution_id))["c"] == {"s": "FAILED", "e": error, "d": None}
-    assert await differences(database, execution_id) == []
-
-
 async def test_a_fork_has_the_failure_of_a_step(database: Database) -> None:
     """A result that is too large is no data there. A fork of the fork has the failure, too."""
     _, failure, error = FAILURES["too large"]

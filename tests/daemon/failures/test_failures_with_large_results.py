@@ -85,16 +85,6 @@ async def test_a_result_of_a_failure_above_the_limit_is_none(database: Database)
     assert await differences(database, execution_id) == []
 
 
-async def test_a_refused_result_is_none_for_a_retry(database: Database) -> None:
-    """Whether or not it is in the table."""
-    execution_id = await _failed(database, NONE, "action_completed", {"code": "busy", "blob": VAST})
-    await drain(database)
-    assert await value(database, "select event_type from noetl.event where meta ? 'turn' and error is not null") == (
-        "action_retry"
-    )
-    assert await differences(database, execution_id) == []
-
-
 @pytest.mark.parametrize(
     "result, error",
     [

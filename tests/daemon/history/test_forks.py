@@ -21,7 +21,7 @@ from noetl_broker.store.history import Versions, load_history
 from noetl_broker.store.history_scan import MOST_TURNS, HistorySize, read
 from tests.brokers import broken_invariants, drain, execute, register, rows, start, value
 from tests.postgres import Database
-from tests.sessions import pooled_session
+from tests.sessions import session
 
 RULES = PlaybookRules()
 DIAMOND = """
@@ -53,7 +53,7 @@ async def answer(database: Database, step: str, result: JSON = None, *, error: s
 
 async def differences(database: Database, execution_id: int) -> list[str]:
     """Give the differences that a replay of the execution finds."""
-    async with pooled_session(database) as connection:
+    async with session(database) as connection:
         found = await load_history(connection, execution_id, RULES)
     return sentences(replay_history(found)[1])
 

@@ -20,7 +20,7 @@ from noetl_broker.testing.result import Story
 from tests.brokers import broken_invariants, complete_jobs, drain, execute, register, rows, start
 from tests.daemon.history.test_replay import differences
 from tests.postgres import Database
-from tests.sessions import pooled_session
+from tests.sessions import session
 
 HEAD = "apiVersion: noetl.io/v1\nkind: Playbook\nmetadata: {name: story, path: story}\n"
 # Floats that jsonb returns as another integer, or nearly; and the limits of both types.
@@ -58,7 +58,7 @@ def exactly(value: Any) -> Any:
 
 async def stored(database: Database, value: Any) -> Any:
     """Give a value as jsonb returns it."""
-    async with pooled_session(database) as own:
+    async with session(database) as own:
         return await own.fetchval("select $1::jsonb", value)
 
 
@@ -100,7 +100,7 @@ async def test_text_and_json_columns_return_the_same_values_as_jsonb(database: D
     """The action of a job is text, the state is json; a story has what came back."""
     back = await stored(database, value)
     written = dump_json(value)
-    async with pooled_session(database) as own:
+    async with session(database) as own:
         assert exactly(await own.fetchval("select $1::text::json", written)) == exactly(back)
     assert exactly(load_json(written)) == exactly(back)
     [event] = read_events(f"> action_completed a {json.dumps(value)}")
@@ -118,7 +118,7 @@ async def test_numbers_of_other_programs_are_read_as_jsonb_returns_them(
 ) -> None:
     """Numerics with more digits than a float has, exponents, a signed zero."""
     document = f'{{"pad": "{"x" * pad}", "n": {text}}}'
-    async with pooled_session(database) as own:
+    async with session(database) as own:
         read = await own.fetchval("select $1::text::jsonb", document)
         assert exactly(await own.fetchval("select $1::text::json", document)) == exactly(read)
     assert exactly(await stored(database, read)) == exactly(read)

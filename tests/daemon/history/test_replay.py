@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
-import asyncpg
 import pytest
 
 from noetl_broker.history.replay import Difference, Replay, replay_history, sentences
@@ -15,7 +13,6 @@ from noetl_broker.store.history import Versions, load_history
 from noetl_broker.store.history_scan import (
     MOST_BYTES,
     MOST_TURNS,
-    PATIENCE_SECONDS,
     HistorySize,
     group_into_batches,
     read,
@@ -23,7 +20,7 @@ from noetl_broker.store.history_scan import (
 from tests.brokers import complete_jobs, drain, execute, register, rows, start, value
 from tests.histories import run_eventful
 from tests.postgres import Database
-from tests.sessions import pooled_session
+from tests.sessions import session
 
 FORKED = """
 workload: {n: 1, pad: "{{ 'x' * 10 }}"}
@@ -63,7 +60,7 @@ async def history(database: Database) -> int:
 
 async def differences(database: Database, execution_id: int) -> list[str]:
     """Give the differences of a replay."""
-    async with pooled_session(database) as connection:
+    async with session(database) as connection:
         found = await load_history(connection, execution_id, PlaybookRules())
     return sentences(replay_history(found)[1])
 
@@ -108,22 +105,6 @@ async def test_children_and_items_give_no_difference(database: Database) -> None
         assert await differences_in_parts(database, execution_id, 2) == []
 
 
-async def test_replay_waits_while_the_server_sorts_a_long_history(
-    database: Database, history: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The first fetch waits for the sort; the driver's default timeout is for small statements."""
-    waited = set()
-    fetch = asyncpg.cursor.Cursor.fetch
-
-    async def record(cursor: Any, count: int, *, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - the driver's
-        waited.add(timeout)
-        return await fetch(cursor, count, timeout=timeout)
-
-    monkeypatch.setattr(asyncpg.cursor.Cursor, "fetch", record)
-    assert await differences_in_parts(database, history, 2) == []
-    assert waited == {PATIENCE_SECONDS}
-
-
 async def test_a_turn_in_the_meta_of_a_foreign_event_is_ignored(database: Database, history: int) -> None:
     """A `turn` in the meta of an event that a turn has read makes it no event of the broker."""
     insert = (
@@ -143,15 +124,6 @@ async def test_a_playbook_that_did_not_compile_is_replayed_as_failed(database: D
     await drain(database)
     assert "does not compile" in await value(database, "select error ->> 'message' from noetl.execution")
     await execute(database, "update noetl.catalog set content = replace(content, 'soon', '2')")
-    assert await differences(database, execution_id) == []
-
-
-async def test_a_type_that_nobody_knows_is_an_action_at_run_time(database: Database) -> None:
-    """Registration alone asks which types there are: a worker may have the type tomorrow."""
-    await register(database, "workflow:\n- {step: start, next: a}\n- {step: a, type: dbt}\n")
-    [execution_id] = await start(database)
-    await drain(database)
-    assert await value(database, "select node_type from noetl.queue") == "dbt"
     assert await differences(database, execution_id) == []
 
 
@@ -176,36 +148,6 @@ def test_small_histories_are_loaded_together() -> None:
     assert loads == [[small, small], [large], [small], [HistorySize(3, MOST_TURNS, 0)], [small]]
     assert [len(load) for load in group_into_batches([small] * 250)] == [100, 100, 50]
     assert ([large.long], small.long) == ([True], False)
-
-
-FAMILY = """
-workload: {sizes: {long: 3, s: 1}}
-workflow:
-- {step: start, next: call}
-- {step: call, type: playbook, path: child, next: each}
-- step: each
-  type: iterator
-  collection: "{{ workload.sizes }}"
-  element: size
-  distribute: true
-  task: {type: python, code: x, args: {size: "{{ size.value }}"}}
-"""
-
-
-async def test_a_history_with_children_and_items_gives_no_difference(database: Database) -> None:
-    """A step of type playbook, a mapping that keeps its order, an unknown item."""
-    await register(database, FAMILY)
-    await register(database, "workflow: [{step: start}]", path="child")
-    [execution_id] = await start(database)
-    insert = "insert into noetl.event (execution_id, event_type, node_id) values ($1, 'action_completed', $2)"
-    await drain(database)
-    await execute(database, insert, execution_id, f"{execution_id}:each#1.7")
-    while await value(database, "select status from noetl.execution where path = 'story'") == "RUNNING":
-        await drain(database)
-        await complete_jobs(database, 1)
-    sizes = "select action::jsonb #>> '{args,size}' from noetl.queue where node_type = 'python' order by node_id"
-    assert await rows(database, sizes) == [("1",), ("3",)]
-    assert await differences(database, execution_id) == []
 
 
 @pytest.mark.parametrize(

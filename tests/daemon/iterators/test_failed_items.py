@@ -39,7 +39,6 @@ where action::jsonb #> '{args,n}' = any($1::jsonb[])"""
 FAIL = END % ("fail", """jsonb_build_object('message', 'no ' || (action::jsonb #>> '{args,n}'), 'status_code', 503)""")
 COMPLETE = END % ("complete", "'1'")
 SEEN = "select action::jsonb #> '{args,failed}' from noetl.queue where node_name = 'see' and execution_id = $1"
-ALL = [1, 2, 3]
 
 
 async def end_items(database: Database, failing: list[Any], completing: list[Any]) -> None:
@@ -96,29 +95,6 @@ async def test_only_the_first_ten_thousand_failed_items_have_errors(database: Da
     assert await value(database, "select length(tokens::text) from noetl.execution_state") < state + 200
     await answer(database, "see", 1)
     assert await value(database, "select jsonb_array_length(result) from noetl.execution") == 1 + 10_998
-
-
-@pytest.mark.parametrize("more", [JOBS, CHILDREN])
-async def test_an_iterator_fails_if_all_its_items_fail(database: Database, more: str) -> None:
-    """Nothing stays open. An execution from before this rule completes as before."""
-    await register(database, EACH.replace("MORE", more).replace("it.failed }}", "it }}").replace("it.failed |", "it |"))
-    await register(database, CHILD, path="child")
-    await start(database)
-    await drain(database)
-    await end_items(database, ALL, [])
-    [(status, error)] = await rows(database, "select status, error from noetl.execution where path = 'story'")
-    assert (status, error["type"]) == ("FAILED", "all_items_failed")
-    assert error["message"] == f"all 3 items failed; item {error['index']}: no {error['index'] + 1}"
-    assert await inconsistencies(database) == {}
-    [before] = await start(database)
-    await drain(database)
-    unpin = "update noetl.execution set rules = (rules::jsonb - 'failed_items')::json where execution_id = $1"
-    await execute(database, unpin, before)
-    await end_items(database, ALL, [])
-    assert await value(database, SEEN, before) == [None, None, None]
-    await execute(database, "select noetl.cancel_execution($1)", before)
-    await drain(database)
-    assert await inconsistencies(database) == {}
 
 
 async def test_a_fork_has_the_failed_items(database: Database) -> None:

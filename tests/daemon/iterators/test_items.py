@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from noetl_broker.broker.model import JSON
-from tests.brokers import complete_jobs, drain, execute, register, rows, running, start, until_ended, value
-from tests.chaos.under_load import leave_core
+from tests.brokers import complete_jobs, drain, execute, register, rows, start, value
 from tests.consistency import inconsistencies
 from tests.postgres import Database
 
@@ -174,34 +171,3 @@ async def test_events_about_unknown_items_are_recorded(database: Database) -> No
     await execute(database, "select noetl.cancel_execution($1)", execution_id)
     await drain(database)
     assert await inconsistencies(database) == {}
-
-
-async def test_two_brokers_share_a_wide_iterator(database: Database) -> None:
-    """Eighty items, some of which fail, while a worker answers: each item runs once, ordered by index."""
-    await register(
-        database,
-        EACH.format(task=PYTHON, loop=", on_error: continue", step="").replace("concurrency: 2", "concurrency: 20"),
-    )
-    answer = """
-        select case when n % 7 = 0
-          then noetl.fail_job(queue_id, 'w', attempts, '{"message": "no"}')
-          else noetl.complete_job(queue_id, 'w', attempts, to_jsonb(n))
-        end
-        from (
-          select queue_id, attempts, (action::jsonb #>> '{args,n}')::int as n
-          from noetl.lease_jobs('w', 7, 60, array['python'])
-        ) leased"""
-    async with running(database), running(database):
-        await start(database, payload={"items": list(range(80))})
-        working = asyncio.create_task(_answer_until_cancelled(database, answer))
-        await until_ended(database)
-        working.cancel()
-    expected = [None if n % 7 == 0 else n for n in range(80)]
-    assert await value(database, "select result from noetl.execution") == expected
-    assert await inconsistencies(database) == {}
-
-
-async def _answer_until_cancelled(database: Database, statement: str) -> None:
-    while True:
-        if not await rows(database, statement):
-            await leave_core()

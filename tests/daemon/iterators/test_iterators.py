@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from noetl_broker.broker.model import JSON
-from tests.brokers import broken_invariants, complete_jobs, drain, execute, register, rows, start, value
+from tests.brokers import broken_invariants, complete_jobs, drain, register, rows, start, value
 from tests.consistency import inconsistencies
 from tests.postgres import Database
 
@@ -64,25 +63,6 @@ async def test_results_of_children_are_gathered_by_index(database: Database) -> 
     assert await inconsistencies(database) == {}
 
 
-async def test_at_most_concurrency_items_are_open(database: Database) -> None:
-    """An item starts when another ends."""
-    await prepare(database, concurrency=3)
-    await start(database, payload={"items": [2] * 40})
-    most = 0
-    for _ in range(100):
-        await drain(database)
-        open_children = await value(
-            database, "select count(*) from noetl.execution where path = 'child' and status = 'RUNNING'"
-        )
-        most = max(most, open_children)
-        if not open_children:
-            break
-        await complete_jobs(database)
-    assert most == 3
-    assert len(await value(database, "select result from noetl.execution where path = 'story'")) == 40
-    assert await inconsistencies(database) == {}
-
-
 async def test_a_wide_iterator_starts_a_hundred_items_a_turn(database: Database) -> None:
     """Each further hundred takes another turn, with an event of its own."""
     await prepare(database, concurrency=10_000)
@@ -98,54 +78,6 @@ async def test_a_wide_iterator_starts_a_hundred_items_a_turn(database: Database)
           group by meta -> 'turn'
         ) t"""
     assert await value(database, starts) == 100
-    assert await inconsistencies(database) == {}
-
-
-@pytest.mark.parametrize(
-    "on_error,result,status",
-    [("continue", [{"square": 1}, None, {"square": 9}], "COMPLETED"), ("fail", None, "FAILED")],
-)
-async def test_a_failed_item_is_null_or_fails_the_step(
-    database: Database, on_error: str, result: JSON, status: str
-) -> None:
-    """By the iterator's `on_error`. When it fails, the open children are cancelled."""
-    await prepare(database, on_error=on_error)
-    await start(database, payload={"items": [1, 2, 3, 2]} if on_error == "fail" else {})
-    await drain(database)
-    await execute(
-        database, "select noetl.fail_job(queue_id, 'w', attempts, '{\"message\": \"no\"}') from noetl.lease_jobs('w')"
-    )
-    await drain(database)
-    assert await rows(database, "select status, result from noetl.execution where path = 'story'") == [(status, result)]
-    assert await value(database, "select count(*) from noetl.execution where status = 'RUNNING'") == 0
-    assert await inconsistencies(database) == {}
-
-
-async def test_a_distributed_iterator_has_a_job_for_each_item(database: Database) -> None:
-    """Any number of workers share them."""
-    await prepare(database, JOBS)
-    await start(database)
-    await drain(database)
-    assert await rows(database, "select action::jsonb -> 'args' from noetl.queue where status = 'queued'") == [
-        ({"n": 1},),
-        ({"n": 2},),
-        ({"n": 3},),
-    ]
-    statement = """
-        select noetl.complete_job(queue_id, 'w', attempts, jsonb_build_object('data', action::jsonb #> '{args,n}'))
-        from noetl.lease_jobs('w', 9)"""
-    await execute(database, statement)
-    await drain(database)
-    assert await value(database, "select result from noetl.execution") == [1, 2, 3]
-    assert await inconsistencies(database) == {}
-
-
-async def test_an_empty_collection_completes_with_an_empty_list(database: Database) -> None:
-    """At once, with no item."""
-    await prepare(database)
-    await start(database, payload={"items": []})
-    await drain(database)
-    assert await rows(database, "select status, result from noetl.execution") == [("COMPLETED", [])]
     assert await inconsistencies(database) == {}
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from noetl_broker.store.queries import sql
-from tests.brokers import PATIENCE_SECONDS, broken_invariants, drain, execute, register, rows, start
+from tests.brokers import drain, execute, register, rows, start
 from tests.postgres import Database
 from tests.sessions import session
 
@@ -78,38 +76,3 @@ async def test_a_job_that_is_locked_is_closed_by_the_reaper(database: Database) 
     assert [row[1:] for row in await rows(database, JOBS)] == [
         ("leased", True), ("cancelled", False), ("leased", True), ("leased", True),
     ]  # fmt: skip
-
-
-RACE = """
-workflow:
-- {step: start, next: [slow, quick]}
-- {step: slow, type: python, code: x, priority: 9, next: first}
-- {step: quick, type: python, code: x, next: first}
-- {step: first, join: {need: 1, losers: cancel}, next: end}
-- {step: end, result: "{{ quick }}"}
-"""
-
-
-@pytest.mark.parametrize("end, closed", [("rollback", ("cancelled", False)), ("commit", ("leased", True))])
-async def test_no_turn_waits_for_an_uncommitted_lease_of_a_loser(
-    database: Database, end: str, closed: tuple[str, bool]
-) -> None:
-    """The execution ends meanwhile. The reaper closes the job later, and its worker is told to stop."""
-    await register(database, RACE)
-    await start(database)
-    await drain(database)
-    async with session(database) as worker, session(database) as own:
-        await worker.execute("begin")
-        await worker.execute("select from noetl.lease_jobs('slow', 1)")
-        await own.execute("select noetl.complete_job(queue_id, 'w', 1, '5') from noetl.lease_jobs('w', 1)")
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            await drain(database)
-        assert await own.fetchval("select result::text from noetl.execution") == "5"
-        await own.execute("select noetl.reap(9, 5)")
-        assert await broken_invariants(database) == {}
-        await worker.execute(end)
-        await own.execute("select noetl.reap(9, 5)")
-        assert await rows(database, "select status, stop from noetl.queue where node_name = 'slow'") == [closed]
-        beat = "select noetl.heartbeat_job(queue_id, 'slow', 1) from noetl.queue where node_name = 'slow'"
-        assert await own.fetchval(beat) is False
-    assert await broken_invariants(database) == {}

@@ -6,7 +6,6 @@ import json
 
 import pytest
 
-from noetl_broker.broker.model import Rules
 from noetl_broker.daemon import batch
 from noetl_broker.daemon.metrics import registry as metric
 from tests.brokers import broken_invariants, complete_jobs, drain, register, rows, start, value
@@ -106,25 +105,3 @@ async def test_the_mail_of_one_execution_is_decided_in_several_batches(database:
     assert service.metrics.largest_batch < 8
     assert await value(database, "select status from noetl.execution") == "COMPLETED"
     assert await broken_invariants(database) == {}
-
-
-async def test_template_limits_are_pinned_when_an_execution_starts(database: Database) -> None:
-    """A daemon with other settings decides its later turns by the pinned ones."""
-    body = """
-    workflow:
-    - {step: start, next: a}
-    - {step: a, type: python, code: x, next: end}
-    - {step: end, result: "{{ 'ab' * 600 }}"}
-    """
-    await register(database, body)
-    tight = Rules(template_max_output_chars=1000, template_max_steps=5000)
-    await start(database)
-    await drain(database)
-    await start(database)
-    await drain(database, rules=tight)
-    await complete_jobs(database)
-    await drain(database, rules=tight)
-    assert await rows(database, "select status, rules ->> 'template_max_steps' from noetl.execution order by 1") == [
-        ("COMPLETED", "500000"),
-        ("FAILED", "5000"),
-    ]

@@ -207,38 +207,6 @@ async def test_the_first_turn_writes_each_step_once(database: Database) -> None:
     ]
 
 
-async def test_mail_without_its_playbook_becomes_a_dead_letter_until_it_is_back(database: Database) -> None:
-    """A cancel needs no playbook."""
-    await register(database, CHAIN)
-    ends, cancelled = await start(database, count=2)
-    await drain(database)
-    await execute(database, "select noetl.lease_jobs('test', 9)")
-    removed = await rows(database, "delete from noetl.catalog returning catalog_id, content")
-    complete = """
-        select noetl.complete_job(queue_id, 'test', attempts, '{"ok": true}')
-        from noetl.queue
-        where execution_id = $1"""
-    await execute(database, complete, ends)
-    await execute(database, "select noetl.cancel_execution($1)", cancelled)
-    await drain(database)
-    dead = await rows(database, "select execution_id, reason from noetl.dead_letter")
-    assert [row[0] for row in dead] == [ends]
-    assert "the catalog has no row" in dead[0][1]
-    insert = "insert into noetl.catalog (catalog_id, path, version, content) values ($1, 'story', 1, $2)"
-    await execute(database, insert, *removed[0])
-    await execute(
-        database,
-        "with back as (delete from noetl.dead_letter returning execution_id, event_id)"
-        " insert into noetl.inbox (execution_id, event_id) select execution_id, event_id from back order by event_id",
-    )
-    await drain(database)
-    await complete_jobs(database, {"ok": True})
-    await drain(database)
-    statement = "select execution_id, status from noetl.execution order by execution_id"
-    assert await rows(database, statement) == [(ends, "COMPLETED"), (cancelled, "CANCELLED")]
-    assert await broken_invariants(database) == {}
-
-
 async def test_a_daemon_names_missing_rights_at_its_start(database: Database) -> None:
     """Exit code 77, before any mail fails."""
     role = database.name + "_role"

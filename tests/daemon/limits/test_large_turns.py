@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from noetl_broker.broker.model import Rules
 from noetl_broker.daemon.metrics import registry as metric
 from noetl_broker.store import turn_rows
 from tests.brokers import broken_invariants, complete_jobs, drain, execute, register, rows, start, value
@@ -85,19 +84,6 @@ async def test_an_item_larger_than_half_the_limit_is_started_alone(database: Dat
         await complete_jobs(database)
     assert await value(database, MOST_AT_ONCE) == 1
     assert await value(database, "select status from noetl.execution") == "COMPLETED"
-
-
-@pytest.mark.parametrize("task", [PYTHON, PLAYBOOK])
-async def test_a_smaller_template_limit_starts_fewer_items_a_turn(database: Database, task: str) -> None:
-    """The limit applies to one item and one turn, not to the iterator."""
-    rules = Rules(template_max_output_chars=50_000)
-    given = "with: {doc: \"{{ 'x' * 40000 }}\"}"
-    await register(database, EACH.format(given="with: {}", task=task + given, items=[*range(60)]))
-    await register(database, CHILD, path="child")
-    await start(database)
-    while (await drain(database, rules=rules)).metrics.total(metric.TURNS) and task == PYTHON:
-        await complete_jobs(database)
-    assert await rows(database, "select distinct status from noetl.execution") == [("COMPLETED",)]
 
 
 async def test_a_transaction_ends_after_large_turns_of_one_execution(database: Database) -> None:

@@ -42,20 +42,6 @@ LIMIT = 2 << 20  # the quotes around a text count
 ENDED = "select path, status, error ->> 'type' from noetl.execution order by path"
 
 
-async def test_max_turns_ends_an_endless_execution(database: Database) -> None:
-    """A loop without an exit; another execution is not affected."""
-    await register(database, LOOP, path="loop")
-    await register(database, SHORT, path="short")
-    await start(database, "loop")
-    await start(database, "short")
-    rules = Rules(max_turns=5)
-    await drain(database, rules=rules)
-    while await complete_jobs(database, 1):
-        await drain(database, rules=rules)
-    assert await rows(database, ENDED) == [("loop", "FAILED", "max_turns"), ("short", "COMPLETED", None)]
-    assert await inconsistencies(database) == {}
-
-
 async def test_a_turn_that_exceeds_max_fan_out_leaves_no_job(database: Database) -> None:
     """The jobs of that turn are withdrawn in the same transaction."""
     await register(database, WIDE, path="wide")

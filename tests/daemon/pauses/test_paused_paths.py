@@ -85,22 +85,6 @@ async def test_a_child_of_a_paused_path_is_queued(database: Database) -> None:
     assert await inconsistencies(database) == {}
 
 
-async def test_a_queued_execution_that_is_paused_and_resumed_is_admitted(database: Database) -> None:
-    """Also if its path was resumed meanwhile, and a place came while it was paused."""
-    await register(database, STORY)
-    await execute(database, "select noetl.pause_path('story')")
-    (execution_id,) = await start(database)
-    await drain(database)
-    await execute(database, "select noetl.resume_path('story')")
-    await execute(database, "select noetl.pause_execution($1)", execution_id)
-    await execute(database, "select noetl.reap(100, 5)")
-    await drain(database)
-    assert await rows(database, STATUSES) == [(execution_id, "PAUSED")]
-    await execute(database, "select noetl.resume_execution($1)", execution_id)
-    await drain(database)
-    assert await rows(database, STATUSES) == [(execution_id, "RUNNING")]
-
-
 @pytest.mark.parametrize("deadline", ["60", '"{{ workload.limit | default(60) }}"'])
 async def test_a_deadline_counts_from_the_admission(database: Database, deadline: str) -> None:
     """A queued execution has none."""

@@ -173,22 +173,6 @@ async def test_children_are_paused_with_their_parent(database: Database, *, paus
     assert await inconsistencies(database) == {}
 
 
-async def test_a_cancel_ends_a_paused_execution(database: Database) -> None:
-    """Its held jobs are cancelled."""
-    await register(database, CHAIN)
-    (execution_id,) = await start(database)
-    await drain(database)
-    await execute(database, "select noetl.pause_execution($1)", execution_id)
-    await drain(database)
-    await execute(database, "select noetl.cancel_execution($1)", execution_id)
-    await drain(database)
-    assert await value(database, STATUS, "story") == "CANCELLED"
-    assert await rows(database, JOBS) == [("a", "cancelled", None), ("b", "cancelled", None)]
-    assert await value(database, "select noetl.pause_execution($1)", execution_id) is False
-    assert await value(database, "select noetl.resume_execution($1)", execution_id) is False
-    assert await inconsistencies(database) == {}
-
-
 async def test_a_pause_and_its_end_in_one_batch_leave_jobs_as_they_are(database: Database) -> None:
     """The resume may be read first, too."""
     await register(database, CHAIN)

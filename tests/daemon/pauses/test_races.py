@@ -7,7 +7,7 @@ import asyncio
 from tests.brokers import drain, execute, register, rows, start
 from tests.consistency import inconsistencies
 from tests.postgres import Database
-from tests.sessions import pooled_session
+from tests.sessions import session
 
 STORY = """
 workflow:
@@ -28,7 +28,7 @@ async def both(database: Database, first: str, second: str, execution_id: int) -
     """Commit two statements about an execution at the same moment, beside a broker."""
 
     async def commit(statement: str) -> None:
-        async with pooled_session(database) as connection, connection.transaction():
+        async with session(database) as connection, connection.transaction():
             await connection.execute(statement, execution_id)
 
     await asyncio.gather(commit(first), commit(second), drain(database))

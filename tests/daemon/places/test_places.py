@@ -8,7 +8,7 @@ from noetl_broker.store.place_lines import list_line, list_places, places_of
 from tests.brokers import complete_jobs, drain, execute, register, rows, running, start, value
 from tests.consistency import inconsistencies
 from tests.postgres import Database
-from tests.sessions import pooled_session, session
+from tests.sessions import session
 from tests.stories import document
 
 JOB = """
@@ -295,7 +295,7 @@ async def test_an_execution_that_found_no_place_is_retried_in_the_line(database:
     await register(database, JOB, metadata=limit(", on_limit: fail"))
     _, second = await start(database, count=2)
     await drain(database)
-    async with pooled_session(database) as connection:
+    async with session(database) as connection:
         await retry_failed(connection, second, PlaybookRules())
     await drain(database)
     assert await statuses(database) == ["RUNNING", "FAILED", "QUEUED"]
@@ -360,7 +360,7 @@ async def test_places_are_listed_with_their_holders_and_their_line(database: Dat
     first, second, third = await start(database, count=3)
     await execute(database, "select noetl.start_execution('story', '{\"customer\": 8}')")
     await drain(database)
-    async with pooled_session(database) as connection:
+    async with session(database) as connection:
         found = await list_places(connection)
         rest = await list_places(connection, after=("story", "7"))
         line = await list_line(connection, "story", "7")

@@ -70,14 +70,14 @@ async def pool_of(database: Database) -> AsyncIterator[Pool]:
         await pool.close()
 
 
-async def check_clock(database: Database, *, known: bool = True) -> MetricValues:
-    """Run one clock check of a broker; `known`: it is not its first one."""
+@asynccontextmanager
+async def checked_clock(database: Database) -> AsyncIterator[tuple[ClockCheck, MetricValues]]:
+    """Give the clock check of a broker that has run once, and its counters."""
     metrics = MetricValues.of_service()
     async with pool_of(database) as pool:
         clock = ClockCheck(pool, metrics)
-        clock._is_first = not known
         await clock.run()
-    return metrics
+        yield clock, metrics
 
 
 async def step_back(database: Database, by: str = "2 h", *, seen: bool = True) -> None:
@@ -148,30 +148,23 @@ async def test_a_retry_keeps_the_rest_of_its_delay(database: Database) -> None:
         [job] = await own.fetch("select queue_id from noetl.lease_jobs('w')")
         await own.execute("select noetl.fail_job($1, 'w', 1, $2)", job["queue_id"], {"message": "no"})
     await drain(database)
-    await step_back(database)
-    await check_clock(database)
-    assert 1000 <= await seconds_left(database, "available_at") <= 1200
-    for _ in range(2):
-        assert (await check_clock(database)).get(metric.REAPED, "pulled_back") == 0
-    assert 1000 <= await seconds_left(database, "available_at") <= 1200
+    async with checked_clock(database) as (clock, metrics):
+        await step_back(database)
+        for _ in range(3):
+            await clock.run()
+            assert metrics.get(metric.REAPED, "pulled_back") == 1
+            assert 1000 <= await seconds_left(database, "available_at") <= 1200
 
 
-async def test_a_lease_gets_its_full_length_again(database: Database) -> None:
-    """Its worker is alive, so no other gets the job; the lease ends after its length from now."""
-    await queued(database)
-    async with session(database) as own:
-        await own.execute("select noetl.lease_jobs('w', 1, 3000)")
-    await step_back(database)
-    await check_clock(database)
+async def test_a_lease_gets_its_full_length_and_a_deadline_the_rest_of_its_time(database: Database) -> None:
+    """The worker is alive, so no other gets the job. The deadline is half an hour from the start, by the new clock."""
+    await queued(database, metadata=DEADLINE)
+    await execute(database, "select noetl.lease_jobs('w', 1, 3000)")
+    async with checked_clock(database) as (clock, _):
+        await step_back(database)
+        await clock.run()
     assert 2800 <= await seconds_left(database, "lease_until") <= 3000
     assert -200 <= await seconds_left(database, "first_leased_at") <= 0
-
-
-async def test_a_deadline_keeps_the_rest_of_its_time(database: Database) -> None:
-    """Half an hour from the start, by the new clock."""
-    await queued(database, metadata=DEADLINE)
-    await step_back(database)
-    await check_clock(database)
     assert 1700 <= await seconds_left(database, "due_at", "timer") <= 1801
 
 
@@ -191,10 +184,13 @@ async def test_many_jobs_are_pulled_back_in_several_checks(database: Database) -
 async def test_the_first_check_after_a_start_pulls_back_jobs(database: Database) -> None:
     """No broker ran during the step: the first check reads the jobs. Later ones see no second step."""
     await queued(database)
-    await step_back(database, seen=False)
-    assert (await check_clock(database)).get(metric.CLOCK_STEPS) == 0
-    assert (await check_clock(database, known=False)).get(metric.CLOCK_STEPS) > 0
-    assert (await check_clock(database, known=False)).get(metric.CLOCK_STEPS) == 0
+    async with checked_clock(database) as (clock, metrics):
+        await step_back(database, seen=False)
+        await clock.run()
+        assert metrics.get(metric.CLOCK_STEPS) == 0
+    for steps in (True, False):
+        async with checked_clock(database) as (_, metrics):
+            assert (metrics.get(metric.CLOCK_STEPS) > 0) is steps
     assert await complete_jobs(database) == 1
 
 
@@ -202,8 +198,9 @@ async def test_a_clock_without_a_step_changes_nothing(database: Database) -> Non
     """Delays stay, and a step of less than a second is ignored."""
     await queued(database)
     await execute(database, "update noetl.queue set available_at = clock_timestamp() + interval '1 h'")
-    await execute(database, "insert into noetl.clock (seen_at) values (clock_timestamp() + interval '500 ms')")
-    metrics = await check_clock(database)
+    async with checked_clock(database) as (clock, metrics):
+        await execute(database, "update noetl.clock set seen_at = clock_timestamp() + interval '500 ms'")
+        await clock.run()
     assert (metrics.get(metric.CLOCK_STEPS), metrics.get(metric.REAPED, "pulled_back")) == (0, 0)
     assert 3400 <= await seconds_left(database, "available_at") <= 3600
 
@@ -262,9 +259,10 @@ async def test_a_delay_is_pulled_back_and_a_moment_is_not(database: Database) ->
     )
     await start(database)
     await drain(database)
-    await step_back(database)
-    await execute(database, "update noetl.timer set due_at = '2100-01-01T00:00:00Z' where is_moment")
-    await check_clock(database)
+    async with checked_clock(database) as (clock, _):
+        await step_back(database)
+        await execute(database, "update noetl.timer set due_at = '2100-01-01T00:00:00Z' where is_moment")
+        await clock.run()
     left = """
         select step, round(extract(epoch from due_at - clock_timestamp()) / 60), due_at::text
         from noetl.timer

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from http import HTTPStatus
 
@@ -11,6 +10,7 @@ import pytest
 
 from noetl_broker.daemon.http import server as port_module
 from noetl_broker.daemon.http.server import Answer, HttpServer
+from tests.brokers import PATIENCE_SECONDS
 from tests.health_port import request, send
 
 
@@ -110,16 +110,18 @@ async def test_above_32_connections_the_longest_silent_one_is_closed(open_port: 
 async def test_a_connection_with_a_request_is_not_closed_for_another() -> None:
     """If all 32 have sent a request, a new one is refused until one is answered."""
     goes_on = asyncio.Event()
+    arrived = asyncio.Semaphore(0)
 
     async def slow() -> Answer:
+        arrived.release()
         await goes_on.wait()
         return await _hello()
 
     port = HttpServer({"/slow": slow, "/hello": _hello})
     number = await port.open("127.0.0.1", 0)
     asking = [asyncio.create_task(request(number, "/slow")) for _ in range(port_module.MAX_CONNECTIONS)]
-    while len(port._tasks) - len(port._silent) < len(asking):  # noqa: ASYNC110 - the port has no event for it
-        await asyncio.sleep(0)
+    for _ in asking:
+        await arrived.acquire()
     reader, writer = await asyncio.open_connection("127.0.0.1", number)
     refused = await _read(reader)
     writer.close()
@@ -139,13 +141,17 @@ async def _read(reader: asyncio.StreamReader) -> bytes:
 
 async def test_close_closes_open_connections() -> None:
     """A stop of the broker waits for no client."""
-    port = HttpServer({"/hello": _hello})
+    arrived = asyncio.Event()
+
+    async def endless() -> Answer:
+        arrived.set()
+        await asyncio.Event().wait()
+        return await _hello()
+
+    port = HttpServer({"/endless": endless})
     reader, writer = await asyncio.open_connection("127.0.0.1", await port.open("127.0.0.1", 0))
-    writer.write(b"GET")
-    await writer.drain()
-    while not port._tasks:  # noqa: ASYNC110 - the port has no event for it
-        await asyncio.sleep(0)
-    await asyncio.wait_for(port.close(), 30.0)
-    with contextlib.suppress(ConnectionResetError):  # if the request had not arrived yet
-        assert await reader.read() == b""
+    writer.write(b"GET /endless HTTP/1.1\r\n\r\n")
+    await arrived.wait()
+    await asyncio.wait_for(port.close(), PATIENCE_SECONDS)
+    assert await _read(reader) == b""
     writer.close()

@@ -108,22 +108,3 @@ async def test_sigterm_lets_the_running_batch_commit_and_exits_with_0(database: 
         assert await asyncio.to_thread(process.wait, PATIENCE_SECONDS) == 0
     assert await value(database, "select count(*) from noetl.turn") == 5
     assert await broken_invariants(database, ignore=("every execution ended",)) == {}
-
-
-async def test_another_daemon_takes_the_mail_of_a_killed_one(database: Database) -> None:
-    """Within the timeouts of the session."""
-    await register(database, CHAIN)
-    await execute(database, SLOW_WRITE)
-    connection = await connect(database, name="test")
-    try:
-        async with daemon(database) as first, daemon(database):
-            await start(database, count=30)
-            await until_writing(connection)
-            first.kill()
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                while await connection.fetchval("select count(*) from noetl.execution where status = 'RUNNING'"):
-                    if not await complete_jobs(database, {"ok": True}):
-                        await leave_core()
-    finally:
-        await connection.close()
-    assert await broken_invariants(database) == {}

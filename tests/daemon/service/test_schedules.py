@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime, timedelta
 
-import pytest
-
-from noetl_broker.daemon import timers
 from noetl_broker.daemon.metrics.registry import SCHEDULE_MOMENTS
 from noetl_broker.playbook import PlaybookRules, compile_playbook
 from noetl_broker.resources import playbooks_folder
@@ -24,7 +21,6 @@ from tests.brokers import (
     running,
     until_ended,
     until_so_many_ended,
-    value,
 )
 from tests.postgres import Database
 
@@ -50,28 +46,6 @@ async def test_a_drain_starts_what_is_due(database: Database) -> None:
     await execute(database, "update noetl.start_schedule set since_at = since_at - every")
     await drain(database)
     assert await rows(database, "select status from noetl.execution") == [("COMPLETED",)]
-
-
-async def test_a_sleeping_broker_wakes_for_each_moment(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It looks at no other time within the test. A busy machine may delay starts, but hardly all sixty of them."""
-    monkeypatch.setattr(timers, "LOOK_SECONDS", 3600.0)
-    await register(database, PLAYBOOK)
-    async with running(database, sweep_seconds=600.0):
-        await execute(
-            database,
-            "select noetl.put_schedule(format('%s', n), 'story', every => '1 second') from generate_series(1, 20) n",
-        )
-        await until_so_many_ended(database, 60)
-    late = await value(
-        database,
-        """select min(s.late)
-        from (
-          select created_at - (context #>> '{workload,schedule,at}')::timestamptz as late
-          from noetl.event
-          where event_type = 'execution_start'
-        ) s""",
-    )
-    assert late.total_seconds() < 0.5
 
 
 async def test_the_nightly_report_starts_by_its_schedule(database: Database) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.brokers import broken_invariants, drain, execute, register, rows, running, start, until_ended, value
+from tests.brokers import broken_invariants, drain, execute, register, rows, start, value
 from tests.postgres import Database
 from tests.sessions import blocked, refused, session
 
@@ -31,12 +31,6 @@ workflow:
 - {step: start, next: approve}
 - {step: approve, type: approval, next: end}
 - {step: end, result: "{{ approve }}"}
-"""
-TWO = """
-workflow:
-- {step: start, next: [approve, work]}
-- {step: approve, type: approval}
-- {step: work, type: python, code: x}
 """
 REJECT = "select noetl.decide_approval($1, $2, false, $3)"
 DECIDE = "select noetl.decide_approval($1, $2, $3, $4, $5)"
@@ -208,25 +202,6 @@ async def test_a_timer_that_is_firing_wins(database: Database) -> None:
         assert await decision is False
 
 
-@pytest.mark.parametrize("approved", [True, False])
-async def test_a_decision_and_a_late_timer_in_one_batch(database: Database, *, approved: bool) -> None:
-    """A timer that fires twice, after the decision, changes nothing."""
-    node = await begun(database)
-    assert await decide(database, node, approved=approved, form={"reason": "gift"})
-    await execute(
-        database,
-        """
-        insert into noetl.event (execution_id, event_type, node_id, node_name, context)
-        select $1, 'timer_due', $2, 'approve', '{"purpose": "timeout"}' from generate_series(1, 2)""",
-        *node,
-    )
-    await drain(database)
-    assert (await result(database))[1]["approved"] is approved
-    assert await rows(database, "select outcome from noetl.turn order by turn") == [
-        ("decided",), ("decided",), ("after_end",), ("after_end",),
-    ]  # fmt: skip
-
-
 async def test_a_decision_after_the_cancel_of_its_execution_is_false(database: Database) -> None:
     """The approval is no longer shown."""
     node = await begun(database)
@@ -236,28 +211,6 @@ async def test_a_decision_after_the_cancel_of_its_execution_is_false(database: D
     assert not await decide(database, node, approved=False)
     assert await rows(database, "select status from noetl.wait") == [("cancelled",)]
     assert await rows(database, "select * from noetl.timer") == []
-
-
-async def test_an_approval_ends_with_an_execution_that_fails(database: Database) -> None:
-    """Of another branch."""
-    await begun(database, TWO)
-    await execute(
-        database,
-        """
-        select noetl.fail_job(queue_id, 'test', attempts, '{"message": "no"}', false)
-        from noetl.lease_jobs('test', 10)""",
-    )
-    await drain(database)
-    assert await rows(database, "select status from noetl.wait") == [("cancelled",)]
-
-
-async def test_a_running_broker_ends_an_approval_by_its_timeout(database: Database) -> None:
-    """By itself."""
-    await register(database, ORDER)
-    async with running(database, sweep_seconds=600.0):
-        await start(database, payload={"timeout": 0.2})
-        await until_ended(database)
-    assert (await result(database))[0] == "FAILED"
 
 
 async def test_a_second_visit_is_an_approval_of_its_own(database: Database) -> None:
@@ -284,59 +237,3 @@ async def test_a_second_visit_is_an_approval_of_its_own(database: Database) -> N
     await drain(database)
     assert await result(database) == ("COMPLETED", "bob")
     assert await broken_invariants(database) == {}
-
-
-async def test_a_decision_of_a_closed_visit_is_false(database: Database) -> None:
-    """A join took another way and cancelled its losers; nothing of the approval is left open."""
-    execution_id, node_id = await begun(
-        database,
-        """
-        workflow:
-        - {step: start, next: [approve, work]}
-        - {step: approve, type: approval, timeout: 1d, next: go}
-        - {step: work, type: python, code: x, next: go}
-        - {step: go, type: python, code: x, join: {need: 1, losers: cancel}}
-        """,
-    )
-    await execute(
-        database, "select noetl.complete_job(queue_id, 'test', attempts, '1') from noetl.lease_jobs('test', 10)"
-    )
-    await drain(database)
-    assert await rows(database, "select * from noetl.pending_approvals") == []
-    assert not await decide(database, (execution_id, node_id))
-    assert await rows(database, "select status from noetl.wait") == [("cancelled",)]
-    assert await rows(database, "select * from noetl.timer") == []
-
-
-async def test_a_decision_while_the_execution_is_paused_counts(database: Database) -> None:
-    """The approval is done at once; its transitions are taken after the resume."""
-    execution_id, node_id = await begun(
-        database,
-        """
-        workflow:
-        - {step: start, next: approve}
-        - {step: approve, type: approval, next: end}
-        - {step: end, result: "{{ approve.by }}"}
-        """,
-    )
-    await execute(database, "select noetl.pause_execution($1, 'lunch')", execution_id)
-    await drain(database)
-    assert await value(database, "select count(*) from noetl.pending_approvals") == 1
-    assert await decide(database, (execution_id, node_id))
-    await drain(database)
-    assert (await result(database))[0] == "PAUSED"
-    assert await rows(database, "select status from noetl.wait") == [("done",)]
-    await execute(database, "select noetl.resume_execution($1)", execution_id)
-    await drain(database)
-    assert await result(database) == ("COMPLETED", "ann")
-    assert await broken_invariants(database) == {}
-
-
-async def test_an_approval_of_a_paused_execution_times_out(database: Database) -> None:
-    """Time goes on."""
-    execution_id, _ = await begun(database)
-    await execute(database, "select noetl.pause_execution($1, 'lunch')", execution_id)
-    await drain(database)
-    await execute(database, DUE)
-    await drain(database)
-    assert (await result(database))[0] == "FAILED"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from noetl_broker.daemon.metrics.registry import SIGNAL_ERRORS, SIGNAL_STARTS
 from noetl_broker.playbook.compile import compile_playbook
 from noetl_broker.playbook.diagnostics import PlaybookRules
@@ -135,42 +133,6 @@ async def test_a_doubled_event_of_a_signal_changes_nothing(database: Database) -
         ("duplicate", {"doubled": True})
     ]
     assert await rows(database, "select status from noetl.wait") == [("open",)]
-
-
-TIMED = """
-workflow:
-- {step: start, next: paid}
-- {step: paid, type: wait, signal: paid, timeout: 1h, on_error: continue,
-   next: [{when: "{{ paid.status == 'FAILED' }}", step: late}, {else: [{step: end}]}]}
-- {step: late, type: wait, signal: paid, next: end}
-- {step: end, result: {from: "{{ 'paid' if paid.status != 'FAILED' else 'late' }}", got: "{{ result }}"}}
-"""
-FIRE = "select fired from noetl.fire_timers(100)"
-MATCH = "select delivered from noetl.match_signals(100)"
-
-
-@pytest.mark.parametrize(
-    "brought, winner, outcomes", [
-        ((MATCH, FIRE), "paid", ["decided", "decided", "after_end"]),
-        ((FIRE, MATCH), "late", ["decided", "decided", "decided"]),
-    ],
-)  # fmt: skip
-async def test_a_signal_and_a_timeout_in_one_batch(
-    database: Database, brought: tuple[str, str], winner: str, outcomes: list[str]
-) -> None:
-    """The first event wins. A signal that comes after the timeout is for the next wait."""
-    await register(database, TIMED)
-    [execution_id] = await start(database)
-    await drain(database)
-    await value(database, "select noetl.signal_execution($1, 'paid', '7')", execution_id)
-    await execute(database, "update noetl.timer set due_at = clock_timestamp() - interval '1 second'")
-    assert [await value(database, statement) for statement in brought] == [1, 1]
-    await drain(database)
-    assert await rows(database, "select status, result from noetl.execution") == [
-        ("COMPLETED", {"from": winner, "got": 7})
-    ]
-    assert await rows(database, "select array_agg(outcome order by turn) from noetl.turn") == [(outcomes,)]
-    assert await broken_invariants(database) == {}
 
 
 async def test_a_signal_step_tells_another_execution(database: Database) -> None:
