@@ -34,13 +34,12 @@ MOMENTS = """
 
 
 @pytest.mark.parametrize("together", [True, False], ids=["in one batch", "one by one"])
-@pytest.mark.parametrize("moment", ["2999-01-01", "1999-01-01"])
-async def test_a_turn_is_later_than_all_earlier_events(database: Database, moment: str, *, together: bool) -> None:
-    """A worker's clock is a thousand years ahead, or a few behind; then a right one follows."""
+async def test_a_turn_is_later_than_all_earlier_events(database: Database, *, together: bool) -> None:
+    """A worker's clock is a thousand years ahead; then a right one follows."""
     await register(database, FORK)
     await start(database)
     await drain(database)
-    await execute(database, ANSWER, "a", moment)
+    await execute(database, ANSWER, "a", "2999-01-01")
     if not together:
         await drain(database)
     await execute(database, ANSWER, "b", "now")
