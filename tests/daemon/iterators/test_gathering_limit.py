@@ -20,8 +20,7 @@ END = "select status, error ->> 'type' from noetl.execution where path = 'story'
 FAILED = [("FAILED", "max_gathered_bytes")]
 
 
-@pytest.mark.parametrize("retry_owner", ["broker", "worker"])
-@pytest.mark.parametrize("items", [JOBS, CHILDREN])
+@pytest.mark.parametrize("items, retry_owner", [(JOBS, "broker"), (CHILDREN, "worker")])
 async def test_items_with_too_large_results_together_fail_their_iterator(
     database: Database, items: str, retry_owner: str
 ) -> None:

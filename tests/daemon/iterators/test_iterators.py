@@ -65,8 +65,10 @@ async def test_results_of_children_are_gathered_by_index(database: Database) -> 
 
 async def test_a_wide_iterator_starts_a_hundred_items_a_turn(database: Database) -> None:
     """Each further hundred takes another turn, with an event of its own."""
-    await prepare(database, concurrency=10_000)
+    await prepare(database, JOBS, concurrency=10_000)
     await start(database, payload={"items": [1] * 250})
+    await drain(database)
+    assert await complete_jobs(database, 1) == 250
     await drain(database)
     assert await value(database, "select jsonb_array_length(result) from noetl.execution where path = 'story'") == 250
     starts = """

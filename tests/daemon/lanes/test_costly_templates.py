@@ -63,8 +63,8 @@ async def start_costly(database: Database, *, each: int) -> list[int]:
 async def test_costly_templates_fail_their_executions_and_delay_no_others(database: Database) -> None:
     """They are first in the inbox. Batches stay short, and new mail is not decided last."""
     await register(database, BYSTANDER, path="bystander")
-    planted = await start_costly(database, each=3)
-    others = await start(database, "bystander", count=40)
+    planted = await start_costly(database, each=2)
+    others = await start(database, "bystander", count=20)
     service = await drain(database, lanes=1)
     assert service.metrics.total(metric.TURNS) == len(planted) + len(others)
     assert service.metrics.total(metric.BATCHES) >= 5

@@ -12,7 +12,7 @@ from tests.brokers import complete_jobs, register, running, start, until_ended
 from tests.postgres import Database
 from tests.sessions import Session, session
 
-RINGS = 200
+RINGS = 60
 ONE_STEP = """
 workflow:
 - {step: start, next: a}

@@ -46,8 +46,9 @@ async def pages_of(database: Database, statement: str, **settings: str) -> int:
         await connection.close()
 
 
-@pytest.mark.parametrize("held_for", ["pause", "limit"])
-@pytest.mark.parametrize("statement", ["select noetl.lease_jobs('w')", END], ids=["lease", "lease and end"])
+@pytest.mark.parametrize(
+    "statement, held_for", [("select noetl.lease_jobs('w')", "pause"), (END, "limit")], ids=["lease", "lease and end"]
+)
 async def test_held_jobs_cost_others_nothing(database: Database, statement: str, held_for: str) -> None:
     """The index of ready jobs does not contain them. Ended jobs stand there before, so all indexes are as deep then."""
     await execute(database, INSERT, "queued", 1, 20, None)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+import asyncio
 
 from noetl_broker.operations.retries import retry_failed
 from noetl_broker.playbook import PlaybookRules
-from noetl_broker.store.connection import connect
 from tests.brokers import complete_jobs, drain, execute, register, rows, start, value
 from tests.consistency import inconsistencies
 from tests.postgres import Database
+from tests.sessions import blocked, session
 
 STORY = """
 workflow:
@@ -85,10 +85,9 @@ async def test_a_child_of_a_paused_path_is_queued(database: Database) -> None:
     assert await inconsistencies(database) == {}
 
 
-@pytest.mark.parametrize("deadline", ["60", '"{{ workload.limit | default(60) }}"'])
-async def test_a_deadline_counts_from_the_admission(database: Database, deadline: str) -> None:
+async def test_a_deadline_counts_from_the_admission(database: Database) -> None:
     """A queued execution has none."""
-    await register(database, STORY, metadata=f"deadline: {deadline}")
+    await register(database, STORY, metadata='deadline: "{{ workload.limit | default(60) }}"')
     await execute(database, "select noetl.pause_path('story')")
     await start(database)
     await drain(database)
@@ -105,15 +104,9 @@ async def test_no_start_is_stranded_while_its_path_is_resumed(database: Database
     await register(database, STORY)
     await execute(database, "select noetl.pause_path('story')")
     (execution_id,) = await start(database)
-    resuming = await connect(database, name="operator")
-    try:
-        transaction = resuming.transaction()
-        await transaction.start()
-        await resuming.execute("select noetl.resume_path('story')")
+    async with session(database) as operator, operator.transaction():
+        await operator.execute("select noetl.resume_path('story')")
         await drain(database)  # the row of the path is locked: the claim still sees it
-        await transaction.commit()
-    finally:
-        await resuming.close()
     assert await rows(database, STATUSES) == [(execution_id, "RUNNING")]
     types = "select event_type from noetl.event where event_type like 'execution%' order by created_at"
     assert await rows(database, types) == [("execution_start",), ("execution_queued",), ("execution_admitted",)]
@@ -125,29 +118,12 @@ async def test_a_resume_of_a_path_finds_a_start_that_is_written_meanwhile(databa
     await execute(database, "select noetl.pause_path('story')")
     await start(database)
     await drain(database)
-    broker = await connect(database, name="broker")
-    try:
-        transaction = broker.transaction()
-        await transaction.start()
-        await broker.execute("select from noetl.path_pause for key share")
-        waits = "set local lock_timeout = '100 ms'"
-        operator = await connect(database, name="operator")
-        try:
-            from_operator = operator.transaction()
-            await from_operator.start()
-            await operator.execute(waits)
-            locked = False
-            try:
-                await operator.execute("select noetl.resume_path('story')")
-            except Exception as error:  # noqa: BLE001 - the state says which
-                locked = getattr(error, "sqlstate", "") == "55P03"
-            await from_operator.rollback()
-            assert locked
-        finally:
-            await operator.close()
-        await transaction.rollback()
-    finally:
-        await broker.close()
+    async with session(database) as broker, session(database) as operator:
+        async with broker.transaction():
+            await broker.execute("select from noetl.path_pause for key share")
+            resuming = asyncio.create_task(operator.fetchval("select noetl.resume_path('story')"))
+            await blocked(broker)
+        assert await resuming is True
 
 
 async def test_a_retry_of_a_paused_path_is_queued_and_continues_from_its_step(database: Database) -> None:
@@ -159,11 +135,8 @@ async def test_a_retry_of_a_paused_path_is_queued_and_continues_from_its_step(da
     await execute(database, fails)
     await drain(database)
     await execute(database, "select noetl.pause_path('story')")
-    connection = await connect(database, name="test")
-    try:
-        retried = (await retry_failed(connection, failed, PlaybookRules()))["brought_back_as"]
-    finally:
-        await connection.close()
+    async with session(database) as own:
+        retried = (await retry_failed(own, failed, PlaybookRules()))["brought_back_as"]
     await drain(database)
     assert await rows(database, STATUSES) == [(failed, "FAILED"), (retried, "QUEUED")]
     await execute(database, "select noetl.resume_path('story')")

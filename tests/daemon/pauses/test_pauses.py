@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from noetl_broker.store import turn_rows
-from noetl_broker.store.connection import connect
 from tests.brokers import complete_jobs, drain, execute, register, rows, start, value
 from tests.consistency import inconsistencies
 from tests.postgres import Database
+from tests.sessions import session
 
 CHAIN = """
 workflow:
@@ -129,47 +129,46 @@ async def test_a_job_that_was_locked_at_the_pause_is_held_later(database: Databa
     await register(database, CHAIN)
     (execution_id,) = await start(database)
     await drain(database)
-    worker = await connect(database, name="worker")
-    try:
-        transaction = worker.transaction()
-        await transaction.start()
+    async with session(database) as worker:
+        await worker.execute("begin")
         await worker.execute("select noetl.lease_jobs('w', 1)")
         await execute(database, "select noetl.pause_execution($1)", execution_id)
         await drain(database)
         assert await rows(database, JOBS) == [("a", "queued", None), ("b", "held", ["pause"])]
         await execute(database, "select noetl.reap(100, 5)")
-        await transaction.rollback()
-    finally:
-        await worker.close()
+        await worker.execute("rollback")
     await execute(database, "select noetl.reap(100, 5)")
     await drain(database)
     assert await rows(database, JOBS) == [("a", "held", ["pause"]), ("b", "held", ["pause"])]
     assert await rows(database, "select node_id from noetl.unheld_job") == []
 
 
-@pytest.mark.parametrize("paused_first", [False, True])
-async def test_children_are_paused_with_their_parent(database: Database, *, paused_first: bool) -> None:
+async def test_children_are_paused_with_their_parent(database: Database) -> None:
     """A child that was paused by itself stays paused when the parent resumes."""
     await register(database, PARENT)
     await register(database, CHAIN, path="child")
-    (parent,) = await start(database)
+    parents = await start(database, count=2)
     await drain(database)
-    child = await value(database, "select execution_id from noetl.execution where path = 'child'")
-    if paused_first:
-        await execute(database, "select noetl.pause_execution($1)", child)
-    await execute(database, "select noetl.pause_execution($1, 'a fix')", parent)
+    children = "select execution_id from noetl.execution where path = 'child' order by parent_execution_id"
+    [[child], _] = await rows(database, children)
+    await execute(database, "select noetl.pause_execution($1)", child)
+    await execute(database, "select noetl.pause_execution(id, 'a fix') from unnest($1::bigint[]) id", parents)
     await drain(database)
-    assert await rows(database, "select status from noetl.execution") == [("PAUSED",), ("PAUSED",)]
-    await execute(database, "select noetl.resume_execution($1)", parent)
+    assert await rows(database, "select distinct status from noetl.execution") == [("PAUSED",)]
+    await execute(database, "select noetl.resume_execution(id) from unnest($1::bigint[]) id", parents)
     await drain(database)
-    assert await value(database, STATUS, "story") == "RUNNING"
-    assert await value(database, STATUS, "child") == ("PAUSED" if paused_first else "RUNNING")
+    statuses = (
+        "select path, status from noetl.execution order by coalesce(parent_execution_id, execution_id), path desc"
+    )
+    assert await rows(database, statuses) == [
+        ("story", "RUNNING"), ("child", "PAUSED"), ("story", "RUNNING"), ("child", "RUNNING"),
+    ]  # fmt: skip
     await execute(database, "select noetl.resume_execution($1)", child)
     await drain(database)
     for _ in range(2):
         await complete_jobs(database)
         await drain(database)
-    assert await rows(database, "select status from noetl.execution") == [("COMPLETED",), ("COMPLETED",)]
+    assert await rows(database, "select distinct status from noetl.execution") == [("COMPLETED",)]
     assert await inconsistencies(database) == {}
 
 

@@ -192,18 +192,8 @@ async def test_the_role_of_a_broker_suffices_for_metrics_and_verification(databa
     assert (observer.trouble, found["database_up"], found["broken_invariants"]["I1",]) == (None, {(): 1.0}, 0.0)
 
 
-async def test_a_limit_that_ends_an_execution_is_counted(database: Database) -> None:
-    """By its name."""
-    await register(database, ENDLESS, metadata="max_visits: 3")
-    await start(database)
-    hit = Counter((await drain(database)).metrics.by_label(metric.LIMITS_HIT))
-    while await complete_jobs(database):
-        hit.update((await drain(database)).metrics.by_label(metric.LIMITS_HIT))
-    assert +hit == {"max_visits": 1}
-
-
-async def test_a_limit_that_ends_a_child_is_counted_once(database: Database) -> None:
-    """The parent's error has the type of its child's error, but the parent exceeded no limit."""
+async def test_a_limit_that_ends_an_execution_is_counted_once(database: Database) -> None:
+    """By its name. The parent's error has the type of its child's error, but the parent exceeded no limit."""
     await register(database, ENDLESS, metadata="max_visits: 3", path="child")
     await register(database, "workflow: [{step: start, next: a}, {step: a, type: playbook, path: child}]")
     await start(database)

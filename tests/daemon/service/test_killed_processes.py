@@ -72,7 +72,7 @@ async def test_a_daemon_killed_inside_its_write_loses_and_repeats_nothing(databa
     connection = await connect(database, name="test")
     kills = 0
     try:
-        while kills < 3:
+        while kills < 2:
             async with daemon(database) as process:
                 await until_writing(connection)
                 process.kill()

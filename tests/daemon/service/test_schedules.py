@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime, timedelta
 
+import pytest
+
+from noetl_broker.daemon import timers
 from noetl_broker.daemon.metrics.registry import SCHEDULE_MOMENTS
 from noetl_broker.playbook import PlaybookRules, compile_playbook
 from noetl_broker.resources import playbooks_folder
@@ -27,8 +30,11 @@ from tests.postgres import Database
 PLAYBOOK = 'workflow: [{step: start, next: end}, {step: end, result: "{{ schedule.name }}"}]'
 
 
-async def test_a_schedule_that_is_put_starts_executions_at_its_moments(database: Database) -> None:
-    """The broker sleeps: the sweep comes after the test."""
+async def test_a_schedule_that_is_put_starts_executions_at_its_moments(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker sleeps until then: the sweep and any other look come after the test."""
+    monkeypatch.setattr(timers, "LOOK_SECONDS", 3600.0)
     await register(database, PLAYBOOK)
     async with running(database, sweep_seconds=600.0) as service:
         await execute(database, "select noetl.put_schedule('often', 'story', every => '1 second')")

@@ -62,7 +62,7 @@ where status = 'RUNNING' and path is not null
 order by hashint8(execution_id)
 limit 1"""
 START = "select noetl.start_execution($1) from generate_series(1, 3)"
-LOOKS = 10
+LOOKS = 6
 # Executions that run until they are cancelled: more than the looks cancel.
 IDLE = "workflow: [{step: start, next: b}, {step: b, type: nobody, code: x}]"
 CANCEL_IDLE = (

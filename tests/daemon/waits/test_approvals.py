@@ -136,22 +136,20 @@ async def test_a_form_that_breaks_its_schema_is_refused(database: Database) -> N
     assert await value(database, "select count(*) from noetl.pending_approvals") == 1
 
 
-@pytest.mark.parametrize(
-    "approved, by, form, message",
-    [
-        (None, "ann", None, "decide_approval needs true or false for `approved`, not null"),
-        (True, " ", None, "decide_approval needs to know who decides: `decided_by` is empty"),
-        (True, "a" * 1025, None, "decided_by has 1025 characters; the limit is 1024"),
-        (True, "ann", [1], "the form is a JSON array; it must be an object"),
-        (True, "ann", {"comment": "x" * 65_536}, "the form takes 65551 bytes; the limit is 65536"),
-    ],
-)
-async def test_a_bad_argument_is_named(
-    database: Database, *, approved: bool | None, by: str, form: Any, message: str
-) -> None:
+BAD_ARGUMENTS: list[tuple[bool | None, str, Any, str]] = [
+    (None, "ann", None, "decide_approval needs true or false for `approved`, not null"),
+    (True, " ", None, "decide_approval needs to know who decides: `decided_by` is empty"),
+    (True, "a" * 1025, None, "decided_by has 1025 characters; the limit is 1024"),
+    (True, "ann", [1], "the form is a JSON array; it must be an object"),
+    (True, "ann", {"comment": "x" * 65_536}, "the form takes 65551 bytes; the limit is 65536"),
+]
+
+
+async def test_a_bad_argument_is_named(database: Database) -> None:
     """Before any table is read."""
-    async with refused("NB400", re.escape(message)):
-        await value(database, DECIDE, 1, "1:approve", approved, by, form)
+    for approved, by, form, message in BAD_ARGUMENTS:
+        async with refused("NB400", re.escape(message)):
+            await value(database, DECIDE, 1, "1:approve", approved, by, form)
 
 
 async def test_an_unknown_approval_is_named(database: Database) -> None:
