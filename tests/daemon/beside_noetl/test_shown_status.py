@@ -9,8 +9,8 @@ import pytest
 from noetl_broker.history.replay import replay_history
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.store.history import load_history
-from tests.brokers import drain, execute, rows, value
-from tests.noetl import NoETL, ended, fail_task, run, verify_faults
+from tests.brokers import drain, execute, value
+from tests.noetl import NoETL, ended, verify_faults
 from tests.postgres import Database
 from tests.sessions import session
 
@@ -125,29 +125,6 @@ async def test_a_parent_is_shown_as_running_while_its_children_end(noetl: NoETL,
     assert await verify_faults(noetl) == {}
 
 
-async def test_an_execution_is_shown_as_running_after_a_failed_attempt(noetl: NoETL, noetl_database: Database) -> None:
-    """While a retry waits, and after a failure that `on_error` handles."""
-    await noetl.register(
-        """
-        workflow:
-        - {step: start, next: a}
-        - {step: a, type: python, code: x, retry: {max_attempts: 2, initial_delay: 60}, on_error: continue, next: b}
-        - {step: b, type: python, code: x, next: end}
-        - {step: end}
-        """
-    )
-    noetl.tasks = {"a": lambda _: fail_task("no"), "b": lambda _: 1}
-    await noetl.start(9)
-    await drain(noetl_database)
-    for _ in range(2):
-        await noetl.work(due_in=1000.0)
-        assert await api_status(noetl) == ["RUNNING"]
-        await drain(noetl_database)
-        assert await api_status(noetl) == ["RUNNING"]
-    await run(noetl, noetl_database)
-    assert await api_status(noetl) == ["COMPLETED"]
-
-
 async def test_a_cancelled_execution_is_shown_as_failed(noetl: NoETL, noetl_database: Database) -> None:
     """That API would show PENDING for CANCELLED."""
     await noetl.register(JOINED)
@@ -163,24 +140,6 @@ async def test_a_cancelled_execution_is_shown_as_failed(noetl: NoETL, noetl_data
     await drain(noetl_database)
     assert await api_status(noetl) == ["FAILED"]
     assert await ended(noetl) == [("CANCELLED", None, "enough")]
-    assert await verify_faults(noetl) == {}
-
-
-async def test_a_failed_parent_and_its_cancelled_children_are_shown_as_failed(
-    noetl: NoETL, noetl_database: Database
-) -> None:
-    """The answers of the children come after the failure."""
-    await noetl.register(KID, path="kid")
-    await noetl.register(ITERATED)
-    await noetl.start(9)
-    await drain(noetl_database)
-    job = await noetl.lease()
-    assert job is not None
-    await noetl.report(job, "action_error", {"error": "no"}, error="no")
-    await drain(noetl_database)
-    found = await rows(noetl_database, "select execution_id, status from noetl.execution")
-    assert sorted(status for _, status in found) == ["CANCELLED", "FAILED", "FAILED"]
-    assert [await api_status(noetl, execution_id) for execution_id, _ in found] == [["FAILED"]] * 3
     assert await verify_faults(noetl) == {}
 
 

@@ -7,7 +7,6 @@ from textwrap import dedent
 import asyncpg
 import pytest
 
-from noetl_broker.operations import retries
 from noetl_broker.playbook import compile_playbook
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.store import catalog
@@ -172,21 +171,6 @@ async def test_a_block_that_completed_is_undone_with_its_parent(database: Databa
         ("shop/order#pay", 1, "COMPLETED"),
     ]
     assert await inconsistencies(database) == {}
-
-
-async def test_a_fork_of_another_version_runs_the_block_of_that_version(database: Database) -> None:
-    """As a retry with `--version` does: the block is started again."""
-    await registered(database)
-    [execution_id] = await start(database, "shop/order")
-    await drain(database)
-    await fail_jobs(database)
-    second = await registered(database, ORDER.replace("http://bank/", "http://other/"))
-    rules = PlaybookRules()
-    async with session(database) as connection:
-        made = await retries.retry_failed(connection, execution_id, rules, retries.OnVersion(None, rules))
-    await drain(database)
-    queued = "select action::jsonb ->> 'url' from noetl.queue where status = 'queued'"
-    assert (made["version"], await value(database, queued)) == (second.version, "http://other/7")
 
 
 async def test_a_block_alone_cannot_be_started(database: Database) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from noetl_broker.store.connection import connect
-from tests.brokers import complete_jobs, drain, execute, register, rows, start, value
+from tests.brokers import drain, execute, register, rows, start, value
 from tests.consistency import inconsistencies
 from tests.postgres import Database
 
@@ -95,29 +95,6 @@ async def test_all_mail_of_an_execution_is_claimed_or_none(database: Database) -
     assert source.count(try_lock) == 1
     await execute(database, source.replace(try_lock, "u.ordinal > 1"))
     assert await rows(database, "select locked from noetl.take_mail(9, false, 0)") == [(False,), (False,)]
-
-
-async def test_a_completion_waits_for_earlier_mail_about_children(database: Database) -> None:
-    """Another broker holds the announced child: otherwise the step would complete without waiting for it."""
-    await register(database, WORK)
-    await register(database, WORK, path="child")
-    [parent], [child] = await start(database), await start(database, "child")
-    await drain(database)
-    await execute(database, ANNOUNCE, parent, "iteration_started", child)
-    await execute(database, ANNOUNCE, parent, "action_completed", child)
-    other = await connect(database, name="test")
-    try:
-        async with other.transaction():
-            await other.execute("select from noetl.inbox order by mail_id limit 1 for update")
-            assert await rows(database, "select locked from noetl.take_mail(9, false, 0)") == [(False,)]
-    finally:
-        await other.close()
-    await drain(database)
-    assert await value(database, "select status from noetl.execution where path = 'story'") == "RUNNING"
-    await complete_jobs(database)
-    await drain(database)
-    assert await value(database, "select result from noetl.execution where path = 'story'") == {"n": 1}
-    assert await inconsistencies(database) == {}
 
 
 async def test_a_completion_waits_for_earlier_mail_however_far_back(database: Database) -> None:

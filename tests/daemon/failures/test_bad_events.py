@@ -8,12 +8,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from noetl_broker.playbook.diagnostics import PlaybookRules
-from noetl_broker.store.verify import Scope, verify
 from tests.bad_events import BAD, FORK, assert_healthy, begin, insert, outcomes
 from tests.brokers import complete_jobs, drain, execute, register, rows, start, value
 from tests.postgres import Database
-from tests.sessions import session
 
 STRANGER = 999
 LONG = "x" * 100_000
@@ -127,16 +124,6 @@ async def test_a_very_long_error_is_shortened_in_later_events(database: Database
     assert lengths.pop("action_failed") > length
     assert sorted(lengths) == ["FAILED", "execution_failed", "step_failed"]
     assert max(lengths.values()) < 5_000
-
-
-async def test_a_shortened_error_is_replayed_as_it_was_decided(database: Database) -> None:
-    """The broker's error is longer than the error that it read."""
-    victim, bystander = await begin(database)
-    await insert(database, victim, {"event_type": "action_failed", "error": json.dumps({"message": "y" * 65_530})})
-    await assert_healthy(database, bystander)
-    async with session(database) as own:
-        report = await verify(own, Scope(), deep=PlaybookRules())
-    assert (report.broken, report.executions) == (0, 2)
 
 
 async def test_a_failure_with_another_lease_changes_nothing(database: Database) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.bad_events import BAD, FORK, assert_healthy, begin, insert, outcomes, start_by_hand
-from tests.brokers import broken_invariants, drain, register, rows, value
+from tests.brokers import drain, register, rows, value
 from tests.postgres import Database
 
 
@@ -19,27 +19,6 @@ async def test_a_completion_before_the_start_is_recorded(database: Database) -> 
         database, "select turn, outcome from noetl.turn where execution_id = 5 and turn < 3 order by turn"
     )
     assert turns == [(1, "unknown_execution"), (2, "decided")]
-
-
-async def test_a_completion_before_the_start_in_one_batch_is_recorded(database: Database) -> None:
-    """Both are in the inbox in the wrong order."""
-    await register(database, FORK)
-    await insert(database, 5, {})
-    await start_by_hand(database, 5, '{"path": "story"}')
-    await assert_healthy(database, 5)
-    assert await outcomes(database) == ["unknown_execution"]
-
-
-async def test_a_second_start_with_a_path_does_not_revive_a_failed_execution(database: Database) -> None:
-    """The execution failed without a path. The second start is a duplicate."""
-    await register(database, FORK)
-    await start_by_hand(database, 5, "{}")
-    await drain(database)
-    before = await rows(database, "select * from noetl.execution")
-    await start_by_hand(database, 5, '{"path": "story"}')
-    await drain(database)
-    assert await rows(database, "select * from noetl.execution") == before
-    assert await broken_invariants(database) == {}
 
 
 async def test_two_starts_of_one_execution_start_it_once(database: Database) -> None:

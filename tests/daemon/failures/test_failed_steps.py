@@ -8,7 +8,7 @@ import pytest
 
 from noetl_broker.broker.model import JSON
 from tests.brokers import broken_invariants, drain, execute, register, rows, start, value
-from tests.daemon.history.test_forks import answer, differences, fork, inputs, retry_execution
+from tests.daemon.history.test_forks import answer, differences, fork, inputs
 from tests.noetl import http_error
 from tests.postgres import Database
 
@@ -18,18 +18,6 @@ workflow:
 - {step: start, next: a}
 - {step: a, type: python, code: x, on_error: continue, MORE, next: [{step: b, READ}]}
 - {step: b, type: python, code: x, next: [{step: c, READ}]}
-- {step: c, type: python, code: x, next: end}
-- {step: end, result: "{{ a.error }}"}
-"""
-# `j` waits with the failure of a until b is done; it passes on the one that is last in the document.
-GATHERED = """
-workflow:
-- {step: start, next: [b, a]}
-- {step: b, type: python, code: x, next: j}
-- {step: a, type: python, code: x, on_error: continue, next: j}
-- step: j
-  type: route
-  next: [{step: c, args: {s: "{{ result.status }}", e: "{{ result.error }}", d: "{{ result }}"}}]
 - {step: c, type: python, code: x, next: end}
 - {step: end, result: "{{ a.error }}"}
 """
@@ -90,24 +78,6 @@ async def test_a_failure_is_the_same_in_later_transactions(database: Database, k
     assert await value(database, "select result from noetl.execution") == error
     assert await broken_invariants(database) == {}
     assert await differences(database, execution_id) == []
-
-
-async def test_a_failed_step_passes_its_failure_on(database: Database) -> None:
-    """By turn: at a join that waited, and at a retry of a step that failed meanwhile."""
-    _, failure, error = FAILURES["too large"]
-    execution_id = await _begun(database, GATHERED, failure)
-    await drain(database)
-    await answer(database, "b", error="no")
-    assert await value(database, "select status from noetl.execution") == "FAILED"
-    new = await retry_execution(database, execution_id)
-    await drain(database)
-    for step in ("b", "c"):
-        await answer(database, step, 1)
-    assert (await inputs(database, new))["c"] == {"s": "FAILED", "e": error, "d": None}
-    ended = "select result from noetl.execution where execution_id = $1"
-    assert await value(database, ended, new) == error
-    assert await broken_invariants(database) == {}
-    assert await differences(database, new) == []
 
 
 async def test_a_fork_has_the_failure_of_a_step(database: Database) -> None:

@@ -162,18 +162,3 @@ async def test_a_payload_that_is_nested_too_deeply_is_refused_at_the_start(datab
         async with refused("NB400", "nests deeper than 190 levels"):
             await rows(database, statement, '{"n":' * levels + "1" + "}" * levels)
     await assert_healthy(database, bystander)
-
-
-async def test_an_inserted_start_that_is_nested_too_deeply_names_the_reason(database: Database) -> None:
-    """The error is not that it is no mapping."""
-    _, bystander = await begin(database)
-    document = '{"workload": ' + '{"n":' * 300 + "1" + "}" * 300 + "}"
-    await execute(
-        database,
-        "insert into noetl.event (execution_id, catalog_id, event_type, context)"
-        " select 5, catalog_id, 'execution_start', $1::text::jsonb from noetl.catalog",
-        document,
-    )
-    await assert_healthy(database, bystander)
-    error = await value(database, "select error ->> 'message' from noetl.execution where execution_id = 5")
-    assert "nests too deeply" in error

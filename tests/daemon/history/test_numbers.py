@@ -9,19 +9,13 @@ from typing import Any
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from noetl_broker import Job, simulate
+from noetl_broker import simulate
 from noetl_broker.history.story import read_events
-from noetl_broker.playbook.diagnostics import PlaybookRules
-from noetl_broker.store.connection import connect
 from noetl_broker.store.json_codec import dump_json, load_json
-from noetl_broker.store.verify import Scope, verify
-from noetl_broker.testing.result import Story
-from tests.brokers import broken_invariants, complete_jobs, drain, execute, register, rows, start
-from tests.daemon.history.test_replay import differences
+from tests.brokers import complete_jobs, drain, execute, register, rows, start
 from tests.postgres import Database
 from tests.sessions import session
 
-HEAD = "apiVersion: noetl.io/v1\nkind: Playbook\nmetadata: {name: story, path: story}\n"
 # Floats that jsonb returns as another integer, or nearly; and the limits of both types.
 FLOATS = [
     *(0.0, -0.0, 1.0, -1.5, 1e15, 9007199254740993.0, 9999999999999998.0, 1e16, -1e16, 1.2345678901234568e16),
@@ -116,86 +110,6 @@ async def test_a_long_integer_of_another_program_stays_exact(database: Database)
     numbers = [10**19 + 1, int("9" * 77), 10**99 + 7, -(3**200), 10**400]
     assert exactly(await stored(database, numbers)) == exactly(numbers)
     assert exactly(await stored(database, [10**308, -(10**100)])) == exactly([1e308, -1e100])
-
-
-BODY = """
-workload:
-  big: "{{ 1e16 }}"
-  more: "{{ 4e15 * 30.25 }}"
-  odd: 1.0e+23
-  huge: "{{ 1e154 * 1e154 }}"
-  tiny: 5e-324
-  minus: "{{ 0.0 * -1 }}"
-workflow:
-  - step: start
-    next:
-      - {when: "{{ (workload.big | string) == '1e+16' }}", step: lost}
-      - {else: [a]}
-  - step: a
-    type: python
-    code: x
-    args:
-      texts: "{{ workload.big }} {{ workload.more }} {{ workload.odd }} {{ workload.huge }} {{ workload.minus }}"
-      json: "{{ [workload.big, workload.odd * 1.0, workload.minus] | to_json }}"
-      sum: "{{ workload.odd + 1 }}"
-      all: "{{ [workload.big * 3.7, workload.huge, workload.tiny, -0.0, 1e22 + 0, 7.0] }}"
-    next:
-      - when: "{{ a.n > 5 and [a.n, 1] | max == a.n and 'x' ~ a.n == 'x1e+308' }}"
-        step: b
-        args: {n: "{{ a.n / 2 }}"}
-      - {when: "{{ a.m is float }}", step: lost}
-  - {step: b, type: iterator, collection: "{{ [1e16, 2.5e20, 1e200, 0.5, a.z] }}", element: e, distribute: true,
-     task: {type: python, code: x, args: {e: "{{ e }}", t: "t{{ e }}", m: "{{ a.m // 3 }}"}}, next: c}
-  - step: c
-    type: python
-    code: x
-    args: {n: "{{ a.n }}", w: "{{ a.n > 5 and env.HOME }}", long: "{{ a.long + 1 }}"}
-    next: [{when: "{{ (a.m | string | length) == 23 }}", step: end}, {else: [lost]}]
-  - {step: lost, type: python, code: x}
-  - {step: end, result: {n: "{{ a.n }}", b: "{{ b }}", s: "{{ a.n * 0.25 }}", t: "{{ a.m }} {{ a.z }}"}}
-"""
-RESULT: dict[str, Any] = {"n": 1e308, "m": 1e22, "z": -0.0, "long": 10**70 + 1, "f": 1.2345678901234568e17}
-
-
-def played() -> Story:
-    """Simulate the playbook."""
-    return simulate(HEAD + BODY, {"a": RESULT, "b": RESULT, "c": RESULT, "lost": RESULT}, payload={"tiny": 5e-324})
-
-
-def inputs_by_step(jobs: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
-    """Give the jobs by step with their exact inputs."""
-    return sorted(((step, exactly(args)) for step, args in jobs), key=repr)
-
-
-def of_job(job: Job) -> tuple[str, Any]:
-    """Give step and inputs of a job."""
-    return job.step, job.args
-
-
-async def test_a_live_execution_its_simulation_and_its_replay_agree(database: Database) -> None:
-    """With floats that jsonb writes as integers in workload, conditions, items, inputs and results."""
-    story = played()
-    assert (story.status, [job.step for job in story.jobs]) == ("COMPLETED", ["a", *["b"] * 5, "c"])
-    await register(database, BODY)
-    [execution_id] = await start(database, payload={"tiny": 5e-324})
-    await drain(database)
-    while await complete_jobs(database, RESULT, limit=1):
-        await drain(database)
-    assert await rows(database, "select status, error from noetl.execution") == [("COMPLETED", None)]
-    live = await rows(database, "select split_part(node_name, '[', 1), action from noetl.queue where status = 'done'")
-    found = [(step, load_json(action).get("args")) for step, action in live if load_json(action)["type"] != "iterator"]
-    assert inputs_by_step(found) == inputs_by_step([of_job(job) for job in story.jobs])
-    [(result, workload)] = await rows(database, "select result, workload from noetl.execution")
-    assert exactly(result) == exactly(story.result)
-    assert exactly(workload) == exactly(story.workload)
-    assert await differences(database, execution_id) == []
-    assert await broken_invariants(database) == {}
-    connection = await connect(database, name="test")
-    try:
-        report = await verify(connection, Scope(), deep=PlaybookRules())
-    finally:
-        await connection.close()
-    assert [str(verdict.examples) for verdict in report.verdicts if verdict.examples] == []
 
 
 async def test_a_number_that_json_cannot_hold_is_an_error(database: Database) -> None:

@@ -76,15 +76,6 @@ async def test_every_item_has_its_final_status_when_its_iterator_ends(
     assert await inconsistencies(database) == {}
 
 
-async def test_a_cancel_cancels_open_items(database: Database) -> None:
-    """Items that never started stay waiting."""
-    execution_id = await begin(database, PLAYBOOK)
-    await execute(database, "select noetl.cancel_execution($1)", execution_id)
-    await drain(database)
-    assert await value(database, ITEMS) == ["CANCELLED", "CANCELLED", "WAITING", "WAITING"]
-    assert await inconsistencies(database) == {}
-
-
 async def test_answers_of_items_may_be_inserted_as_events(database: Database) -> None:
     """The broker then ends their jobs, as for any job."""
     await begin(database, PYTHON, loop=", on_error: continue", items=[1, 2])
@@ -139,21 +130,6 @@ async def test_items_may_be_large(database: Database) -> None:
         await drain(database)
     lengths = "select array_agg(length(workload ->> 'n')) from noetl.execution where path = 'child'"
     assert await value(database, lengths) == [1_000_000] * 3
-    assert await inconsistencies(database) == {}
-
-
-async def test_an_item_whose_workers_die_fails_like_any_job(database: Database) -> None:
-    """Its lease expires too often. The timeout of its task counts from its own lease."""
-    await begin(database, PYTHON, loop=", on_error: continue", items=[1])
-    for _ in range(2):
-        assert await value(database, "select count(*) from noetl.lease_jobs('w', 1)") == 1
-        await execute(database, "update noetl.queue set lease_until = now() - interval '1 s' where status = 'leased'")
-        await execute(database, "select noetl.reap(100, 1)")
-    await drain(database)
-    failed = "select error ->> 'type' from noetl.event where event_type = 'iteration_failed'"
-    assert await value(database, failed) == "lost_lease"
-    ended = "select status, error ->> 'type' from noetl.execution"
-    assert await rows(database, ended) == [("FAILED", "all_items_failed")]
     assert await inconsistencies(database) == {}
 
 

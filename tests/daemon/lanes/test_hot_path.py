@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 
 import pytest
@@ -11,7 +10,6 @@ from noetl_broker.daemon import batch
 from noetl_broker.daemon.metrics import registry as metric
 from noetl_broker.errors import PermissionFault
 from tests.brokers import (
-    PATIENCE_SECONDS,
     Writer,
     broken_invariants,
     complete_jobs,
@@ -24,7 +22,6 @@ from tests.brokers import (
     until_ended,
     value,
 )
-from tests.chaos.under_load import leave_core
 from tests.postgres import Database, named
 
 CHAIN = """
@@ -60,23 +57,6 @@ async def test_a_backlog_is_taken_in_large_transactions(database: Database, monk
     assert commits < turns / 50
     assert await value(database, "select count(*) from noetl.execution where status = 'COMPLETED'") == 300
     assert await broken_invariants(database) == {}
-
-
-async def test_two_daemons_share_hot_executions_and_repeat_nothing(database: Database) -> None:
-    """Eight completions of one execution at once, for two daemons with several lanes each."""
-    await register(database, WIDE)
-    async with running(database), running(database) as second:
-        await start(database, count=40)
-        done = 0
-        while done < 320:
-            completed = await complete_jobs(database, {"ok": True})
-            done += completed
-            if not completed:
-                await leave_core()
-        await until_ended(database)
-        second.stopping.set()
-    assert await broken_invariants(database) == {}
-    assert await value(database, "select count(*) from noetl.event where event_type = 'step_completed'") == 320
 
 
 async def test_mail_of_an_execution_is_decided_in_its_order(database: Database) -> None:
@@ -115,45 +95,6 @@ async def test_a_daemon_reads_mail_from_before_its_start(database: Database) -> 
     assert await broken_invariants(database) == {}
 
 
-async def test_the_listener_reconnects_after_its_connection_was_terminated(database: Database) -> None:
-    """Mail from the time without a listener is read."""
-    await register(database, "workflow:\n- {step: start}\n")
-    async with running(database, sweep_seconds=600.0) as service, asyncio.timeout(PATIENCE_SECONDS):
-        assert service.listener is not None
-        for times in range(1, 3):
-            while service.listener.reconnects < times or not service.listener.connected:
-                await leave_core()
-            await execute(
-                database,
-                "select pg_terminate_backend(pid) from pg_stat_activity"
-                " where application_name like 'noetl-broker%' and datname = current_database()",
-            )
-            await start(database)
-            await until_ended(database)
-    assert await broken_invariants(database) == {}
-
-
-async def test_undecidable_mail_becomes_a_dead_letter_and_the_others_go_on(database: Database) -> None:
-    """A bug of the broker fails no execution."""
-    await register(database, CHAIN)
-    poisoned, *healthy = await start(database, count=20)
-    await drain(database)
-    await execute(
-        database,
-        """update noetl.execution_state set tokens = '{"status": "RUNNING", "seen": "zz"}' where execution_id = $1""",
-        poisoned,
-    )
-    await complete_jobs(database, {"ok": True})
-    await drain(database)
-    await complete_jobs(database, {"ok": True})
-    await drain(database)
-    dead = await rows(database, "select execution_id, reason from noetl.dead_letter")
-    assert [row[0] for row in dead] == [poisoned]
-    assert "zz" in dead[0][1]
-    ended = await rows(database, "select execution_id from noetl.execution where status = 'COMPLETED'")
-    assert sorted(row[0] for row in ended) == sorted(healthy)
-
-
 async def test_a_refused_value_makes_a_dead_letter_of_its_own_mail_alone(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,18 +113,6 @@ async def test_a_refused_value_makes_a_dead_letter_of_its_own_mail_alone(
     assert (service.metrics.retries, service.metrics.total(metric.BATCHES)) == (1, 1)
     assert service.metrics.total(metric.TURNS) == len(healthy)
     assert await complete_jobs(database, {"ok": True}) == len(healthy)
-
-
-async def test_a_lane_isolates_faults_for_a_hundred_batches(database: Database) -> None:
-    """Two mails a batch: the first fault fails its batch, an isolating one finds the next; the last comes later."""
-    await register(database, CHAIN)
-    started = await start(database, count=240)
-    poisoned = [started[0], started[20], started[170]]  # every fourth batch claims the newest mail
-    listed = ", ".join(map(str, poisoned))
-    await execute(database, f"alter table noetl.turn add constraint poison check (execution_id not in ({listed}))")
-    service = await drain(database, lanes=1, batch_size=2)
-    assert service.metrics.retries == 2
-    assert service.metrics.total(metric.TURNS) == 237
 
 
 async def test_the_first_turn_writes_each_step_once(database: Database) -> None:

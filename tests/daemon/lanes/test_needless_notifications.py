@@ -8,17 +8,11 @@ from typing import Any
 import pytest
 
 from noetl_broker.daemon.metrics import registry as metric
-from tests.brokers import complete_jobs, register, running, start, until_ended
+from tests.brokers import running
 from tests.postgres import Database
 from tests.sessions import Session, session
 
 RINGS = 60
-ONE_STEP = """
-workflow:
-- {step: start, next: a}
-- {step: a, type: noop, next: end}
-- {step: end}
-"""
 
 
 @pytest.mark.parametrize("gate", ["ours", "another's", "off"])
@@ -41,14 +35,3 @@ async def amid_notifications(database: Database, own: Session[Any], notify: str)
                 await own.execute("select 1")
         drains, seconds = service.metrics.total(metric.DRAINS) - before, time.monotonic() - began
     assert 0 < drains < RINGS / 5 + 10 * seconds
-
-
-async def test_an_execution_goes_on_during_a_flood_of_notifications(database: Database) -> None:
-    """A hundred thousand in one transaction, and more on the workers' channel."""
-    await register(database, ONE_STEP)
-    async with running(database), session(database) as own:
-        await own.execute("select pg_notify('noetl_event', n::text) from generate_series(1, 100000) n")
-        await own.execute("select pg_notify('noetl_job', n::text) from generate_series(1, 10000) n")
-        await start(database)
-        await until_ended(database)
-        assert await complete_jobs(database) == 0

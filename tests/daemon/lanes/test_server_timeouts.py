@@ -48,19 +48,6 @@ async def test_mail_that_always_times_out_becomes_a_dead_letter(database: Databa
     assert await broken_invariants(database) == {}
 
 
-async def test_a_server_that_is_slow_for_a_while_makes_no_dead_letter(database: Database) -> None:
-    """Three timeouts in a row."""
-    await register(database, STORY)
-    [slow] = await start(database)
-    await drain(database)
-    await execute(database, "create sequence public.tries")
-    body = FAIL.format(execution_id=slow, sqlstate="57014")
-    await execute(database, body.replace("if exists", "if nextval('public.tries') < 4 and exists"))
-    await complete_jobs(database)
-    assert (await drain(database)).metrics.total(metric.SET_ASIDE) == 0
-    assert await value(database, "select status from noetl.execution") == "COMPLETED"
-
-
 async def test_a_batch_that_times_out_is_halved_from_its_own_size(database: Database) -> None:
     """Halving from the setting would take many more attempts."""
     await register(database, STORY)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from noetl_broker.broker.model import JSON
-from tests.brokers import broken_invariants, complete_jobs, drain, execute, register, rows, start, value
+from tests.brokers import broken_invariants, drain, execute, register, rows, start, value
 from tests.postgres import Database
 
 
@@ -22,13 +22,6 @@ async def begin(database: Database, body: str) -> int:
     await drain(database)
     await execute(database, "select noetl.lease_jobs('w', 99)")
     return execution_id
-
-
-async def fail_child(database: Database) -> None:
-    """Fail the one running child."""
-    await execute(database, "select noetl.lease_jobs('w', 9)")
-    await answer(database, "a", error={"message": "no"})
-    await drain(database)
 
 
 async def test_the_result_of_a_step_is_that_of_its_highest_visit(database: Database) -> None:
@@ -194,53 +187,3 @@ async def test_a_child_is_not_started_when_its_parent_is_cancelled_in_the_same_b
     assert (await drain(database)).metrics.largest_batch == 2
     assert await rows(database, "select path, status from noetl.execution") == [("story", "CANCELLED")]
     assert await broken_invariants(database) == {}
-
-
-async def test_a_child_that_fails_in_the_batch_that_starts_it_is_retried(database: Database) -> None:
-    """An operator reports its failure before it is in the tables."""
-    body = """
-    workflow:
-    - {step: start, next: call}
-    - {step: call, type: playbook, path: child, retry: {max_attempts: 2, initial_delay: 0}}
-    """
-    await register(database, "workflow: [{step: start, next: a}, {step: a, type: python, code: x}]", path="child")
-    await register(database, body)
-    [execution_id] = await start(database)
-    insert = "insert into noetl.event (execution_id, event_type, node_id) values ($1, 'action_failed', $2)"
-    await execute(database, insert, execution_id, f"{execution_id}:call")
-    await drain(database)
-    await execute(database, "select noetl.reap(9, 5)")
-    await drain(database)
-    children = "select status from noetl.execution where path = 'child' order by execution_id"
-    assert await rows(database, children) == [("CANCELLED",), ("RUNNING",)]
-    await complete_jobs(database)
-    await drain(database)
-    assert await value(database, "select status from noetl.execution where path = 'story'") == "COMPLETED"
-    assert await broken_invariants(database) == {}
-
-
-async def test_a_repeated_end_of_a_retry_delay_does_not_shorten_the_next_one(database: Database) -> None:
-    """It names its attempt: for another attempt it is a duplicate."""
-    body = """
-    workflow:
-    - {step: start, next: call}
-    - {step: call, type: playbook, path: child, retry: {max_attempts: 3, initial_delay: 60}}
-    """
-    await register(database, "workflow: [{step: start, next: a}, {step: a, type: python, code: x}]", path="child")
-    await register(database, body)
-    [execution_id] = await start(database)
-    await drain(database)
-    await fail_child(database)
-    await execute(database, "update noetl.timer set due_at = clock_timestamp() where purpose = 'child'")
-    await drain(database)
-    await fail_child(database)
-    again = """
-        insert into noetl.event (execution_id, event_type, node_id, node_name, meta)
-        select execution_id, event_type, node_id, node_name, meta
-        from noetl.event
-        where event_type = 'child_due'"""
-    await execute(database, again)
-    await drain(database)
-    latest = "select outcome from noetl.turn where execution_id = $1 order by turn desc limit 1"
-    assert await value(database, latest, execution_id) == "duplicate"
-    assert await value(database, "select count(*) from noetl.execution where path = 'child'") == 2

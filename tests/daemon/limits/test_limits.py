@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 
 import asyncpg
 import pytest
 
 from noetl_broker.broker.model import Rules
-from noetl_broker.store import jobs as answers
 from noetl_broker.store.connection import connect
-from noetl_broker.store.jobs import Completion, JobDatabase, RefusedFault, lease_jobs
-from noetl_broker.worker.reporter import refusal
 from tests.brokers import complete_jobs, drain, execute, register, rows, start, value
 from tests.consistency import inconsistencies
 from tests.postgres import Database
@@ -112,21 +108,4 @@ async def test_an_inserted_result_above_the_limit_fails_its_attempt(database: Da
     assert await rows(database, ENDED) == [("story", "FAILED", "max_result_bytes")]
     message = "the result takes 2097153 bytes; the limit max_result_bytes is 2097152"
     assert await value(database, "select error ->> 'message' from noetl.execution") == message
-    assert await inconsistencies(database) == {}
-
-
-async def test_the_worker_fails_a_job_with_a_result_above_the_limit(database: Database) -> None:
-    """The error names the limit, and there is no retry."""
-    await register(database, SHORT)
-    await start(database)
-    await drain(database)
-    jobs = JobDatabase(database, application_name="test")
-    [job] = await lease_jobs(jobs, worker_id="w", max_jobs=1, lease_seconds=60, node_types=None)
-    completion = Completion(job.lease, json.dumps("x" * LIMIT))
-    with pytest.raises(RefusedFault) as refused:
-        await answers.complete_jobs(jobs, "w", [completion])
-    await answers.fail_jobs(jobs, "w", [refusal(completion, refused.value)])
-    await jobs.close()
-    await drain(database)
-    assert await rows(database, ENDED) == [("story", "FAILED", "max_result_bytes")]
     assert await inconsistencies(database) == {}

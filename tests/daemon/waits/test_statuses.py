@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.brokers import broken_invariants, complete_jobs, drain, execute, register, rows, start, value
+from tests.brokers import drain, execute, register, rows, start, value
 from tests.consistency import inconsistencies
 from tests.postgres import Database
 
@@ -17,41 +17,6 @@ workflow:
 """
 STATUSES = "select status from noetl.execution order by execution_id"
 SIGNAL = "select noetl.signal_execution($1, $2, $3::text::jsonb)"
-DECIDE = """
-select noetl.decide_approval(execution_id, node_id, true, 'ann', '{"discount": 3}')
-from noetl.pending_approvals"""
-
-
-async def test_a_queued_execution_gets_the_signals_that_were_sent_to_it(database: Database) -> None:
-    """When it is admitted, also after a pause; then it is paused while a person decides."""
-    await register(database, WAITING)
-    await execute(database, "select noetl.pause_path('story')")
-    (execution_id,) = await start(database)
-    await drain(database)
-    assert await value(database, SIGNAL, execution_id, "payment", "5") is not None
-    await execute(database, "select noetl.pause_execution($1)", execution_id)
-    await drain(database)
-    assert await value(database, SIGNAL, execution_id, "extra", "6") is not None
-    await execute(database, "select noetl.resume_execution($1)", execution_id)
-    await drain(database)
-    assert await rows(database, STATUSES) == [("QUEUED",)]
-    assert await broken_invariants(database, ignore=["every execution ended"]) == {}
-    await execute(database, "select noetl.resume_path('story')")
-    await execute(database, "select noetl.reap(100, 5)")
-    await drain(database)
-    await execute(database, "select noetl.pause_execution($1)", execution_id)
-    await drain(database)
-    waits = "select step, status from noetl.wait order by step"
-    assert await rows(database, waits) == [("approve", "open"), ("paid", "done")]
-    assert await value(database, DECIDE) is True
-    await drain(database)
-    await execute(database, "select noetl.resume_execution($1)", execution_id)
-    await drain(database)
-    await complete_jobs(database)
-    await drain(database)
-    result = "select status, result from noetl.execution"
-    assert await rows(database, result) == [("COMPLETED", {"paid": 5, "by": "ann", "late": 6})]
-    assert await inconsistencies(database) == {}
 
 
 async def test_a_cancel_ends_what_queued_and_paused_executions_wait_for(database: Database) -> None:
