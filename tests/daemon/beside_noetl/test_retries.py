@@ -214,7 +214,7 @@ async def test_a_job_of_a_withdrawn_item_is_not_retried(noetl: NoETL, noetl_data
     assert await verify_faults(noetl) == {}
 
 
-async def test_a_timeout_counts_from_the_noetl_servers_lease(noetl: NoETL, noetl_database: Database) -> None:
+async def test_a_timeout_counts_from_the_lease_of_the_noetl_server(noetl: NoETL, noetl_database: Database) -> None:
     """The broker fails the attempt, also if the worker owns retries. The late answer changes nothing."""
     await noetl.register(STEP.replace("code: x", "code: x, timeout: 30"))
     await noetl.start(9)

@@ -105,9 +105,8 @@ async def test_a_child_that_is_never_started_ends_with_its_parent(database: Data
         assert await own.fetch(sql("living_in_period"), 0, 2**62, 9) == []
 
 
-@pytest.mark.parametrize("how", ["cancelled", "given up"])
-async def test_a_child_that_starts_during_the_end_of_its_parent_is_cancelled(database: Database, how: str) -> None:
-    """The end waits for the start, and sees the child."""
+async def test_a_child_that_starts_while_its_parent_goes_on_without_it_is_cancelled(database: Database) -> None:
+    """The turn of the parent waits for the start, and sees the child."""
     await register(database, PATIENT)
     [parent] = await start(database)
     await drain(database)
@@ -117,16 +116,12 @@ async def test_a_child_that_starts_during_the_end_of_its_parent_is_cancelled(dat
     async with session(database) as other, other.transaction():
         [claimed] = await other.fetch("select execution_id, locked from noetl.take_mail(9, false, 0)")
         assert tuple(claimed) == (77, True)
-        if how == "cancelled":
-            await execute(database, "select noetl.cancel_execution($1)", parent)
-        else:
-            await execute(database, FAIL)
+        await execute(database, FAIL)
         await _run_until_mail_waits(database)
     await drain(database)
     assert await rows(database, WHERE) == [("CANCELLED", True, "story")]
-    if how == "given up":
-        await complete_jobs(database)
-        await drain(database)
+    await complete_jobs(database)
+    await drain(database)
     assert await broken_invariants(database) == {}
 
 

@@ -91,8 +91,8 @@ async def test_costly_templates_fail_their_executions_and_delay_no_others(databa
 
 @pytest.mark.usefixtures("short_batches")
 async def test_the_mail_of_one_execution_is_decided_in_several_batches(database: Database) -> None:
-    """Eight answers, each with a condition that takes the longest allowed time."""
-    costly = json.dumps("range(30000) | select('odd') | list | length > 1")
+    """Eight answers, each with a condition that takes longer than a batch may."""
+    costly = json.dumps("range(10000) | select('odd') | list | length > 1")
     tasks = "".join(
         f"- {{step: {name}, type: python, code: x, next: [{{when: {costly}, step: end}}]}}\n" for name in "abcdefgh"
     )

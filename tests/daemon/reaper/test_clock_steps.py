@@ -120,7 +120,7 @@ async def test_a_running_broker_pulls_back_queued_jobs(database: Database, monke
     """Workers find the jobs within seconds, and the log shows the size of the step."""
     monkeypatch.setattr(reaper_module, "log", structlog.get_logger("test"))  # another test may have cached it
     await register(database, STORY)
-    await start(database, count=50)
+    await start(database, count=5)
     await drain(database)
     await step_back(database)
     assert await complete_jobs(database) == 0
@@ -130,11 +130,11 @@ async def test_a_running_broker_pulls_back_queued_jobs(database: Database, monke
             async with session(database) as own:
                 rung = asyncio.Event()
                 await own.add_listener("noetl_job", lambda *_: rung.set())
-                while (done := done + await complete_jobs(database)) < 50:
+                while (done := done + await complete_jobs(database)) < 5:
                     await rung.wait()
                     rung.clear()
             await until_ended(database)
-    assert service.metrics.get(metric.REAPED, "pulled_back") == 50
+    assert service.metrics.get(metric.REAPED, "pulled_back") == 5
     assert round(service.metrics.get(metric.CLOCK_STEPS) / 60) == 120
     [line] = [line for line in logs if line["event"].startswith("the clock of the database server has stepped back")]
     assert round(line["seconds"] / 60) == 120

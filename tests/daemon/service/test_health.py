@@ -65,12 +65,15 @@ async def port_of(service: Service) -> AsyncIterator[int]:
         await observer.close()
 
 
-async def test_a_working_broker_is_live_and_ready(database: Database) -> None:
-    """The answer names no problem."""
+async def test_a_working_broker_is_live_and_ready_and_a_stopping_one_is_not_ready(database: Database) -> None:
+    """So that no load balancer counts on it."""
     async with running(database) as service, port_of(service) as port:
         live, ready = await request(port, "/live"), await request(port, "/ready")
+        service.stopping.set()
+        stopping = await request(port, "/ready")
     assert (live.status, live.document["stuck"]) == (200, [])
     assert (ready.status, ready.document["not_ready"]) == (200, [])
+    assert (stopping.status, stopping.document["not_ready"][-1]) == (503, "broker: db: evaluator: it stops")
 
 
 async def test_a_broker_without_its_database_is_live_and_not_ready(database: Database) -> None:
@@ -131,14 +134,6 @@ async def test_a_broker_whose_turns_keep_failing_is_not_ready(database: Database
         after = await request(port, "/ready")
     assert (before.status, during.status, after.status) == (200, 503, 200)
     assert during.document["not_ready"] == ["broker: db: database: the server's disk is full"]
-
-
-async def test_a_stopping_broker_is_not_ready(database: Database) -> None:
-    """So that no load balancer counts on it."""
-    async with running(database) as service, port_of(service) as port:
-        service.stopping.set()
-        ready = await request(port, "/ready")
-    assert (ready.status, ready.document["not_ready"]) == (503, ["broker: db: evaluator: it stops"])
 
 
 async def test_turns_are_counted_by_event_and_outcome(database: Database) -> None:
