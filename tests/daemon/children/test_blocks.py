@@ -7,6 +7,7 @@ from textwrap import dedent
 import asyncpg
 import pytest
 
+from noetl_broker.operations import retries
 from noetl_broker.playbook import compile_playbook
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.store import catalog
@@ -129,19 +130,21 @@ async def test_the_same_text_registers_no_block_again(database: Database) -> Non
     ]
 
 
-UNDONE = """
+AROUND = """
 workload: {order: 7}
 workflow:
 - {step: start, next: pay}
 - step: pay
   type: playbook
   args: {order: "{{ workload.order }}"}
+  WORDS
   workflow:
   - {step: start, next: charge}
   - {step: charge, type: http, url: x, compensate: {type: http, url: "undo/{{ order }}"}, next: tell}
   - {step: tell, type: http, url: y}
   next: ship
 - {step: ship, type: http, url: z, next: end}
+- {step: sorry, type: http, url: "sorry/{{ workload.order }}", next: end}
 - {step: end}
 """
 
@@ -154,13 +157,25 @@ async def leased_urls(database: Database) -> list[str]:
     return sorted(row[0] for row in found)
 
 
+async def test_a_catch_stands_around_a_block(database: Database) -> None:
+    """What the block had done is undone by the block, then the parent goes on."""
+    await registered(database, AROUND.replace("WORDS", "catch: [{step: sorry}]"))
+    await start(database, "shop/order")
+    await drain(database)
+    assert await leased_urls(database) == ["x"]
+    await fail_jobs(database)
+    assert [await leased_urls(database) for _ in range(2)] == [["undo/7"], ["sorry/7"]]
+    assert await rows(database, ENDED) == [("shop/order", 1, "COMPLETED"), ("shop/order#pay", 1, "FAILED")]
+    assert await inconsistencies(database) == {}
+
+
 async def test_a_block_that_completed_is_undone_with_its_parent(database: Database) -> None:
     """By an undo execution of the same version, although another one is registered since."""
-    await registered(database, UNDONE)
+    await registered(database, AROUND.replace("WORDS", "desc: a"))
     await start(database, "shop/order")
     await drain(database)
     assert [await leased_urls(database) for _ in range(2)] == [["x"], ["y"]]
-    await registered(database, UNDONE.replace("undo/", "other/"))
+    await registered(database, AROUND.replace("WORDS", "desc: b").replace("undo/", "other/"))
     await fail_jobs(database)
     await drain(database)
     assert await leased_urls(database) == ["undo/7"]
@@ -171,6 +186,37 @@ async def test_a_block_that_completed_is_undone_with_its_parent(database: Databa
         ("shop/order#pay", 1, "COMPLETED"),
     ]
     assert await inconsistencies(database) == {}
+
+
+async def test_a_timeout_stands_around_a_block(database: Database) -> None:
+    """It is that of all its steps together; the block is cancelled, and undoes what it did."""
+    await registered(database, AROUND.replace("WORDS", "timeout: 60"))
+    await start(database, "shop/order")
+    await drain(database)
+    assert await leased_urls(database) == ["x"]
+    await execute(database, "update noetl.queue set first_leased_at = first_leased_at - interval '1 hour'")
+    await execute(database, "select noetl.reap(100, 5)")
+    await drain(database)
+    assert await leased_urls(database) == ["undo/7"]
+    error = await value(database, "select error ->> 'type' from noetl.execution where path = 'shop/order'")
+    assert error == "timeout"
+    assert await rows(database, ENDED) == [("shop/order", 1, "FAILED"), ("shop/order#pay", 1, "CANCELLED")]
+    assert await inconsistencies(database) == {}
+
+
+async def test_a_fork_of_another_version_runs_the_block_of_that_version(database: Database) -> None:
+    """As a retry with `--version` does: the block is started again."""
+    await registered(database)
+    [execution_id] = await start(database, "shop/order")
+    await drain(database)
+    await fail_jobs(database)
+    second = await registered(database, ORDER.replace("http://bank/", "http://other/"))
+    rules = PlaybookRules()
+    async with session(database) as connection:
+        made = await retries.retry_failed(connection, execution_id, rules, retries.OnVersion(None, rules))
+    await drain(database)
+    queued = "select action::jsonb ->> 'url' from noetl.queue where status = 'queued'"
+    assert (made["version"], await value(database, queued)) == (second.version, "http://other/7")
 
 
 async def test_a_block_alone_cannot_be_started(database: Database) -> None:

@@ -57,3 +57,24 @@ async def test_a_failed_execution_starts_its_playbook(database: Database) -> Non
     await drain(database)
     assert await rows(database, STATES) == [("story", "FAILED", "no"), ("ops/alarm", "COMPLETED", None)]
     assert await inconsistencies(database) == {}
+
+
+async def test_an_alarm_that_fails_raises_no_alarm(database: Database) -> None:
+    """Nor does its retry."""
+    await register(database, FAILS, metadata=ALARM)
+    await register(database, NOTIFY, path="ops/alarm", metadata=ALARM)
+    await failed(database)
+    await fail_jobs(database)
+    assert await rows(database, STATES) == [("story", "FAILED", "no"), ("ops/alarm", "FAILED", "no")]
+
+    await execute(
+        database,
+        "select noetl.fork_execution(execution_id, $1) from noetl.execution where path = 'ops/alarm'",
+        {"results": []},
+    )
+    await drain(database)
+    meta = "select meta -> 'on_failure' from noetl.event where event_type = 'execution_start' and meta ? 'forked_from'"
+
+    assert await value(database, meta) == await value(
+        database, "select execution_id from noetl.execution where path = 'story'"
+    )

@@ -99,6 +99,31 @@ async def test_caught_items_count_as_done(database: Database) -> None:
     assert await differences(database, execution_id) == []
 
 
+async def test_a_retry_runs_only_the_items_again_that_did_not_complete(database: Database) -> None:
+    """The results of the others are copied in the database; so does a retry of the retry."""
+    task = "tolerate: 2\n  task: {type: python, code: x, args: {n: '{{ n }}'}, retry: 1}"
+    await register(database, EACH.replace("KEYS", task))
+    [execution_id] = await start(database)
+    await work_until_ended(database)
+    assert await value(database, "select status from noetl.execution") == "FAILED"
+    done = await value(database, "select count(*) from noetl.iteration where status = 'COMPLETED'")
+    retried = await retry_execution(database, execution_id)
+    await drain(database)
+    begun = "select count(*) from noetl.event where event_type = 'iterator_started' and (context ->> 'taken')::int = $1"
+    assert await value(database, begun, done) == 1
+    await execute(database, COMPLETE_ALL)
+    await drain(database)
+    while await value(database, OPEN):
+        await execute(database, COMPLETE_ALL)
+        await drain(database)
+    expected: JSON = [n * 10 for n in range(20)]
+    assert await value(database, "select result from noetl.execution where execution_id = $1", retried) == expected
+    jobs = "select count(*) from noetl.queue where execution_id = $1 and node_id like '%.%'"
+    assert await value(database, jobs, retried) == 20 - done
+    assert await inconsistencies(database) == {}
+    assert await differences(database, retried) == []
+
+
 async def test_a_retry_of_a_retry_keeps_the_results_of_both(database: Database) -> None:
     """What the first one copied is copied again."""
     task = "task: {type: python, code: x, args: {n: '{{ n }}'}, retry: 1}"

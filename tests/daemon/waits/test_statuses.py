@@ -30,7 +30,7 @@ async def test_a_cancel_ends_what_queued_and_paused_executions_wait_for(database
     assert await rows(database, STATUSES) == [("RUNNING",), ("PAUSED",), ("QUEUED",)]
     for execution_id in (running, paused, queued):
         await execute(database, "select noetl.cancel_execution($1)", execution_id)
-        await execute(database, SIGNAL, execution_id, "payment", "5")
+        assert await value(database, SIGNAL, execution_id, "payment", "5") is not None
     await drain(database)
     assert await rows(database, STATUSES) == [("CANCELLED",)] * 3
     assert await rows(database, "select distinct status from noetl.wait") == [("cancelled",)]
