@@ -21,7 +21,6 @@ from tests.brokers import (
     until_ended,
     value,
 )
-from tests.chaos.under_load import leave_core
 from tests.postgres import Database
 from tests.sessions import blocked
 
@@ -221,10 +220,13 @@ async def test_many_parents_and_children_end_in_any_order(database: Database) ->
 async def _work_for(database: Database, parent: int) -> None:
     """One worker's attempt at the parent's job: start four children, announce each, complete."""
     connection = await connect(database, name="test")
+    queued = asyncio.Event()
+    await connection.add_listener("noetl_job", lambda *_: queued.set())
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
             while not await connection.fetchval("select count(*) from noetl.queue where execution_id = $1", parent):
-                await leave_core()
+                await queued.wait()
+                queued.clear()
         for n in range(4):
             child = await connection.fetchval("select noetl.start_execution('child', $1)", {"n": n})
             await connection.execute(ANNOUNCE, parent, child, n)
