@@ -99,6 +99,24 @@ async def test_caught_items_count_as_done(database: Database) -> None:
     assert await differences(database, execution_id) == []
 
 
+async def test_a_child_of_an_item_that_timed_out_is_started_again(database: Database) -> None:
+    """The earlier child is cancelled; the item goes on with the next one."""
+    task = CHILDREN.replace("path: child", "path: child, timeout: 60")
+    await register(database, EACH.replace("KEYS", task).replace("range(20)", "range(1)"))
+    await register(database, CHILD, path="child")
+    await start(database)
+    await drain(database)
+    await execute(database, "update noetl.queue set first_leased_at = first_leased_at - interval '1 hour'")
+    await execute(database, "update noetl.timer set due_at = due_at - interval '1 hour'")
+    await execute(database, "select noetl.reap(100, 5)")
+    await drain(database)
+    await work_until_ended(database)
+    children = "select status from noetl.execution where path = 'child' order by execution_id"
+    assert await rows(database, children) == [("CANCELLED",), ("COMPLETED",)]
+    assert await value(database, "select result from noetl.execution where path = 'story'") == [0]
+    assert await inconsistencies(database) == {}
+
+
 async def test_a_retry_runs_only_the_items_again_that_did_not_complete(database: Database) -> None:
     """The results of the others are copied in the database; so does a retry of the retry."""
     task = "tolerate: 2\n  task: {type: python, code: x, args: {n: '{{ n }}'}, retry: 1}"

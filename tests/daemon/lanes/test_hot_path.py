@@ -115,6 +115,18 @@ async def test_a_refused_value_makes_a_dead_letter_of_its_own_mail_alone(
     assert await complete_jobs(database, {"ok": True}) == len(healthy)
 
 
+async def test_a_lane_isolates_faults_for_a_hundred_batches(database: Database) -> None:
+    """Two mails a batch: the first fault fails its batch, an isolating one finds the next; the last comes later."""
+    await register(database, CHAIN)
+    started = await start(database, count=240)
+    poisoned = [started[0], started[20], started[170]]  # every fourth batch claims the newest mail
+    listed = ", ".join(map(str, poisoned))
+    await execute(database, f"alter table noetl.turn add constraint poison check (execution_id not in ({listed}))")
+    service = await drain(database, lanes=1, batch_size=2)
+    assert service.metrics.retries == 2
+    assert service.metrics.total(metric.TURNS) == 237
+
+
 async def test_the_first_turn_writes_each_step_once(database: Database) -> None:
     """Rows of steps that it enters are inserted with the others (xmin and cmin), and not updated after that."""
     await register(database, CHAIN)
