@@ -61,7 +61,7 @@ async def _begun(database: Database, body: str, failure: tuple[str, JSON, JSON])
 @pytest.mark.parametrize(
     "kind, together", [*((kind, False) for kind in FAILURES), ("an item too large", True), ("an envelope", True)]
 )
-async def test_a_failure_is_the_same_in_later_transactions(database: Database, kind: str, together: bool) -> None:  # noqa: FBT001 - pytest's
+async def test_a_failure_is_the_same_in_later_transactions(database: Database, kind: str, together: bool) -> None:
     """Also in the same transaction, in which only memory has it."""
     more, failure, error = FAILURES[kind]
     body = CHAIN.replace("READ", READ).replace("MORE, ", f"{more}, " if more else "")

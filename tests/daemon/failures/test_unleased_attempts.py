@@ -47,7 +47,7 @@ async def test_the_worker_fails_a_later_attempt(
     database: Database,
     body: str,
     index: int | None,
-    together: bool,  # noqa: FBT001 - pytest's
+    together: bool,
 ) -> None:
     """Its failure is not taken for the one that was counted, so the step ends. The job may be new in the same batch."""
     attempt = 7
