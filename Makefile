@@ -31,6 +31,7 @@ PEERS := $(notdir $(patsubst %/requirements.txt,%,$(wildcard benchmarks/peers/*/
 LOCKED ?=
 
 # `make simulate SEEDS=100 START=4000` runs the seeds 4000 to 4099. Without START, half are plain, the others of each other kind.
+# SEEDS=100000 is the long form. `make chaos` runs 5,000 seeds on a real database.
 SEEDS ?= 10000
 START ?=
 MINUTES ?= 10
@@ -84,7 +85,7 @@ bench: $(READY) ## measure everything beside its bar and its peers; QUICK=1 for 
 	$(BIN)/python -m benchmarks $(BENCH) $(if $(QUICK),--quick)
 	$(BIN)/python -m benchmarks.performance_page
 
-simulate: $(READY) ## run 10,000 random executions with crashes and duplicates against a reference
+simulate: $(READY) ## run 10,000 random executions with lost turns and duplicates against a reference
 	$(BIN)/python -m tests.simulation.run --seeds $(SEEDS) $(if $(START),--start $(START))
 
 # `make soak MINUTES=60 RATE=1000` runs 1,000 transitions a second for an hour, twice.

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from noetl_broker.broker.model import Child, Decision, Emitted, Job, JobChange, Undo
-from tests.simulation.reference_model import Effect, ReferenceEvent
+from tests.simulation.reference_model import Effect, ReferenceEvent, Row
 from tests.simulation.reference_undo import UNDO
-from tests.simulation.tables import Row
 
 # The kinds of events of the reference, by event type.
 KINDS = {

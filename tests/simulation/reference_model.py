@@ -12,6 +12,16 @@ if TYPE_CHECKING:
     from tests.simulation.reference_undo import UndoRow
 
 
+Row = dict[str, Any]
+LIVE = frozenset({"QUEUED", "RUNNING", "PAUSED", "COMPENSATING"})  # statuses of executions that have not ended
+ENVELOPE = frozenset({"id", "status", "data", "error", "meta", "duration"})  # the keys of a result in an envelope
+
+
+def item_node_id(node_id: str, index: int) -> str:
+    """Return the node id of an iterator's item, as `noetl.item_node_id` does."""
+    return f"{node_id if '#' in node_id else node_id + '#1'}.{index}"
+
+
 class ReferenceEvent(NamedTuple):
     """An event that an execution reads.
 

@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 
 from tests.simulation.plans import Plan
 from tests.simulation.reference import Reference
-from tests.simulation.reference_model import Effect, ReferenceEvent
+from tests.simulation.reference_model import Effect, ReferenceEvent, item_node_id
 from tests.simulation.scenarios import Scenario, answer
-from tests.simulation.tables import item_node_id
 
 Due = tuple["_Execution", ReferenceEvent]
 

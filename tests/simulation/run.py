@@ -64,13 +64,13 @@ def run_seed(seed: int) -> Trial:
     return run_trial(scenario(seed))
 
 
-def report(trial: Trial, *, defects: frozenset[str] = frozenset()) -> str:
+def report(trial: Trial) -> str:
     """Return a report of a failing seed: the reduced scenario with playbooks, story and first difference."""
 
     def fails(candidate: Scenario) -> bool:
-        return is_valid(candidate.plan) and bool(run_trial(candidate, defects=defects).differences)
+        return is_valid(candidate.plan) and bool(run_trial(candidate).differences)
 
-    small = run_trial(shrink(trial.scenario, fails), defects=defects)
+    small = run_trial(shrink(trial.scenario, fails))
     shown = small if small.differences else trial
     playbooks = [yaml.safe_dump(document(plan), sort_keys=False) for plan in shown.scenario.plan.family()]
     rest = shown.scenario._replace(plan=None)  # type: ignore[arg-type] # its playbooks are printed above

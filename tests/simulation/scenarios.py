@@ -11,7 +11,6 @@ from tests.simulation.random_catches import with_catches
 from tests.simulation.random_items import with_items
 from tests.simulation.random_plans import APPROVALS_FROM, NEEDS_FROM, SCHEMAS_FROM, SIGNALS_FROM, WAITS_FROM, plan
 from tests.simulation.random_undos import with_undos
-from tests.simulation.tables import Row, Tables
 
 STABLE_EVERY = 5
 WORDS = ("007", "no", "Yes", " FALSE ", "text", "")
@@ -20,12 +19,10 @@ WORDS = ("007", "no", "Yes", " FALSE ", "text", "")
 class Faults(NamedTuple):
     """The maximal number of each fault."""
 
-    crashes: int = 0  # a broker crashes at an await, without a commit
-    hangs: int = 0  # the server ends a broker's session; the broker notices later
-    lost_commits: int = 0  # a commit succeeds, and the broker does not get the answer
-    worker_deaths: int = 0  # a worker dies with a job, or answers after its lease
-    repeated_answers: int = 0  # a worker sends its answer again
-    late_commits: int = 0  # an answer is committed long after its event got an id
+    crashes: int = 0  # a batch of turns is lost before its commit
+    worker_deaths: int = 0  # a worker answers after its lease
+    disorder: int = 0  # the unread mail of an execution is shuffled
+    late_commits: int = 0  # an answer is committed long after the job was answered
     copies: int = 0  # an event is inserted again
     stray_events: int = 0  # unknown events, and answers that do not come through the job
     cancels: int = 0  # an execution is cancelled
@@ -170,21 +167,3 @@ def answer(scenario: Scenario, family: str, node: str, failures: int) -> Answer:
         "odd": {**data, "data": {"x": 3}, "status": "open"},
     }
     return Answer(result=shaped[shape])
-
-
-def answer_of(scenario: Scenario, tables: Tables, job: Row) -> Answer:
-    """Return the answer of a job's action."""
-    family = lineage(tables, job["execution_id"])
-    return answer(scenario, family, job["node_id"].partition(":")[2], job["failures"])
-
-
-def lineage(tables: Tables, execution_id: int) -> str:
-    """Return a name for an execution's place in its family; it does not depend on the order of starts."""
-    execution = tables.executions[execution_id]
-    parent = execution["parent_execution_id"]
-    if parent is None:
-        return str(execution.get("root", ""))
-    start = next(event for event in tables.events_of[execution_id] if event["event_type"] == "execution_start")
-    attempt = start["meta"]["parent"]["attempt"]
-    node = execution["parent_node_id"].partition(":")[2]
-    return f"{lineage(tables, parent)}/{node}.{execution['parent_index']}@{attempt}"

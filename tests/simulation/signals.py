@@ -1,181 +1,152 @@
-"""Signals over the tables in memory: what 0015_signals.sql and its statements do."""
+"""The signals of a world: sent from outside and by steps, and brought to waits in any order."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
-from random import Random
-from typing import Any
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from noetl_broker.playbook.durations import moment_text
-from tests.simulation.tables import INFINITY, LIVE, Row, Tables, jsonb, jsonb_order
+from tests.simulation.life import Life, OpenWait
+from tests.simulation.random_plans import SIGNALS
 
-Pending = Callable[[Tables], None]
-Node = tuple[int, str]
-KEEP = timedelta(days=7)
+if TYPE_CHECKING:
+    from tests.simulation.world import World
 
-
-def add_look(tables: Tables, **of: Any) -> None:
-    """Add a look at a signal or at a wait."""
-    tables.looks[tables.next_id()] = of
-
-
-def insert_signal(
-    tables: Tables, name: str, key: str, payload: Any, *, signal_id: int | None = None, **columns: Any
-) -> int | None:
-    """Insert a signal with its look; None for a repeated idempotency key."""
-    repeated = columns.get("idempotency_key")
-    if repeated is not None and any(
-        (row["name"], row["key"], row["idempotency_key"]) == (name, key, repeated) for row in tables.signals.values()
-    ):
-        return None
-    number = signal_id or tables.next_id()
-    row = {"signal_id": number, "name": name, "key": key, "payload": jsonb_order(payload), "sent_at": tables.clock()}
-    more = {"expires_at": tables.now + KEEP, "idempotency_key": None, "sender": None}
-    tables.signals[number] = {**row, **more, **columns}
-    add_look(tables, signal_id=number)
-    return number
+SENDERS = 3
+KEYS = ("k", "k", "3", "quick")
+MOST_HELP = 8  # signals to one execution that nobody else sends
+PAYLOADS: tuple[Any, ...] = (None, {"n": "many", "flag": "no"}, {"data": {"x": 3}}, {"x": 5, "items": [1, 2]}, 7)
 
 
-def send_signals(*columns: Sequence[Any]) -> Pending:
-    """Send the signals of steps."""
+class Signal(NamedTuple):
+    """A signal that was sent."""
 
-    def write(tables: Tables) -> None:
-        for owner, node, name, key, payload, _hops, own in zip(*columns, strict=True):
-            expires_at = INFINITY if own else tables.now + KEEP
-            more: Row = {"idempotency_key": node, "expires_at": expires_at, "sender": f"execution {owner}"}
-            insert_signal(tables, name, key, jsonb(payload), **more)
-
-    return write
-
-
-def reopen_waits(*columns: Sequence[Any]) -> Pending:
-    """Open waits that did not take the signal that came to them; each looks for the next one."""
-
-    def write(tables: Tables) -> None:
-        for node in zip(*columns, strict=True):
-            if node in tables.waits and tables.waits[node]["status"] == "signalled":
-                tables.waits[node]["status"] = "open"
-                if "no_look_when_reopened" not in tables.defects:
-                    add_look(tables, execution_id=node[0], node_id=node[1])
-
-    return write
+    number: int
+    name: str
+    key: str
+    payload: Any
+    sent_at: datetime
+    sender: str
 
 
-def match_signals(tables: Tables, looks: Sequence[int], random: Random, *, again: bool) -> int:
-    """Tell the waits of these looks the lowest signal that fits and that is new to their execution.
+class Signals:
+    """All signals of a world."""
 
-    Some waits are held by another transaction, so they get a new look. `again`: the looks stay, as if doubled.
-    """
-    nodes = dict.fromkeys(node for look in sorted(looks) for node in _receivers(tables, tables.looks[look]))
-    held = [node for node in nodes if random.random() > 0.1]
-    found = {node: signal for node in held if (signal := next(fitting(tables, node), None)) is not None}
-    chosen: dict[tuple[int, int], Node] = {}
-    for node in sorted(found, key=lambda node: (tables.waits[node]["began_at"], node)):
-        chosen.setdefault((node[0], found[node]["signal_id"]), node)
-    for (owner, signal_id), node in sorted(chosen.items()):
-        tables.waits[node]["status"] = "signalled"
-        tables.taken[owner, signal_id] = _tell(tables, node, found[node])
-    for look in () if again else looks:
-        del tables.looks[look]
-    for node in nodes if "no_look_at_held_waits" not in tables.defects else held:
-        if node not in held or (node in found and node not in chosen.values()):
-            add_look(tables, execution_id=node[0], node_id=node[1])
-    return len(chosen)
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.sent: list[Signal] = []
+        self.left = world.scenario.signals  # to be sent from outside
+        self.helped = Counter[int]()
+
+    def begin(self) -> None:
+        """Let the senders begin; each sends its next signal after the one before."""
+        for sender in range(min(self.left, SENDERS)):
+            self._plan(f"sender {sender}")
+
+    def _plan(self, sender: str) -> None:
+        if self.left:
+            self.left -= 1
+            self.world.later(self.world.random.choice((0.0, 0.0, 0.1, 1.0, 4.0)), partial(self._send, sender))
+
+    def _send(self, sender: str) -> None:
+        random = self.world.random
+        live = [life.number for life in self.world.lives.values() if life.is_live]
+        own = random.choice(live) if live and random.random() < 0.6 else None
+        payload = random.choice((*PAYLOADS, {"n": random.randint(0, 9)}, {"n": random.randint(0, 9)}))
+        self.add(random.choice(SIGNALS), str(own or random.choice(KEYS)), payload, sender=sender)
+        self._plan(sender)
+
+    def add(self, name: str, key: str, payload: Any, *, sender: str = "somebody") -> None:
+        """Send a signal."""
+        world = self.world
+        self.sent.append(Signal(world.next_id(), name, key, payload, world.clock(), sender))
+        world.may_match = True
+
+    def match(self) -> None:
+        """Bring signals to some of the open waits; the others get theirs later."""
+        world = self.world
+        world.may_match = False
+        chosen: set[tuple[int, int]] = set()
+        for life, wait in sorted(self._open(), key=lambda entry: entry[1].began):
+            signal = next(self.fitting(life, wait), None)
+            if signal is None:
+                continue
+            if world.random.random() < 0.1 or (life.number, signal.number) in chosen:
+                world.may_match = True
+                continue
+            chosen.add((life.number, signal.number))
+            wait.status = "signalled"
+            self._tell(life, wait, signal)
+
+    def _open(self) -> list[tuple[Life, OpenWait]]:
+        lives = (life for life in self.world.lives.values() if life.is_live and life.waits)
+        return [(life, wait) for life in lives for wait in life.waits.values() if _is_open(wait)]
+
+    def fitting(self, life: Life, wait: OpenWait) -> Iterator[Signal]:
+        """Yield the signals that fit a wait and that did not come to its execution, in their order."""
+        wanted = wait.wait
+        for signal in self.sent:
+            is_new = signal.number not in life.taken and signal.sent_at >= wait.since
+            if is_new and signal.key == wanted.key and signal.name in wanted.names:
+                yield signal
+
+    def _tell(self, life: Life, wait: OpenWait, signal: Signal) -> None:
+        context = {"name": signal.name, "key": signal.key, "payload": signal.payload, "signal_id": signal.number}
+        context["at"] = moment_text(signal.sent_at)
+        before = (life.started_at - signal.sent_at).total_seconds()
+        if before > 0:
+            context["before_start"] = before
+        life.taken[signal.number] = self.world.send(life, "execution_signal", wait.node, context=context)
+
+    def help(self) -> bool:
+        """Send a signal that fits a wait which waits for ever, or cancel its execution; False if there is none."""
+        for life, wait in self._open():
+            self.helped[life.number] += 1
+            if self.helped[life.number] <= MOST_HELP:
+                random = self.world.random
+                payload = {"n": random.randint(0, 9), "flag": True}
+                self.add(random.choice(wait.wait.names), wait.wait.key or "", payload)
+                return True
+            if self.helped[life.number] == MOST_HELP + 1:
+                self.world.send(
+                    life, "execution_cancel", str(life.number), context={"reason": "nobody sends its signal"}
+                )
+                return True
+        return False
+
+    def lost(self) -> Iterator[str]:
+        """Yield the waits that miss a signal, where nothing is left to do."""
+        for life in self.world.lives.values():
+            for wait in life.waits.values():
+                if life.is_live and wait.wait.kind == "signal" and not life.mail:
+                    if wait.status == "signalled":
+                        yield f"wait {wait.node} is signalled, but no signal is on its way"
+                    elif wait.status == "open" and next(self.fitting(life, wait), None):
+                        yield f"wait {wait.node} misses a signal"
 
 
-def _receivers(tables: Tables, look: Row) -> Iterator[Node]:
-    signal = tables.signals.get(look.get("signal_id") or 0)
-    for node, wait in tables.waits.items():
-        if wait["kind"] != "signal" or wait["status"] != "open":
-            continue
-        if node == (look.get("execution_id"), look.get("node_id")) or (signal is not None and _fits(wait, signal)):
-            yield node
+def _is_open(wait: OpenWait) -> bool:
+    return wait.wait.kind == "signal" and wait.status == "open"
 
 
-def _fits(wait: Row, signal: Row) -> bool:
-    is_same = wait["key"] == signal["key"] and signal["name"] in wait["names"]
-    return is_same and bool(wait["since_at"] <= signal["sent_at"])
-
-
-def fitting(tables: Tables, node: Node) -> Iterator[Row]:
-    """Yield the signals that fit a wait and that did not come to its execution, in their order."""
-    for number in sorted(tables.signals):
-        signal = tables.signals[number]
-        is_new = (node[0], number) not in tables.taken
-        if is_new and signal["expires_at"] > tables.now and _fits(tables.waits[node], signal):
-            yield signal
-
-
-def _tell(tables: Tables, node: Node, signal: Row) -> int:
-    context = {name: signal[name] for name in ("name", "key", "payload", "signal_id")}
-    context["at"] = moment_text(signal["sent_at"])
-    before = (tables.executions[node[0]]["started_at"] - signal["sent_at"]).total_seconds()
-    if before > 0:
-        context["before_start"] = before
-    event = {
-        "execution_id": node[0], "event_type": "execution_signal", "node_id": node[1],
-        "node_name": tables.waits[node]["step"], "node_type": "wait", "status": "RUNNING",
-        "context": jsonb_order(context),
-    }  # fmt: skip
-    number: int = tables.insert_event(event)["event_id"]
-    return number
-
-
-def is_doubled(tables: Tables, event: Row) -> bool | None:
-    """Tell whether the execution got the signal of an event with another event; None for other events."""
-    if event["event_type"].lower() != "execution_signal":
-        return None
-    taken = tables.taken.get((event["execution_id"], event["context"]["signal_id"]))
-    return taken is not None and taken != event["event_id"]
-
-
-def lost_signals(tables: Tables) -> Iterator[str]:
-    """Yield what is wrong where no look, no mail and no turn is left: each open wait has nothing to take."""
-    for node, wait in tables.waits.items():
-        if wait["kind"] != "signal" or tables.executions[node[0]]["status"] not in LIVE:
-            continue
-        if wait["status"] == "signalled":
-            yield f"I5: wait {node} is signalled, but no signal is on its way"
-        elif wait["status"] == "open":
-            yield from (f"I5: wait {node} misses signal {row['signal_id']}" for row in fitting(tables, node))
-
-
-def broken_rules(tables: Tables) -> Iterator[str]:
-    """Yield each signal that came or was taken twice, and signals of one sender that came in another order."""
-    came: set[tuple[int, int]] = set()
-    last: dict[tuple[int, str, str], int] = {}
-    for key, turn in sorted(tables.turns.items()):
-        event = tables.events[turn["event_id"]]
-        is_signal = event["event_type"].lower() == "execution_signal"
-        if is_signal and turn["outcome"] not in {"duplicate", "after_end"}:
-            one = key[0], event["context"]["signal_id"]
-            if one in came:
-                yield f"signal {one[1]} came to execution {one[0]} twice"
-            came.add(one)
-    for (owner, number), event_id in sorted(tables.taken.items(), key=lambda item: item[1]):
-        sender = tables.signals[number]["sender"]
-        if sender is not None:
-            way = owner, tables.events[event_id]["node_id"], sender
-            if number < last.get(way, 0):
-                yield f"signal {number} of {sender} came to {way[1]} after {last[way]}"
+def broken_rules(world: World) -> Iterator[str]:
+    """Yield each signal that an execution read twice, and signals of one sender that came in another order."""
+    senders = {signal.number: signal.sender for signal in world.signals.sent}
+    for life in world.lives.values():
+        came: set[int] = set()
+        for one in life.turns:
+            if one.event.kind == "execution_signal" and one.decision.outcome not in {"duplicate", "after_end"}:
+                number = one.mail.row["context"]["signal_id"]
+                if number in came:
+                    yield f"signal {number} came to execution {life.number} twice"
+                came.add(number)
+        last: dict[tuple[str, str], int] = {}
+        nodes = {mail: row["node_id"] for mail, row in world.sent if row["event_type"] == "execution_signal"}
+        for number, mail in sorted(life.taken.items(), key=lambda item: item[1]):
+            way = nodes[mail], senders[number]
+            if senders[number] != "somebody" and number < last.get(way, 0):
+                yield f"signal {number} of {way[1]} came to {way[0]} after {last[way]}"
             last[way] = number
-
-
-def features(tables: Tables) -> Iterator[str]:
-    """Yield what became of the signals that came to executions."""
-    of_waits = [event for event in tables.events.values() if event["node_type"] == "wait"]
-    begun = {
-        (event["node_id"], event["parent_event_id"]) for event in of_waits if event["event_type"] == "step_started"
-    }
-    ended = {
-        event["parent_event_id"]: event["node_id"] for event in of_waits if event["event_type"] == "step_completed"
-    }
-    if any((node, cause) in begun for cause, node in ended.items()):
-        yield "a kept signal that is taken"
-    for (_, signal_id), event_id in tables.taken.items():
-        yield "a signal that is taken" if event_id in ended else "a signal that is not taken"
-        if event_id in ended and ended[event_id] != tables.events[event_id]["node_id"]:
-            yield "a signal that another wait takes"
-        if str(tables.signals[signal_id]["sender"]).startswith("execution"):
-            yield "a signal of a step"

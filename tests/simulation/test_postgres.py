@@ -1,10 +1,11 @@
-"""Some seeds on Postgres: two daemons and a worker, compared with the reference."""
+"""Random playbooks in a real database: two daemons that are broken while they work, compared with the reference."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from random import Random
 from typing import Any
 
 import pytest
@@ -12,181 +13,190 @@ import pytest
 from noetl_broker.history.replay import replay_history, sentences
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.store.connection import Connection
-from noetl_broker.store.history import load_history
+from noetl_broker.store.history import Versions, load_histories
 from noetl_broker.store.json_codec import dump_json
 from tests.brokers import PATIENCE_SECONDS, broken_invariants, running
+from tests.chaos.mutants import NO_SECOND_WALL, Function, Method, Patch
 from tests.postgres import Database
 from tests.sessions import session
-from tests.simulation.checks import ReplayedExecution, reference_difference
-from tests.simulation.plans import Plan, Step, document
-from tests.simulation.random_plans import SIGNALS_FROM
+from tests.simulation.compare import difference, taken_over, undoes_another
+from tests.simulation.effects import reference_event
+from tests.simulation.expressions import Constant
+from tests.simulation.outside import Outside
+from tests.simulation.plans import Compensate, Entry, Failure, Iterate, Plan, Retry, Step, Target, document
 from tests.simulation.reference import Reference
-from tests.simulation.scenarios import Scenario, answer, scenario
+from tests.simulation.reference_model import Row
+from tests.simulation.scenarios import KINDS, Scenario, scenario
 
-SEEDS = range(20)
-SIGNAL_SEEDS = range(SIGNALS_FROM, SIGNALS_FROM + 20)
+LONG = os.environ.get("NOETL_CHAOS") == "long"
+OF_EACH_KIND = 20  # seeds of a batch
+PAGE = 50  # executions whose histories are loaded at once
+OF_MUTANT = 20  # executions
+BATCHES = 25 if LONG else 1
 pytestmark = pytest.mark.simulation
 
-LEASE = """
-select l.queue_id, l.attempts, l.execution_id, split_part(l.node_id, ':', 2) as node,
-  (select count(*) from noetl.event e
-   where e.execution_id = l.execution_id and e.node_id = l.node_id and e.event_type = 'action_retry') as failures
-from noetl.lease_jobs('simulated', 50) l"""
-PARENT = """
-select x.parent_execution_id as parent, split_part(x.parent_node_id, ':', 2) as node, x.parent_index as index,
-  e.meta #>> '{parent,attempt}' as attempt
-from noetl.execution x
-join noetl.event e on e.execution_id = x.execution_id and e.event_type = 'execution_start'
-where x.execution_id = $1"""
-COPY = """
-insert into noetl.event (execution_id, event_type, node_id, node_name, status, result, error, meta)
-select execution_id, upper(event_type), node_id, node_name, status, result, error, meta - 'queue_id'
-from noetl.event
-where meta -> 'queue_id' = to_jsonb($1::bigint) and event_type in ('action_completed', 'action_failed')"""
-MAKE_DUE = """
-with jobs as (
-  update noetl.queue
-  set available_at = clock_timestamp()
-  where status = 'retry'
-)
-update noetl.timer
-set due_at = clock_timestamp()
-where timer_id in (select timer_id from noetl.timer where purpose <> 'deadline' for update skip locked)"""
 EVENTS = """
-select e.event_id, e.event_type, e.node_id, e.meta, e.context, e.result, e.error
+select t.execution_id, e.event_type, e.node_id, e.meta, e.context, e.result, e.error, e.parent_execution_id, t.facts
 from noetl.turn t
 join noetl.event e on e.execution_id = t.execution_id and e.event_id = t.event_id
-where t.execution_id = $1
-order by t.turn"""
-
-
-# To each open wait, so that no execution waits for ever.
-SEND = """
-select count(noetl.send_signal(
-  w.names[1 + $1::int % cardinality(w.names)], w.key, jsonb_build_object('n', $1::int % 10)
-))
-from noetl.wait w
-where w.kind = 'signal' and w.status = 'open'"""
-PENDING = "select execution_id, node_id from noetl.pending_approvals"
-BUSY = """
-select exists (select from noetl.execution where status = 'RUNNING')
-  or exists (select from noetl.inbox) or exists (select from noetl.look)"""
-
-
-class Worker:
-    """Answers as the scenarios say; sometimes it answers twice or loses a lease."""
-
-    def __init__(self, connection: Connection, families: dict[int, tuple[Scenario, str]]) -> None:
-        self.connection = connection
-        self.families = families
-        self.random = Random("postgres")
-        self.notified = asyncio.Event()
-        self.sent = 0
-
-    async def work(self) -> None:
-        """Work until every execution has ended, and all mail is read."""
-        for channel in ("noetl_job", "noetl_end"):
-            await self.connection.add_listener(channel, lambda *_: self.notified.set())
-        while await self.connection.fetchval(BUSY):
-            self.notified.clear()
-            jobs = await self.connection.fetch(LEASE)
-            for job in jobs:
-                await self._answer(job)
-            # What waits for a time is not notified; it becomes due at once.
-            await self.connection.execute(MAKE_DUE)
-            await self.connection.execute("select noetl.reap(1000, 100)")
-            if not jobs:
-                await self._send()
-                await self._wait()
-
-    async def _send(self) -> None:
-        self.sent += 1
-        await self.connection.execute(SEND, self.sent)
-        for node in await self.connection.fetch(PENDING):
-            await self.connection.execute("select noetl.decide_approval($1, $2, true, 'ann')", *node)
-
-    async def _wait(self) -> None:
-        try:
-            await asyncio.wait_for(self.notified.wait(), 0.1)
-        except TimeoutError:
-            return
-
-    async def _answer(self, job: Any) -> None:
-        if self.random.random() < 0.05:
-            lost = "update noetl.queue set lease_until = clock_timestamp() - interval '1 s' where queue_id = $1"
-            await self.connection.execute(lost, job["queue_id"])
-            return
-        scenario_, family = await self._family(job["execution_id"])
-        answered = answer(scenario_, family, job["node"], job["failures"])
-        if answered.error is None:
-            complete = "select noetl.complete_job($1, 'simulated', $2, $3)"
-            await self.connection.execute(complete, job["queue_id"], job["attempts"], answered.result)
-        else:
-            fail = "select noetl.fail_job($1, 'simulated', $2, $3, $4)"
-            await self.connection.execute(fail, job["queue_id"], job["attempts"], answered.error, answered.retryable)
-        if self.random.random() < 0.1:
-            await self.connection.execute(COPY, job["queue_id"])
-
-    async def _family(self, execution_id: int) -> tuple[Scenario, str]:
-        if execution_id not in self.families:
-            row = await self.connection.fetchrow(PARENT, execution_id)
-            assert row is not None
-            scenario_, parent = await self._family(row["parent"])
-            self.families[execution_id] = scenario_, f"{parent}/{row['node']}.{row['index']}@{row['attempt']}"
-        return self.families[execution_id]
+where t.execution_id = any($1)
+order by t.execution_id, t.turn"""
 
 
 def renamed(plan: Plan, suffix: str) -> Plan:
     """Return a plan with other paths, because all seeds share a catalog."""
 
     def step(one: Step) -> Step:
-        iterate = one.iterate
-        if iterate is not None and iterate.path is not None:
-            iterate = iterate._replace(path=iterate.path + suffix)
-        return replace(one, path=one.path and one.path + suffix, iterate=iterate)
+        iterate, undo = one.iterate, one.compensate
+        if undo is not None and undo.path is not None:
+            undo = undo._replace(path=undo.path + suffix)
+        if iterate is not None:
+            of_item = iterate.compensate
+            if of_item is not None and of_item.path is not None:
+                of_item = of_item._replace(path=of_item.path + suffix)
+            iterate = iterate._replace(path=iterate.path and iterate.path + suffix, compensate=of_item)
+        return replace(one, path=one.path and one.path + suffix, iterate=iterate, compensate=undo)
 
     children = tuple(renamed(child, suffix) for child in plan.children)
     return replace(plan, path=plan.path + suffix, steps=tuple(map(step, plan.steps)), children=children)
 
 
-async def begin(connection: Connection, scenarios: list[Scenario]) -> dict[int, tuple[Scenario, str]]:
-    """Register all plans and start each scenario's first execution."""
+def _rows(owner: str, name: str, old: str, new: str) -> Method:
+    """Return a fault of what a batch writes."""
+    module = "undo_rows" if owner == "UndoColumns" else "turn_rows"
+    return Method(f"noetl_broker.store.{module}", owner, name, old, new)
+
+
+async def begin(connection: Connection, scenarios: list[Scenario]) -> None:
+    """Register all plans and start each scenario's executions."""
+    playbooks = [(plan.path, dump_json(document(plan))) for one in scenarios for plan in one.plan.family()]
     insert = "insert into noetl.catalog (path, version, name, content) values ($1, 1, $1, $2)"
-    start = "select noetl.start_execution($1, $2)"
-    families: dict[int, tuple[Scenario, str]] = {}
-    for one in scenarios:
-        for plan in one.plan.family():
-            await connection.execute(insert, plan.path, dump_json(document(plan)))
-        families[await connection.fetchval(start, one.plan.path, dict(one.payload))] = one, "0"
-    return families
+    await connection.executemany(insert, playbooks)
+    starts = [(one.plan.path, dict(one.payload)) for one in scenarios for _ in range(one.roots)]
+    await connection.executemany("select noetl.start_execution($1, $2)", starts)
 
 
-async def differences(connection: Connection, plans: dict[str, Plan]) -> list[str]:
+async def differences(connection: Connection, plans: Mapping[str, Plan]) -> list[str]:
     """Compare each execution with the reference and with its replay."""
-    found: list[str] = []
+    await connection.execute("analyze noetl.event, noetl.turn, noetl.execution, noetl.queue")
+    executions = await connection.fetch("select execution_id, path, status from noetl.execution order by 1")
+    ids = [row["execution_id"] for row in executions]
+    events: dict[int, list[Row]] = {number: [] for number in ids}
+    for row in await connection.fetch(EVENTS, ids):
+        events[row["execution_id"]].append(dict(row))
+    versions, histories = Versions(PlaybookRules()), {}
+    for at in range(0, len(ids), PAGE):
+        page = await load_histories(connection, ids[at : at + PAGE], versions)
+        histories.update({one.execution_id: one for one in page})
     references: dict[int, Reference] = {}
-    for execution in await connection.fetch("select execution_id, path, status from noetl.execution order by 1"):
-        history = await load_history(connection, execution["execution_id"], PlaybookRules())
-        turns, found_by_replay = replay_history(history)
-        events = [dict(row) for row in await connection.fetch(EVENTS, execution["execution_id"])]
-        replayed = ReplayedExecution(dict(execution), plans[execution["path"]], turns, events)
-        difference = reference_difference(replayed, {}, references)
-        texts = sentences(found_by_replay)
-        found += [f"{execution['path']}: {text}" for text in ([] if difference is None else [difference]) + texts]
+    found: list[str] = []
+    for row in executions:
+        number, path = row["execution_id"], row["path"]
+        turns, by_replay = replay_history(histories[number])
+        references[number] = Reference(plans[path], number)
+        found += [f"{path}: {text}" for text in sentences(by_replay)]
+        found += [f"{path}: {text}" for text in _of_turns(turns, events[number], references, number)][:1]
+        if row["status"] != references[number].status:
+            found.append(f"{path}: it is {row['status']}, in the reference {references[number].status}")
     return found
 
 
-@pytest.mark.parametrize("seeds", [SEEDS, SIGNAL_SEEDS], ids=["jobs", "signals"])
-async def test_seeds_on_postgres_equal_the_reference(database: Database, seeds: range) -> None:
-    """With duplicates and lost leases, each turn decides what the reference decides."""
-    scenarios = [one._replace(plan=renamed(one.plan, f"-{one.seed}")) for one in map(scenario, seeds)]
+def _of_turns(turns: list[Any], events: list[Row], references: dict[int, Reference], number: int) -> Iterator[str]:
+    """Yield the turns that the reference decides otherwise."""
+    reference = references[number]
+    for turn, event in zip(turns, events, strict=True):
+        read, meta = turn.recorded.event, event["meta"] if isinstance(event["meta"], dict) else {}
+        leases = (event["facts"] or {}).get("attempt") or meta.get("attempt") or 0
+        known = reference_event(event, leases)
+        if known is not None and undoes_another(known, event, reference):
+            known = known._replace(undone=taken_over(event, reference, references))
+            for row in known.undone or ():
+                row.inputs = without_nulls(row.inputs)
+        if known is not None and read.path_paused:
+            known = known._replace(path_is_paused=True)
+        if known is not None and known.kind == "signal" and read.stale:
+            known = None  # it came by another event
+        text = difference(reference, known, turn.decision)
+        if text is not None:
+            yield f"turn {turn.recorded.turn.number} on {event['event_type']} {event['node_id']}:{text}"
+
+
+def without_nulls(value: Any) -> Any:
+    """Return inputs as `noetl.undo_inputs` gives them to another execution: it loses those that are null."""
+    if isinstance(value, dict):
+        return {key: without_nulls(own) for key, own in value.items() if own is not None}
+    return [*map(without_nulls, value)] if isinstance(value, list) else value
+
+
+async def run_scenarios(database: Database, scenarios: list[Scenario]) -> list[str]:
+    """Run scenarios on two daemons; return the differences and the broken invariants."""
+    of_paths = {plan.path: one for one in scenarios for plan in one.plan.family()}
     plans = {plan.path: plan for one in scenarios for plan in one.plan.family()}
     async with session(database) as own:
-        families = await begin(own, scenarios)
+        await begin(own, scenarios)
+        outside = Outside(own, of_paths, f"outside {scenarios[0].seed}")
         async with running(database), running(database):
-            await asyncio.wait_for(Worker(own, families).work(), 6 * PATIENCE_SECONDS)
-        assert await differences(own, plans) == []
-        assert await own.fetchval("select count(*) from noetl.execution") >= len(seeds)
-        taken = await own.fetchval("select count(*) from noetl.signal_taken")
-        assert bool(taken) == (seeds is SIGNAL_SEEDS)
-    assert await broken_invariants(database) == {}
+            await asyncio.wait_for(outside.act(), 6 * PATIENCE_SECONDS)
+        found = await differences(own, plans)
+    return [
+        *outside.faults,
+        *found,
+        *(f"{check}: {rows}" for check, rows in (await broken_invariants(database)).items()),
+    ]
+
+
+# Two actions beside each other that fail, one is tried again; and an iterator that is undone as a whole.
+RETRIED = Step(name="a", kind="action", retry=Retry(max_attempts=6, initial_delay=0))
+FAILING = (
+    Step(name="start", entries=(Entry(then=(Target("a"), Target("b"))),)),
+    RETRIED,
+    Step(name="b", kind="action"),
+)
+ONE_AGAIN = (Step(name="start", entries=(Entry(then=(Target("a"),)),)), RETRIED)
+ITEMS = Iterate(Constant([1, 2, 3]), (), compensate=Compensate(), concurrency=3)
+UNDONE = (
+    Step(name="start", entries=(Entry(then=(Target("each"),)),)),
+    Step(name="each", kind="iterator", iterate=ITEMS, compensate=Compensate(), entries=(Entry(then=(Target("no"),)),)),
+    Step(name="no", kind="fail", failure=Failure(Constant("declined"), Constant("no"))),
+)
+
+STORE_MUTANTS: dict[str, tuple[tuple[Step, ...], float, tuple[Patch, ...]]] = {
+    "a plain decision changes jobs": (
+        ONE_AGAIN, 0.5, (_rows("Columns", "add", "if decision.has_rare", "if decision.begun"),)
+    ),
+    "jobs of a paused execution are retried": (
+        ONE_AGAIN, 0.9, (_rows("Columns", "_add_status", 'change[2] = "held"', "pass"),)
+    ),
+    "retries survive the end": (FAILING, 1.0, (_rows("Columns", "_withdraw", "change[2] in NOT_HELD", "False"),)),
+    "items are undone beside the whole": (
+        UNDONE, 0.0, (_rows("UndoColumns", "_supersede", "self.superseded[owner, step, visit] = None", "pass"),)
+    ),
+    "neither lock nor turn key": (
+        FAILING, 0.5,
+        (Function("noetl.lock_executions", "pg_try_advisory_xact_lock(u.execution_id)", "true"), *NO_SECOND_WALL),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("batch", range(BATCHES))
+async def test_random_playbooks_on_two_daemons_equal_the_reference(database: Database, batch: int) -> None:
+    """With killed sessions, duplicates and lost leases, each turn decides what the reference decides."""
+    first = batch * OF_EACH_KIND
+    made = [scenario(kind + at) for kind in KINDS for at in range(first, first + OF_EACH_KIND)]
+    made += [
+        Scenario(-at, Plan(path="own", steps=steps), failing=odds)
+        for at, (steps, odds, _) in enumerate(STORE_MUTANTS.values(), 1)
+    ]
+    found = await run_scenarios(database, [one._replace(plan=renamed(one.plan, f"-{one.seed}")) for one in made])
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("name", STORE_MUTANTS)
+async def test_a_fault_of_the_store_is_found(database: Database, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A changed function of the database, or of what is written into it."""
+    steps, failing, patches = STORE_MUTANTS[name]
+    for patch in patches:
+        await patch.apply(database, monkeypatch)
+    made = Scenario(0, Plan(path="main", steps=steps), roots=OF_MUTANT, failing=failing)
+    assert await run_scenarios(database, [made])

@@ -1,4 +1,4 @@
-"""What must hold of undos whatever the reference says: read from the tables alone.
+"""What must hold of undos whatever the reference says: read from the decisions alone.
 
 What reported success and has a `compensate` is undone once, or it is listed as failed, unknown or left, over all
 executions that go on with the undo. Within each execution the last success is undone first. Nothing else is undone.
@@ -7,181 +7,169 @@ executions that go on with the undo. Within each execution the last success is u
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
-from tests.simulation.plans import Compensate, Plan, Step
-from tests.simulation.tables import LIVE, Row, Tables
+from noetl_broker.broker.model import Emitted
+from tests.simulation.life import Life, TakenTurn
+from tests.simulation.plans import Compensate
+from tests.simulation.reference_model import LIVE
+from tests.simulation.world import World
 
-UNDO = "!undo"
 OPEN = frozenset({"open", "running"})
 LISTED = frozenset({"failed", "unknown"})
-OVER = frozenset({"FAILED", "CANCELLED"})
+SUCCESSES = frozenset({"action_completed", "iterator_completed"})
+OF_CHILDREN = frozenset({"execution_complete", "iteration_completed"})
 
 
 class _Node(NamedTuple):
     """A visit or an item of an execution; an undo execution has the nodes of the one whose actions it undoes."""
 
-    execution_id: int
-    text: str  # such as `a#2` or `a#1.3`
+    number: int
+    step: str
+    visit: int
+    item_index: int | None
 
     @property
-    def step(self) -> str:
-        return self.text.partition("#")[0].partition(".")[0]
-
-    @property
-    def item_index(self) -> int | None:
-        index = self.text.partition(".")[2]
-        return int(index) if index else None
-
-    @property
-    def visit(self) -> str:
-        return self.text.partition(".")[0].removesuffix("#1")
+    def whole(self) -> _Node:
+        return self._replace(item_index=None)
 
 
-def broken_undos(tables: Tables, plans: Mapping[str, Plan]) -> Iterator[str]:
+def broken_undos(world: World) -> Iterator[str]:
     """Yield each rule of undos that is broken."""
-    if not tables.undos and not any(event["event_type"].startswith("compensation") for event in tables.events.values()):
-        return
-    checks = _Checks(tables, plans)
-    yield from checks.of_executions()
-    yield from checks.of_successes()
-    yield from checks.of_undos()
-    yield from checks.of_order()
+    if any(life.undo_rows() for life in world.lives.values()):
+        checks = _Checks(world)
+        yield from checks.of_executions()
+        yield from checks.of_successes()
+        yield from checks.of_undos()
 
 
 class _Checks:
-    def __init__(self, tables: Tables, plans: Mapping[str, Plan]) -> None:
-        self.tables, self.plans = tables, plans
-        starts = [event for event in tables.events.values() if "undo" in (event["meta"] or {})]
-        starts = [event for event in starts if event["event_type"] == "execution_start"]
-        self.origins: dict[int, int] = {event["execution_id"]: event["meta"]["undo"]["origin"] for event in starts}
-        # An operator may undo what may have been undone.
-        self.doubtful = Counter(event["meta"]["undo"]["origin"] for event in starts if event["meta"]["undo"]["unknown"])
+    def __init__(self, world: World) -> None:
+        self.lives = world.lives
         self.successes = dict(self._successes())
-        self.done = Counter(self._nodes_of("compensation_completed"))
-        jobs = [job for key, job in tables.queue.items() if key[1].endswith(UNDO) and job["status"] == "done"]
-        self.jobs_done = Counter(self._node(job["execution_id"], job["node_id"]) for job in jobs)
-
-    def _node(self, execution_id: int, node_id: str, item_index: int | None = None) -> _Node:
-        text = node_id.partition(":")[2].removesuffix(UNDO)
-        visit, _, own = text.partition(".")
-        index = item_index if item_index is not None else int(own) if own else None
-        visit = visit.removesuffix("#1")
-        text = visit if index is None else f"{visit}.{index}"
-        return _Node(self.origins.get(execution_id, execution_id), text)
-
-    def _nodes_of(self, event_type: str, owner: int | None = None) -> Iterator[_Node]:
-        for event in self.tables.events.values() if owner is None else self.tables.events_of[owner]:
-            if event["event_type"] == event_type:
-                yield self._node(event["execution_id"], event["node_id"], (event["context"] or {}).get("index"))
+        self.done = Counter(node for life in self.lives.values() for node in _undos_of(life, "compensation_completed"))
+        self.jobs_done = Counter(
+            _Node(_origin(life).number, job.step, job.visit, job.index)
+            for life in self.lives.values()
+            for job in life.jobs.values()
+            if job.undo and job.status == "done"
+        )
+        # An operator may undo what may have been undone.
+        self.doubtful = {
+            life.origin.number
+            for life in self.lives.values()
+            for one in life.turns
+            if life.origin is not None and one.event.kind == "execution_start" and one.event.meta["undo"].get("unknown")
+        }
 
     def _successes(self) -> Iterator[tuple[_Node, int]]:
         """Yield what reported success to an execution that read it, with the turn."""
-        for (owner, number), turn in sorted(self.tables.turns.items()):
-            event = self.tables.events[turn["event_id"]]
-            kind, index = event["event_type"].lower(), (event["meta"] or {}).get("index")
-            of_child = index is not None and kind in {"execution_complete", "iteration_completed"}
-            is_success = kind in {"action_completed", "iterator_completed"} or of_child
-            if is_success and turn["outcome"] in {"decided", "late"} and not event["node_id"].endswith(UNDO):
-                yield self._node(owner, event["node_id"], index), number
-
-    def _step(self, node: _Node) -> Step:
-        plan = self.plans[self.tables.executions[node.execution_id]["path"]]
-        return next(step for step in plan.steps if step.name == node.step)
+        for life in self.lives.values():
+            for one in life.turns:
+                if _is_success(one):
+                    event = one.event
+                    node = _Node(_origin(life).number, event.step or "", event.visit or 1, event.item_index)
+                    yield node, one.turn.number
 
     def _own(self, node: _Node) -> Compensate | None:
-        step = self._step(node)
+        step = next(step for step in self.lives[node.number].plan.steps if step.name == node.step)
         if node.item_index is None:
             return step.compensate
         return step.iterate.compensate if step.iterate else None
 
-    def _own_row(self, node: _Node, owner: int) -> Row | None:
-        """Return the row of a node in one execution."""
-        text = node.text
-        if node.item_index is not None and "#" not in text:
-            text = f"{node.visit}#1.{node.item_index}"
-        return self.tables.undos.get((owner, f"{owner}:{text}"))
-
-    def _row(self, node: _Node) -> Row | None:
-        """Return the last row of a node: of the execution that took it over, if one did."""
-        owner = node.execution_id
-        for _ in range(100):
-            row = self._own_row(node, owner)
-            if row is None or row["status"] != "taken":
-                return row
-            owner = row["taken_by"]
+    def _row(self, node: _Node) -> tuple[Life, str] | None:
+        """Return the status of the last row of a node, and the execution that has it."""
+        life = self.lives[node.number]
+        while node[1:] in life.undo_rows():
+            status = life.undo_rows()[node[1:]][1]
+            if status != "taken":
+                return life, status
+            life = next(taker for taker in reversed(life.takers) if node[1:] in taker.undo_rows())
         return None
 
-    def _must_be_undone(self, execution_id: int) -> bool:
+    def _must_be_undone(self, life: Life) -> bool:
         """Tell whether what an execution did is to be undone, by itself or by an execution above it."""
-        execution = self.tables.executions[execution_id]
-        if execution["status"] in OVER:
+        if life.status in {"FAILED", "CANCELLED"}:
             return True
-        if execution["parent_execution_id"] is None or execution["status"] in LIVE:
+        parent = life.parent
+        if parent is None or parent.undo or life.status in LIVE:
             return False
-        parent = self._node(execution["parent_execution_id"], execution["parent_node_id"], execution["parent_index"])
-        if execution["parent_node_id"].endswith(UNDO):
-            return False  # it undid something, and succeeded
-        whole = _Node(parent.execution_id, parent.visit)
-        if self._own(parent) is not None or (self._own(whole) is not None and whole in self.successes):
+        above = _origin(parent.life)
+        node = _Node(above.number, parent.step, parent.visit, parent.item_index)
+        if self._own(node) is not None or (self._own(node.whole) is not None and node.whole in self.successes):
             return False  # its parent undoes the whole
-        return self._must_be_undone(parent.execution_id)
+        return self._must_be_undone(above)
 
-    def _is_listed(self, row: Row) -> bool:
+    def _is_listed(self, life: Life, status: str) -> bool:
         """Tell whether a row that is not done is undone later, or is shown as left.
 
         A completed child has open rows. They count if an execution above it has a row for the child.
         """
-        execution = self.tables.executions[row["execution_id"]]
-        if row["status"] not in LISTED | OPEN or execution["status"] != "COMPLETED" or row["status"] in LISTED:
-            return row["status"] in LISTED | OPEN
-        rows = [one for one in self.tables.undos.values() if one["child_execution_id"] == row["execution_id"]]
-        return any(one["status"] not in {"superseded", "taken"} and self._is_listed(one) for one in rows)
+        if status not in LISTED | OPEN or life.status != "COMPLETED" or status in LISTED:
+            return status in LISTED | OPEN
+        rows = [
+            (above, own)
+            for above in self.lives.values()
+            for row, own in above.undo_rows().values()
+            if row.child_execution_id == life.number
+        ]
+        return any(own not in {"superseded", "taken"} and self._is_listed(above, own) for above, own in rows)
 
     # The rules.
 
     def of_executions(self) -> Iterator[str]:
-        """Yield executions that did not end with what they had to undo."""
-        for owner, execution in self.tables.executions.items():
-            rows = [row["status"] for key, row in self.tables.undos.items() if key[0] == owner]
-            if execution["status"] == "CANCELLED" and "open" in rows:
-                yield f"undo: execution {owner} was cancelled, and rows of it are open"
-            if "running" in rows and execution["status"] not in LIVE:
-                yield f"undo: execution {owner} has ended, and an undo of it runs"
+        """Yield executions that did not end with what they had to undo, or undid in another order."""
+        for number, life in self.lives.items():
+            statuses = [status for _, status in life.undo_rows().values()]
+            if life.status == "CANCELLED" and "open" in statuses:
+                yield f"undo: execution {number} was cancelled, and rows of it are open"
+            if "running" in statuses and life.status not in LIVE:
+                yield f"undo: execution {number} has ended, and an undo of it runs"
+            turns = [self.successes.get(node, 0) for node in _undos_of(life, "compensation_started")]
+            known = [turn for turn in turns if turn]
+            if known != sorted(known, reverse=True):
+                yield f"undo: execution {number} undid the successes of turns {known} in this order"
 
     def of_successes(self) -> Iterator[str]:
         """Yield what succeeded and was neither undone nor listed, or undone although it stands."""
         for node in self.successes:
             if self._own(node) is None:
                 continue
-            whole = _Node(node.execution_id, node.visit)
-            if node.item_index is not None and self._own(whole) is not None and whole in self.successes:
+            if node.item_index is not None and self._own(node.whole) is not None and node.whole in self.successes:
                 continue  # its iterator undoes the whole
             row, times = self._row(node), self.done[node]
-            status = row["status"] if row else None
-            if not self._must_be_undone(node.execution_id):
+            if not self._must_be_undone(self.lives[node.number]):
                 if times or self.jobs_done[node]:
                     yield f"undo: {node} was undone, but its execution was not"
-            elif times > 1 or (self.jobs_done[node] > 1 and not self.doubtful[node.execution_id]):
+            elif times > 1 or (self.jobs_done[node] > 1 and node.number not in self.doubtful):
                 yield f"undo: {node} was undone {times} times, by {self.jobs_done[node]} jobs"
-            elif times == 0 and not (row and self._is_listed(row)):
-                yield f"undo: {node} was not undone, its row is {status}"
-            elif times == 1 and status != "done":
-                yield f"undo: {node} was undone, and its row is {status}"
+            elif times == 0 and not (row and self._is_listed(*row)):
+                yield f"undo: {node} was not undone, its row is {row and row[1]}"
+            elif times == 1 and (row is None or row[1] != "done"):
+                yield f"undo: {node} was undone, and its row is {row and row[1]}"
 
     def of_undos(self) -> Iterator[str]:
-        """Yield what was undone and had not succeeded."""
+        """Yield what was undone and had not succeeded; what is listed as unknown may be undone."""
         for node in self.done:
-            if node in self.successes:
-                continue
-            if self._own_row(node, node.execution_id) is None:  # one of unknown outcome may be undone
+            if node not in self.successes and node[1:] not in self.lives[node.number].undo_rows():
                 yield f"undo: {node} was undone, but never succeeded"
 
-    def of_order(self) -> Iterator[str]:
-        """Yield undos that did not come in the order of the successes, the last one first."""
-        for owner in self.tables.executions:
-            turns: list[Any] = [self.successes.get(node) for node in self._nodes_of("compensation_started", owner)]
-            known = [turn for turn in turns if turn is not None]
-            if known != sorted(known, reverse=True):
-                yield f"undo: execution {owner} undid the successes of turns {known} in this order"
+
+def _origin(life: Life) -> Life:
+    return life.origin or life
+
+
+def _is_success(one: TakenTurn) -> bool:
+    event = one.event
+    kinds = SUCCESSES | OF_CHILDREN if event.item_index is not None else SUCCESSES
+    kind = event.type.lower()
+    return kind in kinds and one.decision.outcome in {"decided", "late"} and not event.undo and event.step is not None
+
+
+def _undos_of(life: Life, event_type: str) -> Iterator[_Node]:
+    events: Iterator[Emitted] = (event for one in life.turns for event in one.decision.events)
+    for event in events:
+        if event.type == event_type:
+            index = (event.context or {}).get("index")
+            yield _Node(_origin(life).number, event.step or "", event.visit, index)

@@ -1,0 +1,238 @@
+"""What a committed turn changes in the world, as in the store: jobs, children, waits, timers, mail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from noetl_broker.broker.model import Child, Decision, ExecutionEnd
+from noetl_broker.playbook.durations import after
+from noetl_broker.store.child_rows import child_answer, child_meta
+from noetl_broker.store.claimed_rows import Execution, ParentVisit
+from noetl_broker.store.json_codec import load_json
+from noetl_broker.testing.pauses import event_for_children
+from tests.simulation.life import OPEN_JOBS, Job, Life, OpenWait, Parent, TakenTurn, Timer
+from tests.simulation.reference_model import Row
+from tests.simulation.undo_starts import start_undo
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+ENDED_JOBS = frozenset({"done", "dead", "cancelled"})
+WITHDRAWN: Row = {"message": "the job was withdrawn, because its execution ends", "type": "withdrawn"}
+Visits = set[tuple[str, int]]
+
+
+def write_turn(world: World, life: Life, one: TakenTurn) -> None:
+    """Write everything that a turn decided."""
+    decision = one.decision
+    before = [*life.children]
+    life.keep(one)
+    for job in decision.jobs:
+        _queue_job(world, life, job)
+    if decision.has_rare or decision.ended:
+        _change_jobs(world, life, decision)
+        _cancel_children(world, life, decision, before)
+        _start_children(world, life, decision)
+        _close_jobs(world, life, decision)
+        _post(world, life, decision)
+        _write_waits(world, life, one)
+        _tell_children(world, life, one)
+        if decision.unwanted_child is not None:
+            _undo_unwanted(world, life, world.lives[decision.unwanted_child])
+    if decision.ended is not None:
+        _end(world, life, one, decision.ended)
+
+
+# Jobs.
+
+
+def _queue_job(world: World, life: Life, job: Any) -> None:
+    node = life.node(job.step, job.visit, job.item_index, undo=job.undo)
+    own = Job(
+        node=node, step=job.step, visit=job.visit, index=job.item_index, undo=job.undo, timeout=job.timeout,
+        status="delegated" if job.delegated else "queued", available_at=world.now,
+        first_leased_at=world.now if job.delegated else None,
+    )  # fmt: skip
+    life.jobs[node] = own
+    world.open_jobs.append((life, own))
+
+
+def _change_jobs(world: World, life: Life, decision: Decision) -> None:
+    for change in decision.changes:
+        node = life.node(change.step, change.visit, change.item_index, undo=change.undo)
+        job = life.jobs.get(node)
+        if job is not None and job.status not in ENDED_JOBS:
+            job.status, job.stop, job.lease_until = change.status, False, None
+            job.available_at = world.now + timedelta(seconds=change.delay)
+            job.attempts = max(job.attempts, change.attempt)
+            if change.status in {"retry", "delegated"}:
+                job.first_leased_at, job.failures = None, job.failures + 1
+        if change.status == "delegated":
+            life.timers.append(Timer(node, change.step, "child", after(world.now, change.delay)))
+
+
+def _close_jobs(world: World, life: Life, decision: Decision) -> None:
+    """Withdraw the jobs of visits that are over; what is awaited may still report a success."""
+    awaited, over = {*decision.awaited}, {*decision.closed, *decision.abandoned}
+    if not (decision.withdraw or over):
+        return
+    for job in life.jobs.values():
+        visit = job.step, job.visit
+        if job.status not in OPEN_JOBS or (job.undo and decision.ended is None):
+            continue
+        if decision.withdraw and not awaited:
+            job.close()
+        elif (decision.withdraw or visit in awaited) and not job.undo:
+            _drain(world, life, job, is_awaited=visit in awaited)
+        elif visit in decision.closed or (visit in over and job.index is not None):
+            job.close()
+
+
+def _drain(world: World, life: Life, job: Job, *, is_awaited: bool) -> None:
+    """Withdraw a job while its execution awaits visits; one that no worker has reports that."""
+    was = job.status
+    if is_awaited and was == "failed":
+        return  # its event is on the way
+    if was == "leased":
+        job.stop, job.awaited = not is_awaited, is_awaited
+        return
+    job.status, job.awaited = "cancelled", is_awaited
+    if is_awaited and was in {"queued", "retry"}:
+        _withdraw(world, life, job.node, job.attempts)
+
+
+def _withdraw(world: World, life: Life, node: str, attempts: int) -> None:
+    meta = {"queue_id": 1, "attempt": attempts + 1, "retryable": False}
+    world.send(life, "action_failed", node, error=dict(WITHDRAWN), meta=meta)
+
+
+# Children.
+
+
+def _start_children(world: World, life: Life, decision: Decision) -> None:
+    for child in decision.children:
+        node = life.node(child.step, child.visit, child.item_index, undo=child.undo)
+        gives_up = decision.abandons_visit(child.step, child.visit)
+        if decision.ended is not None if child.undo else gives_up:
+            if (child.step, child.visit) in decision.awaited:
+                _withdraw(world, life, node, 0)
+            continue
+        index = None if child.undo else child.item_index
+        visit = life.node(child.step, child.visit, child.item_index if child.undo else None, undo=child.undo)
+        parent = Parent(life, visit, child.step, child.visit, index, child.undo)
+        meta = child_meta(life.number, child)
+        if child.undo_of is not None:
+            start_undo(world, world.lives[child.undo_of], meta=meta, parent=parent)
+        else:
+            _start_child(world, child, parent, meta)
+        job = life.jobs.get(node)
+        if job is not None:
+            job.attempts, job.first_leased_at = meta["parent"]["attempt"], world.now
+            job.status = "delegated" if job.status == "failed" else job.status
+
+
+def _start_child(world: World, child: Child, parent: Parent, meta: Any) -> None:
+    place = f"{parent.node.partition(':')[2]}.{parent.item_index}@{meta['parent']['attempt']}"
+    plan = world.plans[child.path]
+    own = world.begin(plan, f"{parent.life.family}/{place}", parent=parent)
+    context = {"path": plan.path, "version": 1, "workload": child.payload}
+    world.send(own, "execution_start", str(own.number), context=context, meta=meta)
+
+
+def _cancel_children(world: World, life: Life, decision: Decision, children: Iterable[Life]) -> None:
+    """Cancel the children of visits and items that gave them up."""
+    undos = [change for change in decision.changes if change.undo and change.status in {"dead", "delegated"}]
+    of_undos = {life.node(change.step, change.visit, change.item_index, undo=True) for change in undos}
+    for child in children:
+        parent = child.parent
+        if parent is None or not child.is_live:
+            continue
+        if parent.undo:
+            is_over = decision.ended is not None or parent.node in of_undos
+        else:
+            is_over = decision.gives_up(parent.step, parent.visit, parent.item_index)
+        if is_over:
+            world.stop(child, "its parent ended or abandoned it")
+
+
+def _tell_children(world: World, life: Life, one: TakenTurn) -> None:
+    """Pause or resume children; queue or admit the execution."""
+    status = one.decision.status
+    told = event_for_children(life.number, one.event, one.decision)
+    for child in life.children if told is not None else ():
+        if child.is_live and told is not None:
+            world.send(child, told.type, str(child.number), context=told.context, meta={"number": one.turn.number})
+    if status is not None and one.decision.ended is None:
+        if status.status == "QUEUED" and not status.admitted:
+            life.waits_for_path = True
+        elif status.admitted:
+            life.waits_for_path = False
+
+
+def _undo_unwanted(world: World, life: Life, child: Life) -> None:
+    """Undo a child that completed in vain, unless the execution has a row for it."""
+    is_open = any(status == "open" for _, status in child.undo_rows().values())
+    named = [row.child_execution_id for row, _ in life.undo_rows().values()]
+    if is_open and child.number not in named:
+        error = {"message": "its parent ended or gave it up", "type": "cancelled"}
+        start_undo(world, child, meta={"undo": {"error": error}})
+
+
+# Mail to itself, waits and timers.
+
+
+def _post(world: World, life: Life, decision: Decision) -> None:
+    for post in decision.posts:
+        is_end = post.type == "iterator_completed"
+        result = [*life.items[post.step, post.visit]] if is_end else None
+        world.send(life, post.type, life.node(post.step, post.visit), result=result)
+
+
+def _write_waits(world: World, life: Life, one: TakenTurn) -> None:
+    decision = one.decision
+    for wait in decision.waits:
+        node = life.node(wait.step, wait.visit)
+        since = life.started_at - timedelta(seconds=wait.since)
+        life.waits[wait.step, wait.visit] = OpenWait(wait, node, since, world.next_id())
+        world.may_match |= wait.kind == "signal"
+    for timer in decision.timers:
+        life.timers.append(Timer(life.node(timer.step, timer.visit), timer.step, timer.purpose, timer.due))
+    begins = decision.begun or decision.status
+    if begins is not None and begins.deadline is not None and decision.ended is None:
+        life.timers.append(Timer(None, None, "deadline", after(one.turn.at, begins.deadline)))
+    ends = [((end.step, end.visit), end.status) for end in decision.wait_ends]
+    for visit, status in ends + [(visit, "cancelled") for visit in decision.closed]:
+        life.timers = [timer for timer in life.timers if timer.node != life.node(*visit)]
+        if visit in life.waits:
+            life.waits[visit].status = status
+    for visit in decision.reopened:
+        if life.waits[visit].status == "signalled":
+            life.waits[visit].status, world.may_match = "open", True
+    for sent in decision.sent:
+        world.signals.add(sent.name, sent.key, sent.payload, sender=f"execution {life.number}")
+
+
+# The end.
+
+
+def _end(world: World, life: Life, one: TakenTurn, ended: ExecutionEnd) -> None:
+    life.result, life.error = ended.result, ended.error
+    life.timers.clear()
+    for wait in life.waits.values():
+        if wait.status in {"open", "signalled"}:
+            wait.status = "settled"
+    parent = life.parent
+    if parent is None:
+        return
+    index = parent.item_index
+    row = Execution(
+        life.number, None, life.plan.path, 1, life.plan.path, None, one.turn.number, None,
+        ParentVisit(parent.life.number, None, parent.node, index), None,
+    )  # fmt: skip
+    answer: tuple[Any, ...] = child_answer(row, life.decided_state, ended)
+    _, _, kind, node, name, _, result, error, meta = answer
+    texts = {"result": result, "error": error, "meta": meta}
+    values: Row = {key: None if text is None else load_json(text) for key, text in texts.items()}
+    world.send(parent.life, kind, node, node_name=name, **values)
