@@ -155,11 +155,11 @@ MUTANTS = (
     Mutant(
         "failures behind a race do not count", 137, failures.spent_joins, "draft.playbook", "True or draft.playbook"
     ),
-    Mutant("stop_when is ignored", 1, retries.wants_retry, "retry.stop_when is not None and", "False and"),
+    Mutant("stop_when is ignored", 67, retries.wants_retry, "retry.stop_when is not None and", "False and"),
     Mutant("a delay too long", 2, retries.retry_delay, r"\(failures - 1\)", "failures"),
     Mutant("a failure counts twice", 314, dispatcher._row, "0 < event.attempt <= failed", "False"),
     Mutant("a failure of a lost lease counts", 1454, dispatcher._row, "elif event.stale:", "elif False:"),
-    Mutant("a child is started twice", 1, open_visits._column_of_child, " > token.failed_attempt", ""),
+    Mutant("a child is started twice", 84, open_visits._column_of_child, " > token.failed_attempt", ""),
     Mutant(
         "an item's failure of a lost lease counts",
         ITEMS_FROM + 132,
@@ -167,9 +167,16 @@ MUTANTS = (
         r"\(event.stale and kind != CHILD_DUE\)",
         "False",
     ),
+    Mutant(
+        "a failed child's answer counts in the delay",
+        96,
+        dispatcher._by_visit,
+        "token.failures if",
+        "token.failed_attempt if",
+    ),
     Mutant("an item counts twice", ITEMS_FROM + 109, iterators._ended_item, 'stands.status != "RUNNING"', "False"),
     Mutant("one item too many at a time", 8, iterators._start_items, r"min\(iteration.conc", "min(1 + iteration.conc"),
-    Mutant("an iterator of failed items completes", 2, iterators._all_failed, "0 < counts", "0 > counts"),
+    Mutant("an iterator of failed items completes", 83, iterators._all_failed, "0 < counts", "0 > counts"),
     Mutant(
         "failed items are forgotten",
         ITEMS_FROM + 47,

@@ -55,6 +55,13 @@ class _Checks:
             for job in life.jobs.values()
             if job.undo and job.status == "done"
         )
+        # Children that completed after their visit had given them up, and of which their parent has no row.
+        self.unwanted = {
+            one.decision.unwanted_child
+            for life in self.lives.values()
+            for one in life.turns
+            if one.decision.unwanted_child not in [row.child_execution_id for row, _ in life.undo_rows().values()]
+        }
         # An operator may undo what may have been undone.
         self.doubtful = {
             life.origin.number
@@ -90,7 +97,7 @@ class _Checks:
 
     def _must_be_undone(self, life: Life) -> bool:
         """Tell whether what an execution did is to be undone, by itself or by an execution above it."""
-        if life.status in {"FAILED", "CANCELLED"}:
+        if life.status in {"FAILED", "CANCELLED"} or life.number in self.unwanted:
             return True
         parent = life.parent
         if parent is None or parent.undo or life.status in LIVE:

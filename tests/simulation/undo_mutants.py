@@ -64,6 +64,7 @@ UNDO_MUTANTS = (
         "return token.draining",
         "return False",
     ),
+    Mutant("an unwanted child is forgotten", UNDOS_FROM + 2173, core._refused, r"unwanted_child\(.*\)\)", "None)"),
     Mutant("an item whose catch fails stays open", UNDOS_FROM, iterators._end_item, r"_write_end\(.*error\)", "pass"),
     Mutant("a lost lease is certain", UNDOS_FROM + 39, undo.note_failure, "if lost or", "if"),
     Mutant("a timeout is certain", UNDOS_FROM + 21, undo._is_lost, r'error.get\("type"\) in LOST', "False"),

@@ -121,7 +121,8 @@ class World:
     def stop(self, life: Life, reason: str) -> None:
         """Ask an execution to cancel itself; one that undoes is abandoned."""
         kind = "execution_cancel" if life.origin is None else "execution_abandon"
-        self.send(life, kind, str(life.number), context={"reason": reason})
+        after = (0.0, 2.0)[life.number % 2]  # it may end before it reads that
+        self.send(life, kind, str(life.number), after=after, context={"reason": reason})
 
     # Running.
 
