@@ -143,7 +143,7 @@ class Outside:
         self._rounds += 1
         self._notified.clear()
         jobs = await self.connection.fetch(LEASE)
-        await self._check([job for job in jobs if job["status"] == "PAUSED"])
+        await self._check(jobs)
         await self._answer(jobs)
         await self._break()
         acted = await self._pass_time()
@@ -162,10 +162,13 @@ class Outside:
         return happens
 
     async def _check(self, jobs: list[Any]) -> None:
-        """Note jobs that were leased while their execution was paused: it was before, is now, and was not resumed."""
-        held = {tuple(row) for row in await self.connection.fetch(HELD)} if jobs else set()
+        """Note jobs leased after the end, or in a pause: before and after the lease, with no resume between."""
+        may_be_held = any(job["status"] == "PAUSED" for job in jobs)
+        held = {tuple(row) for row in await self.connection.fetch(HELD)} if may_be_held else set()
         for job in jobs:
-            if (job["execution_id"], job["resumed"]) in held:
+            if job["status"] in {"COMPLETED", "FAILED", "CANCELLED"}:
+                self.faults.append(f"{job['path']}: job {job['node']} was leased after the end")
+            elif job["status"] == "PAUSED" and (job["execution_id"], job["resumed"]) in held:
                 self.faults.append(f"{job['path']}: job {job['node']} was leased in a pause")
 
     async def _answer(self, jobs: list[Any]) -> None:

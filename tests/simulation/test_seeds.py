@@ -82,7 +82,7 @@ def test_the_seeds_with_approvals_are_examples_of_each_way_in_which_they_end() -
     seen = counts_of(range(APPROVALS_FROM, APPROVALS_FROM + 30))
     wanted = (
         "an approval", "a decided approval", "times decisions", "times late decisions", "a closed visit",
-        "a wait that is over", "an event that is after_end",
+        "a wait that is over",
     )  # fmt: skip
     assert [name for name in wanted if not seen[name]] == [], summary(seen, seeds=30, seconds=1)
 
