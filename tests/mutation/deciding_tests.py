@@ -1,0 +1,124 @@
+"""Chooses the tests that decide about a mutant: those that executed its line, as a coverage file with contexts says.
+
+A named statement is decided by the tests of the Python lines that name it. A SQL function is decided by these too, by
+those of the functions and statements that call it, and by test files that name it.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+from tests.mutation.mutants import Place, sources
+from tests.mutation.sql_changes import functions
+
+UNKNOWN_SECONDS = 1.0  # of a test whose duration nobody measured
+FILE_SECONDS = 0.3  # to collect a file and set up what its tests share
+NEAR_SHARE = 5  # so many tests of a near file come before the second one of another file
+# The tests of a part of the program are in the folder of its name, or here.
+NEAR = {
+    "sql": ("tests/store", "tests/daemon"),
+    "console": ("tests/console", "tests/api"),
+    "operations": ("tests/console", "tests/cli"),
+    "nodes.py": ("tests/broker",),
+    "client.py": ("tests/store",),
+}
+# They start many other tests, or install packages.
+LEFT_OUT = ("tests/mutation", "tests/test_matrix", "tests/packaging")
+Lines = dict[int, set[str]]
+
+
+class DecidingTests:
+    """What the coverage of a whole run says about each line: an empty name stands for an import or another process."""
+
+    def __init__(self, root: Path, coverage: Path | None, durations: Path | None) -> None:
+        texts = {path.relative_to(root).as_posix(): path.read_text(encoding="utf-8") for path in sources(root)}
+        self.python = {file: text for file, text in texts.items() if file.endswith(".py")}
+        self.sql = {
+            name: body for file, text in texts.items() if file.endswith(".sql") for name, body in functions(text)
+        }
+        tests = root.glob("tests/**/test_*.py")
+        self.tests = {path.relative_to(root).as_posix(): path.read_text(encoding="utf-8") for path in tests}
+        self.seconds = dict(_durations(durations)) if durations else dict.fromkeys(self.tests, UNKNOWN_SECONDS)
+        self.lines: dict[str, Lines] = _executed(coverage) if coverage else {}
+
+    def of(self, place: Place, text: str, seconds: float) -> list[str]:
+        """Return the ids of tests that take about `seconds` together; an empty list if no test executes the place."""
+        file = place.mutant.file
+        if file.endswith(".sql"):
+            near, found = NEAR["sql"], self.of_sql(place.mutant.function)
+        else:
+            part = file.split("/")[2]
+            near, executed = NEAR.get(part, (f"tests/{part}",)), self.lines.get(file, {})
+            found = set[str]().union(*(executed.get(line, ()) for line in place.lines(text)))
+            if self.lines and not found:
+                return []
+            if not found - {""}:
+                found = set[str]().union(*executed.values())
+        return self.chosen(found - {""} or {test for test in self.seconds if test.startswith(near)}, near, seconds)
+
+    def of_sql(self, name: str) -> set[str]:
+        """Return the tests that execute a statement or a function, as far as texts tell."""
+        found: set[str] = set()
+        for user in self.users(name):
+            named = re.compile(rf"[\"'. ]{re.escape(user)}[\"'(]")
+            for file, text in self.python.items():
+                for match in named.finditer(text):
+                    found |= self.lines.get(file, {}).get(text.count("\n", 0, match.start()) + 1, set())
+            if "." in user:
+                files = {file for file, text in self.tests.items() if re.search(rf"\b{re.escape(user)}\b", text)}
+                found |= {test for test in self.seconds if test.split("::")[0] in files}
+        return found
+
+    def users(self, name: str) -> list[str]:
+        """Return the name, and the SQL functions and statements that use it or one of its users."""
+        found = [name]
+        for used in found:  # it grows meanwhile
+            pattern = re.compile(rf"\b{re.escape(used if '.' in used else f'part.{used}')}\b")
+            found += [other for other, body in self.sql.items() if other not in found and pattern.search(body)]
+        return found
+
+    def chosen(self, tests: Iterable[str], near: tuple[str, ...], seconds: float) -> list[str]:
+        """Choose the quickest tests of each file, then the next ones of each, as many as fit into the time."""
+        position: Counter[str] = Counter()
+        ranked: list[tuple[int, bool, float, str]] = []
+        for duration, test in sorted((self.seconds.get(test, UNKNOWN_SECONDS), test) for test in tests):
+            file = test.split("::")[0]
+            is_near = file.startswith(near)
+            ranked.append((position[file] // (NEAR_SHARE if is_near else 1), not is_near, duration, test))
+            position[file] += 1
+        picked: list[str] = []
+        files: set[str] = set()
+        for _, _, duration, test in sorted(ranked):
+            file = test.split("::")[0]
+            cost = duration + FILE_SECONDS * (file not in files)
+            if (cost <= seconds or not picked) and not test.startswith(LEFT_OUT):
+                seconds -= cost
+                picked.append(test)
+                files.add(file)
+        return picked
+
+
+def _executed(coverage: Path) -> dict[str, Lines]:
+    """Read which tests executed which lines from the database that the package coverage writes."""
+    found: dict[str, Lines] = defaultdict(lambda: defaultdict(set))
+    statement = """
+        select distinct f.path, c.context, a.fromno, a.tono
+        from arc a join file f on f.id = a.file_id join context c on c.id = a.context_id
+    """
+    with sqlite3.connect(f"file:{coverage}?mode=ro", uri=True) as connection:
+        for path, context, *numbers in connection.execute(statement):
+            lines = found[path[path.rfind("src/noetl_broker") :]]
+            for number in numbers:
+                lines[number].add(context.split("|")[0])
+    return found
+
+
+def _durations(report: Path) -> Iterator[tuple[str, float]]:
+    """Yield the id and the seconds of each test of a report in the format of JUnit."""
+    for case in ET.parse(report).iter("testcase"):  # noqa: S314 - pytest wrote it
+        yield f"{case.get('classname', '').replace('.', '/')}.py::{case.get('name')}", float(case.get("time", 0))
