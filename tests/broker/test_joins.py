@@ -255,3 +255,30 @@ def test_joins_that_reach_each_other_ignore_spent_tokens() -> None:
             job   p
         """,
     )
+
+
+
+def test_a_ring_of_routers_through_a_join_fails() -> None:
+    """What the merged tokens passed in this turn counts, so that the turn ends."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: [l, r]}
+        - {step: l, join: each, next: j}
+        - {step: r, join: each, next: j}
+        - {step: j, join: all, next: [l, r]}
+        """,
+        """
+        > execution_start
+            event step_started l
+            event step_completed l
+            event step_started r
+            event step_completed r
+            event step_started j
+            event step_completed j
+            event step_started l#2
+            event step_failed l#2 "a ring of routers that no step leaves: l → j"
+            event execution_failed "a ring of routers that no step leaves: l → j"
+            withdraw
+        """,
+    )
