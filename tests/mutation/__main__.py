@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import queue
+import re
 import sys
 import tempfile
 import threading
@@ -34,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
         mutants = [result.mutant for result in earlier if chosen.outcome in {None, result.outcome}]
     else:
         mutants = draw(ROOT, chosen.seed, chosen.count)
-    mutants = [mutant for mutant in mutants if chosen.only in str(mutant)]
+    mutants = [mutant for mutant in mutants if re.search(chosen.only, str(mutant))]
     if chosen.list:
         _print(*mutants)
         return 0
@@ -65,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
             for done in as_completed([pool.submit(run, mutant) for mutant in mutants]):
                 results.append(done.result())
                 _print(f"{len(results)}/{len(mutants)} {results[-1]}")
-                rows = sorted((result.row() for result in results), key=lambda row: (row["outcome"], row["file"]))
+                rows = [result.row() for result in sorted(results, key=lambda result: (result.outcome, result.mutant))]
                 chosen.out.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     _print("", *summary(results))
     return int(any(result.outcome == "survived" for result in results))
@@ -90,9 +91,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--again", type=Path, help="run the mutants of this file of results")
     parser.add_argument("--outcome", help="with --again: only those with this outcome")
-    parser.add_argument("--only", default="", help="only mutants whose line has this text")
+    parser.add_argument("--only", default="", help="only mutants whose line matches this regular expression")
     parser.add_argument("--list", action="store_true", help="print the mutants and run nothing")
-    parser.add_argument("--coverage", type=Path, help="a coverage file with contexts")
+    parser.add_argument("--coverage", type=Path, nargs="*", default=[], help="coverage files with contexts")
     parser.add_argument("--durations", type=Path, help="a JUnit report with the duration of each test")
     parser.add_argument("--seconds", type=float, default=15.0, help="of tests for a mutant (default: %(default)s)")
     parser.add_argument("--limit", type=float, default=90.0, help="seconds until a run hangs (default: %(default)s)")

@@ -6,10 +6,12 @@ those of the functions and statements that call it, and by test files that name 
 
 from __future__ import annotations
 
+import ast
 import re
 import sqlite3
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -29,13 +31,22 @@ NEAR = {
 }
 # They start many other tests, or install packages.
 LEFT_OUT = ("tests/mutation", "tests/test_matrix", "tests/packaging")
-Lines = dict[int, set[str]]
+EXECUTED = """
+select c.context
+from context c
+where exists (
+  select 1 from arc a
+  where a.context_id = c.id and a.file_id in (select f.id from file f where f.path like '%/' || :file)
+    and (a.fromno between :first and :last or a.tono between :first and :last)
+)
+"""
+EVERY_LINE = range(1, 1_000_000)
 
 
 class DecidingTests:
     """What the coverage of a whole run says about each line: an empty name stands for an import or another process."""
 
-    def __init__(self, root: Path, coverage: Path | None, durations: Path | None) -> None:
+    def __init__(self, root: Path, coverage: Sequence[Path], durations: Path | None) -> None:
         texts = {path.relative_to(root).as_posix(): path.read_text(encoding="utf-8") for path in sources(root)}
         self.python = {file: text for file, text in texts.items() if file.endswith(".py")}
         self.sql = {
@@ -44,7 +55,7 @@ class DecidingTests:
         tests = root.glob("tests/**/test_*.py")
         self.tests = {path.relative_to(root).as_posix(): path.read_text(encoding="utf-8") for path in tests}
         self.seconds = dict(_durations(durations)) if durations else dict.fromkeys(self.tests, UNKNOWN_SECONDS)
-        self.lines: dict[str, Lines] = _executed(coverage) if coverage else {}
+        self.coverage = coverage
 
     def of(self, place: Place, text: str, seconds: float) -> list[str]:
         """Return the ids of tests that take about `seconds` together; an empty list if no test executes the place."""
@@ -53,13 +64,22 @@ class DecidingTests:
             near, found = NEAR["sql"], self.of_sql(place.mutant.function)
         else:
             part = file.split("/")[2]
-            near, executed = NEAR.get(part, (f"tests/{part}",)), self.lines.get(file, {})
-            found = set[str]().union(*(executed.get(line, ()) for line in place.lines(text)))
-            if self.lines and not found:
+            near = NEAR.get(part, (f"tests/{part}",))
+            found = self.executing(file, _statement(text, place.lines(text)))
+            if self.coverage and not found:
                 return []
             if not found - {""}:
-                found = set[str]().union(*executed.values())
+                found = self.executing(file, EVERY_LINE)
         return self.chosen(found - {""} or {test for test in self.seconds if test.startswith(near)}, near, seconds)
+
+    def executing(self, file: str, lines: range) -> set[str]:
+        """Return the tests that executed one of the lines, from the databases that the package coverage writes."""
+        found: set[str] = set()
+        for database in self.coverage:
+            with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+                numbers = {"file": file, "first": lines.start, "last": lines.stop - 1}
+                found.update(context.split("|")[0] for (context,) in connection.execute(EXECUTED, numbers))
+        return found
 
     def of_sql(self, name: str) -> set[str]:
         """Return the tests that execute a statement or a function, as far as texts tell."""
@@ -68,7 +88,8 @@ class DecidingTests:
             named = re.compile(rf"[\"'. ]{re.escape(user)}[\"'(]")
             for file, text in self.python.items():
                 for match in named.finditer(text):
-                    found |= self.lines.get(file, {}).get(text.count("\n", 0, match.start()) + 1, set())
+                    line = text.count("\n", 0, match.start()) + 1
+                    found |= self.executing(file, _statement(text, range(line, line + 1)))
             if "." in user:
                 files = {file for file, text in self.tests.items() if re.search(rf"\b{re.escape(user)}\b", text)}
                 found |= {test for test in self.seconds if test.split("::")[0] in files}
@@ -103,19 +124,14 @@ class DecidingTests:
         return picked
 
 
-def _executed(coverage: Path) -> dict[str, Lines]:
-    """Read which tests executed which lines from the database that the package coverage writes."""
-    found: dict[str, Lines] = defaultdict(lambda: defaultdict(set))
-    statement = """
-        select distinct f.path, c.context, a.fromno, a.tono
-        from arc a join file f on f.id = a.file_id join context c on c.id = a.context_id
-    """
-    with sqlite3.connect(f"file:{coverage}?mode=ro", uri=True) as connection:
-        for path, context, *numbers in connection.execute(statement):
-            lines = found[path[path.rfind("src/noetl_broker") :]]
-            for number in numbers:
-                lines[number].add(context.split("|")[0])
-    return found
+def _statement(text: str, lines: range) -> range:
+    """Return the lines of the statement around these lines, until their end: a long statement counts at its first."""
+    statements = (
+        node.lineno
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.stmt) and node.lineno <= lines[0] <= (node.end_lineno or 0)
+    )
+    return range(max(statements), lines.stop)
 
 
 def _durations(report: Path) -> Iterator[tuple[str, float]]:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -35,13 +36,12 @@ class Result(NamedTuple):
 
     def row(self) -> dict[str, Any]:
         """Return the result as JSON."""
-        return {**self.mutant._asdict(), **{key: value for key, value in self._asdict().items() if key != "mutant"}}
+        return self._asdict() | {"mutant": self.mutant._asdict()}
 
     @classmethod
     def read(cls, row: dict[str, Any]) -> Self:
         """Return the result of a `row`."""
-        mutant = Mutant(**{key: row[key] for key in Mutant._fields})
-        return cls(mutant, **{key: row[key] for key in cls._fields if key != "mutant"})
+        return cls(**row | {"mutant": Mutant(**row["mutant"])})
 
 
 class Checkout:
@@ -104,25 +104,25 @@ class Checkout:
         """Run tests until the first failure; returns exit code and output. The code is None if they take too long."""
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", "--tb=line", *tests]
         environment = os.environ | {"PYTHONPATH": f"{self.folder / 'src'}{os.pathsep}{self.folder}"}
-        with subprocess.Popen(
-            command, cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, errors="replace", start_new_session=True,
-        ) as process:  # fmt: skip
-            try:
-                output = process.communicate(timeout=self.limit)[0]
-            except subprocess.TimeoutExpired:
-                return None, self._stop(process)
-        return process.returncode, output
+        with (self.folder / "output").open("w+", errors="replace") as output:
+            process = subprocess.Popen(
+                command, cwd=self.folder, env=environment, stdout=output, stderr=output, start_new_session=True
+            )
+            code = self._wait(process)
+            output.seek(0)
+            return code, output.read()
 
-    @staticmethod
-    def _stop(process: subprocess.Popen[str]) -> str:
-        """Interrupt pytest, so that it stops its server; then kill what is left of its session."""
+    def _wait(self, process: subprocess.Popen[bytes]) -> int | None:
+        """Wait for pytest; after the limit interrupt it, so that it stops its server, then kill its session."""
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(self.limit)
         process.send_signal(signal.SIGINT)
-        try:
-            return process.communicate(timeout=SECONDS_TO_STOP)[0]
-        except subprocess.TimeoutExpired:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(SECONDS_TO_STOP)
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-            return process.communicate()[0]
+        process.wait()
+        return None
 
     @staticmethod
     def _result(place: Place, text: str, outcome: str, by: str, tests: list[str], began: float) -> Result:
