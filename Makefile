@@ -35,9 +35,11 @@ LOCKED ?=
 SEEDS ?= 10000
 START ?=
 MINUTES ?= 10
+SEED ?= 1
+COUNT ?= 200
 RATE ?= 500
 
-.PHONY: help setup dev demo test test-matrix simulate chaos soak bench check lint format golden docs wheels constraints clean
+.PHONY: help setup dev demo test test-matrix mutants simulate chaos soak bench check lint format golden docs wheels constraints clean
 
 help: ## show this list
 	@echo "noetl-broker. Start with: make dev"
@@ -84,6 +86,11 @@ bench: $(READY) ## measure everything beside its bar and its peers; QUICK=1 for 
 	done
 	$(BIN)/python -m benchmarks $(BENCH) $(if $(QUICK),--quick)
 	$(BIN)/python -m benchmarks.performance_page
+
+# `make mutants SEED=2` draws others. The first run of the tests, with their coverage, tells which tests reach which line.
+mutants: $(STAMP) ## change the program in COUNT places, and report which changes no test finds
+	$(PYTEST) -n auto -q --cov --cov-context=test --cov-report= --junitxml=.coverage.xml
+	$(BIN)/python -m tests.mutation --seed $(SEED) --count $(COUNT) --coverage .coverage --durations .coverage.xml --out mutants.json
 
 simulate: $(READY) ## run 10,000 random executions with lost turns and duplicates against a reference
 	$(BIN)/python -m tests.simulation.run --seeds $(SEEDS) $(if $(START),--start $(START))

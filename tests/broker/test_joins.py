@@ -257,7 +257,6 @@ def test_joins_that_reach_each_other_ignore_spent_tokens() -> None:
     )
 
 
-
 def test_a_ring_of_routers_through_a_join_fails() -> None:
     """What the merged tokens passed in this turn counts, so that the turn ends."""
     assert_story(

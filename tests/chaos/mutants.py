@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 import textwrap
 from typing import NamedTuple
 
 import pytest
 
-from noetl_broker.daemon import batch
 from noetl_broker.daemon.batch import Batch
 from noetl_broker.store import queries
 from tests.brokers import execute, value
@@ -52,21 +52,24 @@ class Schema(NamedTuple):
         await execute(database, self.statement)
 
 
-class Run(NamedTuple):
-    """A patch of `Batch.run`."""
+class Method(NamedTuple):
+    """A patch of a method of the daemon or the store."""
 
+    owner: type
+    name: str
     pattern: str
     new: str
 
     async def apply(self, _database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
         """Compile the patched source and replace the method."""
-        names = {**vars(batch)}
-        source = textwrap.dedent(inspect.getsource(Batch.run))
+        original = getattr(self.owner, self.name)
+        names = {**vars(sys.modules[self.owner.__module__])}
+        source = textwrap.dedent(inspect.getsource(original))
         exec(replaced(source, self.pattern, self.new), names)  # noqa: S102 - our own source, patched by ourselves
-        monkeypatch.setattr(Batch, "run", names["run"])
+        monkeypatch.setattr(self.owner, self.name, names[self.name])
 
 
-Patch = Statement | Function | Schema | Run
+Patch = Statement | Function | Schema | Method
 
 
 def replaced(text: str, pattern: str, new: str) -> str:
@@ -97,17 +100,21 @@ NO_SECOND_WALL: tuple[Patch, ...] = (
 
 MUTANTS: dict[str, tuple[Patch, ...]] = {
     "as it is": (),
-    "no transaction": (_WRITER, Run(r"async with transaction\(connection\):", "if True:")),
+    "no transaction": (_WRITER, Method(Batch, "run", r"async with transaction\(connection\):", "if True:")),
     "marked as read before the effects": (
         _WRITER,
-        Run(r"self\.claimed = claim\.mail", rf"\g<0>; {_MARK.format('claim.mail.values()')}; {_COMMIT}"),
+        Method(
+            Batch, "run", r"self\.claimed = claim\.mail", rf"\g<0>; {_MARK.format('claim.mail.values()')}; {_COMMIT}"
+        ),
     ),
     "marked as read after the commit": (
         Statement("write_turns", r"delete from noetl\.inbox i where", r"\g<0> false and"),
-        Run(r"self\._count\(", rf"{_MARK.format('self.claimed.values()')}; \g<0>"),
+        Method(Batch, "run", r"self\._count\(", rf"{_MARK.format('self.claimed.values()')}; \g<0>"),
     ),
     "a cursor on ids": (
-        Run(
+        Method(
+            Batch,
+            "run",
             r"self\.start = start(.*?)self\._count\(",
             'self.start = start = turn_store.ClaimStart(getattr(self.playbooks, "read_to", 0), newest=False)'
             r"\1self.playbooks.read_to = 1 + max(m.mail_id for ms in claim.mail.values() for m in ms); self._count(",

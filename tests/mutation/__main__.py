@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _print(*lines: object) -> None:
-    print(*lines, sep="\n", flush=True)  # noqa: T201 - a person reads it
+    print(*lines, sep="\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ class Place(NamedTuple):
 
 def draw(root: Path, seed: int, count: int, share: float = PYTHON_SHARE) -> list[Mutant]:
     """Draw `count` mutants, each place with the same chance; `share` of them are of Python, the others of SQL."""
-    chance = random.Random(seed)  # noqa: S311 - chance from a seed, that must come again
+    chance = random.Random(seed)
     texts = {path.relative_to(root).as_posix(): path.read_text(encoding="utf-8") for path in sources(root)}
     dead = sql_changes.replaced_functions({name: text for name, text in texts.items() if name.endswith(".sql")})
     python: list[Mutant] = []

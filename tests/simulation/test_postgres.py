@@ -15,6 +15,8 @@ from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.store.connection import Connection
 from noetl_broker.store.history import Versions, load_histories
 from noetl_broker.store.json_codec import dump_json
+from noetl_broker.store.turn_rows import Columns
+from noetl_broker.store.undo_rows import UndoColumns
 from tests.brokers import PATIENCE_SECONDS, broken_invariants, running
 from tests.chaos.mutants import NO_SECOND_WALL, Function, Method, Patch
 from tests.postgres import Database
@@ -59,12 +61,6 @@ def renamed(plan: Plan, suffix: str) -> Plan:
 
     children = tuple(renamed(child, suffix) for child in plan.children)
     return replace(plan, path=plan.path + suffix, steps=tuple(map(step, plan.steps)), children=children)
-
-
-def _rows(owner: str, name: str, old: str, new: str) -> Method:
-    """Return a fault of what a batch writes."""
-    module = "undo_rows" if owner == "UndoColumns" else "turn_rows"
-    return Method(f"noetl_broker.store.{module}", owner, name, old, new)
 
 
 async def begin(connection: Connection, scenarios: list[Scenario]) -> None:
@@ -162,18 +158,18 @@ UNDONE = (
 
 STORE_MUTANTS: dict[str, tuple[tuple[Step, ...], float, tuple[Patch, ...]]] = {
     "a plain decision changes jobs": (
-        ONE_AGAIN, 0.5, (_rows("Columns", "add", "if decision.has_rare", "if decision.begun"),)
+        ONE_AGAIN, 0.5, (Method(Columns, "add", "if decision.has_rare", "if decision.begun"),)
     ),
     "jobs of a paused execution are retried": (
-        ONE_AGAIN, 0.9, (_rows("Columns", "_add_status", 'change[2] = "held"', "pass"),)
+        ONE_AGAIN, 0.9, (Method(Columns, "_add_status", r'change\[2\] = "held"', "pass"),)
     ),
-    "retries survive the end": (FAILING, 1.0, (_rows("Columns", "_withdraw", "change[2] in NOT_HELD", "False"),)),
+    "retries survive the end": (FAILING, 1.0, (Method(Columns, "_withdraw", r"change\[2\] in NOT_HELD", "False"),)),
     "items are undone beside the whole": (
-        UNDONE, 0.0, (_rows("UndoColumns", "_supersede", "self.superseded[owner, step, visit] = None", "pass"),)
+        UNDONE, 0.0, (Method(UndoColumns, "_supersede", r"self\.superseded\[owner, step, visit\] = None", "pass"),)
     ),
     "neither lock nor turn key": (
         FAILING, 0.5,
-        (Function("noetl.lock_executions", "pg_try_advisory_xact_lock(u.execution_id)", "true"), *NO_SECOND_WALL),
+        (Function("noetl.lock_executions", r"pg_try_advisory_xact_lock\(u\.execution_id\)", "true"), *NO_SECOND_WALL),
     ),
 }  # fmt: skip
 

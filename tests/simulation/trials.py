@@ -123,7 +123,7 @@ def _features_of_event(event: Emitted) -> Iterator[str]:
         yield "a failure that no entry of catch fits"
 
 
-def _features_of_visit(step: Step, visit: int, merges: bool) -> Iterator[str]:  # noqa: FBT001
+def _features_of_visit(step: Step, visit: int, merges: bool) -> Iterator[str]:
     if step.join or merges:
         yield f"a join of {step.join or 'all'}"
         if step.need > 1:
