@@ -17,7 +17,8 @@ Session = asyncpg.Connection
 PATIENCE_SECONDS = 120.0
 POLL_SECONDS = 0.005  # looks without end take a core from what they wait for
 UNHURRIED = "set idle_in_transaction_session_timeout = '5min'; set lock_timeout = '1min'"
-_idle: dict[object, list[Pool]] = {}  # pools of the running test by what they are for
+# Pools of the running test by their event loop, and by what they are for.
+_idle: dict[tuple[asyncio.AbstractEventLoop, object], list[Pool]] = {}
 
 
 @asynccontextmanager
@@ -47,7 +48,7 @@ async def pooled_session(database: Database) -> AsyncIterator[Session[Any]]:
 @asynccontextmanager
 async def lent_pool(purpose: object, make: Callable[[], Awaitable[Pool]]) -> AsyncIterator[Pool]:
     """Lend a pool of this test, or make one; the fixture of the database closes all at the end of the test."""
-    idle = _idle.setdefault(purpose, [])
+    idle = _idle.setdefault((asyncio.get_running_loop(), purpose), [])
     pool = idle.pop() if idle else await make()
     try:
         yield pool
@@ -56,10 +57,11 @@ async def lent_pool(purpose: object, make: Callable[[], Awaitable[Pool]]) -> Asy
 
 
 async def close_pools() -> None:
-    """Close the pools of this test; a connection that is in use does not delay it."""
-    for pool in (pool for pools in _idle.values() for pool in pools):
-        pool.terminate()
-    _idle.clear()
+    """Close the pools of this event loop; a connection that is in use does not delay it."""
+    loop = asyncio.get_running_loop()
+    for key in [key for key in _idle if key[0] is loop]:
+        for pool in _idle.pop(key):
+            pool.terminate()
 
 
 async def put_job(own: Session[Any], node: str = "a", **columns: Any) -> int:

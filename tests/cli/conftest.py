@@ -86,10 +86,10 @@ class Command:
             process.communicate()
 
 
-@pytest.fixture
-def database(database: Database) -> Iterator[Database]:
-    """Yield the test's database; its broker's connections are closed at the end (see `decide`)."""
-    yield database
+@pytest.fixture(autouse=True)
+def _connections_of_decide() -> Iterator[None]:
+    """Close the connections of `decide` with the test."""
+    yield
     while _loops:
         _loops[0].run(close_pools())
         _loops.pop().close()
