@@ -32,13 +32,10 @@ NEAR = {
 # They start many other tests, or install packages.
 LEFT_OUT = ("tests/mutation", "tests/test_matrix", "tests/packaging")
 EXECUTED = """
-select c.context
-from context c
-where exists (
-  select 1 from arc a
-  where a.context_id = c.id and a.file_id in (select f.id from file f where f.path like '%/' || :file)
-    and (a.fromno between :first and :last or a.tono between :first and :last)
-)
+select distinct c.context
+from arc a join context c on c.id = a.context_id
+where a.file_id = (select f.id from file f where f.path like '%/' || :file)
+  and (a.fromno between :first and :last or a.tono between :first and :last)
 """
 EVERY_LINE = range(1, 1_000_000)
 
@@ -78,7 +75,7 @@ class DecidingTests:
         for database in self.coverage:
             with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
                 numbers = {"file": file, "first": lines.start, "last": lines.stop - 1}
-                found.update(context.split("|")[0] for (context,) in connection.execute(EXECUTED, numbers))
+                found.update(context.rpartition("|")[0] for (context,) in connection.execute(EXECUTED, numbers))
         return found
 
     def of_sql(self, name: str) -> set[str]:

@@ -64,8 +64,9 @@ class Checkout:
             code, output = self._with(place, text, tests)
             if code == 0:
                 return self._result(place, text, "survived", "", tests, began)
-            if missing := {test.strip() for test in NOT_FOUND.findall(output)}:
-                tests = [test for test in tests if test not in missing and test.split("::")[0] not in missing]
+            missing = [test for test in tests if test.startswith(tuple(NOT_FOUND.findall(output)))]
+            if missing:
+                tests = [test for test in tests if test not in missing]
                 continue
             if code is None:
                 if len(tests) > 1 and self._pytest(tests)[0] is None:
