@@ -322,3 +322,40 @@ def test_an_item_that_is_due_while_it_is_awaited_is_not_started_again() -> None:
         > child_due it[0]; attempt 2  (after_end)
         """,
     )
+
+
+def test_a_child_that_is_awaited_and_leaves_nothing_to_undo_is_not_late() -> None:
+    """It succeeded after its iterator was over, and nothing becomes of that."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: it}
+        - step: it
+          type: iterator
+          collection: [1, 2]
+          element: item
+          mode: async
+          concurrency: 2
+          task: {type: playbook, path: sub}
+          compensate: {type: http}
+        """,
+        """
+        > execution_start
+            event step_started it
+            event iterator_started it {"total": 2}
+            event iteration_started it {"index": 0}
+            event iteration_started it {"index": 1}
+            child it[0] sub
+            child it[1] sub
+        > execution_complete it[0] 1; undo child 70
+            event iteration_completed it {"index": 0}
+            undo  it[0] child 70
+        > execution_cancel
+            event execution_compensating "cancelled"
+            withdraw
+            await it
+        > execution_complete it[1] 1
+            event compensation_started it {"index": 0}
+            child it[0]!undo undo of 70
+        """,
+    )

@@ -136,3 +136,15 @@ def test_a_block_is_a_box_of_its_own() -> None:
 """
     drawn = render_mermaid(picture_of_playbook(playbook(body)))
     assert drawn.partition(" transitions.\n")[2] == expected
+
+
+def test_an_iterator_has_its_shape_whoever_runs_its_items() -> None:
+    """One worker runs the items of the first one, the broker starts a job for each item of the second one."""
+    body = """
+        workflow:
+        - {step: start, next: one}
+        - {step: one, type: iterator, collection: [1], element: e, task: {type: http}, next: all}
+        - {step: all, type: iterator, collection: [1], element: e, distribute: true, task: {type: http}}
+    """
+    shapes = {node.step: node.shape for node in picture_of_playbook(playbook(body)).nodes}
+    assert shapes == {"start": "start", "one": "iterator", "all": "iterator"}

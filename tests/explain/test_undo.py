@@ -103,3 +103,16 @@ def test_a_retry_of_what_was_undone_starts_anew() -> None:
     undo = {"counts": {"done": 1}, "left": [], "executions": []}
     said = execution_lines(replace(history), facts_of(history, undo=undo))
     assert said.endswith("noetl-broker retry 1 starts it again from the start, because what it did was undone")
+
+
+def test_an_undo_that_may_have_happened_has_its_remedy() -> None:
+    """Nothing else is left, so nothing goes on by itself."""
+    story = """
+        > execution_start
+        > action_completed charge 1
+        > action_failed slow {"message": "no answer", "type": "timeout"}
+        > action_completed charge!undo 1
+        """
+    undo = {"counts": {"unknown": 1, "done": 1}, "left": [row("slow", "unknown")], "executions": []}
+    said = explained(story, undo=undo).splitlines()
+    assert "  noetl-broker undo 1 --unknown undoes what may not have happened" in said

@@ -291,3 +291,23 @@ def test_a_fork_is_replayed_without_its_source_execution() -> None:
     source = history_of(playbook(DIAMOND), WHOLE)
     fork = fork_history(source, plan_fork(source, "c"), '> action_completed c {"v": 5}')
     assert [turn.decision.events for turn in replay_history(fork)[0]] == [turn.events for turn in fork.turns]
+
+
+def test_a_fork_keeps_the_signals_that_came_before_the_end() -> None:
+    """An event that comes after the end changes nothing. The step was never entered, so all of the execution counts."""
+    source = history_of(
+        playbook("""
+            workflow:
+            - {step: start, next: [a, b]}
+            - {step: a, type: python, code: x, next: paid}
+            - {step: b, type: python, code: x}
+            - {step: paid, type: wait, signal: payment}
+            """),
+        """
+        > execution_start
+        > execution_signal {"name": "payment", "key": "1", "payload": 5, "at": "now"}
+        > action_failed a {"message": "no"}
+        > action_completed b 1
+        """,
+    )
+    assert plan_fork(source, "paid").document["signals"] == [2]

@@ -778,6 +778,7 @@ STEPS: dict[str, str] = {
         => 1:81 error worker-word workflow[1].start_timeout: the broker evaluates this template, and only a worker knows `env` (write it in a field or an input of the step whose worker needs it; or let an action return the value)
         type: wait, for: 90
         type: wait, for: 2h30m
+        type: wait, for: '90'
         type: wait, for: '{{ 1 + 2 }}d'
         type: wait, until: '2026-03-01T09:00:00+01:00'
         type: python, code: 'def main(): pass', start_timeout: 15m

@@ -38,3 +38,10 @@ def test_each_job_has_the_limit_that_is_written_where_the_job_is(
     task = None if one.iteration is None else one.iteration.task
     named = [found and found.throttle and found.throttle.name for found in (one, task)]
     assert (named[0], named[1]) == (of_step, of_task)
+
+
+@pytest.mark.parametrize("value", [True, None, [1], "", "1/y", 0, float("nan"), 1_000_001])
+def test_what_is_no_rate_is_refused(value: object) -> None:
+    """Of any type: a boolean is no number here."""
+    with pytest.raises(ValueError, match="a number a second"):
+        parse_rate(value)

@@ -177,3 +177,10 @@ def test_random_bytes_give_findings_and_no_exception(data: bytes) -> None:
     """Any file ends in findings."""
     document, report = load(data)
     assert document.value is not None or report.findings or data.strip() in (b"", b"~", b"null") or not document.fatal
+
+
+@pytest.mark.parametrize("around, is_refused", [(48, False), (49, True)])
+def test_an_alias_is_as_deep_as_its_value(around: int, *, is_refused: bool) -> None:
+    """Together with what is around it, 100 levels are allowed."""
+    _, report = load(f"a: &a {'[' * 51}{']' * 51}\nb: {'[' * around}*a{']' * around}")
+    assert [finding.code for finding in report.findings] == ["too-deep"] * is_refused
