@@ -95,8 +95,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--list", action="store_true", help="print the mutants and run nothing")
     parser.add_argument("--coverage", type=Path, nargs="*", default=[], help="coverage files with contexts")
     parser.add_argument("--durations", type=Path, help="a JUnit report with the duration of each test")
-    parser.add_argument("--seconds", type=float, default=15.0, help="of tests for a mutant (default: %(default)s)")
-    parser.add_argument("--limit", type=float, default=90.0, help="seconds until a run hangs (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of tests for a mutant (default: %(default)s)")
+    parser.add_argument("--limit", type=float, default=180.0, help="seconds until a run hangs (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=2, help="default: %(default)s")
     parser.add_argument("--out", type=Path, default=Path("mutants.json"), help="default: %(default)s")
     return parser

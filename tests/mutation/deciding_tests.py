@@ -58,7 +58,7 @@ class DecidingTests:
         """Return the ids of tests that take about `seconds` together; an empty list if no test executes the place."""
         file = place.mutant.file
         if file.endswith(".sql"):
-            near, found = NEAR["sql"], self.of_sql(place.mutant.function)
+            near, found = self.near_sql(place.mutant.function), self.of_sql(place.mutant.function)
         else:
             part = file.split("/")[2]
             near = NEAR.get(part, (f"tests/{part}",))
@@ -67,7 +67,13 @@ class DecidingTests:
                 return []
             if not found - {""}:
                 found = self.executing(file, EVERY_LINE)
-        return self.chosen(found - {""} or {test for test in self.seconds if test.startswith(near)}, near, seconds)
+        return self.chosen(found - {""} or self.in_folders(near, place.mutant.function), near, seconds)
+
+    def in_folders(self, folders: tuple[str, ...], name: str) -> set[str]:
+        """Return the tests of files that are named as the first word of a name, such as verify; or those of folders."""
+        word = f"test_{name.partition('_')[0]}"
+        named = {test for test in self.seconds if word in test.partition("::")[0]}
+        return named or {test for test in self.seconds if test.startswith(folders)}
 
     def executing(self, file: str, lines: range) -> set[str]:
         """Return the tests that executed one of the lines, from the databases that the package coverage writes."""
@@ -87,10 +93,19 @@ class DecidingTests:
                 for match in named.finditer(text):
                     line = text.count("\n", 0, match.start()) + 1
                     found |= self.executing(file, _statement(text, range(line, line + 1)))
-            if "." in user:
-                files = {file for file, text in self.tests.items() if re.search(rf"\b{re.escape(user)}\b", text)}
-                found |= {test for test in self.seconds if test.split("::")[0] in files}
+            files = self.naming(user)
+            found |= {test for test in self.seconds if test.split("::")[0] in files}
         return found
+
+    def near_sql(self, name: str) -> tuple[str, ...]:
+        """Return the test files that name a function, or else its first user that they name."""
+        named = (self.naming(user) for user in self.users(name))
+        return next((files for files in named if files), NEAR["sql"])
+
+    def naming(self, function: str) -> tuple[str, ...]:
+        """Return the test files that name a SQL function."""
+        pattern = re.compile(rf"\b{re.escape(function)}\b")
+        return tuple(file for file, text in self.tests.items() if "." in function and pattern.search(text))
 
     def users(self, name: str) -> list[str]:
         """Return the name, and the SQL functions and statements that use it or one of its users."""
