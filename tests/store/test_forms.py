@@ -91,3 +91,13 @@ async def test_forms_are_the_same_in_sql_and_in_python(database: Database) -> No
     for filled in ({}, {"discount": 5, "comment": "fine", "any": None}):
         found = await value(database, "select noetl.complete_form($1, $2)::text", FORM, filled)
         assert json.loads(found) == complete_form(FORM, filled)
+
+
+async def test_a_limit_is_allowed_itself(database: Database) -> None:
+    """Of characters, items and keys."""
+    schemas = [
+        {"minLength": 2, "maxLength": 2},
+        {"minItems": 2, "maxItems": 2},
+        {"minProperties": 2, "maxProperties": 2},
+    ]
+    assert await checked(database, [*zip(schemas, ("ab", [1, 2], {"a": 1, "b": 2}), strict=True)]) == [[], [], []]

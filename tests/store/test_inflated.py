@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from noetl_broker.broker.limits import MAX_NODE_CHARS
 from tests.brokers import drain, register, start
 from tests.noetl import open_noetl
 from tests.postgres import Database
@@ -96,3 +97,12 @@ async def test_text_on_tables_of_a_noetl_server_is_checked(noetl_database: Datab
         async with refused("NB400", "the context of execution_[a-z]+ for execution [0-9]+ has numbers"):
             await own.execute(insert, catalog_id, INFLATED)
         await own.execute(insert, catalog_id, "no JSON")
+
+
+async def test_a_name_at_its_limit_is_accepted(database: Database) -> None:
+    """One more character is refused."""
+    insert = "insert into noetl.event (execution_id, event_type, node_name) values (1, 'execution_cancel', $1)"
+    async with logins(database) as roles, session(roles.producer) as own:
+        await own.execute(insert, "n" * MAX_NODE_CHARS)
+        async with refused("NB400", f"the node_name of execution_cancel for execution 1 has size {MAX_NODE_CHARS + 1}"):
+            await own.execute(insert, "n" * (MAX_NODE_CHARS + 1))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.brokers import broken_invariants, drain, register, rows, start, value
 from tests.postgres import Database
 from tests.sessions import put_job, refused, session
@@ -131,3 +133,10 @@ async def test_a_log_changes_no_invariant(database: Database) -> None:
     await rows(database, "select noetl.complete_job($1, 'w', 1)", job)
     await drain(database)
     assert await broken_invariants(database) == {}
+
+
+@pytest.mark.parametrize("size", [HALF * 2, HALF * 2 + 1])
+async def test_a_message_as_long_as_a_log_is_divided_once(database: Database, size: int) -> None:
+    """Of a longer one both ends are kept."""
+    parts = "select sum(octet_length(part)) from noetl.log_parts(repeat('x', $1), 0, $2)"
+    assert await value(database, parts, size, HALF * 2) == HALF * 2

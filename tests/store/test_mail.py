@@ -275,3 +275,8 @@ async def test_a_parallel_query_reads_json_in_text(database: Database) -> None:
             assert await own.fetchval("select noetl.as_json(result) from texts limit 1") == parsed
             assert await own.fetchval("select count(*) from texts where noetl.is_broken(result)") in {0, 10}
             await own.execute("drop table texts")
+
+
+async def test_an_event_without_a_type_is_mail(database: Database) -> None:
+    """A NoETL server's table may hold one: the broker reports it."""
+    assert await value(database, "select noetl.is_mail(null)") is True

@@ -246,3 +246,14 @@ async def started_version(database: Database, arguments: str) -> Any:
     """
     execution_id = await value(database, statement)
     return await value(database, "select version from noetl.execution where execution_id = $1", execution_id)
+
+
+async def test_a_cancel_has_the_name_of_its_playbook(database: Database) -> None:
+    """Another playbook is registered too."""
+    await register(database, ONE_STEP)
+    await register(database, ONE_STEP, path="other")
+    [execution_id] = await start(database)
+    await execute(database, "update noetl.catalog set name = path || '!'")
+    assert await value(database, "select noetl.cancel_execution($1)", execution_id) is True
+    named = "select node_name from noetl.event where event_type = 'execution_cancel'"
+    assert await rows(database, named) == [("story!",)]
