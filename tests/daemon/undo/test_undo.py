@@ -95,6 +95,7 @@ async def test_an_undo_that_lost_its_lease_is_queued_again(database: Database) -
     await value(database, "select noetl.cancel_execution($1)", execution)
     await drain(database)
     assert [*await lease(database)] == ["reserve!undo"]
+    assert await broken_invariants(database, ignore=["every execution ended"]) == {}
     await execute(database, "update noetl.queue set lease_until = clock_timestamp() where status = 'leased'")
     await execute(database, "select noetl.reap(100, 5)")
     assert await work(database) == ["reserve!undo"]
