@@ -6,7 +6,6 @@ import asyncio
 import re
 from collections.abc import Iterator
 
-import psycopg
 import pytest
 
 from noetl_broker.embedded_postgres.binaries import find_bin_folder
@@ -15,7 +14,7 @@ from tests.chaos.under_load import finish_all, prepare
 from tests.docs.pages import code_blocks, read_page
 from tests.docs.runner import PageRun
 from tests.periods import drop_periods
-from tests.postgres import Database
+from tests.postgres import Database, psycopg_connect
 
 WHOLE, DATA = [block for block in code_blocks(read_page("recover"), "sh") if "pg_dump" in block]
 COUNTED = ("event", "inbox", "execution", "turn", "queue", "catalog", "workflow", "transition", "workload")
@@ -23,11 +22,12 @@ AFTER_MIGRATE = re.compile(r"(?=^PGOPTIONS)", re.MULTILINE)
 
 
 @pytest.fixture
-def restored(database: Database, maintenance: psycopg.Connection) -> Iterator[Database]:
+def restored(database: Database) -> Iterator[Database]:
     """Yield a database that does not exist yet, and drop it afterwards."""
     name = f"restored_{database.name}"
     yield Database(name=name, dsn=f"{database.dsn.rpartition('/')[0]}/{name}")
-    maintenance.execute(f"drop database if exists {name} with (force)".encode())
+    with psycopg_connect(database, autocommit=True) as connection:
+        connection.execute(f"drop database if exists {name} with (force)")
 
 
 async def _at_work(database: Database) -> None:
