@@ -175,6 +175,8 @@ async def test_a_deadline_fails_the_execution_once(database: Database) -> None:
     ended = await rows(database, "select status, error ->> 'message' from noetl.execution")
     assert [status for status, _ in ended] == ["FAILED", "FAILED"]
     assert all("deadline" in message for _, message in ended)
+    named = "select distinct node_name from noetl.event where event_type = 'execution_deadline'"
+    assert await rows(database, named) == [("story",)]
     assert await rows(database, "select distinct status from noetl.queue") == [("cancelled",)]
     assert await broken_invariants(database) == {}
 

@@ -265,3 +265,17 @@ async def test_an_execution_that_undoes_is_neither_paused_nor_cancelled(database
         await value(database, "select noetl.undo_execution($1)", execution)
     await work(database)
     assert await broken_invariants(database) == {}
+
+
+async def test_an_undo_runs_on_the_version_that_is_asked_for(database: Database) -> None:
+    """A version that is not registered is refused."""
+    for version in (1, 2, 3):
+        await register(database, ORDER, version=version)
+    [execution] = await start(database)
+    await work(database, failing=("ship", "charge!undo"))
+    with pytest.raises(asyncpg.PostgresError, match="no playbook story version 9 is registered"):
+        await value(database, "select noetl.undo_execution($1, false, 9)", execution)
+    new = await value(database, "select noetl.undo_execution($1, false, 2)", execution)
+    assert await work(database) == ["charge!undo", "reserve!undo"]
+    ended = "select status, version from noetl.execution where execution_id = $1"
+    assert await rows(database, ended, new) == [("COMPLETED", 2)]
