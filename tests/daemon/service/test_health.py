@@ -15,7 +15,7 @@ from noetl_broker.daemon.metrics import registry as metric
 from noetl_broker.daemon.metrics.database import DatabaseMetrics
 from noetl_broker.daemon.metrics.process_status import status_of
 from noetl_broker.daemon.metrics.registry import METRICS
-from noetl_broker.daemon.metrics.values import merge_all
+from noetl_broker.daemon.metrics.values import MetricValues, merge_all
 from noetl_broker.daemon.service import Service
 from tests.brokers import (
     PATIENCE_SECONDS,
@@ -343,3 +343,13 @@ async def test_a_broker_is_live_while_one_of_its_databases_fails(database: Datab
     assert status.databases["empty"].silent_seconds < 10
     assert "noetl-broker migrate" in status.databases["empty"].checks["database"]
     assert [*status.databases["good"].checks.values()] == ["ok"] * 4
+
+
+def test_the_times_of_several_processes_add_up() -> None:
+    """Each bucket, and the sum of the seconds."""
+    own, other = MetricValues.of_service(), MetricValues.of_service()
+    for values in (own, other, other):
+        values.observe(metric.TRANSACTION_TIME, 0.5)
+    own.merge(other)
+    *buckets, seconds = own.histograms[metric.TRANSACTION_TIME.name]
+    assert (sum(buckets), max(buckets), seconds) == (3, 3, 1.5)
