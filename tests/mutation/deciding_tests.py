@@ -19,6 +19,7 @@ from tests.mutation.mutants import Place, sources
 from tests.mutation.sql_changes import functions
 
 UNKNOWN_SECONDS = 1.0  # of a test whose duration nobody measured
+FEW_TESTS = 20
 FILE_SECONDS = 0.3  # to collect a file and set up what its tests share
 NEAR_SHARE = 5  # so many tests of a near file come before the second one of another file
 # The tests of a part of the program are in the folder of its name, or here.
@@ -67,12 +68,14 @@ class DecidingTests:
                 return []
             if not found - {""}:
                 found = self.executing(file, EVERY_LINE)
+            elif "" in found and len(found) < FEW_TESTS:  # mostly other processes execute it
+                found |= self.in_folders(near, "")
         return self.chosen(found - {""} or self.in_folders(near, place.mutant.function), near, seconds)
 
     def in_folders(self, folders: tuple[str, ...], name: str) -> set[str]:
         """Return the tests of files that are named as the first word of a name, such as verify; or those of folders."""
-        word = f"test_{name.partition('_')[0]}"
-        named = {test for test in self.seconds if word in test.partition("::")[0]}
+        word = name.partition("_")[0]
+        named = {test for test in self.seconds if word and f"test_{word}" in test.partition("::")[0]}
         return named or {test for test in self.seconds if test.startswith(folders)}
 
     def executing(self, file: str, lines: range) -> set[str]:

@@ -11,11 +11,12 @@ import pytest
 from noetl_broker.errors import PermissionFault, SchemaFault
 from noetl_broker.playbook.compile import compile_playbook
 from noetl_broker.playbook.diagnostics import PlaybookRules
-from noetl_broker.store import catalog
+from noetl_broker.store import catalog, queries
 from noetl_broker.store.connection import connect
 from noetl_broker.store.doctor import examine
 from noetl_broker.store.migrations import SERVED_VERSIONS, check_version, compat_noetl, migrate, migrations, status
 from noetl_broker.store.session import session
+from tests import sessions
 from tests.brokers import broken_invariants, complete_jobs, drain, execute, rows, start, value
 from tests.postgres import SCHEMA, Database, named
 from tests.roles import login
@@ -26,11 +27,14 @@ NAMES = [migration.name for migration in migrations()]
 
 
 async def test_concurrent_migrates_apply_each_file_once(empty_database: Database) -> None:
-    """In their order: a lock lets one work at a time. Then the program serves the schema."""
+    """In their order: all wait for a session that has the lock. Then the program serves the schema."""
     assert [(entry.name, entry.pending) for entry in await status(empty_database)] == [(n, True) for n in NAMES]
     assert await value(empty_database, "select to_regnamespace('noetl')::text") is None
-    applied = await asyncio.gather(*(migrate(empty_database) for _ in range(4)))
-    assert sorted(applied) == [[], [], [], NAMES]
+    async with sessions.session(empty_database) as holder:
+        await holder.execute(queries.sql("lock_migrations"))
+        migrates = [asyncio.create_task(migrate(empty_database)) for _ in range(4)]
+        await sessions.blocked(holder, sessions=4)
+    assert sorted(await asyncio.gather(*migrates)) == [[], [], [], NAMES]
     async with session(empty_database, name="test") as connection:
         await check_version(connection)
 

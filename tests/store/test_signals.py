@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from noetl_broker.store import queries
 from tests.brokers import drain, execute, register, rows, start, value
 from tests.postgres import Database
 from tests.roles import logins
@@ -175,3 +176,23 @@ async def test_an_old_signal_is_not_taken_and_is_swept(database: Database) -> No
     assert await rows(database, sweep, 1, 0) == [(1, 3)]
     assert await rows(database, sweep, 1, 3) == [(0, 0)]
     assert await rows(database, "select name from noetl.signal") == [("go",)]
+
+
+async def test_only_the_wait_that_did_not_take_its_signal_is_open_again(database: Database) -> None:
+    """The other one of the execution keeps its signal."""
+    await register(
+        database,
+        """
+        workflow:
+        - {step: start, next: [a, b]}
+        - {step: a, type: wait, signal: go, key: k}
+        - {step: b, type: wait, signal: go, key: k}
+        """,
+    )
+    [execution] = await start(database)
+    await drain(database)
+    await execute(database, "update noetl.wait set status = 'signalled'")
+    await execute(database, queries.sql("reopen_waits"), [execution], [f"{execution}:b"])
+    waits = "select step, status from noetl.wait order by step"
+    assert await rows(database, waits) == [("a", "signalled"), ("b", "open")]
+    assert await value(database, "select node_id from noetl.look where execution_id is not null") == f"{execution}:b"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from noetl_broker.worker.errors import Failure
-from noetl_broker.worker.tools.task import WorkerResources
+from noetl_broker.worker.tools.task import RESULT_BYTES, WorkerResources
 from tests.worker.conftest import Perform, failed
 
 PATIENCE_SECONDS = 30.0
@@ -265,3 +265,12 @@ async def test_code_that_is_missing_or_broken_is_refused(perform: Perform) -> No
         assert isinstance(outcome, Failure)
         assert outcome.error["type"] == "bad_job"
         assert not outcome.retryable
+
+
+async def test_an_answer_that_no_result_may_have_is_not_read(perform: Perform) -> None:
+    """Its size is enough for the error."""
+    error = failed(await perform(python(f"def main(): return 'x' * {RESULT_BYTES * 6}")))
+    assert (error["type"], error["message"]) == (
+        "max_result_bytes",
+        f"step 'fetch': the result is larger than the limit of {RESULT_BYTES} bytes",
+    )
