@@ -132,7 +132,7 @@ class DecidingTests:
         for _, _, duration, test in sorted(ranked):
             file = test.split("::")[0]
             cost = duration + FILE_SECONDS * (file not in files)
-            if (cost <= seconds or not picked) and not test.startswith(LEFT_OUT):
+            if (cost <= seconds or not picked) and file in self.tests and not test.startswith(LEFT_OUT):
                 seconds -= cost
                 picked.append(test)
                 files.add(file)

@@ -17,7 +17,7 @@ from tests.mutation.mutants import Mutant, Place
 
 NOT_COPIED = (".venv*", "__pycache__", ".*_cache", ".hypothesis", "build", "dist", "results")
 FAILED = re.compile(r"^(?:FAILED|ERROR) (tests/.*?)(?: - .*)?$", re.MULTILINE)
-NOT_FOUND = re.compile(r"^ERROR: not found: .*?(tests/.*)$", re.MULTILINE)
+NOT_FOUND = re.compile(r"^ERROR: (?:file or directory )?not found: .*?(tests/.*)$", re.MULTILINE)
 SECONDS_TO_STOP = 10
 
 
