@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
+import secrets
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -45,8 +45,7 @@ def pytest_configure() -> None:
     os.environ.update(SCHEMA_VARIABLE)
     # Under nohup or in the background of a shell, processes of tests would inherit that signals are ignored.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -76,8 +75,7 @@ def _server_of(config: pytest.Config) -> Server:
     """Return the run's Postgres; the first call starts it."""
     if _POSTGRES not in config.stash:
         config.stash[_POSTGRES] = start_server()
-    postgres = config.stash[_POSTGRES]
-    return Server(host=postgres.host, port=postgres.port, user=postgres.user, password=postgres.password)
+    return Server.of(config.stash[_POSTGRES])
 
 
 @pytest.fixture(scope="session")
@@ -112,14 +110,13 @@ def copies(postgres_server: Server) -> Iterator[Copies]:
     ended are about to end. `file_copy` takes half the processor time of `wal_log`.
     """
     ended: list[str] = []
-    ordinals = itertools.count(1)
     dsn = postgres_server.database(postgres_server.maintenance_dbname).dsn
 
     @contextmanager
     def copy(template: str) -> Iterator[Database]:
         while ended:
             maintenance.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(ended.pop())))
-        database = postgres_server.database(f"test_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}_{next(ordinals)}")
+        database = postgres_server.database(f"test_{secrets.token_hex(8)}")
         create = sql.SQL("create database {} template {} strategy file_copy")
         maintenance.execute(create.format(sql.Identifier(database.name), sql.Identifier(template)))
         yield database

@@ -69,6 +69,11 @@ class Server:
     maintenance_dbname: str = "postgres"
     template_dbname: str = "template0"
 
+    @classmethod
+    def of(cls, postgres: embedded_postgres.EmbeddedPostgres) -> Self:
+        """Return the address of a running Postgres."""
+        return cls(host=postgres.host, port=postgres.port, user=postgres.user, password=postgres.password)
+
     def database(self, name: str) -> Database:
         """Return a database of this server by name; it need not exist."""
         return Database(name=name, dsn=f"postgresql://{self.user}:{self.password}@{self.host}:{self.port}/{name}")
