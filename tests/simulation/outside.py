@@ -103,9 +103,9 @@ where datname = current_database() and application_name like 'noetl-broker run%'
 order by random()
 limit 1"""
 TELL = """
-create function public.tell() returns trigger language plpgsql as
+create or replace function public.tell() returns trigger language plpgsql as
 $$ begin perform pg_notify('turns', ''); return null; end $$;
-create trigger tell after insert on noetl.turn for each statement execute function public.tell()"""
+create or replace trigger tell after insert on noetl.turn for each statement execute function public.tell()"""
 BUSY = """
 select exists (select from noetl.execution where noetl.is_live(status))
   or exists (select from noetl.inbox) or exists (select from noetl.look)"""

@@ -33,7 +33,8 @@ from tests.simulation.scenarios import KINDS, Scenario, scenario
 LONG = os.environ.get("NOETL_CHAOS") == "long"
 OF_EACH_KIND = 20  # seeds of a batch
 PAGE = 50  # executions whose histories are loaded at once
-OF_MUTANT = 20  # executions
+OF_MUTANT = 20  # executions of a round
+MOST_ROUNDS = 10
 BATCHES = 25 if LONG else 1
 pytestmark = pytest.mark.simulation
 
@@ -160,9 +161,6 @@ STORE_MUTANTS: dict[str, tuple[tuple[Step, ...], float, tuple[Patch, ...]]] = {
     "a plain decision changes jobs": (
         ONE_AGAIN, 0.5, (Method(Columns, "add", "if decision.has_rare", "if decision.begun"),)
     ),
-    "jobs of a paused execution are retried": (
-        ONE_AGAIN, 0.9, (Method(Columns, "_add_status", r'change\[2\] = "held"', "pass"),)
-    ),
     "retries survive the end": (FAILING, 1.0, (Method(Columns, "_withdraw", r"change\[2\] in NOT_HELD", "False"),)),
     "items are undone beside the whole": (
         UNDONE, 0.0, (Method(UndoColumns, "_supersede", r"self\.superseded\[owner, step, visit\] = None", "pass"),)
@@ -190,9 +188,12 @@ async def test_random_playbooks_on_two_daemons_equal_the_reference(database: Dat
 
 @pytest.mark.parametrize("name", STORE_MUTANTS)
 async def test_a_fault_of_the_store_is_found(database: Database, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """A changed function of the database, or of what is written into it."""
+    """A changed function of the database, or of what is written into it: chance shows it in one of a few rounds."""
     steps, failing, patches = STORE_MUTANTS[name]
     for patch in patches:
         await patch.apply(database, monkeypatch)
-    made = Scenario(0, Plan(path="main", steps=steps), roots=OF_MUTANT, failing=failing)
-    assert await run_scenarios(database, [made])
+    for seed in range(MOST_ROUNDS):
+        plan = Plan(path=f"main-{seed}", steps=steps)
+        if await run_scenarios(database, [Scenario(seed, plan, roots=OF_MUTANT, failing=failing)]):
+            return
+    pytest.fail(f"{MOST_ROUNDS} rounds do not show it")
