@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import asyncpg
 import pytest
 
@@ -10,7 +12,7 @@ from noetl_broker.operations.retries import retry_one
 from noetl_broker.playbook import PlaybookRules
 from tests.brokers import broken_invariants, drain, execute, register, rows, start, value
 from tests.postgres import Database
-from tests.sessions import session
+from tests.sessions import blocked, refused, session
 from tests.undos import STATUS, UNDOS, complete, fail, lease, work
 
 CHILD = """
@@ -295,3 +297,21 @@ async def test_an_abandoned_undo_lists_the_items_that_a_worker_has(database: Dat
     assert len(await work(database)) == 3
     assert await value(database, STATUS, undo) == "COMPLETED"
     assert await broken_invariants(database) == {}
+
+
+async def test_undos_of_one_family_wait_for_each_other(database: Database) -> None:
+    """Of a child too: it locks the root of its family."""
+    await register(database, CHILD, path="child")
+    await register(database, PARENT)
+    [parent] = await start(database)
+    await drain(database)
+    await complete(database, (await lease(database))["pay"])
+    await drain(database)
+    child = await value(database, "select execution_id from noetl.execution where parent_execution_id = $1", parent)
+    async with session(database) as other, session(database) as own, refused("NB409"):
+        await other.execute("begin")
+        await other.execute("select pg_advisory_xact_lock($1)", parent)
+        undoing = asyncio.create_task(own.execute("select noetl.undo_execution($1)", child))
+        await blocked(other)
+        await other.execute("rollback")
+        await undoing
