@@ -89,7 +89,7 @@ bench: $(READY) ## measure everything beside its bar and its peers; QUICK=1 for 
 
 # `make mutants SEED=2` draws others. The first run of the tests, with their coverage, tells which tests reach which line.
 mutants: $(STAMP) ## change the program in COUNT places, and report which changes no test finds
-	$(PYTEST) -n auto -q --cov --cov-context=test --cov-report= --junitxml=.coverage.xml
+	$(PYTEST) -n auto -q --cov --cov-context=test --cov-report= --junitxml=.coverage.xml $(PYTEST_ARGS)
 	$(BIN)/python -m tests.mutation --seed $(SEED) --count $(COUNT) --coverage .coverage --durations .coverage.xml --out mutants.json
 
 simulate: $(READY) ## run 10,000 random executions with lost turns and duplicates against a reference
@@ -129,7 +129,7 @@ constraints: $(STAMP) ## write the versions of .venv to constraints.txt
 	$(BIN)/python -m pip freeze --exclude-editable --disable-pip-version-check >> constraints.txt
 
 clean: ## remove environments, build results and caches
-	rm -rf .venv .venv-compiled .venv-peers .venv-matrix build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf .venv .venv-compiled .venv-peers .venv-matrix build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage* mutants.json
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp is newer than pyproject.toml if .venv is up to date.

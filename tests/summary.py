@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import pytest
+import pytest
 
 FAULT = "chaos"  # the property of a test that tried a fault: its name and the outcome
 OUTCOMES = ("passed", "failed", "error", "skipped")
@@ -26,7 +24,8 @@ def write(reporter: pytest.TerminalReporter) -> None:
         reporter.section("areas: tests, and seconds of all test processes")
         reporter.write_line("\n".join(_rows(counts, seconds)))
     if os.environ.get("NOETL_CHAOS") == "long":
-        faults = [fault for _, report in reports for name, fault in report.user_properties if name == FAULT]
+        in_order = sorted((report for _, report in reports), key=lambda report: report.nodeid)
+        faults = [fault for report in in_order for name, fault in report.user_properties if name == FAULT]
         reporter.section("faults tried")
         reporter.write_line("\n".join(f"{fault:60}  {outcome}" for fault, outcome in faults))
 

@@ -14,7 +14,6 @@ import queue
 import re
 import sys
 import tempfile
-import threading
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -45,15 +44,13 @@ def main(arguments: list[str] | None = None) -> int:
         checkouts: queue.Queue[Checkout] = queue.Queue()
         for number in range(chosen.jobs):
             checkouts.put(Checkout(ROOT, Path(folder) / str(number), chosen.limit))
-        choosing = threading.Lock()
 
         def run(mutant: Mutant) -> Result:
             text = (ROOT / mutant.file).read_text(encoding="utf-8")
             place = find(mutant, text)
             if place is None:
                 return Result(mutant, "lost", by="its place is not in this version of the file")
-            with choosing:
-                ids = tests.of(place, text, chosen.seconds)
+            ids = tests.of(place, text, chosen.seconds)
             if not ids:
                 return Result(mutant, "not covered", line=place.lines(text)[0])
             checkout = checkouts.get()
