@@ -304,6 +304,19 @@ async def test_a_past_that_is_too_long_is_refused(database: Database) -> None:
     assert (len(kept.turns), again is kept) == (2, True)
 
 
+async def test_a_page_whose_past_is_refused_shows_the_execution_as_it_is(
+    database: Database, api: httpx.AsyncClient
+) -> None:
+    """And says why there is no past."""
+    execution_id = await halfway(database)
+    await execute(database, "update noetl.execution_state set turn = 10001")
+    page = await read(api, f"/executions/{execution_id}", turn=1, step="load")
+    assert (
+        "shows the past of up to 10,000" in page,
+        "canary-8" in page.partition("<h3>Result</h3>")[2],
+    ) == (True, True)
+
+
 WIDE = """
 workload: {items: 0}
 workflow:

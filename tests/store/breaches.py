@@ -44,7 +44,12 @@ BREACHES = (
         insert into noetl.place_claim (execution_id, path, key, number, held_at)
         values (:id, 'done', 'a', 1, now())"""),
     Breach("an execution is queued for a place without a number", "cooling", {"verify_places", "verify_rows"}, """
-        update noetl.execution set status = 'QUEUED', waits_for_place = true where execution_id = :id"""),
+        update noetl.execution set status = 'QUEUED', waits_for_place = true where execution_id = :id;
+        insert into noetl.place (path, key, held) values ('fresh', 'a', 1);
+        insert into noetl.place_claim (execution_id, path, key, number, held_at)
+        select execution_id, path, 'a', 1, now()
+        from noetl.execution
+        where path = 'fresh'"""),
     Breach("a place is free and waited for", "cooling", {"verify_places", "verify_rows"}, """
         insert into noetl.place (path, key, is_waited_for) values ('cooling', 'a', true);
         insert into noetl.place_claim (execution_id, path, key, number) values (:id, 'cooling', 'a', 1);

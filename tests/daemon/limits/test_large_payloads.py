@@ -6,7 +6,7 @@ import base64
 import random
 from functools import cache
 
-from tests.brokers import broken_invariants, complete_jobs, drain, execute, register, start, value
+from tests.brokers import broken_invariants, complete_jobs, drain, execute, register, rows, start, value
 from tests.postgres import Database
 from tests.sessions import Session, session
 
@@ -16,6 +16,13 @@ workflow:
 - {step: start, next: a}
 - {step: a, type: python, code: x, next: end}
 - {step: end}
+"""
+THREE = """
+workflow:
+- {step: start, next: [a, b, c]}
+- {step: a, type: own}
+- {step: b, type: own}
+- {step: c, type: own}
 """
 CANCEL = "insert into noetl.event (execution_id, event_type) values ($1, 'execution_cancel')"
 CLAIM = "select execution_id, locked, octet_length(context::text) from noetl.take_mail(200, $1, 0) order by mail_id"
@@ -65,6 +72,17 @@ async def test_states_count_as_well(database: Database) -> None:
         look = "select execution_id, locked, tokens is not null from noetl.take_mail(200, false, 0) order by mail_id"
         found = await own.fetch(look)
     assert [tuple(row) for row in found] == [(ids[0], True, True), (ids[1], False, False), (ids[2], False, False)]
+
+
+async def test_results_of_completed_actions_do_not_count(database: Database) -> None:
+    """They stay in the table until a template names them."""
+    await register(database, THREE)
+    [first] = await start(database)
+    await drain(database)
+    await complete_jobs(database, megabytes(1.9))
+    [vast] = await start(database, payload=megabytes(5))
+    look = "select execution_id, locked from noetl.take_mail(200, false, 0) order by mail_id"
+    assert await rows(database, look) == [(first, True)] * 3 + [(vast, True)]
 
 
 async def test_the_first_payload_is_claimed_whatever_its_size(database: Database) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from noetl_broker.daemon.metrics.registry import SWEPT_PLACES
+from noetl_broker.daemon.metrics.values import MetricValues
+from noetl_broker.daemon.reaper import Reaper
 from noetl_broker.operations.retries import retry_failed
 from noetl_broker.playbook import PlaybookRules
+from noetl_broker.store.connection import create_pool
 from noetl_broker.store.place_lines import list_line, list_places, places_of
 from tests.brokers import complete_jobs, drain, execute, register, rows, running, start, value
 from tests.consistency import inconsistencies
 from tests.postgres import Database
-from tests.sessions import session
+from tests.sessions import lent_pool, session
 from tests.stories import document
 
 JOB = """
@@ -342,14 +346,18 @@ async def test_a_row_that_a_person_has_locked_stalls_only_its_own_executions(dat
 
 
 async def test_a_hand_over_that_was_lost_is_found_by_the_sweep_and_counted(database: Database) -> None:
-    """It never happens; the metric shows that."""
+    """It never happens; the metric of the reaper shows that."""
     await register(database, JOB, metadata=limit())
     first, _ = await start(database, count=2)
     await drain(database)
     await execute(database, "delete from noetl.place_claim where execution_id = $1", first)
     await execute(database, "update noetl.place set held = 0")
-    assert await rows(database, "select admitted, swept, rings from noetl.sweep_places(100)") == [(1, 1, 0)]
-    assert await rows(database, "select admitted, swept, rings from noetl.sweep_places(100)") == [(0, 0, 0)]
+    metrics = MetricValues.of_service()
+    async with lent_pool(database, lambda: create_pool(database, name="test", size=1)) as pool:
+        reaper = Reaper(pool, metrics, max_lost_leases=5, missing_event_seconds=30.0, foreign_lease_grace_seconds=900.0)
+        await reaper.run()
+        await reaper.run()
+    assert metrics.total(SWEPT_PLACES) == 1
     await drain(database)
     assert await statuses(database) == ["RUNNING", "RUNNING"]
 

@@ -193,6 +193,26 @@ async def test_a_child_that_completes_as_its_parent_ends_is_undone(database: Dat
     assert await broken_invariants(database) == {}
 
 
+async def test_a_retry_does_not_wait_for_the_undo_of_another_family(database: Database) -> None:
+    """Both have a child."""
+    await register(database, CHILD, path="child")
+    await register(database, BESIDE, path="beside")
+    await register(database, "workflow: [{step: start, next: trip}, {step: trip, type: playbook, path: child}]")
+    [failed] = await start(database)
+    await work(database, failing=("book",))
+    await start(database, path="beside")
+    await drain(database)
+    jobs = await lease(database)
+    await fail(database, jobs["ship"])
+    await drain(database)
+    await complete(database, jobs["book"], {"id": "book"})
+    await drain(database)
+    undoing = "select count(*) from noetl.execution where noetl.is_live(status) and noetl.undoes(execution_id)"
+    assert await value(database, undoing) == 1
+    async with session(database) as connection:
+        assert (await retry_one(connection, failed, PlaybookRules())).made["steps"] == ["trip"]
+
+
 async def test_what_a_failed_child_left_is_undone_before_a_retry_of_its_parent(database: Database) -> None:
     """The retry would do it again. The parent has no row of such a child."""
     await register(database, CHILD, path="child")

@@ -196,6 +196,16 @@ async def test_a_signal_starts_the_playbooks_that_declare_it(database: Database)
     assert service.metrics.total(SIGNAL_ERRORS) == 1
 
 
+async def test_a_signal_whose_execution_was_started_already_is_counted_so(database: Database) -> None:
+    """Its id is the idempotency key of the start."""
+    await declared(database, document(ON_SIGNAL, path="a", metadata="on_signal: {signal: payment}"))
+    sent = await send(database, "payment", "k")
+    await execute(database, "select noetl.start_execution('a', idempotency_key => $1)", str(sent))
+    service = await drain(database)
+    assert service.metrics.by_label(SIGNAL_STARTS) == {"existing": 1}
+    assert await value(database, "select count(*) from noetl.execution") == 1
+
+
 async def test_a_ring_of_playbooks_that_signal_each_other_ends(database: Database) -> None:
     """After 32 hops a signal starts nothing; a child execution does not begin anew. This one has made 29 of them."""
     ring = """

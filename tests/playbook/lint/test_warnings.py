@@ -137,6 +137,12 @@ def test_parallel_branches_that_give_a_join_the_same_input_are_warned_of(choice:
     assert [line.partition(":")[2].split(" ")[2] for line in findings_of(MERGING % choice)] == ["join-input"]
 
 
+def test_branches_whose_conditions_can_both_be_true_are_parallel() -> None:
+    """Two warnings: of the conditions, and of the input."""
+    found = findings_of(MERGING % "[{when: x > 1, step: a}, {when: x > 0, step: b}]")
+    assert [line.split(" ")[2] for line in found] == ["overlapping-when", "join-input"]
+
+
 def test_a_template_in_sql_code_is_warned_of() -> None:
     """`code` is never rendered."""
     source = """
