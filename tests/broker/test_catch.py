@@ -202,6 +202,22 @@ CAUGHT = {
         job   c
         """,
     ),
+    "a router hands on what came, also where its next is caught": (
+        """
+        - {step: start, next: a}
+        - {step: a, type: http, url: x, next: r}
+        - {step: r, next: {when: "{{ workload.x }}", step: c}, catch: {when: "{{ result == 7 }}", step: c}}
+        - {step: c, type: http, url: x, args: {got: "{{ result }}", why: "{{ r.error.type }}"}}
+        """,
+        "> action_completed a 7",
+        """
+        event step_completed a
+        event step_started r
+        event step_failed r "`workload.x` is undefined: there is no such key in a mapping"
+        event step_started c
+        job   c {"got": 7, "why": "template"}
+        """,
+    ),
     "a start whose next fails": (
         """
         - {step: start, next: {when: "{{ workload.x }}", step: c}, catch: {step: c, args: {t: "{{ error.type }}"}}}

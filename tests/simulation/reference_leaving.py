@@ -49,7 +49,9 @@ class Leaving(ReferenceState):
         described = {"attempt": max(token.failures, 1), **error, "step": token.step}
         described["type"] = described.get("type") or "action_failed"
         self.outcomes.setdefault(token.step, {})[token.visit] = Outcome(data, "FAILED", described, places)
-        token.result = data
+        hands_on = self.steps[token.step].kind == "router" and token.step != "start"
+        if not hands_on:
+            token.result = data
         scope = self._scope(token, {"error": described})
         try:
             for arc in arcs:
@@ -66,7 +68,8 @@ class Leaving(ReferenceState):
             return True
         self.running = [other for other in self.running if other is not token]
         self.emit("step_failed", token.node, [True, stored(data)])
-        token.origins = frozenset() if self._is_spent(token) else frozenset([token.step])
+        if not hands_on:
+            token.origins = frozenset() if self._is_spent(token) else frozenset([token.step])
         self._send(token, arc, inputs)
         return True
 

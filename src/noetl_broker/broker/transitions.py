@@ -195,7 +195,8 @@ def _read_catch(
 ) -> tuple[CatchRead, list[Arrival]]:
     """The first entry of the step's `catch` that is true, and the arrivals that it gives. Raises TemplateError."""
     conditions: Conditions = []
-    own = "" if isinstance(leaving.result, InlineResult) else step.name  # the event ends no visit of the step
+    # the event ends no visit of a router, nor of a step whose result is not the event's
+    own = "" if step.kind == "router" or isinstance(leaving.result, InlineResult) else step.name
     scope = condition_scope(draft, given, leaving.result, {ERROR: error}, own=own)
     arrivals: list[Arrival] = []
     number, fault = None, None
@@ -307,9 +308,8 @@ def catch_at_once(
     if step.name in arrival.passed:
         return ring_error(draft, step), None
     error = as_stored(complete_error(error, 1))
-    token, result = Token(step.name, visit, spent=arrival.spent), InlineResult(data, error)
-    sources = () if _is_spent(draft, token) else (step.name,)
-    leaving = TokenData(result, sources, arrival.spent, arrival.passed | {step.name})
+    result = InlineResult(data, error)
+    leaving = _failed_token(draft, step, visit, arrival, result)
     before = draft.make_result((step.name, visit), result)
     try:
         catch, arrivals = _read_catch(draft, step, visit, given, error, leaving)
@@ -336,11 +336,10 @@ def _go_on_failed(
     catch: CatchRead | None,
 ) -> None:
     """Let a token go on that failed in the turn in which its visit began. Raises TemplateError if its `next` fails."""
-    token, result = Token(step.name, visit, spent=arrival.spent), InlineResult(None, as_stored(error))
+    result = InlineResult(None, as_stored(error))
     before = draft.make_result((step.name, visit), result)
     try:
-        sources = () if _is_spent(draft, token) else (step.name,)
-        leaving = TokenData(result, sources, token.spent, arrival.passed | {step.name})
+        leaving = _failed_token(draft, step, visit, arrival, result)
         arrivals, conditions = follow_next(draft, step, visit, draft.scope(given.values, result), given, leaving)
     except TemplateError:
         draft.drop_result(step.name, before)
@@ -349,6 +348,15 @@ def _go_on_failed(
     ordinal = emit_step_failed(draft, step, visit, result.error, conditions, catch=catch)
     track_ended(draft, step, "FAILED", ordinal, visit, ordinal)
     _leave(draft, step, arrivals, leaving, given)
+
+
+def _failed_token(draft: Draft, step: Step, visit: int, arrival: Arrival, result: InlineResult) -> TokenData:
+    """What a token takes along that goes on from a failed visit: its result; of a router what it arrived with."""
+    passed = arrival.passed | {step.name}
+    if step.kind == "router":
+        return TokenData(arrival.result, arrival.sources, arrival.spent, passed)
+    is_spent = _is_spent(draft, Token(step.name, visit, spent=arrival.spent))
+    return TokenData(result, () if is_spent else (step.name,), arrival.spent, passed)
 
 
 def _complete(draft: Draft, step: Step, token: Token, data: JSON, conditions: Conditions) -> int:
