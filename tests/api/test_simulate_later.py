@@ -100,6 +100,23 @@ def test_a_step_that_calls_a_playbook_times_out() -> None:
     assert [one.status for one in story.children] == ["CANCELLED"]
 
 
+def test_the_late_end_of_a_block_that_timed_out_leaves_its_next_attempt_alone() -> None:
+    """The block waits for the action that it undoes; meanwhile the next attempt runs, and times out too."""
+    body = """
+workflow:
+- {step: start, next: block}
+- step: block
+  type: playbook
+  timeout: 10
+  retry: {max_attempts: 3, initial_delay: 1, jitter: false}
+  workflow:
+  - {step: start, next: slow}
+  - {step: slow, type: python, code: "def main(): return 1", compensate: {type: python, code: "def main(): return 1"}}
+"""
+    story = simulate(HEAD + body, {"block.slow": delayed(1, after=12), "block.slow!undo": None})
+    assert (story.status, story.error["type"], len(story.children)) == ("FAILED", "timeout", 3)
+
+
 def test_a_bad_duration_is_refused() -> None:
     """The fault names the value and the forms."""
     with pytest.raises(SimulationFault, match="after='soon' is no duration: a duration is a number of seconds"):

@@ -443,7 +443,8 @@ class Simulation:
 
         `undo`: the child has something to be undone.
         """
-        self.agenda.drop(parent.execution.number, (parent.step, parent.visit), parent.item_index)  # its timeout
+        if attempt > parent.execution.failures(parent.step, parent.visit, parent.item_index):  # else it comes too late
+            self.agenda.drop(parent.execution.number, (parent.step, parent.visit), parent.item_index)  # its timeout
         completed, failed = ENDS_OF_CHILD[parent.item_index is None or parent.undo]
         event = Event(
             completed if outcome.error is None else failed,
