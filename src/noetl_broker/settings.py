@@ -145,6 +145,10 @@ with warnings.catch_warnings():
         preload: tuple[str, ...] = Field(
             (), description="modules that a worker imports once, for all its `python` steps"
         )
+        pass_env: tuple[str, ...] = Field(
+            (),
+            description="variables of a worker's environment that jobs may read, beside PATH, HOME, LANG, TZ and such",
+        )
         idle_connection_seconds: float = Field(
             30.0, ge=0, le=3600, description="seconds that a worker keeps an unused connection of a step; 0 keeps none"
         )

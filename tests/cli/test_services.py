@@ -314,6 +314,28 @@ def test_a_worker_refuses_an_unknown_type(command: Command) -> None:
     assert "pyhton" in answer.stderr
 
 
+def test_a_step_sees_of_the_environment_what_is_common_or_passed(command: Command, database: Database) -> None:
+    """No token that happens to be set where the worker was started."""
+    body = 'workflow: [{step: start, type: python, code: "import os\\ndef main(): return dict(os.environ)"}]'
+    command("register", write_playbook(command.folder, body))
+    command("start", "examples/story")
+    command("run", "--drain")
+    environment = dict.fromkeys(("CITY", "TZ", "GITHUB_TOKEN", "DB_PASSWORD"), "x")
+    worker = command.start("worker", "--pass-env", "CITY", **environment)
+    until_job_is("done", database)
+    worker.terminate()
+    worker.wait(PATIENCE_SECONDS)
+    [seen] = rows(database, "select result from noetl.event where event_type = 'action_completed'")
+    wanted = {"CITY", "TZ", "PATH", "GITHUB_TOKEN", "DB_PASSWORD"}
+    assert wanted & set(seen[0]) == {"CITY", "TZ", "PATH"}
+
+
+def test_a_worker_passes_no_secret(command: Command) -> None:
+    """The remedy is named."""
+    answer = command.run("worker", "--pass-env", "NOETL_SECRET_KEY")
+    assert (answer.returncode, "pass_env names NOETL_SECRET_KEY, which no job may read" in answer.stderr) == (2, True)
+
+
 @pytest.mark.parametrize(
     "name, words",
     [

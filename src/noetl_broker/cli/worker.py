@@ -43,6 +43,10 @@ SHARE_OF_JOBS = 0.8
     "--preload", multiple=True, metavar="MODULE,...",
     help="Modules to import once, for all python steps (or NOETL_BROKER_PRELOAD).",
 )  # fmt: skip
+@click.option(
+    "--pass-env", multiple=True, metavar="NAME,...",
+    help="Variables that jobs may read, beside PATH, HOME, LANG, TZ and the like (or NOETL_BROKER_PASS_ENV).",
+)  # fmt: skip
 @click.option("--null", is_flag=True, help="Complete every job at once with {}, to measure the broker.")
 def worker(
     call: Call,
@@ -52,6 +56,7 @@ def worker(
     worker_id: str | None,
     lease_seconds: int,
     preload: Sequence[str],
+    pass_env: Sequence[str],
     null: bool,
 ) -> None:
     """Run the reference worker: lease jobs, run them, report results.
@@ -72,6 +77,7 @@ def worker(
         idle_connection_seconds=call.settings.idle_connection_seconds,
         drain_seconds=call.settings.drain_seconds * SHARE_OF_JOBS,
         preload=_names(preload) or call.settings.preload,
+        pass_env=_names(pass_env) or call.settings.pass_env,
         null=null,
     )
     if worker_id is not None:

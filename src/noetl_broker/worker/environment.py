@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from noetl_broker.worker.errors import ToolFault
@@ -13,14 +13,32 @@ OWN_PREFIX = "NOETL_BROKER_"
 SECRET_PREFIX = "NOETL_SECRET_"  # noqa: S105 - the name of a variable
 CREDENTIAL_PREFIX = "NOETL_CREDENTIAL_"
 HIDDEN_NAMES = frozenset({"PGPASSWORD", "PGPASSFILE", "PGSERVICEFILE", "NOTIFY_SOCKET"})
+HIDDEN_PREFIXES = (OWN_PREFIX, SECRET_PREFIX, CREDENTIAL_PREFIX)
+# Where programs, files and certificates are, the language and the time zone; nothing that is a secret anywhere.
+COMMON_NAMES = frozenset(
+    {
+        "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP",
+        "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONUTF8", "VIRTUAL_ENV", "SSL_CERT_FILE", "SSL_CERT_DIR",
+    }
+)  # fmt: skip
+LOCALE_PREFIX = "LC_"
+
+
+def kept_environment(environment: Mapping[str, str], passed: Collection[str] = ()) -> dict[str, str]:
+    """What a worker keeps of its environment: common names and those that are `passed`, and what it hides from jobs."""
+    names = COMMON_NAMES | HIDDEN_NAMES | frozenset(passed)
+    prefixes = (LOCALE_PREFIX, *HIDDEN_PREFIXES)
+    return {name: value for name, value in environment.items() if name in names or name.startswith(prefixes)}
 
 
 def visible_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """The variables that a job may read as `env`, without the worker's settings, passwords and secrets."""
-    hidden = (OWN_PREFIX, SECRET_PREFIX, CREDENTIAL_PREFIX)
-    return {
-        name: value for name, value in environment.items() if name not in HIDDEN_NAMES and not name.startswith(hidden)
-    }
+    return {name: value for name, value in environment.items() if not is_hidden(name)}
+
+
+def is_hidden(name: str) -> bool:
+    """Whether no job ever sees this variable."""
+    return name in HIDDEN_NAMES or name.startswith(HIDDEN_PREFIXES)
 
 
 def variable_name(prefix: str, name: str) -> str:

@@ -27,7 +27,7 @@ from noetl_broker.store.jobs import (
     lease_jobs,
 )
 from noetl_broker.waits import JITTER, RETRY_SECONDS, Backoff, first, run_beside, run_until
-from noetl_broker.worker.environment import visible_environment
+from noetl_broker.worker.environment import kept_environment, visible_environment
 from noetl_broker.worker.errors import Failure, ToolFault, failure_of
 from noetl_broker.worker.executor import Success, execute, types_with
 from noetl_broker.worker.idle_connections import IdleConnections
@@ -355,7 +355,7 @@ async def run_worker(options: WorkerOptions, stop: asyncio.Event, tools: Mapping
     SchemaFault when the database refuses this worker.
     """
     types = types_of(options, tools)
-    environment = dict(os.environ)
+    environment = kept_environment(os.environ, options.pass_env)
     interpreters = Interpreters(visible_environment(environment), preload=options.preload)
     most, seconds = options.concurrency, options.idle_connection_seconds
     shared = WorkerResources(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from noetl_broker.errors import OperatorFault
@@ -12,6 +13,7 @@ from noetl_broker.playbook.plain_values import NAME_CHARS
 from noetl_broker.store.dsn import Database
 from noetl_broker.store.schema_name import DEFAULT_SCHEMA, check_schema_name
 from noetl_broker.tracing.spans import Emit
+from noetl_broker.worker.environment import is_hidden
 from noetl_broker.worker.idle_connections import IDLE_SECONDS
 
 
@@ -30,8 +32,9 @@ class WorkerOptions:
     between two attempts to lease, if no notification comes. `drain_seconds`: how long a stop waits for running jobs and
     their answers. `time_limit_seconds`: for a step without a timeout. `idle_connection_seconds`: how long a connection
     of a postgres or http step waits for the next job; 0 closes it after each. `null`: complete every job with {}, in
-    batches of `null_batch`, for benchmarks. `preload`: modules that are imported once, for all python steps. `emit`:
-    takes a span for each attempt; None: no traces.
+    batches of `null_batch`, for benchmarks. `preload`: modules that are imported once, for all python steps.
+    `pass_env`: names of environment variables that jobs may read beside the common ones. `emit`: takes a span for each
+    attempt; None: no traces.
     """
 
     dsn: str | None = field(repr=False)
@@ -48,6 +51,7 @@ class WorkerOptions:
     null: bool = False
     null_batch: int = 100
     preload: tuple[str, ...] = ()
+    pass_env: tuple[str, ...] = ()
     emit: Emit | None = None
 
     @property
@@ -72,9 +76,17 @@ class WorkerOptions:
                 f"poll_min_seconds ({self.poll_min_seconds}) must be more than 0 and at most poll_max_seconds "
                 f"({self.poll_max_seconds})."
             )
-        for name in self.preload:
-            if not all(map(str.isidentifier, name.split("."))):
-                raise OperatorFault(f"preload names {name!r:.80}, which is no module; write for example pandas.")
+        _check_names(self.preload, self.pass_env)
         for name in ("drain_seconds", "time_limit_seconds", "idle_connection_seconds"):
             if getattr(self, name) < 0:
                 raise OperatorFault(f"{name} must not be negative.")
+
+
+def _check_names(modules: Iterable[str], variables: Iterable[str]) -> None:
+    """Raise OperatorFault for a module that cannot be preloaded, and for a variable that no job may read."""
+    for name in modules:
+        if not all(map(str.isidentifier, name.split("."))):
+            raise OperatorFault(f"preload names {name!r:.80}, which is no module; write for example pandas.")
+    for name in variables:
+        if is_hidden(name):
+            raise OperatorFault(f"pass_env names {name}, which no job may read; write {{{{ secret.x }}}} or auth.")

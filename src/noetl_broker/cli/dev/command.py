@@ -112,6 +112,7 @@ class Dev:
             idle_connection_seconds=self.call.settings.idle_connection_seconds,
             drain_seconds=JOB_SECONDS,
             preload=self.call.settings.preload,
+            pass_env=self.call.settings.pass_env,
         )
         parts: dict[str, Coroutine[Any, Any, Any]] = {
             "the broker": Service(options, self.stopping, on_ready=self.broker_ready.set).run(),
