@@ -13,8 +13,8 @@ MINUTE, HOUR, DAY = 60, 3600, 86_400  # seconds
 
 
 def moment(at: datetime) -> str:
-    """Give a time to the millisecond, in UTC."""
-    return at.strftime("%Y-%m-%d %H:%M:%S.") + f"{at.microsecond // 1000:03}"
+    """Give a time to the millisecond, in UTC: 2026-01-31 08:00:00.000Z."""
+    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.") + f"{at.microsecond // 1000:03}Z"
 
 
 def clock(at: datetime) -> str:

@@ -69,6 +69,20 @@ def test_a_schedule_moves(what: str) -> None:
     assert plan_move(schedule, at(hours)) == move
 
 
+@pytest.mark.parametrize(
+    "watched_since, move",
+    [
+        (0.5, Move(since_at=at(4), next_at=at(5), due_at=at(5), start=at(4), skipped=3)),
+        (3.5, Move(since_at=at(4), next_at=at(5), due_at=at(5), start=at(4), skipped=3)),
+        (4, Move(since_at=at(4), next_at=at(5), due_at=at(5), skipped=4)),
+    ],
+)
+def test_what_becomes_due_while_a_broker_watches_is_not_missed(watched_since: float, move: Move) -> None:
+    """However late it looks, and with `catch_up: 0`, which makes up nothing."""
+    schedule = hourly(catch_up=timedelta(0))
+    assert plan_move(schedule, at(4.5), watched_since=at(watched_since)) == move
+
+
 def test_moments_of_a_pause_that_no_broker_saw_are_skipped() -> None:
     """Moments of a pause that no broker saw are skipped."""
     schedule = hourly(catch_up=9 * HOUR, paused_at=at(1.5), resumed_at=at(3))

@@ -134,6 +134,16 @@ def test_backfill_counts_moments_and_starts_those_without_an_execution(command: 
     assert found == [(f"2026-03-{day}T03:00:00+0{offset}:00",) for day, offset in ((28, 1), (29, 2), (30, 2))]
 
 
+@pytest.mark.parametrize("day, offset", [("2026-03-28", "+01:00"), ("2026-03-29", "+02:00")])
+def test_a_day_of_a_backfill_is_one_of_the_schedules_zone(command: Command, day: str, offset: str) -> None:
+    """From its beginning to its end: midnight there belongs to it, and is the evening before in UTC."""
+    command("schedule", "put", "daily", PATH, "--cron", "0 0,23 * * *", "--timezone", "Europe/Berlin")
+    answer = command("schedule", "backfill", "daily", "--from", day, "--to", day)
+    evening = f"  {day}T23:00:00+02:00" if day == "2026-03-29" else f"  {day}T23:00:00{offset}"
+    assert answer.stdout.splitlines()[1:3] == [f"  {day}T00:00:00+01:00", evening]
+    assert answer.stdout.startswith("2 moments")
+
+
 def test_backfill_starts_at_most_so_many_a_second(command: Command) -> None:
     """Three at twenty a second take a tenth of a second."""
     command("schedule", "put", "daily", PATH, "--cron", "@daily")

@@ -87,6 +87,14 @@ def test_since_can_be_a_point_in_time(text: str) -> None:
     assert Since().convert(text, None, None) == datetime(2026, 1, 31, 8, tzinfo=UTC)
 
 
+def test_a_date_as_an_end_includes_its_day() -> None:
+    """As a beginning it is midnight."""
+    day = datetime(2026, 1, 31, tzinfo=UTC)
+    assert (Since().convert("2026-01-31", None, None), Since(end=True).convert("2026-01-31", None, None)) == (
+        day, day.replace(hour=23, minute=59, second=59, microsecond=999_999),
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("text", ["1 hour", "yesterday", "-2h", "2", "\u0661h", "101 years", "5300w", "99999999999s"])
 @pytest.mark.parametrize("name", CHOOSING)
 def test_a_wrong_time_is_refused_with_what_to_write(lone_command: Command, name: str, text: str) -> None:

@@ -50,7 +50,7 @@ def test_a_step_that_ran_names_what_led_to_it() -> None:
     assert step_lines(history, "alert", jobs={}) == dedented("""
         alert of execution 1 (story version 1, RUNNING) is running
           alert is running but has no job (noetl-broker replay shows what is wrong)
-          alert was entered in turn 2, at 2026-01-01 00:00:00.000
+          alert was entered in turn 2, at 2026-01-01 00:00:00.000Z
             get finished with action_completed (event 102, turn 2)
               the condition {{ get.temp > limit and get.ok }} was true
                 get.temp > limit was true: get.temp was 30, limit was 25
@@ -142,7 +142,7 @@ def test_a_spent_token_is_explained() -> None:
     )
     assert after(1, step_lines(history, "j")) == dedented("""
         j is running but has no job (noetl-broker replay shows what is wrong)
-        j was entered in turn 2, at 2026-01-01 00:00:00.000
+        j was entered in turn 2, at 2026-01-01 00:00:00.000Z
           a finished with action_completed (event 102, turn 2)
     """)
     assert after(5, step_lines(history, "b")) == dedented("""
@@ -164,7 +164,7 @@ def test_routers_before_a_step_are_explained() -> None:
         '> execution_start\n> action_completed a {"v": 1}',
     )
     assert after(2, step_lines(history, "b")) == dedented("""
-          b was entered in turn 2, at 2026-01-01 00:00:00.000
+          b was entered in turn 2, at 2026-01-01 00:00:00.000Z
             r was passed in turn 2
               the condition {{ result.v == 1 and n > 2 }} was true
                 result.v == 1 was true: result.v was 1
@@ -238,7 +238,7 @@ def test_the_latest_visit_is_explained_and_any_other_on_request() -> None:
     )
     assert last[4] == "      the condition {{ a.n < 3 }} was true: a.n was 2"
     assert after(1, step_lines(history, "a", 2)) == dedented("""
-          a#2 was entered in turn 2, at 2026-01-01 00:00:00.000
+          a#2 was entered in turn 2, at 2026-01-01 00:00:00.000Z
             a finished with action_completed (event 102, turn 2)
               the condition {{ a.n < 3 }} was true: a.n was 1
                 a was the result of a: action_completed (event 102, turn 2)

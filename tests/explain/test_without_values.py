@@ -77,7 +77,7 @@ def test_a_condition_is_shown_by_its_outcome() -> None:
     assert "\n".join(lines(without_values(explain_step(history, facts, "alert")))) == dedented("""
         alert of execution 1 (story version 1, RUNNING) is running
           alert is running but has no job (noetl-broker replay shows what is wrong)
-          alert was entered in turn 2, at 2026-01-01 00:00:00.000
+          alert was entered in turn 2, at 2026-01-01 00:00:00.000Z
             get finished with action_completed (event 102, turn 2)
               a condition was true
                 get was the result of get: action_completed (event 102, turn 2)

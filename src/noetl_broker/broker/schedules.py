@@ -61,11 +61,14 @@ class Move:
     is_partial: bool = False
 
 
-def plan_move(schedule: Schedule, now: datetime, *, most: int = MOST_MOMENTS) -> Move:
+def plan_move(
+    schedule: Schedule, now: datetime, *, watched_since: datetime | None = None, most: int = MOST_MOMENTS
+) -> Move:
     """Decide on the moments that are due.
 
     Those that are late by more than `catch_up`, or that passed during a pause, are skipped. Of the others the last is
-    started. After `most` moments the move ends; the next one goes on from there.
+    started. A moment is not late if it became due after `watched_since`, when a broker began to watch. After `most`
+    moments the move ends; the next one goes on from there.
     """
     if (back := _pull_back(schedule, now)) is not None:
         return back
@@ -77,7 +80,8 @@ def plan_move(schedule: Schedule, now: datetime, *, most: int = MOST_MOMENTS) ->
             skipped += start is not None
             return Move(since_at=since, next_at=moment, due_at=due, skipped=skipped, is_partial=True)
         since = moment
-        if schedule.has_paused(moment) or now - due > schedule.catch_up:
+        is_missed = watched_since is None or due <= watched_since
+        if schedule.has_paused(moment) or (is_missed and now - due > schedule.catch_up):
             skipped += 1
             continue
         skipped += start is not None

@@ -202,8 +202,8 @@ def cell(value: Any, *, today: date | None = None) -> str:
 
 def _short_moment(at: datetime, today: date) -> str:
     if at.date() == today:
-        return clock(at)
-    return at.strftime("%m-%d %H:%M" if at.year == today.year else "%Y-%m-%d")
+        return f"{clock(at)}Z"
+    return at.strftime("%m-%d %H:%MZ" if at.year == today.year else "%Y-%m-%d")
 
 
 def one_line(text: str) -> str:

@@ -14,7 +14,7 @@ from noetl_broker.cli.arguments import VERSION_OF_PLAYBOOK, PlaybookPath, Schedu
 from noetl_broker.cli.bulk import Bulk, bulk_options
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.output import progress_bar
-from noetl_broker.cli.selection import Since
+from noetl_broker.cli.selection import TimeText
 from noetl_broker.cli.start_cancel import read_payload
 from noetl_broker.errors import EXIT_FAILED, BrokerError
 from noetl_broker.operations.schedules import (
@@ -83,7 +83,7 @@ def schedule() -> None:
     "--catch-up",
     type=Duration(),
     default="1h",
-    help="Skip moments that are later than this; of the others start the last. Default: 1h.",
+    help="Of moments that passed while no broker ran, skip those later than this; 0: all. Default: 1h.",
 )
 @click.option(
     "--overlap",
@@ -128,8 +128,8 @@ def list_schedules(call: Call) -> None:
             columns,
             [
                 (
-                    row["name"], row["path"], _describe(row), row["next_at"], row["last_at"], row["started"],
-                    row["skipped"], _state(row),
+                    row["name"], row["path"], _describe(row), _local(row, row["next_at"]), _local(row, row["last_at"]),
+                    row["started"], row["skipped"], _state(row),
                 )
                 for row in rows
             ],
@@ -155,7 +155,7 @@ def show(call: Call, *, name: str) -> None:
             output.say(f"{key}: {output.span(row[key].total_seconds())}")
         if row["declared_in"] is not None:
             output.say(f"declared in the playbook {row['declared_in']}")
-        last = "never" if row["last_at"] is None else f"{output.moment(row['last_at'])}, {row['last_execution_id']}"
+        last = "never" if row["last_at"] is None else f"{_local(row, row['last_at'])}, {row['last_execution_id']}"
         skipped = f"skipped {row['skipped']} moments (too late, or during a pause)"
         output.say(f"started {row['started']} times, {skipped}; last: {last}")
         output.say(f"state: {_state(row)}")
@@ -225,14 +225,17 @@ def delete(call: Call, *, name: str) -> None:
     ),
 )
 @schedule_name
-@click.option("--from", "since", type=Since(), required=True, metavar="TIME", help="From this moment, or so long ago.")
-@click.option("--to", "until", type=Since(), metavar="TIME", help="Until this moment; default: now.")
+@click.option(
+    "--from", "since", type=TimeText(), required=True, metavar="TIME", help="From this moment, or so long ago."
+)
+@click.option("--to", "until", type=TimeText(), metavar="TIME", help="Until this moment; default: now.")
 @bulk_options
-def backfill(call: Call, *, name: str, since: datetime | float, until: datetime | float | None, bulk: Bulk) -> int:
+def backfill(call: Call, *, name: str, since: str, until: str | None, bulk: Bulk) -> int:
     """Start missing executions of past moments.
 
     Looks at each moment from --from to --to, oldest first. Uses the schedule as it is now: timing, payload and version.
-    A moment that has its execution is skipped. Moments after now are left to the schedule.
+    A moment that has its execution is skipped. Moments after now are left to the schedule. A time without an offset is
+    of the schedule's zone; a date as --to includes that day.
     """
 
     async def ask(connection: Connection) -> int:
@@ -315,6 +318,14 @@ def _describe(row: Mapping[str, Any]) -> str:
         return str(store.timing_of(row))
     except TimingError:
         return f"{row['cron']} ({row['timezone']})"
+
+
+def _local(row: Mapping[str, Any], at: datetime | None) -> str:
+    """A moment on the clock of the schedule's zone."""
+    try:
+        return "" if at is None else store.moment_text(store.timing_of(row), at)
+    except TimingError:
+        return output.moment(at)
 
 
 def _state(row: Mapping[str, Any]) -> str:

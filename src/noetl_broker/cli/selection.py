@@ -12,7 +12,7 @@ import click
 from noetl_broker.cli.arguments import ExecutionId, PlaybookPath
 from noetl_broker.errors import OperatorFault
 from noetl_broker.operations.bulk import STATUSES
-from noetl_broker.operations.spans import parse_since, parse_span
+from noetl_broker.operations.spans import parse_since, parse_span, parse_until
 from noetl_broker.playbook.plain_values import LARGEST_VERSION
 from noetl_broker.store.executions import Filter
 
@@ -33,16 +33,31 @@ class TimeSpan(click.ParamType[float]):
 
 
 class Since(click.ParamType[datetime | float]):
-    """A time span before now, or a moment in ISO 8601 (UTC where it has no zone)."""
+    """A time span before now, or a moment in ISO 8601 (UTC without an offset). `end`: a date includes its day."""
 
     name = "since"
+
+    def __init__(self, *, end: bool = False) -> None:
+        """Of the beginning, or of the end of a time."""
+        self._parse = parse_until if end else parse_since
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime | float:
         """Give the seconds, or the moment."""
         try:
-            return parse_since(str(value))
+            return self._parse(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class TimeText(click.ParamType[str]):
+    """A time as `Since` reads it, left as text: its zone is known later."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check the text."""
+        Since().convert(value, param, ctx)
+        return str(value)
 
 
 FILTERS = (
@@ -56,7 +71,7 @@ FILTERS = (
         "--since",
         type=Since(),
         metavar="TIME",
-        help="Only those that changed since: 90s, 30min, 2h30m, 7d or 2w ago, or 2026-01-31T08:00Z.",
+        help="Only those that changed since: 90s, 30min, 2h30m, 7d or 2w ago, or 2026-01-31T08:00 (UTC).",
     ),
 )
 
@@ -74,7 +89,12 @@ VERSION = click.option(
 )
 
 # `replay --until` names an event, so that command has all filters but this one.
-UNTIL = click.option("--until", type=Since(), metavar="TIME", help="Only those that started until then; as in --since.")
+UNTIL = click.option(
+    "--until",
+    type=Since(end=True),
+    metavar="TIME",
+    help="Only those that started until then; as in --since, and a date includes that day.",
+)
 
 
 def filters(body: Body, *, until: bool = True, version: bool = True) -> Body:

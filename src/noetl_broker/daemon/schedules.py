@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import structlog
 
 from noetl_broker.broker.schedules import utc_text
@@ -24,12 +26,22 @@ class Mover:
         """Nothing moved yet."""
         self._pool = pool
         self._metrics = metrics
+        self._watched_since: datetime | None = None  # the database's clock at the first look after the last fault
 
     async def fire(self) -> Due:
-        """Move the schedules that are due, a bounded number."""
-        async with borrowed(self._pool, ANSWER_SECONDS) as connection:
-            moved = await move_due_schedules(connection, MAX_ROWS)
-            seconds: float | None = await connection.fetchval(sql("seconds_to_schedule"))
+        """Move the schedules that are due, a bounded number.
+
+        What becomes due while this broker looks without a fault is not missed, however late it looks.
+        """
+        try:
+            async with borrowed(self._pool, ANSWER_SECONDS) as connection:
+                if self._watched_since is None:
+                    self._watched_since = await connection.fetchval(sql("clock"))
+                moved = await move_due_schedules(connection, MAX_ROWS, watched_since=self._watched_since)
+                seconds: float | None = await connection.fetchval(sql("seconds_to_schedule"))
+        except Exception:
+            self._watched_since = None
+            raise
         for each in moved:
             _report(each, self._metrics)
         return Due(len(moved), seconds)

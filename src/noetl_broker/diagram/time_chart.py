@@ -254,7 +254,7 @@ class TimeChart:
         assert isinstance(visit, VisitSpan)  # noqa: S101 - rows of visits hold visits
         lines = [
             f"{printable(visit_name(step, visit.visit))}: {_word(bar.status)}",
-            f"{moment(visit.began_at)} UTC, {took}",
+            f"{moment(visit.began_at)}, {took}",
         ]
         if visit.attempts:
             waited = (visit.attempts[0].began_at - visit.began_at).total_seconds()

@@ -56,7 +56,7 @@ def status_line(execution: ExecutionPath) -> str:
 def start_line(execution: ExecutionPath) -> str:
     """When the execution started, and its parent."""
     child = "" if execution.parent_execution_id is None else f", child of {execution.parent_execution_id}"
-    return f"started {moment(execution.started_at)} UTC{child}"
+    return f"started {moment(execution.started_at)}{child}"
 
 
 def step_tooltip(node: Node) -> str:
@@ -77,7 +77,7 @@ def step_tooltip(node: Node) -> str:
 
 def _full_times(started_at: datetime | None, ended_at: datetime | None) -> list[str]:
     moments = (("started", started_at), ("ended", ended_at))
-    return [f"{word} {moment(at)} UTC" for word, at in moments if at is not None]
+    return [f"{word} {moment(at)}" for word, at in moments if at is not None]
 
 
 def edge_tooltip(edge: Edge, names: dict[str, str]) -> str:

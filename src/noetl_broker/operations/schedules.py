@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import islice, takewhile
 from typing import Any, NamedTuple
 
 from noetl_broker.errors import BrokerError, DatabaseFault, OperatorFault
 from noetl_broker.operations.bulk import Acted
-from noetl_broker.playbook.cron import Timing, TimingError
+from noetl_broker.operations.spans import parse_since, parse_until
+from noetl_broker.playbook.cron import Timing
 from noetl_broker.store import schedules as store
 from noetl_broker.store.connection import Connection
 from noetl_broker.text import moment
@@ -31,10 +32,10 @@ class Backfill(NamedTuple):
 
 @contextlib.contextmanager
 def operator_faults() -> Iterator[None]:
-    """Raise OperatorFault for a bad timing."""
+    """Raise OperatorFault for a bad timing, or a bad time."""
     try:
         yield
-    except TimingError as error:
+    except ValueError as error:
         raise OperatorFault(str(error)) from error
 
 
@@ -54,16 +55,18 @@ def schedule_as_document(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-async def plan_backfill(
-    connection: Connection, name: str, since: datetime | float, until: datetime | float | None
-) -> Backfill:
-    """The moments of a schedule between two times, each a moment or seconds before now; `until` None: now."""
+async def plan_backfill(connection: Connection, name: str, since: str, until: str | None) -> Backfill:
+    """The moments of a schedule between two times as people write them; `until` None: now.
+
+    A time without an offset is of the schedule's zone; a date as `until` includes that day. Raises OperatorFault.
+    """
     row = await store.find_schedule(connection, name)
     now: datetime = row["now"]
-    begin = _moment(since, now)
-    end = now if until is None else min(_moment(until, now), now)
     with operator_faults():
         timing = store.timing_of(row)
+        zone = timing.local(now).tzinfo or UTC
+        begin = _moment(parse_since(since, zone), now)
+        end = now if until is None else min(_moment(parse_until(until, zone), now), now)
     wanted = takewhile(lambda at: at <= end, timing.moments(begin - timedelta(microseconds=1)))
     moments = [*islice(wanted, MOST_MOMENTS + 1)]
     if len(moments) > MOST_MOMENTS:

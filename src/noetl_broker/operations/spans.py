@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time, tzinfo
 
 from noetl_broker.playbook.durations import parse_duration
 
@@ -22,8 +22,8 @@ def parse_span(text: str) -> float | None:
         return None
 
 
-def parse_since(text: str) -> datetime | float:
-    """Give the seconds of a span before now, or the moment of an ISO 8601 text. Without a zone, the moment is in UTC.
+def parse_since(text: str, zone: tzinfo = UTC) -> datetime | float:
+    """The seconds of a span before now, or the moment of an ISO 8601 text; one without an offset is of the zone.
 
     Raises ValueError for any other text.
     """
@@ -31,8 +31,20 @@ def parse_since(text: str) -> datetime | float:
     if seconds is not None:
         return seconds
     try:
-        moment = datetime.fromisoformat(text.strip())
-    except ValueError:
+        return _in_zone(datetime.fromisoformat(text.strip()), zone)
+    except (ValueError, OverflowError):
         examples = "a span (90s, 30min, 2h30m, 7d, 2w) nor a moment (2026-01-31, 2026-01-31T08:00Z)"
         raise ValueError(f"{text!r} is neither {examples}") from None
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+def parse_until(text: str, zone: tzinfo = UTC) -> datetime | float:
+    """As `parse_since`, but a date is the last moment of its day."""
+    try:
+        day = datetime.combine(date.fromisoformat(text.strip()), time.max)
+    except ValueError:
+        return parse_since(text, zone)
+    return _in_zone(day, zone)
+
+
+def _in_zone(moment: datetime, zone: tzinfo) -> datetime:
+    return (moment if moment.tzinfo is not None else moment.replace(tzinfo=zone)).astimezone(UTC)

@@ -290,7 +290,9 @@ class ScheduleModel(Model):
     payload: dict[str, Any] | None = Field(None, description="The payload; `schedule` (name and at) is added.")
     jitter: float | str | None = Field(None, description="Delay each start by a part of this; default 0.")
     catch_up: float | str | None = Field(
-        None, description="Skip moments that are later than this; of the others start the last. Default 1h."
+        None,
+        description="Of moments that passed while no broker ran, those that are later are skipped, with 0 all; of the "
+        "others the last starts. Default 1h.",
     )
     overlap: Literal["skip", "queue", "cancel", "allow"] | None = Field(
         None, description="If an earlier execution lives: skip (default), queue, cancel the other, allow both."

@@ -119,13 +119,18 @@ def moment_text(timing: Timing, moment: datetime) -> str:
     return timing.local(moment).isoformat().replace("+00:00", "Z")
 
 
-async def move_due_schedules(connection: Connection, max_rows: int) -> list[Moved]:
-    """Start what is due and move the rows, in one transaction. Rows that another broker holds are left to it."""
+async def move_due_schedules(
+    connection: Connection, max_rows: int, *, watched_since: datetime | None = None
+) -> list[Moved]:
+    """Start what is due and move the rows, in one transaction. Rows that another broker holds are left to it.
+
+    `watched_since`: what became due later is not missed.
+    """
     async with connection.transaction():
         rows = await connection.fetch(sql("lock_due_schedules"), max_rows)
         if not rows:
             return []
-        planned = [_plan(row) for row in rows]
+        planned = [_plan(row, watched_since) for row in rows]
         columns = zip(*(_arguments(row, *plan) for row, plan in zip(rows, planned, strict=True)), strict=True)
         results = {row["name"]: row for row in await connection.fetch(sql("move_schedules"), *map(list, columns))}
     return [
@@ -137,7 +142,7 @@ async def move_due_schedules(connection: Connection, max_rows: int) -> list[Move
     ]  # fmt: skip
 
 
-def _plan(row: Row) -> tuple[Move | None, str | None, str | None]:
+def _plan(row: Row, watched_since: datetime | None) -> tuple[Move | None, str | None, str | None]:
     """The move of a row, the text of the moment that starts, and why there is no further moment."""
     try:
         timing = timing_of(row)
@@ -157,6 +162,7 @@ def _plan(row: Row) -> tuple[Move | None, str | None, str | None]:
             moved_at=row["moved_at"],
         ),
         row["now"],
+        watched_since=watched_since,
     )
     text = None if move.start is None else moment_text(timing, move.start)
     return move, text, NO_MOMENT if move.next_at is None else None

@@ -33,16 +33,26 @@ PLAYBOOK = 'workflow: [{step: start, next: end}, {step: end, result: "{{ schedul
 async def test_a_schedule_that_is_put_starts_executions_at_its_moments(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The broker sleeps until then: the sweep and any other look come after the test."""
+    """The broker sleeps until then: the sweep and any other look come after the test. None of them is late."""
     monkeypatch.setattr(timers, "LOOK_SECONDS", 3600.0)
     await register(database, PLAYBOOK)
     async with running(database, sweep_seconds=600.0) as service:
-        await execute(database, "select noetl.put_schedule('often', 'story', every => '1 second')")
+        often = "select noetl.put_schedule('often', 'story', every => '1 second', catch_up => '0')"
+        await execute(database, often)
         await until_so_many_ended(database, 2)
         await execute(database, "select noetl.delete_schedule('often')")
         await until_ended(database)
     assert service.metrics.get(SCHEDULE_MOMENTS, "started") >= 2
     assert {row[0] for row in await rows(database, "select result #>> '{}' from noetl.execution")} == {"often"}
+
+
+async def test_without_catch_up_nothing_is_made_up(database: Database) -> None:
+    """What became due before the broker came is skipped."""
+    await register(database, PLAYBOOK)
+    await execute(database, "select noetl.put_schedule('daily', 'story', every => '1 day', catch_up => '0')")
+    await execute(database, "update noetl.start_schedule set since_at = since_at - every")
+    await drain(database)
+    assert await rows(database, "select started, skipped from noetl.start_schedule") == [(0, 1)]
 
 
 async def test_a_drain_starts_what_is_due(database: Database) -> None:

@@ -22,7 +22,7 @@ from noetl_broker.console.values import GivenId, Id
 from noetl_broker.errors import OperatorFault
 from noetl_broker.operations.bulk import act_on_each, find_executions, find_left_out
 from noetl_broker.operations.bulk_actions import Request, action_of, preview_groups
-from noetl_broker.operations.spans import parse_since
+from noetl_broker.operations.spans import parse_since, parse_until
 from noetl_broker.store.connection import Connection
 from noetl_broker.store.executions import Filter
 
@@ -59,7 +59,8 @@ class Which(Given):
 
     def as_filter(self) -> Filter:
         """The filter; raises OperatorFault where it names nothing: an action never takes all by default."""
-        since, until = (None if text is None else parse_since(text) for text in (self.since, self.until))
+        since = None if self.since is None else parse_since(self.since)
+        until = None if self.until is None else parse_until(self.until)
         which = Filter(
             path=self.path,
             status=self.status,

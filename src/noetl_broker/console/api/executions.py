@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
@@ -15,7 +14,7 @@ from noetl_broker.console.paging import Listed, Paging
 from noetl_broker.console.services import Pooled, Rules
 from noetl_broker.console.values import ErrorType, ExecutionId, Fault, Hidden, Id, Moment, Payload, WorkerFault
 from noetl_broker.operations.payload_check import payload_check
-from noetl_broker.operations.spans import parse_since
+from noetl_broker.operations.spans import parse_since, parse_until
 from noetl_broker.playbook.plain_values import LARGEST_VERSION
 from noetl_broker.store import executions, pages
 
@@ -256,19 +255,15 @@ async def list_executions(
     into idempotency keys, messages and short workloads, too; `error` is for operators alone.
     """
     refuse_hidden_filter(caller, "errors", error)
-    which = executions.Filter(
-        path=path, status=status, error=error, step=step, since=_time(since), until=_time(until), version=version
-    )
+    begin = None if since is None else parse_since(since)
+    end = None if until is None else parse_until(until)
+    which = executions.Filter(path=path, status=status, error=error, step=step, since=begin, until=end, version=version)
     async with connections.borrow() as connection:
         return page.document(
             await pages.page_executions(
                 connection, which, text=text, with_values=caller.role is Role.OPERATOR, **page.arguments(int)
             )
         )
-
-
-def _time(text: str | None) -> datetime | float | None:
-    return None if text is None else parse_since(text)
 
 
 @router.get("/{execution_id}", response_model=ExecutionDetails)

@@ -22,7 +22,6 @@ from noetl_broker.operations.schedules import (
     schedule_as_document,
     start_missing,
 )
-from noetl_broker.operations.spans import parse_since
 from noetl_broker.playbook.cron import read_cron
 from noetl_broker.playbook.plain_values import LARGEST_VERSION
 from noetl_broker.store import pages
@@ -184,10 +183,9 @@ async def resume_schedule(_caller: Operator, connections: Pooled, name: Name) ->
 @router.post("/{name:path}/backfill", response_model=Backfilled)
 async def backfill_schedule(_caller: Operator, work: LongWork, name: Name, given: Backfill) -> Any:
     """Start missing executions of past moments, oldest first, or count them by a preview."""
-    until = None if given.until is None else parse_since(given.until)
 
     async def start(connection: Connection) -> dict[str, Any]:
-        plan = await plan_backfill(connection, name, parse_since(given.since), until)
+        plan = await plan_backfill(connection, name, given.since, given.until)
         counts = {"moments": len(plan.moments), "found": len(plan.missing)}
         first = plan._replace(missing=plan.missing[: given.limit])
         if given.preview:

@@ -12,7 +12,7 @@ from noetl_broker.console.pages.screen import Shown
 from noetl_broker.console.paging import Paging
 from noetl_broker.console.services import Pooled
 from noetl_broker.errors import OperatorFault
-from noetl_broker.operations.spans import parse_since
+from noetl_broker.operations.spans import parse_since, parse_until
 from noetl_broker.store import executions, pages
 from noetl_broker.store.overview import list_places
 
@@ -57,9 +57,9 @@ class Asked:
     def filter(self, *, may_act: bool) -> executions.Filter:
         """The filter for the store; what is wrong stands in `faults` and filters nothing. A viewer sees no messages."""
         given: dict[str, Any] = {name: value.strip() or None for name, value in self.fields.items()}
-        for name in ("since", "until"):
+        for name, parse in (("since", parse_since), ("until", parse_until)):
             try:
-                given[name] = None if given[name] is None else parse_since(given[name])
+                given[name] = None if given[name] is None else parse(given[name])
             except ValueError as error:
                 self.faults[name], given[name] = str(error), None
         if given["error"] is not None and not may_act:

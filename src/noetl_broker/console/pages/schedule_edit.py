@@ -19,7 +19,7 @@ from noetl_broker.console.pages.schedules import NameOf, timing_in_words
 from noetl_broker.console.pages.schema_form import json_for_editing
 from noetl_broker.console.pages.screen import Posted, Shown
 from noetl_broker.console.services import LongWork, Pooled
-from noetl_broker.errors import BrokerError, DatabaseFault, OperatorFault
+from noetl_broker.errors import BrokerError, DatabaseFault
 from noetl_broker.operations.bulk import Acted
 from noetl_broker.operations.schedules import (
     next_moments,
@@ -173,18 +173,18 @@ async def preview_backfill(
 ) -> Response:
     """Count the past moments without an execution, and list the first of them."""
     errors: Errors = {}
-    times = {}
-    for field, text in (("since", since.strip()), ("until", until.strip())):
+    begin, end = since.strip(), until.strip()
+    for field, text in (("since", begin), ("until", end)):
         try:
-            times[field] = parse_since(text) if text else None
+            parse_since(text or "0s")
         except ValueError as fault:
             errors[field] = str(fault)
 
     async def look(connection: Connection) -> tuple[dict[str, Any], Planned | None]:
         row = schedule_as_document(await store.find_schedule(connection, name))
-        if errors or times["since"] is None:
+        if errors or not begin:
             return row, None
-        plan = await plan_backfill(connection, name, times["since"], times["until"])
+        plan = await plan_backfill(connection, name, begin, end or None)
         at = [store.moment_text(plan.timing, moment) for moment in plan.missing[:LISTED]]
         return row, Planned(len(plan.moments), len(plan.missing), at)
 
@@ -207,13 +207,9 @@ async def preview_backfill(
 async def backfill(form: Posted, work: LongWork) -> Response:
     """Start missing executions of past moments, the oldest first."""
     name, since, until = form.text("name"), form.text("since").strip(), form.text("until").strip()
-    try:
-        begin, end = parse_since(since), parse_since(until) if until else None
-    except ValueError as fault:
-        raise OperatorFault(str(fault)) from fault
 
     async def start(connection: Connection) -> tuple[Acted, int]:
-        plan = await plan_backfill(connection, name, begin, end)
+        plan = await plan_backfill(connection, name, since, until or None)
         first = plan._replace(missing=plan.missing[:MOST_STARTED])
         return await start_missing(connection, first, rate=RATE), len(plan.missing) - len(first.missing)
 

@@ -4,6 +4,9 @@ select s.name, s.cron, s.every, s.timezone, s.jitter, s.catch_up, s.paused, s.pa
   s.next_at, s.due_at, s.moved_at, clock_timestamp() as now
 from noetl.lock_due_schedules($1::int) s;
 
+-- name: clock
+select clock_timestamp();
+
 -- name: move_schedules
 select m.name, m.execution_id, m.is_new, m.fault
 from noetl.move_schedules(
