@@ -453,7 +453,8 @@ select w.execution_id, w.node_id, w.step, x.path, w.details ->> 'title' as title
   case when has_table_privilege('noetl.wait'::regclass, 'select') then nullif(w.details -> 'details', 'null') end as details,
   w.details -> 'form' as form,
   array(select jsonb_array_elements_text(w.details -> 'assignees')) as assignees,
-  w.began_at as since, t.due_at as times_out_at
+  w.began_at as since, t.due_at as times_out_at,
+  array(select jsonb_array_elements_text(w.details -> 'fields')) as fields
 from noetl.wait w
 join noetl.execution x on x.execution_id = w.execution_id
 left join noetl.timer t on t.execution_id = w.execution_id and t.node_id = w.node_id and t.purpose = 'timeout'

@@ -48,7 +48,7 @@ def log(
 
 def shown(output: str) -> list[str]:
     """Give the lines without their times."""
-    return [re.sub(r"^[-0-9]{10} [:.0-9]{12}  ", "", line) for line in output.splitlines()]
+    return [re.sub(r"^[-0-9]{10} [:.0-9]{12}Z  ", "", line) for line in output.splitlines()]
 
 
 def test_lines_name_their_step_their_attempt_and_their_level(

@@ -317,6 +317,17 @@ async def test_a_page_whose_past_is_refused_shows_the_execution_as_it_is(
     ) == (True, True)
 
 
+async def test_of_a_long_log_the_end_is_shown(database: Database, api: httpx.AsyncClient) -> None:
+    """Its beginning is left to the command."""
+    execution_id = await began(database)
+    [(job,)] = await rows(database, "select queue_id from noetl.lease_jobs('w', 1)")
+    lines = "select noetl.log_job($1, 'w', 1, 'info', 'line ' || n || '.') from generate_series(1, 250) n"
+    await rows(database, lines, job)
+    page = await read(api, f"/executions/{execution_id}", step="load")
+    shown = re.findall(r"line (\d+)\.", page)
+    assert (shown[0], shown[-1], len(shown)) == ("51", "250", 200)
+
+
 WIDE = """
 workload: {items: 0}
 workflow:

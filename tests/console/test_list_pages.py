@@ -85,8 +85,8 @@ async def test_hostile_texts_are_texts(database: Database, api: httpx.AsyncClien
 @pytest.mark.parametrize(
     "typed, decision, said, status",
     [
-        (("", "", "77"), "approve", "It is 77, the most is 30|It is missing", "RUNNING"),
-        (('{"a": 1, "b": 2}', "c", "5"), "approve", "", "COMPLETED"),
+        (("77", "", ""), "approve", "It is 77, the most is 30|It is missing", "RUNNING"),
+        (("5", "c", '{"a": 1, "b": 2}'), "approve", "", "COMPLETED"),
         (("", "", ""), "reject", "", "COMPLETED"),
     ],
 )
@@ -99,7 +99,7 @@ async def test_an_approval_is_decided_in_its_place(
     await drain(database)
     page = (await api.get("/approvals")).text
     names = re.findall(r'<(?:input|textarea)[^>]* name="(a\d[^"]+)"', page)
-    fields = dict(zip(names, (*typed, "a comment"), strict=True))  # in the order of jsonb: short names first
+    fields = dict(zip(names, (*typed, "a comment"), strict=True))  # in the order of the playbook
     answer = await send(api, "/approvals", "/approvals", {**fields, "decision": decision})
     await drain(database)
     [(found, result)] = await rows(database, "select status, result from noetl.execution")
@@ -136,6 +136,31 @@ async def test_a_schedule_is_made_changed_paused_filled_and_deleted(database: Da
         [(0,)],
     )
     assert await rows(database, "select count(*) from noetl.execution") == [(5,)]
+
+
+async def test_a_schedule_says_that_its_playbook_is_paused(database: Database, api: httpx.AsyncClient) -> None:
+    """In the list and on its page, with the reason."""
+    await register(database, STORY)
+    await value(database, "select noetl.put_schedule('n', 'story', cron => '30 2 * * *')")
+    await execute(database, "select noetl.pause_path('story', 'the bank is closed')")
+    pages = [(await api.get(url)).text for url in ("/schedules", "/schedules/one?name=n")]
+    assert ["the bank is closed" in page for page in pages] == [True, True]
+
+
+async def test_a_type_that_no_worker_takes_is_named(database: Database, api: httpx.AsyncClient) -> None:
+    """On the overview and beside the workers, with the way to the job that waits longest; not once it is taken."""
+    await register(database, STORY)
+    [execution_id] = await start(database)
+    await drain(database)
+    await execute(database, "update noetl.queue set available_at = available_at - interval '1 minute'")
+    [(kind,)] = await rows(database, "select node_type from noetl.queue")
+    said = f"No worker takes jobs of the type {kind}: one job waits"
+    waiting = [(await api.get(url)).text for url in ("/", "/workers")]
+    await execute(database, "select noetl.lease_jobs('w')")
+    taken = [(await api.get(url)).text for url in ("/", "/workers")]
+    assert [(said in page, f"/executions/{execution_id}?tab=jobs" in page) for page in (*waiting, *taken)] == [
+        (True, True), (True, True), (False, False), (False, False),
+    ]  # fmt: skip
 
 
 async def test_a_signal_is_sent_once(database: Database, api: httpx.AsyncClient) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
 from noetl_broker.diagram.time_chart import TimeChart, lane_heights
 from noetl_broker.history.visit_spans import ExecutionSpans, lanes_of
 
@@ -20,7 +22,7 @@ def visit(step: str, number: int, began: float, ended: float | None, **more: Any
     """The row of a visit."""
     row = {"step": step, "type": "python", "visit": number, "began_at": at(began), "status": "COMPLETED"}
     row |= {"ended_at": None if ended is None else at(ended), "started": None, "failed": None, "waits_for": None}
-    return row | more
+    return {**row, "has_job": False, "held_until": None, **more}
 
 
 def chart(rows: list[dict[str, Any]], seconds: float = 100.0, **more: Any) -> TimeChart:
@@ -45,6 +47,22 @@ def test_a_visit_has_its_attempts() -> None:
         (at(1), at(3), True),
         (at(5), at(9), False),
     ]
+
+
+@pytest.mark.parametrize(
+    "row, said",
+    [
+        ({"started": [at(4)]}, "waited 4.0 s for a worker; ran 5.0 s"),
+        ({"started": [at(4)], "held_until": at(3)}, "waited 3.0 s for a limit and 1.0 s for a worker; ran 5.0 s"),
+        ({"started": [at(1), at(5)], "failed": [at(3)]}, "waited 1.0 s for a worker; ran 6.0 s in 2 attempts"),
+        ({"ended_at": None, "held_until": at(100)}, "waited 1 min 40 s for a limit and 0 ms for a worker"),
+    ],
+)
+def test_the_time_of_a_visit_is_waited_or_ran(row: dict[str, Any], said: str) -> None:
+    """For a limit, for a worker, and in attempts; each part is drawn."""
+    rows = [visit("load", 1, 0, 9, has_job=True, **row)]
+    drawn = chart(rows).svg()
+    assert (said in drawn, 'class="held"' in drawn, 'class="queue"' in drawn) == (True, True, True)
 
 
 def test_an_open_visit_runs_waits_or_was_cancelled() -> None:

@@ -26,7 +26,7 @@ ID = re.compile(r"\b\d{17}\b")
 CALL = re.compile(r"^\$ (.*)\n((?:(?!\$ ).*\n?)*)", re.MULTILINE)
 VARIABLE = re.compile(r"(\w+)=([^\s']+|\$\(.*\))")
 FREE_PARTS = {
-    r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}": "TIME",
+    r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}Z": "TIME",
     r"\b\d+(\.\d+)? (ms|s|min|h|d)\b( \d+ (s|min|h)\b)?": "SPAN",
     r"\b\d{15,}\b": "ID",
     r"(?<= from )\S+(?= \(event)": "WORKER",

@@ -38,12 +38,15 @@ def begin_approval(
     if approval is None:
         raise TemplateError("the step asks for no approval", template="", at=step.name)
     scope = draft.scope(given.values, arrival.result)
+    form = _form(draft, approval.form, scope)
     details: dict[str, JSON] = {
         "title": _title(draft, step, approval.title, scope),
         "details": None if approval.details is None else draft.render(approval.details, scope),
-        "form": _form(draft, approval.form, scope),
+        "form": form,
         "assignees": _assignees(draft, approval.assignees, scope),
     }
+    if len(form) > 1:
+        details["fields"] = [*form]  # in their order: the table keeps none of keys
     due = due_of_fork(arrival) or _due(draft, approval, scope)
     if due is not None:
         details["times_out_at"] = moment_text(due)
@@ -61,13 +64,14 @@ def _title(draft: Draft, step: Step, tree: Tree | None, scope: Scope) -> str:
     return title if isinstance(title, str) else str(title)
 
 
-def _form(draft: Draft, tree: Tree | None, scope: Scope) -> JSON:
+def _form(draft: Draft, tree: Tree | None, scope: Scope) -> dict[str, JSON]:
     """The fields of the form, each with its JSON Schema."""
     form = {} if tree is None else draft.render(tree, scope)
     if tree is None or form is None:
         return {}
     for fault in faults_of_form(form):
         raise TemplateError(f"`form` is no form: {fault.message} ({fault.hint})", template=tree.source, at=tree.at)
+    assert isinstance(form, dict)  # noqa: S101 - else it has a fault
     return form
 
 

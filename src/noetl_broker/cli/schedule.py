@@ -331,7 +331,11 @@ def _local(row: Mapping[str, Any], at: datetime | None) -> str:
 def _state(row: Mapping[str, Any]) -> str:
     if row["error"] is not None:
         return str(row["error"])
-    return "paused" if row["paused"] else ""
+    if row["paused"]:
+        return "paused"
+    if row["path_paused_at"] is None:
+        return ""
+    return "its playbook is paused" + (f": {row['path_pause_reason']}" if row["path_pause_reason"] else "")
 
 
 def _say_next(row: Mapping[str, Any], count: int) -> None:

@@ -13,7 +13,15 @@ from noetl_broker.diagram.labels import printable, shortened
 from noetl_broker.diagram.shapes import number
 from noetl_broker.diagram.svg import STYLE
 from noetl_broker.diagram.text_width import text_width
-from noetl_broker.history.visit_spans import Attempt, ChildSpan, ExecutionSpans, Lane, VisitSpan
+from noetl_broker.history.visit_spans import (
+    Attempt,
+    ChildSpan,
+    ExecutionSpans,
+    Lane,
+    VisitSpan,
+    times_of,
+    times_text,
+)
 from noetl_broker.nodes import visit_name
 from noetl_broker.text import moment, span
 
@@ -198,7 +206,12 @@ class TimeChart:
             if bar.until - bar.x > text_width(f"×{bar.number}", 10.0, bold=True) + 4:
                 _text(inner, "many", (bar.x + bar.until) / 2, y + 10.5, f"×{bar.number}")
             return
-        if not first.attempts and (lane.note or lane.children) and first.status != "WAITING":  # others work for it
+        times = times_of(first, self.spans.until_at)
+        if times is not None:
+            held, queued = (min(self.x_of(at), bar.until) for at in (times.held_until, times.queued_until))
+            _rect(inner, "held", (bar.x, y + 3, held - bar.x, BAR - 6))
+            _rect(inner, "queue", (held, y + 3, queued - held, BAR - 6))
+        elif (lane.note or lane.children) and first.status != "WAITING":  # others work for it
             _rect(inner, "work", (bar.x, y + 3, bar.until - bar.x, BAR - 6))
         for attempt in first.attempts:
             x, until = self._part(bar, attempt)
@@ -256,10 +269,8 @@ class TimeChart:
             f"{printable(visit_name(step, visit.visit))}: {_word(bar.status)}",
             f"{moment(visit.began_at)}, {took}",
         ]
-        if visit.attempts:
-            waited = (visit.attempts[0].began_at - visit.began_at).total_seconds()
-            lines.append(f"a worker began after {span(max(waited, 0.0))}; {len(visit.attempts)} attempts")
-        return "\n".join(lines)
+        times = times_text(visit, self.spans.until_at)
+        return "\n".join([*lines, *([times] if times else [])])
 
     def _href(self, step: str, visit: int | None) -> str | None:
         return None if self.link is None else self.link(step, visit)

@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from noetl_broker.text import span
+
 OPEN = "RUNNING"
 
 
@@ -18,13 +20,26 @@ class Attempt(NamedTuple):
 
 
 class VisitSpan(NamedTuple):
-    """A visit of a step. `status`: RUNNING, WAITING (for a time, a signal or a person), or that of its end."""
+    """A visit of a step. `status`: RUNNING, WAITING (for a time, a signal or a person), or that of its end.
+
+    `has_job`: a worker runs it. `held_until`: until then its job waited for a place of a limit.
+    """
 
     visit: int
     began_at: datetime
     ended_at: datetime | None
     status: str
     attempts: tuple[Attempt, ...] = ()
+    has_job: bool = False
+    held_until: datetime | None = None
+
+
+class Times(NamedTuple):
+    """Until when a visit waited for a limit, and then for a worker, and the seconds that its attempts ran."""
+
+    held_until: datetime
+    queued_until: datetime
+    ran: float
 
 
 class ChildSpan(NamedTuple):
@@ -100,9 +115,32 @@ def _span(row: Mapping[str, Any], *, is_live: bool, went_on: Collection[str]) ->
         status = ("WAITING" if row["waits_for"] else OPEN) if is_live else "CANCELLED"
     elif status == "FAILED" and row["step"] in went_on:
         status = "CAUGHT"
-    return VisitSpan(
-        row["visit"], row["began_at"], ended_at, status, attempts_of(row["started"], row["failed"], ended_at)
-    )
+    attempts = attempts_of(row["started"], row["failed"], ended_at)
+    return VisitSpan(row["visit"], row["began_at"], ended_at, status, attempts, row["has_job"], row["held_until"])
+
+
+def times_of(visit: VisitSpan, until: datetime) -> Times | None:
+    """How the time of a visit divides, now or at its end; None if no worker runs it."""
+    if not (visit.has_job or visit.attempts):
+        return None
+    until = visit.ended_at or until
+    queued_until = max(visit.attempts[0].began_at, visit.began_at) if visit.attempts else until
+    held_until = min(max(visit.held_until or visit.began_at, visit.began_at), queued_until)
+    ran = sum(((attempt.ended_at or until) - attempt.began_at).total_seconds() for attempt in visit.attempts)
+    return Times(held_until, queued_until, ran)
+
+
+def times_text(visit: VisitSpan, until: datetime) -> str:
+    """How the time of a visit divides, in words; empty if no worker runs it."""
+    times = times_of(visit, until)
+    if times is None:
+        return ""
+    held = (times.held_until - visit.began_at).total_seconds()
+    queued = (times.queued_until - times.held_until).total_seconds()
+    waited = f"{span(held)} for a limit and " if visit.held_until is not None else ""
+    ran = f"; ran {span(times.ran)}" if visit.attempts else ""
+    several = f" in {len(visit.attempts)} attempts" if len(visit.attempts) > 1 else ""
+    return f"waited {waited}{span(queued)} for a worker{ran}{several}"
 
 
 def attempts_of(

@@ -13,6 +13,7 @@ from noetl_broker.store.queries import sql
 from noetl_broker.text import join_names
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from noetl_broker.store.connection import Connection
@@ -51,7 +52,14 @@ async def list_approvals(
     """What waits for a person, oldest first; `path` may hold `*` for any characters."""
     pattern = None if path is None else like(path)
     found = await connection.fetch(sql("list_approvals"), pattern, assignee, execution_id, step, limit)
-    return [Approval(**dict(row)) for row in found]
+    return [Approval(**in_order(row)) for row in found]
+
+
+def in_order(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of `noetl.pending_approvals` with the fields of its form in the order of the playbook."""
+    values = dict(row)
+    order, form = values.pop("fields"), values["form"]
+    return values | {"form": {name: form[name] for name in order if name in form} | form}
 
 
 async def find_approval(connection: Connection, execution_id: int, step: str, visit: int | None) -> Approval:

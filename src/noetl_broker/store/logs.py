@@ -64,6 +64,12 @@ async def list_log(
     return [_entry(dict(row)) for row in rows]
 
 
+async def list_newest_log(connection: Connection, subject: Subject, *, limit: int) -> list[Entry]:
+    """The last entries of a log, as `list_log` gives them, the oldest of them first; none if there is no such log."""
+    rows = await connection.fetch(sql("list_newest_log"), *subject.arguments, limit)
+    return [_entry(dict(row)) for row in reversed(rows)]
+
+
 async def _check(connection: Connection, subject: Subject) -> None:
     """Raise NotFoundFault if there is nothing that could have a log."""
     if (archived := await archived_fault(connection, subject.execution_id)) is not None:

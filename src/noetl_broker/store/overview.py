@@ -9,6 +9,7 @@ from noetl_broker.store.connection import Connection
 from noetl_broker.store.queries import sql
 
 MOST_COUNTED = 10_000  # rows of each count of the present
+MOST_TYPES = 5  # of jobs that nobody takes
 MOST_STEPS = 3  # of one execution
 READ = 10_000  # newest executions that the activity counts
 
@@ -16,6 +17,11 @@ READ = 10_000  # newest executions that the activity counts
 async def load_present(connection: Connection) -> Mapping[str, Any]:
     """Counts of live executions, waits and unread mail, with `read_at`; MOST_COUNTED means at least so many."""
     return dict(await connection.fetchrow(sql("load_present"), MOST_COUNTED) or {})
+
+
+async def list_unserved(connection: Connection) -> list[dict[str, Any]]:
+    """Types of ready jobs that no worker leases, the oldest first: `type`, `jobs`, `seconds`, `execution_id`."""
+    return [dict(row) for row in await connection.fetch(sql("list_unserved"), MOST_COUNTED, MOST_TYPES)]
 
 
 async def load_activity(connection: Connection, *, seconds: float, parts: int, most: int) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from noetl_broker.broker.state import CANCELLED, FAILED, is_live
 from noetl_broker.playbook.plain_values import LARGEST_VERSION
+from noetl_broker.store.approvals import in_order
 from noetl_broker.store.connection import Connection
 from noetl_broker.store.executions import Entry, Filter, like, moment_or_seconds
 from noetl_broker.store.queries import sql
@@ -151,7 +152,7 @@ async def page_approvals(
 ) -> Page:
     """What waits for a person, in the order of executions."""
     rows = await connection.fetch(sql("page_approvals"), _pattern(path), assignee, *(after or (0, "")), limit + 1)
-    return _page(rows, limit, "execution_id", "node_id")
+    return _page([in_order(row) for row in rows], limit, "execution_id", "node_id")
 
 
 async def page_signals(

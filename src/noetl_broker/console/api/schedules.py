@@ -62,6 +62,8 @@ class Schedule(BaseModel):
     skipped: int
     error: Payload
     error_at: Moment | None
+    path_paused_at: Moment | None = Field(description="since then the starts of its playbook wait")
+    path_pause_reason: Payload
 
 
 class Put(Given):

@@ -27,7 +27,7 @@ from noetl_broker.store.session import translate_faults
 
 router = APIRouter()
 
-COMMENT_SCHEMA: Final = {"type": "string", "title": "Comment"}
+COMMENT_SCHEMA: Final = {"type": "string", "title": "Comment, or why it is rejected"}
 
 
 class Asking(NamedTuple):

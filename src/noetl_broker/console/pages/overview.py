@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final, NamedTuple
 
@@ -16,6 +16,7 @@ from noetl_broker.console.values import ErrorType
 from noetl_broker.store import overview
 from noetl_broker.store.connection import Connection
 from noetl_broker.store.overview import MOST_COUNTED
+from noetl_broker.text import span as span_text
 
 router = APIRouter()
 
@@ -69,10 +70,20 @@ class Bar(NamedTuple):
     href: str
 
 
+class Warned(NamedTuple):
+    """What keeps the broker from working: a kind of note, a sentence, a command that mends it, the jobs concerned."""
+
+    kind: str
+    words: str
+    command: str | None = None
+    href: str | None = None
+
+
 class Read(NamedTuple):
     """What an overview shows: the present counts, the oldest executions, the span of the chart, and its starts."""
 
     present: Mapping[str, Any]
+    unserved: list[dict[str, Any]]
     oldest: list[dict[str, Any]]
     places: Mapping[int, Mapping[str, Any]]
     span: str
@@ -86,6 +97,7 @@ async def show_overview(screen: Shown, connections: Pooled, span: Annotated[str,
     async def load() -> Read:
         async with connections.borrow() as connection:
             present = await overview.load_present(connection)
+            unserved = await overview.list_unserved(connection)
             oldest = await overview.list_oldest_live(connection, limit=LISTED)
             places = await overview.list_places(connection, [row["execution_id"] for row in oldest])
             chosen = span if span in SPANS else USUAL
@@ -95,9 +107,9 @@ async def show_overview(screen: Shown, connections: Pooled, span: Annotated[str,
                 shorter = next((word for word, seconds in SPANS.items() if age <= seconds), USUAL)
                 if shorter != chosen:
                     chosen, activity = shorter, await read_activity(connection, shorter)
-            return Read(present, oldest, places, chosen, activity)
+            return Read(present, unserved, oldest, places, chosen, activity)
 
-    present, oldest, places, chosen, activity = await screen.read(("overview", span), load)
+    present, unserved, oldest, places, chosen, activity = await screen.read(("overview", span), load)
     bars = list(draw_bars(activity))
     started = {status for bar in bars for status in bar.counts}
     failed = sum(bar.counts.get("FAILED", 0) for bar in bars) - activity["brought_back"]
@@ -118,7 +130,7 @@ async def show_overview(screen: Shown, connections: Pooled, span: Annotated[str,
         chosen=chosen,
         spans=SPANS,
         size=(WIDTH, HEIGHT),
-        warnings=list(find_warnings(present)),
+        warnings=[*find_warnings(present), *find_unserved(unserved)],
         most_counted=MOST_COUNTED,
         is_empty=not (present["live"] or activity["executions"] or present["dead_letters"]),
     )
@@ -129,18 +141,27 @@ async def read_activity(connection: Connection, span: str) -> Mapping[str, Any]:
     return await overview.load_activity(connection, seconds=SPANS[span], parts=PARTS, most=LISTED)
 
 
-def find_warnings(present: Mapping[str, Any]) -> Iterator[tuple[str, str, str | None]]:
-    """What keeps the broker from working: the kind of the note, a sentence, and a command that mends it."""
+def find_warnings(present: Mapping[str, Any]) -> Iterator[Warned]:
+    """What keeps the broker from working."""
     if not present["brokers"]:
-        yield "bad", "No broker is running, so nothing moves.", "noetl-broker run"
+        yield Warned("bad", "No broker is running, so nothing moves.", "noetl-broker run")
     elif (present["oldest_mail_seconds"] or 0) > LATE_SECONDS:
-        yield "warn", "Events wait long for a broker to read them.", "noetl-broker doctor"
-    if (present["oldest_ready_seconds"] or 0) > LATE_SECONDS and not present["leased_jobs"]:
-        yield "warn", "Jobs are ready, but no worker takes any.", "noetl-broker worker"
+        yield Warned("warn", "Events wait long for a broker to read them.", "noetl-broker doctor")
     if present["dead_letters"]:
-        yield "bad", "A broker could not decide on some events and set them aside.", "noetl-broker dead-letters"
+        yield Warned("bad", "A broker could not decide on some events and set them aside.", "noetl-broker dead-letters")
     if present["left_undone"]:
-        yield "bad", "Executions have left something undone; Health lists them.", "noetl-broker doctor"
+        yield Warned("bad", "Executions have left something undone; Health lists them.", "noetl-broker doctor")
+
+
+def find_unserved(unserved: Iterable[Mapping[str, Any]]) -> Iterator[Warned]:
+    """Types of jobs that no worker takes; each leads to the jobs of the execution that waits longest."""
+    for one in unserved:
+        if one["seconds"] > LATE_SECONDS:
+            wait = f"{one['jobs']:,} jobs wait" if one["jobs"] > 1 else "one job waits"
+            words = (
+                f"No worker takes jobs of the type {one['type']}: {wait}, the oldest for {span_text(one['seconds'])}."
+            )
+            yield Warned("warn", words, href=link(f"/executions/{one['execution_id']}", tab="jobs"))
 
 
 def draw_bars(activity: Mapping[str, Any]) -> Iterator[Bar]:

@@ -93,9 +93,9 @@ async def load_panel(
         subject = logs.Subject(
             execution_id=execution_id, step=chosen.step, visit=chosen.visit, item_index=chosen.item_index
         )
-        entries = await logs.list_log(connection, subject, limit=LOG_ENTRIES + 1)
-        shown = [entry for entry in entries if moment is None or entry["created_at"] <= moment.at]
-        panel |= {"log": shown[:LOG_ENTRIES], "log_is_cut": len(entries) > LOG_ENTRIES}
+        entries = await logs.list_newest_log(connection, subject, limit=LOG_ENTRIES + 1)
+        shown = [entry for entry in entries[-LOG_ENTRIES:] if moment is None or entry["created_at"] <= moment.at]
+        panel |= {"log": shown, "log_is_cut": len(entries) > LOG_ENTRIES}
     return panel
 
 

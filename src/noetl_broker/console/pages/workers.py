@@ -8,10 +8,11 @@ from fastapi import APIRouter, Query, Response
 
 from noetl_broker.console.access import refuse_hidden_filter
 from noetl_broker.console.api.workers import Lease, Worker
+from noetl_broker.console.pages.overview import find_unserved
 from noetl_broker.console.pages.screen import Shown
 from noetl_broker.console.paging import Paging
 from noetl_broker.console.services import Pooled
-from noetl_broker.store import pages
+from noetl_broker.store import overview, pages
 
 router = APIRouter()
 
@@ -23,13 +24,14 @@ async def show_workers(
     """Who holds leases, and the leases in the order of their end; `worker_id`: of one worker alone."""
     refuse_hidden_filter(screen.caller, "ids of workers", worker_id or None)
 
-    async def load() -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    async def load() -> tuple[list[dict[str, Any]], dict[str, Any], list[dict[str, Any]]]:
         async with connections.borrow() as connection:
             workers = await pages.list_workers(connection)
             leases = await pages.page_leases(connection, worker_id=worker_id or None, **page.arguments(int, int))
-        return workers, page.document(leases)
+            unserved = await overview.list_unserved(connection)
+        return workers, page.document(leases), unserved
 
-    workers, leases = await screen.read(("workers", page, worker_id), load)
+    workers, leases, unserved = await screen.read(("workers", page, worker_id), load)
     return screen.render(
         "workers.html",
         title="Workers",
@@ -38,4 +40,5 @@ async def show_workers(
         leases=[screen.seen(Lease, row) for row in leases["items"]],
         next=leases["next"],
         worker_id=worker_id,
+        warnings=list(find_unserved(unserved)),
     )

@@ -1,5 +1,5 @@
 -- name: list_approvals
-select a.execution_id, a.node_id, a.step, a.path, a.title, a.details, a.form, a.assignees, a.since, a.times_out_at
+select a.execution_id, a.node_id, a.step, a.path, a.title, a.details, a.form, a.fields, a.assignees, a.since, a.times_out_at
 from noetl.pending_approvals a
 where ($1::text is null or a.path like $1)
   and ($2::text is null or $2 = any(a.assignees))

@@ -42,7 +42,8 @@ order by execution_id;
 
 -- name: visit_spans
 -- Visits of steps, the latest first. Each with its begin and end, its last event by the broker, and when its attempts began
--- and failed. An undo is a visit of its own, `charge!undo`. Not the items of iterators.
+-- and failed. A job that a limit held waited until `held_until`; later attempts hide that. An undo is a visit of its own,
+-- `charge!undo`. Not the items of iterators.
 select e.node_id, max(e.step) as step, max(e.node_type) as type, min(e.created_at::timestamptz) as began_at,
   max(e.created_at::timestamptz) filter (
     where e.event_type in ('step_completed', 'step_failed', 'step_cancelled', 'compensation_completed', 'compensation_failed')
@@ -52,7 +53,13 @@ select e.node_id, max(e.step) as step, max(e.node_type) as type, min(e.created_a
   ) as status,
   array_agg(e.created_at::timestamptz order by e.event_id) filter (where e.event_type = 'action_started') as started,
   array_agg(e.created_at::timestamptz order by e.event_id) filter (where e.event_type = 'action_failed') as failed,
-  max(w.kind) as waits_for
+  max(w.kind) as waits_for, bool_or(q.node_id is not null) as has_job, max(
+    case
+      when q.limit_name is null or q.attempts > 1 then null
+      when q.status = 'held' then clock_timestamp()
+      else q.available_at
+    end
+  ) as held_until
 from (
   select v.execution_id, v.event_id, v.event_type, v.node_type, v.created_at, v.status,
     case when starts_with(v.event_type, 'compensation_') then noetl.undo_node_id(v.node_id) else v.node_id end as node_id,
@@ -66,6 +73,7 @@ from (
     and not noetl.is_item(v.node_id)
 ) e
 left join noetl.wait w on w.execution_id = e.execution_id and w.node_id = e.node_id
+left join noetl.queue q on q.execution_id = e.execution_id and q.node_id = e.node_id
 group by e.node_id
 order by min(e.event_id) desc
 limit $2::int;

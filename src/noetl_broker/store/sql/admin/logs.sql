@@ -21,3 +21,21 @@ where l.execution_id = $1::bigint
   and l.ordinal > coalesce(k.ordinal, 0)
 order by l.created_at, l.node_id, l.attempt, l.ordinal
 limit $9::int;
+
+-- name: list_newest_log
+-- The last rows of the same log, the latest first.
+select l.execution_id, l.node_id, l.step, l.attempt, l.ordinal, l.level, l.created_at, l.first_byte, l.message,
+  coalesce(b.next_byte, 0) as next_byte
+from noetl.log l
+left join lateral (
+  select b.first_byte + octet_length(b.message) as next_byte
+  from noetl.log b
+  where b.execution_id = l.execution_id and b.node_id = l.node_id and b.attempt = l.attempt and b.ordinal < l.ordinal
+  order by b.ordinal desc
+  limit 1
+) b on true
+where l.execution_id = $1::bigint
+  and ($2::text is null or l.step = $2)
+  and ($3::text[] is null or l.node_id = any($3) or l.node_id ^@ $4::text)
+order by l.created_at desc, l.node_id desc, l.attempt desc, l.ordinal desc
+limit $5::int;

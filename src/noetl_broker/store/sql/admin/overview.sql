@@ -145,6 +145,22 @@ select clock_timestamp() as read_at,
     where a.datname = current_database() and a.application_name = 'noetl-broker bell'
   ) as brokers;
 
+-- name: list_unserved
+-- Types of ready jobs that nobody leases, among the first $1 jobs: how many wait, for how long, and who has the oldest.
+select r.node_type as type, count(*) as jobs, extract(epoch from clock_timestamp() - min(r.available_at))::float8 as seconds,
+  (array_agg(r.execution_id order by r.available_at))[1] as execution_id
+from (
+  select q.node_type, q.available_at, q.execution_id
+  from noetl.queue q
+  where q.status in ('queued', 'retry') and q.available_at <= clock_timestamp()
+  order by q.priority desc, q.available_at, q.queue_id
+  limit $1::int
+) r
+where r.node_type not in (select l.node_type from noetl.queue l where l.status = 'leased')
+group by r.node_type
+order by min(r.available_at)
+limit $2::int;
+
 -- name: list_oldest_live
 -- Of the oldest $2 executions that live, those that began first, without children.
 select l.execution_id, l.path, l.version, l.status, l.started_at, l.ended_at, l.parent_execution_id

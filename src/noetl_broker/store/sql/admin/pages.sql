@@ -202,7 +202,7 @@ order by l.execution_id desc;
 
 -- name: page_approvals
 -- What waits for a person, in the order of executions.
-select a.execution_id, a.node_id, a.step, a.path, a.title, a.details, a.form, a.assignees, a.since, a.times_out_at
+select a.execution_id, a.node_id, a.step, a.path, a.title, a.details, a.form, a.fields, a.assignees, a.since, a.times_out_at
 from noetl.pending_approvals a
 where ($1::text is null or a.path like $1)
   and ($2::text is null or $2 = any(a.assignees))
@@ -263,8 +263,9 @@ limit 1;
 -- name: page_schedules
 select s.name, s.path, s.version, s.payload, s.cron, s.every, s.timezone, s.jitter, s.catch_up, s.overlap, s.declared_in,
   s.paused, s.paused_at, s.resumed_at, s.since_at, s.next_at, s.due_at, s.last_at, s.last_execution_id, s.started,
-  s.skipped, s.error, s.error_at, clock_timestamp() as now
+  s.skipped, s.error, s.error_at, p.paused_at as path_paused_at, p.reason as path_pause_reason, clock_timestamp() as now
 from noetl.start_schedule s
+left join noetl.path_pause p on p.path = s.path
 where ($1::text is null or s.path like $1)
   and s.name > $2::text
 order by s.name

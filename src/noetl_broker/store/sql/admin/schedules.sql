@@ -19,15 +19,18 @@ select noetl.delete_schedule($1::text);
 
 -- name: list_schedules
 select s.name, s.path, s.version, s.cron, s.every, s.timezone, s.paused, s.since_at, s.next_at, s.last_at,
-  s.last_execution_id, s.started, s.skipped, s.error, s.error_at
+  s.last_execution_id, s.started, s.skipped, s.error, s.error_at, p.paused_at as path_paused_at,
+  p.reason as path_pause_reason
 from noetl.start_schedule s
+left join noetl.path_pause p on p.path = s.path
 order by s.name;
 
 -- name: find_schedule
 select s.name, s.path, s.version, s.payload, s.cron, s.every, s.timezone, s.jitter, s.catch_up, s.overlap, s.declared_in,
   s.paused, s.paused_at, s.resumed_at, s.since_at, s.next_at, s.due_at, s.last_at, s.last_execution_id, s.started,
-  s.skipped, s.error, s.error_at, clock_timestamp() as now
+  s.skipped, s.error, s.error_at, p.paused_at as path_paused_at, p.reason as path_pause_reason, clock_timestamp() as now
 from noetl.start_schedule s
+left join noetl.path_pause p on p.path = s.path
 where s.name = $1::text;
 
 -- name: started_moments
