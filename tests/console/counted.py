@@ -11,7 +11,7 @@ import pytest
 from noetl_broker.console import services, threads
 from noetl_broker.console.connections import REQUEST_SECONDS, Connections
 from noetl_broker.store.connection import Connection
-from noetl_broker.store.queries import sql
+from noetl_broker.store.queries import load, sql
 
 asked: Counter[str] = Counter()  # statements, by text
 
@@ -36,9 +36,9 @@ def count_statements(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 def of_pages(statements: Counter[str]) -> int:
-    """The number of statements without those that a console asks every few seconds: of tokens, and of what waits."""
-    return sum(
-        number
-        for text, number in statements.items()
-        if "check_api_token" not in text and text != sql("count_attention")
-    )
+    """The number of the program's statements without those that a console asks at times: of tokens, and of what waits.
+
+    The driver asks for types on each new connection; whether a request needs a new one is chance.
+    """
+    own = {text for text in load().values() if "check_api_token" not in text and text != sql("count_attention")}
+    return sum(statements[text] for text in own)
