@@ -246,13 +246,14 @@ as $$
 $$;
 
 -- The data of a result. An envelope is unwrapped once, as in the core. It is an object with `data` whose other keys are
--- among id, status, error, meta and duration.
+-- among id, status, error, meta and duration. If it has `id` or `status`, its status is one that NoETL's worker sends.
 create or replace function noetl.unwrapped(result jsonb) returns jsonb
 language sql immutable parallel safe
 as $$
   select case
     when jsonb_typeof(result) = 'object' and result ? 'data'
-      and result - array['id', 'status', 'data', 'error', 'meta', 'duration'] = '{}' then result -> 'data'
+      and result - array['id', 'status', 'data', 'error', 'meta', 'duration'] = '{}'
+      and (result ->> 'status' in ('success', 'error') or not result ?| array['id', 'status']) then result -> 'data'
     else result
   end
 $$;

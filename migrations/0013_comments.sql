@@ -77,7 +77,7 @@ begin
       ('event', 'status', 'For readers: STARTED, RUNNING, PENDING, COMPLETED, FAILED, CANCELLED.'),
       ('event', 'duration', 'Seconds, where its writer knows them.'),
       ('event', 'context', 'The input: the payload of a start, the reason of a cancel, the index of an item.'),
-      ('event', 'result', 'The result of an action. An envelope {status, data, error, meta, duration, id} is unwrapped once.'),
+      ('event', 'result', 'The result of an action. An envelope {id, status, data, error, meta, duration} of NoETL''s worker is unwrapped once.'),
       ('event', 'error', 'The error: an object with at least `message`.'),
       ('event', 'worker_id', 'The worker that reported it.'),
 
@@ -222,7 +222,7 @@ comment on function noetl.shorten_error(jsonb) is
 comment on function noetl.as_error(jsonb) is 'The error of an event, shortened where it is over 64 KiB.';
 comment on function noetl.as_error(text) is 'The same for text; text that is not JSON is a string.';
 comment on function noetl.unwrapped(jsonb) is
-  'The data of a result. An envelope {status, data, error, meta, duration, id} is unwrapped once.';
+  'The data of a result. An envelope {id, status, data, error, meta, duration} of NoETL''s worker is unwrapped once.';
 comment on function noetl.oversize_of(text, int, int, int) is
   'The part of an event that is too large for the broker, and its size; null: none.';
 comment on function noetl.receive_events() is 'Trigger: puts events that need the broker into the inbox, and notifies it.';

@@ -145,9 +145,9 @@ workflow:
   - {step: call, type: playbook, path: child, args: {n: 3}, next: end}
   - {step: end, result: {each: "{{ each }}", call: "{{ call }}", id: "{{ call.id }}"}}
 """
-    gave = "{id: '{{ workload.n }}', status: '{{ workload.n }}', data: {n: 0}}"
+    gave = "{id: '{{ workload.n }}', status: success, data: {n: 0}}"
     child = f"{HEAD.replace('story', 'child')}workflow: [{{step: start, next: end}}, {{step: end, result: {gave}}}]\n"
-    one, two, three = ({"id": n, "status": n, "data": {"n": 0}} for n in (1, 2, 3))
+    one, two, three = ({"id": n, "status": "success", "data": {"n": 0}} for n in (1, 2, 3))
     expected = {"each": [one, two], "call": three, "id": 3}
     assert simulate(HEAD + body, playbooks=[child]).result == expected
     assert simulate(HEAD + body, {"each": in_turn(one, two), "call": three}).result == expected

@@ -176,7 +176,7 @@ def test_return_step_selects_the_answer_of_a_child(parent: JSON, ended: Executio
 @pytest.mark.parametrize("back", [{}, {"return_step": "a"}])
 def test_an_answer_that_looks_like_an_envelope_is_wrapped(back: dict[str, JSON]) -> None:
     """The parent unwraps it once and finds the whole answer."""
-    gave = {"id": 2, "status": "bad", "data": {"n": 2}}
+    gave = {"id": 2, "status": "error", "data": {"n": 2}}
     child = playbook("workflow:\n- {step: start, next: a}\n- {step: a, type: python, code: x}")
     first, *rest = read_events(f"> execution_start\n> action_completed a {json.dumps({'data': gave})}")
     events = [first._replace(meta={"parent": {"depth": 1, "attempt": 1, **back}}), *rest]
@@ -186,7 +186,7 @@ def test_an_answer_that_looks_like_an_envelope_is_wrapped(back: dict[str, JSON])
         """
         workflow:
         - {step: start, next: call}
-        - {step: call, type: playbook, path: p, next: [{when: "{{ call.id == 2 and call.status == 'bad' }}", step: b}]}
+        - {step: call, type: playbook, path: p, next: [{when: "call.id == 2 and call.status == 'error'", step: b}]}
         - {step: b, type: python, code: x, args: {got: "{{ call }}", n: "{{ call.data.n }}"}}
         """,
         f"""

@@ -311,15 +311,15 @@ def test_the_context_has_status_and_error_of_failed_results() -> None:
     )
     story = f"""{START}
     > action_failed a {{"message": "no"}}
-    > action_completed b {{"status": "PARTIAL", "data": 2}}
-    > action_completed c {{"status": "LATE", "data": 3, "error": "e"}}"""
+    > action_completed b {{"status": "success", "data": 2}}
+    > action_completed c {{"status": "error", "data": 3, "error": "e"}}"""
     [*_, job] = jobs_of(body, story)
     assert job.context["results"] == {"a": None, "b": 2, "c": 3}
     assert job.context["outcomes"] == {
         "a": {"status": "FAILED", "error": {"step": "a", "message": "no"}},
-        "b": {"status": "PARTIAL", "error": None},
-        "c": {"status": "LATE", "error": "e"},
-        "result": {"status": "LATE", "error": "e"},
+        "b": {"status": "success", "error": None},
+        "c": {"status": "error", "error": "e"},
+        "result": {"status": "error", "error": "e"},
     }
 
 

@@ -49,7 +49,7 @@ def test_several_branch_ends_give_a_mapping_by_step() -> None:
             job   c
         > action_completed a 1
             event step_completed a
-        > action_completed b {"data": 2, "status": "COMPLETED"}
+        > action_completed b {"data": 2, "status": "success"}
             event step_completed b
         > action_completed c 3
             event step_completed c

@@ -61,6 +61,25 @@ def test_a_step_that_ran_names_what_led_to_it() -> None:
     """)
 
 
+def test_an_unwrapped_envelope_is_named() -> None:
+    """At the result itself, and where a template reads it; not at data that the broker or nobody wrapped."""
+    body = """
+        workflow:
+        - {step: start, next: a}
+        - {step: a, type: python, code: x, next: [{when: "{{ a.id is defined }}", step: b}]}
+        - {step: b, type: python, code: x}
+        """
+    note = "its `data` was taken out of an envelope"
+    unwrapped = history_of(
+        playbook(body), '> execution_start\n> action_completed a {"id":1,"status":"error","data":{}}'
+    )
+    assert note in step_lines(unwrapped, "a")
+    assert note in step_lines(unwrapped, "b")
+    for data in ('{"id": 1, "status": "paid", "data": {}}', '{"data": {"v": 1}}'):
+        plain = history_of(playbook(body), f"> execution_start\n> action_completed a {data}")
+        assert "envelope" not in step_lines(plain, "a") + step_lines(plain, "b")
+
+
 def test_a_step_that_never_ran_names_the_false_part_of_the_condition() -> None:
     """Parts after the false one were not evaluated."""
     history = history_of(playbook(WEATHER), '> execution_start\n> action_completed get {"temp": 3, "ok": 1}')

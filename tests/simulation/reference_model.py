@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 LIVE = frozenset({"QUEUED", "RUNNING", "PAUSED", "COMPENSATING"})  # statuses of executions that have not ended
 ENVELOPE = frozenset({"id", "status", "data", "error", "meta", "duration"})  # the keys of a result in an envelope
+SENT = frozenset({"success", "error"})  # the statuses of envelopes
 
 
 def item_node_id(node_id: str, index: int) -> str:

@@ -11,6 +11,7 @@ from tests.simulation.joins import reachable_steps
 from tests.simulation.plans import Compensate, Inputs, Plan
 from tests.simulation.reference_model import (
     ENVELOPE,
+    SENT,
     Effect,
     ReferenceEvent,
     Row,
@@ -155,15 +156,21 @@ class ReferenceState:
 
 def outcome_of(result: Any) -> Outcome:
     """Return a result, unwrapped once if it is an envelope."""
-    if isinstance(result, Mapping) and "data" in result and result.keys() <= ENVELOPE:
+    if is_envelope(result):
         return Outcome(result["data"], result.get("status") or "COMPLETED", result.get("error"))
     return Outcome(result)
 
 
+def is_envelope(result: Any) -> bool:
+    """Return whether templates see only the `data` of this result."""
+    if not isinstance(result, Mapping) or "data" not in result or not result.keys() <= ENVELOPE:
+        return False
+    return result.keys().isdisjoint({"id", "status"}) or result.get("status") in SENT
+
+
 def stored(data: Any) -> Any:
     """Return a result of the broker as its event has it: one that looks like an envelope is in an envelope."""
-    looks_like_one = isinstance(data, Mapping) and "data" in data and data.keys() <= ENVELOPE
-    return {"data": data} if looks_like_one else data
+    return {"data": data} if is_envelope(data) else data
 
 
 def rendered(inputs: Inputs, scope: Any, *, without: Iterable[str] = ()) -> dict[str, Any]:

@@ -163,7 +163,7 @@ def answer(scenario: Scenario, family: str, node: str, failures: int) -> Answer:
         "number": data["x"],
         "null": None,
         "list": items,
-        "nested": {"data": {"id": 7, "status": "open", "data": data}},
+        "nested": {"data": {"id": 7, "status": "success", "data": data}},
         "odd": {**data, "data": {"x": 3}, "status": "open"},
     }
     return Answer(result=shaped[shape])

@@ -166,21 +166,26 @@ def test_the_name_of_a_function_can_be_data() -> None:
     "result,expected",
     [
         ({"data": 1}, 1),
-        ({"id": "x", "status": "ok", "data": {"data": 2}, "error": None, "meta": {}}, {"data": 2}),
+        ({"id": "x", "status": "error", "data": {"data": 2}, "error": None, "meta": {}}, {"data": 2}),
+        ({"data": 1, "error": None, "meta": {}}, 1),
         ({"id": "x", "status": "success", "duration": 0.25, "data": [1]}, [1]),
         ({"data": 1, "rows": 2}, {"data": 1, "rows": 2}),
-        ({"status": "ok"}, {"status": "ok"}),
+        ({"id": 7, "status": "paid", "data": {}}, {"id": 7, "status": "paid", "data": {}}),
+        ({"id": 7, "data": {}}, {"id": 7, "data": {}}),
+        ({"status": None, "data": {}}, {"status": None, "data": {}}),
+        ({"status": ["success"], "data": {}}, {"status": ["success"], "data": {}}),
+        ({"status": "success"}, {"status": "success"}),
         ([{"data": 1}], [{"data": 1}]),
         ("data", "data"),
         (None, None),
     ],
 )
 def test_an_envelope_is_unwrapped_once(result: Any, expected: Any) -> None:
-    """An envelope is a mapping with `data` and no foreign keys. A list is no envelope."""
+    """An envelope has `data`, no foreign keys, and a status of NoETL's worker if it has `id` or `status`."""
     assert unwrap(result) == expected
 
 
-@pytest.mark.parametrize("data", [{"data": 1}, {"id": 1, "status": "bad", "data": {"data": 2}}, {"a": 1}, [1], None])
+@pytest.mark.parametrize("data", [{"data": 1}, {"id": 1, "status": "error", "data": {"data": 2}}, {"a": 1}, [1], None])
 def test_unwrap_reverses_wrap(data: Any) -> None:
     """Data that look like an envelope are wrapped in one."""
     assert unwrap(wrap(data)) == data

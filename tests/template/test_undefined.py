@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from noetl_broker.template import StepResult
 from tests.template.evaluating import error_message_of, value_of
 
 
@@ -93,6 +94,16 @@ def test_the_error_of_an_undefined_value_has_its_whole_path() -> None:
         "`gte` is undefined: no input, step with a result or workload key has that name"
     )
     assert error_message_of("{{ results['x y'] }}") == ("`results.x y` is undefined: no step of that name has a result")
+
+
+@pytest.mark.parametrize("source", ["{{ a.id }}", "{{ a.data.id }}", "{{ results['a'].id }}", "{{ a['id'] }}"])
+def test_the_error_says_that_an_envelope_was_unwrapped(source: str) -> None:
+    """The author returned the key, and must learn where it went."""
+    unwrapped = StepResult({"total": 5}, "success", unwrapped=True)
+    assert "the result of `a` was an envelope" in error_message_of(source, steps={"a": unwrapped})
+    assert "envelope" not in error_message_of(source, steps={"a": {"total": 5}})
+    assert "envelope" not in error_message_of("{{ a.total.id }}", steps={"a": unwrapped})
+    assert "envelope" not in error_message_of("{{ b.id }}", inputs={"b": {}}, steps={"a": unwrapped})
 
 
 def test_a_false_inline_if_without_else_is_undefined() -> None:

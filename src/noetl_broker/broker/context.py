@@ -208,7 +208,8 @@ def result_of(event_type: str, result: JSON, error: JSON) -> StepResult:
     meta = result.get("meta")
     failed = meta.get("failed") if isinstance(meta, dict) else None  # from a worker that iterates
     failed_items = failed if isinstance(failed, list) else None
-    return StepResult(data, str(result.get("status") or "COMPLETED"), result.get("error"), failed_items)
+    status = str(result.get("status") or "COMPLETED")
+    return StepResult(data, status, result.get("error"), failed_items, unwrapped=len(result) > 1)
 
 
 class Known:

@@ -57,7 +57,8 @@ class Provenance:
             return Reason("result", f"{whose}: taken over by this fork (event {-result.name})", facts)
         cause = self.facts.causes.get(result.name)
         facts |= {"turn": result.name, **event_facts(cause)}
-        return Reason("result", f"{whose}: {event_text(cause, result.name)}", facts)
+        says = f"{whose}: {event_text(cause, result.name)}{envelope_note(self.data_of(visit))}"
+        return Reason("result", says, facts)
 
     def data_of(self, visit: Visit) -> StepResult | None:
         """The result of a visit; None if there is none, or if it is no longer known."""
@@ -97,6 +98,11 @@ class Provenance:
         if not isinstance(playbook, str) and name in playbook.steps:
             return Reason("undefined", f"{name} is a step without a result", {"name": name})
         return Reason("undefined", f"{name} is no input, step or workload key", {"name": name})
+
+
+def envelope_note(result: StepResult | None) -> str:
+    """Says that templates see only a part of what the worker returned; empty if they see all."""
+    return "; its `data` was taken out of an envelope" if result is not None and result.unwrapped else ""
 
 
 def event_text(cause: Cause | None, turn: int) -> str:

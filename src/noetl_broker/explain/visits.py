@@ -8,7 +8,7 @@ from noetl_broker.broker.initial import TO_START
 from noetl_broker.broker.model import JSON
 from noetl_broker.explain.conditions import EvaluatedNext, explain_condition
 from noetl_broker.explain.error_text import error_text
-from noetl_broker.explain.provenance import explain_failed_part
+from noetl_broker.explain.provenance import envelope_note, explain_failed_part
 from noetl_broker.explain.reason import Reason
 from noetl_broker.nodes import visit_name
 from noetl_broker.text import join_names, moment, short_json, shorten
@@ -63,7 +63,7 @@ class VisitExplainer:
         child = self._child_of(turn_number)
         if child is not None:
             says, facts = f"{says} of execution {child}", {**facts, "child_execution_id": child}
-        return [Reason("gave", says, facts)]
+        return [Reason("gave", says + envelope_note(given), facts)]
 
     def _child_of(self, turn_number: int) -> JSON:
         """The child execution whose end the turn read; None if it read another event."""

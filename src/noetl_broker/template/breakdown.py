@@ -15,10 +15,10 @@ from jinja2.exceptions import UndefinedError
 from noetl_broker.template import engine, grammar
 from noetl_broker.template.allowance import Allowance
 from noetl_broker.template.budget import Evaluation
-from noetl_broker.template.compiled import TEMPLATE_FAULTS, has_template, reason
+from noetl_broker.template.compiled import TEMPLATE_FAULTS, has_template
 from noetl_broker.template.errors import TemplateError
 from noetl_broker.template.output import as_json
-from noetl_broker.template.render import Template, is_true
+from noetl_broker.template.render import Template, is_true, reason_in
 from noetl_broker.template.scope import JSON, Scope
 from noetl_broker.template.values import require_value
 
@@ -113,7 +113,9 @@ def _part(node: nodes.Node, breakdown: _Breakdown, truth: Callable[[JSON], bool]
     try:
         value = breakdown.value(node)
     except (*TEMPLATE_FAULTS, TemplateError) as fault:
-        return Part(expression_text(node), None, error=reason(fault), reads=_reads(node, breakdown))
+        return Part(
+            expression_text(node), None, error=reason_in(breakdown.run.scope, fault), reads=_reads(node, breakdown)
+        )
     return Part(expression_text(node), truth(value), value, reads=_reads(node, breakdown))
 
 
@@ -144,7 +146,9 @@ def _read(node: nodes.Node, breakdown: _Breakdown) -> Read:
     try:
         return Read(expression_text(node), breakdown.value(node), names)
     except (*TEMPLATE_FAULTS, TemplateError) as fault:
-        return Read(expression_text(node), None, names, reason(fault), isinstance(fault, UndefinedError))
+        return Read(
+            expression_text(node), None, names, reason_in(breakdown.run.scope, fault), isinstance(fault, UndefinedError)
+        )
 
 
 def _roots(node: nodes.Node) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from jinja2.exceptions import TemplateRuntimeError, UndefinedError
@@ -20,6 +21,7 @@ from noetl_broker.template.compiled import (
 )
 from noetl_broker.template.errors import TemplateError
 from noetl_broker.template.output import as_json, join_texts, output_size
+from noetl_broker.template.scope import Results, StepResult
 from noetl_broker.template.values import require_value
 
 if TYPE_CHECKING:
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 SIZED: Final = frozenset({str, list, dict})
 FINAL_TYPES: Final = frozenset({bool, int, float, str, list, dict, type(None)})
 FALSE_TEXTS: Final = frozenset({"", "false", "no", "off", "0", "none", "null"})
+KEY_OF_RESULT: Final = re.compile(
+    r"`(?P<results>results(\.|\['))?(?P<name>[^.`[']+)('\])?(\.(data|result))?(\.[^.`[]+|\[[^`[]+\])` is undefined"
+)
 LONGEST_FALSE: Final = max(map(len, FALSE_TEXTS))
 
 
@@ -121,11 +126,26 @@ class Template:
             return as_json(run, require_value(value))
         except TEMPLATE_FAULTS as fault:
             undefined = isinstance(fault, UndefinedError)
-            raise TemplateError(reason(fault), self.source, self.at, undefined=undefined) from fault
+            raise TemplateError(reason_in(run.scope, fault), self.source, self.at, undefined=undefined) from fault
 
     def __repr__(self) -> str:
         """Show source and place."""
         return f"Template({self.source!r}, at={self.at!r})"
+
+
+def reason_in(scope: Scope, fault: Exception) -> str:
+    """Give the reason of a fault; it says so if an undefined key was looked up in the data of an envelope."""
+    message = reason(fault)
+    found = KEY_OF_RESULT.match(message) if isinstance(fault, UndefinedError) else None
+    if found is None:
+        return message
+    name = found["name"]
+    result = scope.find("results" if found["results"] else name)
+    if type(result) is Results:
+        result = result.find(name)
+    if type(result) is not StepResult or not result.unwrapped:
+        return message
+    return f"{message}; the result of `{name}` was an envelope, and `{name}` is only its `data`"
 
 
 def _bound(source: str, at: str, max_source_chars: int | None) -> None:

@@ -30,6 +30,7 @@ WORKLOAD_WORDS: Final = ("workload", "work", "context")
 OWN_WORDS: Final = (*WORKLOAD_WORDS, "args", "results")
 OLD_WORKLOAD_WORD: Final = "spec"
 ENVELOPE_KEYS: Final = frozenset({"id", "status", "data", "error", "meta", "duration"})
+ENVELOPE_STATUSES: Final = frozenset({"success", "error"})  # all that NoETL's worker sends
 UUID_NAMESPACE: Final = uuid.UUID("5b0d7c3e-9a54-5d0c-8f0e-6f1d3a7c2b41")
 
 
@@ -37,12 +38,14 @@ class StepResult(NamedTuple):
     """What templates can read of a step whose action ended: data, status, error.
 
     `failed` is the list of an iterator's failed items, or a `Lazy` of it; None for other steps.
+    `unwrapped`: the data was in an envelope with other keys, which templates cannot read.
     """
 
     data: JSON
     status: str = "COMPLETED"
     error: JSON = None
     failed: Any = None  # a list or a `Lazy`
+    unwrapped: bool = False
 
     @property
     def failed_items(self) -> JSON:
@@ -204,10 +207,15 @@ class Scope:
 def unwrap(result: JSON) -> JSON:
     """Give the data of a result: an envelope is unwrapped once, anything else is its own data.
 
-    An envelope is a mapping with `data` whose keys are all among id, status, data, error, meta, duration.
+    An envelope is a mapping with `data` whose keys are all among id, status, data, error, meta, duration. If it has
+    `id` or `status`, its `status` is one that NoETL's worker sends.
     """
     if type(result) is dict and "data" in result and ENVELOPE_KEYS.issuperset(result):
-        return result["data"]
+        status = result.get("status")
+        if status is None and "id" not in result and "status" not in result:
+            return result["data"]
+        if type(status) is str and status in ENVELOPE_STATUSES:
+            return result["data"]
     return result
 
 

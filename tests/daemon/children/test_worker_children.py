@@ -102,7 +102,7 @@ async def test_children_without_an_index_get_one_place_each(database: Database, 
 async def test_a_childs_result_that_looks_like_an_envelope_is_not_unwrapped(database: Database) -> None:
     """The child ended before its parent's worker announced it."""
     parent = await _parent(database)
-    gave = {"id": 1, "status": "bad", "data": {"n": 1}}
+    gave = {"id": 1, "status": "error", "data": {"n": 1}}
     [child] = await start(database, "child", {"n": gave})
     await drain(database)
     await execute(database, ANNOUNCE, parent, child, 0)

@@ -101,9 +101,12 @@ async def test_the_result_of_an_item_is_treated_like_that_of_a_step(database: Da
     unwrapped: list[tuple[JSON, JSON]] = [
         (None, None),
         ([1, [2]], [1, [2]]),
-        ({"data": {"a": 1}, "status": "ok"}, {"a": 1}),
+        ({"data": {"a": 1}, "meta": {}}, {"a": 1}),
         ({"id": "x", "status": "success", "duration": 0.25, "data": {"a": 1}}, {"a": 1}),
         ({"data": {"a": 1}, "more": 2}, {"data": {"a": 1}, "more": 2}),
+        ({"id": 7, "status": "paid", "data": 1}, {"id": 7, "status": "paid", "data": 1}),
+        ({"id": 7, "data": 1}, {"id": 7, "data": 1}),
+        ({"status": None, "data": 1}, {"status": None, "data": 1}),
         ("x" * 1_000_000, "x" * 1_000_000),
     ]
     await begin(database, PYTHON, items=list(range(len(unwrapped))))
