@@ -56,6 +56,25 @@ def test_a_wrong_join_is_refused(written: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "written, key, remedy",
+    [
+        ("any, losers: cancel", "losers", "write join: {need: 1, losers: cancel}"),
+        ("all, losers: run", "losers", "write join: {need: 1, losers: run}"),
+        ("any, need: 2", "need", "write join: {need: 2}"),
+        ("{need: 2}, losers: cancel", "losers", "write join: {need: 2, losers: cancel}"),
+        ("{need: 2}, losers: [x]", "losers", "write join: {need: 2, losers: cancel}"),
+        ("any, need: 2, losers: cancel", "losers", "write join: {need: 2, losers: cancel}"),
+    ],
+)
+def test_keys_of_a_join_beside_it_are_refused(written: str, key: str, remedy: str) -> None:
+    """The losers would run on. A version that is registered still runs."""
+    found = findings_of(RACE.replace("JOIN", written))[-1]
+    assert " error unknown-key " in found
+    assert f"workflow[3].{key}: `{key}` is a key of `join`, and stands beside it on step `j` ({remedy})" in found
+    assert playbook(RACE.replace("JOIN", written)).steps["j"].losers == "run"
+
+
+@pytest.mark.parametrize(
     "workflow",
     [
         # a loop before the join, a loop through it, several arrivals of one transition

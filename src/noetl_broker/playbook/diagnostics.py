@@ -138,7 +138,7 @@ class Report:
     kept: dict[Severity, int] = field(default_factory=lambda: {"error": 0, "warning": 0})
     dropped: dict[Severity, int] = field(default_factory=lambda: {"error": 0, "warning": 0})
     suggestions: Suggestions = field(default_factory=Suggestions)
-    misspelt: set[Location] = field(default_factory=set)  # unknown keys that are nearly known ones
+    refused: set[Location] = field(default_factory=set)  # unknown keys that registration refuses
 
     def error(self, code: str, location: Location, message: str, hint: str = "", *, key: bool = False) -> None:
         """Add an error; `key`: at the position of the key, not of its value."""
@@ -160,20 +160,22 @@ class Report:
         if self._has_room("warning"):
             self._note("warning", code, location, position, (message, hint))
 
-    def unknown_key(self, location: Location, message: str, known: Collection[str], hint: str = "") -> None:
+    def unknown_key(
+        self, location: Location, message: str, known: Collection[str], hint: str = "", *, refused: bool = False
+    ) -> None:
         """Add a warning of a key that is not in `known`; `hint` replaces the known key that is suggested.
 
-        Registration refuses a key that is nearly a known one, see `refuse_misspelt_keys`.
+        Registration refuses a key that is nearly a known one, and a `refused` one: see `refuse_unknown_keys`.
         """
         near = "" if hint else self.suggestions.did_you_mean(str(location[-1]), known)
         self.warning(UNKNOWN_KEY, location, message, hint or near, key=True)
         key = str(location[-1])
-        if near and any(is_misspelt(key, word) for word in known if f"`{word}`" in near):
-            self.misspelt.add(location)
+        if refused or (near and any(is_misspelt(key, word) for word in known if f"`{word}`" in near)):
+            self.refused.add(location)
 
-    def refuse_misspelt_keys(self) -> None:
-        """Make an error of each warning of a key that is nearly a known one."""
-        paths = {path_text(location) for location in self.misspelt}
+    def refuse_unknown_keys(self) -> None:
+        """Make an error of each warning of an unknown key that registration refuses."""
+        paths = {path_text(location) for location in self.refused}
         found = self.findings
         self.findings = {}
         for finding in found:

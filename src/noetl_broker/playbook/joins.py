@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from noetl_broker.playbook.diagnostics import Location, json_type_name
 from noetl_broker.playbook.keywords import END
-from noetl_broker.playbook.model import Join, Losers
+from noetl_broker.playbook.model import Join, Losers, Raw
 from noetl_broker.playbook.plain_values import Range, read_integer, read_word
 
 if TYPE_CHECKING:
@@ -44,6 +44,18 @@ def read_join(reading: Reading, raw: Any, location: Location) -> Joining:
         return Joining()
     word = read_word(reading, raw, location, JOINS)
     return Joining(next((join for join in JOINS if join == word), None))
+
+
+def hint_for_misplaced_key(raw: Raw, key: str) -> str:
+    """Say how the `join` of a step is written that has a key of it beside it; empty for any other key."""
+    if key not in KEYS:
+        return ""
+    join = raw.get("join")
+    need = join.get("need") if isinstance(join, dict) else raw.get("need")
+    parts = f"need: {need if type(need) is int else 1}"
+    if key == "losers" or raw.get("losers") is not None:
+        parts += f", losers: {raw['losers'] if raw['losers'] in LOSERS else 'cancel'}"
+    return f"write join: {{{parts}}}"
 
 
 def _read_mapping(reading: Reading, raw: dict[str, Any], location: Location) -> Joining:

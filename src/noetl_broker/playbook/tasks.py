@@ -13,6 +13,7 @@ from noetl_broker.playbook.diagnostics import Location, json_type_name, path_tex
 from noetl_broker.playbook.durations import TIMEOUT_FORMS, parse_timeout
 from noetl_broker.playbook.fields import Fields
 from noetl_broker.playbook.inputs import deferred_names, merge, names_of, read_inputs
+from noetl_broker.playbook.joins import hint_for_misplaced_key
 from noetl_broker.playbook.keywords import (
     ACTION_TYPES,
     BROKER_TYPES,
@@ -323,13 +324,15 @@ def warn_unknown_keys(reading: Reading, name: str, declared: Declared, known: fr
                 reading.report.error("bad-type", (*layer.location, key), message, remedy, key=True)
                 continue
             message = f"unknown key `{key}` on the {declared.type} step `{name}`"
-            hint = ""
-            if key == "pass":
+            hint = of_join = hint_for_misplaced_key(layer.raw, key)
+            if of_join:
+                message = f"`{key}` is a key of `join`, and stands beside it on step `{name}`"
+            elif key == "pass":
                 hint = "the step always runs: put the condition into the `next` of the step before it"
             elif key in IGNORED_KEYS:
                 worker = "the worker gets it unchanged" if declared.traits.may_have_worker else "no worker gets it"
                 hint = f"{worker}, and the broker ignores it"
-            reading.report.unknown_key((*layer.location, key), message, known, hint)
+            reading.report.unknown_key((*layer.location, key), message, known, hint, refused=bool(of_join))
 
 
 def refuse_program_texts(reading: Reading, kind: str, raw: Raw, location: Location) -> None:

@@ -24,7 +24,7 @@ def check(source: str | bytes, *, file: str, rules: PlaybookRules) -> tuple[Find
     """Give all findings of a document; raises nothing for bad input."""
     draft = read_document(source, file=file, rules=rules)
     report = draft.reading.report
-    report.refuse_misspelt_keys()
+    report.refuse_unknown_keys()
     work = Work(rules.most_work, rules.most_seconds)
     try:
         _examine(draft, source, work)
