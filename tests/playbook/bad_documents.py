@@ -44,13 +44,24 @@ DOCUMENTS: dict[str, str] = {
         => 1:1 error missing-key : the playbook has no `workflow` (write workflow: [{step: start, next: …}])
     """,
     "wrong api version kind and name are refused: the error has the expected value": """
-        apiVersion: noetl.io/v2
+        apiVersion: noetl/v1
         kind: Workflow
         metadata: {name: 3}
         workflow: [{step: start}]
-        => 1:13 error wrong-value apiVersion: `apiVersion` is noetl.io/v2, not noetl.io/v1 (write apiVersion: noetl.io/v1)
+        => 1:13 error wrong-value apiVersion: `apiVersion` is noetl/v1, not noetl.io/v1 (write apiVersion: noetl.io/v1)
         => 2:7 error wrong-value kind: `kind` is Workflow, not Playbook (write kind: Playbook)
         => 3:18 error wrong-type metadata.name: `name` is a number (write name: a name)
+    """,
+    "a playbook of another language has one finding: its keys are not read": """
+        apiVersion: noetl.io/v2
+        kind: Playbook
+        metadata: {name: x, hooks: []}
+        keychain: []
+        workflow:
+          - step: start
+            tool: {kind: python, args: {}, code: x}
+            next: {spec: {mode: exclusive}, arcs: [{step: end, set: {a: 1}}]}
+        => 1:13 error wrong-value apiVersion: the language noetl.io/v2 is not read, only noetl.io/v1 (rewrite the playbook as noetl.io/v1: its keys are others)
     """,
     "a playbook without a name and path is refused: either gives the other": """
         apiVersion: noetl.io/v1

@@ -16,6 +16,7 @@ from noetl_broker.playbook.work import weight_of
 from noetl_broker.template import Tree
 
 API_VERSION: Final = "noetl.io/v1"
+LANGUAGES: Final = "noetl.io/v"  # how the versions of NoETL's language begin
 KIND: Final = "Playbook"
 OBJECT: Final = "object"  # the type of every workload
 VISITS = Range(1, 2_147_483_647)
@@ -52,10 +53,16 @@ class Outline:
 
 
 def read_outline(reading: Reading, document: Any) -> Outline | None:
-    """Read the head, and add all names to the reading; None if there is no workflow."""
+    """Read the head, and add all names to the reading; None if there is no workflow or it has another language."""
     report = reading.report
     if not isinstance(document, dict):
         report.error("wrong-type", (), f"the document is {json_type_name(document)}", "a playbook is a mapping of keys")
+        return None
+    version = document.get("apiVersion")
+    if isinstance(version, str) and version.startswith(LANGUAGES) and version != API_VERSION:
+        message = f"the language {version} is not read, only {API_VERSION}"
+        hint = f"rewrite the playbook as {API_VERSION}: its keys are others"
+        report.error("wrong-value", ("apiVersion",), message, hint)
         return None
     for key in document:
         if key not in ROOT_KEYS:
