@@ -8,7 +8,7 @@ from noetl_broker.broker.core import Session
 from noetl_broker.broker.draft import Draft
 from noetl_broker.broker.model import Event, StepRow, Turn
 from noetl_broker.history.story import STORY_START, read_events
-from tests.stories import playbook
+from tests.stories import assert_story, playbook
 
 BODY = """
 workflow:
@@ -16,6 +16,40 @@ workflow:
 - {step: a, type: python, code: x}
 - {step: b, type: python, code: x}
 """
+
+
+def test_a_spent_wait_whose_moment_has_passed_is_closed() -> None:
+    """It has no result: nobody could read it."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: [quick, slow]}
+        - {step: quick, type: python, code: x, next: first}
+        - {step: slow, type: python, code: x, next: late}
+        - {step: late, type: wait, until: "2020-01-01T00:00:00Z", next: first}
+        - {step: first, join: any, type: python, code: x, next: end}
+        - {step: end}
+        """,
+        """
+        > execution_start
+            event step_started quick
+            event step_started slow
+            job   quick
+            job   slow
+        > action_completed quick 1
+            event step_completed quick
+            event step_started first
+            job   first
+        > action_completed slow 2
+            event step_completed slow
+            event step_started late
+            event step_cancelled late
+            close late
+        > action_completed first 3
+            event step_completed first
+            event execution_complete 3
+        """,
+    )
 
 
 def test_a_closed_visit_ends_without_a_result() -> None:
