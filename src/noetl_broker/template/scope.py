@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 from jinja2.utils import missing
 
 from noetl_broker.template.allowance import Allowance
+from noetl_broker.template.durations import moment_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -97,8 +98,8 @@ class Moment:
         self.ordinal = 0
 
     def now(self) -> str:
-        """Give the turn's time in ISO 8601."""
-        return self.at.isoformat()
+        """Give the turn's time, written as all moments are."""
+        return moment_text(self.at)
 
     def uuid(self) -> str:
         """Give the next id: a uuid5 of execution, turn and ordinal, the same in a replay."""
