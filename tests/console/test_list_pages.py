@@ -13,6 +13,8 @@ import pytest
 from noetl_broker.store.migrations import create_roles
 from tests.brokers import drain, execute, register, rows, start, value
 from tests.console.conftest import console
+from tests.console.test_access import token
+from tests.console.test_actions import APPROVAL as QUESTION
 from tests.console.test_actions import STORY, WAIT, begun
 from tests.console.test_bulk_pages import fields_of
 from tests.console.test_pages import HOSTILE, sign_in
@@ -32,6 +34,7 @@ workflow:
     next: end
   - {step: end, result: "{{ ask }}"}
 """
+DECIDERS = "select context ->> 'by' from noetl.event where event_type = 'approval_decided' order by execution_id"
 PAGES = ("/approvals", "/schedules", "/signals", "/workers", "/dead-letters", "/health")
 
 
@@ -229,3 +232,19 @@ async def test_the_console_needs_an_operators_login_alone(database: Database) ->
         acted = await send(client, f"/executions/act?action=cancel&{chosen}", "/executions/act", {})
     assert found == dict.fromkeys(urls, 200)
     assert ("go the same way" in tested.text, started.status_code, acted.status_code) == (True, 303, 303)
+
+
+@pytest.mark.parametrize("with_token, by", [(True, "ann"), (False, "the-ceo")])
+async def test_the_token_says_who_decides(database: Database, *, with_token: bool, by: str) -> None:
+    """Whatever name the request gives; without tokens, that name counts."""
+    await begun(database, QUESTION, count=2)
+    headers = await token(database, "operator", "ann") if with_token else {}
+    async with console(database) as client:
+        client.headers.update(headers)
+        [one, other] = (await client.get("/api/v1/approvals")).json()["items"]
+        body = {"execution_id": one["execution_id"], "step": "ask", "approved": True, "by": "the-ceo"}
+        decided = (await client.post("/api/v1/approvals/decisions", json=body)).json()
+        typed = {"execution_id": other["execution_id"], "step": "ask", "decision": "approve", "by": "the-ceo"}
+        await send(client, "/approvals", "/approvals", typed)
+    kept = await rows(database, DECIDERS)
+    assert (decided.get("by"), [name for (name,) in kept]) == (by, [by, "ann" if with_token else "local"])

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from noetl_broker.broker.limits import MAX_NODE_CHARS
 from noetl_broker.client import mapping_text
-from noetl_broker.console.access import Operator, Viewer, refuse_hidden_filter
+from noetl_broker.console.access import LOCAL, Operator, Viewer, refuse_hidden_filter
 from noetl_broker.console.api.execution_actions import LONGEST_TEXT, Given
 from noetl_broker.console.paging import Listed, Paging
 from noetl_broker.console.services import Pooled
@@ -42,7 +42,10 @@ class Decision(Given):
     step: str = Field(min_length=1, max_length=LONGEST_TEXT, description="a step, or approve#2 for its second visit")
     approved: bool
     by: str | None = Field(
-        None, min_length=1, max_length=MAX_NODE_CHARS, description="who decides; default: the token's name"
+        None,
+        min_length=1,
+        max_length=MAX_NODE_CHARS,
+        description="who decides, while there are no tokens; a token's name counts instead",
     )
     form: dict[str, Any] = Field(default_factory=dict, description="the fields of the form, and `comment`")
 
@@ -52,6 +55,7 @@ class Decided(BaseModel):
 
     execution_id: Id
     node_id: str
+    by: str = Field(description="who decided: the token's name")
     decided: Literal[True] = True
 
 
@@ -75,11 +79,12 @@ async def decide(caller: Operator, connections: Pooled, given: Decision) -> Any:
     """Approve or reject. A form that breaks its schema is refused. A second decision is refused, too (409)."""
     step, visit = read_visit(given.step)
     form = mapping_text(given.form, "form")
+    by = given.by if given.by is not None and caller is LOCAL else caller.name
     async with connections.borrow() as connection:
         approval = await approvals.find_approval(connection, given.execution_id, step, visit)
         decided = await approvals.decide_approval(
-            connection, approval, approved=given.approved, decided_by=given.by or caller.name, form=form
+            connection, approval, approved=given.approved, decided_by=by, form=form
         )
         if not decided:
             raise await approvals.nothing_waits(connection, given.execution_id, step, visit)
-    return {"execution_id": given.execution_id, "node_id": approval.node_id}
+    return {"execution_id": given.execution_id, "node_id": approval.node_id, "by": by}

@@ -11,7 +11,7 @@ from zlib import crc32
 from fastapi import APIRouter, Query, Response
 
 from noetl_broker.client import mapping_text
-from noetl_broker.console.access import refuse_hidden_filter
+from noetl_broker.console.access import Operator, refuse_hidden_filter
 from noetl_broker.console.api.approvals import Approval
 from noetl_broker.console.api.execution_actions import LONGEST_TEXT
 from noetl_broker.console.pages.form_values import read_id
@@ -86,12 +86,10 @@ async def list_approvals(
 
 
 @router.post("/approvals")
-async def decide(form: Posted, connections: Pooled) -> Response:
+async def decide(caller: Operator, form: Posted, connections: Pooled) -> Response:
     """Approve or reject; what is wrong with the form stands at its fields."""
     execution_id, approved = read_id(form.text("execution_id")), form.text("decision") == "approve"
     step, visit = read_visit(form.text("step"))
-    who = form.screen.caller
-    by = form.text("by").strip() or (who.name if who is not None else "")
     async with connections.borrow() as connection:
         found = await approvals.find_approval(connection, execution_id, step, visit)
         row = form.screen.seen(Approval, {name: getattr(found, name) for name in Approval.model_fields})
@@ -106,7 +104,7 @@ async def decide(form: Posted, connections: Pooled) -> Response:
             try:
                 with translate_faults():
                     decided = await approvals.decide_approval(
-                        connection, found, approved=approved, decided_by=by, form=mapping_text(values, "form")
+                        connection, found, approved=approved, decided_by=caller.name, form=mapping_text(values, "form")
                     )
             except DatabaseFault:
                 raise

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Query, Response
 
 from noetl_broker.client import json_text, mapping_text
+from noetl_broker.console.access import Operator
 from noetl_broker.console.pages.form_values import version_in
 from noetl_broker.console.pages.opened_playbook import compiled
 from noetl_broker.console.pages.screen import Form, Posted, Screen, Shown
@@ -179,22 +180,21 @@ async def send_signal(form: Posted, connections: Pooled, execution_id: Execution
 
 
 @router.post("/executions/{execution_id:int}/decide")
-async def decide(form: Posted, connections: Pooled, execution_id: ExecutionId) -> Response:
+async def decide(caller: Operator, form: Posted, connections: Pooled, execution_id: ExecutionId) -> Response:
     """Approve or reject what waits for a person."""
-    caller = form.screen.caller
-    by = caller.name if caller is not None else "local"
     step, visit = read_visit(form.text("step"))
     approved = form.text("decision") == "approve"
     async with connections.borrow() as connection:
         approval = await approvals.find_approval(connection, execution_id, step, visit)
         given = form_values(form, approval.form)
         decided = await approvals.decide_approval(
-            connection, approval, approved=approved, decided_by=by, form=mapping_text(given, "form")
+            connection, approval, approved=approved, decided_by=caller.name, form=mapping_text(given, "form")
         )
         why = "" if decided else str(await approvals.nothing_waits(connection, execution_id, step, visit))
     if not decided:
         return form.done(_url(execution_id), why, kind="info")
-    return form.done(_url(execution_id), f"{form.text('step')} is {'approved' if approved else 'rejected'} by {by}.")
+    word = "approved" if approved else "rejected"
+    return form.done(_url(execution_id), f"{form.text('step')} is {word} by {caller.name}.")
 
 
 def form_values(form: Form, schema: dict[str, Any]) -> dict[str, Any]:
