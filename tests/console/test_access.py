@@ -73,11 +73,20 @@ async def test_a_viewer_sees_no_payload_and_starts_nothing(database: Database) -
         ({"Origin": "null"}, 403),
         ({"Origin": "http://["}, 403),
         ({"Host": "localhost", "Origin": "http://localhost"}, 200),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "image"}, 403),
+        ({"Sec-Fetch-Site": "same-site", "Sec-Fetch-Dest": "image"}, 403),  # another port of this machine
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "document"}, 200),
+        ({"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Dest": "image"}, 200),
     ],
 )
 async def test_a_foreign_page_is_refused(api: httpx.AsyncClient, headers: dict[str, str], status: int) -> None:
-    """A page that points its own name to this machine, or that asks from its own address."""
-    assert (await api.get(LIST, headers=headers)).status_code == status
+    """A page that points its own name to this machine, that asks from its own address, or that embeds an answer.
+
+    Whether a picture of a graph loads would tell which playbooks exist. A browser that does not say who asks obeys
+    Cross-Origin-Resource-Policy. A link is no danger.
+    """
+    answer = await api.get(LIST, headers=headers)
+    assert (answer.status_code, answer.headers.get("Cross-Origin-Resource-Policy")) == (status, "same-origin")
 
 
 async def test_who_guesses_tokens_has_to_wait(database: Database) -> None:

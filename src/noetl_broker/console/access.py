@@ -152,9 +152,14 @@ async def refuse_unknown_parameters(request: Request) -> None:
 def refuse_foreign_page(request: Request) -> None:
     """Raise Refusal (403) for a request that a page of another site sends.
 
-    The browser would send it with the cookie of its user, and from inside the network of its user.
+    The browser would send it with the cookie of its user, and from inside the network of its user. A link of another
+    site is allowed: that site does not learn how it was answered.
     """
-    origin = request.headers.get("origin")
+    headers = request.headers
+    is_link = request.method == "GET" and headers.get("sec-fetch-dest") == "document"
+    if headers.get("sec-fetch-site", "none") not in {"none", "same-origin"} and not is_link:
+        raise Refusal(HTTPStatus.FORBIDDEN, "a page of another address may not use this API")
+    origin = headers.get("origin")
     if origin is None:
         return
     if not is_own_page(request):

@@ -78,6 +78,7 @@ async def serving(app: FastAPI, opened: socket.socket) -> AsyncIterator[None]:
         log_config=None,
         access_log=False,
         server_header=False,
+        headers=[("Cross-Origin-Resource-Policy", "same-origin")],  # also of errors, and of what is refused early
         proxy_headers=False,
         limit_concurrency=MOST_REQUESTS,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,

@@ -20,7 +20,6 @@ HEADERS: Final[Iterable[tuple[str, str]]] = (
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "same-origin"),
     ("Cross-Origin-Opener-Policy", "same-origin"),
-    ("Cross-Origin-Resource-Policy", "same-origin"),
     ("Permissions-Policy", "camera=(), geolocation=(), microphone=()"),
 )
 DEFAULTS: Final = (("Cache-Control", "no-store"),)  # pages show payloads
