@@ -7,7 +7,7 @@ from datetime import timedelta
 import httpx
 import pytest
 
-from noetl_broker.console.app import SMALL_BODY_BYTES
+from noetl_broker.console.bodies import SMALL_BODY_BYTES
 from noetl_broker.console.sign_in import MOST_FAILURES
 from noetl_broker.store.api_tokens import create_token, revoke_token
 from tests.brokers import drain, register, start

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import httpx
+import pytest
 
-from noetl_broker.console.app import MAX_BODY_BYTES
+from noetl_broker.console.bodies import MAX_BODY_BYTES, MOST_VALUES
 from noetl_broker.console.problem import MOST_ERRORS
 from noetl_broker.store.dsn import Database as Place
 from tests.console.conftest import console
+from tests.console.test_list_pages import send
 from tests.postgres import Database
 
 LIST = "/api/v1/executions"
@@ -79,6 +81,35 @@ async def test_a_large_body_is_refused(api: httpx.AsyncClient) -> None:
     assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(413, "NB413")] * 2
 
 
+@pytest.mark.parametrize(
+    "value, encoding, status",
+    [
+        ("[" + "{}," * MOST_VALUES + "1]", "utf-8", 413),
+        ('["∀",' + "{}," * MOST_VALUES + "1]", "utf-16", 413),  # half of its ∀ is the byte of a quotation mark
+        ('["\\\\",' + "{}," * MOST_VALUES + "1]", "utf-8", 413),
+        ('"' + '\\",[{' * MOST_VALUES + '"', "utf-8", 404),
+    ],
+)
+async def test_a_body_of_many_values_is_refused(api: httpx.AsyncClient, value: str, encoding: str, status: int) -> None:
+    """To read millions of values holds up all others for seconds. A long text is one value, whatever it has."""
+    body = f'{{"path": "nothing", "payload": {{"x": {value}}}}}'.encode(encoding)
+    answer = await api.post(LIST, content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == status, answer.text
+
+
+async def test_a_field_of_a_form_with_many_values_is_refused(api: httpx.AsyncClient) -> None:
+    """As a body."""
+    typed = {"name": "paid", "key": "17", "payload": "[" + "{}," * MOST_VALUES + "1]"}
+    answer = await send(api, "/signals/send", "/signals/send", typed)
+    assert (answer.status_code, "more than" in answer.text) == (400, True)
+
+
+async def test_a_body_of_many_unknown_fields_has_one_error(api: httpx.AsyncClient) -> None:
+    """To name each of them takes seconds."""
+    answer = await api.post(LIST, json={f"field{n}": n for n in range(2_000)})
+    assert [error["at"] for error in answer.json()["errors"]] == ["body"]
+
+
 async def test_without_its_database_the_console_answers_503(database: Database) -> None:
     """It says when to ask again, and not where the database is."""
     nowhere = Place(dsn="postgresql://nobody@127.0.0.1:1/nothing", schema=database.schema)
@@ -90,5 +121,5 @@ async def test_without_its_database_the_console_answers_503(database: Database) 
 
 async def test_an_answer_lists_a_bounded_number_of_wrong_fields(api: httpx.AsyncClient) -> None:
     """A body may have any number of them."""
-    answer = await api.post(LIST, json={"path": "examples/fetch", **{f"field{n}": n for n in range(1_000)}})
+    answer = await api.post(LIST, json={"path": "examples/fetch", **{f"field{n}": n for n in range(900)}})
     assert (answer.status_code, len(answer.json()["errors"])) == (400, MOST_ERRORS)

@@ -6,28 +6,23 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
-from http import HTTPStatus
 
-from fastapi import Depends, FastAPI, Request
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.exceptions import HTTPException
+from fastapi import Depends, FastAPI
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from noetl_broker import __version__
 from noetl_broker.console import problem
-from noetl_broker.console.access import refuse_unknown_parameters, refuse_unless_operator
+from noetl_broker.console.access import refuse_unknown_parameters
 from noetl_broker.console.api import ROUTERS
+from noetl_broker.console.bodies import BodyLimit
 from noetl_broker.console.document import openapi_document, operations
 from noetl_broker.console.pages import create_pages
 from noetl_broker.console.services import HEARTBEAT_SECONDS, TOKEN_SECONDS, Services
-from noetl_broker.errors import BrokerError
 from noetl_broker.playbook import PlaybookRules
 from noetl_broker.store.dsn import Database
 
 PREFIX = "/api/v1"
-MAX_BODY_BYTES = 16 << 20
-SMALL_BODY_BYTES = 64 << 10  # that anybody may send, as to sign in; to read 16 MiB holds up all others for seconds
-TOO_LARGE = f"the body is too large: it may have {MAX_BODY_BYTES >> 20} MiB"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,39 +111,3 @@ class _PagesBeside:
         """Answer a request."""
         is_page = scope["type"] == "http" and not f"{scope['path']}/".startswith("/api/")
         await (self._pages if is_page else self._app)(scope, receive, send)
-
-
-class BodyLimit:
-    """Refuses a body of more than MAX_BODY_BYTES, before it is read or as soon as it grows past them.
-
-    Only an operator may send a body of more than SMALL_BODY_BYTES, or of an unknown size.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request."""
-        headers = Headers(scope=scope if scope["type"] == "http" else {"headers": []})
-        announced = headers.get("content-length", "")
-        size = int(announced) if announced.isdecimal() else 0
-        if size > MAX_BODY_BYTES:
-            await problem.problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, TOO_LARGE)(scope, receive, send)
-            return
-        if size > SMALL_BODY_BYTES or "transfer-encoding" in headers:
-            try:
-                await refuse_unless_operator(Request(scope))
-            except (BrokerError, problem.Refusal) as error:
-                await problem.answer_to(Request(scope), error)(scope, receive, send)
-                return
-        read = 0
-
-        async def receive_within_limit() -> Message:
-            nonlocal read
-            message = await receive()
-            read += len(message.get("body", b""))
-            if read > MAX_BODY_BYTES:
-                raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, TOO_LARGE)
-            return message
-
-        await self._app(scope, receive_within_limit, send)

@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from noetl_broker.client import json_text
 from noetl_broker.console.access import Operator
@@ -22,6 +22,7 @@ from noetl_broker.store.connection import Connection
 
 router = APIRouter(prefix="/executions/{execution_id}", tags=["executions"])
 
+MOST_FIELDS = 1_000  # of a body; more are not looked at one by one
 LONGEST_TEXT = 1_000  # characters of a reason, a name or a key
 IdempotencyKey = Annotated[
     str | None,
@@ -33,6 +34,14 @@ class Given(BaseModel):
     """The body of a request; unknown fields are errors."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_many_fields(cls, given: Any) -> Any:
+        """Many unknown fields are one error: to make one of each takes seconds."""
+        if isinstance(given, dict) and len(given) > MOST_FIELDS:
+            raise ValueError(f"it has {len(given):,} fields; these are known: {', '.join(cls.model_fields)}")
+        return given
 
 
 class Nothing(Given):

@@ -6,10 +6,11 @@ from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from noetl_broker.client import mapping_text
 from noetl_broker.console.access import Operator, Role, Viewer, refuse_hidden_filter
+from noetl_broker.console.api.execution_actions import Given
 from noetl_broker.console.paging import Listed, Paging
 from noetl_broker.console.services import Pooled, Rules
 from noetl_broker.console.values import ErrorType, ExecutionId, Fault, Hidden, Id, Moment, Payload, WorkerFault
@@ -199,10 +200,8 @@ class ExecutionDetails(BaseModel):
     dead_letters: list[DeadLetterOfExecution]
 
 
-class Start(BaseModel):
+class Start(Given):
     """What to start."""
-
-    model_config = ConfigDict(extra="forbid")
 
     path: str = Field(min_length=1, max_length=LONGEST_TEXT, examples=["examples/weather"])
     version: int | None = Field(None, ge=1, le=LARGEST_VERSION, description="null: the latest")

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Response
 
 from noetl_broker.client import json_text, mapping_text
 from noetl_broker.console.access import Operator
+from noetl_broker.console.bodies import MANY_VALUES, has_many_values
 from noetl_broker.console.pages.form_values import version_in
 from noetl_broker.console.pages.opened_playbook import compiled
 from noetl_broker.console.pages.screen import Form, Posted, Screen, Shown
@@ -264,6 +265,8 @@ async def start_again(form: Posted, connections: Pooled, rules: Rules, execution
 
 def read_json(text: str, what: str) -> Any:
     """A value in a form. Raises OperatorFault that says where it is no JSON."""
+    if has_many_values(text.encode(errors="surrogatepass")):
+        raise OperatorFault(f"{what} is too large: {MANY_VALUES}")
     try:
         return json.loads(text, parse_constant=_refuse_constant, parse_int=read_integer, parse_float=read_real)
     except (ValueError, RecursionError) as error:

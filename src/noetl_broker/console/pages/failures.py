@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -86,7 +87,8 @@ async def on_refusal(request: Request, refusal: Refusal) -> Response:
 
 async def _kept_text(request: Request, refusal: Refusal) -> Response:
     """The text of a form that was refused, because its session is missing or has ended: it can be sent again."""
-    fields = dict(parse_qsl((await request.body()).decode(errors="replace"), keep_blank_values=True))
+    body = (await request.body()).decode(errors="replace")
+    fields = dict(await asyncio.to_thread(parse_qsl, body, keep_blank_values=True))
     return Screen(request, None).render(
         "kept_text.html",
         title="Your text is not lost",

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
+from noetl_broker.console.bodies import MANY_VALUES, has_many_values
 from noetl_broker.console.values import GivenId
 from noetl_broker.errors import OperatorFault
 from noetl_broker.operations.spans import parse_span
@@ -45,6 +46,8 @@ def read_version(text: str) -> int:
 
 def read_json(text: str) -> Any:
     """The value of a JSON text; ValueError says what is wrong and where."""
+    if has_many_values(text.encode(errors="surrogatepass")):
+        raise ValueError(MANY_VALUES)
     try:
         return json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:

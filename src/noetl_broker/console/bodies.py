@@ -1,0 +1,93 @@
+"""Bounds on the bodies of requests: their bytes, and the values of their JSON.
+
+To read JSON holds up all other requests, also in a thread: the reader never lets go of Python's lock.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Final
+
+from fastapi import Request
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from noetl_broker.console import problem
+from noetl_broker.console.access import refuse_unless_operator
+from noetl_broker.errors import BrokerError
+
+MAX_BODY_BYTES: Final = 8 << 20
+SMALL_BODY_BYTES: Final = 64 << 10  # that anybody may send, as to sign in; it is too small for many values
+MOST_VALUES: Final = 250_000  # of one JSON text, with the names of fields; to read them takes about 0.2 s
+MANY_VALUES: Final = f"it has more than {MOST_VALUES:,} values and names"
+TOO_LARGE: Final = f"the body is too large: it may have {MAX_BODY_BYTES >> 20} MiB"
+_MARKS: Final = (b",", b":", b"[", b"{")  # one before each value or name, but for the first
+
+
+def has_many_values(text: bytes) -> bool:
+    """Whether a JSON text has more than MOST_VALUES; a small part of what reading it costs."""
+    if sum(map(text.count, _MARKS)) <= MOST_VALUES:
+        return False
+    if b"\0" in text:  # UTF-16 or UTF-32; JSON in UTF-8 has none
+        return True
+    bare = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    if bare.count(b'"') > 4 * MOST_VALUES:  # each text is a value or a name
+        return True
+    outside = b"".join(bare.split(b'"')[::2])
+    return sum(map(outside.count, _MARKS)) > MOST_VALUES
+
+
+class BodyLimit:
+    """Refuses a body of more than MAX_BODY_BYTES, before it is read or as soon as it grows past them.
+
+    Only an operator may send a body of more than SMALL_BODY_BYTES, or of an unknown size. It may not have more than
+    MOST_VALUES.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        headers = Headers(scope=scope if scope["type"] == "http" else {"headers": []})
+        announced = headers.get("content-length", "")
+        size = int(announced) if announced.isdecimal() else 0
+        if size <= SMALL_BODY_BYTES and "transfer-encoding" not in headers:
+            await self._app(scope, receive, send)
+            return
+        try:
+            body = await _read(Request(scope), size, receive)
+        except (BrokerError, problem.Refusal) as error:
+            await problem.answer_to(Request(scope), error)(scope, receive, send)
+            return
+        await self._app(scope, _replay(body, receive), send)
+
+
+async def _read(request: Request, size: int, receive: Receive) -> Message:
+    """The last message of the body, with all of it. Raises Refusal."""
+    too_large = problem.Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, TOO_LARGE)
+    if size > MAX_BODY_BYTES:
+        raise too_large
+    await refuse_unless_operator(request)
+    body, message = bytearray(), await receive()
+    while message["type"] == "http.request":
+        body += message.get("body", b"")
+        if len(body) > MAX_BODY_BYTES:
+            raise too_large
+        if not message.get("more_body", False):
+            text = bytes(body)
+            if has_many_values(text):
+                raise problem.Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is too large: {MANY_VALUES}")
+            return {**message, "body": text}
+        message = await receive()
+    return message  # the client is gone
+
+
+def _replay(message: Message, receive: Receive) -> Receive:
+    """A `receive` that gives this message first."""
+    first = [message]
+
+    async def next_message() -> Message:
+        return first.pop() if first else await receive()
+
+    return next_message
