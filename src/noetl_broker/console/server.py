@@ -11,13 +11,12 @@ from collections.abc import AsyncIterator, Iterator
 import uvicorn
 from fastapi import FastAPI
 
+from noetl_broker.console.protocol import BoundedProtocol, Limits
 from noetl_broker.errors import OperatorFault
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8080
-BACKLOG = 512
-MOST_REQUESTS = 1_000  # at a time, open streams included; more get 503
-KEEP_ALIVE_SECONDS = 10
+BACKLOG = 128  # connections that the system queues, and that are taken at a time
 STOP_SECONDS = 3  # that requests have to end when the server stops
 
 
@@ -67,12 +66,17 @@ def url_of(opened: socket.socket) -> str:
 
 
 @contextlib.asynccontextmanager
-async def serving(app: FastAPI, opened: socket.socket) -> AsyncIterator[None]:
+async def serving(app: FastAPI, opened: socket.socket, limits: Limits | None = None) -> AsyncIterator[None]:
     """Serve while the block runs; the block begins when requests are answered."""
+    given = limits or Limits()
+
+    class Protocol(BoundedProtocol):
+        limits = given
+
     config = uvicorn.Config(
         app,
         loop="asyncio",
-        http="h11",
+        http=Protocol,
         ws="none",
         lifespan="on",
         log_config=None,
@@ -80,8 +84,9 @@ async def serving(app: FastAPI, opened: socket.socket) -> AsyncIterator[None]:
         server_header=False,
         headers=[("Cross-Origin-Resource-Policy", "same-origin")],  # also of errors, and of what is refused early
         proxy_headers=False,
-        limit_concurrency=MOST_REQUESTS,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        backlog=BACKLOG,
+        limit_concurrency=given.connections + 1,  # where all are busy, a further one gets 503
+        timeout_keep_alive=given.idle_seconds,
         timeout_graceful_shutdown=STOP_SECONDS,
     )
     server = _Server(config)
