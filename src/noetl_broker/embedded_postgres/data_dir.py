@@ -46,7 +46,7 @@ def usable_folder(
             return Place(folder=substitute, temporary=False, notice=f"{cannot}: {substitute} holds the data.")
         notice = f"{cannot}: a temporary folder holds the data until the end."
     temporary = Path(tempfile.mkdtemp(prefix="noetl-broker-", dir=temporary_root))
-    temporary.chmod(0o711)
+    _shut(temporary, account)
     return Place(folder=temporary, temporary=True, notice=notice)
 
 
@@ -55,13 +55,20 @@ def _is_reachable(folder: Path, account: Account) -> bool:
     created = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     if created:
-        folder.chmod(0o711)
+        _shut(folder, account)
     # The account itself tries: permissions of all parents, access lists and mounts count.
     if account.run("/bin/sh", "-c", 'cd "$0"', str(folder), folder=Path("/")).returncode == 0:
         return True
     if created:
         folder.rmdir()
     return False
+
+
+def _shut(folder: Path, account: Account) -> None:
+    """Let only us and the account of Postgres enter a folder of ours."""
+    if account.switch:
+        os.chown(folder, -1, account.group_id)
+    folder.chmod(0o710 if account.switch else 0o700)
 
 
 def initialize(folder: Path, data: Path, bin_folder: Path, account: Account, settings: Mapping[str, str]) -> str:

@@ -22,7 +22,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Final, Literal, Self
+from typing import BinaryIO, Final, Literal, Self
 from urllib.parse import quote
 
 from noetl_broker.embedded_postgres.binaries import (
@@ -209,7 +209,7 @@ class EmbeddedPostgres:
         arguments = [part for name, value in (ours | self._settings).items() for part in ("-c", f"{name}={value}")]
         switch = self._account.switch
         watchdog = self._watchdog = _Watchdog(self.folder if self._temporary else None)
-        with self._log.open("ab") as log:
+        with _append_private(self._log) as log:
             begin = log.tell()
             self._process = subprocess.Popen(  # noqa: S603 - Postgres, with arguments of ours
                 [self.bin_folder / "postgres", "-D", self._data, *arguments],
@@ -259,6 +259,13 @@ class _Watchdog:
         self._shell.kill()
         self._shell.wait()
         os.close(self._writing)
+
+
+def _append_private(path: Path) -> BinaryIO:
+    """Open a file that only we can read, also where an earlier run made it: the log quotes values."""
+    opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.fchmod(opened, 0o600)
+    return os.fdopen(opened, "ab")
 
 
 def _kept_port(file: Path) -> int | None:
