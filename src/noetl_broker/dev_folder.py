@@ -16,6 +16,7 @@ from noetl_broker.errors import OperatorFault
 NAME: Final = ".noetl"
 _DSN: Final = "dsn"
 _CONSOLE_PORT: Final = "console_port"
+_CONSOLE_TOKEN: Final = "console_token"  # noqa: S105 - the name of a file
 MOST_PORT: Final = 65_535
 # Variables that name a database of the user's.
 PLACES: Final = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGSERVICE")
@@ -60,11 +61,24 @@ class DevFolder:
 
     def write_dsn(self, dsn: str) -> None:
         """Tell other commands where the database is; only our account can read it."""
-        half = self.path / f"{_DSN}.new"
+        self._write_private(_DSN, dsn)
+
+    def read_console_token(self) -> str | None:
+        """Give the token of the console's address in an earlier run; None if there was none."""
+        with contextlib.suppress(OSError, ValueError):
+            return (self.path / _CONSOLE_TOKEN).read_text(encoding="utf-8").strip() or None
+        return None
+
+    def write_console_token(self, token: str) -> None:
+        """Keep the token for the next run; only our account can read it."""
+        self._write_private(_CONSOLE_TOKEN, token)
+
+    def _write_private(self, name: str, text: str) -> None:
+        half = self.path / f"{name}.new"
         half.unlink(missing_ok=True)
         with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            file.write(f"{dsn}\n")
-        half.replace(self.dsn_file)
+            file.write(f"{text}\n")
+        half.replace(self.path / name)
 
     def read_console_port(self) -> int | None:
         """Give the port that the console took because another program had the default one; None if it never did."""

@@ -68,10 +68,16 @@ def test_another_terminal_needs_no_dsn(running: RunningDev) -> None:
     assert rows["dsn"]["source"] == f"file {running.command.folder / '.noetl' / 'dsn'}"
 
 
-def test_the_console_answers(running: RunningDev) -> None:
-    """At the address that is printed, without a token."""
-    [url] = re.findall(r"console +(http://127\.0\.0\.1:\d+)", running.start)
-    assert httpx.get(f"{url}/api/v1/executions", timeout=PATIENCE_SECONDS).status_code == 200
+def test_the_printed_address_signs_in(running: RunningDev) -> None:
+    """Nobody else of this machine is let in: without its token, or with a wrong one."""
+    url = _console(running)
+    base = url.partition("/?token=")[0]
+    with httpx.Client(base_url=base, timeout=PATIENCE_SECONDS, follow_redirects=True) as client:
+        before = [client.get("/api/v1/executions"), client.get("/?token=nbt_wrong")]
+        entered = client.get(url)
+        after = client.get("/api/v1/executions")
+    assert [answer.status_code for answer in (*before, entered, after)] == [401, 401, 200, 200]
+    assert str(entered.url) == f"{base}/"
 
 
 def test_a_saved_playbook_is_registered(running: RunningDev) -> None:
@@ -104,14 +110,14 @@ def test_a_second_dev_in_the_folder_is_refused(running: RunningDev) -> None:
 
 
 def test_the_folder_of_the_data_is_ignored_by_git(running: RunningDev) -> None:
-    """It has a `.gitignore`. Only our account can read the DSN."""
+    """It has a `.gitignore`. Only our account can read the DSN and the token."""
     folder = running.command.folder / ".noetl"
     assert (folder / ".gitignore").read_text().splitlines()[-1] == "*"
-    assert (folder / "dsn").stat().st_mode & 0o777 == 0o600
+    assert [(folder / name).stat().st_mode & 0o777 for name in ("dsn", "console_token")] == [0o600] * 2
 
 
 def test_a_kill_leaves_no_process_and_the_next_start_recovers(folder: Path) -> None:
-    """At once, while the old Postgres may still stop. The data are kept until `--fresh`; so is the port it took."""
+    """At once, while the old Postgres may still stop. The data are kept until `--fresh`; so are port and token."""
     (folder / "hello.yaml").write_text(FIRST_PLAYBOOK, encoding="utf-8")
     command = Command(folder, None)
     with _default_port_taken():
@@ -124,13 +130,15 @@ def test_a_kill_leaves_no_process_and_the_next_start_recovers(folder: Path) -> N
     again = RunningDev(command)
     assert _have_ended(processes)
     assert "1 playbook registered (0 new)" in again.start
-    assert _console(again) == _console(dev) != f"http://127.0.0.1:{DEFAULT_PORT}"
+    assert _console(again) == _console(dev)
+    assert f":{DEFAULT_PORT}/" not in _console(dev)
     assert len(json.loads(command.run("executions", "--json").stdout)) == 1
     assert again.end(signal.SIGINT) == 0
     answer = command.run("executions")
     assert (answer.returncode, f"is noetl-broker dev running in {folder}?" in answer.stderr) == (69, True)
     fresh = RunningDev(command, "--fresh")
     assert "1 playbook registered (1 new)" in fresh.start
+    assert _token(fresh) != _token(dev)
     assert fresh.end(signal.SIGTERM) == 0
     command.close()
 
@@ -144,8 +152,12 @@ def _default_port_taken() -> Iterator[None]:
 
 
 def _console(dev: RunningDev) -> str:
-    [url] = re.findall(r"console +(http://127\.0\.0\.1:\d+)", dev.start)
+    [url] = re.findall(r"console +(http://127\.0\.0\.1:\d+/\?token=\S+)", dev.start)
     return str(url)
+
+
+def _token(dev: RunningDev) -> str:
+    return _console(dev).partition("/?token=")[2]
 
 
 def test_an_empty_folder_shows_a_first_playbook(folder: Path) -> None:
@@ -167,7 +179,9 @@ def test_dev_prints_its_places_as_one_json_document(folder: Path) -> None:
     assert process.stdout is not None
     document = json.loads(process.stdout.readline())
     assert (document["folder"], document["home"]) == (str(folder), str(folder / ".noetl"))
-    assert httpx.get(f"{document['console']}/api/v1/executions", timeout=PATIENCE_SECONDS).status_code == 200
+    headers = {"Authorization": f"Bearer {document['token']}"}
+    answer = httpx.get(f"{document['console']}/api/v1/executions", headers=headers, timeout=PATIENCE_SECONDS)
+    assert answer.status_code == 200
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=PATIENCE_SECONDS)
     # Another program may have the default port, such as a test of another run.

@@ -29,12 +29,14 @@ PREFIX = "/api/v1"
 class ConsoleOptions:
     """What the console serves: a database, and the limits for playbooks that it reads.
 
-    `tokens_demanded`: it is reached from other machines. Without it, tokens are demanded once there was one.
+    `tokens_demanded`: it is reached by others. Without it, tokens are demanded once there was one.
+    `signs_in_by_address`: `/?token=…` signs in. Addresses are kept by browsers and proxies, so only `dev` does this.
     """
 
     database: Database
     playbook_rules: PlaybookRules = field(default_factory=PlaybookRules)
     tokens_demanded: bool = False
+    signs_in_by_address: bool = False
     token_seconds: float = TOKEN_SECONDS
     heartbeat_seconds: float = HEARTBEAT_SECONDS
 
@@ -49,7 +51,7 @@ def create_app(options: ConsoleOptions) -> FastAPI:
         heartbeat_seconds=options.heartbeat_seconds,
     )
 
-    pages = create_pages(services)
+    pages = create_pages(services, signs_in_by_address=options.signs_in_by_address)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

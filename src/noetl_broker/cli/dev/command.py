@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
@@ -31,7 +32,9 @@ from noetl_broker.dev_folder import PLACES, DevFolder
 from noetl_broker.embedded_postgres import EmbeddedPostgres
 from noetl_broker.errors import BrokerError, OperatorFault, SchemaFault
 from noetl_broker.settings import PREFIX
+from noetl_broker.store.api_tokens import check_token, create_token
 from noetl_broker.store.migrations import migrate
+from noetl_broker.store.session import session
 from noetl_broker.waits import wait_for
 from noetl_broker.worker import WorkerOptions, run_worker
 
@@ -98,6 +101,7 @@ class Dev:
     broker_ready: asyncio.Event = field(default_factory=asyncio.Event)
     console_ready: asyncio.Event = field(default_factory=asyncio.Event)
     url: str | None = None  # of the console, once it answers
+    token: str | None = None  # that its address has: other accounts of this machine reach the port, too
 
     async def run(self) -> None:
         """Run until a signal. Raises the fault of a part that ended."""
@@ -145,11 +149,29 @@ class Dev:
             await self.stopping.wait()
             return
         opened = self._open_console(server.open_socket)
-        options = app.ConsoleOptions(database=self.call.database, playbook_rules=self.call.playbook_rules)
+        options = app.ConsoleOptions(
+            database=self.call.database,
+            playbook_rules=self.call.playbook_rules,
+            tokens_demanded=True,
+            signs_in_by_address=True,
+        )
+        self.token = await self._console_token()
         async with server.serving(app.create_app(options), opened):
             self.url = server.url_of(opened)
             self.console_ready.set()
             await self.stopping.wait()
+
+    async def _console_token(self) -> str:
+        """The token of an operator: that of the run before, if it is still valid."""
+        kept = self.place.read_console_token()
+        async with session(self.call.database, name="dev") as connection:
+            found = await check_token(connection, kept)
+            if kept is not None and found.role == "operator":
+                return kept
+            name = f"dev-{secrets.token_hex(3)}" if found.any_token else "dev"
+            token, _ = await create_token(connection, name, "operator", None)
+        self.place.write_console_token(token)
+        return token
 
     def _open_console(self, open_socket: Callable[[str, int], socket]) -> socket:
         """Open the port of the settings, or that of the run before; if another program has the default port, any."""
@@ -208,9 +230,9 @@ class Dev:
     def _show_places(self) -> None:
         dsn = self.call.database.dsn
         if self.call.as_json:
-            places = {"console": self.url, "dsn": dsn, "folder": str(self.folder), "home": str(self.place.path)}
-            output.show_json(places)
-        console = "" if self.url is None else f"  console   {self.url}\n"
+            places = {"console": self.url, "token": self.token, "dsn": dsn}
+            output.show_json({**places, "folder": str(self.folder), "home": str(self.place.path)})
+        console = "" if self.url is None else f"  console   {self.url}/?token={self.token}\n"
         self.show_line(f"\nBroker and worker run.\n{console}  database  {dsn}\n")
         for name in (f"{PREFIX}DSN", f"{PREFIX}DSN_FILE", *PLACES):
             if os.environ.get(name):

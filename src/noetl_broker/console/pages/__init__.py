@@ -102,7 +102,7 @@ SECTIONS: Final[tuple[Section, ...]] = (
 )
 
 
-def create_pages(services: Services) -> FastAPI:
+def create_pages(services: Services, *, signs_in_by_address: bool = False) -> FastAPI:
     """The application of the pages, to be mounted beside the API."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     app.state.services = services
@@ -113,6 +113,8 @@ def create_pages(services: Services) -> FastAPI:
     app.state.sections = [section for section in SECTIONS if section.icon is not None]
     failures.add_handlers(app)
     app.add_middleware(live.LiveAnswers)
+    if signs_in_by_address:
+        app.add_middleware(sign_in.SignInByAddress)
     app.add_middleware(arrival.FromElsewhere)
     app.add_middleware(headers.SecurityHeaders)
     for section in SECTIONS:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from noetl_broker.console.access import COOKIE
-from noetl_broker.console.pages.screen import Anonymous, Submitted, own_address, set_cookie
+from noetl_broker.console.pages import failures
+from noetl_broker.console.pages.screen import Anonymous, Screen, Submitted, own_address, set_cookie
 from noetl_broker.console.problem import Refusal
 from noetl_broker.console.services import services_of
+from noetl_broker.errors import BrokerError
 
 router = APIRouter()
 
@@ -23,7 +27,10 @@ async def show_sign_in(screen: Anonymous, next: str = "/") -> Response:  # noqa:
 @router.post("/sign-in")
 async def sign_in(form: Submitted) -> Response:
     """Keep a valid token in a cookie, and go on to the page that was wanted."""
-    screen, token, wanted = form.screen, form.text("token").strip(), own_address(form.text("next"))
+    return await _enter(form.screen, form.text("token").strip(), own_address(form.text("next")))
+
+
+async def _enter(screen: Screen, token: str, wanted: str) -> Response:
     try:
         await services_of(screen.request).sign_in.check(token, screen.address)
     except Refusal as refusal:
@@ -34,9 +41,29 @@ async def sign_in(form: Submitted) -> Response:
         if refusal.status is HTTPStatus.UNAUTHORIZED:
             del response.headers["WWW-Authenticate"]  # a browser would ask for a password
         return response
-    response = form.done(wanted)
+    response = RedirectResponse(wanted, status_code=HTTPStatus.SEE_OTHER)
     set_cookie(screen.request, response, COOKIE, token)
     return response
+
+
+class SignInByAddress:
+    """Signs in who opens `/?token=…`, and goes on to the first page without the token."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        request = Request(scope, receive)
+        token = request.query_params.get("token")
+        if request.method != "GET" or request.url.path != "/" or token is None:
+            await self._app(scope, receive, send)
+            return
+        try:
+            answer = await _enter(Screen(request, None), token, "/")
+        except BrokerError as fault:  # the database is away
+            answer = await failures.on_fault(request, fault)
+        await answer(scope, receive, send)
 
 
 @router.post("/sign-out")
