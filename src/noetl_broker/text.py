@@ -1,8 +1,9 @@
-"""Times, time spans, values and lists of names as text for people."""
+"""Times, time spans, values, ids and lists of names as text."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,38 @@ def join_names(names: Iterable[str], *, most: int = 12) -> str:
     if len(shown) > most:
         shown = [*shown[:most], f"{len(shown) - most} more"]
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}" if shown else ""
+
+
+# Names of ids, and of lists of ids, in documents that the broker makes; others end in _id or _ids.
+_ID_NAMES = frozenset({
+    "brought_back_as", "ended_by", "example", "forked_from", "holders", "source", "taken_by", "undone_by",
+})  # fmt: skip
+# Of such documents, what people gave: it stays as it is.
+_GIVEN_NAMES = frozenset({
+    "args", "data", "details", "form", "inputs", "item", "payload", "result", "values", "workload",
+})  # fmt: skip
+
+
+def ids_as_text(document: Any) -> Any:
+    """Give a document that the broker made with each id as text; values that people gave are as they were.
+
+    JavaScript and jq round numbers above 2^53.
+    """
+    if isinstance(document, Mapping):
+        return {name: _named_value(str(name), value) for name, value in document.items()}
+    if isinstance(document, list | tuple):
+        return [ids_as_text(each) for each in document]
+    return document
+
+
+def _named_value(name: str, value: Any) -> Any:
+    if name in _GIVEN_NAMES:
+        return value
+    if name not in _ID_NAMES and not name.endswith(("_id", "_ids")):
+        return ids_as_text(value)
+    if isinstance(value, list | tuple):
+        return [_named_value(name, each) for each in value]
+    return str(value) if type(value) is int else ids_as_text(value)
 
 
 OF_SCHEDULE = ""  # the path of the places of schedules; their key is the name

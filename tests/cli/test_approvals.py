@@ -75,7 +75,7 @@ def test_a_step_is_rejected(command: Command, database: Database) -> None:
     execution = waiting(command, database)
     answer = command("reject", execution, "approve", "--by", "ann", "--json")
     assert json.loads(answer.stdout) == {
-        "execution_id": int(execution), "node_id": f"{execution}:approve", "approved": False, "decided": True,
+        "execution_id": execution, "node_id": f"{execution}:approve", "approved": False, "decided": True,
     }  # fmt: skip
     decide(database)
     [(result,)] = rows(database, RESULT)

@@ -41,7 +41,7 @@ def test_executions_of_blocks_stand_below_their_parents(command: Command, failed
     assert [line[19:35].rstrip() for line in lines] == ["shop/order", "  shop/order#pay"]
     found = [json.loads(command("executions", "--path", path, "--json").stdout) for path in ("shop/*", "shop/*#*")]
     assert [[entry["path"] for entry in entries] for entries in found] == [["shop/order"], ["shop/order#pay"]]
-    assert found[1][0]["parent_execution_id"] == failed
+    assert found[1][0]["parent_execution_id"] == str(failed)
 
 
 def test_an_explanation_goes_into_the_block(command: Command, failed: int) -> None:

@@ -140,7 +140,7 @@ def test_explain_names_the_events_that_kept_a_step_from_running(
     ]
     document = json.loads(command("explain", started, "alert", "--json").stdout)
     result = document["because"][0]["because"][0]["because"][0]
-    assert (result["facts"]["event_id"], result["facts"]["worker_id"]) == (event_id, "w1")
+    assert (result["facts"]["event_id"], result["facts"]["worker_id"]) == (str(event_id), "w1")
 
 
 def test_explain_shows_dead_letters(command: Command, database: Database, started: int) -> None:

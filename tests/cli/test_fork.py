@@ -51,9 +51,10 @@ def test_a_fork_prints_its_id_and_the_results_that_it_has(command: Command, data
 def test_a_fork_replaces_a_result_with_a_given_one(command: Command, database: Database, done: int) -> None:
     """The transition into the step sees it."""
     document = json.loads(command("fork", done, "--from", "load", "--set", 'fetch.result={"n": 9}', "--json").stdout)
-    new = document.pop("execution_id")
+    new = int(document.pop("execution_id"))
     assert document == {
-        "forked_from": done, "from": "load", "path": "examples/load", "version": 1, "taken": ["fetch"], "left_out": [],
+        "forked_from": str(done), "from": "load", "path": "examples/load", "version": 1, "taken": ["fetch"],
+        "left_out": [],
     }  # fmt: skip
     decide(database)
     assert rows(database, ARGS, new) == [({"n": 9},)]

@@ -96,7 +96,7 @@ def test_graph_json_has_nodes_and_arcs(command: Command, finished: int) -> None:
     """One document: for an execution with its state, times and outcomes."""
     found = json.loads(command("graph", finished, "--json").stdout)
     assert (found["execution_id"], found["path"], found["version"], found["status"]) == (
-        finished,
+        str(finished),
         "examples/fetch",
         1,
         "COMPLETED",

@@ -31,7 +31,7 @@ def test_executions_are_filtered(command: Command, started: int) -> None:
     """By status and playbook; * stands for any characters."""
 
     def found(*filters: str) -> list[int]:
-        return [entry["execution_id"] for entry in json.loads(command("executions", *filters, "--json").stdout)]
+        return [int(entry["execution_id"]) for entry in json.loads(command("executions", *filters, "--json").stdout)]
 
     assert [found("--status", "running"), found("--path", "examples/*"), found("--path", "examples_fetch")] == [
         [started],

@@ -136,7 +136,7 @@ def test_a_difference_is_shown_as_a_diff(command: Command, database: Database, f
     [difference] = found["different"][0]["differences"]
     assert {key: difference[key] for key in ("turn", "event_id", "event_type", "step", "what")} == {
         "turn": 2,
-        "event_id": event_id,
+        "event_id": str(event_id),
         "event_type": "action_completed",
         "step": "measure",
         "what": "job high",

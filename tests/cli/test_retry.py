@@ -65,7 +65,9 @@ def test_dead_letters_are_listed_and_filtered(command: Command, database: Databa
     assert f"{stuck}  examples/load  execution_start" in line
 
     def found(*filters: str) -> list[int]:
-        return [letter["execution_id"] for letter in json.loads(command("dead-letters", *filters, "--json").stdout)]
+        return [
+            int(letter["execution_id"]) for letter in json.loads(command("dead-letters", *filters, "--json").stdout)
+        ]
 
     matching = [
         found("--path", "examples/*"),
@@ -94,7 +96,7 @@ def test_reevaluating_twice_is_harmless(command: Command, database: Database, pa
     stuck = start_with_dead_letter(command, database, path)
     command("reevaluate", stuck)
     again = command("reevaluate", stuck, "--json")
-    assert (again.exit_code, json.loads(again.stdout)) == (0, {"execution_id": stuck, "put_back": 0})
+    assert (again.exit_code, json.loads(again.stdout)) == (0, {"execution_id": str(stuck), "put_back": 0})
     decide(database)
     assert command("reevaluate", stuck).stdout == f"execution {stuck} has no dead letters and no lost mail\n"
     assert rows(database, "select count(*) from noetl.turn") == [(1,)]
@@ -116,7 +118,7 @@ def test_a_failed_execution_is_retried_once(command: Command, database: Database
     [failed] = fail_in_load(command, database, path)
     first = json.loads(command("retry", failed, "--json").stdout)
     new = first.pop("brought_back_as")
-    assert first == {"execution_id": failed, "steps": ["load"], "taken": ["fetch"]}
+    assert first == {"execution_id": str(failed), "steps": ["load"], "taken": ["fetch"]}
     answer(database, load="disk full again")
     assert command("retry", failed).stdout == (
         f"execution {failed} was retried as {new}, which is FAILED; noetl-broker retry {new} retries that one\n"
@@ -180,13 +182,13 @@ def test_many_executions_are_counted_before_they_are_retried(command: Command, d
     rest = json.loads(command("retry", "--all", "--json").stdout)
     group = {"path": "examples/load", "version": 1, "step": "load", "reason": "no network", "executions": 1}
     unknown = {"latest": None, "outlook": None, "goes_on": None}
-    assert rest == {"found": 1, "left_out": 3, "done": [], "groups": [{**group, "example": others[-1], **unknown}]}
+    assert rest == {"found": 1, "left_out": 3, "done": [], "groups": [{**group, "example": str(others[-1]), **unknown}]}
     assert (
         "3 executions are left out, because a retry or a fork continues them already\n"
         in command("retry", "--all").stdout
     )
     document = json.loads(command("retry", "--since", "1h", "--yes", "--json").stdout)
-    assert ([entry["execution_id"] for entry in document["done"]], document["failed"]) == (others, [])
+    assert ([int(entry["execution_id"]) for entry in document["done"]], document["failed"]) == (others, [])
     assert command("retry", "--all", "--yes").stdout.startswith(
         "no failed execution is left to retry; 4 executions are"
     )
@@ -220,7 +222,7 @@ def test_a_retry_continues_on_another_version(command: Command, database: Databa
     assert newer in command("retry", "--of-version", 1).stdout
     groups = json.loads(command("retry", "--all", "--version", "latest", "--json").stdout)["groups"]
     other = "goes another way at fetch: starts load → ends COMPLETED"
-    assert [(group["example"], group["goes_on"], group["outlook"]) for group in groups] == [
+    assert [(int(group["example"]), group["goes_on"], group["outlook"]) for group in groups] == [
         (small, True, "version 2: begins at load, keeps 1 result"),
         (large, False, other),
     ]
@@ -270,7 +272,7 @@ def test_dead_letters_of_many_executions_are_put_back_by_filter(
     assert command("reevaluate", "--error", "poison").stdout.endswith("2 executions; nothing was done, --yes does it\n")
     assert rows(database, "select count(*) from noetl.dead_letter") == [(2,)]
     done = json.loads(command("reevaluate", "--all", "--yes", "--json").stdout)
-    assert done["done"] == [{"execution_id": one, "put_back": 1} for one in stuck]
+    assert done["done"] == [{"execution_id": str(one), "put_back": 1} for one in stuck]
 
 
 def test_rate_limits_the_executions_per_second(command: Command, database: Database, path: str) -> None:

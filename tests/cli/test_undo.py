@@ -221,7 +221,7 @@ def test_abandon_ends_an_undo(command: Command, database: Database, path: str) -
     again = command("abandon", execution)
     assert (again.exit_code, again.stdout) == (1, f"execution {execution} has already ended: FAILED\n")
     document = json.loads(command("abandon", execution, "--json").stdout)
-    assert document == {"execution_id": execution, "requested": False, "status": "FAILED"}
+    assert document == {"execution_id": str(execution), "requested": False, "status": "FAILED"}
     lines = command("status", execution).stdout.splitlines()
     assert "it is unknown whether the undo of charge happened: it was abandoned" in lines
     assert "not undone: reserve" in lines
@@ -283,7 +283,7 @@ def test_a_retry_of_what_was_undone_starts_anew(command: Command, database: Data
     assert json.loads(bulk)["done"] == []
     assert f"what was left was undone by execution {last}" in command("status", left).stdout
     assert "continued as" not in command("status", left).stdout
-    assert json.loads(command("retry", "--all", "--yes", "--json").stdout)["done"][0]["execution_id"] == left
+    assert json.loads(command("retry", "--all", "--yes", "--json").stdout)["done"][0]["execution_id"] == str(left)
     assert "continued as" in command("status", left).stdout
 
 
@@ -312,7 +312,7 @@ def test_doctor_names_what_is_left_undone(command: Command, database: Database, 
     assert listed == [["execution", "path", "status"], [str(execution), path, "FAILED"]]
     assert command("executions", "--undone").stdout.endswith("1 failed, 1 not tried\n")
     [left] = json.loads(command("executions", "--undone", "--json").stdout)
-    assert (left["execution_id"], left["failed"], left["open"], left["unknown"]) == (execution, 1, 1, 0)
+    assert (left["execution_id"], left["failed"], left["open"], left["unknown"]) == (str(execution), 1, 1, 0)
     refused = command("executions", "--undone", "--status", "failed")
     assert (refused.exit_code, "--undone takes no filters" in refused.stderr) == (2, True)
     command("undo", execution)

@@ -73,7 +73,7 @@ def test_json_has_every_invariant_with_its_examples(command: Command, database: 
     assert checks == [(check.invariant, check.sentence) for check in (*CHECKS, TABLES, TURNS)]
     broken = [entry for entry in found["invariants"] if entry["broken"]]
     assert [(entry["invariant"], entry["broken"]) for entry in broken] == [("I6", 1)]
-    assert [example["execution_id"] for example in broken[0]["examples"]] == [started]
+    assert [example["execution_id"] for example in broken[0]["examples"]] == [str(started)]
     assert (found["executions"], found["running"], found["since_seconds"], found["broken"]) == (1, 1, None, 1)
 
 

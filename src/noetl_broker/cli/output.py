@@ -22,7 +22,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from noetl_broker.text import clock, moment, span
+from noetl_broker.text import clock, ids_as_text, moment, span
 from noetl_broker.visible import visible, visible_json, visible_lines
 
 __all__ = ["Lines", "Part", "Rows", "cell", "compact_json", "moment", "note", "say", "show_json", "show_table", "span"]
@@ -98,15 +98,20 @@ def console(*, on_stderr: bool = False) -> Console:
     return SafeConsole(stderr=on_stderr)
 
 
-def show_json(value: Any) -> None:
-    """Print one JSON document: indented on a terminal, one line in a pipe; times in ISO 8601."""
+def show_json(document: Any) -> None:
+    """Print one JSON document that the broker made: ids as text, times in ISO 8601."""
+    show_value(ids_as_text(document))
+
+
+def show_value(value: Any) -> None:
+    """Print a value that people gave as JSON: indented on a terminal, one line in a pipe."""
     indent = 2 if sys.stdout.isatty() else None
     click.echo(visible_json(json.dumps(value, ensure_ascii=False, indent=indent, default=_plain)))
 
 
-def show_json_line(value: Any) -> None:
-    """Print a JSON document on one line."""
-    click.echo(compact_json(value))
+def show_json_line(document: Any) -> None:
+    """Print a JSON document that the broker made on one line."""
+    click.echo(compact_json(ids_as_text(document)))
 
 
 def compact_json(value: Any, *, longest: int | None = None) -> str:

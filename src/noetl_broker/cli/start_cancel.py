@@ -144,7 +144,7 @@ def _show_end(call: Call, ended: dict[str, Any]) -> int:
             f"noetl-broker: execution {ended['execution_id']} {describe_failure(ended['status'], ended['error'])}"
         )
     else:
-        output.show_json(ended["result"])
+        output.show_value(ended["result"])
     return EXIT_FAILED if failed else 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from contextvars import ContextVar
 from datetime import datetime
 from functools import partial
@@ -13,6 +12,7 @@ from fastapi import Path
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
 from noetl_broker.errors import NotFoundFault
+from noetl_broker.text import ids_as_text
 
 LARGEST_ID = 2**63 - 1
 _TYPE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,79}")
@@ -42,32 +42,6 @@ Moment = datetime  # aware and in UTC, as the database gives it
 
 def _hide(value: Any) -> Any:
     return value if shows_payloads.get() else None
-
-
-# Names of ids, and of lists of ids, in documents that the broker makes: facts, differences, contexts of events, errors.
-_ID_NAMES = frozenset({
-    "catalog_id", "child_execution_id", "event_id", "execution_id", "forked_from", "holders", "parent_event_id",
-    "parent_execution_id", "queue_id", "signal_id", "source",
-})  # fmt: skip
-# Of such documents, what people gave: it stays as it is.
-_GIVEN_NAMES = frozenset({"args", "data", "inputs", "item", "payload", "result", "values", "workload"})
-
-
-def ids_as_text(document: Any) -> Any:
-    """A document that the broker made, each id in it as text; values that people gave are as they were."""
-    if isinstance(document, Mapping):
-        return {name: _named_value(name, value) for name, value in document.items()}
-    if isinstance(document, list | tuple):
-        return [ids_as_text(each) for each in document]
-    return document
-
-
-def _named_value(name: str, value: Any) -> Any:
-    if name in _ID_NAMES and type(value) is int:
-        return str(value)
-    if name in _ID_NAMES and isinstance(value, list):
-        return [_named_value(name, each) for each in value]
-    return value if name in _GIVEN_NAMES else ids_as_text(value)
 
 
 # A document that the broker made, for everybody.

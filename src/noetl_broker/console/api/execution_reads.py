@@ -21,7 +21,6 @@ from noetl_broker.console.values import (
     Payload,
     Recorded,
     WorkerFault,
-    ids_as_text,
 )
 from noetl_broker.diagram.build import picture_of_execution
 from noetl_broker.diagram.time_chart import TimeChart
@@ -35,6 +34,7 @@ from noetl_broker.store.execution_path import load_execution_path
 from noetl_broker.store.executions import find_execution
 from noetl_broker.store.verify import Scope, verify
 from noetl_broker.store.visit_spans import load_spans
+from noetl_broker.text import ids_as_text
 
 router = APIRouter(prefix="/executions/{execution_id}", tags=["executions"])
 
