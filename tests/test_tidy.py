@@ -32,6 +32,7 @@ SQL_STATEMENT = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 # What each package may import beside itself. Only `cli` sees settings; it passes values down.
 LAYERS: dict[str, set[str]] = {
     "__init__": {"errors", "job", "testing", "client", "worker"},
+    "commands": set(),
     "errors": set(),
     "job": {"nodes"},
     "nodes": {"errors"},
@@ -46,7 +47,10 @@ LAYERS: dict[str, set[str]] = {
     "history": {"errors", "nodes", "text", "template", "playbook", "broker"},
     "explain": {"errors", "nodes", "text", "template", "playbook", "broker", "history"},
     "diagram": {"errors", "nodes", "text", "visible", "template", "playbook", "broker", "history"},
-    "store": {"errors", "nodes", "resources", "text", "template", "playbook", "broker", "history", "explain", "waits"},
+    "store": {
+        *("commands", "errors", "nodes", "resources", "text", "template", "playbook", "broker", "history", "explain"),
+        "waits",
+    },
     "embedded_postgres": {"errors"},
     "tracing": {"__init__", "errors", "text", "template", "playbook", "broker"},
     "daemon": {"__init__", "errors", "logs", "nodes", "template", "playbook", "broker", "store", "tracing", "waits"},

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from noetl_broker.cli.main import COMMANDS
+from noetl_broker.commands import COMMANDS
 from noetl_broker.resources import playbooks_folder
 from tests.cli.conftest import Command, decide
 from tests.postgres import Database

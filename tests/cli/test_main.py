@@ -13,7 +13,9 @@ import pytest
 from click.testing import CliRunner
 
 from noetl_broker.cli.command import one_sentence
-from noetl_broker.cli.main import COMMANDS, cli
+from noetl_broker.cli.main import cli
+from noetl_broker.commands import COMMANDS
+from noetl_broker.store.schema_name import with_schema
 from tests.cli.conftest import Command, plain_environment
 from tests.postgres import SCHEMA
 
@@ -58,6 +60,16 @@ def test_each_example_is_a_call_that_can_be_made(name: str, tmp_path: Path, monk
         assert command is not None
         for _, _, *arguments in words:
             command.make_context(name, arguments, parent=context)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_in_a_message_gets_the_schema(name: str) -> None:
+    """Behind the name of the command that has the option; a group has it not, only its commands."""
+    with cli.make_context("noetl-broker", [name], resilient_parsing=True) as context:
+        command = cli.get_command(context, name)
+        own = [f"{name} {one}" for one in command.commands] if isinstance(command, click.Group) else [name]
+    for call in own:
+        assert with_schema(f"see noetl-broker {call} x", "orders") == f"see noetl-broker {call} --schema orders x"
 
 
 def test_an_unexpected_error_does_not_show_rows(capsys: pytest.CaptureFixture[str]) -> None:

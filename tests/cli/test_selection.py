@@ -9,8 +9,9 @@ from typing import Any
 import click
 import pytest
 
-from noetl_broker.cli.main import COMMANDS, cli
+from noetl_broker.cli.main import cli
 from noetl_broker.cli.selection import FILTERS, Since, TimeSpan
+from noetl_broker.commands import COMMANDS
 from tests.cli.conftest import Command, decide, execute, rows, write_playbook
 from tests.postgres import Database
 

@@ -141,3 +141,14 @@ def test_migrate_prints_the_sql_of_a_schema(lone_command: Command) -> None:
     assert "create table if not exists orders." in text
     assert "grant usage on schema orders to orders_broker" in text
     assert re.search(r"\bnoetl\.", text) is None
+
+
+def test_what_commands_print_names_their_schema(bare_command: Command, schemas: list[Database]) -> None:
+    """Whoever copies a remedy reaches the same schema."""
+    option = ("--schema", schemas[0].schema)
+    paused = bare_command("pause", "--path", "story", *option).stdout
+    started = bare_command("start", "story", *option).stdout.strip()
+    assert bare_command("run", "--drain", *option).exit_code == 0
+    found = bare_command("status", started, *option).stdout
+    assert "noetl-broker pause --schema orders --path story --status running" in paused
+    assert "noetl-broker resume --schema orders --path story admits it" in found

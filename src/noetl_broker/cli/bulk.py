@@ -131,7 +131,7 @@ async def _preview(call: Call, found: Sequence[dict[str, Any]], what: str, previ
         counts = {"found": len(found)} | ({} if preview.left_out is None else {"left_out": preview.left_out})
         output.show_json({**counts, "done": [], "groups": [group._asdict() for group in groups]})
         return len(found)
-    _show_groups(groups)
+    _show_groups(call, groups)
     if preview.left_out:
         output.say(_left_out(preview.left_out))
     able = len(found) - sum(group.executions for group in groups if group.goes_on is False)
@@ -152,7 +152,7 @@ def _show_able(what: str, able: int, found: int, remedy: str | None) -> None:
         output.say(f"{what}: {count}; nothing was done, --yes does it")
 
 
-def _show_groups(groups: Sequence[Group]) -> None:
+def _show_groups(call: Call, groups: Sequence[Group]) -> None:
     columns = ["executions", "path", "version", "step", "reason", "for example"]
     rows = [
         [group.executions, group.path, group.version, group.step, group.reason, group.example]
@@ -161,7 +161,7 @@ def _show_groups(groups: Sequence[Group]) -> None:
     if any(group.outlook is not None for group in groups):
         columns.append("what it will do")
         for row, group in zip(rows, groups, strict=False):
-            row.append(group.outlook or "not previewed")
+            row.append(call.with_schema(group.outlook or "not previewed"))
     output.show_table(columns, rows, folding=frozenset({"path"}))
     if len(groups) > GROUPS_SHOWN:
         output.say(f"… and {len(groups) - GROUPS_SHOWN} more groups")

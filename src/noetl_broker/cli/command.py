@@ -66,6 +66,10 @@ class Call:
         """The database of a command that serves one."""
         return self.databases[0]
 
+    def with_schema(self, text: str) -> str:
+        """Give a text with `--schema` in the command lines that it names, if the schema is not `noetl`."""
+        return with_schema(text, self.database.schema)
+
     def configure_logs(self) -> None:
         """Use the log settings; before, a command logs warnings only."""
         level = "debug" if self.debug else self.settings.log_level

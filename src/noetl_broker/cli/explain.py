@@ -13,7 +13,6 @@ from noetl_broker.cli.command import Call, command, execution_id, with_traceback
 from noetl_broker.explain.error_text import traceback_of
 from noetl_broker.explain.reason import Reason
 from noetl_broker.operations.explanations import explain_part
-from noetl_broker.store.schema_name import with_schema
 from noetl_broker.store.session import session
 
 INDENT = "  "
@@ -44,7 +43,7 @@ def explain(call: Call, *, execution_id: int, step: str | None, traceback: bool)
         async with session(call.database, name="explain") as connection:
             return await explain_part(connection, execution_id, step, call.playbook_rules)
 
-    why = asyncio.run(ask()).with_texts(lambda text: with_schema(text, call.database.schema))
+    why = asyncio.run(ask()).with_texts(call.with_schema)
     if call.as_json:
         output.show_json(why.as_json())
         return

@@ -160,7 +160,7 @@ def status(call: Call, *, execution_id: int, step: str | None, live: bool, trace
     if call.as_json:
         output.show_json(found)
     else:
-        for part in status_parts(found, traceback=traceback):
+        for part in status_parts(found, call.database.schema, traceback=traceback):
             part.show()
     return 0
 

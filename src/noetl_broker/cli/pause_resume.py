@@ -115,7 +115,7 @@ def _show_path(call: Call, document: dict[str, Any], sentence: str) -> None:
     if call.as_json:
         output.show_json(document)
     else:
-        output.say(sentence)
+        output.say(call.with_schema(sentence))
 
 
 async def _find(connection: Connection, chosen: Selection, action: BulkAction, limit: int) -> list[dict[str, Any]]:

@@ -66,7 +66,7 @@ def register(call: Call, *, paths: Sequence[Path], strict: bool) -> int:
     checked = asyncio.run(check_with_database(call, paths, strict=strict))
     for file in checked:
         for found in file.findings:
-            output.note(str(found))
+            output.note(call.with_schema(str(found)))
     if any(file.errors for file in checked):
         output.note("noetl-broker: nothing was registered")
         return EXIT_FAILED
@@ -87,7 +87,7 @@ def register(call: Call, *, paths: Sequence[Path], strict: bool) -> int:
         for entry in registered:
             output.say(f"{entry.path} version {entry.version}{'' if entry.new else ' (unchanged)'}")
     for note in (note for entry in registered for note in entry.notes):
-        output.note(note)
+        output.note(call.with_schema(note))
     return 0
 
 

@@ -26,7 +26,6 @@ from noetl_broker.operations.retries import (
 )
 from noetl_broker.store import recovery
 from noetl_broker.store.executions import Filter
-from noetl_broker.store.schema_name import with_schema
 from noetl_broker.store.session import session
 
 
@@ -163,7 +162,7 @@ def _show_retried(call: Call, retried: Retried, newer: int | None) -> None:
         return
     new, before = retried.made["brought_back_as"], retried.before
     if before is not None:
-        again = with_schema(f"noetl-broker retry {new}", call.database.schema)
+        again = call.with_schema(f"noetl-broker retry {new}")
         further = f"; {again} retries that one" if before["status"] == "FAILED" else ""
         output.say(f"execution {execution_id} was retried as {new}, which is {before['status']}{further}")
     else:

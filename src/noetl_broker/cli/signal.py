@@ -61,7 +61,7 @@ def signal(
                 sent = await signals.signal_execution(
                     connection, execution, name, document, idempotency_key=idempotency_key
                 )
-                _note_other_keys(execution, name, await signals.keys_of_waits(connection, execution, name))
+                _note_other_keys(call, execution, name, await signals.keys_of_waits(connection, execution, name))
                 return sent
             kept = signals.KEEP if keep is None else keep
             return await signals.send_signal(
@@ -78,11 +78,11 @@ def signal(
     return 0 if sent is not None else EXIT_FAILED
 
 
-def _note_other_keys(execution: int, name: str, keys: list[str]) -> None:
+def _note_other_keys(call: Call, execution: int, name: str, keys: list[str]) -> None:
     """Say that a signal to an execution misses its open waits, if all of them have another key."""
     if keys and str(execution) not in keys:
+        remedy = call.with_schema(f"noetl-broker signal {shlex.quote(name)} --key {shlex.quote(keys[0])}")
         output.note(
             f"noetl-broker: execution {execution} waits for {name} with the key {join_names(keys)}, so it does not "
-            "take this signal; send it by the key: "
-            f"noetl-broker signal {shlex.quote(name)} --key {shlex.quote(keys[0])}"
+            f"take this signal; send it by the key: {remedy}"
         )

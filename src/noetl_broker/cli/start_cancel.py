@@ -207,10 +207,8 @@ async def _cancel_one(call: Call, connection: Connection, execution_id: int, rea
     elif requested:
         output.say(f"cancelling execution {execution_id}")
     elif status == COMPENSATING:
-        output.say(
-            f"execution {execution_id} is undoing what it did: a cancel changes nothing;"
-            f" noetl-broker abandon {execution_id} ends it"
-        )
+        abandon = call.with_schema(f"noetl-broker abandon {execution_id}")
+        output.say(f"execution {execution_id} is undoing what it did: a cancel changes nothing; {abandon} ends it")
     else:
         output.say(f"execution {execution_id} has already ended" + (f": {status}" if status else ""))
     return 0 if requested or status == "CANCELLED" else EXIT_FAILED

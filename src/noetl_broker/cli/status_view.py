@@ -25,6 +25,7 @@ from noetl_broker.explain.undo_text import awaited_text, undo_lines
 from noetl_broker.nodes import name_of_node, node_of_job, parse_node, visit_name
 from noetl_broker.store import executions
 from noetl_broker.store.lasting_session import LastingSession
+from noetl_broker.store.schema_name import with_schema
 from noetl_broker.text import join_names
 
 OPEN_STEP = "RUNNING"
@@ -37,9 +38,12 @@ JOB_WAITS = {
 }
 
 
-def status_parts(found: dict[str, Any], *, traceback: bool = False) -> Iterator[Part]:
-    """Give the parts of an answer from what `load_execution_details` has found; `traceback`: also that of the error."""
-    yield Lines((_headline(found), *_kept_by(found)))
+def status_parts(found: dict[str, Any], schema: str, *, traceback: bool = False) -> Iterator[Part]:
+    """Give the parts of an answer from what `load_execution_details` has found; `traceback`: also that of the error.
+
+    The commands that it names get the schema.
+    """
+    yield Lines((_headline(found), *(with_schema(line, schema) for line in _kept_by(found))))
     if found["steps"]:
         yield Lines(("",))
         yield _steps(found)
@@ -76,7 +80,7 @@ def status_parts(found: dict[str, Any], *, traceback: bool = False) -> Iterator[
     if (awaited := awaited_text(found["awaited"])) is not None:
         yield Lines(("", awaited))
     if found["undo"] is not None:
-        undo = tuple(undo_lines(found["execution_id"], found["status"], found["undo"]))
+        undo = [with_schema(line, schema) for line in undo_lines(found["execution_id"], found["status"], found["undo"])]
         yield Lines(("", *undo) if undo else ())
     yield Lines(tuple(ending(found, traceback=traceback)))
 
@@ -226,7 +230,9 @@ async def watch(source: LastingSession, execution_id: int, *, as_json: bool, tra
     states = _poll(source, execution_id)
     if as_json:
         return await _print_documents(states)
-    return await (_draw if sys.stdout.isatty() else _print_lines)(states, traceback=traceback)
+    if sys.stdout.isatty():
+        return await _draw(states, source.schema, traceback=traceback)
+    return await _print_lines(states, traceback=traceback)
 
 
 async def _poll(source: LastingSession, execution_id: int) -> AsyncIterator[Found]:
@@ -240,11 +246,12 @@ async def _poll(source: LastingSession, execution_id: int) -> AsyncIterator[Foun
         await asyncio.sleep(max(LOOK_SECONDS[1] / 2, REST_FACTOR * (time.monotonic() - began)))
 
 
-async def _draw(states: AsyncIterator[Found], *, traceback: bool) -> Found:
+async def _draw(states: AsyncIterator[Found], schema: str, *, traceback: bool) -> Found:
     found: Found = {}
     with Live(console=output.console(), auto_refresh=False, vertical_overflow="ellipsis") as live:
         async for found in states:
-            live.update(Group(*(part.drawn() for part in status_parts(found, traceback=traceback))), refresh=True)
+            parts = status_parts(found, schema, traceback=traceback)
+            live.update(Group(*(part.drawn() for part in parts)), refresh=True)
         live.vertical_overflow = "visible"  # the last picture stays, whole
     return found
 

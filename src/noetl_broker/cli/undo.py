@@ -48,7 +48,8 @@ def undo(call: Call, *, execution_id: int, unknown: bool, version: int | None) -
         output.show_json({"execution_id": execution_id, "undone_by": new})
         return
     output.say(new)
-    output.note(f"it undoes what is left of execution {execution_id}; noetl-broker status {new} shows how far it is")
+    remedy = call.with_schema(f"noetl-broker status {new}")
+    output.note(f"it undoes what is left of execution {execution_id}; {remedy} shows how far it is")
 
 
 @command(

@@ -12,17 +12,15 @@ import re
 import zlib
 from functools import lru_cache
 
+from noetl_broker.commands import COMMANDS
 from noetl_broker.errors import OperatorFault
 
 DEFAULT_SCHEMA = "noetl"
 LONGEST_NAME = 32  # the longest name made of it must stay below 64 bytes: an application name
 LOCK_KEY = 1852794228  # 'noet': the first key of all advisory locks but those of executions
 
-_COMMANDS = (
-    "archive|cancel|dead-letters|doctor|events|executions|explain|fork|graph|migrate|reevaluate|register|replay|retry"
-    "|pause|resume|run|start|status|step-type|verify|worker"
-)
-_COMMAND_LINE = re.compile(rf"\bnoetl-broker (?:{_COMMANDS})\b(?: --roles)?+(?! --schema)")
+_CALLS = "|".join(f"{name} [a-z]++" if entry.is_group else name for name, entry in COMMANDS.items())
+_COMMAND_LINE = re.compile(rf"\bnoetl-broker (?:{_CALLS})(?![\w-])(?: --roles)?+(?! --schema)")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _OURS = re.compile(rf'(?<![\w"])noetl(?![a-z0-9-])|\b{LOCK_KEY}\b|(?<=\')(noetl-broker (?:bell|worker))(?=\')')
 

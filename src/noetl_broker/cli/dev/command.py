@@ -252,6 +252,7 @@ class Dev:
             self.show_line(next_steps([playbook for _, _, playbook in report.registered], self.place))
 
     def _show_problem(self, line: str) -> None:
+        line = self.call.with_schema(line)
         if self.call.as_json:
             output.note(line)
         else:

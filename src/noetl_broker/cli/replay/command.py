@@ -81,7 +81,7 @@ def _answer(
 
 
 async def _replay(call: Call, chosen: Selection) -> int:
-    summary = Summary(as_json=call.as_json, stories=bool(chosen.ids))
+    summary = Summary(call, stories=bool(chosen.ids))
     async for part in read_histories(call, chosen):
         summary.take(part)
     return summary.close(alone=len(chosen.ids) == 1)

@@ -46,7 +46,7 @@ def _close(comparisons: Comparisons, call: Call, file: Path) -> int:
     else:
         _show(comparisons, file)
     if not comparisons.pace.executions and not call.as_json:
-        output.note("no execution was compared; noetl-broker executions lists what there is")
+        output.note(call.with_schema("no execution was compared; noetl-broker executions lists what there is"))
     return EXIT_FAILED if comparisons.diverged or comparisons.unreadable else 0
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from noetl_broker.cli import output
+from noetl_broker.cli.command import Call
 from noetl_broker.errors import EXIT_FAILED, HistoryFault
 from noetl_broker.history.record import RecordedTurn
 from noetl_broker.history.replay import Difference, ReplayedTurn
@@ -19,12 +21,12 @@ COLOURS = {"-": "red", "+": "green"}
 
 
 class Summary:
-    """Replays histories and prints what it finds; with `as_json` all of it in one document at the end."""
+    """Replays histories and prints what it finds; with --json all of it in one document at the end."""
 
-    def __init__(self, *, as_json: bool, stories: bool) -> None:
+    def __init__(self, call: Call, *, stories: bool) -> None:
         """`stories`: print the story of each execution up to its first difference, not only differences."""
-        self._as_json = as_json
-        self._stories = stories and not as_json
+        self._as_json, self._with_schema = call.as_json, call.with_schema
+        self._stories = stories and not call.as_json
         self._pace = Pace()
         self._turns = 0
         self._count = {"different": 0, "unreadable": 0}
@@ -88,7 +90,7 @@ class Summary:
                     {**entry, "count": execution.count, "differences": execution.as_documents()}
                 )
         if not self._as_json:
-            _show_end(execution, story=self._stories)
+            _show_end(execution, self._with_schema, story=self._stories)
 
     def _show_unreadable(self, execution: Differences, fault: HistoryFault) -> None:
         self._count["unreadable"] += 1
@@ -100,7 +102,7 @@ class Summary:
             self._kept["unreadable"].append(entry)
 
 
-def _show_end(execution: Differences, *, story: bool) -> None:
+def _show_end(execution: Differences, with_schema: Callable[[str], str], *, story: bool) -> None:
     """Print the first difference, or (with `story`) that there is none."""
     history = execution.history
     name = f"execution {history.execution_id}"
@@ -115,7 +117,8 @@ def _show_end(execution: Differences, *, story: bool) -> None:
         output.say(f"{name}: {execution.turns} turns{so_far}, no difference")
     if story and history.set_aside:
         events = "1 event of it was" if history.set_aside == 1 else f"{history.set_aside} events of it were"
-        output.say(f"{events} set aside and has no turn; noetl-broker status {history.execution_id} says why")
+        remedy = with_schema(f"noetl-broker status {history.execution_id}")
+        output.say(f"{events} set aside and has no turn; {remedy} says why")
 
 
 def show_difference(difference: Difference, recorded: RecordedTurn | None) -> None:
