@@ -322,8 +322,10 @@ def _describe(row: Mapping[str, Any]) -> str:
 
 def _local(row: Mapping[str, Any], at: datetime | None) -> str:
     """A moment on the clock of the schedule's zone."""
+    if at is None:
+        return ""
     try:
-        return "" if at is None else store.moment_text(store.timing_of(row), at)
+        return store.moment_text(store.timing_of(row), at)
     except TimingError:
         return output.moment(at)
 

@@ -13,8 +13,9 @@ from noetl_broker.store.queries import sql
 from noetl_broker.text import join_names
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from datetime import datetime
+
+    import asyncpg
 
     from noetl_broker.store.connection import Connection
 
@@ -55,7 +56,7 @@ async def list_approvals(
     return [Approval(**in_order(row)) for row in found]
 
 
-def in_order(row: Mapping[str, Any]) -> dict[str, Any]:
+def in_order(row: asyncpg.Record) -> dict[str, Any]:
     """A row of `noetl.pending_approvals` with the fields of its form in the order of the playbook."""
     values = dict(row)
     order, form = values.pop("fields"), values["form"]
