@@ -38,7 +38,7 @@ HEADINGS = {
 }
 KEYS_ABOUT = """\
 Generated from the models of `noetl-broker schema` by `make docs`. [Writing playbooks](playbooks.md) explains them.
-Other keys give a warning. One that is nearly a known key is an error."""
+Other keys are errors at registration, except on a type of your own workers."""
 TABLES_ABOUT = """\
 Everything in the schema `noetl`, generated from the comments of a migrated database by `make docs`.
 [Worker protocol](worker-protocol.md) says how to use it, [Security](security.md#rights) who may."""

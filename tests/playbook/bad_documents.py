@@ -200,7 +200,7 @@ WORKFLOWS: dict[str, str] = {
         => 3:40 error bad-when workflow[1].next.when: bad `when`: a condition is empty: write an expression (write when: "{{ expression }}")
         => 4:23 error end-with-next workflow[2].next: `end` has a `next` (remove it, or rename the step)
     """,
-    "unknown keys are warned of: at the top, in `next` and on a step, with the nearest word or a remedy": """
+    "unknown keys are refused: at the top, in `next` and on a step, with the nearest word or a remedy": """
         workflows: 1
         workflow:
           - {step: start, next: [{step: a, whne: 1}, {step: a, if: 1}]}
@@ -209,14 +209,8 @@ WORKFLOWS: dict[str, str] = {
         => 3:36 error unknown-key workflow[0].next[0].whne: unknown key `whne` in `next` (did you mean `when`?)
         => 3:56 error unknown-key workflow[0].next[1].if: unknown key `if` in `next` (did you mean `when`?)
         => 4:35 error unknown-key workflow[1].metod: unknown key `metod` on the http step `a` (did you mean `method`?)
-        => 4:47 warning unknown-key workflow[1].pass: unknown key `pass` on the http step `a` (the step always runs: put the condition into the `next` of the step before it)
-        => 4:64 warning unknown-key workflow[1].vars: unknown key `vars` on the http step `a` (the worker gets it unchanged, and the broker ignores it)
-    """,
-    "a key for the worker on a step without worker has its own hint: no worker reads it": """
-        workflow:
-          - {step: start, next: a}
-          - {step: a, type: playbook, path: p, vars: {y: 1}}
-        => 3:40 warning unknown-key workflow[1].vars: unknown key `vars` on the playbook step `a` (no worker gets it, and the broker ignores it)
+        => 4:47 error unknown-key workflow[1].pass: unknown key `pass` on the http step `a` (the step always runs: put the condition into the `next` of the step before it)
+        => 4:64 error unknown-key workflow[1].vars: unknown key `vars` on the http step `a` (remove it: it belongs to another dialect)
     """,
     "a name that is no identifier is warned of: templates read such a step through `results` only": """
         workflow:
@@ -636,7 +630,7 @@ WORKFLOWS: dict[str, str] = {
           - {step: start, next: a}
           - {step: a, type: http, url: x, loop: {collection: [1], element: result, colour: 1}}
         => 3:68 warning shadowed-name workflow[1].loop.element: the element `result` of the iterator `a` hides the scope word of that name (choose another name)
-        => 3:76 warning unknown-key workflow[1].loop.colour: unknown key `colour` in `loop` (known are: chunk, collection, concurrency, distribute, element, enumerate, limit, mode, on_error, order_by, task, tolerate, where)
+        => 3:76 error unknown-key workflow[1].loop.colour: unknown key `colour` in `loop` (known are: chunk, collection, concurrency, distribute, element, enumerate, limit, mode, on_error, order_by, task, tolerate, where)
     """,
     "a loop back to a join gives no input twice: one token of `start` and `w` passes the join and comes back": """
         workflow:
@@ -729,10 +723,10 @@ WORKFLOWS: dict[str, str] = {
           - {step: a, type: http, url: "{{ a.x }}"}
         => 3:32 warning no-result workflow[1].url: the template reads the result of the step `a`, which has no result before it ends (in a `save` write `result`; elsewhere read a step that has run before, or write | default(…))
     """,
-    "a key that is only like a known one is a warning: it may be meant so": """
+    "a key that is only like a known one is refused, too: the hint has that one": """
         workflowses: 1
         workflow: [{step: start}]
-        => 1:1 warning unknown-key workflowses: unknown key `workflowses` in a playbook (did you mean `workflow`?)
+        => 1:1 error unknown-key workflowses: unknown key `workflowses` in a playbook (did you mean `workflow`?)
     """,
 }
 
@@ -795,11 +789,11 @@ STEPS: dict[str, str] = {
         type: python, code: 'def main(): pass', start_timeout: 15m
         type: wait, signal: s, when: '{{ signal.payload.job }}', args: {signal: '{{ 1 }}'}
         type: wait, for: 1, auth: bank
-        => 1:66 warning unknown-key workflow[1].auth: unknown key `auth` on the wait step `a` ()
+        => 1:66 error unknown-key workflow[1].auth: unknown key `auth` on the wait step `a` (remove it, or write it under `args` if it is an input)
         type: approval, title: x, auth: bank
-        => 1:72 warning unknown-key workflow[1].auth: unknown key `auth` on the approval step `a` ()
+        => 1:72 error unknown-key workflow[1].auth: unknown key `auth` on the approval step `a` (remove it, or write it under `args` if it is an input)
         type: signal, signal: s, key: k, auth: bank
-        => 1:79 warning unknown-key workflow[1].auth: unknown key `auth` on the signal step `a` ()
+        => 1:79 error unknown-key workflow[1].auth: unknown key `auth` on the signal step `a` (remove it, or write it under `args` if it is an input)
     """,
     "approvals": """
         type: approval, title: x

@@ -119,9 +119,11 @@ def test_the_schema_accepts_the_examples(example: Path) -> None:
         "type: signal",
         "type: signal, signal: x, retry: true",
         "type: http, url: x, retry: {initial_delay: -1}",
+        "type: http, method: PUT",
+        "type: transfer, source: {}",
     ],
 )
-def test_the_schema_refuses_wrong_waits(step: str) -> None:
+def test_the_schema_refuses_wrong_steps(step: str) -> None:
     """An editor shows them."""
     assert faults_of_step(step) != []
 
@@ -146,6 +148,13 @@ def test_the_schema_accepts_waits_and_durations() -> None:
 
 # What a step of a type needs beside it, where it needs something.
 NEEDED = {
+    "http": "url: u",
+    **dict.fromkeys(words.SQL_TYPES, "command: select 1"),
+    "transfer": "source: {}, target: {}",
+    "secrets": "secret_name: s",
+    "save": "data: {a: 1}",
+    "sleep": "seconds: 1",
+    "container": "image: i",
     "wait": "for: 1d",
     "signal": "signal: s",
     "playbook": "path: p",

@@ -12,6 +12,7 @@ from noetl_broker.playbook.fields import Fields
 from noetl_broker.playbook.inputs import names_of
 from noetl_broker.playbook.keywords import COMPENSATE, KEYS_SINCE
 from noetl_broker.playbook.model import Playbook, Raw, Step
+from noetl_broker.playbook.own_keys import refuse_wrong_keys
 from noetl_broker.playbook.reader import NO_NAMES, Reading, templates_of
 from noetl_broker.playbook.retries import read_retry
 from noetl_broker.playbook.scopes import Scopes
@@ -21,13 +22,11 @@ from noetl_broker.playbook.tasks import (
     Surroundings,
     check_program_texts,
     declare,
-    known_keys,
     read_fields,
     read_priority,
     read_start_timeout,
     read_task_inputs,
     read_timeout,
-    warn_unknown_keys,
 )
 from noetl_broker.playbook.template_reads import required_names
 
@@ -83,9 +82,7 @@ def _declared(reading: Reading, name: str, raw: Raw, location: Location) -> Decl
         if raw.get(key) is not None:
             message = f"`{key}` in the `{COMPENSATE}` of `{name}` is not read"
             reading.report.error(CODE, (*location, key), message, "remove it", key=True)
-    known = known_keys(reading, undo)
-    if known is not None:
-        warn_unknown_keys(reading, f"{name}{UNDO_SUFFIX}", undo, known)
+    refuse_wrong_keys(reading, f"{name}{UNDO_SUFFIX}", undo)
     check_program_texts(reading, f"{name}{UNDO_SUFFIX}", undo)
     return undo
 

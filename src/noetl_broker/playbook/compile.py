@@ -64,12 +64,21 @@ def compile_playbook(
 
 
 def read_document(
-    source: str | bytes, *, file: str, rules: PlaybookRules, stopping: threading.Event | None = None
+    source: str | bytes,
+    *,
+    file: str,
+    rules: PlaybookRules,
+    stopping: threading.Event | None = None,
+    registering: bool = False,
 ) -> Draft:
-    """Read a document; errors are in the report, never raised."""
+    """Read a document; errors are in the report, never raised.
+
+    `registering`: also refuse what a version of the catalog may have.
+    """
     work = Work(rules.most_work, rules.most_seconds, stopping)
     document = Document()
-    reading = Reading(report=Report(file=file, positions=document), rules=rules, work=work)
+    report = Report(file=file, positions=document, registering=registering)
+    reading = Reading(report=report, rules=rules, work=work)
     try:
         return _read(reading, document, source)
     except TooMuchWork as too_much:

@@ -19,7 +19,7 @@ LONGEST_SUGGESTED = 40  # characters: to compare longer words costs too much
 ALIKE = 0.7  # least similarity of a suggested word
 UNKNOWN_KEY = "unknown-key"  # a code of findings
 SHORTEST_MISSPELT = 3  # letters; of shorter words, every other one is near
-MEANT = {"if": "when"}  # words of other languages; left out, a transition without its condition would always fire
+MEANT = {"if": "when", "json": "data"}  # words of other languages
 FEW = 16  # known words that a hint lists
 NOT_LISTED = "too-many-findings"  # code of the finding that counts the unlisted ones
 MOST_FINDINGS = 1_000  # of each severity
@@ -119,10 +119,11 @@ class Suggestions:
             if self._left < 0:
                 return ""
             matcher.set_seq1(name[: 2 * LONGEST_SUGGESTED])
-            if matcher.real_quick_ratio() < alike or matcher.quick_ratio() < alike:
+            misspelt = is_misspelt(word, name)
+            if not misspelt and (matcher.real_quick_ratio() < alike or matcher.quick_ratio() < alike):
                 continue
             self._left -= len(word) * len(word)
-            ratio = matcher.ratio()
+            ratio = max(matcher.ratio(), ALIKE) if misspelt else matcher.ratio()
             if (ratio, name) > (alike, best):
                 best, alike = name, ratio
         return best
@@ -138,7 +139,7 @@ class Report:
     kept: dict[Severity, int] = field(default_factory=lambda: {"error": 0, "warning": 0})
     dropped: dict[Severity, int] = field(default_factory=lambda: {"error": 0, "warning": 0})
     suggestions: Suggestions = field(default_factory=Suggestions)
-    refused: set[Location] = field(default_factory=set)  # unknown keys that registration refuses
+    registering: bool = False
 
     def error(self, code: str, location: Location, message: str, hint: str = "", *, key: bool = False) -> None:
         """Add an error; `key`: at the position of the key, not of its value."""
@@ -160,27 +161,20 @@ class Report:
         if self._has_room("warning"):
             self._note("warning", code, location, position, (message, hint))
 
+    def refuse(self, code: str, location: Location, message: str, hint: str = "", *, key: bool = False) -> None:
+        """Add an error of registration. It is a warning of a version in the catalog, which runs all the same."""
+        add = self.error if self.registering else self.warning
+        add(code, location, message, hint, key=key)
+
     def unknown_key(
-        self, location: Location, message: str, known: Collection[str], hint: str = "", *, refused: bool = False
+        self, location: Location, message: str, known: Collection[str], hint: str = "", otherwise: str = "remove it"
     ) -> None:
-        """Add a warning of a key that is not in `known`; `hint` replaces the known key that is suggested.
+        """Refuse a key that is not in `known`.
 
-        Registration refuses a key that is nearly a known one, and a `refused` one: see `refuse_unknown_keys`.
+        `hint` replaces the known key that is suggested; `otherwise` is the hint if no known key is near.
         """
-        near = "" if hint else self.suggestions.did_you_mean(str(location[-1]), known)
-        self.warning(UNKNOWN_KEY, location, message, hint or near, key=True)
-        key = str(location[-1])
-        if refused or (near and any(is_misspelt(key, word) for word in known if f"`{word}`" in near)):
-            self.refused.add(location)
-
-    def refuse_unknown_keys(self) -> None:
-        """Make an error of each warning of an unknown key that registration refuses."""
-        paths = {path_text(location) for location in self.refused}
-        found = self.findings
-        self.findings = {}
-        for finding in found:
-            wrong = finding.code == UNKNOWN_KEY and finding.path in paths
-            self.findings[replace(finding, severity="error") if wrong else finding] = None
+        near = hint or self.suggestions.did_you_mean(str(location[-1]), known)
+        self.refuse(UNKNOWN_KEY, location, message, near or otherwise, key=True)
 
     def is_full(self, severity: Severity) -> bool:
         """Whether no more findings of a severity are kept."""
@@ -251,9 +245,7 @@ def path_text(location: Location) -> str:
 
 
 def is_misspelt(word: str, known: str) -> bool:
-    """Whether a word is a known one with one letter missing, added, replaced or swapped, or one of `MEANT`."""
-    if MEANT.get(word) == known:
-        return True
+    """Whether a word is a known one with one letter missing, added, replaced or swapped."""
     word, known = word.lower(), known.lower()
     if min(len(word), len(known)) < SHORTEST_MISSPELT or abs(len(word) - len(known)) > 1:
         return False

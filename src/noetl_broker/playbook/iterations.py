@@ -25,6 +25,7 @@ from noetl_broker.playbook.keywords import (
     TYPE_KEYS,
 )
 from noetl_broker.playbook.model import NO_INPUTS, Inputs, Iteration, Raw, Step, Tolerance
+from noetl_broker.playbook.own_keys import refuse_wrong_keys
 from noetl_broker.playbook.plain_values import Range, read_boolean, read_integer, read_whole, read_word
 from noetl_broker.playbook.reader import NO_NAMES, Part, Reading
 from noetl_broker.playbook.tasks import (
@@ -34,12 +35,10 @@ from noetl_broker.playbook.tasks import (
     Surroundings,
     check_program_texts,
     declare,
-    known_keys,
     read_fields,
     read_priority,
     read_task_inputs,
     read_timeout,
-    warn_unknown_keys,
 )
 from noetl_broker.playbook.template_reads import ARGS
 from noetl_broker.playbook.throttle import read_throttle
@@ -199,9 +198,7 @@ class _Keys:
                 message = f"`{key}` in the task of the iterator `{self.name}` is not read"
                 self.reading.report.warning("unused-key", (*location, key), message, "write it on the step", key=True)
         read_output(self.reading, self.name, task, iterating=True)
-        known = known_keys(self.reading, task)
-        if known is not None:
-            warn_unknown_keys(self.reading, self.name, task, known)
+        refuse_wrong_keys(self.reading, self.name, task)
         return task
 
     def element(self) -> str:

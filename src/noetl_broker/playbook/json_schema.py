@@ -12,6 +12,7 @@ from noetl_broker.playbook.items import MOST_TOLERATED
 from noetl_broker.playbook.iterations import CONCURRENCY
 from noetl_broker.playbook.joins import NEEDS
 from noetl_broker.playbook.keywords import OWN_KEYS, TYPE_KEYS
+from noetl_broker.playbook.own_keys import NEEDED
 from noetl_broker.playbook.plain_values import NAME_CHARS, PRIORITIES
 from noetl_broker.playbook.retries import ATTEMPTS, MULTIPLIERS
 from noetl_broker.playbook.throttle import THROTTLED
@@ -76,6 +77,10 @@ STEP_RULES: dict[str, dict[str, Any]] = {
     "approval": NO_RETRY,
     "signal": {**NO_RETRY, "required": ["signal"]},
     "fail": NO_RETRY,
+    **{
+        name: {"allOf": [{"anyOf": [{"required": [key]} for key in keys]} for keys, _ in groups]}
+        for name, groups in NEEDED.items()
+    },
 }
 Condition = Annotated[str, Field(description="One expression, with or without {{ }} around it.")]
 Whole = Annotated[str, Field(description="One template that gives a mapping.", pattern=r"^\s*\{\{[\s\S]*\}\}\s*$")]
@@ -86,7 +91,7 @@ Percentage = Annotated[str, Field(pattern=r"^\s*\d{1,3}(\.\d{1,6})?\s*%\s*$")]
 
 
 class Model(BaseModel):
-    """A mapping of the document; keys that are not named here are let through, with a warning by `validate`."""
+    """A mapping of the document; keys that are not named here are let through; `validate` refuses them."""
 
     model_config = ConfigDict(extra="allow", populate_by_name=True)
 

@@ -33,7 +33,8 @@ ITEM_WORDS_SINCE = 3  # the language in which `retry` and others in the task of 
 SIGNAL = "signal"  # the word for a signal in conditions, and in the workload of what it starts
 
 _CODE = ("code", "code_b64", "script")
-_SQL = ("command", "command_b64", "commands", "commands_b64", "sql", "sql_b64", "query", "parameters", *_CODE)
+SQL_TEXTS = ("command", "command_b64", "commands", "commands_b64", "sql", "sql_b64", "query", *_CODE)
+_SQL = (*SQL_TEXTS, "parameters")
 _AUTH = ("auth", "credential", "credentials")
 
 # The keys that each type defines itself. A type of people's own workers may have any key.
@@ -51,7 +52,7 @@ OWN_KEYS: Mapping[str, frozenset[str]] = MappingProxyType(
                 *("url", "endpoint", "method", "headers", "params", "payload", "body", "timeout", "verify_ssl"),
                 *("follow_redirects", *_AUTH),
             ),
-            "postgres": (*_SQL, *_AUTH, "database", "host", "port", "user", "password", "schema"),
+            "postgres": (*_SQL, *_AUTH, "connection", "database", "host", "port", "user", "password", "schema"),
             "duckdb": (*_SQL, *_AUTH, "database", "extensions"),
             "snowflake": (*_SQL, *_AUTH, "account", "user", "password", "warehouse", "database", "schema", "role"),
             "transfer": (*_AUTH, "source", "target", "chunk_size", "mode", "direction"),
@@ -74,6 +75,10 @@ ACTION_TYPES = frozenset(OWN_KEYS) - CONTROL_TYPES - BROKER_TYPES
 LIST_KEYS: Mapping[str, frozenset[str]] = MappingProxyType({"container": frozenset({"args"})})
 
 SQL_TYPES = frozenset({"postgres", "duckdb", "snowflake"})
+HTTP_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+SAVE_MODES: Mapping[str, str] = MappingProxyType(  # each word, with what it does
+    {"insert": "insert", "append": "insert", "upsert": "upsert", "merge": "upsert"}
+)
 PROGRAM_TYPES = SQL_TYPES | {"python"}
 
 # Input words that the tool of a type also reads itself: the body of a request, the values of a statement.
@@ -106,7 +111,7 @@ def broker_keys(language: int) -> frozenset[str]:
     return BROKER_KEYS.union(key for key, since in KEYS_SINCE.items() if since <= language)
 
 
-# Keys of newer dialects: in the job as written, ignored by the broker.
+# Keys of newer dialects: registration refuses them. They are in the job of an older version, as written.
 IGNORED_KEYS = frozenset({"return", "vars", "assert", "after", "as", "pass"})
 
 LOOP_NAME = "_loop"

@@ -54,7 +54,7 @@ def read_seconds(
         seconds = parse_duration(value)
         if allowed.least <= seconds <= allowed.most:
             return seconds
-    message = f"`{location[-1]}` is {_shown(value)}, not a duration {allowed} seconds"
+    message = f"`{location[-1]}` is {shown_value(value)}, not a duration {allowed} seconds"
     reading.report.error(code, location, message, f"write {DURATION_FORMS}")
     return None
 
@@ -75,7 +75,7 @@ def read_whole(
     """Compile an integer in a range, or a template; report anything else as an error."""
     whole = isinstance(value, int) and not isinstance(value, bool) and allowed.least <= value <= allowed.most
     if not whole and not (isinstance(value, str) and any(strings(value, location))):
-        message = f"`{location[-1]}` is {_shown(value)}, not a whole number {allowed}"
+        message = f"`{location[-1]}` is {shown_value(value)}, not a whole number {allowed}"
         reading.report.error(code, location, message, "write it without quotes, or a template that gives one")
     return reading.tree(value, location, part)
 
@@ -107,12 +107,13 @@ def read_word(
 
 
 def _refuse(reading: Reading, value: Any, location: Location, wanted: str, code: str) -> None:
-    what = _shown(value)
+    what = shown_value(value)
     hint = "write it without quotes or template" if isinstance(value, str) else f"write {wanted}"
     reading.report.error(code, location, f"`{location[-1]}` is {what}, not {wanted}", hint)
 
 
-def _shown(value: Any) -> str:
+def shown_value(value: Any) -> str:
+    """Give a value as an error shows it."""
     if isinstance(value, bool):
         return str(value).lower()
     return repr(value) if isinstance(value, str | int | float) else json_type_name(value)

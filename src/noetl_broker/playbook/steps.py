@@ -27,6 +27,7 @@ from noetl_broker.playbook.keywords import (
 )
 from noetl_broker.playbook.kinds import StepKind
 from noetl_broker.playbook.model import Iteration, OnError, Raw, Retry, Step, Throttle
+from noetl_broker.playbook.own_keys import refuse_wrong_keys
 from noetl_broker.playbook.plain_values import read_word
 from noetl_broker.playbook.reader import NO_NAMES, Part, Reading
 from noetl_broker.playbook.retries import read_retry
@@ -36,14 +37,12 @@ from noetl_broker.playbook.tasks import (
     Declared,
     check_program_texts,
     declare,
-    known_keys,
     program_text,
     read_fields,
     read_priority,
     read_start_timeout,
     read_task_inputs,
     read_timeout,
-    warn_unknown_keys,
 )
 from noetl_broker.playbook.throttle import read_throttle
 from noetl_broker.playbook.transitions import read_next
@@ -68,9 +67,7 @@ def read_step(reading: Reading, written: Written) -> Step:
     name, raw, location = written.name, written.raw, written.location
     declared = declare(reading, name, raw, location)
     iterating = is_iterating(declared)
-    known = known_keys(reading, declared, iterating=iterating)
-    if known is not None:
-        warn_unknown_keys(reading, name, declared, known)
+    refuse_wrong_keys(reading, name, declared, iterating=iterating)
     check_program_texts(reading, name, declared)
     done = _read_task(reading, written, declared)
     _warn_unused(reading, written, declared, done)

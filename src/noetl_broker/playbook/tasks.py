@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from noetl_broker.playbook.blocks import KEY as BLOCK
 from noetl_broker.playbook.deferred import refuse_reads_of_inputs
 from noetl_broker.playbook.diagnostics import Location, json_type_name, path_text
 from noetl_broker.playbook.durations import TIMEOUT_FORMS, parse_timeout
 from noetl_broker.playbook.fields import Fields
 from noetl_broker.playbook.inputs import deferred_names, merge, names_of, read_inputs
-from noetl_broker.playbook.joins import hint_for_misplaced_key
 from noetl_broker.playbook.keywords import (
     ACTION_TYPES,
     BROKER_TYPES,
@@ -24,7 +22,6 @@ from noetl_broker.playbook.keywords import (
     FORWARDED_KEYS,
     IGNORED_KEYS,
     INPUT_WORDS,
-    ITERATION_KEYS,
     LIST_KEYS,
     OWN_KEYS,
     PLAIN_KEYS,
@@ -49,7 +46,6 @@ NO_FIELDS = Fields({}, "")
 ADD_STEP_TYPE = "noetl-broker step-type add, and give --dsn; or name it in the setting extra_step_types"
 UNKNOWN_TYPE = "unknown-type"  # a code of findings
 NESTED_TASKS = frozenset({*SAVE_KEYS, "storage", "task"})  # mappings that may hold program text
-REMEDIES_OF_BLOCKS: Mapping[StepKind, str] = {"iterator": "write it in the task"}
 # Each word for a program text, with its name in a job.
 TEXT_NAMES = {**{key: key for key in PLAIN_KEYS}, **ENCODED_KEYS, "sql_b64": "command_b64"}
 NEVER_LISTS = frozenset({"code", "code_b64"})  # other texts may be a list of statements
@@ -300,39 +296,6 @@ def program_text(key: str, value: object) -> str:
         return base64.b64decode("".join(value.split()), validate=True).decode()
     except ValueError:  # also binascii.Error and UnicodeDecodeError
         return ""
-
-
-def known_keys(reading: Reading, declared: Declared, *, iterating: bool = False) -> frozenset[str] | None:
-    """Give the known keys of a task; None for a type of people's own workers, which may have any."""
-    if declared.is_foreign:
-        return None
-    keys = broker_keys(reading.rules.language).union(INPUT_WORDS, declared.own, SAVE_KEYS)
-    if declared.traits.has_job:
-        keys |= {"auth"}
-    return keys | ITERATION_KEYS if iterating else keys
-
-
-def warn_unknown_keys(reading: Reading, name: str, declared: Declared, known: frozenset[str]) -> None:
-    """Warn of unknown keys; the job still contains them."""
-    for layer in declared.layers:
-        for key in layer.raw:
-            if key in known:
-                continue
-            if key == BLOCK:
-                message = f"the step `{name}` has a `{key}`, and its type is {declared.type}"
-                remedy = REMEDIES_OF_BLOCKS.get(declared.kind, "write type: playbook")
-                reading.report.error("bad-type", (*layer.location, key), message, remedy, key=True)
-                continue
-            message = f"unknown key `{key}` on the {declared.type} step `{name}`"
-            hint = of_join = hint_for_misplaced_key(layer.raw, key)
-            if of_join:
-                message = f"`{key}` is a key of `join`, and stands beside it on step `{name}`"
-            elif key == "pass":
-                hint = "the step always runs: put the condition into the `next` of the step before it"
-            elif key in IGNORED_KEYS:
-                worker = "the worker gets it unchanged" if declared.traits.may_have_worker else "no worker gets it"
-                hint = f"{worker}, and the broker ignores it"
-            reading.report.unknown_key((*layer.location, key), message, known, hint, refused=bool(of_join))
 
 
 def refuse_program_texts(reading: Reading, kind: str, raw: Raw, location: Location) -> None:

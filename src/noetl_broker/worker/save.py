@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from noetl_broker.playbook.keywords import SAVE_MODES
 from noetl_broker.worker.sql.run import Statement
 from noetl_broker.worker.sql.split import (
     has_names,
@@ -28,7 +29,6 @@ EVENT_LOG = frozenset({"event_log", "event", "events", "event-log"})
 POSTGRES = frozenset({"postgres", "postgresql"})
 # Tools that take the data as their inputs.
 DELEGATES = frozenset({"http", "python"})
-MODES: Mapping[str, str] = {"insert": "insert", "append": "insert", "upsert": "upsert", "merge": "upsert"}
 MAX_PARAMETERS = 2_000  # of one statement
 
 Finish = Callable[[Any, Mapping[str, Any]], Any]
@@ -121,7 +121,7 @@ async def _save_rows(task: Task, spec: Mapping[str, Any], data: Any) -> dict[str
     rows = data if isinstance(data, list) else [data]
     if not all(isinstance(row, Mapping) and row for row in rows):
         raise task.fault("save needs `data`: a mapping of columns to values, or a list of such", kind="bad_value")
-    mode = MODES.get(str(spec.get("mode") or "insert").strip().lower())
+    mode = SAVE_MODES.get(str(spec.get("mode") or "insert").strip().lower())
     if mode is None:
         raise task.fault(f"the save mode {spec.get('mode')!r} is none of insert and upsert", kind="bad_value")
     try:

@@ -217,3 +217,50 @@ def test_a_save_of_an_end_that_no_worker_runs_is_warned_of() -> None:
     ]
     assert findings_of(source % "type: http, url: x, ") == []
     assert findings_of(source % "type: save, ") == []
+
+
+FIELDS = """
+workload: {amount: 5}
+workload_schema: {properties: {customer: {type: string}}}
+workflow:
+  - {step: start, next: ask}
+  - {step: ask, type: approval, form: {discount: {type: number}}, next: cool}
+  - {step: cool, type: wait, for: 3d, next: say}
+  - {step: say, type: signal, signal: paid, next: own}
+  - {step: own, type: approval, form: "{{ workload.form | default({}) }}", output: {fine: true}, next: end}
+  - {step: end, result: "{{ READ }}"}
+"""
+
+
+@pytest.mark.parametrize(
+    "read, hint",
+    [
+        ("workload.amuont", "did you mean `amount`?"),
+        ("context['amuont']", "did you mean `amount`?"),
+        ("workload.get('custmer', 1)", "did you mean `customer`?"),
+        ("ask.aproved", "did you mean `approved`?"),
+        ("ask.data.discuont", "did you mean `discount`?"),
+        ("results['ask'].aproved", "did you mean `approved`?"),
+        ("cool.until", "known are: waited_until"),
+        ("say.payload", "known are: key, name"),
+    ],
+)
+def test_an_unknown_key_of_the_workload_or_of_a_result_of_the_broker_is_warned_of(read: str, hint: str) -> None:
+    """The hint has the key that is near."""
+    found = [line for line in findings_of(FIELDS.replace("READ", read)) if "workflow[5]" in line]
+    assert [line.rpartition(" (")[2] for line in found] == [f"{hint})"]
+    assert " warning unknown-name workflow[5].result: the template reads `" in found[0]
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        *("workload.amount", "workload.customer", "workload", "spec.amount", "workload.zebra"),
+        *("workload.amuont is defined", "ask.approved", "ask.comment", "ask.discount", "ask.status"),
+        *("ask.error.message", "ask.data.by", "ask.result", "results['ask'].at", "cool.waited_until"),
+        *("say.name", "own.whatever"),
+    ],
+)
+def test_known_keys_are_not_warned_of(read: str) -> None:
+    """The payload may bring keys. A template or an `output` may decide on fields."""
+    assert [line for line in findings_of(FIELDS.replace("READ", read)) if "workflow[5]" in line] == []

@@ -11,6 +11,7 @@ from noetl_broker.playbook.lint.http_steps import warn_unsent_inputs
 from noetl_broker.playbook.lint.missing_results import warn_missing_results
 from noetl_broker.playbook.lint.python_steps import check_python_steps
 from noetl_broker.playbook.lint.reachability import warn_joins, warn_loops, warn_overlaps, warn_unreachable
+from noetl_broker.playbook.lint.unknown_fields import warn_unknown_fields
 from noetl_broker.playbook.lint.unknown_names import warn_shadowing, warn_unknown_names, workload_keys
 from noetl_broker.playbook.retries import refuse_keys_of_retry_words
 from noetl_broker.playbook.schedules import read_schedules
@@ -22,9 +23,8 @@ CODE = "bad-schedule"
 
 def check(source: str | bytes, *, file: str, rules: PlaybookRules) -> tuple[Finding, ...]:
     """Give all findings of a document; raises nothing for bad input."""
-    draft = read_document(source, file=file, rules=rules)
+    draft = read_document(source, file=file, rules=rules, registering=True)
     report = draft.reading.report
-    report.refuse_unknown_keys()
     work = Work(rules.most_work, rules.most_seconds)
     try:
         _examine(draft, source, work)
@@ -63,6 +63,7 @@ def _examine_steps(draft: Draft, text: str, given: frozenset[str] | None) -> Non
         playbook.graph.close()
         if given is not None:
             warn_unknown_names(reading, playbook, given)
+        warn_unknown_fields(reading, playbook, given)
         warn_missing_results(reading, playbook)
         warn_unsent_inputs(reading, playbook, draft.locations)
         warn_unreachable(reading, playbook, draft.locations)

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 
+from noetl_broker.playbook.keywords import HTTP_METHODS
 from noetl_broker.worker.credentials import entries
 from noetl_broker.worker.errors import ToolFault
 from noetl_broker.worker.tools.http_connections import KeepingTransport
@@ -28,7 +29,6 @@ Trace = Callable[[str, Mapping[str, Any]], Awaitable[None]]
 # Headers that follow a redirect to another server. Any other header of a step may be a key. (httpx itself handles
 # cookies and the host.)
 SENT_ANYWHERE = frozenset({"accept", "accept-language", "content-type", "cookie", "host", "user-agent"})
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 async def run_http(task: Task) -> Any:
@@ -206,8 +206,8 @@ def _json(body: bytes) -> Any:
 def request_of(task: Task) -> tuple[str, dict[str, Any]]:
     """The method of the request, and its other parts as arguments of httpx."""
     method = str(task.action.get("method") or "GET").upper()
-    if method not in METHODS:
-        raise task.fault(f"the method {method!r} is none of {', '.join(sorted(METHODS))}", kind="bad_value")
+    if method not in HTTP_METHODS:
+        raise task.fault(f"the method {method!r} is none of {', '.join(sorted(HTTP_METHODS))}", kind="bad_value")
     address = task.first("url", "endpoint")
     if not isinstance(address, str) or not address.startswith(("http://", "https://")):
         raise task.fault(f"url must start with http:// or https://, not {address!r}", kind="bad_value")
