@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from noetl_broker import Job, JobFailed, SimulationFault, Story, in_turn, run_code, simulate
+from noetl_broker import Job, JobFailed, Playbooks, SimulationFault, Story, in_turn, run_code, simulate
 from noetl_broker.history.story import play_story
-from noetl_broker.playbook import PlaybookError, PlaybookRules, compile_playbook
+from noetl_broker.playbook import PlaybookError, PlaybookRules, check, compile_playbook
 from noetl_broker.playbook.blocks import all_blocks
 from noetl_broker.resources import playbooks_folder
 from tests.playbooks.outside import simulated
@@ -178,8 +178,8 @@ def test_the_job_with_the_highest_priority_is_answered_first() -> None:
     body = """
 workflow:
   - {step: start, next: [slow, quick]}
-  - {step: slow, type: python, code: x}
-  - {step: quick, type: python, code: x, priority: 9}
+  - {step: slow, type: python, code: result = 1}
+  - {step: quick, type: python, code: result = 1, priority: 9}
 """
     story = simulate(HEAD + body, {"slow": 1, "quick": 2})
     assert ([job.step for job in story.jobs], story.result) == (["quick", "slow"], {"slow": 1, "quick": 2})
@@ -190,8 +190,8 @@ def test_a_failed_branch_cancels_the_other() -> None:
     body = """
 workflow:
   - {step: start, next: [one, two]}
-  - {step: one, type: python, code: x}
-  - {step: two, type: python, code: x}
+  - {step: one, type: python, code: result = 1}
+  - {step: two, type: python, code: result = 1}
 """
     story = simulate(HEAD + body, {"one": JobFailed("no"), "two": 2})
     assert [(visit.step, visit.status) for visit in story.steps] == [("one", "FAILED"), ("two", "CANCELLED")]
@@ -204,10 +204,10 @@ def test_children_of_a_failed_execution_are_cancelled() -> None:
 workflow:
   - {step: start, next: [call, fail]}
   - {step: call, type: playbook, path: child}
-  - {step: fail, type: python, code: x, priority: 9}
+  - {step: fail, type: python, code: result = 1, priority: 9}
 """
     child = (
-        HEAD.replace("story", "child") + "workflow:\n  - {step: start, next: a}\n  - {step: a, type: python, code: x}\n"
+        HEAD.replace("story", "child") + "workflow:\n  - {step: start, next: a}\n  - {step: a, type: http, url: x}\n"
     )
     story = simulate(HEAD + body, {"fail": JobFailed("no")}, playbooks=[child])
     assert (story.status, [(one.status, one.jobs) for one in story.children]) == ("FAILED", [("CANCELLED", ())])
@@ -272,10 +272,30 @@ def test_a_missing_child_playbook_is_an_error_of_the_test() -> None:
         simulate(EXAMPLES / "nested_child.yaml")
 
 
-def test_an_invalid_playbook_is_refused_as_at_registration() -> None:
-    """With all errors and their places."""
-    with pytest.raises(PlaybookError, match="nowhere"):
-        simulate(HEAD + "workflow:\n  - {step: start, next: nowhere}\n")
+@pytest.mark.parametrize(
+    "keys",
+    [
+        "next: nowhere",
+        "nxt: end",
+        "type: http, url: u, on_eror: continue",
+        "type: http, url: u, timout: 5",
+        "type: http, method: PSOT",
+        "type: python, code: 'def main(: pass'",
+        "type: python, code: 'x = 1'",
+        "type: http, url: u, retry: {retry_when: \"error.type == 'x'\"}",
+    ],
+)
+def test_an_invalid_playbook_is_refused_as_at_registration(tmp_path: Path, keys: str) -> None:
+    """With the same findings, by `simulate` and by the fixture; warnings are no errors."""
+    text = HEAD + f"workflow: [{{step: start, {keys}}}, {{step: unreachable}}]\n"
+    file = tmp_path / "story.yaml"
+    file.write_text(text, encoding="utf-8")
+    expected = [found for found in check(text, file=str(file), rules=PlaybookRules()) if found.severity == "error"]
+    assert expected
+    for refused in (lambda: simulate(file), lambda: Playbooks(tmp_path).simulate("story")):
+        with pytest.raises(PlaybookError) as caught:
+            refused()
+        assert caught.value.findings == tuple(expected)
 
 
 def test_a_failed_assertion_in_an_answer_fails_the_test() -> None:

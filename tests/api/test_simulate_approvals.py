@@ -16,7 +16,7 @@ workflow:
   form: {discount: {type: number, maximum: 30, default: 0}}
   timeout: 3d
   next: [{when: "{{ ask.approved }}", step: end}, {else: [{step: change}]}]
-- {step: change, type: python, code: x, next: ask}
+- {step: change, type: python, code: result = 1, next: ask}
 - {step: end, result: {by: "{{ ask.by }}", discount: "{{ ask.discount }}"}}
 """)
 YES = {"approved": True}

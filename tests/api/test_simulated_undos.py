@@ -12,7 +12,7 @@ CHILD = document(
     """
     workflow:
     - {step: start, next: reserve}
-    - {step: reserve, type: http, compensate: {type: http, args: {id: "{{ result.id }}"}}}
+    - {step: reserve, type: http, url: u, compensate: {type: http, url: u, args: {id: "{{ result.id }}"}}}
     """,
     path="child",
 )
@@ -20,9 +20,13 @@ PAY = document(
     """
     workflow:
     - {step: start, next: [charge, call]}
-    - {step: charge, type: http, compensate: {type: http, args: {id: "{{ result.id }}"}, retry: 3}, next: ship}
+    - step: charge
+      type: http
+      url: u
+      compensate: {type: http, url: u, args: {id: "{{ result.id }}"}, retry: 3}
+      next: ship
     - {step: call, type: playbook, path: child, next: ship}
-    - {step: ship, type: http}
+    - {step: ship, type: http, url: u}
     """,
     path="pay",
 )
@@ -61,8 +65,8 @@ def test_what_is_awaited_ends_before_the_undo() -> None:
             """
             workflow:
             - {step: start, next: [slow, bad]}
-            - {step: slow, type: http, compensate: {type: http}}
-            - {step: bad, type: http}
+            - {step: slow, type: http, url: u, compensate: {type: http, url: u}}
+            - {step: bad, type: http, url: u}
             """
         ),
         {"slow": delayed({"id": 1}, after="1h"), "bad": JobFailed("no"), "slow!undo": None},

@@ -244,7 +244,7 @@ def test_a_simulation_lists_failed_items() -> None:
     """As a broker does."""
     head = "apiVersion: noetl.io/v1\nkind: Playbook\nmetadata: {name: story, path: story}\n"
     story = simulate(
-        head + dedent(each("jobs")),
+        head + dedent(each("jobs")).replace("code: x", "code: result = 1"),
         {"it": lambda job: JobFailed("no", status_code=404) if job.item_index == 1 else job.item_index, "see": 1},
     )
     error = {"step": "it", "message": "no", "type": "failure", "status_code": 404}

@@ -51,7 +51,7 @@ from noetl_broker.history.record import Node
 from noetl_broker.history.story import STORY_START
 from noetl_broker.job import Job
 from noetl_broker.nodes import UNDO_SUFFIX
-from noetl_broker.playbook import Playbook, PlaybookRules, compile_playbook
+from noetl_broker.playbook import Playbook, PlaybookRules, compile_new
 from noetl_broker.playbook.blocks import all_blocks, dotted
 from noetl_broker.playbook.durations import after, moment_text
 from noetl_broker.playbook.keywords import SIGNAL
@@ -93,8 +93,8 @@ def simulate(  # noqa: PLR0913 - keywords of a test
     gets what the approval shows. `signals` lists the signals to send: mappings with `name`, and perhaps `key` (default:
     the first execution), `payload`, and `after` or `before` (a duration from the start). `pauses` lists the pauses of
     the first execution: mappings with perhaps `after` (a duration from the start), `for` (a duration; without it nobody
-    resumes it) and `reason`. Raises PlaybookError for an invalid playbook, SimulationFault for a missing answer or
-    playbook.
+    resumes it) and `reason`. Raises PlaybookError, with its findings, for a playbook that `register` refuses, and
+    SimulationFault for a missing answer or playbook.
     """
     known = PlaybookRules(extra_step_types=frozenset(extra_step_types))
     first = compiled(playbook, known)
@@ -119,9 +119,9 @@ def compiled(source: Source, rules: PlaybookRules) -> Playbook:
             raise SimulationFault(
                 f"{source!r} is not a playbook: pass its text, or its file as pathlib.Path({source!r})"
             )
-        return compile_playbook(source, file="<text>", rules=rules)
+        return compile_new(source, file="<text>", rules=rules)
     try:
-        return compile_playbook(source.read_bytes(), file=str(source), rules=rules)
+        return compile_new(source.read_bytes(), file=str(source), rules=rules)
     except OSError as error:
         raise SimulationFault(f"the playbook {source} cannot be read: {error}") from error
 

@@ -63,8 +63,8 @@ def emitted(value: Any) -> list[Any]:
         "workload": {"given": value},
         "workflow": [
             {"step": "start", "next": "a"},
-            {"step": "a", "type": "python", "code": "x", "args": args, "next": "b"},
-            {"step": "b", "type": "python", "code": "x", "args": {"answered": "{{ a.n }}"}, "next": "end"},
+            {"step": "a", "type": "python", "code": "result = 1", "args": args, "next": "b"},
+            {"step": "b", "type": "python", "code": "result = 1", "args": {"answered": "{{ a.n }}"}, "next": "end"},
             {"step": "end", "result": {"n": "{{ a.n }}", "m": [value, "{{ workload.text | from_json }}"]}},
         ],
     }

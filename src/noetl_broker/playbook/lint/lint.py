@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from noetl_broker.playbook.blocks import MARK
-from noetl_broker.playbook.compile import Draft, read_document
-from noetl_broker.playbook.diagnostics import Finding, Location, PlaybookRules
+from noetl_broker.playbook.compile import Draft, compile_playbook, read_document
+from noetl_broker.playbook.diagnostics import Finding, Location, PlaybookError, PlaybookRules
 from noetl_broker.playbook.lint.blocks import refuse_unknown_answer
 from noetl_broker.playbook.lint.choices import warn_dead_catches, warn_next_of_fails, warn_open_choices
 from noetl_broker.playbook.lint.http_steps import warn_unsent_inputs
@@ -13,6 +13,7 @@ from noetl_broker.playbook.lint.python_steps import check_python_steps
 from noetl_broker.playbook.lint.reachability import warn_joins, warn_loops, warn_overlaps, warn_unreachable
 from noetl_broker.playbook.lint.unknown_fields import warn_unknown_fields
 from noetl_broker.playbook.lint.unknown_names import warn_shadowing, warn_unknown_names, workload_keys
+from noetl_broker.playbook.model import Playbook
 from noetl_broker.playbook.retries import refuse_keys_of_retry_words
 from noetl_broker.playbook.schedules import read_schedules
 from noetl_broker.playbook.scopes import Scopes, Seen
@@ -32,6 +33,14 @@ def check(source: str | bytes, *, file: str, rules: PlaybookRules) -> tuple[Find
         message = f"looking for warnings takes more than {too_much}: some are missing"
         report.warning("too-much-work", (), message, "split it into playbooks that call each other")
     return report.sorted()
+
+
+def compile_new(source: str | bytes, *, file: str, rules: PlaybookRules) -> Playbook:
+    """Compile a playbook that is not registered. Raises PlaybookError with every error that registration finds."""
+    errors = [found for found in check(source, file=file, rules=rules) if found.severity == "error"]
+    if errors:
+        raise PlaybookError(errors)
+    return compile_playbook(source, file=file, rules=rules)
 
 
 def _examine(draft: Draft, source: str | bytes, work: Work) -> None:
