@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from noetl_broker import JobFailed, simulate
+from noetl_broker.broker.context import result_of
 from noetl_broker.broker.limits import ITEM_ERROR, shorten_error
 from noetl_broker.broker.model import JSON, Rules
 from noetl_broker.history.replay import replay_history
@@ -238,6 +239,12 @@ def test_a_long_error_is_cut_in_the_list_of_failed_items() -> None:
     assert size_of(short) < 500
     history = history_of(playbook(each()), f"{START}> execution_failed it[0] {json.dumps(error)}")
     assert history.turns[-1].events[0].error["traceback"] == error["traceback"]
+
+
+def test_the_list_of_a_worker_is_no_envelope_of_the_author() -> None:
+    """Nothing that the author returned is hidden."""
+    found = result_of("action_completed", {"data": [1, None], "meta": {"failed": [{"index": 1}]}}, None)
+    assert (found.failed, found.unwrapped) == ([{"index": 1}], False)
 
 
 def test_a_simulation_lists_failed_items() -> None:

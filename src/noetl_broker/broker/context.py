@@ -209,7 +209,8 @@ def result_of(event_type: str, result: JSON, error: JSON) -> StepResult:
     failed = meta.get("failed") if isinstance(meta, dict) else None  # from a worker that iterates
     failed_items = failed if isinstance(failed, list) else None
     status = str(result.get("status") or "COMPLETED")
-    return StepResult(data, status, result.get("error"), failed_items, unwrapped=len(result) > 1)
+    unwrapped = len(result) > 1 and failed_items is None
+    return StepResult(data, status, result.get("error"), failed_items, unwrapped)
 
 
 class Known:
