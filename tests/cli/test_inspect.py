@@ -199,3 +199,27 @@ def test_a_failure_has_its_type_place_attempt_and_traceback(
     assert "attempt 1" in short
     assert "  | KeyError: 'city'" not in short
     assert long.count("  | KeyError: 'city'") == 1
+
+
+def test_a_failed_catch_shows_the_first_error(command: Command, database: Database) -> None:
+    """Whoever wrote the typing error in the `catch` still sees why the step failed."""
+    typo = FETCH.replace("next: end}", 'catch: [{when: "{{ error.code > 4 }}", step: end}], next: end}')
+    command("register", write_playbook(command.folder, typo, path="examples/fetch"))
+    call = ("start", "examples/fetch", "--idempotency-key", "k")
+    started = command(*call).stdout.strip()
+    command("run", "--drain")
+    fail_fetch(command, database)
+    first = "KeyError: 'city' (line 3 in main, attempt 1); then its catch failed: `error.code` is undefined"
+    shown = {
+        name: answer.stdout + answer.stderr
+        for name, answer in (
+            ("status", command("status", started)),
+            ("events", command("events", started)),
+            ("explain", command("explain", started)),
+            ("executions", command("executions")),
+            ("start", command(*call, "--wait")),
+        )
+    }
+    assert [name for name, text in shown.items() if first not in text] == []
+    assert "'city'; then its catch failed: `error.code` is undefined" in command("retry", "--all").stdout
+    assert 'File "<step fetch>", line 3' in command("status", started, "--traceback").stdout

@@ -300,6 +300,25 @@ def test_a_fork_never_takes_over_what_was_undone(command: Command, database: Dat
     assert command("fork", execution, "--from", "reserve").exit_code == 0
 
 
+def test_a_failed_undo_is_named_where_the_execution_is(command: Command, database: Database, path: str) -> None:
+    """By `start --wait` with the remedy, and in the list of executions."""
+    call = ("start", path, "--idempotency-key", "order-7")
+    execution = int(command(*call).stdout)
+    finish(database, failing=("ship", "charge!undo"))
+    waited = command(*call, "--wait")
+    assert waited.exit_code == 1
+    assert "the undo of charge failed: no\n" in waited.stderr
+    assert waited.stderr.endswith(f"noetl-broker undo {execution} goes on with what is left\n")
+    document = json.loads(command(*call, "--wait", "--json").stdout)
+    assert document["undo"]["counts"] == {"failed": 1, "open": 1}
+    assert "; left undone: 1 failed, 1 not tried" in command("executions").stdout
+    [listed] = json.loads(command("executions", "--json").stdout)
+    assert listed["left_undone"] == {"open": 1, "failed": 1, "unknown": 0}
+    command("undo", execution)
+    finish(database)
+    assert "left undone" not in command("executions").stdout
+
+
 def test_doctor_names_what_is_left_undone(command: Command, database: Database, path: str) -> None:
     """With counts, an example and the remedy; `executions --undone` lists the executions."""
     execution = run_order(database, failing=("ship", "charge!undo"))

@@ -96,6 +96,27 @@ def test_the_end_says_what_failed_and_what_is_left() -> None:
     """)
 
 
+def test_a_step_says_what_became_of_its_undo() -> None:
+    """It was undone, it is left, or another execution took it over."""
+    story = """
+        > execution_start
+        > action_completed charge 1
+        > action_completed slow 2
+        > action_failed ship {"message": "no ship"}
+        > action_completed slow!undo
+        > action_failed charge!undo {"message": "gone"}
+        """
+    history = history_of(playbook(PAY), story)
+    failed = {"counts": {"done": 1, "failed": 1}, "left": [row("charge", "failed", "gone")], "executions": []}
+    taken = {"counts": {"done": 1, "taken": 1}, "left": [], "executions": [{"execution_id": 7, "status": "COMPLETED"}]}
+    assert "\n  it was undone in turn 5" in step_lines(history, "slow", undo=failed)
+    assert step_lines(history, "charge", undo=failed).endswith(
+        "\n  undo: 1 failed\n  the undo of charge failed: gone\n  noetl-broker undo 1 goes on with what is left"
+    )
+    assert step_lines(history, "charge", undo=taken).endswith("\n  what was left was undone by execution 7")
+    assert "undone" not in step_lines(history, "ship", undo=failed)
+
+
 def test_a_retry_of_what_was_undone_starts_anew() -> None:
     """And the explanation says so."""
     story = f"{UNDOING.replace('execution_cancel', 'execution_deadline')}\n> action_completed charge!undo"

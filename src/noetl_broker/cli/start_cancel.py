@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,12 +23,14 @@ from noetl_broker.cli.selection import Selection, selection
 from noetl_broker.cli.tail import follow_to_end
 from noetl_broker.errors import EXIT_FAILED, BrokerError, OperatorFault, PermissionFault
 from noetl_broker.explain.error_text import error_text
+from noetl_broker.explain.undo_text import undo_lines
 from noetl_broker.operations.bulk import find_executions
 from noetl_broker.operations.payload_check import payload_check
 from noetl_broker.store import executions
 from noetl_broker.store.connection import Connection
 from noetl_broker.store.lasting_session import LastingSession
 from noetl_broker.store.session import session, translate_faults
+from noetl_broker.store.undo import load_undo
 
 MOST_LEVELS = 190  # of nesting in a payload, as `noetl.start_execution` counts
 
@@ -93,7 +96,8 @@ def start(
         show_line: Callable[[str], None] = output.note if not call.as_json else no_output
         async with LastingSession(call.database, name="start", say=output.note, known_to_answer=True) as source:
             try:
-                return _show_end(call, await follow_to_end(source, started, show_line=show_line))
+                ended = await follow_to_end(source, started, show_line=show_line)
+                return _show_end(call, ended, await source.read(partial(load_undo, execution_id=started)))
             except PermissionFault as fault:
                 raise PermissionFault(f"execution {started} is started; to wait for it: {fault}") from fault
 
@@ -135,14 +139,17 @@ def no_output(_line: str) -> None:
     """With --json only the document at the end is printed."""
 
 
-def _show_end(call: Call, ended: dict[str, Any]) -> int:
+def _show_end(call: Call, ended: dict[str, Any], undo: dict[str, Any] | None) -> int:
     failed = ended["status"] != "COMPLETED"
     if call.as_json:
-        output.show_json({key: ended[key] for key in ("execution_id", "path", "version", "status", "result", "error")})
+        names = ("execution_id", "path", "version", "status", "result", "error")
+        output.show_json({**{name: ended[name] for name in names}, "undo": undo})
     elif failed:
         output.note(
             f"noetl-broker: execution {ended['execution_id']} {describe_failure(ended['status'], ended['error'])}"
         )
+        for line in undo_lines(ended["execution_id"], ended["status"], undo) if undo is not None else ():
+            output.note(call.with_schema(line))
     else:
         output.show_value(ended["result"])
     return EXIT_FAILED if failed else 0

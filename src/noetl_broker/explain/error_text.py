@@ -16,7 +16,18 @@ _FRAME = re.compile(r'^  File "<step .*>", line (?P<line>\d+)(?:, in (?P<functio
 
 
 def error_text(error: JSON, attempt: str = "") -> str:
-    """`KeyError: 'city' (line 3 in main, attempt 2)`; parts that the error lacks are left out."""
+    """`KeyError: 'city' (line 3 in main, attempt 2)`; parts that the error lacks are left out.
+
+    The error of a `catch` stands behind the error that it read.
+    """
+    first = _first_error(error)
+    if first is not None:
+        before = error_text(first, attempt_text(first.get("attempt")) or attempt)
+        return f"{before}; then its catch failed: {_own_text(error, '')}"
+    return _own_text(error, attempt)
+
+
+def _own_text(error: JSON, attempt: str) -> str:
     details = ", ".join(part for part in (location_of(error), attempt) if part)
     return f"{_typed_message(error)} ({details})" if details else _typed_message(error)
 
@@ -35,9 +46,17 @@ def location_of(error: JSON) -> str:
 
 
 def traceback_of(error: JSON) -> str:
-    """The traceback in an error; empty where there is none."""
+    """The traceback in an error, or in the error that its `catch` read; empty where there is none."""
     trace = error.get("traceback") if isinstance(error, dict) else None
-    return trace if isinstance(trace, str) else ""
+    if isinstance(trace, str):
+        return trace
+    first = _first_error(error)
+    return "" if first is None else traceback_of(first)
+
+
+def _first_error(error: JSON) -> dict[str, JSON] | None:
+    first = error.get("caused_by") if isinstance(error, dict) else None
+    return first if isinstance(first, dict) else None
 
 
 def attempt_text(attempt: JSON, most: JSON = None) -> str:

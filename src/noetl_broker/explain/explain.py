@@ -21,7 +21,7 @@ from noetl_broker.explain.places import explain_places
 from noetl_broker.explain.provenance import Provenance
 from noetl_broker.explain.reason import Reason
 from noetl_broker.explain.signals import explain_kept
-from noetl_broker.explain.undo import explain_compensation, explain_token, late_success
+from noetl_broker.explain.undo import explain_compensation, explain_token, explain_undo_of, late_success
 from noetl_broker.explain.visits import VisitExplainer
 from noetl_broker.explain.waiting import (
     explain_join,
@@ -82,7 +82,7 @@ def explain_step(history: History | None, facts: Facts, name: str, number: int |
         else:
             because += explain_ended_items(chosen, facts)
         because += explain_failed_items(chosen, facts)
-        because.append(visits.of_visit(chosen))
+        because += [visits.of_visit(chosen), *explain_undo_of(chosen, history, facts)]
     elif taken_over:
         result = provenance.of_result(taken_over[-1], None)
         because += [result] if result is not None else []

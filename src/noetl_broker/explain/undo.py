@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.model import JSON
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
     from noetl_broker.history.record import History
     from noetl_broker.playbook.model import Playbook
 
+UNDONE = "compensation_completed"
 UNDO_ENDS = {
-    "compensation_completed": "that was undone in turn {}",
+    UNDONE: "that was undone in turn {}",
     "compensation_failed": "its undo failed in turn {}",
 }
 
@@ -67,16 +69,41 @@ def late_success(visit: Visit, history: History, *, live: bool) -> str | None:
     )
     if late is None:
         return None
-    ends = [
+    ends = _undo_ends(visit, history)
+    became = (
+        UNDO_ENDS[ends[-1][0]].format(ends[-1][1]) if ends else "that is to be undone" if live else "that is not undone"
+    )
+    return f"succeeded late, in turn {late.turn.number}, after it was over; {became}"
+
+
+def _undo_ends(visit: Visit, history: History) -> list[tuple[str, int]]:
+    """The events that ended an undo of the visit itself, with their turns."""
+    return [
         (event.type, turn.turn.number)
         for turn in history.turns
         for event in turn.events
         if event.type in UNDO_ENDS and (event.step, event.visit) == visit and event.context is None
     ]
-    became = (
-        UNDO_ENDS[ends[-1][0]].format(ends[-1][1]) if ends else "that is to be undone" if live else "that is not undone"
-    )
-    return f"succeeded late, in turn {late.turn.number}, after it was over; {became}"
+
+
+def explain_undo_of(visit: Visit, history: History, facts: Facts) -> list[Reason]:
+    """What became of the undo of a visit, or of its items, with the remedy."""
+    if facts.undo is None:
+        return []
+    rows = [row for row in facts.undo["left"] if (row["step"], row["visit"]) == visit]
+    if rows:
+        counts = Counter(row["status"] for row in rows)
+        lines = undo_lines(facts.execution_id, facts.status, {"counts": counts, "left": rows, "executions": []})
+        return [_reason(line) for line in lines]
+    ends = _undo_ends(visit, history)
+    if ends and ends[-1][0] == UNDONE:
+        turn = ends[-1][1]
+        return [Reason("undo", f"it was undone in turn {turn}", {"turn": turn})]
+    playbook = history.playbook
+    if not ends and (isinstance(playbook, str) or not playbook.steps[visit[0]].has_compensate):
+        return []
+    taken = {"counts": {"taken": 1}, "left": [], "executions": facts.undo["executions"]}
+    return [_reason(line) for line in undo_lines(facts.execution_id, facts.status, taken)]
 
 
 def explain_undone(facts: Facts) -> list[Reason]:

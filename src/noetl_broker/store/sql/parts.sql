@@ -4,6 +4,8 @@
 -- chosen: the filters of commands by path, status, error, step, time of the start, and version
 -- changed_since: those by the last change, since a moment or for so many seconds
 -- left_undone: what is left to undo in an execution that ended; u is a row of noetl.undo, and an index has this condition
+-- counts_left_undone: how many of these an execution has, by status; null: none
+-- reason: the message of an error, after that of the error that its `catch` read
 -- not_archived: whether the rows of an execution are in the tables of history
 -- begin: what write_first_turns adds to write_turns
 
@@ -91,3 +93,17 @@ not exists (
 
 -- name: left_undone
 u.ended_at is not null and u.status in ('open', 'failed', 'unknown')
+
+-- name: counts_left_undone
+(
+  select json_build_object(
+      'open', count(*) filter (where u.status = 'open'), 'failed', count(*) filter (where u.status = 'failed'),
+      'unknown', count(*) filter (where u.status = 'unknown')
+    )
+  from noetl.undos u
+  where u.execution_id = x.execution_id and u.ended_at is not null and u.status in ('open', 'failed', 'unknown')
+  having count(*) > 0
+)
+
+-- name: reason
+(coalesce((x.error #>> '{caused_by,message}') || '; then its catch failed: ', '') || (x.error ->> 'message'))

@@ -10,7 +10,8 @@ select noetl.cancel_execution($1::bigint, $2::text);
 -- name: list_executions
 -- Ids are time-ordered and indexed; starting times are not indexed. $11: the last id of the page before.
 select x.execution_id, x.path, x.version, x.status, x.started_at, x.ended_at, x.parent_execution_id,
-  x.forked_from, x.error, noetl.brought_back_as(x.execution_id) as brought_back_as
+  x.forked_from, x.error, noetl.brought_back_as(x.execution_id) as brought_back_as,
+  {part.counts_left_undone} as left_undone
 from noetl.execution x
 left join noetl.execution_state s on s.execution_id = x.execution_id
 where {part.chosen}
@@ -21,7 +22,7 @@ limit $10::int;
 
 -- name: search_executions
 -- Executions in one of the statuses $11, the oldest first. $12: only those without a parent, fork and retry. $13: after that one.
-select x.execution_id, x.path, x.version, x.status, x.error ->> 'step' as step, x.error ->> 'message' as reason
+select x.execution_id, x.path, x.version, x.status, x.error ->> 'step' as step, {part.reason} as reason
 from noetl.execution x
 left join noetl.execution_state s on s.execution_id = x.execution_id
 where {part.chosen}
@@ -69,7 +70,7 @@ select noetl.admit_executions($1::text, $2::int);
 
 -- name: list_chosen
 select x.execution_id, x.path, x.version, x.status, x.started_at, x.ended_at, x.parent_execution_id,
-  x.error ->> 'step' as step, x.error ->> 'message' as reason,
+  x.error ->> 'step' as step, {part.reason} as reason,
   noetl.brought_back_as(x.execution_id) as brought_back_as,
   (select count(*) from noetl.dead_letter d where d.execution_id = x.execution_id) as dead_letters
 from noetl.execution x
@@ -183,7 +184,7 @@ select x.execution_id, x.path, x.version, x.status, x.started_at, x.ended_at, x.
     select max(f.execution_id)
     from noetl.executions f
     where f.forked_from = x.execution_id
-  ) as brought_back_as
+  ) as brought_back_as, {part.counts_left_undone} as left_undone
 from noetl.executions x
 cross join lateral (
   select greatest(x.started_at, (select max(t.decided_at) from noetl.turns t where t.execution_id = x.execution_id)) as at

@@ -24,7 +24,7 @@ limit $10::int;
 -- name: search_failed
 -- Executions that can be retried: not a child, whose parent decides, not brought back before by a retry or a fork, and no
 -- undo execution.
-select x.execution_id, x.path, x.version, x.ended_at, x.error ->> 'step' as step, x.error ->> 'message' as reason
+select x.execution_id, x.path, x.version, x.ended_at, x.error ->> 'step' as step, {part.reason} as reason
 from noetl.execution x
 left join noetl.execution_state s on s.execution_id = x.execution_id
 where x.status = 'FAILED'
