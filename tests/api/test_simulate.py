@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -292,7 +293,7 @@ def test_an_invalid_playbook_is_refused_as_at_registration(tmp_path: Path, keys:
     file.write_text(text, encoding="utf-8")
     expected = [found for found in check(text, file=str(file), rules=PlaybookRules()) if found.severity == "error"]
     assert expected
-    for refused in (lambda: simulate(file), lambda: Playbooks(tmp_path).simulate("story")):
+    for refused in (partial(simulate, file), partial(Playbooks(tmp_path).simulate, "story")):
         with pytest.raises(PlaybookError) as caught:
             refused()
         assert caught.value.findings == tuple(expected)
