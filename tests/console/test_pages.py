@@ -235,7 +235,7 @@ async def test_errors_are_pages_and_those_of_the_api_are_not(api: httpx.AsyncCli
     """Each says what is wrong."""
     answers = [
         await api.get("/nothing"),
-        await api.get("/executions?cursor=bla"),
+        await api.get("/executions?limit=bla"),
         await api.get("/api/v1/nothing"),
         await api.post("/api/v1/health"),
         await api.get("/", headers={"Host": "rebound.example"}),

@@ -61,7 +61,7 @@ async def test_a_wrong_body_is_told_in_plain_words(api: httpx.AsyncClient) -> No
 
 async def test_a_cursor_that_no_page_gave_is_refused(api: httpx.AsyncClient) -> None:
     """It is another text."""
-    assert (await api.get(LIST, params={"cursor": "x"})).status_code == 400
+    assert (await api.get(LIST, params={"cursor": "x"})).status_code == 404
 
 
 async def test_a_moment_that_the_database_cannot_hold_is_refused(api: httpx.AsyncClient) -> None:

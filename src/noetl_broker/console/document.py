@@ -19,7 +19,8 @@ SIGNED_IN = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_
 WITH_BODY = (HTTPStatus.REQUEST_ENTITY_TOO_LARGE,)
 DESCRIPTION = (
     "What the commands of noetl-broker do, over HTTP. Ids are 64-bit numbers and are written as text. Moments are RFC "
-    "3339 in UTC. `x-role` of a route is the role that it needs; a viewer gets null in place of each payload."
+    "3339 in UTC. `x-role` of a route is the role that it needs; a viewer gets null in place of each payload. "
+    "No text has the character U+0000, and none is longer than the database allows: it counts bytes of UTF-8."
 )
 
 

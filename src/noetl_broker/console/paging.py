@@ -12,7 +12,7 @@ from typing import Annotated, Any, Generic, TypeVar
 from fastapi import Depends, Query
 from pydantic import BaseModel, Field
 
-from noetl_broker.errors import OperatorFault
+from noetl_broker.errors import NotFoundFault
 from noetl_broker.store import pages
 
 MOST_ROWS = 1_000
@@ -44,7 +44,7 @@ class Page:
     def after(self, *kinds: type[Key]) -> tuple[Any, ...]:
         """The key of the last row before this page, with a part of each kind; None for each on the first page.
 
-        Raises OperatorFault if the cursor is none of this list.
+        Raises NotFoundFault if the cursor is none of this list.
         """
         if self.cursor is None:
             return (None,) * len(kinds)
@@ -53,7 +53,7 @@ class Page:
         except (ValueError, binascii.Error, RecursionError):
             found = None
         if not isinstance(found, list) or [*map(type, found)] != [*kinds]:
-            raise OperatorFault(
+            raise NotFoundFault(
                 f"the cursor {self.cursor!r:.80} is not one of this list; take `next` of the page before"
             )
         return tuple(found)

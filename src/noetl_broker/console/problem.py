@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from noetl_broker.errors import (
     BrokerError,
@@ -57,6 +58,7 @@ MESSAGES: Final[Mapping[str, str]] = {
     "less_than": "it must be less than {lt}",
     "less_than_equal": "it must be at most {le}",
     "string_too_short": "it must have at least {min_length} characters",
+    "string_pattern_mismatch": "it must match {pattern}",
     "string_too_long": "it must have at most {max_length} characters",
     "too_long": "there may be at most {max_length}",
     "value_error": "{error}",
@@ -191,7 +193,7 @@ def field_error(found: Mapping[str, Any], body: Any = None) -> FieldError:
     at = ".".join(map(str, path))
     if kind == "json_invalid":
         return FieldError(at="body", message=f"it is not JSON: {found['ctx']['error']} at character {path[-1]}")
-    message = MESSAGES.get(kind, found["msg"]).format_map(found.get("ctx", {}))
+    message = MESSAGES[kind].format_map(found.get("ctx", {})) if kind in MESSAGES else found["msg"]
     shown = repr(found.get("input"))
     if kind == "missing":
         message = f"{message}: send a JSON object" if path == ("body",) else message
@@ -221,7 +223,20 @@ async def _on_http_exception(request: Request, error: HTTPException) -> Response
         HTTPStatus.METHOD_NOT_ALLOWED: f"{request.url.path} does not take {request.method}",
     }
     detail = error.detail if error.detail != status.phrase else details.get(status, error.detail)
-    return problem(status, detail, headers=error.headers)
+    headers = dict(error.headers or {})
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(sorted(_methods_of(request)))  # the framework names those of one route
+    return problem(status, detail, headers=headers)
+
+
+def _methods_of(request: Request) -> set[str]:
+    routes = request.app.routes
+    return {
+        method
+        for route in routes
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods or ()
+    }
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:

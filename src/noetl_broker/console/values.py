@@ -9,9 +9,10 @@ from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Path
-from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 from noetl_broker.errors import NotFoundFault
+from noetl_broker.operations.spans import parse_since
 from noetl_broker.text import ids_as_text
 
 LARGEST_ID = 2**63 - 1
@@ -38,6 +39,22 @@ Id = Annotated[int, PlainSerializer(str, return_type=str, when_used="json"), Wit
 GivenId = Annotated[int, BeforeValidator(_read_id), WithJsonSchema(_ID_SCHEMA)]  # an id in a request
 ExecutionId = Annotated[GivenId, Path(description="the id of an execution")]
 Moment = datetime  # aware and in UTC, as the database gives it
+
+
+def _read_time(text: str) -> str:
+    parse_since(text)
+    return text
+
+
+# A moment, or a time span before now. `parse_since` also takes shorter moments, such as 2026-01-31T08:00Z.
+_SPAN = "^([0-9]{1,3}w)?([0-9]{1,4}d)?([0-9]{1,5}h)?([0-9]{1,6}(m|min))?([0-9]{1,8}(s|sec))?$"
+_TIME_SCHEMA = {
+    "type": "string",
+    "maxLength": 64,
+    "anyOf": [{"format": "date-time"}, {"format": "date"}, {"minLength": 2, "pattern": _SPAN}],
+    "examples": ["2h", "2026-01-31T08:00Z"],
+}
+Time = Annotated[str, AfterValidator(_read_time), Field(max_length=64), WithJsonSchema(_TIME_SCHEMA)]
 
 
 def _hide(value: Any) -> Any:

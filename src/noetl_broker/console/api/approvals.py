@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, StrictBool
 
 from noetl_broker.broker.limits import MAX_NODE_CHARS
 from noetl_broker.client import mapping_text
@@ -40,7 +40,7 @@ class Decision(Given):
 
     execution_id: GivenId
     step: str = Field(min_length=1, max_length=LONGEST_TEXT, description="a step, or approve#2 for its second visit")
-    approved: bool
+    approved: StrictBool
     by: str | None = Field(
         None,
         min_length=1,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from fastapi import APIRouter
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from noetl_broker.console.access import Operator
 from noetl_broker.console.api.execution_actions import (
@@ -14,11 +14,12 @@ from noetl_broker.console.api.execution_actions import (
     OnVersion,
     OrFromStart,
     Version,
+    is_given,
     on_version,
 )
 from noetl_broker.console.api.executions import Status
 from noetl_broker.console.services import LongWork, Rules
-from noetl_broker.console.values import GivenId, Id
+from noetl_broker.console.values import GivenId, Id, Time
 from noetl_broker.errors import OperatorFault
 from noetl_broker.operations.bulk import act_on_each, find_executions, find_left_out
 from noetl_broker.operations.bulk_actions import Request, action_of, preview_groups
@@ -37,16 +38,14 @@ RATE = 10_000.0  # a second: the number of executions bounds a request
 Acting = Literal["cancel", "pause", "resume", "retry", "fork", "reevaluate"]
 
 
-def _time(text: str) -> str:
-    parse_since(text)
-    return text
-
-
-Time = Annotated[str, AfterValidator(_time), Field(max_length=64)]
+_FILTER = is_given("path", "status", "error", "step", "since", "until", "version")
+_ALL: dict[str, Any] = {"required": ["all"], "properties": {"all": {"const": True}}}
 
 
 class Which(Given):
     """Which executions; at least one filter, or `all`."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": [_FILTER, _ALL]})
 
     path: str | None = Field(None, max_length=LONGEST_TEXT, description="* stands for any characters")
     status: Status | None = None
@@ -55,7 +54,7 @@ class Which(Given):
     since: Time | None = None
     until: Time | None = None
     version: Version | None = Field(None, description="of this version of their playbook")
-    all: bool = False
+    all: StrictBool = False
 
     def as_filter(self) -> Filter:
         """The filter; raises OperatorFault where it names nothing: an action never takes all by default."""
@@ -79,7 +78,7 @@ class Bulk(Given):
     """What to do with which executions."""
 
     which: Which
-    preview: bool = Field(default=True, description="count them and do nothing; false: do it")
+    preview: StrictBool = Field(default=True, description="count them and do nothing; false: do it")
     limit: int = Field(100, ge=1, le=MOST_TREATED, description="executions of one request; `next` goes on")
     after: GivenId | None = Field(None, description="`next` of the request before")
     reason: str | None = Field(None, max_length=LONGEST_TEXT, description="of cancel and pause")

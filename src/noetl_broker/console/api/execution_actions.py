@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 
 from noetl_broker.client import json_text
 from noetl_broker.console.access import Operator
@@ -28,6 +28,11 @@ IdempotencyKey = Annotated[
     str | None,
     Header(min_length=1, max_length=LONGEST_TEXT, description="one key does it once, however often it is sent"),
 ]
+
+
+def is_given(*names: str) -> dict[str, Any]:
+    """What a document says of an object that has one of these fields, and not as null."""
+    return {"anyOf": [{"required": [name], "properties": {name: {"not": {"type": "null"}}}} for name in names]}
 
 
 class Given(BaseModel):
@@ -53,7 +58,7 @@ OnVersion = Annotated[
     Version | Literal["latest"] | None, Field(description="another version of the playbook, on which it goes on")
 ]
 OrFromStart = Annotated[
-    bool, Field(description="with `version`: start anew where the way so far would have been another on it")
+    StrictBool, Field(description="with `version`: start anew where the way so far would have been another on it")
 ]
 
 
@@ -70,6 +75,10 @@ def on_version(
 
 class Retry(Given):
     """The version. Without it, the retry continues on the version of the execution."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [{"properties": {"or_from_start": {"const": False}}}, is_given("version")]}
+    )
 
     version: OnVersion = None
     or_from_start: OrFromStart = False
@@ -144,7 +153,7 @@ UndoVersion = Annotated[
 class Undo(Given):
     """What to undo."""
 
-    unknown: bool = Field(default=False, description="also what may not have happened")
+    unknown: StrictBool = Field(default=False, description="also what may not have happened")
     version: UndoVersion = None
 
 

@@ -6,14 +6,14 @@ from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import BaseModel, Field
 
 from noetl_broker.client import mapping_text
 from noetl_broker.console.access import Operator, Role, Viewer, refuse_hidden_filter
 from noetl_broker.console.api.execution_actions import Given
 from noetl_broker.console.paging import Listed, Paging
 from noetl_broker.console.services import Pooled, Rules
-from noetl_broker.console.values import ErrorType, ExecutionId, Fault, Hidden, Id, Moment, Payload, WorkerFault
+from noetl_broker.console.values import ErrorType, ExecutionId, Fault, Hidden, Id, Moment, Payload, Time, WorkerFault
 from noetl_broker.operations.payload_check import payload_check
 from noetl_broker.operations.spans import parse_since, parse_until
 from noetl_broker.playbook.plain_values import LARGEST_VERSION
@@ -214,20 +214,12 @@ class Started(BaseModel):
     execution_id: Id
 
 
-def _read_since(text: str) -> str:
-    parse_since(text)
-    return text
-
-
 def _text(description: str) -> Any:
     return Query(max_length=LONGEST_TEXT, description=description)
 
 
 def _moment(description: str) -> Any:
-    return Query(max_length=64, examples=["2h", "2026-01-31T08:00Z"], description=f"{description}: a moment or a span")
-
-
-Time = Annotated[str, AfterValidator(_read_since)]
+    return Query(description=f"{description}: a moment or a span")
 
 
 @router.get("", response_model=Listed[Execution])

@@ -6,21 +6,26 @@ from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from noetl_broker.console.access import Operator, Viewer
-from noetl_broker.console.api.execution_actions import LONGEST_TEXT, Given
+from noetl_broker.console.api.execution_actions import Given, is_given
+from noetl_broker.console.names import register_names
 from noetl_broker.console.problem import Refusal
 from noetl_broker.console.services import Pooled
 from noetl_broker.console.values import Hidden, Moment
+from noetl_broker.playbook.plain_values import NAME_CHARS
 from noetl_broker.playbook.throttle import MOST_RATE
 from noetl_broker.store import job_limits as store
 
 router = APIRouter(prefix="/limits", tags=["limits"])
 
+register_names("limit", "keys")
 MOST_KEYS = 1_000
 MOST = 2**31 - 1
-Name = Annotated[str, Path(min_length=1, max_length=LONGEST_TEXT, description="the name of a limit")]
+Name = Annotated[
+    str, Path(min_length=1, max_length=NAME_CHARS, description="the name of a limit; it does not end with /keys")
+]
 
 
 class Counts(BaseModel):
@@ -61,7 +66,16 @@ class KeysOfLimit(BaseModel):
 
 
 class Put(Given):
-    """What a limit allows. What is not given is not limited."""
+    """What a limit allows. What is not given is not limited; `burst` needs `rate`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                is_given("rate"),
+                {**is_given("concurrency"), "properties": {"burst": {"type": "null"}}},
+            ]
+        }
+    )
 
     concurrency: int | None = Field(None, ge=1, le=MOST)
     rate: float | None = Field(None, gt=0, le=MOST_RATE, description="a second")
@@ -92,7 +106,7 @@ async def list_keys(
         return {"items": await store.list_keys(connection, name, most=limit)}
 
 
-@router.put("/{name:path}", response_model=Changed)
+@router.put("/{name:limit}", response_model=Changed)
 async def put_limit(_caller: Operator, connections: Pooled, name: Name, given: Put) -> Any:
     """Make a limit, or change its numbers.
 
@@ -103,7 +117,7 @@ async def put_limit(_caller: Operator, connections: Pooled, name: Name, given: P
     return {"name": name, "new": new}
 
 
-@router.delete("/{name:path}", response_model=Changed)
+@router.delete("/{name:limit}", response_model=Changed)
 async def delete_limit(_caller: Operator, connections: Pooled, name: Name) -> Any:
     """Delete a limit: its held jobs run."""
     async with connections.borrow() as connection:

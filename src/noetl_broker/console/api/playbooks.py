@@ -6,7 +6,7 @@ from difflib import unified_diff
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, StrictBool
 
 from noetl_broker.console.access import Operator, Role, Viewer
 from noetl_broker.console.api.bulk import Which
@@ -70,7 +70,7 @@ class Text(Given):
     """The text of a playbook that is edited."""
 
     content: str = Field(max_length=LONGEST_SOURCE)
-    strict: bool = Field(default=False, description="warnings are errors")
+    strict: StrictBool = Field(default=False, description="warnings are errors")
 
 
 class Finding(BaseModel):
@@ -99,7 +99,7 @@ class BackTest(Given):
     content: str = Field(max_length=LONGEST_SOURCE)
     which: Which | None = None
     limit: int = Field(100, ge=1, le=MOST_COMPARED, description="executions, the newest first")
-    ways_only: bool = Field(default=False, description="other inputs of a job are not a difference")
+    ways_only: StrictBool = Field(default=False, description="other inputs of a job are not a difference")
 
 
 class BackTested(BaseModel):
@@ -206,12 +206,12 @@ async def validate(_caller: Operator, work: ShortWork, rules: Rules, text: Text)
 @router.post("/back-test", response_model=BackTested)
 async def back_test(_caller: Operator, work: LongWork, rules: Rules, test: BackTest) -> Any:
     """Compare recorded executions with an edited playbook: which would go another way, where, and why."""
+    which = executions.Filter() if test.which is None else test.which.as_filter()
 
     async def run(connection: Connection) -> dict[str, Any]:
         checked = await check_text(connection, test.content, rules)
         if checked.errors:
             return {"findings": [found.as_dict() for found in checked.findings]}
-        which = executions.Filter() if test.which is None else test.which.as_filter()
         comparisons = await compare(connection, checked, which, rules, limit=test.limit, ways_only=test.ways_only)
         return comparisons.as_document()
 

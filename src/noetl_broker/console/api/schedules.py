@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, StrictBool
 
 from noetl_broker.client import mapping_text
 from noetl_broker.console.access import Operator, Viewer
-from noetl_broker.console.api.bulk import Time
 from noetl_broker.console.api.execution_actions import LONGEST_TEXT, Given
+from noetl_broker.console.names import register_names
 from noetl_broker.console.paging import Listed, Paging
 from noetl_broker.console.services import LongWork, Pooled
-from noetl_broker.console.values import Id, Moment, Payload
+from noetl_broker.console.values import Id, Moment, Payload, Time
 from noetl_broker.operations.schedules import (
     next_moments,
     operator_faults,
@@ -31,10 +31,14 @@ from noetl_broker.store.schedules import ScheduleSpec
 
 router = APIRouter(prefix="/schedules", tags=["schedules"])
 
+register_names("schedule", "next", "pause", "resume", "backfill")
 MOST_SECONDS = 3660 * 86_400.0
+MOST_JITTER_SECONDS = 366 * 86_400.0
 MOST_STARTED = 500  # executions of one backfill request
 RATE = 10_000.0  # a second: the number of executions bounds a request
-Name = Annotated[str, Path(min_length=1, max_length=900)]
+Name = Annotated[
+    str, Path(min_length=1, max_length=900, description="it does not end with /next, /pause, /resume or /backfill")
+]
 Seconds = Annotated[float, Field(ge=0, le=MOST_SECONDS)]
 
 
@@ -72,12 +76,12 @@ class Put(Given):
     path: str = Field(min_length=1, max_length=LONGEST_TEXT)
     version: int | None = Field(None, ge=1, le=LARGEST_VERSION)
     payload: dict[str, Any] = Field(default_factory=dict)
-    cron: str | None = Field(None, max_length=200)
-    every: Seconds | None = Field(None, description="seconds between starts, in place of `cron`")
-    timezone: str = Field("UTC", max_length=64)
-    jitter: Seconds = 0.0
+    cron: str | None = Field(None, min_length=1, max_length=200, description="five fields, or six with seconds first")
+    every: float | None = Field(None, ge=1, le=MOST_SECONDS, description="seconds between starts, in place of `cron`")
+    timezone: str = Field("UTC", min_length=1, max_length=64, description="of `cron`: an IANA name")
+    jitter: float = Field(0.0, ge=0, le=MOST_JITTER_SECONDS)
     catch_up: Seconds = 3600.0
-    overlap: str = Field("skip", max_length=20)
+    overlap: Literal["skip", "queue", "cancel", "allow"] = "skip"
 
 
 class Changed(BaseModel):
@@ -100,7 +104,7 @@ class Backfill(Given):
 
     since: Time
     until: Time | None = Field(None, description="default: now")
-    preview: bool = Field(default=True, description="count them and do nothing; false: do it")
+    preview: StrictBool = Field(default=True, description="count them and do nothing; false: do it")
     limit: int = Field(100, ge=1, le=MOST_STARTED, description="executions of one request")
 
 
@@ -136,14 +140,14 @@ async def list_moments(
         return {"name": name, "next": next_moments(await store.find_schedule(connection, name), count)}
 
 
-@router.get("/{name:path}", response_model=Schedule)
+@router.get("/{name:schedule}", response_model=Schedule)
 async def show_schedule(_caller: Viewer, connections: Pooled, name: Name) -> Any:
     """Show one schedule."""
     async with connections.borrow() as connection:
         return schedule_as_document(await store.find_schedule(connection, name))
 
 
-@router.put("/{name:path}", response_model=Changed)
+@router.put("/{name:schedule}", response_model=Changed)
 async def put_schedule(_caller: Operator, connections: Pooled, name: Name, given: Put) -> Any:
     """Make a schedule, or change it. Another timing counts from now; a paused schedule stays paused."""
     cron = given.cron
@@ -199,7 +203,7 @@ async def backfill_schedule(_caller: Operator, work: LongWork, name: Name, given
     return await work.run(start)
 
 
-@router.delete("/{name:path}", response_model=Changed)
+@router.delete("/{name:schedule}", response_model=Changed)
 async def delete_schedule(_caller: Operator, connections: Pooled, name: Name) -> Any:
     """Delete a schedule. Executions that it started stay; one that a playbook declares is refused."""
     async with connections.borrow() as connection:

@@ -56,7 +56,7 @@ class Send(Given):
     key: Key = Field(description="what it is about; a number or a boolean counts as its JSON text")
     payload: Any = None
     keep_seconds: float = Field(
-        signals.KEEP.total_seconds(), gt=0, le=MOST_KEEP_SECONDS, description="for a wait that begins later"
+        signals.KEEP.total_seconds(), ge=0.001, le=MOST_KEEP_SECONDS, description="for a wait that begins later"
     )
 
 

@@ -10,12 +10,11 @@ from pydantic import BaseModel
 from noetl_broker.console.access import Operator, Viewer
 from noetl_broker.console.services import Pooled
 from noetl_broker.console.values import Moment
-from noetl_broker.playbook.plain_values import NAME_CHARS
 from noetl_broker.store import catalog
 
 router = APIRouter(prefix="/step-types", tags=["step types"])
 
-Name = Annotated[str, Path(min_length=1, max_length=NAME_CHARS)]
+Name = Annotated[str, Path(pattern="^[A-Za-z_][A-Za-z0-9_.-]{0,62}$", description="not a type of the broker's own")]
 
 
 class StepType(BaseModel):
