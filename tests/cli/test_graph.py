@@ -62,9 +62,10 @@ def test_the_format_follows_the_suffix_unless_given(
     assert target.read_text(encoding="utf-8").startswith(begins)
 
 
-def test_any_other_suffix_is_mermaid(lone_command: Command) -> None:
-    """For example .mmd, which Mermaid's own tools read."""
-    target = lone_command.folder / "picture.mmd"
+@pytest.mark.parametrize("name", ["picture.mmd", "picture.md", "picture"])
+def test_these_suffixes_are_mermaid(lone_command: Command, name: str) -> None:
+    """Mermaid's own tools read .mmd."""
+    target = lone_command.folder / name
     lone_command("graph", write_playbook(lone_command.folder, FETCH), "--output", target)
     assert target.read_text(encoding="utf-8").startswith("---\n")
 
@@ -158,6 +159,11 @@ def test_graph_json_of_a_playbook_has_no_states(lone_command: Command) -> None:
             ("{file}", "--json", "--format", "svg"),
             2,
             "--json excludes --format and --output: it prints nodes and arcs, they draw them",
+        ),
+        (
+            ("{file}", "--output", "picture.png"),
+            2,
+            "there is no format .png: name the file .svg, .mmd or .md, or give --format",
         ),
         (
             ("{file}", "--output", "no/where.svg"),

@@ -245,6 +245,41 @@ def test_a_retry_continues_on_another_version(command: Command, database: Databa
     assert [f"continues {one}" in listed for one in (small, large)] == [True, True]
 
 
+ITEMS = """\
+workflow:
+  - {step: start, next: each}
+  - step: each
+    type: iterator
+    collection: [1, 2]
+    element: n
+    mode: async
+    concurrency: 2
+    distribute: true
+    task: {type: python, code: "def main(n): ...", args: {n: "{{ n }}"}}
+"""
+END_ITEMS = """
+    select case (action::jsonb #>> '{args,n}')::int
+      when 1 then noetl.complete_job(queue_id, 'w', attempts, '10')
+      else noetl.fail_job(queue_id, 'w', attempts, '{"message": "no"}') end
+    from noetl.lease_jobs('w', 10)
+    order by queue_id"""
+
+
+def test_a_preview_says_that_completed_items_are_kept(command: Command, database: Database) -> None:
+    """Only the others run again."""
+    file = write_playbook(command.folder, ITEMS)
+    for line in ("", "# fixed\n"):
+        file.write_text(file.read_text(encoding="utf-8") + line, encoding="utf-8")
+        command("register", file)
+        if not line:
+            command("start", "examples/story")
+            decide(database)
+            rows(database, END_ITEMS)
+            decide(database)
+    [group] = json.loads(command("retry", "--all", "--version", "latest", "--json").stdout)["groups"]
+    assert group["outlook"] == "version 2: begins at each, keeps the completed items of each"
+
+
 def test_a_retry_names_a_newer_version(command: Command, database: Database, path: str) -> None:
     """After it, on stderr; an unknown version is refused."""
     [failed] = fail_in_load(command, database, path)

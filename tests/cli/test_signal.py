@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 
 from noetl_broker import Client
 from tests.brokers import drain, register, rows, start
 from tests.cli.conftest import Command, write_playbook
+from tests.cli.test_several_databases import read_until
 from tests.postgres import Database
 
 WAIT = "workflow:\n- {step: start, next: go}\n- {step: go, type: wait, signal: go, key: KEY}\n"
@@ -125,3 +127,48 @@ def test_explain_names_the_signal_that_started_an_execution(command: Command, da
     [(execution_id,)] = asyncio.run(rows(database, "select execution_id from noetl.execution"))
     headline = command("explain", execution_id).stdout.splitlines()[0]
     assert re.search(r"; started by the signal asked of 7, sent at \S+Z$", headline)
+
+
+def test_status_names_the_signal_that_came_too_early(command: Command, database: Database) -> None:
+    """And since when signals count, so that nobody waits for one that was sent."""
+    command("signal", "go", "--key", "42")
+    execution_id = begin(database, "42")
+    said = command("status", execution_id).stdout
+    assert re.search(r"\ngo +signal go of 42, sent since 20", said)
+    assert re.search(r"\na signal go of 42 was sent at 20\S+ \S+, too early for go: `since` would include it\n", said)
+    [wait] = json.loads(command("status", execution_id, "--json").stdout)["waits"]
+    assert wait["sent_too_early"] < wait["since_at"]
+
+
+def test_start_says_what_it_waits_for(command: Command, database: Database) -> None:
+    """As soon as the wait begins; it goes on when the signal comes."""
+    command("signal", "go", "--key", "42")
+    command("register", write_playbook(command.folder, WAIT.replace("KEY", "42")))
+    waiting = command.start("start", "examples/story", "--wait", "--timeout", "10m")
+    assert waiting.stdout is not None
+    waiting.stdout.readline()
+    asyncio.run(drain(database))
+    assert re.search(r"^go waits for signal go of 42, sent since 20", read_until(waiting, "waits for"))
+    assert "too early for go" in read_until(waiting, "too early")
+    command("signal", "go", "--key", "42", "--payload", "5")
+    asyncio.run(drain(database))
+    out, _ = waiting.communicate()
+    assert (waiting.returncode, out) == (0, "5\n")
+
+
+def test_start_does_not_wait_past_its_timeout(command: Command, database: Database) -> None:
+    """The execution goes on; the message says so, and how to look at it."""
+    command("register", write_playbook(command.folder, WAIT.replace("KEY", "42")))
+    call = ("start", "examples/story", "--idempotency-key", "k")
+    started = command(*call).stdout.strip()
+    asyncio.run(drain(database))
+    answer = command(*call, "--wait", "--timeout", "0.001s")
+    assert (answer.exit_code, answer.stdout) == (75, f"{started}\n")
+    assert answer.stderr.endswith(
+        f"noetl-broker: execution {started} has not ended after 1 ms, and goes on;"
+        f" noetl-broker status {started} shows it, noetl-broker cancel {started} ends it\n"
+    )
+    document = json.loads(command(*call, "--wait", "--timeout", "0.001s", "--json").stdout)
+    assert (document["execution_id"], document["status"], document["result"]) == (started, "RUNNING", None)
+    refused = command(*call, "--timeout", "1s")
+    assert (refused.exit_code, "--timeout is for --wait" in refused.stderr) == (2, True)

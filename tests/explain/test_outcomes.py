@@ -135,7 +135,7 @@ def test_a_failed_template_is_explained_with_the_values_that_it_read() -> None:
               a.n was undefined
               a was the result of a: action_completed (event 102, turn 2)
           it went through start, a, b and j
-          noetl-broker retry 1 continues it from the failure
+          mend the template, register it, then noetl-broker retry 1 --version latest continues it
     """)
     field = """
         workflow:
@@ -196,6 +196,37 @@ def test_an_end_that_this_version_decides_differently_is_reported() -> None:
         "    this version decides turn 1 differently (noetl-broker replay shows how)",
         "  noetl-broker retry 1 continues it from the failure",
     ]
+
+
+TYPO = """
+workflow:
+- {step: start, next: a}
+- {step: a, type: python, code: x, next: [{when: "{{ a.more }}", step: b}]}
+- {step: b, type: python, code: x, args: {n: "{{ a.n.m }}"}, next: a}
+"""
+TO_B = '> execution_start\n> action_completed a {"more": true}'
+MENDED = "register it, then noetl-broker retry 1 --version latest continues it"
+
+
+@pytest.mark.parametrize(
+    "metadata, story, more, says",
+    [
+        ("", TO_B, {}, f"mend the template, {MENDED}"),
+        ("max_visits: 1", "> execution_start", {}, f"raise `max_visits`, {MENDED}"),
+        ("", "> execution_start\n> action_completed a 1", {}, "noetl-broker retry 1 continues it from the failure"),
+        (
+            "",
+            TO_B,
+            {"parent": 5},
+            "its parent 5 does not wait for a retry of it: noetl-broker explain 5 says what helps",
+        ),
+    ],
+)
+def test_a_retry_is_advised_where_it_can_help(metadata: str, story: str, more: dict[str, Any], says: str) -> None:
+    """The same version fails again at its limit, and in a template that reads what a retry keeps."""
+    history = history_of(playbook(TYPO, metadata=metadata), story)
+    said = execution_lines(history, facts_of(history, **more)).splitlines()[-1].strip()
+    assert said == says
 
 
 def test_an_end_that_no_turn_wrote_is_reported() -> None:

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 
 Arcs = tuple[int, ...]  # that led to a visit
-NEED_NOT_MET = "need_not_met"  # the type of this error
+NEED_NOT_MET, MAX_VISITS = "need_not_met", "max_visits"  # types of errors
 
 
 def _never(*_arguments: object) -> None:
@@ -232,7 +232,7 @@ def _over_limit(draft: Draft, step: Step) -> dict[str, JSON] | None:
         loop = draft.playbook.graph.cycle(step.name)
         where = f" in the loop {' → '.join(loop)}" if loop else ""
         message = f"step {step.name}{where} would be visit {draft.total + 1}; the limit max_visits is {limit}"
-        return {"step": step.name, "message": message, "type": "max_visits", "loop": list(loop)}
+        return {"step": step.name, "message": message, "type": MAX_VISITS, "loop": list(loop)}
     if len(draft.tokens) >= draft.known.rules.max_open_jobs and step.has_action:
         limit = draft.known.rules.max_open_jobs
         message = f"step {step.name} would be open job {limit + 1}; the limit max_open_jobs is {limit}"

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from noetl_broker.cli.output import one_line
+from noetl_broker.playbook.durations import DURATION_FORMS, parse_duration
 from noetl_broker.playbook.plain_values import LARGEST_VERSION
 from noetl_broker.settings import load_settings, with_dsn
 from noetl_broker.store.completions import Offer, offer_executions, offer_paths, offer_schedules, offer_steps
@@ -76,6 +78,21 @@ class Version(click.ParamType[int]):
         if not 0 < number <= LARGEST_VERSION:
             self.fail(f"{value!r} is not a version of a playbook; write latest, or a number such as 3", param, ctx)
         return number
+
+
+class Duration(click.ParamType[timedelta]):
+    """A duration as in playbooks: 90s, 15m, 2h30m, 3d, 2w."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        """Read it."""
+        if isinstance(value, timedelta):
+            return value
+        try:
+            return timedelta(seconds=parse_duration(value))
+        except ValueError:
+            self.fail(f"{value!r} is not a duration; write {DURATION_FORMS}", param, ctx)
 
 
 class ScheduleName(click.ParamType[str]):

@@ -23,7 +23,7 @@ from noetl_broker.store.execution_path import load_execution_path
 from noetl_broker.store.session import session
 
 FORMATS = {"mermaid": render_mermaid, "svg": render_svg}
-SUFFIXES = {".svg": "svg"}
+SUFFIXES = {".svg": "svg", ".mmd": "mermaid", ".md": "mermaid", "": "mermaid"}
 PLAYBOOK_SUFFIXES = {".yaml", ".yml"}
 
 
@@ -36,8 +36,14 @@ PLAYBOOK_SUFFIXES = {".yaml", ".yml"}
     ),
 )
 @click.argument("subject", metavar="PATH|FILE|ID", type=Subject())
-@click.option("--format", "form", type=click.Choice([*FORMATS]), help="Default: svg for an output *.svg, else mermaid.")
-@click.option("--output", "target", type=click.Path(path_type=Path), metavar="FILE", help="Default: print it.")
+@click.option("--format", "form", type=click.Choice([*FORMATS]), help="Default: by the suffix of --output.")
+@click.option(
+    "--output",
+    "target",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="An SVG (.svg) or Mermaid (.mmd, .md); default: print Mermaid.",
+)
 @VERSION_OF_PLAYBOOK
 def graph(call: Call, *, subject: str, form: str | None, target: Path | None, version: int | None) -> None:
     """Draw a playbook, or an execution with the path it took.
@@ -48,12 +54,14 @@ def graph(call: Call, *, subject: str, form: str | None, target: Path | None, ve
     """
     if call.as_json and (form is not None or target is not None):
         raise OperatorFault("--json excludes --format and --output: it prints nodes and arcs, they draw them")
+    suffix = "" if target is None else target.suffix.lower()
+    if form is None and suffix not in SUFFIXES:
+        raise OperatorFault(f"there is no format {suffix}: name the file .svg, .mmd or .md, or give --format")
     picture = _picture(call, subject, version)
     if call.as_json:
         output.show_json(as_document(picture))
         return
-    chosen = form or SUFFIXES.get(target.suffix.lower() if target is not None else "", "mermaid")
-    _write(FORMATS[chosen](picture), target)
+    _write(FORMATS[form or SUFFIXES[suffix]](picture), target)
 
 
 def _picture(call: Call, subject: str, version: int | None) -> Picture:

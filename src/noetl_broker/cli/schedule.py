@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import click
 
 from noetl_broker.cli import output
-from noetl_broker.cli.arguments import VERSION_OF_PLAYBOOK, PlaybookPath, ScheduleName
+from noetl_broker.cli.arguments import VERSION_OF_PLAYBOOK, Duration, PlaybookPath, ScheduleName
 from noetl_broker.cli.bulk import Bulk, bulk_options
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.output import progress_bar
@@ -26,7 +26,6 @@ from noetl_broker.operations.schedules import (
     start_missing,
 )
 from noetl_broker.playbook.cron import TimingError, read_cron
-from noetl_broker.playbook.durations import DURATION_FORMS, parse_duration
 from noetl_broker.playbook.schedules import OVERLAP
 from noetl_broker.store import schedules as store
 from noetl_broker.store.connection import Connection
@@ -35,21 +34,6 @@ from noetl_broker.store.session import session
 
 SHOWN_MOMENTS = 3
 schedule_name = click.argument("name", type=ScheduleName())
-
-
-class Duration(click.ParamType[timedelta]):
-    """A duration as in playbooks: 90s, 15m, 2h30m, 3d, 2w."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        """Read it."""
-        if isinstance(value, timedelta):
-            return value
-        try:
-            return timedelta(seconds=parse_duration(value))
-        except ValueError:
-            self.fail(f"{value!r} is not a duration; write {DURATION_FORMS}", param, ctx)
 
 
 @click.group(

@@ -9,10 +9,9 @@ from datetime import timedelta
 import click
 
 from noetl_broker.cli import output
-from noetl_broker.cli.arguments import ExecutionId
+from noetl_broker.cli.arguments import Duration, ExecutionId
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.rights import PRODUCER
-from noetl_broker.cli.schedule import Duration
 from noetl_broker.cli.start_cancel import read_payload
 from noetl_broker.errors import EXIT_FAILED, OperatorFault
 from noetl_broker.store import signals

@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,15 +14,15 @@ from typing import Any, NoReturn
 import click
 
 from noetl_broker.broker.limits import MAX_STARTS
-from noetl_broker.broker.state import COMPENSATING
+from noetl_broker.broker.state import COMPENSATING, is_live
 from noetl_broker.cli import output
-from noetl_broker.cli.arguments import VERSION_OF_PLAYBOOK, PlaybookPath
+from noetl_broker.cli.arguments import VERSION_OF_PLAYBOOK, Duration, PlaybookPath
 from noetl_broker.cli.bulk import Bulk, act_on_each, bulk_options
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.rights import PRODUCER
 from noetl_broker.cli.selection import Selection, selection
 from noetl_broker.cli.tail import follow_to_end
-from noetl_broker.errors import EXIT_FAILED, BrokerError, OperatorFault, PermissionFault
+from noetl_broker.errors import EXIT_FAILED, EXIT_UNENDED, BrokerError, OperatorFault, PermissionFault
 from noetl_broker.explain.error_text import error_text
 from noetl_broker.explain.undo_text import undo_lines
 from noetl_broker.operations.bulk import find_executions
@@ -32,6 +33,8 @@ from noetl_broker.store.lasting_session import LastingSession
 from noetl_broker.store.session import session, translate_faults
 from noetl_broker.store.undo import load_undo
 
+END_NAMES = ("execution_id", "path", "version", "status", "result", "error")
+LAST_LOOK_SECONDS = 2.0
 MOST_LEVELS = 190  # of nesting in a payload, as `noetl.start_execution` counts
 
 
@@ -59,6 +62,7 @@ MOST_LEVELS = 190  # of nesting in a payload, as `noetl.start_execution` counts
     "line has its own: KEY:3 is that of line 3.",
 )
 @click.option("--wait", is_flag=True, help="Show its events live, then its result; exit 1 if it fails.")
+@click.option("--timeout", type=Duration(), help="With --wait: exit 75 after so long; the execution goes on.")
 def start(
     call: Call,
     *,
@@ -68,12 +72,15 @@ def start(
     version: int | None,
     idempotency_key: str | None,
     wait: bool,
+    timeout: timedelta | None,
 ) -> int:
     """Start an execution of a playbook.
 
     PATH is its path in the catalog. Prints the id of each execution. A payload that breaks the playbook's
-    workload_schema starts nothing.
+    workload_schema starts nothing. A wait takes signals that are sent after the start, unless its step has `since`.
     """
+    if timeout is not None and not wait:
+        raise OperatorFault("--timeout is for --wait: without it, start waits for nothing")
     if payloads is not None:
         if wait or payload != "{}":
             raise OperatorFault("--payloads goes neither with --payload nor with --wait; leave one of them out")
@@ -91,17 +98,44 @@ def start(
                 output.say(started)
             elif not wait:
                 output.show_json({"execution_id": started})
-            if not wait:
-                return 0
-        show_line: Callable[[str], None] = output.note if not call.as_json else no_output
-        async with LastingSession(call.database, name="start", say=output.note, known_to_answer=True) as source:
-            try:
-                ended = await follow_to_end(source, started, show_line=show_line)
-                return _show_end(call, ended, await source.read(partial(load_undo, execution_id=started)))
-            except PermissionFault as fault:
-                raise PermissionFault(f"execution {started} is started; to wait for it: {fault}") from fault
+        return await _wait(call, started, timeout) if wait else 0
 
     return asyncio.run(ask())
+
+
+async def _wait(call: Call, started: int, most: timedelta | None) -> int:
+    """Show an execution until its end, or until the time is over; gives the exit code."""
+    show_line: Callable[[str], None] = output.note if not call.as_json else no_output
+    async with LastingSession(call.database, name="start", say=output.note, known_to_answer=True) as source:
+        try:
+            async with asyncio.timeout(None if most is None else most.total_seconds()):
+                ended = await follow_to_end(source, started, show_line=show_line)
+        except PermissionFault as fault:
+            raise PermissionFault(f"execution {started} is started; to wait for it: {fault}") from fault
+        except TimeoutError:
+            ended = await _last_look(source, started)
+        if ended["status"] is None or is_live(ended["status"]):
+            return _show_unended(call, ended, most or timedelta())
+        return _show_end(call, ended, await source.read(partial(load_undo, execution_id=started)))
+
+
+async def _last_look(source: LastingSession, execution_id: int) -> dict[str, Any]:
+    """Give the row of an execution; with nulls if the database does not answer soon."""
+    try:
+        async with asyncio.timeout(LAST_LOOK_SECONDS):
+            return await source.read(partial(executions.find_execution, execution_id=execution_id))
+    except TimeoutError:
+        return dict.fromkeys(END_NAMES) | {"execution_id": execution_id}
+
+
+def _show_unended(call: Call, found: dict[str, Any], waited: timedelta) -> int:
+    if call.as_json:
+        output.show_json({**{name: found[name] for name in END_NAMES}, "undo": None})
+    execution_id = found["execution_id"]
+    text = f"execution {execution_id} has not ended after {output.span(waited.total_seconds())}, and goes on"
+    remedies = f"noetl-broker status {execution_id} shows it, noetl-broker cancel {execution_id} ends it"
+    output.note(f"noetl-broker: {text}; {call.with_schema(remedies)}")
+    return EXIT_UNENDED
 
 
 async def start_many(call: Call, path: str, file: str, *, version: int | None, idempotency_key: str | None) -> int:
@@ -142,8 +176,7 @@ def no_output(_line: str) -> None:
 def _show_end(call: Call, ended: dict[str, Any], undo: dict[str, Any] | None) -> int:
     failed = ended["status"] != "COMPLETED"
     if call.as_json:
-        names = ("execution_id", "path", "version", "status", "result", "error")
-        output.show_json({**{name: ended[name] for name in names}, "undo": undo})
+        output.show_json({**{name: ended[name] for name in END_NAMES}, "undo": undo})
     elif failed:
         output.note(
             f"noetl-broker: execution {ended['execution_id']} {describe_failure(ended['status'], ended['error'])}"

@@ -18,6 +18,7 @@ from noetl_broker.cli import output
 from noetl_broker.cli.output import Lines, Part, Rows
 from noetl_broker.cli.start_cancel import describe_failure
 from noetl_broker.cli.tail import LOOK_SECONDS, REST_FACTOR, step_name
+from noetl_broker.cli.wait_text import awaited_by, too_early
 from noetl_broker.explain.error_text import attempt_text, traceback_of
 from noetl_broker.explain.places import place_of_row, place_text
 from noetl_broker.explain.progress import failures_text, progress_text
@@ -55,13 +56,14 @@ def status_parts(found: dict[str, Any], schema: str, *, traceback: bool = False)
         waits = [
             (
                 name_of_node(wait["node_id"]),
-                _waits_for(wait, found),
+                awaited_by(wait, found["execution_id"]),
                 took(wait["since"], found["read_at"]),
                 wait["due_at"],
             )
             for wait in found["waits"]
         ]
         yield Rows(("wait of", "for", "since", "until"), waits, frozenset({"for"}))
+        yield Lines(tuple(too_early(found["waits"])))
     if found["jobs"]:
         yield Lines(("",))
         jobs = [
@@ -136,14 +138,6 @@ def _headline(found: dict[str, Any]) -> str:
 def _step_took(step: dict[str, Any], found: dict[str, Any]) -> str | None:
     running = step["status"] == OPEN_STEP and found["ended_at"] is None
     return took(step["started_at"], found["read_at"] if running else step["ended_at"])
-
-
-def _waits_for(wait: dict[str, Any], found: dict[str, Any]) -> str:
-    """Say what ends a wait: its moment, a signal (of a key), or a person's decision on its title."""
-    if wait["kind"] == "signal":
-        of = "" if wait.get("key") in {None, str(found["execution_id"])} else f" of {wait['key']}"
-        return f"signal {', '.join(wait.get('names') or ())}".rstrip() + of
-    return f"a person: {wait.get('title') or ''}".rstrip(": ") if wait["kind"] == "approval" else "its moment"
 
 
 def _job_waits(job: dict[str, Any], found: dict[str, Any]) -> str | None:

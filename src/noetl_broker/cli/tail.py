@@ -11,6 +11,7 @@ from typing import Any
 from noetl_broker.broker.event_types import APPROVAL_DECIDED, EXECUTION_PAUSE, EXECUTION_SIGNAL, TIMER_DUE
 from noetl_broker.broker.state import is_live
 from noetl_broker.cli import output
+from noetl_broker.cli.wait_text import wait_lines
 from noetl_broker.explain.error_text import attempt_text, error_text
 from noetl_broker.explain.places import place_of_row, place_text
 from noetl_broker.nodes import MARK, name_of_node
@@ -29,6 +30,7 @@ HOLDS = {
     "QUEUED": "it is queued, its playbook is paused: noetl-broker resume --path {path} admits it",
 }
 SILENCE_SECONDS = 5.0
+WITH_WAITS = frozenset({"wait", "approval"})  # types of steps
 # What the detail of an event is, by a key of its context.
 DETAIL_IN = {
     EXECUTION_PAUSE: "reason",
@@ -67,11 +69,15 @@ async def follow(
 async def follow_to_end(
     source: LastingSession, execution_id: int, *, show_line: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Show each event as a line, and one hint if nothing moves; gives the row of the ended execution."""
+    """Show each event as a line, what begins to wait, and one hint if nothing moves; gives the row of the end."""
     moved_at, hinted = time.monotonic(), False
     async for events in follow(source, execution_id):
         for event in events:
             show_line(event_line(event))
+        if any(event["event_type"] == "step_started" and event["node_type"] in WITH_WAITS for event in events):
+            details = await source.read(partial(executions.load_execution_details, execution_id=execution_id))
+            for line in wait_lines(details["waits"], execution_id):
+                show_line(line)
         if events:
             moved_at = time.monotonic()
         elif not hinted and time.monotonic() - moved_at > SILENCE_SECONDS:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from noetl_broker.broker.initial import PAYLOAD
 from noetl_broker.broker.model import JSON, Emitted
 from noetl_broker.broker.state import CANCELLED, COMPLETED
-from noetl_broker.broker.steps import NEED_NOT_MET, visit_inputs
+from noetl_broker.broker.steps import MAX_VISITS, NEED_NOT_MET, visit_inputs
 from noetl_broker.broker.trail import CatchEvaluated, Entered, NextEvaluated
 from noetl_broker.errors import HistoryFault
 from noetl_broker.explain.conditions import OUTCOMES, read_facts, read_text
@@ -77,7 +77,8 @@ def explain_end(history: History, facts: Facts) -> list[Reason]:
         attempts += _not_caught(failed[-1])
     because = (*attempts, *details, *explain_failed_part(facts.error), *_still_open(draft))
     way = [*undone, *explain_path(timeline), *_alarm(facts)]
-    return [Reason("failed", says, about, because), *way, *_retry_reason(facts)]
+    mend = _what_to_mend(facts.error, failed[-1] if failed else None, timeline, number)
+    return [Reason("failed", says, about, because), *way, *_retry_reason(facts, mend)]
 
 
 def follow(history: History, last: int | None = None) -> tuple[Timeline, TracedTurn | None, list[Reason]]:
@@ -113,12 +114,30 @@ def _alarm(facts: Facts) -> list[Reason]:
     return [Reason("on_failure", says, about)]
 
 
-def _retry_reason(facts: Facts) -> list[Reason]:
-    """The execution that continues a failed one, or the command for it; nothing while something is left to undo."""
+def _what_to_mend(error: JSON, failed: Emitted | None, timeline: Timeline, number: int) -> str | None:
+    """What to change before a retry, where the same version fails again in the same way."""
+    if not isinstance(error, dict):
+        return None
+    if error.get("type") == MAX_VISITS:
+        return "raise `max_visits`"
+    visit = (failed.step or "", failed.visit) if failed is not None else None
+    # A visit that failed in the turn of its beginning has run nothing: its templates read what a retry keeps.
+    ran = visit is not None and timeline.entered_in.get(visit, number) != number
+    return "mend the template" if error.get("template") and not ran else None
+
+
+def _retry_reason(facts: Facts, mend: str | None) -> list[Reason]:
+    """The execution that continues a failed one, or the command for it; nothing while something is left to undo.
+
+    `mend` is to be done first.
+    """
     retry = next((fork for fork in facts.forks if fork.retry), None)
     if retry is not None:
         says = f"it was retried as execution {retry.execution_id}, which is {retry.status}"
         return [Reason("brought_back", says, {"execution_id": retry.execution_id, "status": retry.status})]
+    if facts.parent is not None:
+        says = f"its parent {facts.parent} does not wait for a retry of it"
+        return [Reason("remedy", f"{says}: noetl-broker explain {facts.parent} says what helps")]
     if isinstance(facts.error, dict) and facts.error.get("type") == PAYLOAD and "step" not in facts.error:
         path = facts.path or "PATH"
         says = f"noetl-broker start {path} --payload … starts it with a payload that fits; a retry keeps the payload"
@@ -127,9 +146,12 @@ def _retry_reason(facts: Facts) -> list[Reason]:
     if any(counts.get(status) for status in ("open", "running", "failed")):
         return []
     command = f"noetl-broker retry {facts.execution_id}"
+    says = f"{command} continues it from the failure"
     if counts.get("done") or counts.get("taken"):
-        return [Reason("remedy", f"{command} starts it again from the start, because what it did was undone")]
-    return [Reason("remedy", f"{command} continues it from the failure")]
+        says = f"{command} starts it again from the start, because what it did was undone"
+    elif mend is not None:
+        says = f"{mend}, register it, then {command} --version latest continues it"
+    return [Reason("remedy", says)]
 
 
 def explain_path(timeline: Timeline) -> list[Reason]:

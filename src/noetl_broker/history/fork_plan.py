@@ -71,6 +71,7 @@ class ForkPlan(NamedTuple):
     taken: tuple[TakenResult, ...]
     left_out: tuple[str, ...] = ()  # steps with a result that the fork's playbook does not have
     anew: str | None = None  # why a retry starts from the start
+    iterators: tuple[str, ...] = ()  # that it enters with the items that completed
 
 
 class MissingTransition(Exception):
@@ -166,7 +167,8 @@ def plan_of(
     if signals:
         document["signals"] = list(signals)
     steps = tuple(dict.fromkeys(arrival.step for _, arrival in fork.enter))
-    return ForkPlan(document, steps, tuple(results.taken()), left_out)
+    iterators = tuple(dict.fromkeys(arrival.step for _, arrival in fork.enter if arrival.items is not None))
+    return ForkPlan(document, steps, tuple(results.taken()), left_out, iterators=iterators)
 
 
 def playbook_of(history: History) -> Playbook:

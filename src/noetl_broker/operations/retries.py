@@ -208,9 +208,7 @@ async def preview_outlook(
             return Outlook(goes_on=False, says=f"goes another way at {way.step or 'the start'}: {way.what}")
         return Outlook(goes_on=False, says=f"cannot be retried: {fault}")
     plan, other, anew, workload = planned
-    kept = len({wanted.step for wanted in plan.taken})
-    begins = join_names(plan.steps) or "the beginning"
-    says = f"begins at {begins}, keeps {kept or 'no'} result{'' if kept == 1 else 's'}"
+    says = f"begins at {join_names(plan.steps) or 'the beginning'}, keeps {_kept_text(plan)}"
     if isinstance(anew, str):
         says = f"starts anew, because {anew}"
     if other is not None:
@@ -221,6 +219,16 @@ async def preview_outlook(
             misfit = payload_fault(other.playbook, dump_json(workload))
             says += f"; its workload does not fit: {misfit['message']}" if misfit is not None else ""
     return Outlook(goes_on=True, says=says)
+
+
+def _kept_text(plan: ForkPlan) -> str:
+    """What a plan takes over: `2 results and the completed items of load`."""
+    count = len({wanted.step for wanted in plan.taken})
+    results = f"{count or 'no'} result{'' if count == 1 else 's'}"
+    if not plan.iterators:
+        return results
+    items = f"the completed items of {join_names(plan.iterators)}"
+    return f"{results} and {items}" if count else items
 
 
 def _undoes(execution_id: int, origin: int) -> str:
@@ -301,8 +309,7 @@ async def preview_fork(
         raise
     except BrokerError as fault:
         return Outlook(goes_on=False, says=f"cannot be forked: {fault}")
-    kept = len({wanted.step for wanted in plan.taken})
-    says = f"begins at {from_step}, keeps {kept or 'no'} result{'' if kept == 1 else 's'}"
+    says = f"begins at {from_step}, keeps {_kept_text(plan)}"
     return Outlook(goes_on=True, says=says if other is None else f"version {other.version}: {says}")
 
 

@@ -6,6 +6,7 @@
 -- left_undone: what is left to undo in an execution that ended; u is a row of noetl.undo, and an index has this condition
 -- counts_left_undone: how many of these an execution has, by status; null: none
 -- reason: the message of an error, after that of the error that its `catch` read
+-- sent_too_early: when the last signal was sent that is older than `since` of the wait w
 -- not_archived: whether the rows of an execution are in the tables of history
 -- begin: what write_first_turns adds to write_turns
 
@@ -107,3 +108,11 @@ u.ended_at is not null and u.status in ('open', 'failed', 'unknown')
 
 -- name: reason
 (coalesce((x.error #>> '{caused_by,message}') || '; then its catch failed: ', '') || (x.error ->> 'message'))
+
+-- name: sent_too_early
+(
+  select max(s.sent_at)
+  from noetl.signal s
+  where w.kind = 'signal' and s.key = w.key and s.name = any(w.names) and s.sent_at < w.since_at
+    and s.expires_at > clock_timestamp()
+)

@@ -109,7 +109,8 @@ limit $2::int;
 
 -- name: list_open_waits
 -- Waits with the moment of their timer: their end, or their timeout.
-select w.node_id, w.step, w.kind, w.names, w.key, w.details ->> 'title' as title, w.began_at as since, t.due_at
+select w.node_id, w.step, w.kind, w.names, w.key, w.details ->> 'title' as title, w.began_at as since, t.due_at,
+  w.since_at, {part.sent_too_early} as sent_too_early
 from noetl.wait w
 left join lateral (
   select min(t.due_at) as due_at

@@ -86,12 +86,7 @@ select w.node_id, w.kind, w.began_at, t.due_at, w.names, w.key, w.details ->> 't
     from noetl.signal s
     where w.kind = 'signal' and w.key <> w.execution_id::text and s.key = w.execution_id::text
       and s.name = any(w.names) and s.expires_at > clock_timestamp()
-  ) as to_execution, (
-    select date_part('epoch', noetl.original_start(w.execution_id) - max(s.sent_at))
-    from noetl.signal s
-    where w.kind = 'signal' and s.key = w.key and s.name = any(w.names) and s.sent_at < w.since_at
-      and s.expires_at > clock_timestamp()
-  ) as too_old
+  ) as to_execution, date_part('epoch', noetl.original_start(w.execution_id) - {part.sent_too_early}) as too_old
 from noetl.wait w
 left join lateral (
   select min(t.due_at) as due_at
