@@ -68,7 +68,7 @@ _ID_NAMES = frozenset({
 })  # fmt: skip
 # Of such documents, what people gave: it stays as it is.
 _GIVEN_NAMES = frozenset({
-    "args", "data", "details", "form", "inputs", "item", "payload", "result", "values", "workload",
+    "args", "data", "details", "form", "inputs", "item", "payload", "result", "value", "values", "workload",
 })  # fmt: skip
 
 

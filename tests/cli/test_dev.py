@@ -90,6 +90,15 @@ def test_a_saved_playbook_is_registered(running: RunningDev) -> None:
     assert running.command.run("start", "examples/hello", "--wait").stdout.splitlines()[-1] == '"Good day"'
 
 
+def test_a_playbook_is_registered_when_its_step_type_is_announced(running: RunningDev) -> None:
+    """Nobody has to save it again."""
+    own = "workflow: [{step: start, type: ship, to: Oslo}]\n"
+    write_playbook(running.command.folder, own, path="examples/ship")
+    running.read_until("ship.yaml: not registered")
+    assert running.command.run("step-type", "add", "ship").returncode == 0
+    running.read_until("ship.yaml: registered examples/ship version 1")
+
+
 def test_a_path_belongs_to_one_file(running: RunningDev) -> None:
     """Otherwise each save of one would replace the other."""
     file = running.command.folder / "twin.yaml"

@@ -314,9 +314,10 @@ def test_a_failed_undo_is_named_where_the_execution_is(command: Command, databas
     assert "; left undone: 1 failed, 1 not tried" in command("executions").stdout
     [listed] = json.loads(command("executions", "--json").stdout)
     assert listed["left_undone"] == {"open": 1, "failed": 1, "unknown": 0}
-    command("undo", execution)
+    new = command("undo", execution).stdout.strip()
     finish(database)
     assert "left undone" not in command("executions").stdout
+    assert "\n  it was undone in turn " in command("explain", new, "charge").stdout
 
 
 def test_doctor_names_what_is_left_undone(command: Command, database: Database, path: str) -> None:

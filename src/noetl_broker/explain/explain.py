@@ -21,7 +21,7 @@ from noetl_broker.explain.places import explain_places
 from noetl_broker.explain.provenance import Provenance
 from noetl_broker.explain.reason import Reason
 from noetl_broker.explain.signals import explain_kept
-from noetl_broker.explain.undo import explain_compensation, explain_token, explain_undo_of, late_success
+from noetl_broker.explain.undo import explain_compensation, explain_token, explain_undo_of, late_success, undone_visits
 from noetl_broker.explain.visits import VisitExplainer
 from noetl_broker.explain.waiting import (
     explain_join,
@@ -82,12 +82,14 @@ def explain_step(history: History | None, facts: Facts, name: str, number: int |
         else:
             because += explain_ended_items(chosen, facts)
         because += explain_failed_items(chosen, facts)
-        because += [visits.of_visit(chosen), *explain_undo_of(chosen, history, facts)]
+        because.append(visits.of_visit(chosen))
     elif taken_over:
         result = provenance.of_result(taken_over[-1], None)
         because += [result] if result is not None else []
     elif name not in state.waiting and not kept_at(state, name):
         because += NeverRan(history.playbook, timeline, state, evaluated, visits).of_step(name)
+    for visit in [chosen] if chosen is not None else undone_visits(name, history, facts):
+        because += explain_undo_of(visit, history, facts)
     because += _unread(facts) if is_live(facts.status) else []
     because += disagreement
     about: dict[str, JSON] = {**_facts(facts), "step": name, "visits": len(entered)}

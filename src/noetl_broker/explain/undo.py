@@ -86,6 +86,14 @@ def _undo_ends(visit: Visit, history: History) -> list[tuple[str, int]]:
     ]
 
 
+def undone_visits(name: str, history: History, facts: Facts) -> list[Visit]:
+    """The visits of a step that an execution undoes for another one."""
+    events = [event for turn in history.turns for event in turn.events if event.type in UNDO_ENDS]
+    left = facts.undo["left"] if facts.undo is not None else []
+    found = {(name, event.visit) for event in events if event.step == name}
+    return sorted(found | {(name, row["visit"]) for row in left if row["step"] == name})
+
+
 def explain_undo_of(visit: Visit, history: History, facts: Facts) -> list[Reason]:
     """What became of the undo of a visit, or of its items, with the remedy."""
     if facts.undo is None:

@@ -115,6 +115,22 @@ async def find_or_register(connection: Connection, playbook: Playbook, text: str
     return Registered(path=playbook.path, version=found["version"], catalog_id=found["catalog_id"], new=False)
 
 
+class Older(NamedTuple):
+    """An earlier version of a playbook that has a text, and the latest version, which has another one."""
+
+    version: int
+    latest: int
+
+
+async def find_older(connection: Connection, path: str, text: str) -> Older | None:
+    """The version of the path with this text, if a newer version has another text; None if none has it."""
+    found = await connection.fetchrow(sql("find_content"), path, text)
+    latest = (await latest_versions(connection, [path])).get(path)
+    if found is None or latest is None or latest == found["version"]:
+        return None
+    return Older(found["version"], latest)
+
+
 class Version(NamedTuple):
     """A registered version of a playbook; `language` says which step types the broker runs (PlaybookRules)."""
 

@@ -197,7 +197,7 @@ class Dev:
     async def _keep_registering(self) -> None:
         registrar, playbooks = Registrar(self.call), 0
         first = True
-        async for changes in keep_watching(self.folder, self.stopping):
+        async for changes in keep_watching(self.folder, self.stopping, registrar.files_with_new_types):
             report = await registrar.register(changes)
             if first:
                 await self._show_start(report)
@@ -222,7 +222,7 @@ class Dev:
         playbooks = [playbook for _, _, playbook in report.registered]
         if playbooks:
             self.show_line(next_steps(playbooks, self.place))
-        elif not report.refused:
+        elif not report.refused and not report.kept:
             self.show_line(first_playbook(self.folder))
         self.show_line("Edit a playbook, and it is registered when you save it.")
         self.show_line(f"Ctrl-C or kill -TERM {os.getpid()} stops everything.")

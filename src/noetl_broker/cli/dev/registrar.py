@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,16 +21,21 @@ from noetl_broker.store import catalog
 from noetl_broker.store.connection import Connection
 from noetl_broker.store.session import session
 
-# Other YAML files of a project have none of these at the start of a line.
-_PLAYBOOK: Final = re.compile(rb"""^\W*(?:kind['"]?\s*:\s*['"]?Playbook\b|workflow['"]?\s*:)""", re.MULTILINE)
+# Other files of a project have none of these, and they have errors as playbooks.
+_KIND: Final = re.compile(rb"""\bkind['"]?\s*:\s*['"]?Playbook\b""")
+_WORKFLOW: Final = re.compile(rb"^workflow\s*:", re.MULTILINE)
 
 
 @dataclass(slots=True)
 class Report:
-    """What became of changed files: `registered` by file, `refused` files, `lines` about what is wrong or gone."""
+    """What became of changed files: `registered` by file, `refused` files, `lines` about what is wrong or gone.
+
+    `kept`: the catalog has a newer version than the file.
+    """
 
     registered: list[tuple[Path, catalog.Registered, Playbook]] = field(default_factory=list)
     refused: list[Path] = field(default_factory=list)
+    kept: list[Path] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
 
 
@@ -40,10 +46,14 @@ class Registrar:
         """`call` has the database and the limits of playbooks."""
         self._call = call
         self._files: dict[str, Path] = {}  # by the path of the playbook
+        self._versions: dict[str, int] = {}  # that this run registered
+        self._types: frozenset[str] = frozenset()  # that workers have announced
+        self._untyped: set[Path] = set()  # files that need a type which nobody has announced
 
     async def register(self, changes: Changes) -> Report:
         """Register each changed file that is a playbook without errors. Raises DatabaseFault."""
         report = Report()
+        self._untyped -= {*changes.changed, *changes.gone}
         for path in [path for path, file in self._files.items() if file in changes.gone]:
             report.lines.append(f"{shown_path(self._files.pop(path))} is gone: {path} stays registered")
         sources = await asyncio.to_thread(self._read, changes.changed, report)
@@ -51,8 +61,8 @@ class Registrar:
             return report
         async with session(self._call.database, name="dev") as connection:
             rules = self._call.registration_rules()
-            known = await catalog.known_step_types(connection)
-            rules = replace(rules, extra_step_types=rules.extra_step_types | known)
+            self._types = await catalog.known_step_types(connection)
+            rules = replace(rules, extra_step_types=rules.extra_step_types | self._types)
             checked = await asyncio.to_thread(
                 lambda: [(file, check_source(shown_path(file), source, rules)) for file, source in sources]
             )
@@ -60,6 +70,14 @@ class Registrar:
                 await self._register(connection, file, found, report)
             await self._look_for_children(connection, [found for _, found in checked if not found.errors], report)
         return report
+
+    async def files_with_new_types(self) -> list[Path]:
+        """Give the files that need a step type, if new ones were announced. Raises DatabaseFault."""
+        if not self._untyped:
+            return []
+        async with session(self._call.database, name="dev") as connection:
+            known = await catalog.known_step_types(connection)
+        return [] if known <= self._types else sorted(self._untyped)
 
     def _read(self, files: Sequence[Path], report: Report) -> list[tuple[Path, bytes]]:
         """Read the files that are playbooks; one that is too long is refused by its check."""
@@ -73,18 +91,36 @@ class Registrar:
             except OSError as error:
                 report.lines.append(f"{shown_path(file)} cannot be read: {error.strerror or error}")
                 continue
-            if _PLAYBOOK.search(source):
+            if self._is_playbook(file, source):
                 found.append((file, source))
         return found
+
+    def _is_playbook(self, file: Path, source: bytes) -> bool:
+        """Whether it says so, even with errors, or `register` would take it."""
+        if _KIND.search(source) or (file.suffix.lower() != ".json" and _WORKFLOW.search(source)):
+            return True
+        if b"Playbook" not in source or len(source) > self._call.settings.max_document_bytes:
+            return False  # a check of large data takes seconds
+        return not check_source(str(file), source, self._call.registration_rules()).errors
 
     async def _register(self, connection: Connection, file: Path, checked: Checked, report: Report) -> None:
         report.lines += [str(found) for found in checked.findings]
         if checked.errors:
             report.refused.append(file)
+            if checked.has_unknown_types:
+                self._untyped.add(file)
+                report.lines.append(f"{checked.file}: dev tries again when a worker announces its step types")
             return
         try:
-            playbook = self._compile(file, checked)
-            [registered] = await catalog.register(connection, [(playbook, checked.source.decode())])
+            playbook, text = self._compile(file, checked), checked.source.decode()
+            older = await catalog.find_older(connection, playbook.path, text)
+            if older is not None and older.latest != self._versions.get(playbook.path):
+                report.lines.append(_kept_line(checked.file, playbook.path, older))
+                report.kept.append(file)
+            else:
+                [registered] = await catalog.register(connection, [(playbook, text)])
+                self._versions[playbook.path] = registered.version
+                report.registered.append((file, registered, playbook))
         except DatabaseFault:
             raise
         except BrokerError as error:
@@ -94,7 +130,6 @@ class Registrar:
         for path in [path for path, other in self._files.items() if other == file]:
             del self._files[path]
         self._files[playbook.path] = file
-        report.registered.append((file, registered, playbook))
 
     def _compile(self, file: Path, checked: Checked) -> Playbook:
         """Compile a playbook. Raises BrokerError if another file has its path: each would replace the other."""
@@ -111,3 +146,10 @@ class Registrar:
         if calls:
             missing = missing_playbooks(calls, await catalog.registered_versions(connection))
             report.lines += [str(found) for found in missing]
+
+
+def _kept_line(file: str, path: str, older: catalog.Older) -> str:
+    return (
+        f"{file}: has the text of version {older.version} of {path}, and the newer version {older.latest} stays;"
+        f" noetl-broker register {shlex.quote(file)} replaces it"
+    )

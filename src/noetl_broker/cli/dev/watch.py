@@ -1,7 +1,7 @@
-"""Finds the YAML files of a folder and notices when they change, by looking at them again and again.
+"""Finds the YAML and JSON files of a folder, and notices when they change.
 
-Looking works on every file system, also on mounted and network folders, which send no notifications, and needs no
-library. A look at a thousand files takes some milliseconds.
+It looks at them again and again. That works on every file system, also on mounted and network folders, which send no
+notifications, and needs no library. A look at a thousand files takes some milliseconds.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ import asyncio
 import os
 import stat
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from noetl_broker.waits import wait_for
 
-ENDINGS: Final = (".yaml", ".yml")
+ENDINGS: Final = (".yaml", ".yml", ".json")
 SKIPPED: Final = frozenset({"node_modules", "__pycache__"})  # beside folders whose names begin with a dot
 VIRTUAL_ENVIRONMENT: Final = "pyvenv.cfg"  # a file in it
 PAUSE_SECONDS: Final = 0.15  # between two looks; a change counts once two looks agree on it
+AGAIN_SECONDS: Final = 1.0  # between two questions for files that have not changed
 SHARE_OF_PAUSE: Final = 10  # a look that takes long makes the pause longer: at most a tenth of the time is spent
 
 
@@ -39,7 +40,7 @@ class Changes(NamedTuple):
 
 
 def scan(folder: Path) -> dict[Path, Signature]:
-    """Return the YAML files in a folder and its subfolders. What cannot be read is left out."""
+    """Return the YAML and JSON files in a folder and its subfolders. What cannot be read is left out."""
     found: dict[Path, Signature] = {}
     pending = [str(folder)]
     while pending:
@@ -55,7 +56,7 @@ def scan(folder: Path) -> dict[Path, Signature]:
             try:
                 if entry.is_dir(follow_symlinks=False):
                     pending.append(entry.path)
-                elif entry.name.endswith(ENDINGS) and stat.S_ISREG((status := entry.stat()).st_mode):
+                elif entry.name.lower().endswith(ENDINGS) and stat.S_ISREG((status := entry.stat()).st_mode):
                     found[Path(entry.path)] = Signature(status.st_mtime_ns, status.st_size, status.st_ino)
             except OSError:
                 continue
@@ -86,14 +87,23 @@ class Watcher:
         return Changes(sorted(changed), sorted(gone))
 
 
-async def keep_watching(folder: Path, stopping: asyncio.Event) -> AsyncIterator[Changes]:
-    """Yield the files that are there, and then what changes, until `stopping` is set."""
+async def keep_watching(
+    folder: Path, stopping: asyncio.Event, again: Callable[[], Awaitable[list[Path]]]
+) -> AsyncIterator[Changes]:
+    """Yield the files that are there, and then what changes, until `stopping` is set.
+
+    Each second it asks `again` for files that count as changed.
+    """
+    asked = 0.0
     watcher, first = Watcher(), True
     while not stopping.is_set():
         began = time.monotonic()
         found = await asyncio.to_thread(scan, folder)
         pause = max(PAUSE_SECONDS, SHARE_OF_PAUSE * (time.monotonic() - began))
         changes = watcher.compare(found)
+        if not first and began - asked >= AGAIN_SECONDS:
+            asked = began
+            changes = Changes(sorted({*changes.changed, *await again()} - {*changes.gone}), changes.gone)
         if first or changes.changed or changes.gone:
             yield changes
         first = False
