@@ -252,7 +252,7 @@ def test_no_secret_is_written_and_every_secret_is_used(command: Command, databas
         assert [answer.exit_code for answer in registered] == [0, 0, 1]
         services = [
             command.start("run", NOETL_BROKER_HEALTH_PORT=str(port), NOETL_BROKER_VERIFY_SECONDS="0.5"),
-            command.start("worker", NOETL_BROKER_LOG_FORMAT="json"),
+            command.start("worker", "--pass-env", "CANARY_PASSWORD,PLAIN_CANARY", NOETL_BROKER_LOG_FORMAT="json"),
         ]
         payload = json.dumps({"site": site.url})
         ended = command.run("start", "examples/canary", "--payload", payload, "--wait", "--json")

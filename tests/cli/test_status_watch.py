@@ -144,4 +144,4 @@ def test_a_narrow_terminal_shows_the_steps_whole() -> None:
     lines = drawing.getvalue().splitlines()
     shown = " ".join(lines).split()
     assert max(map(len, lines)) <= 80
-    assert {"fetch_weather", "send_all_reports", "COMPLETED", *items.split(), now.strftime("%H:%M:%S")} <= {*shown}
+    assert {"fetch_weather", "send_all_reports", "COMPLETED", *items.split(), now.strftime("%H:%M:%SZ")} <= {*shown}

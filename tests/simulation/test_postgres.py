@@ -74,9 +74,10 @@ async def begin(connection: Connection, scenarios: list[Scenario]) -> None:
 
 
 async def differences(connection: Connection, plans: Mapping[str, Plan]) -> list[str]:
-    """Compare each execution with the reference and with its replay."""
+    """Compare each execution of these plans with the reference and with its replay."""
     await connection.execute("analyze noetl.event, noetl.turn, noetl.execution, noetl.queue")
-    executions = await connection.fetch("select execution_id, path, status from noetl.execution order by 1")
+    of_plans = "select execution_id, path, status from noetl.execution where path = any($1) order by 1"
+    executions = await connection.fetch(of_plans, [*plans])
     ids = [row["execution_id"] for row in executions]
     events: dict[int, list[Row]] = {number: [] for number in ids}
     for row in await connection.fetch(EVENTS, ids):
