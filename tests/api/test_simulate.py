@@ -297,6 +297,7 @@ def test_an_invalid_playbook_is_refused_as_at_registration(tmp_path: Path, keys:
         with pytest.raises(PlaybookError) as caught:
             refused()
         assert caught.value.findings == tuple(expected)
+        assert caught.value.__notes__ == ["\n".join(map(str, expected))]
 
 
 def test_a_failed_assertion_in_an_answer_fails_the_test() -> None:

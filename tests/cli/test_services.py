@@ -330,6 +330,20 @@ def test_a_step_sees_of_the_environment_what_is_common_or_passed(command: Comman
     assert wanted & set(seen[0]) == {"CITY", "TZ", "PATH"}
 
 
+def test_a_variable_that_is_not_passed_has_its_remedy(command: Command, database: Database) -> None:
+    """The error of the job names the option."""
+    body = 'workflow: [{step: start, type: http, url: "http://127.0.0.1:1/{{ env.CITY }}"}]'
+    command("register", write_playbook(command.folder, body))
+    command("start", "examples/story")
+    command("run", "--drain")
+    worker = command.start("worker", CITY="Oslo")
+    until_job_is("failed", database)
+    worker.terminate()
+    worker.wait(PATIENCE_SECONDS)
+    [(error,)] = rows(database, "select error ->> 'message' from noetl.event where event_type = 'action_failed'")
+    assert error.endswith("--pass-env CITY)")
+
+
 def test_a_worker_passes_no_secret(command: Command) -> None:
     """The remedy is named."""
     answer = command.run("worker", "--pass-env", "NOETL_SECRET_KEY")

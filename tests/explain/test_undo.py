@@ -126,6 +126,16 @@ def test_a_retry_of_what_was_undone_starts_anew() -> None:
     assert said.endswith("noetl-broker retry 1 starts it again from the start, because what it did was undone")
 
 
+def test_after_an_undo_that_failed_elsewhere_the_rest_is_undone_first() -> None:
+    """A retry would be refused. While it runs, nothing is advised."""
+    story = f"{UNDOING.replace('execution_cancel', 'execution_deadline')}\n> action_completed charge!undo"
+    history = history_of(playbook(PAY, metadata="deadline: 60"), story)
+    for status, said in (("FAILED", True), ("RUNNING", False)):
+        taken = {"counts": {"done": 1, "taken": 1}, "left": [], "executions": [{"execution_id": 7, "status": status}]}
+        text = execution_lines(history, facts_of(history, undo=taken))
+        assert ("noetl-broker undo 1 goes on with what is left" in text, "noetl-broker retry" in text) == (said, False)
+
+
 def test_an_undo_that_may_have_happened_has_its_remedy() -> None:
     """Nothing else is left, so nothing goes on by itself."""
     story = """

@@ -145,6 +145,10 @@ def _retry_reason(facts: Facts, mend: str | None) -> list[Reason]:
     counts: Mapping[str, int] = facts.undo["counts"] if facts.undo is not None else {}
     if any(counts.get(status) for status in ("open", "running", "failed")):
         return []
+    takers = facts.undo["executions"] if facts.undo is not None and counts.get("taken") else []
+    if takers and takers[-1]["status"] != "COMPLETED":
+        undo = f"noetl-broker undo {facts.execution_id}"
+        return [Reason("remedy", f"{undo} goes on with what is left")] if takers[-1]["status"] == "FAILED" else []
     command = f"noetl-broker retry {facts.execution_id}"
     says = f"{command} continues it from the failure"
     if counts.get("done") or counts.get("taken"):

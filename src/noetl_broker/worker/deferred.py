@@ -7,6 +7,7 @@ The context lists the deferred strings of the workload. A string of these is ren
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -178,6 +179,8 @@ def template_fault(fault: TemplateError) -> ToolFault:
     remedy = ""
     if any(word in fault.template for word in SECRET_WORDS):
         remedy = " (secrets are environment variables of the worker: NOETL_SECRET_<NAME>, NOETL_CREDENTIAL_<NAME>)"
+    elif (found := re.search(r"`env\.(\w+)` is undefined", str(fault))) is not None:
+        remedy = f" (jobs read what is common, and what the worker is told to pass: --pass-env {found[1]})"
     return ToolFault(f"{fault}{remedy}", kind="template", retryable=False, template=fault.template, at=fault.at)
 
 

@@ -39,7 +39,9 @@ def compile_new(source: str | bytes, *, file: str, rules: PlaybookRules) -> Play
     """Compile a playbook that is not registered. Raises PlaybookError with every error that registration finds."""
     errors = [found for found in check(source, file=file, rules=rules) if found.severity == "error"]
     if errors:
-        raise PlaybookError(errors)
+        error = PlaybookError(errors)
+        error.add_note("\n".join(map(str, errors)))
+        raise error
     return compile_playbook(source, file=file, rules=rules)
 
 
