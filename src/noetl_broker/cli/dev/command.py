@@ -71,7 +71,7 @@ def dev(call: Call, *, folder: Path, home: Path | None, fresh: bool) -> None:
     explicit = "log_level" in call.settings.model_fields_set
     level = "debug" if call.debug else call.settings.log_level if explicit else "warning"
     logs.configure(level=level, form=call.settings.log_format)
-    show_line: ShowLine = no_output if call.as_json else output.show_text
+    show_line: ShowLine = no_output if call.as_json else lambda text: output.show_text(call.with_schema(text))
     place, began = DevFolder((home or folder).resolve()), time.monotonic()
     with place.locked(), exit_at_signal(), start_database(place, fresh=fresh) as postgres:
         if postgres.notice:
