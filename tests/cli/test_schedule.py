@@ -134,6 +134,14 @@ def test_backfill_counts_moments_and_starts_those_without_an_execution(command: 
     assert found == [(f"2026-03-{day}T03:00:00+0{offset}:00",) for day, offset in ((28, 1), (29, 2), (30, 2))]
 
 
+def test_no_catch_up_is_said(command: Command) -> None:
+    """When it is put, and when it is shown."""
+    put = command("schedule", "put", "fast", PATH, "--every", "2s", "--catch-up", "0s")
+    assert ["are not made up" in said for said in (put.stdout, command("schedule", "show", "fast").stdout)] == [
+        True
+    ] * 2
+
+
 @pytest.mark.parametrize("day, offset", [("2026-03-28", "+01:00"), ("2026-03-29", "+02:00")])
 def test_a_day_of_a_backfill_is_one_of_the_schedules_zone(command: Command, day: str, offset: str) -> None:
     """From its beginning to its end: midnight there belongs to it, and is the evening before in UTC."""

@@ -33,6 +33,7 @@ from noetl_broker.store.schedules import ScheduleSpec
 from noetl_broker.store.session import session
 
 SHOWN_MOMENTS = 3
+NOTHING_MADE_UP = "catch_up: 0, so moments that pass while no broker runs are not made up"
 schedule_name = click.argument("name", type=ScheduleName())
 
 
@@ -93,6 +94,8 @@ def put(call: Call, *, name: str, path: str, cron: str | None, payload: str, **o
             output.show_json({"name": name, "changed": changed, "next": next_moments(row, 1)})
         else:
             output.say(f"{name}: {_describe(row)}{'' if changed else ' (unchanged)'}")
+            if not row["catch_up"]:
+                output.say(NOTHING_MADE_UP)
             _say_next(row, 1)
 
     _with_session(call, "put", ask)
@@ -135,8 +138,8 @@ def show(call: Call, *, name: str) -> None:
         output.say(f"{name}: {_describe(row)}")
         version = "the latest version" if row["version"] is None else f"version {row['version']}"
         output.say(f"starts {row['path']}, {version}, with {output.compact_json(row['payload'], longest=200)}")
-        for key in ("jitter", "catch_up"):
-            output.say(f"{key}: {output.span(row[key].total_seconds())}")
+        output.say(f"jitter: {output.span(row['jitter'].total_seconds())}")
+        output.say(f"catch_up: {output.span(row['catch_up'].total_seconds())}" if row["catch_up"] else NOTHING_MADE_UP)
         if row["declared_in"] is not None:
             output.say(f"declared in the playbook {row['declared_in']}")
         last = "never" if row["last_at"] is None else f"{_local(row, row['last_at'])}, {row['last_execution_id']}"
