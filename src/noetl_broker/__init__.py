@@ -13,8 +13,16 @@ if TYPE_CHECKING:
     from noetl_broker.client import Approval, Client, Ended, ExecutionFailed
     from noetl_broker.errors import BrokerError, JobFailed
     from noetl_broker.job import Job
-    from noetl_broker.playbook import PlaybookError
-    from noetl_broker.testing import Playbooks, SimulationFault, Story, Visit, delayed, in_turn, simulate
+    from noetl_broker.testing import (
+        PlaybookError,
+        Playbooks,
+        SimulationFault,
+        Story,
+        Visit,
+        delayed,
+        in_turn,
+        simulate,
+    )
     from noetl_broker.worker import Worker, run_code
 
 __version__ = "0.1.0"
@@ -44,8 +52,7 @@ _HOMES = {
     "client": ("Approval", "Client", "Ended", "ExecutionFailed"),
     "errors": ("BrokerError", "JobFailed"),
     "job": ("Job",),
-    "playbook": ("PlaybookError",),
-    "testing": ("Playbooks", "SimulationFault", "Story", "Visit", "delayed", "in_turn", "simulate"),
+    "testing": ("PlaybookError", "Playbooks", "SimulationFault", "Story", "Visit", "delayed", "in_turn", "simulate"),
     "worker": ("Worker", "run_code"),
 }
 
