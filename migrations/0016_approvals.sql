@@ -461,8 +461,8 @@ left join noetl.timer t on t.execution_id = w.execution_id and t.node_id = w.nod
 where w.kind = 'approval' and w.status = 'open' and (t.due_at is not null or not w.details ? 'times_out_at');
 
 comment on view noetl.pending_approvals is
-  'What waits for a person: decide with noetl.decide_approval. `times_out_at` is null where it waits without end; `details` '
-  'also for a login without the role noetl_operator.';
+  'What waits for a person: decide with noetl.decide_approval. `fields` has the names of a form with several, in their order. '
+  '`times_out_at` is null where it waits without end; `details` also for a login without the role noetl_operator.';
 
 revoke all on function
   noetl.shown_value(jsonb), noetl.part_path(text, text), noetl.part_path(text, bigint), noetl.fault_at(text, text),

@@ -151,6 +151,13 @@ def test_a_day_of_a_backfill_is_one_of_the_schedules_zone(command: Command, day:
     assert answer.stdout.startswith("2 moments")
 
 
+def test_a_backfill_may_end_at_the_end_of_the_calendar(command: Command) -> None:
+    """In UTC that day of New York ends in the year 10000."""
+    command("schedule", "put", "daily", PATH, "--cron", "@daily", "--timezone", "America/New_York")
+    answer = command("schedule", "backfill", "daily", "--from", "0s", "--to", "9999-12-31")
+    assert answer.stdout == "0 moments, 0 of them have their execution\n"
+
+
 def test_backfill_starts_at_most_so_many_a_second(command: Command) -> None:
     """Three at twenty a second take a tenth of a second."""
     command("schedule", "put", "daily", PATH, "--cron", "@daily")

@@ -11,7 +11,14 @@ import pytest
 
 from noetl_broker.console.connections import Connections
 from noetl_broker.console.pages.attention import Attention
-from noetl_broker.console.pages.overview import HEIGHT, PARTS, draw_bars, find_warnings
+from noetl_broker.console.pages.overview import (
+    HEIGHT,
+    LATE_SECONDS,
+    PARTS,
+    draw_bars,
+    find_unserved,
+    find_warnings,
+)
 from noetl_broker.store.migrations import create_roles
 from noetl_broker.store.overview import load_activity, load_present
 from tests.brokers import PATIENCE_SECONDS, drain, execute, register, start
@@ -136,7 +143,14 @@ async def test_a_new_database_says_what_to_do(api: httpx.AsyncClient) -> None:
 )
 def test_what_is_wrong_is_said(changes: dict[str, object], said: list[str]) -> None:
     """Each with a command."""
-    assert [warned.words for warned in find_warnings({**QUIET, **changes}) if warned.command] == said
+    warnings = [*find_warnings({**QUIET, **changes})]
+    assert ([warned.words for warned in warnings], [warned for warned in warnings if not warned.command]) == (said, [])
+
+
+@pytest.mark.parametrize("seconds, said", [(LATE_SECONDS, 0), (LATE_SECONDS + 1, 1)])
+def test_a_type_counts_as_unserved_after_a_while(seconds: float, said: int) -> None:
+    """A worker may be about to take it."""
+    assert len([*find_unserved([{"type": "gpu", "jobs": 2, "seconds": seconds, "execution_id": 7}])]) == said
 
 
 def test_a_bar_shows_each_status_however_few() -> None:

@@ -9,8 +9,11 @@ import pytest
 
 from noetl_broker.errors import NotFoundFault
 from noetl_broker.history.path import ExecutionPath, Items, Outcomes
+from noetl_broker.history.visit_spans import times_text
 from noetl_broker.playbook import PlaybookRules
 from noetl_broker.store.execution_path import load_execution_path
+from noetl_broker.store.executions import load_execution_details
+from noetl_broker.store.visit_spans import load_spans
 from tests.brokers import complete_jobs, drain, execute, register, rows, start, value
 from tests.postgres import Database
 from tests.sessions import session
@@ -168,6 +171,19 @@ async def test_a_step_names_the_child_of_its_latest_visit(database: Database) ->
     await drain(database)
     found = await load_path(database, execution_id)
     assert (found.status, len(found.steps["sub"].children)) == ("CANCELLED", 1)
+
+
+async def test_only_a_worker_lets_a_visit_wait_for_it(database: Database) -> None:
+    """A step that calls a playbook has a row in the queue too, for its time limit; the broker runs it."""
+    await register(database, "workflow: [{step: start, type: wait, for: 1d}]", path="leaf")
+    call = "{step: call, type: playbook, path: leaf, timeout: 50}, {step: work, type: own}"
+    await register(database, f"workflow: [{{step: start, next: [call, work]}}, {call}]")
+    [execution_id] = await start(database)
+    await drain(database)
+    async with session(database) as connection:
+        spans = await load_spans(connection, await load_execution_details(connection, execution_id))
+    found = {lane.step: times_text(lane.visits[0], spans.until_at) for lane in spans.lanes}
+    assert (found["call"], "for a worker" in found["work"]) == ("", True)
 
 
 async def test_a_failure_has_its_step_and_message(database: Database) -> None:

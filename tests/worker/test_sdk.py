@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+import pytest
+
 from noetl_broker import Job, JobFailed, Worker
 from tests.brokers import rows
 from tests.postgres import Database
@@ -36,6 +38,21 @@ async def doing(database: Database, function: Callable[[Job], Any], **options: A
         stop.set()
         async with asyncio.timeout(PATIENCE_SECONDS):
             await task
+
+
+async def test_a_secret_of_the_environment_is_not_in_an_error(
+    database: Database, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A function reads all variables, also those that no step is given."""
+    monkeypatch.setenv("GITHUB_TOKEN", "ghp-0123456789")
+
+    async def fails(_job: Job) -> None:
+        raise JobFailed(os.environ["GITHUB_TOKEN"], retryable=False)
+
+    async with doing(database, fails):
+        queue_id = await queue.put_one({"type": "own", "args": {}})
+        await queue.until(queue_id, "failed")
+    assert [error["message"] for _, _, error in await queue.events(queue_id)] == ["[secret]"]
 
 
 async def test_the_details_of_a_failure_are_in_its_error(database: Database, queue: Queue) -> None:

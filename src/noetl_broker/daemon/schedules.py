@@ -26,7 +26,8 @@ class Mover:
         """Nothing moved yet."""
         self._pool = pool
         self._metrics = metrics
-        self._watched_since: datetime | None = None  # the database's clock at the first look after the last fault
+        # The database's clock at the first look after the last fault, or after a step back of that clock.
+        self._watched_since: datetime | None = None
 
     async def fire(self) -> Due:
         """Move the schedules that are due, a bounded number.
@@ -35,8 +36,8 @@ class Mover:
         """
         try:
             async with borrowed(self._pool, ANSWER_SECONDS) as connection:
-                if self._watched_since is None:
-                    self._watched_since = await connection.fetchval(sql("clock"))
+                now: datetime = await connection.fetchval(sql("clock"))
+                self._watched_since = min(self._watched_since or now, now)
                 moved = await move_due_schedules(connection, MAX_ROWS, watched_since=self._watched_since)
                 seconds: float | None = await connection.fetchval(sql("seconds_to_schedule"))
         except Exception:

@@ -23,7 +23,9 @@ _PART = re.compile(r"\{part[.](\w+)(?: (\w+))?\}")
 def load() -> dict[str, str]:
     """All statements by name, without the final semicolon."""
     statements: dict[str, str] = {}
-    parts = dict(_named(_FOLDER / "parts.sql"))
+    parts: dict[str, str] = {}
+    for name, text in _named(_FOLDER / "parts.sql"):
+        parts[name] = _with_parts(text, parts)  # a part may have those above it
     for file in sorted(_FOLDER.glob("*/*.sql")):
         for name, text in _named(file):
             if name in statements:

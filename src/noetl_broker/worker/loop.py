@@ -361,6 +361,7 @@ async def run_worker(options: WorkerOptions, stop: asyncio.Event, tools: Mapping
     shared = WorkerResources(
         dsn=options.dsn,
         environment=environment,
+        unseen=os.environ,
         interpreters=interpreters,
         sql_connections=IdleConnections(most=most, idle_seconds=seconds),
         http_connections=HttpConnections(IdleConnections(most=most, idle_seconds=seconds)),

@@ -9,10 +9,13 @@ import pytest
 
 from noetl_broker.daemon import timers
 from noetl_broker.daemon.metrics.registry import SCHEDULE_MOMENTS
+from noetl_broker.daemon.metrics.values import MetricValues
+from noetl_broker.daemon.schedules import Mover
 from noetl_broker.playbook import PlaybookRules, compile_playbook
 from noetl_broker.resources import playbooks_folder
 from noetl_broker.store import catalog
-from noetl_broker.store.connection import connect
+from noetl_broker.store.connection import connect, create_pool
+from noetl_broker.store.queries import load
 from noetl_broker.worker import WorkerOptions, run_worker
 from tests.brokers import (
     PATIENCE_SECONDS,
@@ -26,6 +29,7 @@ from tests.brokers import (
     until_so_many_ended,
 )
 from tests.postgres import Database
+from tests.sessions import lent_pool
 
 PLAYBOOK = 'workflow: [{step: start, next: end}, {step: end, result: "{{ schedule.name }}"}]'
 
@@ -53,6 +57,24 @@ async def test_without_catch_up_nothing_is_made_up(database: Database) -> None:
     await execute(database, "update noetl.start_schedule set since_at = since_at - every")
     await drain(database)
     assert await rows(database, "select started, skipped from noetl.start_schedule") == [(0, 1)]
+
+
+async def test_after_a_step_back_of_the_clock_nothing_is_missed(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look that the clock dated an hour ahead does not count."""
+    await register(database, PLAYBOOK)
+    await execute(database, "select noetl.put_schedule('daily', 'story', every => '1 day', catch_up => '0')")
+    async with lent_pool(database, lambda: create_pool(database, name="test", size=1)) as pool:
+        mover = Mover(pool, MetricValues.of_service())
+        with monkeypatch.context() as ahead:
+            ahead.setitem(load(), "clock", "select clock_timestamp() + interval '1 hour'")
+            await mover.fire()
+        await mover.fire()
+        due = "since_at = now() - every, next_at = now(), due_at = now()"
+        await execute(database, f"update noetl.start_schedule set {due}")
+        await mover.fire()
+    assert await rows(database, "select started, skipped from noetl.start_schedule") == [(1, 0)]
 
 
 async def test_a_drain_starts_what_is_due(database: Database) -> None:

@@ -5,6 +5,7 @@
 -- changed_since: those by the last change, since a moment or for so many seconds
 -- left_undone: what is left to undo in an execution that ended; u is a row of noetl.undo, and an index has this condition
 -- counts_left_undone: how many of these an execution has, by status; null: none
+-- log: rows of the log l, with the byte at which each attempt's log went on before
 -- reason: the message of an error, after that of the error that its `catch` read
 -- sent_too_early: when the last signal was sent that is older than `since` of the wait w
 -- not_archived: whether the rows of an execution are in the tables of history
@@ -102,7 +103,7 @@ u.ended_at is not null and u.status in ('open', 'failed', 'unknown')
       'unknown', count(*) filter (where u.status = 'unknown')
     )
   from noetl.undos u
-  where u.execution_id = x.execution_id and u.ended_at is not null and u.status in ('open', 'failed', 'unknown')
+  where u.execution_id = x.execution_id and {part.left_undone}
   having count(*) > 0
 )
 
@@ -116,3 +117,15 @@ u.ended_at is not null and u.status in ('open', 'failed', 'unknown')
   where w.kind = 'signal' and s.key = w.key and s.name = any(w.names) and s.sent_at < w.since_at
     and s.expires_at > clock_timestamp()
 )
+
+-- name: log
+select l.execution_id, l.node_id, l.step, l.attempt, l.ordinal, l.level, l.created_at, l.first_byte, l.message,
+  coalesce(b.next_byte, 0) as next_byte
+from noetl.log l
+left join lateral (
+  select b.first_byte + octet_length(b.message) as next_byte
+  from noetl.log b
+  where b.execution_id = l.execution_id and b.node_id = l.node_id and b.attempt = l.attempt and b.ordinal < l.ordinal
+  order by b.ordinal desc
+  limit 1
+) b on true

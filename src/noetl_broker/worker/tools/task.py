@@ -27,7 +27,8 @@ RESULT_BYTES = 2 * 1024 * 1024
 class WorkerResources:
     """What all jobs of a worker share: its `dsn` (None: PG* variables), environment, interpreters, connections.
 
-    `redactor` knows the secrets. `tools` by type replace the built-in ones; None: the built-in ones.
+    `redactor` knows the secrets, also those of `unseen`: the variables that no job is given. `tools` by type replace
+    the built-in ones; None: the built-in ones.
     """
 
     dsn: str | None = field(repr=False)
@@ -36,11 +37,12 @@ class WorkerResources:
     sql_connections: IdleConnections[BoundedConnection]
     http_connections: HttpConnections
     tools: Mapping[str, Tool] | None = None
+    unseen: Mapping[str, str] = field(default_factory=dict, repr=False)
     redactor: Redactor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Make the redactor."""
-        object.__setattr__(self, "redactor", Redactor(self.environment, self.dsn))
+        object.__setattr__(self, "redactor", Redactor({**self.unseen, **self.environment}, self.dsn))
 
     def close_connections(self) -> None:
         """Close the connections that wait for a next job; the others are closed at the end of theirs."""

@@ -53,7 +53,7 @@ select e.node_id, max(e.step) as step, max(e.node_type) as type, min(e.created_a
   ) as status,
   array_agg(e.created_at::timestamptz order by e.event_id) filter (where e.event_type = 'action_started') as started,
   array_agg(e.created_at::timestamptz order by e.event_id) filter (where e.event_type = 'action_failed') as failed,
-  max(w.kind) as waits_for, bool_or(q.node_id is not null) as has_job, max(
+  max(w.kind) as waits_for, coalesce(bool_or(q.node_type <> 'playbook'), false) as has_job, max(
     case
       when q.limit_name is null or q.attempts > 1 then null
       when q.status = 'held' then clock_timestamp()

@@ -2,18 +2,9 @@
 -- Rows of the log of an execution by time: of the step $2, and of the nodes $3 or of those that begin with $4 (null: all). They
 -- come after the row of the key $5 to $8 (null: from the first one), and after the ordinals $10 to $12 of some attempts. The
 -- times of an attempt do not fall, so the rows of each come in their order.
-select l.execution_id, l.node_id, l.step, l.attempt, l.ordinal, l.level, l.created_at, l.first_byte, l.message,
-  coalesce(b.next_byte, 0) as next_byte
-from noetl.log l
+{part.log}
 left join unnest($10::text[], $11::int[], $12::int[]) k (node_id, attempt, ordinal)
   on k.node_id = l.node_id and k.attempt = l.attempt
-left join lateral (
-  select b.first_byte + octet_length(b.message) as next_byte
-  from noetl.log b
-  where b.execution_id = l.execution_id and b.node_id = l.node_id and b.attempt = l.attempt and b.ordinal < l.ordinal
-  order by b.ordinal desc
-  limit 1
-) b on true
 where l.execution_id = $1::bigint
   and ($2::text is null or l.step = $2)
   and ($3::text[] is null or l.node_id = any($3) or l.node_id ^@ $4::text)
@@ -24,16 +15,7 @@ limit $9::int;
 
 -- name: list_newest_log
 -- The last rows of the same log, the latest first.
-select l.execution_id, l.node_id, l.step, l.attempt, l.ordinal, l.level, l.created_at, l.first_byte, l.message,
-  coalesce(b.next_byte, 0) as next_byte
-from noetl.log l
-left join lateral (
-  select b.first_byte + octet_length(b.message) as next_byte
-  from noetl.log b
-  where b.execution_id = l.execution_id and b.node_id = l.node_id and b.attempt = l.attempt and b.ordinal < l.ordinal
-  order by b.ordinal desc
-  limit 1
-) b on true
+{part.log}
 where l.execution_id = $1::bigint
   and ($2::text is null or l.step = $2)
   and ($3::text[] is null or l.node_id = any($3) or l.node_id ^@ $4::text)

@@ -156,7 +156,7 @@ from (
   order by q.priority desc, q.available_at, q.queue_id
   limit $1::int
 ) r
-where r.node_type not in (select l.node_type from noetl.queue l where l.status = 'leased')
+where not exists (select from noetl.queue l where l.status = 'leased' and l.node_type = r.node_type)
 group by r.node_type
 order by min(r.available_at)
 limit $2::int;
