@@ -32,7 +32,7 @@ def parse_since(text: str, zone: tzinfo = UTC) -> datetime | float:
         return seconds
     try:
         return _in_zone(datetime.fromisoformat(text.strip()), zone)
-    except ValueError:
+    except (ValueError, OverflowError):
         examples = "a span (90s, 30min, 2h30m, 7d, 2w) nor a moment (2026-01-31, 2026-01-31T08:00Z)"
         raise ValueError(f"{text!r} is neither {examples}") from None
 
@@ -43,11 +43,11 @@ def parse_until(text: str, zone: tzinfo = UTC) -> datetime | float:
         day = datetime.combine(date.fromisoformat(text.strip()), time.max)
     except ValueError:
         return parse_since(text, zone)
-    return _in_zone(day, zone)
+    try:
+        return _in_zone(day, zone)
+    except OverflowError:  # the last day of the calendar, west of Greenwich
+        return day.replace(tzinfo=UTC)
 
 
 def _in_zone(moment: datetime, zone: tzinfo) -> datetime:
-    try:
-        return (moment if moment.tzinfo is not None else moment.replace(tzinfo=zone)).astimezone(UTC)
-    except OverflowError:  # at the beginning of year 1 or the end of year 9999, where a few hours do not matter
-        return moment.replace(tzinfo=UTC)
+    return (moment if moment.tzinfo is not None else moment.replace(tzinfo=zone)).astimezone(UTC)
