@@ -72,6 +72,15 @@ def test_an_open_visit_runs_waits_or_was_cancelled() -> None:
     assert found == [["RUNNING", "WAITING"], ["CANCELLED", "CANCELLED"]]
 
 
+@pytest.mark.parametrize("until, label", [(40, ">queued 40.0 s<"), (1, "queued for 1.0 s, before the first step<")])
+def test_the_time_in_a_queue_is_drawn(until: float, label: str) -> None:
+    """Before the first step, with a label where it has room; nothing of an execution that was never queued."""
+    lanes = lanes_of([visit("a", 1, 50, 60)], (), is_live=True)
+    spans = ExecutionSpans(1, "story", START, at(100), is_live=True, lanes=lanes)
+    drawn = TimeChart(spans._replace(queued_until=at(until))).svg()
+    assert (label in drawn, "queued" in TimeChart(spans).svg()) == (True, False)
+
+
 def test_thousands_of_visits_become_few_bars() -> None:
     """None is lost, and the worst status of a bar's visits shows."""
     rows = [visit("tick", number, number / 50, number / 50 + 0.01) for number in range(5_000)]

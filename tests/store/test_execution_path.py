@@ -186,6 +186,26 @@ async def test_only_a_worker_lets_a_visit_wait_for_it(database: Database) -> Non
     assert (found["call"], "for a worker" in found["work"]) == ("", True)
 
 
+async def test_the_time_in_a_queue_is_until_the_execution_was_admitted(database: Database) -> None:
+    """Until now while it waits for its slot; one that found a slot free was never queued."""
+    await register(database, "workflow: [{step: start, type: own}]", metadata="concurrency: {}")
+    first, second = await start(database, count=2)
+    await drain(database)
+
+    async def queued() -> list[bool]:
+        found = []
+        async with session(database) as connection:
+            for execution_id in (first, second):
+                spans = await load_spans(connection, await load_execution_details(connection, execution_id))
+                found += [spans.queued_until is not None, spans.queued_until == spans.until_at]
+        return found
+
+    waiting = await queued()
+    await complete_jobs(database, {})
+    await drain(database)
+    assert (waiting, await queued()) == ([False, False, True, True], [False, False, True, False])
+
+
 async def test_a_failure_has_its_step_and_message(database: Database) -> None:
     """The message is the worker's."""
     await register(database, CHOICE)

@@ -93,6 +93,7 @@ class TimeChart:
         self.seconds = max((spans.until_at - spans.began_at).total_seconds(), 0.001)
         self.left = MARGIN + (GUTTER if names else 0.0)
         self.names, self.link, self.at = names, link, at
+        self.queued = self.left if spans.queued_until is None else self.x_of(spans.queued_until)
         self.lanes = tuple(self._place(spans.lanes[:MOST_LANES]))
         self.height = (self.lanes[-1].top + self.lanes[-1].height if self.lanes else AXIS + ROW) + GAP
         self.size = self.left + WIDTH + RIGHT, self.height
@@ -101,6 +102,7 @@ class TimeChart:
         """The chart as the text of an SVG file."""
         root = self._root(style=style)
         self._draw_axis(root)
+        self._draw_queued(root)
         for placed in self.lanes:
             self._draw_lane(root, placed)
         if self.at is not None:
@@ -174,6 +176,19 @@ class TimeChart:
             y = number(placed.top - GAP / 2)
             ET.SubElement(root, "line", {"class": "rule", "x1": "0", "x2": number(self.size[0]), "y1": y, "y2": y})
 
+    def _draw_queued(self, root: ET.Element) -> None:
+        """The time before the first step in which the execution was queued, in the room of the first lane."""
+        if self.spans.queued_until is None:
+            return
+        took = span((self.spans.queued_until - self.spans.began_at).total_seconds())
+        width = max(self.queued - self.left, NARROWEST)
+        group = ET.SubElement(root, "g")
+        ET.SubElement(group, "title").text = f"queued for {took}, before the first step"
+        _rect(group, "held", (self.left, AXIS + 5, width, BAR - 6))
+        text = f"queued {took}"
+        if text_width(text, 11.0) + 24 < width:
+            _plate(group, self.left + 8, AXIS + 2, text)
+
     def _draw_lane(self, root: ET.Element, placed: Placed) -> None:
         lane = placed.lane
         group = ET.SubElement(root, "g")
@@ -184,7 +199,7 @@ class TimeChart:
             y = placed.top + 2 + ROW * row
             for index, bar in enumerate(bars):
                 self._draw_visit(group, lane, bar, y)
-                before = bars[index - 1].until if index else self.left
+                before = bars[index - 1].until if index else self.queued
                 following = bars[index + 1].x if index + 1 < len(bars) else inf
                 is_last = index + 1 == len(bars) and row == 0
                 self._draw_label(group, bar, y, (before, following), lane.note if is_last else "")
@@ -235,9 +250,7 @@ class TimeChart:
         elif following == inf and bar.x - width > before:
             _text(group, "note", bar.x - width + 2, y + 11, text)
         elif following == inf and bar.number == 1 and bar.until - bar.x > width:
-            plate = ET.SubElement(group, "g", {"class": "label"})
-            _rect(plate, "paper", (bar.x + 8, y + 1, width, BAR - 2))
-            _text(plate, "note", bar.x + 12, y + 11, text)
+            _plate(group, bar.x + 8, y, text)
 
     def _draw_child(self, group: ET.Element, bar: Bar, y: float) -> None:
         child = bar.visit
@@ -311,6 +324,13 @@ def _word(status: str) -> str:
 
 def _cut(name: str) -> str:
     return shortened(name, 24)
+
+
+def _plate(group: ET.Element, x: float, y: float, text: str) -> None:
+    """A label on a bar."""
+    plate = ET.SubElement(group, "g", {"class": "label"})
+    _rect(plate, "paper", (x, y + 1, text_width(text, 11.0) + 12, BAR - 2))
+    _text(plate, "note", x + 4, y + 11, text)
 
 
 def _linked(group: ET.Element, href: str | None) -> ET.Element:

@@ -67,7 +67,8 @@ class Lane(NamedTuple):
 class ExecutionSpans(NamedTuple):
     """An execution along the time, from its start until `until_at`: its end, or when it was read.
 
-    `left_out`: it has more visits, the earlier ones; `children_left_out`: it has more children, the later ones.
+    `queued_until`: it was queued until then, before its first step. `left_out`: it has more visits, the earlier ones;
+    `children_left_out`: it has more children, the later ones.
     """
 
     execution_id: int
@@ -76,6 +77,7 @@ class ExecutionSpans(NamedTuple):
     until_at: datetime
     is_live: bool
     lanes: tuple[Lane, ...]
+    queued_until: datetime | None = None
     left_out: bool = False
     children_left_out: bool = False
 

@@ -54,11 +54,13 @@ async def load_spans(
         node = parse_node(row["node_id"], None)
         row["step"], row["visit"] = row.get("step") or node.step, node.visit or 1
     ended_at = execution["ended_at"]
+    until_at = ended_at or execution["read_at"]
+    queued = await connection.fetchrow(sql("queued_span"), execution_id)
     return ExecutionSpans(
         execution_id,
         execution["path"],
         execution["started_at"],
-        ended_at or execution["read_at"],
+        until_at,
         ended_at is None,
         lanes_of(
             rows[:MOST_VISITS],
@@ -67,6 +69,7 @@ async def load_spans(
             went_on=went_on,
             notes=notes,
         ),
+        queued_until=None if queued is None else queued["admitted_at"] or until_at,
         left_out=len(rows) > MOST_VISITS,
         children_left_out=len(children) > MOST_CHILDREN,
     )

@@ -78,6 +78,19 @@ group by e.node_id
 order by min(e.event_id) desc
 limit $2::int;
 
+-- name: queued_span
+-- When an execution that was queued was admitted, or null; no row of one that never was. The event that says so is of its
+-- first turn.
+select (
+    select min(a.created_at::timestamptz)
+    from noetl.event a
+    where a.execution_id = $1::bigint and a.event_type = 'execution_admitted'
+  ) as admitted_at
+from (
+  select e.event_type from noetl.event e where e.execution_id = $1::bigint order by e.event_id limit 10
+) e
+where e.event_type = 'execution_queued';
+
 -- name: child_spans
 -- Children: those that run, and those that answered, by their ids; at most $3.
 select x.execution_id, x.path, x.status, x.started_at as began_at, x.ended_at, x.parent_node_id as node_id,
