@@ -7,6 +7,7 @@ from typing import Any
 
 from noetl_broker.broker.context import Found, result_of, taken_items, want_all_items, want_step, want_turn
 from noetl_broker.broker.core import Session
+from noetl_broker.broker.effects import ExecutionBegun
 from noetl_broker.broker.model import Event, ExecutionEnd, Rules, Turn
 from noetl_broker.broker.state import encode
 from noetl_broker.history.fork_plan import ForkPlan
@@ -112,7 +113,8 @@ def _history(
         decision = session.apply(event, turn.at)
         turns.append(RecordedTurn(turn, event, decision.outcome, decision.note, decision.events, 100 + number))
         decisions.append((event, decision))
-        workload = decision.begun.workload if decision.begun is not None else workload
+        for begun in decision.of(ExecutionBegun):
+            workload = begun.workload
         ended = decision.ended or ended
     history = History(
         execution_id=execution_id,

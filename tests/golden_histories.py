@@ -15,9 +15,10 @@ from typing import Any
 
 from noetl_broker.broker.core import Session
 from noetl_broker.broker.event_types import APPROVAL_DECIDED, EXECUTION_SIGNAL, EXECUTION_START, TIMER_DUE
-from noetl_broker.broker.model import JSON, Decision, Event, Rules, stored_rules
+from noetl_broker.broker.model import Decision, Event, Rules, stored_rules
 from noetl_broker.broker.on_failure import KEY as ON_FAILURE
 from noetl_broker.broker.state import ExecutionState, encode
+from noetl_broker.broker.values import JSON
 from noetl_broker.history.record import History
 from noetl_broker.history.story import STORY_START
 from noetl_broker.playbook import Playbook, compile_playbook
@@ -153,14 +154,15 @@ def _without_moments(context: JSON) -> JSON:
 
 
 def _sparse(value: Any) -> Any:
-    """Return a named tuple as an object without defaults, at each level."""
+    """Return a named tuple as an object without defaults, at each level; the effects of a decision with their kinds."""
     if hasattr(value, "_asdict"):
         defaults = value._field_defaults
-        return {
-            name: _sparse(item)
-            for name, item in value._asdict().items()
-            if name not in defaults or item != defaults[name]
+        fields = {
+            name: item for name, item in value._asdict().items() if name not in defaults or item != defaults[name]
         }
+        if "effects" in fields:
+            fields["effects"] = [{type(effect).__name__: effect} for effect in fields["effects"]]
+        return {name: _sparse(item) for name, item in fields.items()}
     if isinstance(value, dict):
         return {key: _sparse(item) for key, item in value.items()}
     return [_sparse(item) for item in value] if isinstance(value, (list, tuple)) else value

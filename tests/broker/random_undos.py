@@ -9,8 +9,10 @@ from random import Random
 from typing import Any
 
 from noetl_broker.broker.core import Session
+from noetl_broker.broker.effects import ChildStarted, EventPosted, JobChanged
 from noetl_broker.broker.model import Decision, Event
 from noetl_broker.broker.state import COMPENSATING, is_live
+from noetl_broker.broker.stops import Stops, stops_of
 from noetl_broker.history.story import STORY_START
 from noetl_broker.playbook.model import Playbook
 from tests.stories import playbook
@@ -102,14 +104,15 @@ class World:
         return decision
 
     def _write(self, decision: Decision) -> None:
-        self.awaited.update(decision.awaited)
+        stops = stops_of(decision)
+        self.awaited.update(stops.awaited)
         for job in decision.jobs:
             if job.undo:
                 self.started.append(((job.step, job.visit, job.item_index), self.turns))
                 self.undos[job.step, job.visit, job.item_index] = Job()
             elif not job.delegated:
                 self.jobs[job.step, job.visit, job.item_index] = Job()
-        for child in decision.children:
+        for child in decision.of(ChildStarted):
             node = child.step, child.visit, child.item_index
             if child.undo:
                 self.started.append((node, self.turns))
@@ -117,7 +120,7 @@ class World:
             else:
                 self.children[node] = child.meta["parent"]["attempt"]
                 self.cancelled.discard(node)
-        for change in decision.changes:
+        for change in decision.of(JobChanged):
             node = change.step, change.visit, change.item_index
             jobs = self.undos if change.undo else self.jobs
             if node not in jobs:
@@ -126,12 +129,14 @@ class World:
                 jobs[node].leased = False
             elif change.status in {"dead", "done"}:
                 del jobs[node]
-        self._close(decision)
-        self.mail += [Event(post.type, post.step, post.visit, [0, 0, 0], settled=False) for post in decision.posts]
+        self._close(stops)
+        self.mail += [
+            Event(post.type, post.step, post.visit, [0, 0, 0], settled=False) for post in decision.of(EventPosted)
+        ]
 
-    def _close(self, decision: Decision) -> None:
+    def _close(self, stops: Stops) -> None:
         """Withdraw jobs, and tell children to end."""
-        for node in [node for node in self.jobs if decision.abandons_visit(*node[:2])]:
+        for node in [node for node in self.jobs if stops.job(*node, undo=False)]:
             awaited = node[:2] in self.awaited
             if not self.jobs[node].leased:
                 attempt = self.jobs.pop(node).attempts + 1  # which no lease had
@@ -150,7 +155,7 @@ class World:
             elif not awaited:
                 del self.jobs[node]  # its worker is told to stop, and its answer is refused
         for node in self.children:
-            if decision.gives_up(*node):
+            if stops.child(*node, undo=False):
                 self.cancelled.add(node)
 
     # What may happen next

@@ -8,8 +8,10 @@ import pytest
 
 from noetl_broker.broker.children import error_of_child
 from noetl_broker.broker.core import Session
-from noetl_broker.broker.model import JSON, Event, ExecutionEnd
+from noetl_broker.broker.effects import JobChanged, VisitAbandoned
+from noetl_broker.broker.model import Event, ExecutionEnd
 from noetl_broker.broker.state import Parent
+from noetl_broker.broker.values import JSON
 from noetl_broker.history.story import STORY_START, play_turns, read_events
 from tests.stories import assert_story, playbook
 
@@ -62,7 +64,7 @@ def test_retry_conditions_read_the_error_of_a_child(retry: str, error: JSON, *, 
     """`retry_when` and `stop_when` read the error of the child's action."""
     events = read_events(f"> execution_start\n> action_failed a {json.dumps(error)}")
     *_, (_, decision, _) = play_turns(playbook(CALL.replace("RETRY", retry)), events)
-    assert [change.status for change in decision.changes] == ["delegated" if again else "dead"]
+    assert [change.status for change in decision.of(JobChanged)] == ["delegated" if again else "dead"]
 
 
 @pytest.mark.parametrize(
@@ -221,7 +223,8 @@ def test_an_answer_of_an_operator_cancels_the_child() -> None:
     by_hand = [events[0], events[1]._replace(meta={})]
     by_child = [events[0], events[1]._replace(meta={"child_execution_id": 7, "attempt": 1})]
     compiled = playbook(CALL.replace("RETRY", ""))
-    assert [[*play_turns(compiled, events)][-1][1].abandoned for events in (by_hand, by_child)] == [(("a", 1),), ()]
+    abandoned = [[*play_turns(compiled, events)][-1][1].of(VisitAbandoned) for events in (by_hand, by_child)]
+    assert abandoned == [[("a", 1)], []]
 
 
 def test_an_answer_of_an_operator_completes_the_step_during_the_delay_of_a_retry() -> None:

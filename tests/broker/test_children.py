@@ -2,6 +2,7 @@
 
 import pytest
 
+from noetl_broker.broker.effects import ChildStarted
 from noetl_broker.history.story import play_turns, read_events
 from tests.stories import assert_story, playbook
 
@@ -53,7 +54,7 @@ def test_the_version_of_a_child_may_be_text(version: str) -> None:
         - {{step: a, type: playbook, path: p, version: "{version}"}}
         """
     [(_, decision, _)] = play_turns(playbook(source), read_events("> execution_start"))
-    assert [(child.path, child.version) for child in decision.children] == [("p", 3)]
+    assert [(child.path, child.version) for child in decision.of(ChildStarted)] == [("p", 3)]
 
 
 def test_too_large_results_of_children_fail_the_step() -> None:
@@ -213,4 +214,6 @@ def test_a_block_is_a_child_of_the_same_version() -> None:
         - {step: a, type: playbook, args: {n: 1}, workflow: [{step: start}]}
         """
     [(_, decision, _)] = play_turns(playbook(source), read_events("> execution_start"))
-    assert [(child.path, child.version, child.payload) for child in decision.children] == [("story#a", 0, {"n": 1})]
+    assert [(child.path, child.version, child.payload) for child in decision.of(ChildStarted)] == [
+        ("story#a", 0, {"n": 1})
+    ]

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from noetl_broker.broker.model import JSON
+from noetl_broker.broker.effects import ChildStarted, ItemsChosen
+from noetl_broker.broker.values import JSON
 from noetl_broker.history.story import play_turns, read_events
 from tests.stories import playbook
 
@@ -30,7 +31,7 @@ def first_turn(keys: str, expression: str = "n") -> tuple[list[JSON], str | None
     )
     [(_, decision, _)] = play_turns(compiled, read_events("> execution_start"))
     failed = [event.error["message"] for event in decision.events if event.type == "step_failed"]
-    return [child.payload["it"] for child in decision.children], failed[0] if failed else None
+    return [child.payload["it"] for child in decision.of(ChildStarted)], failed[0] if failed else None
 
 
 # Keys of the iterator, and its items.
@@ -100,7 +101,7 @@ def test_the_element_hides_an_input_of_its_name_in_where_and_order_by(keys: str,
     """`args` still has the input. Other expressions read the input."""
     compiled = playbook(ENTERED_WITH.format(keys=f"distribute: true, {keys}"))
     [(_, decision, _)] = play_turns(compiled, read_events("> execution_start"))
-    assert [chosen.values for chosen in decision.items] == [items]
+    assert [chosen.values for chosen in decision.of(ItemsChosen)] == [items]
 
 
 # Keys of the iterator that fail the step, and the message.

@@ -6,6 +6,7 @@ from noetl_broker.broker.closing import close_visit
 from noetl_broker.broker.context import Known
 from noetl_broker.broker.core import Session
 from noetl_broker.broker.draft import Draft
+from noetl_broker.broker.effects import VisitClosed
 from noetl_broker.broker.model import Event, StepRow, Turn
 from noetl_broker.history.story import STORY_START, read_events
 from tests.stories import assert_story, playbook
@@ -63,7 +64,7 @@ def test_a_closed_visit_ends_without_a_result() -> None:
     assert [(event.type, event.status, event.step, event.meta) for event in decision.events] == [
         ("step_cancelled", "CANCELLED", "a", {"turn": 2, "spent": ["j"]})
     ]
-    assert decision.closed == (("a", 1),)
+    assert decision.of(VisitClosed) == [("a", 1)]
     assert decision.rows == (StepRow("a", "CANCELLED", 1, None, 0),)
     assert [*state.tokens] == [("b", 1)]
     late = Session(playbook(BODY), after=(state, 2)).apply(Event("action_completed", "a", 1, 5), STORY_START)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from noetl_broker.broker.effects import ChildStarted
 from noetl_broker.broker.model import Job
 from noetl_broker.history.story import play_turns, read_events
 from noetl_broker.worker.deferred import mark_deferred, renderer_of
@@ -188,7 +189,7 @@ def test_a_step_named_like_a_word_of_the_worker_hides_it(word: str) -> None:
     [job] = decided.jobs
     assert (job.action["args"], job.action["url"], job.action["save"]) == ({"i": 7}, "x/7", {"data": {"s": 7}})
     assert deferred(job) == []
-    assert [child.payload for child in called.children] == [{"t": 7}]
+    assert [child.payload for child in called.of(ChildStarted)] == [{"t": 7}]
 
 
 def test_a_step_hides_only_the_word_of_its_name() -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from noetl_broker.broker.model import JSON, Decision, Event
+from noetl_broker.broker.model import Decision, Event
+from noetl_broker.broker.values import JSON
 from noetl_broker.history.fork_plan import plan_fork
 from noetl_broker.history.story import play_turns, read_events
 from tests.forks import fork_history, history_of

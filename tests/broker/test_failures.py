@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from noetl_broker.broker.model import JSON
+from noetl_broker.broker.effects import JobChanged
+from noetl_broker.broker.values import JSON
 from noetl_broker.history.story import play_turns, read_events
 from tests.stories import assert_story, last_turn, playbook
 
@@ -95,7 +96,9 @@ def test_stop_when_and_retry_when_decide_about_another_attempt(
         """
     story = "> execution_start" + f"\n> action_failed a {json.dumps(error)}" * len(tries_again)
     turns = play_turns(playbook(body), read_events(story))
-    assert [decision.changes[0].status == "retry" for _, decision, _ in turns if decision.changes] == tries_again
+    assert [
+        decision.of(JobChanged)[0].status == "retry" for _, decision, _ in turns if decision.of(JobChanged)
+    ] == tries_again
 
 
 @pytest.mark.parametrize("end", ["", "type: python, code: x, "])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from noetl_broker.broker.model import JSON
+from noetl_broker.broker.effects import ExecutionBegun
+from noetl_broker.broker.values import JSON
 from noetl_broker.history.story import play_turns, read_events
 from tests.stories import assert_story, playbook
 
@@ -71,7 +72,7 @@ def test_a_nested_default_that_the_payload_replaces_is_not_rendered(payload: str
     workflow: [{step: start, next: s}, {step: s, type: python, code: x}]
     """
     [(_, decision, _)] = play_turns(playbook(body), read_events(f"> execution_start {payload}"))
-    assert (decision.begun.workload["db"] if decision.begun is not None else None) == made
+    assert [begun.workload["db"] for begun in decision.of(ExecutionBegun)] == ([] if made is None else [made])
 
 
 def test_workload_defaults_are_rendered_once_and_the_payload_never() -> None:

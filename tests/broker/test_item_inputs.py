@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from noetl_broker.broker.model import JSON, Decision, Job
+from noetl_broker.broker.effects import ChildStarted
+from noetl_broker.broker.model import Decision, Job
+from noetl_broker.broker.values import JSON
 from noetl_broker.history.story import play_turns, read_events
 from noetl_broker.playbook import PlaybookError
 from tests.stories import assert_story, playbook
@@ -36,7 +38,7 @@ def decisions_of(body: str, *events: str) -> list[Decision]:
 def items_of(decision: Decision) -> list[JSON]:
     """Return the inputs of the children or jobs of items."""
     jobs = [job.action.get("args") for job in decision.jobs if job.item_index is not None]
-    return [child.payload for child in decision.children] + jobs
+    return [child.payload for child in decision.of(ChildStarted)] + jobs
 
 
 @pytest.mark.parametrize(
@@ -86,7 +88,7 @@ def test_every_item_reads_the_result_that_its_step_was_given(task: str) -> None:
     """
     ended = "execution_complete" if "playbook" in task else "action_completed"
     *_, first, later = decisions_of(body, '> action_completed find {"y": "a", "all": [1, 2]}', f"> {ended} each[0] 1")
-    found = [child.payload["x"] for turn in (first, later) for child in turn.children]
+    found = [child.payload["x"] for turn in (first, later) for child in turn.of(ChildStarted)]
     assert found + [
         job.action["url"] for turn in (first, later) for job in turn.jobs if job.item_index is not None
     ] == [
@@ -245,9 +247,9 @@ def test_each_item_renders_its_own_inputs() -> None:
     looped = "type: playbook, path: p, args: %s, loop: {collection: [1, 2], element: n, mode: async}"
     body = "workflow: [{step: start, next: a}, {step: a, %s}]"
     [turn] = decisions_of(body % (looped % '{id: "{{ uuid() }}"}'))
-    assert len({child.payload["id"] for child in turn.children}) == 2
+    assert len({child.payload["id"] for child in turn.of(ChildStarted)}) == 2
     [turn] = decisions_of(body % (looped % "\"{{ {'n': n} }}\""))
-    assert [child.payload for child in turn.children] == [{"n": 1}, {"n": 2}]
+    assert [child.payload for child in turn.of(ChildStarted)] == [{"n": 1}, {"n": 2}]
 
 
 BY_THE_BROKER = ["type: playbook, path: p", "type: python, code: x, distribute: true"]

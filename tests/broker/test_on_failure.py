@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from noetl_broker.broker.effects import ChildStarted
 from noetl_broker.broker.model import Event
 from noetl_broker.history.story import play_turns, read_events
 from tests.stories import assert_story, playbook
@@ -70,7 +71,7 @@ def test_what_a_failure_started_starts_nothing() -> None:
     """
     events = [Event("execution_start", meta={"on_failure": 7}), *read_events("> action_failed b {}")]
     begun, failed = (decision for _, decision, _ in play_turns(playbook(source, metadata=ALARM), events))
-    assert [child.meta["on_failure"] for child in begun.children] == [7]
+    assert [child.meta["on_failure"] for child in begun.of(ChildStarted)] == [7]
     assert failed.ended is not None
     assert failed.ended.on_failure is None
 

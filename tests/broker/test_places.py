@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from noetl_broker.broker.core import Session
+from noetl_broker.broker.effects import PlacesChanged
 from noetl_broker.broker.model import Event
 from noetl_broker.broker.state import decode, encode
 from noetl_broker.history.story import STORY_START, play_turns, read_events
@@ -79,7 +80,7 @@ def test_cancel_running_queues_the_newcomer() -> None:
             playbook(JOB, metadata=limit(", on_limit: cancel_running")), read_events("> execution_start; place busy")
         )
     ]
-    change = told[0][1].place_change
+    change = told[0][1].last(PlacesChanged)
     assert change is not None
     assert (change.what, change.places) == ("waiting", (("story", "7", 1, "cancel_running", 1, "customer"),))
 
@@ -115,7 +116,7 @@ def test_a_shared_place_is_neither_held_nor_freed() -> None:
     [(_, _, state), (_, end, _)] = play_turns(
         playbook(JOB, metadata=limit()), read_events("> execution_start; place shared\n> action_completed a 1")
     )
-    assert (state.places, end.place_change) == ((), None)
+    assert (state.places, end.last(PlacesChanged)) == ((), None)
 
 
 def test_a_place_is_kept_while_the_execution_is_paused() -> None:
@@ -162,8 +163,8 @@ def test_a_queued_execution_that_is_paused_gives_a_place_back_and_asks_again() -
     )
     assert_story(body, story, metadata=limit())
     turns = [*play_turns(playbook(body, metadata=limit()), read_events(story))]
-    assert [decision.place_change and decision.place_change.what for _, decision, _ in turns] == [
-        "waiting", None, "returned", "waiting", None, "held",
+    assert [[change.what for change in decision.of(PlacesChanged)] for _, decision, _ in turns] == [
+        ["waiting"], [], ["returned"], ["waiting"], [], ["held"],
     ]  # fmt: skip
 
 
@@ -181,7 +182,7 @@ def test_an_execution_that_is_skipped_when_it_is_resumed_gives_its_numbers_up() 
         """
     assert_story(JOB, story, metadata=limit())
     turns = [*play_turns(playbook(JOB, metadata=limit()), read_events(story))]
-    changes = [decision.place_change for _, decision, _ in turns]
+    changes = [decision.last(PlacesChanged) for _, decision, _ in turns]
     assert [change and (change.what, len(change.places)) for change in changes] == [("waiting", 2), None, ("freed", 2)]
     assert turns[-1][2].places == ()
 
@@ -191,7 +192,7 @@ def test_a_queued_execution_that_is_cancelled_gives_its_number_up() -> None:
     turns = [
         *play_turns(playbook(JOB, metadata=limit()), read_events("> execution_start; place busy\n> execution_cancel"))
     ]
-    change = turns[-1][1].place_change
+    change = turns[-1][1].last(PlacesChanged)
     assert change is not None
     assert (turns[-1][2].status, turns[-1][2].places, change.what) == ("CANCELLED", (), "freed")
 
@@ -281,8 +282,8 @@ def test_a_cancel_frees_the_place_also_where_the_playbook_is_gone() -> None:
     [(_, _, running)] = play_turns(playbook(JOB, metadata=limit()), read_events("> execution_start; place free"))
     session = Session("its playbook is not in the catalog", after=(running, 1))
     decision = session.apply(Event("execution_cancel"), STORY_START)
-    assert decision.place_change is not None
-    assert (session.state.status, session.state.places, decision.place_change.what) == ("CANCELLED", (), "freed")
+    [change] = decision.of(PlacesChanged)
+    assert (session.state.status, session.state.places, change.what) == ("CANCELLED", (), "freed")
 
 
 @pytest.mark.parametrize("word", ["skip", "fail", "cancel_running"])
@@ -293,5 +294,5 @@ def test_a_fork_is_queued_whatever_on_limit_says(word: str) -> None:
     start = Event("execution_start", context={"workload": {}}, meta=meta, places=[{"free": False, "number": 1}])
     session = Session(playbook(JOB, metadata=limit(f", on_limit: {word}")))
     decision = session.apply(start, STORY_START)
-    assert decision.place_change is not None
-    assert (session.state.status, decision.place_change.places[0].on_limit) == ("QUEUED", "queue")
+    [change] = decision.of(PlacesChanged)
+    assert (session.state.status, change.places[0].on_limit) == ("QUEUED", "queue")

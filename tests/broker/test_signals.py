@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from noetl_broker.broker.core import Session
+from noetl_broker.broker.effects import SignalConditionFailed, TimerSet, WaitOpened, WaitReopened
 from noetl_broker.broker.model import Event, Rules
 from noetl_broker.broker.state import decode, encode
 from noetl_broker.history.story import STORY_START
@@ -93,7 +94,11 @@ def test_an_error_in_when_means_that_the_signal_does_not_fit() -> None:
     session.apply(Event("execution_start"), STORY_START)
     signal = {"name": "payment", "key": "1", "payload": {"sum": 5}, "at": "now"}
     decision = session.apply(Event("execution_signal", "paid", 1, context=signal), STORY_START)
-    assert (decision.outcome, decision.signal_errors, decision.reopened) == ("decided", 1, (("paid", 1),))
+    assert (decision.outcome, decision.of(SignalConditionFailed), decision.of(WaitReopened)) == (
+        "decided",
+        [("paid", 1)],
+        [("paid", 1)],
+    )
     assert decision.note is not None
     assert decision.note.startswith("the `when` of paid failed, so signal payment does not fit: ")
     assert session.state.status == "RUNNING"
@@ -239,7 +244,7 @@ def test_a_turn_tries_a_hundred_kept_signals() -> None:
         context = {"name": "payment", "key": "1", "payload": payload, "at": "now"}
         session.apply(Event("execution_signal", context=context), STORY_START + timedelta(seconds=payload))
     decision = session.apply(Event("action_completed", "prepare", 1, 1), STORY_START)
-    assert ([timer.purpose for timer in decision.timers], len(decision.waits)) == (["signals"], 1)
+    assert ([timer.purpose for timer in decision.of(TimerSet)], len(decision.of(WaitOpened))) == (["signals"], 1)
     # a signal that arrives meanwhile is tried after those that are kept
     context = {"name": "payment", "key": "1", "payload": 150, "at": "later"}
     assert session.apply(Event("execution_signal", context=context), STORY_START).events == ()

@@ -6,6 +6,7 @@ import inspect
 import re
 import sys
 import textwrap
+from types import ModuleType
 from typing import NamedTuple
 
 import pytest
@@ -53,9 +54,9 @@ class Schema(NamedTuple):
 
 
 class Method(NamedTuple):
-    """A patch of a method of the daemon or the store."""
+    """A patch of a method, or of a function of a module, of the daemon or the store."""
 
-    owner: type
+    owner: type | ModuleType
     name: str
     pattern: str
     new: str
@@ -63,7 +64,8 @@ class Method(NamedTuple):
     async def apply(self, _database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
         """Compile the patched source and replace the method."""
         original = getattr(self.owner, self.name)
-        names = {**vars(sys.modules[self.owner.__module__])}
+        module = self.owner if isinstance(self.owner, ModuleType) else sys.modules[self.owner.__module__]
+        names = {**vars(module)}
         source = textwrap.dedent(inspect.getsource(original))
         exec(replaced(source, self.pattern, self.new), names)  # noqa: S102 - our own source, patched by ourselves
         monkeypatch.setattr(self.owner, self.name, names[self.name])

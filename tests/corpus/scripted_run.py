@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from noetl_broker.broker.core import Session
+from noetl_broker.broker.effects import ChildStarted, EventPosted, JobChanged
 from noetl_broker.broker.event_types import ITERATOR_COMPLETED
 from noetl_broker.broker.model import Decision, Event, Rules
 from noetl_broker.broker.state import RUNNING, ExecutionState
@@ -70,14 +71,14 @@ class _Answers:
         for job in decision.jobs:
             if not job.delegated:
                 yield self._answer(job.step, job.visit, job.item_index)
-        for child in decision.children:
+        for child in decision.of(ChildStarted):
             yield self._answer(child.step, child.visit, child.item_index, of_child=True)
-        for change in decision.changes:
+        for change in decision.of(JobChanged):
             if change.status == "retry":
                 yield self._answer(change.step, change.visit, None)
             elif change.status == "delegated":
                 yield Event("child_due", change.step, change.visit)
-        for post in decision.posts:
+        for post in decision.of(EventPosted):
             results = [value for _, value in sorted(self.items[post.step, post.visit].items())]
             yield Event(post.type, post.step, post.visit, results if post.type == ITERATOR_COMPLETED else None)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple, TextIO
 
+from noetl_broker.broker.effects import ExecutionBegun
 from noetl_broker.broker.model import Decision, Emitted, Event
 from noetl_broker.playbook import Finding, Playbook, PlaybookRules, check
 from noetl_broker.playbook.compile import read_document
@@ -133,7 +134,9 @@ class _Seen:
         if "at" in run.error:
             step = str(run.error.get("step", "start"))
             self.errors[step][run.error["at"], str(run.error["message"])] += 1
-        if run.turns[0][1].begun is not None and not any(event.step == "start" for event in run.turns[0][1].events):
+        if run.turns[0][1].last(ExecutionBegun) is not None and not any(
+            event.step == "start" for event in run.turns[0][1].events
+        ):
             self._note_start(run.turns[0][1])
         for event, decision in run.turns:
             for emitted in decision.events:

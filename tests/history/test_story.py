@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from noetl_broker.broker.model import JSON, Decision, Event
+from noetl_broker.broker.model import Decision, Event
+from noetl_broker.broker.values import JSON
 from noetl_broker.history.story import format_story, read_events
 
 EVENTS = [

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from noetl_broker.broker.model import Child, Decision, Emitted, Job, JobChange, Undo
+from noetl_broker.broker.effects import (
+    ChildStarted,
+    EventPosted,
+    JobChanged,
+    SignalSent,
+    UndoNoted,
+    WaitOpened,
+    WaitReopened,
+)
+from noetl_broker.broker.model import Decision, Emitted, Job
+from noetl_broker.broker.stops import stops_of
 from tests.simulation.reference_model import Effect, ReferenceEvent, Row
 from tests.simulation.reference_undo import UNDO
 
@@ -84,20 +94,21 @@ def effects_of(decision: Decision) -> Iterator[Effect]:
     for event in decision.events:
         yield from _of_event(event)
     yield from _of_work(decision)
-    for row in decision.undos:
+    for row in decision.of(UndoNoted):
         yield Effect("undo", _node_of(row, undo=True)[: -len(UNDO)], [row.status, row.child_execution_id is not None])
-    for change in decision.changes:
+    for change in decision.of(JobChanged):
         if change.undo and change.status in {"retry", "delegated"}:
             yield Effect("undo_retry", _node_of(change, undo=True), float(change.delay))
-    for wait in decision.waits:
+    for wait in decision.of(WaitOpened):
         detail = [[*wait.names], wait.key, wait.since] if wait.kind == "signal" else None
         yield Effect("wait", _node(wait.step, wait.visit), detail)
-    for sent in decision.sent:
+    for sent in decision.of(SignalSent):
         yield Effect("signal", _node(sent.step, sent.visit), [sent.name, sent.key, sent.payload])
     if not any(event.type in ENDS for event in decision.events):
-        reopened = [visit for visit in decision.reopened if visit not in decision.closed]
-        yield from (Effect("reopen", _node(*visit)) for visit in reopened)
-    for post in decision.posts:
+        closed = stops_of(decision).closed
+        reopened = [(wait.step, wait.visit) for wait in decision.of(WaitReopened)]
+        yield from (Effect("reopen", _node(*visit)) for visit in reopened if visit not in closed)
+    for post in decision.of(EventPosted):
         yield Effect("post", _node(post.step, post.visit), post.type)
 
 
@@ -116,7 +127,7 @@ def _of_work(decision: Decision) -> Iterator[Effect]:
             inputs = job.action.get("args", {})
             detail = inputs if job.item_index is None or job.undo else (job.item_index, None, inputs)
             yield Effect("job", _node_of(job, undo=job.undo), detail)
-    for child in decision.children:
+    for child in decision.of(ChildStarted):
         called = (None if child.undo else child.item_index, child.path, child.payload)
         yield Effect("child", _node_of(child, undo=child.undo), called if child.undo_of is None else "undo")
 
@@ -125,7 +136,7 @@ def _node(step: str | None, visit: int) -> str:
     return "" if step is None else step if visit == 1 else f"{step}#{visit}"
 
 
-def _node_of(work: Job | Child | Undo | JobChange, *, undo: bool) -> str:
+def _node_of(work: Job | ChildStarted | UndoNoted | JobChanged, *, undo: bool) -> str:
     """Return the node of a visit, or of an undo, which names an item."""
     node = _node(work.step, work.visit)
     if not undo:

@@ -21,7 +21,8 @@ from noetl_broker.broker.context import (
     want_turn,
 )
 from noetl_broker.broker.core import Session
-from noetl_broker.broker.model import Decision, Event, Rules, Turn, Wait
+from noetl_broker.broker.effects import ChildStarted, ItemEnded, ItemsChosen, WaitOpened
+from noetl_broker.broker.model import Decision, Event, Rules, Turn
 from noetl_broker.broker.state import ExecutionState, decode, encode
 from noetl_broker.nodes import node_id
 from noetl_broker.playbook.model import Playbook
@@ -100,7 +101,7 @@ class Job:
 class OpenWait:
     """A wait that began: open, signalled (an event that may end it is on the way), or over."""
 
-    wait: Wait
+    wait: WaitOpened
     node: str
     since: datetime
     began: int
@@ -229,7 +230,7 @@ class Life:
         """Store what later turns may ask for."""
         decision = one.decision
         remember(self.archive, one.event, one.turn, decision)
-        for child in decision.children:
+        for child in decision.of(ChildStarted):
             if child.item_index is not None and child.ordinal is not None:
                 self.archive.answers[want_item_action(child.step, child.visit, child.item_index)] = {
                     "args": child.payload
@@ -237,9 +238,9 @@ class Life:
         for job in decision.jobs:
             if job.item_index is not None and not job.undo:
                 self.archive.answers[want_item_action(job.step, job.visit, job.item_index)] = job.action
-        for items in decision.items:
+        for items in decision.of(ItemsChosen):
             self.items[items.step, items.visit] = [None] * len(items.values)
-        for end in decision.item_ends:
+        for end in decision.of(ItemEnded):
             if end.status == "COMPLETED":
                 result = one.event.result if end.result_at is None else decision.events[end.result_at].result
                 self.items[end.step, end.visit][end.item_index] = unwrap(result)

@@ -114,7 +114,7 @@ MUTANTS = (
     Mutant(
         "end cancels only what can reach it", NEEDS_FROM + 23, joins._close_losers, "join is draft.playbook.end or ", ""
     ),
-    Mutant("a closed visit's job stays", NEEDS_FROM + 22, closing.close_visit, r"\S+\.closed\.append\(visit\)", "pass"),
+    Mutant("a closed visit's job stays", NEEDS_FROM + 22, closing.close_visit, r"draft\.add\(.*\)", "pass"),
     Mutant(
         "a wait for nothing stays open",
         WAITS_FROM + 103,
@@ -225,9 +225,7 @@ MUTANTS = (
         "== TIMEOUT",
         '== "no such purpose"',
     ),
-    Mutant(
-        "a closed approval stays open", APPROVALS_FROM + 6, closing.close_visit, r"closed.append\(visit\)", "closed"
-    ),
+    Mutant("a closed approval stays open", APPROVALS_FROM + 6, closing.close_visit, r"draft\.add\(.*\)", "pass"),
     Mutant("a signal is taken twice", SIGNALS_FROM + 36, claimed_rows.event_of, r'if row\["is_doubled"\]', "if False"),
     Mutant("a kept signal is forgotten", SIGNALS_FROM + 8, signals._keep, r"\S+\.append\(arrived\)", "pass"),
     Mutant(
@@ -244,7 +242,7 @@ MUTANTS = (
         "a wait that refused a signal stays signalled",
         SIGNALS_FROM + 1,
         signals.receive_signal,
-        r"\S+\.reopened\.append\(visit\)",
+        r"draft\.add\(WaitReopened.*\)",
         "pass",
     ),
     Mutant("a failed `when` fits", SIGNALS_FROM + 1, signals._holds, "return False", "return True"),

@@ -12,10 +12,10 @@ import pytest
 
 from noetl_broker.history.replay import replay_history, sentences
 from noetl_broker.playbook.diagnostics import PlaybookRules
+from noetl_broker.store import turn_rows
 from noetl_broker.store.connection import Connection
 from noetl_broker.store.history import Versions, load_histories
 from noetl_broker.store.json_codec import dump_json
-from noetl_broker.store.turn_rows import Columns
 from noetl_broker.store.undo_rows import UndoColumns
 from tests.brokers import PATIENCE_SECONDS, broken_invariants, running
 from tests.chaos.mutants import NO_SECOND_WALL, Function, Method, Patch
@@ -160,9 +160,9 @@ UNDONE = (
 
 STORE_MUTANTS: dict[str, tuple[tuple[Step, ...], float, tuple[Patch, ...]]] = {
     "a plain decision changes jobs": (
-        ONE_AGAIN, 0.5, (Method(Columns, "add", "if decision.has_rare", "if decision.begun"),)
+        ONE_AGAIN, 0.5, (Method(turn_rows, "add_turns", "if decision.effects:", "if begun is not None:"),)
     ),
-    "retries survive the end": (FAILING, 1.0, (Method(Columns, "_withdraw", r"change\[2\] in NOT_HELD", "False"),)),
+    "retries survive the end": (FAILING, 1.0, (Method(turn_rows, "_withdraw", r"change\[2\] in NOT_HELD", "False"),)),
     "items are undone beside the whole": (
         UNDONE, 0.0, (Method(UndoColumns, "_supersede", r"self\.superseded\[owner, step, visit\] = None", "pass"),)
     ),

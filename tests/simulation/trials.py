@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from noetl_broker.broker.effects import WaitEnded
 from noetl_broker.broker.model import Emitted
 from noetl_broker.errors import PlaybookFault
 from noetl_broker.history.story import format_story
@@ -144,7 +145,7 @@ def _features_of_visit(step: Step, visit: int, merges: bool) -> Iterator[str]:
 def _features_of_signals(life: Life) -> Iterator[str]:
     """Yield what became of the signals that came to an execution."""
     for one in life.turns:
-        ended = {(end.step, end.visit) for end in one.decision.wait_ends}
+        ended = {(end.step, end.visit) for end in one.decision.of(WaitEnded)}
         if one.event.kind == "execution_signal" and one.decision.outcome == "decided":
             yield "a signal that is taken" if ended else "a signal that is not taken"
             if ended and (one.event.step, one.event.visit) not in ended:

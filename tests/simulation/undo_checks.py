@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from noetl_broker.broker.effects import ChildUnwanted
 from noetl_broker.broker.model import Emitted
 from tests.simulation.life import Life, TakenTurn
 from tests.simulation.plans import Compensate
@@ -57,10 +58,11 @@ class _Checks:
         )
         # Children that completed after their visit had given them up, and of which their parent has no row.
         self.unwanted = {
-            one.decision.unwanted_child
+            unwanted.child_execution_id
             for life in self.lives.values()
             for one in life.turns
-            if one.decision.unwanted_child not in [row.child_execution_id for row, _ in life.undo_rows().values()]
+            for unwanted in one.decision.of(ChildUnwanted)
+            if unwanted.child_execution_id not in [row.child_execution_id for row, _ in life.undo_rows().values()]
         }
         # An operator may undo what may have been undone.
         self.doubtful = {

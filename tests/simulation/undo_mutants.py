@@ -8,7 +8,7 @@ from tests.simulation.mutants import Mutant
 from tests.simulation.scenarios import UNDOS_FROM
 
 UNDO_MUTANTS = (
-    Mutant("a success is not noted", UNDOS_FROM, undo.report_success, "undos.append", "undos.count"),
+    Mutant("a success is not noted", UNDOS_FROM, undo.report_success, r"draft\.add\(", "repr("),
     Mutant("a child that succeeded is not noted", UNDOS_FROM + 1, child_rows._answer, "if ended.undo:", "if False:"),
     Mutant(
         "inside is undone in place of the whole",
@@ -64,7 +64,7 @@ UNDO_MUTANTS = (
         "return token.draining",
         "return False",
     ),
-    Mutant("an unwanted child is forgotten", UNDOS_FROM + 2173, core._refused, r"unwanted_child\(.*\)\)", "None)"),
+    Mutant("an unwanted child is forgotten", UNDOS_FROM + 2173, core._refused, r"unwanted_child\(.*\n", "None\n"),
     Mutant("an item whose catch fails stays open", UNDOS_FROM, iterators._end_item, r"_write_end\(.*error\)", "pass"),
     Mutant("a lost lease is certain", UNDOS_FROM + 39, undo.note_failure, "if lost or", "if"),
     Mutant("a timeout is certain", UNDOS_FROM + 21, undo._is_lost, r'error.get\("type"\) in LOST', "False"),

@@ -6,7 +6,22 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from noetl_broker.broker.model import Child, Decision, ExecutionEnd
+from noetl_broker.broker.effects import (
+    ChildStarted,
+    ChildUnwanted,
+    EventPosted,
+    ExecutionBegun,
+    JobChanged,
+    SignalSent,
+    StatusChanged,
+    TimerSet,
+    VisitClosed,
+    WaitEnded,
+    WaitOpened,
+    WaitReopened,
+)
+from noetl_broker.broker.model import Decision, ExecutionEnd
+from noetl_broker.broker.stops import Stops, stops_of
 from noetl_broker.playbook.durations import after
 from noetl_broker.store.child_rows import child_answer, child_meta
 from noetl_broker.store.claimed_rows import Execution, ParentVisit
@@ -31,16 +46,17 @@ def write_turn(world: World, life: Life, one: TakenTurn) -> None:
     life.keep(one)
     for job in decision.jobs:
         _queue_job(world, life, job)
-    if decision.has_rare or decision.ended:
+    if decision.effects or decision.ended:
+        stops = stops_of(decision)
         _change_jobs(world, life, decision)
-        _cancel_children(world, life, decision, before)
-        _start_children(world, life, decision)
-        _close_jobs(world, life, decision)
+        _cancel_children(world, life, stops, before)
+        _start_children(world, life, decision, stops)
+        _close_jobs(world, life, stops)
         _post(world, life, decision)
         _write_waits(world, life, one)
         _tell_children(world, life, one)
-        if decision.unwanted_child is not None:
-            _undo_unwanted(world, life, world.lives[decision.unwanted_child])
+        for unwanted in decision.of(ChildUnwanted):
+            _undo_unwanted(world, life, world.lives[unwanted.child_execution_id])
     if decision.ended is not None:
         _end(world, life, one, decision.ended)
 
@@ -60,7 +76,7 @@ def _queue_job(world: World, life: Life, job: Any) -> None:
 
 
 def _change_jobs(world: World, life: Life, decision: Decision) -> None:
-    for change in decision.changes:
+    for change in decision.of(JobChanged):
         node = life.node(change.step, change.visit, change.item_index, undo=change.undo)
         job = life.jobs.get(node)
         if job is not None and job.status not in ENDED_JOBS:
@@ -73,20 +89,19 @@ def _change_jobs(world: World, life: Life, decision: Decision) -> None:
             life.timers.append(Timer(node, change.step, "child", after(world.now, change.delay)))
 
 
-def _close_jobs(world: World, life: Life, decision: Decision) -> None:
+def _close_jobs(world: World, life: Life, stops: Stops) -> None:
     """Withdraw the jobs of visits that are over; what is awaited may still report a success."""
-    awaited, over = {*decision.awaited}, {*decision.closed, *decision.abandoned}
-    if not (decision.withdraw or over):
+    if not (stops.all_work or stops.visits):
         return
     for job in life.jobs.values():
         visit = job.step, job.visit
-        if job.status not in OPEN_JOBS or (job.undo and decision.ended is None):
+        if job.status not in OPEN_JOBS or (job.undo and not stops.execution):
             continue
-        if decision.withdraw and not awaited:
+        if stops.all_work and not stops.awaited:
             job.close()
-        elif (decision.withdraw or visit in awaited) and not job.undo:
-            _drain(world, life, job, is_awaited=visit in awaited)
-        elif visit in decision.closed or (visit in over and job.index is not None):
+        elif (stops.all_work or visit in stops.awaited) and not job.undo:
+            _drain(world, life, job, is_awaited=visit in stops.awaited)
+        elif visit in stops.closed or (visit in stops.visits and job.index is not None):
             job.close()
 
 
@@ -111,12 +126,11 @@ def _withdraw(world: World, life: Life, node: str, attempts: int) -> None:
 # Children.
 
 
-def _start_children(world: World, life: Life, decision: Decision) -> None:
-    for child in decision.children:
+def _start_children(world: World, life: Life, decision: Decision, stops: Stops) -> None:
+    for child in decision.of(ChildStarted):
         node = life.node(child.step, child.visit, child.item_index, undo=child.undo)
-        gives_up = decision.abandons_visit(child.step, child.visit)
-        if decision.ended is not None if child.undo else gives_up:
-            if (child.step, child.visit) in decision.awaited:
+        if stops.execution if child.undo else stops.visit(child.step, child.visit):
+            if (child.step, child.visit) in stops.awaited:
                 _withdraw(world, life, node, 0)
             continue
         index = None if child.undo else child.item_index
@@ -133,7 +147,7 @@ def _start_children(world: World, life: Life, decision: Decision) -> None:
             job.status = "delegated" if job.status == "failed" else job.status
 
 
-def _start_child(world: World, child: Child, parent: Parent, meta: Any) -> None:
+def _start_child(world: World, child: ChildStarted, parent: Parent, meta: Any) -> None:
     place = f"{parent.node.partition(':')[2]}.{parent.item_index}@{meta['parent']['attempt']}"
     plan = world.plans[child.path]
     own = world.begin(plan, f"{parent.life.family}/{place}", parent=parent)
@@ -141,25 +155,24 @@ def _start_child(world: World, child: Child, parent: Parent, meta: Any) -> None:
     world.send(own, "execution_start", str(own.number), context=context, meta=meta)
 
 
-def _cancel_children(world: World, life: Life, decision: Decision, children: Iterable[Life]) -> None:
+def _cancel_children(world: World, life: Life, stops: Stops, children: Iterable[Life]) -> None:
     """Cancel the children of visits and items that gave them up."""
-    undos = [change for change in decision.changes if change.undo and change.status in {"dead", "delegated"}]
-    of_undos = {life.node(change.step, change.visit, change.item_index, undo=True) for change in undos}
+    of_undos = {life.node(*item, undo=True) for item in stops.undos}
     for child in children:
         parent = child.parent
         if parent is None or not child.is_live:
             continue
         if parent.undo:
-            is_over = decision.ended is not None or parent.node in of_undos
+            is_over = stops.execution or parent.node in of_undos
         else:
-            is_over = decision.gives_up(parent.step, parent.visit, parent.item_index)
+            is_over = stops.child(parent.step, parent.visit, parent.item_index, undo=False)
         if is_over:
             world.stop(child, "its parent ended or abandoned it")
 
 
 def _tell_children(world: World, life: Life, one: TakenTurn) -> None:
     """Pause or resume children; queue or admit the execution."""
-    status = one.decision.status
+    status = one.decision.last(StatusChanged)
     told = event_for_children(life.number, one.event, one.decision)
     for child in life.children if told is not None else ():
         if child.is_live and told is not None:
@@ -184,7 +197,7 @@ def _undo_unwanted(world: World, life: Life, child: Life) -> None:
 
 
 def _post(world: World, life: Life, decision: Decision) -> None:
-    for post in decision.posts:
+    for post in decision.of(EventPosted):
         is_end = post.type == "iterator_completed"
         result = [*life.items[post.step, post.visit]] if is_end else None
         world.send(life, post.type, life.node(post.step, post.visit), result=result)
@@ -192,25 +205,25 @@ def _post(world: World, life: Life, decision: Decision) -> None:
 
 def _write_waits(world: World, life: Life, one: TakenTurn) -> None:
     decision = one.decision
-    for wait in decision.waits:
+    for wait in decision.of(WaitOpened):
         node = life.node(wait.step, wait.visit)
         since = life.started_at - timedelta(seconds=wait.since)
         life.waits[wait.step, wait.visit] = OpenWait(wait, node, since, world.next_id())
         world.may_match |= wait.kind == "signal"
-    for timer in decision.timers:
+    for timer in decision.of(TimerSet):
         life.timers.append(Timer(life.node(timer.step, timer.visit), timer.step, timer.purpose, timer.due))
-    begins = decision.begun or decision.status
+    begins = decision.last(ExecutionBegun) or decision.last(StatusChanged)
     if begins is not None and begins.deadline is not None and decision.ended is None:
         life.timers.append(Timer(None, None, "deadline", after(one.turn.at, begins.deadline)))
-    ends = [((end.step, end.visit), end.status) for end in decision.wait_ends]
-    for visit, status in ends + [(visit, "cancelled") for visit in decision.closed]:
+    ends = [((end.step, end.visit), end.status) for end in decision.of(WaitEnded)]
+    for visit, status in ends + [((one.step, one.visit), "cancelled") for one in decision.of(VisitClosed)]:
         life.timers = [timer for timer in life.timers if timer.node != life.node(*visit)]
         if visit in life.waits:
             life.waits[visit].status = status
-    for visit in decision.reopened:
-        if life.waits[visit].status == "signalled":
-            life.waits[visit].status, world.may_match = "open", True
-    for sent in decision.sent:
+    for again in decision.of(WaitReopened):
+        if life.waits[again.step, again.visit].status == "signalled":
+            life.waits[again.step, again.visit].status, world.may_match = "open", True
+    for sent in decision.of(SignalSent):
         world.signals.add(sent.name, sent.key, sent.payload, sender=f"execution {life.number}")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from noetl_broker.broker.effects import ExecutionBegun
 from noetl_broker.history.story import play_turns, read_events
 from noetl_broker.playbook import PlaybookError
 from noetl_broker.worker.executor import Success, execute
@@ -26,7 +27,7 @@ async def seen_by(shared: WorkerResources, step: str, body: str, story: str = ">
     """Give the tool's inputs for the jobs of a step, or for the items of its only job."""
     turns = list(play_turns(playbook(body), read_events(story)))
     jobs = [job for _, decision, _ in turns for job in decision.jobs if job.step == step and not job.delegated]
-    begun = turns[0][1].begun
+    begun = turns[0][1].last(ExecutionBegun)
     using = replace(shared, tools={"http": _seen})
     answers = [await execute(leased(job, begun and begun.workload), using, time_limit_seconds=20) for job in jobs]
     assert all(isinstance(answer, Success) for answer in answers), answers

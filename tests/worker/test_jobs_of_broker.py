@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from noetl_broker.broker.effects import ExecutionBegun
 from noetl_broker.broker.model import Job
 from noetl_broker.history.story import STORY_EXECUTION, play_turns, read_events
 from noetl_broker.nodes import node_id
@@ -55,7 +56,7 @@ def work(shared: WorkerResources, site: Site) -> Work:
         story = "\n".join([f"> execution_start {json.dumps({'note': BAIT, 'items': [BAIT, 'b']})}", *more])
         decisions = [decision for _, decision, _ in play_turns(playbook(body), read_events(story))]
         *_, job = [job for decision in decisions for job in decision.jobs]
-        workload = decisions[0].begun.workload if decisions[0].begun is not None else None
+        [workload] = [begun.workload for begun in decisions[0].of(ExecutionBegun)]
         outcome = await execute(leased(job, workload), shared, time_limit_seconds=20)
         assert isinstance(outcome, Success), outcome
         return json.loads(outcome.result)

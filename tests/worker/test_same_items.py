@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from noetl_broker.broker.model import JSON
+from noetl_broker.broker.effects import ExecutionBegun, ItemsChosen
+from noetl_broker.broker.values import JSON
 from noetl_broker.history.story import play_turns, read_events
 from noetl_broker.worker.errors import Failure
 from noetl_broker.worker.executor import Success, execute
@@ -83,7 +84,7 @@ async def test_a_condition_reads_a_step_that_is_named_like_a_worker_word(
         *_, (_, decision, _) = play_turns(playbook(body), story)
         return decision
 
-    assert [chosen.values for chosen in decided("true").items] == [items]
+    assert [chosen.values for chosen in decided("true").of(ItemsChosen)] == [items]
     job = decided("false").jobs[0]._replace(node_type="noop")
     done = await execute(leased(job._replace(action={**job.action, "type": "noop"}), {}), shared, time_limit_seconds=20)
     assert isinstance(done, Success), done
@@ -134,7 +135,7 @@ async def given_to_items(shared: WorkerResources, body: str, distribute: str) ->
     [(_, decision, _)] = play_turns(playbook(body), read_events("> execution_start"))
     using = replace(shared, tools={"http": seen, "container": seen, "postgres": seen})
     jobs = [job for job in decision.jobs if not job.delegated]
-    workload = decision.begun.workload if decision.begun is not None else None
+    [workload] = [begun.workload for begun in decision.of(ExecutionBegun)]
     answers = [await execute(leased(job, workload), using, time_limit_seconds=20) for job in jobs]
     results: list[Any] = [json.loads(done.result) for done in answers if isinstance(done, Success)]
     return results if distribute or jobs[0].item_index is not None else [*results[0]]

@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.due import due_of_fork
+from noetl_broker.broker.effects import TimerSet, WaitEnded, WaitOpened
 from noetl_broker.broker.failures import wrong_value
 from noetl_broker.broker.inputs import inputs_as_request, inputs_of_visit
-from noetl_broker.broker.model import JSON, Timer, Wait, WaitEnd
 from noetl_broker.broker.signals import TIMEOUT
 from noetl_broker.broker.transitions import complete_with
+from noetl_broker.broker.values import JSON
 from noetl_broker.broker.wait import time_out
 from noetl_broker.playbook.approval import ASSIGNEES, ASSIGNEES_FORMS, TITLE_FORMS, assignees_of, faults_of_form
 from noetl_broker.playbook.durations import DURATION_FORMS, after, moment_text, parse_duration
@@ -50,8 +51,8 @@ def begin_approval(
     due = due_of_fork(arrival) or _due(draft, approval, scope)
     if due is not None:
         details["times_out_at"] = moment_text(due)
-        draft.writes.rare.timers.append(Timer(step.name, visit, TIMEOUT, due))
-    draft.writes.rare.waits.append(Wait(step.name, visit, "approval", inputs_as_request(given), details=details))
+        draft.add(TimerSet(step.name, visit, TIMEOUT, due))
+    draft.add(WaitOpened(step.name, visit, "approval", inputs_as_request(given), details=details))
 
 
 def _title(draft: Draft, step: Step, tree: Tree | None, scope: Scope) -> str:
@@ -107,7 +108,7 @@ def is_decision(event: Event) -> bool:
 def decide_approval(draft: Draft, token: Token) -> None:
     """`approval_decided`: the visit completes with the decision and the fields of the form."""
     step = draft.playbook.steps[token.step]
-    draft.writes.rare.wait_ends.append(WaitEnd(token.step, token.visit, "done"))
+    draft.add(WaitEnded(token.step, token.visit, "done"))
     given = inputs_of_visit(draft, step, token.visit)
     complete_with(draft, step, token, _result_of(draft), given)
 

@@ -15,8 +15,9 @@ from noetl_broker.playbook.keywords import INPUT_WORDS, OWN_KEYS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from noetl_broker.broker.model import JSON, Emitted
+    from noetl_broker.broker.model import Emitted
     from noetl_broker.broker.state import RenderedInputs
+    from noetl_broker.broker.values import JSON
     from noetl_broker.template import Path
 
 FIRST_WORD = "data"

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from noetl_broker.broker.effects import OWN_VERSION, ChildStarted, VisitAbandoned
 from noetl_broker.broker.failures import wrong_value
-from noetl_broker.broker.model import JSON, OWN_VERSION, Child, ExecutionEnd
+from noetl_broker.broker.model import ExecutionEnd
 from noetl_broker.broker.on_failure import KEY as ON_FAILURE
 from noetl_broker.broker.queue import delegate_job, timeout_of
 from noetl_broker.broker.retries import retry_or_fail
 from noetl_broker.broker.state import RUNNING
 from noetl_broker.broker.transitions import process_completed_steps
 from noetl_broker.broker.undo import note_failure
+from noetl_broker.broker.values import JSON
 from noetl_broker.playbook.plain_values import LARGEST_VERSION, as_version
 from noetl_broker.template import TemplateError
 
@@ -42,13 +44,13 @@ def complete_child(draft: Draft, token: Token) -> None:
     """Complete the step; if somebody else answered in place of the child, the child is cancelled."""
     meta = draft.event.meta
     if isinstance(meta, dict) and "child_execution_id" not in meta:
-        draft.writes.rare.abandoned.append((token.step, token.visit))
+        draft.add(VisitAbandoned(token.step, token.visit))
     process_completed_steps(draft, token)
 
 
 def process_failed_child(draft: Draft, token: Token, error: JSON) -> None:
     """Start the failed child again after a delay, or fail the step for good."""
-    draft.writes.rare.abandoned.append((token.step, token.visit))  # a child that timed out may still run
+    draft.add(VisitAbandoned(token.step, token.visit))  # a child that timed out may still run
     step = draft.playbook.steps[token.step]
     if step.compensate is not None:
         token = note_failure(draft, step, token, error)
@@ -82,25 +84,25 @@ def _is_version(value: JSON) -> bool:
 
 def start_child(
     draft: Draft, token: Token, request: dict[str, JSON], item: tuple[int, int | None] | None = None
-) -> None:
-    """Start a child execution.
+) -> ChildStarted:
+    """Start a child execution, and give its effect.
 
     `item`: the index of an iterator's item, and the position of its iteration_started in the turn (None: it is started
     again).
     """
     parent = {"depth": draft.depth + 1, "return_step": request.get("return_step"), "attempt": token.failures + 1}
-    draft.writes.rare.children.append(
-        Child(
-            token.step,
-            token.visit,
-            item[0] if item else None,
-            request["path"],
-            request["version"],
-            request.get("args") or {},
-            _meta(draft, parent),
-            item[1] if item else None,
-        )
+    started = ChildStarted(
+        token.step,
+        token.visit,
+        item[0] if item else None,
+        request["path"],
+        request["version"],
+        request.get("args") or {},
+        _meta(draft, parent),
+        item[1] if item else None,
     )
+    draft.add(started)
+    return started
 
 
 def _meta(draft: Draft, parent: dict[str, JSON]) -> dict[str, JSON]:

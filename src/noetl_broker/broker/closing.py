@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.draining import drain_visit
+from noetl_broker.broker.effects import VisitClosed
 from noetl_broker.broker.events import emit_step_cancelled
 from noetl_broker.broker.trail import ClosedArrival, ClosedVisit
 from noetl_broker.broker.workflow import track_ended
@@ -27,7 +28,7 @@ def close_visit(draft: Draft, visit: Visit, joins: list[str]) -> None:
     drain_visit(draft, step, token)
     ordinal = emit_step_cancelled(draft, step, number, joins)
     track_ended(draft, step, "CANCELLED", ordinal)
-    draft.writes.rare.closed.append(visit)
+    draft.add(VisitClosed(*visit))
     draft.trail.append(ClosedVisit(step.name, number, joins))
 
 

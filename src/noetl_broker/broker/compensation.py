@@ -12,23 +12,17 @@ from typing import TYPE_CHECKING
 from noetl_broker.broker.children import render_call
 from noetl_broker.broker.compensation_state import Compensation, Undoing
 from noetl_broker.broker.context import UndoRow, want_action, want_item_action, want_items, want_undo, want_undo_action
+from noetl_broker.broker.effects import ChildStarted, JobChanged, StatusChanged, UndoChanged, UndoNoted, WorkWithdrawn
 from noetl_broker.broker.events import emit_compensating, emit_compensation
 from noetl_broker.broker.failures import end_execution, error_of, error_of_execution, template_error, template_fault
 from noetl_broker.broker.inputs import condition_scope, inputs_of_job, render_inputs
 from noetl_broker.broker.limits import ERROR, shorten_error
-from noetl_broker.broker.model import (
-    JSON,
-    Child,
-    Event,
-    ExecutionStatus,
-    Job,
-    JobChange,
-    UndoChange,
-)
+from noetl_broker.broker.model import Event, Job
 from noetl_broker.broker.queue import enqueue_job, priority_of, timeout_of
 from noetl_broker.broker.retries import describe_error, retry_delay, wants_retry
 from noetl_broker.broker.state import CANCELLED, COMPENSATING, COMPLETED, FAILED, NO_INPUTS, InlineResult, ResultRef
 from noetl_broker.broker.undo import report_awaited, undo_action
+from noetl_broker.broker.values import JSON
 from noetl_broker.nodes import UNDO_SUFFIX
 from noetl_broker.playbook.keywords import words_of_item
 from noetl_broker.playbook.model import Retry
@@ -57,7 +51,7 @@ def begin_undo_execution(draft: Draft, undo: dict[str, JSON]) -> None:
     given = error if isinstance(error, dict) else None
     draft.compensation = Compensation(COMPLETED, given, execution_id=origin if type(origin) is int else 0)
     draft.status = COMPENSATING
-    draft.writes.rare.status = ExecutionStatus(COMPENSATING)
+    draft.add(StatusChanged(COMPENSATING))
     emit_compensating(draft, given)
 
 
@@ -75,7 +69,7 @@ def go_on_compensating(draft: Draft) -> None:
 
 def _next_row(draft: Draft, compensation: Compensation) -> UndoRow | None:
     """The open row of the last success."""
-    for undo in reversed(draft.writes.rare.undos):
+    for undo in reversed(draft.added(UndoNoted)):
         number = draft.turn.number
         if undo.status == "open" and (compensation.cursor is None or compensation.cursor > number):
             return UndoRow(undo.step, undo.visit, undo.item_index, number, undo.child_execution_id)
@@ -97,7 +91,7 @@ def _start_undo(draft: Draft, compensation: Compensation, row: UndoRow) -> None:
     current = Undoing(row.step, row.visit, row.item_index, row.turn, child)
     draft.compensation = compensation._replace(cursor=row.turn, current=current)
     ordinal = emit_compensation(draft, "started", row.step, row.visit, row.item_index)
-    draft.writes.rare.undo_changes.append(UndoChange(row.step, row.visit, row.item_index, "running"))
+    draft.add(UndoChanged(row.step, row.visit, row.item_index, "running"))
     if step is None or (undo is None and row.child_execution_id is None):
         _fail_for_good(draft, current, _nothing_undoes(row, step))
         return
@@ -135,8 +129,8 @@ def _start_undo_execution(draft: Draft, step: Step, row: UndoRow, ordinal: int) 
     _delegate(draft, step, row, ordinal, {"undo_of": child}, None)
     parent = {"depth": draft.depth + 1, "return_step": None, "attempt": 1}
     meta: dict[str, JSON] = {"parent": parent, "undo": {"execution_id": child, "error": _error(draft)}}
-    started = Child(row.step, row.visit, row.item_index, "", None, {}, meta, undo=True, undo_of=child)
-    draft.writes.rare.children.append(started)
+    started = ChildStarted(row.step, row.visit, row.item_index, "", None, {}, meta, undo=True, undo_of=child)
+    draft.add(started)
 
 
 def _start_action(draft: Draft, undo: Step, row: UndoRow, ordinal: int) -> None:
@@ -216,10 +210,10 @@ def _start_call(draft: Draft, row: UndoRow | Undoing, request: dict[str, JSON], 
     """Start the playbook that undoes a visit or an item."""
     parent = {"depth": draft.depth + 1, "return_step": request.get("return_step"), "attempt": attempt, "undoes": True}
     payload = request.get("args") or {}
-    child = Child(
+    child = ChildStarted(
         row.step, row.visit, row.item_index, request["path"], request["version"], payload, {"parent": parent}, undo=True
     )
-    draft.writes.rare.children.append(child)
+    draft.add(child)
 
 
 # Events about the undo that runs
@@ -231,7 +225,7 @@ def complete_undo(draft: Draft) -> None:
     draft.compensation = compensation._replace(current=None, done=compensation.done + 1)
     if current.child or not draft.event.settled:
         _change_job(draft, current, "done")
-    draft.writes.rare.undo_changes.append(UndoChange(*current[:3], "done"))
+    draft.add(UndoChanged(*current[:3], "done"))
     emit_compensation(draft, "completed", current.step, current.visit, current.item_index)
 
 
@@ -279,15 +273,15 @@ def _running(draft: Draft) -> tuple[Compensation, Undoing]:
 
 
 def _change_job(draft: Draft, current: Undoing, status: str, delay: float = 0.0) -> None:
-    change = JobChange(
+    change = JobChanged(
         current.step, current.visit, status, delay, current.item_index, undo=True, attempt=current.failed_attempt
     )
-    draft.writes.rare.changes.append(change)
+    draft.add(change)
 
 
 def _fail_for_good(draft: Draft, current: Undoing, error: dict[str, JSON]) -> None:
     """An undo failed for good: the execution ends, and what is left stays open."""
-    draft.writes.rare.undo_changes.append(UndoChange(*current[:3], "failed", error))
+    draft.add(UndoChanged(*current[:3], "failed", error))
     emit_compensation(draft, "failed", current.step, current.visit, current.item_index, error)
     compensation, _ = _running(draft)
     draft.compensation = compensation = compensation._replace(current=None, failed=compensation.failed + 1)
@@ -304,15 +298,15 @@ def abandon_execution(draft: Draft) -> None:
     compensation = draft.compensation
     if compensation is None:
         return
-    current, rare = compensation.current, draft.writes.rare
+    current = compensation.current
     if current is not None:
-        rare.undo_changes.append(UndoChange(*current[:3], "unknown", {"message": "it was abandoned"}))
+        draft.add(UndoChanged(*current[:3], "unknown", {"message": "it was abandoned"}))
         draft.unknown += 1
     for token in draft.tokens.values():
         report_awaited(draft, token)
     draft.tokens.clear()
     draft.compensation = compensation = compensation._replace(current=None)
-    rare.withdraw = True
+    draft.add(WorkWithdrawn())
     context = draft.event.context if isinstance(draft.event.context, dict) else {}
     reason = str(context.get("reason") or "")[: ERROR.message_chars]
     message = f"the undo was abandoned: {reason}" if reason else "the undo was abandoned"

@@ -9,6 +9,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from noetl_broker.broker.effects import (
+    ChildAdopted,
+    ExecutionBegun,
+    ItemEnded,
+    ItemRetried,
+    ItemsChosen,
+    UndoChanged,
+    UndoNoted,
+    WaitOpened,
+)
 from noetl_broker.broker.event_types import (
     ACTION_COMPLETED,
     EXECUTION_SIGNAL,
@@ -20,8 +30,9 @@ from noetl_broker.broker.event_types import (
     STEP_RESULT,
     canonical_event_type,
 )
-from noetl_broker.broker.model import JSON, Decision, Event, ItemEnd, Rules, StepRow, Turn, as_stored
+from noetl_broker.broker.model import Decision, Event, Rules, StepRow, Turn
 from noetl_broker.broker.state import indexes_of
+from noetl_broker.broker.values import JSON, as_stored
 from noetl_broker.template import StepResult
 from noetl_broker.template.scope import NotLoaded, unwrap
 
@@ -157,7 +168,7 @@ def taken_over(rows: Iterable[UndoRow]) -> dict[tuple[object, ...], object]:
     return {UNDO_ROWS: {(row.step, row.visit, row.item_index): (row, "open") for row in rows}}
 
 
-def failed_item(end: ItemEnd) -> dict[str, JSON]:
+def failed_item(end: ItemEnded) -> dict[str, JSON]:
     """A failed item as `{{ it.failed }}` lists it."""
     item: dict[str, JSON] = as_stored({"index": end.item_index, "error": end.error})
     return item
@@ -305,8 +316,8 @@ def remember(known: Known, event: Event, turn: Turn, decision: Decision) -> None
     for emitted in decision.events:
         if emitted.type == ITERATION_STARTED and emitted.context is not None:
             answers[want_item_status(emitted.step or "", emitted.visit, emitted.context["index"])] = RUNNING_ITEM
-    if decision.has_rare:
-        _remember_rare(known, event, turn, decision)
+    if decision.effects:
+        _remember_effects(known, event, turn, decision)
     if event.context is not None and event.kind == EXECUTION_SIGNAL and decision.outcome == "decided":
         answers[want_signal(turn.number)] = event.context
     if not ended:
@@ -331,46 +342,58 @@ def _is_latest(known: Known, row: StepRow) -> bool:
 def _remember_undos(known: Known, event: Event, turn: Turn, decision: Decision) -> None:
     """Add the rows of `noetl.undo` that a turn wrote or changed, and the result that an undo may read."""
     rows = known.undo_rows()
-    for undo in decision.undos:
+    noted = decision.of(UndoNoted)
+    for undo in noted:
         key = undo.step, undo.visit, undo.item_index
         rows[key] = UndoRow(*key, turn.number, undo.child_execution_id), undo.status
         if undo.item_index is None and undo.status == "open":
             for other, (row, status) in rows.items():
                 if other[:2] == key[:2] and other != key and status == "open":
                     rows[other] = row, "superseded"
-    for change in decision.undo_changes:
+    for change in decision.of(UndoChanged):
         key = change.step, change.visit, change.item_index
         rows[key] = rows[key][0] if key in rows else UndoRow(*key, 0), change.status
     for job in decision.jobs:
         if job.undo:
             known.answers[want_undo_action(job.step, job.visit, job.item_index)] = job.action
-    if decision.undos and decision.carrier is None and event.result is not NOT_LOADED:
+    if noted and decision.carrier is None and event.result is not NOT_LOADED:
         known.answers[want_turn(turn.number)] = result_of(event.type, event.result, event.error)
 
 
-def _remember_rare(known: Known, event: Event, turn: Turn, decision: Decision) -> None:
-    """Add what only few turns write."""
+def _remember_effects(known: Known, event: Event, turn: Turn, decision: Decision) -> None:
+    """Add the effects that later turns ask for."""
     answers = known.answers
-    if decision.begun is not None:
-        answers[WORKLOAD] = decision.begun.workload
-    answers |= {want_action(wait.step, wait.visit): wait.request for wait in decision.waits}
-    for items in decision.items:
-        known.set_items(items.step, items.visit, items.values)
-    if decision.undos or decision.undo_changes:
+    if any(isinstance(effect, UndoNoted | UndoChanged) for effect in decision.effects):
         _remember_undos(known, event, turn, decision)
-    for adopted in decision.adoptions:
-        answers[want_item_status(adopted.step, adopted.visit, adopted.item_index)] = RUNNING_ITEM
-        answers[want_child(adopted.step, adopted.visit, adopted.child_execution_id)] = True
-    for step, visit, index, failures, failed_attempt, unsure, _error in decision.item_retries:
-        answers[want_item_status(step, visit, index)] = ItemState("RUNNING", failures, failed_attempt, unsure)
-    for end in decision.item_ends:
-        answers[want_item_status(end.step, end.visit, end.item_index)] = ItemState(end.status)
-        if (end.step, end.visit, end.item_index) not in known.undo_rows():  # an undo reads it
-            answers.pop(want_item_action(end.step, end.visit, end.item_index), None)
-        if end.error is not None and end.status == "FAILED":
-            failing = answers.setdefault(want_failing(end.step, end.visit), [])
-            if isinstance(failing, list):
-                failing.append(failed_item(end))
+    for effect in decision.effects:
+        match effect:
+            case ExecutionBegun():
+                answers[WORKLOAD] = effect.workload
+            case WaitOpened():
+                answers[want_action(effect.step, effect.visit)] = effect.request
+            case ItemsChosen():
+                known.set_items(effect.step, effect.visit, effect.values)
+            case ChildAdopted():
+                answers[want_item_status(effect.step, effect.visit, effect.item_index)] = RUNNING_ITEM
+                answers[want_child(effect.step, effect.visit, effect.child_execution_id)] = True
+            case ItemRetried():
+                stands = ItemState("RUNNING", effect.failures, effect.failed_attempt, effect.unsure)
+                answers[want_item_status(effect.step, effect.visit, effect.item_index)] = stands
+            case ItemEnded():
+                _remember_item_end(known, effect)
+            case _:
+                pass  # no turn asks for it
+
+
+def _remember_item_end(known: Known, end: ItemEnded) -> None:
+    answers, item = known.answers, (end.step, end.visit, end.item_index)
+    answers[want_item_status(*item)] = ItemState(end.status)
+    if item not in known.undo_rows():  # an undo reads it
+        answers.pop(want_item_action(*item), None)
+    if end.error is not None and end.status == "FAILED":
+        failing = answers.setdefault(want_failing(end.step, end.visit), [])
+        if isinstance(failing, list):
+            failing.append(failed_item(end))
 
 
 def _result_in(decision: Decision, index: int) -> StepResult:

@@ -13,6 +13,7 @@ from noetl_broker.broker.compensation import go_on_compensating
 from noetl_broker.broker.context import FIRST_FORGET, Known, forget, remember
 from noetl_broker.broker.dispatcher import refusal, route_event
 from noetl_broker.broker.draft import Draft
+from noetl_broker.broker.effects import ChildUnwanted
 from noetl_broker.broker.event_types import EXECUTION_CANCEL, EXECUTION_START
 from noetl_broker.broker.failures import cancel_without_playbook, fail_execution
 from noetl_broker.broker.finalize import finalize_execution
@@ -118,7 +119,8 @@ def take_turn(
 
 def _refused(playbook: Playbook, state: ExecutionState, event: Event, reason: str) -> Decision:
     """The decision about an event that does not change the execution."""
-    return Decision(reason, unwanted_child=unwanted_child(playbook, state.status, event))
+    child = unwanted_child(playbook, state.status, event)
+    return Decision(reason) if child is None else Decision(reason, effects=(ChildUnwanted(child),))
 
 
 def decide(draft: Draft) -> None:
@@ -168,7 +170,8 @@ def _decide_without_playbook(
     if event.kind == EXECUTION_CANCEL:
         ended, decision = cancel_without_playbook(state, event, turn)
         if state.places:
-            ended, decision = ended._replace(places=()), decision._replace(place_change=freed(known, state.places))
+            ended, change = ended._replace(places=()), freed(known, state.places)
+            decision = decision if change is None else decision._replace(effects=(*decision.effects, change))
         if known.rules.beside_noetl:
             decision = decision._replace(events=with_noetl_status(decision.events, ended.status))
         return ended, decision

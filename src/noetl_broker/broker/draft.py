@@ -23,34 +23,9 @@ from noetl_broker.broker.context import (
     want_step,
     want_turn,
 )
+from noetl_broker.broker.effects import Effect, ItemEnded, Kind
 from noetl_broker.broker.limits import MAX_ITEM_ERRORS
-from noetl_broker.broker.model import (
-    JSON,
-    Adoption,
-    Child,
-    Decision,
-    Emitted,
-    Event,
-    ExecutionBegin,
-    ExecutionEnd,
-    ExecutionStatus,
-    ItemEnd,
-    ItemRetry,
-    Items,
-    Job,
-    JobChange,
-    PlaceChange,
-    SelfEvent,
-    SentSignal,
-    StepRow,
-    Timer,
-    Turn,
-    Undo,
-    UndoChange,
-    Wait,
-    WaitEnd,
-    as_stored,
-)
+from noetl_broker.broker.model import Decision, Emitted, Event, ExecutionEnd, Job, StepRow, Turn
 from noetl_broker.broker.state import (
     Arrival,
     EndReached,
@@ -62,6 +37,7 @@ from noetl_broker.broker.state import (
     is_live,
 )
 from noetl_broker.broker.trail import DroppedAtEnd, Trace
+from noetl_broker.broker.values import JSON, as_stored
 from noetl_broker.template.allowance import Allowance
 from noetl_broker.template.output import size_of
 from noetl_broker.template.scope import Lazy, Moment, NotLoaded, Scope, StepResult
@@ -79,113 +55,30 @@ OUTPUTS_OF_TURN = 16  # the template output of one turn, as a multiple of one ou
 FULL_CHARS = 4_194_304  # of output: then a turn starts no further item
 
 
-class RareWrites:
-    """What few turns write: fields of `Decision`, with lists instead of tuples."""
-
-    __slots__ = (
-        "abandoned", "adoptions", "awaited", "begun", "changes", "children", "closed", "completed", "draining",
-        "dropped", "facts", "failed", "item_ends", "item_retries", "items", "outcome", "place_change", "posts",
-        "reopened", "sent", "signal_errors", "status", "timers", "undo_changes", "undos", "wait_ends", "waits",
-        "withdraw",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        """Nothing is written yet."""
-        self.changes: list[JobChange] = []
-        self.begun: ExecutionBegin | None = None
-        self.withdraw = False
-        self.children: list[Child] = []
-        self.abandoned: list[Visit] = []
-        self.items: list[Items] = []
-        self.item_ends: list[ItemEnd] = []
-        self.posts: list[SelfEvent] = []
-        self.adoptions: list[Adoption] = []
-        self.waits: list[Wait] = []
-        self.wait_ends: list[WaitEnd] = []
-        self.timers: list[Timer] = []
-        self.failed: int | None = None
-        self.closed: list[Visit] = []
-        self.completed: int | None = None
-        self.status: ExecutionStatus | None = None
-        self.reopened: list[Visit] = []
-        self.sent: list[SentSignal] = []
-        self.signal_errors = 0
-        self.undos: list[Undo] = []
-        self.undo_changes: list[UndoChange] = []
-        self.awaited: list[Visit] = []
-        self.draining: list[Token] = []  # visits that were closed in this turn and are awaited
-        self.outcome = DECIDED
-        self.place_change: PlaceChange | None = None
-        self.facts: dict[str, JSON] | None = None
-        self.item_retries: list[ItemRetry] = []
-        self.dropped: list[tuple[str, int, int]] = []
-
-
 class Writes:
     """What the turn writes so far: a `Decision` with lists instead of tuples, and rows by step."""
 
-    __slots__ = ("_rare", "ended", "events", "jobs", "note", "rows")
+    __slots__ = ("carrier", "effects", "ended", "events", "jobs", "note", "outcome", "rows")
 
     def __init__(self) -> None:
         """Nothing is written yet."""
+        self.outcome = DECIDED
         self.note: str | None = None
         self.events: list[Emitted] = []
         self.jobs: list[Job] = []
         self.rows: dict[str, StepRow] = {}
         self.ended: ExecutionEnd | None = None
-        self._rare: RareWrites | None = None
-
-    @property
-    def rare(self) -> RareWrites:
-        """What few turns write; it is made when a rule first asks for it, because making it takes time."""
-        if self._rare is None:
-            self._rare = RareWrites()
-        return self._rare
-
-    @property
-    def draining(self) -> tuple[Token, ...]:
-        """The visits that were closed in this turn and are awaited."""
-        return () if self._rare is None else tuple(self._rare.draining)
+        self.carrier: int | None = None
+        self.effects: list[Effect] = []
 
     def decision(self, events: tuple[Emitted, ...]) -> Decision:
         """The decision, with these events."""
         rows = tuple(self.rows.values())
         # To call the class takes longer: it makes a mapping of the names.
-        decision = Decision.__new__(
-            Decision, outcome=DECIDED, note=self.note, events=events, jobs=tuple(self.jobs), rows=rows, ended=self.ended
-        )
-        rare = self._rare
-        if rare is None:
-            return decision
-        return decision._replace(
-            outcome=rare.outcome,
-            changes=tuple(rare.changes),
-            begun=rare.begun,
-            withdraw=rare.withdraw,
-            children=tuple(rare.children),
-            abandoned=tuple(rare.abandoned),
-            items=tuple(rare.items),
-            item_ends=tuple(rare.item_ends),
-            posts=tuple(rare.posts),
-            adoptions=tuple(rare.adoptions),
-            waits=tuple(rare.waits),
-            wait_ends=tuple(rare.wait_ends),
-            timers=tuple(rare.timers),
-            failed=rare.failed,
-            closed=tuple(rare.closed),
-            completed=rare.completed,
-            status=rare.status,
-            reopened=tuple(rare.reopened),
-            sent=tuple(rare.sent),
-            signal_errors=rare.signal_errors,
-            undos=tuple(rare.undos),
-            undo_changes=tuple(rare.undo_changes),
-            awaited=tuple(rare.awaited),
-            place_change=rare.place_change,
-            facts=rare.facts,
-            item_retries=tuple(rare.item_retries),
-            dropped=tuple(rare.dropped),
-        )
+        return Decision.__new__(
+            Decision, outcome=self.outcome, note=self.note, events=events, jobs=tuple(self.jobs), rows=rows,
+            ended=self.ended, carrier=self.carrier, effects=tuple(self.effects),
+        )  # fmt: skip
 
 
 class Draft:
@@ -198,6 +91,7 @@ class Draft:
         "_workload",
         "arrivals",
         "compensation",
+        "draining",
         "dropped_at_end",
         "end",
         "ended_visit",
@@ -268,6 +162,7 @@ class Draft:
         self.ended_visit: Visit | None = None  # the visit that this event ended
         self._ended_result: StepResult | None = None
         self.writes = Writes()
+        self.draining: list[Token] = []  # visits that were closed in this turn and are awaited
         self.trail: list[Trace] = []
         self.traced = traced
         self.dropped_at_end: DroppedAtEnd | None = None
@@ -293,6 +188,14 @@ class Draft:
         if self.known.rules.beside_noetl:
             events = with_noetl_status(events, self.status)
         return state, self.writes.decision(events)
+
+    def add(self, effect: Effect) -> None:
+        """Write an effect."""
+        self.writes.effects.append(effect)
+
+    def added(self, kind: type[Kind]) -> list[Kind]:
+        """The effects of a kind that the turn has written so far."""
+        return [effect for effect in self.writes.effects if isinstance(effect, kind)]
 
     # Size
 
@@ -423,7 +326,7 @@ class Draft:
         """The failed items of a visit, {index, error}, by index; after MAX_ITEM_ERRORS the errors are null."""
         known = self.known
         found = [*(known.ask(want_failed(*visit)) or ()), *known.answers.get(want_failing(*visit), ())]  # type: ignore[misc]
-        found += [failed_item(end) for end in self.writes.rare.item_ends if end[:2] == visit and end.status == "FAILED"]
+        found += [failed_item(end) for end in self.added(ItemEnded) if end[:2] == visit and end.status == "FAILED"]
         found.sort(key=lambda item: item["index"])
         rest = [{**item, "error": None} for item in found[MAX_ITEM_ERRORS:]]
         return [*found[:MAX_ITEM_ERRORS], *rest]

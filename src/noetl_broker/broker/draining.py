@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from noetl_broker.broker.compensation_state import Compensation
 from noetl_broker.broker.context import OPEN_ITEMS, want_item_status
+from noetl_broker.broker.effects import ChildStarted, ItemEnded, StatusChanged, VisitAwaited, WaitEnded, WorkWithdrawn
 from noetl_broker.broker.event_types import ITERATOR_COMPLETED
 from noetl_broker.broker.events import emit_compensating
-from noetl_broker.broker.model import JSON, ExecutionStatus, ItemEnd, WaitEnd
 from noetl_broker.broker.open_visits import NO_ITEMS, has_open_child, has_open_items, may_report
 from noetl_broker.broker.state import COMPENSATING
 from noetl_broker.broker.trail import DroppedAtEnd
@@ -25,6 +25,7 @@ from noetl_broker.broker.undo import (
     report_unknown,
     report_unknown_item,
 )
+from noetl_broker.broker.values import JSON
 from noetl_broker.broker.workflow import track_cancelled
 
 if TYPE_CHECKING:
@@ -44,8 +45,8 @@ def drain_visit(draft: Draft, step: Step, token: Token) -> None:
     visit = token.step, token.visit
     awaits = may_report(draft.playbook, step, token) or has_open_child(step, token)
     if awaits and visit not in _just_begun(draft):
-        draft.writes.rare.draining.append(token._replace(draining=True))
-        draft.writes.rare.awaited.append(visit)
+        draft.draining.append(token._replace(draining=True))
+        draft.add(VisitAwaited(*visit))
 
 
 def drain_items(draft: Draft, step: Step, token: Token) -> None:
@@ -56,9 +57,9 @@ def drain_items(draft: Draft, step: Step, token: Token) -> None:
 
 def keep_draining(draft: Draft) -> None:
     """Put the visits that were closed in this turn and are awaited back among the open ones."""
-    for token in draft.writes.draining:
+    for token in draft.draining:
         draft.tokens[token.step, token.visit] = token
-    draft.writes.rare.draining.clear()
+    draft.draining.clear()
 
 
 def begin_compensation(draft: Draft, status: str, error: dict[str, JSON]) -> bool:
@@ -83,10 +84,9 @@ def begin_compensation(draft: Draft, status: str, error: dict[str, JSON]) -> boo
     track_cancelled(draft, ordinal)
     kept = () if draft.hold is None else draft.hold.kept
     draft.dropped_at_end = DroppedAtEnd(dict(draft.tokens), dict(draft.waiting), (*kept, *draft.arrivals))
-    rare = draft.writes.rare
-    rare.wait_ends += [
-        WaitEnd(*visit, "cancelled") for visit in draft.tokens if draft.playbook.steps[visit[0]].waits_for == "event"
-    ]
+    for visit in draft.tokens:
+        if draft.playbook.steps[visit[0]].waits_for == "event":
+            draft.add(WaitEnded(*visit, "cancelled"))
     draft.tokens = {(token.step, token.visit): token._replace(draining=True) for token in awaited}
     draft.waiting.clear()
     draft.arrivals.clear()
@@ -94,15 +94,17 @@ def begin_compensation(draft: Draft, status: str, error: dict[str, JSON]) -> boo
     draft.hold = None
     draft.status = COMPENSATING
     draft.compensation = Compensation(status, error)
-    rare.withdraw = True
-    rare.status = ExecutionStatus(COMPENSATING)
-    rare.awaited = [*draft.tokens]
+    draft.add(WorkWithdrawn())
+    draft.add(StatusChanged(COMPENSATING))
+    known = {(one.step, one.visit) for one in draft.added(VisitAwaited)}
+    for visit in [visit for visit in draft.tokens if visit not in known]:
+        draft.add(VisitAwaited(*visit))
     return True
 
 
 def _just_begun(draft: Draft) -> set[Visit]:
     """The visits whose job or child is made in this turn: it is dropped before anybody has it."""
-    children = draft.writes.rare.children
+    children = draft.added(ChildStarted)
     jobs = {(job.step, job.visit) for job in draft.writes.jobs if job.item_index is None}
     return jobs | {(child.step, child.visit) for child in children if child.item_index is None}
 
@@ -119,12 +121,12 @@ def drain(draft: Draft, token: Token) -> None:
     succeeded, of_items = event.kind in SUCCESSES, step.waits_for == "items"
     if succeeded:
         if of_items and (event.kind != ITERATOR_COMPLETED or counts.ended < counts.total):
-            draft.writes.rare.outcome = "recorded"
+            draft.writes.outcome = "recorded"
             return
         before = token
         token = report_success(draft, step, token)
         if token is not before:
-            draft.writes.rare.outcome = LATE
+            draft.writes.outcome = LATE
     else:
         token = note_failure(draft, step, token, event.error)
     _end_when_drained(draft, step, token._replace(answered=succeeded or not of_items))
@@ -135,15 +137,15 @@ def _drain_item(draft: Draft, token: Token) -> None:
     index, counts = event.item_index or 0, token.items or NO_ITEMS
     stands: ItemState | None = draft.known.ask(want_item_status(step.name, token.visit, index))
     if stands is None or stands.status not in OPEN_ITEMS:
-        draft.writes.rare.outcome = "not_open" if stands is None or stands.status == "WAITING" else "duplicate"
+        draft.writes.outcome = "not_open" if stands is None or stands.status == "WAITING" else "duplicate"
         return
     succeeded = event.kind in SUCCESSES
-    draft.writes.rare.item_ends.append(ItemEnd(step.name, token.visit, index, "COMPLETED" if succeeded else "FAILED"))
+    draft.add(ItemEnded(step.name, token.visit, index, "COMPLETED" if succeeded else "FAILED"))
     if succeeded:
-        rows = len(draft.writes.rare.undos)
+        noted = draft.undo
         token = report_item(draft, step, token, index)
-        if len(draft.writes.rare.undos) > rows:
-            draft.writes.rare.outcome = LATE
+        if draft.undo > noted:
+            draft.writes.outcome = LATE
     else:
         report_unknown_item(draft, step, token.visit, index, stands)
     counts = counts._replace(ended=counts.ended + 1, failed=counts.failed + (not succeeded))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from noetl_broker.broker.model import JSON, Emitted
+from noetl_broker.broker.model import Emitted
+from noetl_broker.broker.values import JSON
 from noetl_broker.template import wrap
 
 if TYPE_CHECKING:

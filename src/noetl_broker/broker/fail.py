@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from noetl_broker.broker.failures import complete_error, wrong_value
 from noetl_broker.broker.limits import shorten_error
-from noetl_broker.broker.model import JSON
 from noetl_broker.broker.transitions import fail_at_once
+from noetl_broker.broker.values import JSON
 from noetl_broker.template import TemplateError
 
 if TYPE_CHECKING:

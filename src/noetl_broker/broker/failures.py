@@ -6,14 +6,16 @@ import json
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.draining import begin_compensation
+from noetl_broker.broker.effects import WorkWithdrawn
 from noetl_broker.broker.event_types import ACTION_FAILED, ITEM_FAILED
 from noetl_broker.broker.events import CatchRead, emit_execution_end, emit_step_failed
 from noetl_broker.broker.limits import ERROR, result_size_error, shorten_error
-from noetl_broker.broker.model import JSON, Decision, Emitted, Event, ExecutionEnd, StepRow, Turn, as_stored
+from noetl_broker.broker.model import Decision, Emitted, Event, ExecutionEnd, StepRow, Turn
 from noetl_broker.broker.on_failure import start_on_failure
 from noetl_broker.broker.state import CANCELLED, FAILED, ExecutionState, InlineResult
 from noetl_broker.broker.trail import DroppedAtEnd, SpentFailure
 from noetl_broker.broker.undo import SUCCESSES
+from noetl_broker.broker.values import JSON, as_stored
 from noetl_broker.broker.workflow import track_cancelled, track_ended
 from noetl_broker.playbook.durations import TIMEOUT_FORMS, parse_timeout
 from noetl_broker.template import StepResult, TemplateError, wrap
@@ -148,7 +150,7 @@ def track_failed(draft: Draft, step: Step, visit: int, ordinal: int) -> None:
     if keeps_item(draft, step):
         track_ended(draft, step, "FAILED", ordinal, visit, ordinal)
     else:
-        draft.writes.rare.failed = ordinal
+        draft.writes.carrier = ordinal
         track_ended(draft, step, "FAILED", ordinal, visit)
 
 
@@ -213,7 +215,7 @@ def cancel_without_playbook(state: ExecutionState, event: Event, turn: Turn) -> 
     rows = tuple(StepRow(step, CANCELLED, state.repeats.get(step, 1), ended=0) for step in steps)
     ended = state._replace(status=CANCELLED, tokens={}, waiting={}, hold=None)
     return ended, Decision(
-        "decided", events=(emitted,), rows=rows, ended=ExecutionEnd(CANCELLED, None, error), withdraw=True
+        "decided", events=(emitted,), rows=rows, ended=ExecutionEnd(CANCELLED, None, error), effects=(WorkWithdrawn(),)
     )
 
 
@@ -253,7 +255,7 @@ def _end(draft: Draft, event_type: str, status: str, error: dict[str, JSON]) -> 
     draft.tokens.clear()
     draft.waiting.clear()
     draft.arrivals.clear()
-    draft.writes.rare.withdraw = True
+    draft.add(WorkWithdrawn())
 
 
 def end_execution(

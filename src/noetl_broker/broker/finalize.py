@@ -8,8 +8,9 @@ from noetl_broker.broker.compensation import go_on_compensating
 from noetl_broker.broker.draining import keep_draining
 from noetl_broker.broker.events import emit_execution_end, emit_step_failed
 from noetl_broker.broker.failures import fail_execution, template_error
-from noetl_broker.broker.model import JSON, ExecutionEnd
+from noetl_broker.broker.model import ExecutionEnd
 from noetl_broker.broker.state import COMPLETED, RUNNING
+from noetl_broker.broker.values import JSON
 from noetl_broker.broker.workflow import track_ended
 from noetl_broker.template import TemplateError, wrap
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from noetl_broker.broker.limits import MAX_ID
-from noetl_broker.broker.model import JSON, StepRow
+from noetl_broker.broker.model import StepRow
 from noetl_broker.broker.state import (
     FAILED,
     QUEUED,
@@ -25,6 +25,7 @@ from noetl_broker.broker.state import (
     is_live,
 )
 from noetl_broker.broker.steps import enter_step
+from noetl_broker.broker.values import JSON
 from noetl_broker.playbook.durations import parse_moment
 
 if TYPE_CHECKING:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.compensation import begin_undo_execution, undo_of
+from noetl_broker.broker.effects import ExecutionBegun
 from noetl_broker.broker.failures import deadline_of, fail_execution, template_fault
 from noetl_broker.broker.forks import MalformedFork, fork_of, take_over
 from noetl_broker.broker.limits import max_payload_keys_error, oversized_start
-from noetl_broker.broker.model import JSON, Decision, Emitted, Event, ExecutionBegin, ExecutionEnd, Turn, as_stored
+from noetl_broker.broker.model import Decision, Emitted, Event, ExecutionEnd, Turn
 from noetl_broker.broker.on_failure import failed_before
 from noetl_broker.broker.pauses import queue_execution
 from noetl_broker.broker.places import take_places, wanted_places
 from noetl_broker.broker.state import FAILED, RUNNING, Arrival, ExecutionState, Parent, is_live
+from noetl_broker.broker.values import JSON, as_stored
 from noetl_broker.playbook.value_schema import faults_of
 from noetl_broker.template import TemplateError
 
@@ -46,19 +48,19 @@ def dispatch_first_step(draft: Draft) -> None:
         return
     undo = undo_of(draft.event)
     if undo is not None:
-        draft.writes.rare.begun = ExecutionBegin(workload, None)
+        draft.add(ExecutionBegun(workload))
         begin_undo_execution(draft, undo)
         return
     fork = fork_of(draft.event.meta)
     faults = payload_faults(draft.playbook, workload) if fork is None else []
     if faults:
-        draft.writes.rare.begun = ExecutionBegin(workload, None)
+        draft.add(ExecutionBegun(workload))
         fail_execution(draft, payload_error(faults))
         return
     try:
         deadline = deadline_of(draft)
     except TemplateError as fault:
-        draft.writes.rare.begun = ExecutionBegin(workload, None)
+        draft.add(ExecutionBegun(workload))
         fail_execution(draft, template_fault(fault))
         return
     return_step = draft.parent.return_step if draft.parent is not None else None
@@ -67,10 +69,9 @@ def dispatch_first_step(draft: Draft) -> None:
         message = f"the parent asks for the data of step {return_step:.300}; {there}"
         fail_execution(draft, {"message": message, "type": "return_step"})
         return
-    draft.writes.rare.begun = ExecutionBegin(workload, None)
-    if _may_run(draft):
-        if draft.status == RUNNING and deadline is not None:
-            draft.writes.rare.begun = ExecutionBegin(workload, deadline)
+    runs = _may_run(draft)
+    draft.add(ExecutionBegun(workload, deadline if draft.status == RUNNING else None))
+    if runs:
         _begin(draft, fork)
 
 
@@ -112,7 +113,7 @@ def _refused(draft: Draft, payload: JSON) -> dict[str, JSON] | None:
         return {"message": f"the workload in the context of execution_start {fault}: {payload!r:.100}"}
     over = max_payload_keys_error(draft.known.rules, payload)
     if over is not None:
-        draft.writes.rare.begun = ExecutionBegin({}, None)  # the rules that refused it are stored with it
+        draft.add(ExecutionBegun({}))  # the rules that refused it are stored with it
     return over
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from noetl_broker.broker.model import JSON
 from noetl_broker.broker.state import NO_INPUTS, EndReached, RenderedInputs, ResultRef, overlay_inputs, remove_inputs
+from noetl_broker.broker.values import JSON
 from noetl_broker.playbook.template_reads import ARGS, word_of_inputs
 from noetl_broker.template import TemplateError
 

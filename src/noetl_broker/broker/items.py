@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING
 from noetl_broker.broker.children import start_child
 from noetl_broker.broker.context import OPEN_ITEMS, ItemState, want_item_action, want_items
 from noetl_broker.broker.draining import drain
+from noetl_broker.broker.effects import ItemChildDropped, ItemRetried, JobChanged
 from noetl_broker.broker.event_types import ACTION_FAILED
 from noetl_broker.broker.events import emit_action_retry
 from noetl_broker.broker.failures import complete_error, template_fault
 from noetl_broker.broker.inputs import condition_scope, inputs_of_job
 from noetl_broker.broker.limits import ITEM_ERROR, shorten_error
-from noetl_broker.broker.model import JSON, ItemRetry, JobChange, as_stored
 from noetl_broker.broker.retries import retry_delay, wants_retry
 from noetl_broker.broker.state import RUNNING
 from noetl_broker.broker.undo import item_is_unsure
+from noetl_broker.broker.values import JSON, as_stored
 from noetl_broker.playbook.keywords import ERROR, words_of_item
 from noetl_broker.template import NotLoaded, TemplateError
 
@@ -67,14 +68,12 @@ def is_retried(draft: Draft, step: Step, token: Token, index: int, stands: ItemS
     failed_attempt = stands.failed_attempt if task.call is not None else max(draft.event.attempt, stands.failed_attempt)
     kept = shorten_error(error, ITEM_ERROR)
     unsure = stands.unsure or item_is_unsure(draft, step, stands)
-    draft.writes.rare.item_retries.append(
-        ItemRetry(step.name, token.visit, index, failures, failed_attempt, unsure, kept)
-    )
+    draft.add(ItemRetried(step.name, token.visit, index, failures, failed_attempt, unsure, kept))
     if task.call is not None and draft.event.kind == ACTION_FAILED:  # it timed out: the child may still run
-        draft.writes.rare.dropped.append((step.name, token.visit, index))
+        draft.add(ItemChildDropped(step.name, token.visit, index))
     restart = "retry" if task.call is None else "delegated"
-    change = JobChange(step.name, token.visit, restart, delay, index, attempt=failed_attempt)
-    draft.writes.rare.changes.append(change)
+    change = JobChanged(step.name, token.visit, restart, delay, index, attempt=failed_attempt)
+    draft.add(change)
     return True
 
 
@@ -129,8 +128,8 @@ def restart_due_items(draft: Draft, step: Step, token: Token) -> Token:
 
 def _start_again(draft: Draft, step: Step, token: Token, index: int, stands: ItemState) -> None:
     request: dict[str, JSON] = as_stored(draft.known.ask(want_item_action(step.name, token.visit, index)))
-    started = ItemRetry(step.name, token.visit, index, stands.failures, stands.failures, stands.unsure)
-    draft.writes.rare.item_retries.append(started)
+    started = ItemRetried(step.name, token.visit, index, stands.failures, stands.failures, stands.unsure)
+    draft.add(started)
     start_child(draft, token._replace(failures=stands.failures), request, (index, None))
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from noetl_broker.broker.children import render_call, start_child
 from noetl_broker.broker.context import ItemState, want_item_action, want_item_status, want_items
 from noetl_broker.broker.draining import drain_items
+from noetl_broker.broker.effects import EventPosted, ItemChildDropped, ItemEnded, ItemsChosen, VisitAbandoned
 from noetl_broker.broker.event_types import ACTION_FAILED, ITEM_COMPLETED, ITERATION_DUE, ITERATOR_COMPLETED
 from noetl_broker.broker.events import emit_caught_iteration, emit_iteration, emit_iterator_started
 from noetl_broker.broker.failures import error_of, template_error, wrong_value
@@ -25,7 +26,6 @@ from noetl_broker.broker.items import (
     restart_due_items,
 )
 from noetl_broker.broker.limits import ITEM_ERROR, shorten_error
-from noetl_broker.broker.model import JSON, ItemEnd, Items, SelfEvent, as_stored
 from noetl_broker.broker.queue import delegate_job, end_job, enqueue_job, timeout_of
 from noetl_broker.broker.retries import describe_error
 from noetl_broker.broker.state import (
@@ -40,6 +40,7 @@ from noetl_broker.broker.state import (
 )
 from noetl_broker.broker.transitions import fail_visit, process_completed_steps
 from noetl_broker.broker.undo import SUCCESSES, report_item, report_success, report_unknown_item
+from noetl_broker.broker.values import JSON, as_stored
 from noetl_broker.playbook.diagnostics import json_type_name
 from noetl_broker.playbook.keywords import words_of_item
 from noetl_broker.playbook.template_reads import ARGS
@@ -71,7 +72,7 @@ def begin_iterator(draft: Draft, step: Step, visit: int, ordinal: int, given: Re
     timeout = timeout_of(draft, step, given.values, arrival.result)
     if taken is None:
         counts = Counts(len(values))
-        draft.writes.rare.items.append(Items(step.name, visit, values))
+        draft.add(ItemsChosen(step.name, visit, values))
         draft.known.set_items(step.name, visit, values)
     else:
         ended = taken.total - len(taken.indexes)
@@ -170,13 +171,13 @@ def _end_item(
     else:
         ordinal = emit_caught_iteration(draft, step, token.visit, index, error, caught)
         kept = shorten_error(error, ITEM_ERROR)
-        end = ItemEnd(step.name, token.visit, index, "COMPLETED", kept, ordinal)
-        draft.writes.rare.item_ends.append(end)
+        end = ItemEnded(step.name, token.visit, index, "COMPLETED", kept, ordinal)
+        draft.add(end)
     completed = error is None
     if iteration.keeps_calls or (iteration.task.call is None and not (completed and event.settled)):
         end_job(draft, step, token.visit, "done" if completed else "dead", index=index)
     if iteration.task.call is not None and event.kind == ACTION_FAILED:
-        draft.writes.rare.dropped.append((step.name, token.visit, index))  # a child that timed out may still run
+        draft.add(ItemChildDropped(step.name, token.visit, index))  # a child that timed out may still run
     return (error if caught is None else None), broken
 
 
@@ -184,7 +185,7 @@ def _write_end(draft: Draft, step: Step, token: Token, error: dict[str, JSON] | 
     """Write the end of an item as it is."""
     index, status = draft.event.item_index or 0, "COMPLETED" if error is None else "FAILED"
     failure = shorten_error(error, ITEM_ERROR) if error is not None and draft.known.rules.failed_items else None
-    draft.writes.rare.item_ends.append(ItemEnd(step.name, token.visit, index, status, failure))
+    draft.add(ItemEnded(step.name, token.visit, index, status, failure))
     emit_iteration(draft, step, token.visit, COMPLETED if error is None else FAILED, index, error)
 
 
@@ -243,7 +244,7 @@ def gather_when_ended(draft: Draft, token: Token, error: dict[str, JSON] | None 
         if _all_failed(draft, token):
             fail_all(draft, draft.playbook.steps[token.step], token, error)
         else:
-            draft.writes.rare.posts.append(SelfEvent(ITERATOR_COMPLETED, token.step, token.visit))
+            draft.add(EventPosted(ITERATOR_COMPLETED, token.step, token.visit))
 
 
 def _all_failed(draft: Draft, token: Token) -> bool:
@@ -337,9 +338,9 @@ def _start_items(draft: Draft, step: Step, token: Token, request_of_visit: Calla
             started += 1
     draft.tokens[step.name, token.visit] = token = _with_started(token, counts, started)
     if room > started > 0:
-        draft.writes.rare.posts.append(SelfEvent(ITERATION_DUE, step.name, token.visit))
+        draft.add(EventPosted(ITERATION_DUE, step.name, token.visit))
     elif counts.ended == counts.total:
-        draft.writes.rare.posts.append(SelfEvent(ITERATOR_COMPLETED, step.name, token.visit))
+        draft.add(EventPosted(ITERATOR_COMPLETED, step.name, token.visit))
 
 
 def _with_started(token: Token, counts: Counts, started: int) -> Token:
@@ -385,8 +386,7 @@ def _start_item(
         if iteration.keeps_calls:
             timeout = timeout_of(draft, task, inputs.values, result, words)
             delegate_job(draft, task, token.visit, ordinal, call, timeout, index)
-        start_child(draft, token, call, (index, ordinal))
-        payload = draft.writes.rare.children[-1].payload
+        payload = start_child(draft, token, call, (index, ordinal)).payload
         if task.compensate is not None:
             draft.known.answers[want_item_action(step.name, token.visit, index)] = {ARGS: payload}
         draft.count_item(payload)
@@ -409,7 +409,7 @@ def cancel_items(draft: Draft, step: Step, token: Token) -> None:
     """Close a visit and cancel its open items and children."""
     draft.tokens.pop((step.name, token.visit), None)
     end_job(draft, step, token.visit, "dead")
-    draft.writes.rare.abandoned.append((step.name, token.visit))
+    draft.add(VisitAbandoned(step.name, token.visit))
     drain_items(draft, step, token)
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from noetl_broker.broker.draft import Draft
-    from noetl_broker.broker.model import JSON
+    from noetl_broker.broker.values import JSON
     from noetl_broker.playbook.graph import Graph
     from noetl_broker.playbook.model import Playbook, Step
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from noetl_broker.broker.model import JSON, as_stored
+from noetl_broker.broker.values import JSON, as_stored
 
 if TYPE_CHECKING:
     from noetl_broker.broker.model import Event, Rules

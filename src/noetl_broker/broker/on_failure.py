@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.events import count_undos
-from noetl_broker.broker.model import JSON, OnFailureStart, as_stored
+from noetl_broker.broker.model import OnFailureStart
+from noetl_broker.broker.values import JSON, as_stored
 from noetl_broker.template import TemplateError
 
 if TYPE_CHECKING:

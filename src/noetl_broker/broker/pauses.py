@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from noetl_broker.broker.effects import StatusChanged
 from noetl_broker.broker.events import emit_status
 from noetl_broker.broker.failures import deadline_of, fail_execution, template_fault
 from noetl_broker.broker.items import Refused
 from noetl_broker.broker.limits import ERROR
-from noetl_broker.broker.model import JSON, ExecutionStatus
 from noetl_broker.broker.state import PAUSED, QUEUED, RUNNING, Hold
 from noetl_broker.broker.steps import KINDS
+from noetl_broker.broker.values import JSON
 from noetl_broker.template import TemplateError
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def pause_execution(draft: Draft) -> None:
     if cause == PARENT:
         context["parent_execution_id"] = given["parent_execution_id"]
     emit_status(draft, "execution_paused", context)
-    draft.writes.rare.status = ExecutionStatus(PAUSED)
+    draft.add(StatusChanged(PAUSED))
 
 
 def resume_execution(draft: Draft) -> None:
@@ -90,10 +91,10 @@ def resume_execution(draft: Draft) -> None:
     emit_status(draft, "execution_resumed")
     if hold.admitted:
         _run_on(draft)
-        draft.writes.rare.status = ExecutionStatus(RUNNING)
+        draft.add(StatusChanged(RUNNING))
     else:
         draft.status = QUEUED
-        draft.writes.rare.status = ExecutionStatus(QUEUED)
+        draft.add(StatusChanged(QUEUED))
 
 
 def queue_execution(draft: Draft, reason: str, *, waits: bool = False) -> None:
@@ -101,7 +102,7 @@ def queue_execution(draft: Draft, reason: str, *, waits: bool = False) -> None:
     draft.status = QUEUED
     draft.hold = (draft.hold or NO_HOLD)._replace(admitted=False)
     emit_status(draft, "execution_queued", {"reason": reason})
-    draft.writes.rare.status = ExecutionStatus(QUEUED, waits=waits)
+    draft.add(StatusChanged(QUEUED, waits=waits))
 
 
 def admit_execution(draft: Draft) -> None:
@@ -114,7 +115,7 @@ def admit_execution(draft: Draft) -> None:
     emit_status(draft, "execution_admitted")
     draft.hold = (draft.hold or NO_HOLD)._replace(admitted=True)
     _run_on(draft)
-    draft.writes.rare.status = ExecutionStatus(RUNNING, admitted=True, deadline=deadline)
+    draft.add(StatusChanged(RUNNING, admitted=True, deadline=deadline))
 
 
 def keep_arrival(draft: Draft, arrival: Arrival) -> None:

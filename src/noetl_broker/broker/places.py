@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from noetl_broker.broker.context import want_place_locks, want_places
+from noetl_broker.broker.effects import FactsUsed, Place, PlacesChanged
 from noetl_broker.broker.failures import end_as_cancelled, fail_execution, wrong_value
 from noetl_broker.broker.items import Refused
-from noetl_broker.broker.model import Place, PlaceChange
 from noetl_broker.broker.pauses import NO_HOLD, admit_execution, queue_execution, resume_execution
 from noetl_broker.broker.state import PAUSED, QUEUED
 from noetl_broker.playbook.concurrency import CANCEL_RUNNING, FAIL, KEY_FORMS, QUEUE, SKIP, place_key
@@ -21,7 +21,8 @@ from noetl_broker.text import OF_SCHEDULE, place_name
 if TYPE_CHECKING:
     from noetl_broker.broker.context import Known
     from noetl_broker.broker.draft import Draft
-    from noetl_broker.broker.model import JSON, Event
+    from noetl_broker.broker.model import Event
+    from noetl_broker.broker.values import JSON
 
 CONCURRENCY, RING = "concurrency", "concurrency_ring"  # types of errors
 OVERLAPS = {"skip": SKIP, "queue": QUEUE, "cancel": CANCEL_RUNNING}
@@ -66,7 +67,7 @@ def take_places(draft: Draft) -> bool:
     If one is not free, the execution is queued, or ends.
     """
     answers = _ask(draft)
-    draft.writes.rare.facts = {"places": answers}
+    draft.add(FactsUsed({"places": answers}))
     pairs = [*zip(draft.places, answers, strict=True)]
     busy = [(place, answer) for place, answer in pairs if not answer["free"]]
     for place, answer in busy:
@@ -78,11 +79,11 @@ def take_places(draft: Draft) -> bool:
     draft.places = tuple(place for place, _ in own)
     if not busy:
         if own:
-            draft.writes.rare.place_change = PlaceChange("held", draft.places)
+            draft.add(PlacesChanged("held", draft.places))
         return True
     # only a place that is not free has anybody to cancel
     claims = tuple(place if not answer["free"] else place._replace(on_limit=QUEUE) for place, answer in own)
-    draft.writes.rare.place_change = PlaceChange("waiting", claims)
+    draft.add(PlacesChanged("waiting", claims))
     queue_execution(draft, f"waits for a place: {', '.join(names)}", waits=True)
     return False
 
@@ -138,7 +139,7 @@ def receive_place(draft: Draft) -> None:
         if not (waits and is_given(draft.event)):
             raise Refused("recorded")
         draft.known.ask(want_place_locks(tuple(place[:2] for place in draft.places)))
-        draft.writes.rare.place_change = PlaceChange("returned", draft.places)
+        draft.add(PlacesChanged("returned", draft.places))
     elif waits and not is_given(draft.event):
         raise Refused("recorded")  # its playbook is not paused any more, but its place is not free
     elif waits or not draft.places or take_places(draft):
@@ -166,13 +167,15 @@ def break_ring(draft: Draft) -> None:
 
 def free_places(draft: Draft) -> None:
     """Free what an execution that ends holds or waits for. The store admits the next ones."""
-    draft.writes.rare.place_change = freed(draft.known, draft.places)
+    change = freed(draft.known, draft.places)
+    if change is not None:
+        draft.add(change)
     draft.places = ()
 
 
-def freed(known: Known, places: tuple[Place, ...]) -> PlaceChange | None:
+def freed(known: Known, places: tuple[Place, ...]) -> PlacesChanged | None:
     """The end of a claim of these places, under their locks; None if they were never asked for."""
     if not any(place.number for place in places):
         return None
     known.ask(want_place_locks(tuple(place[:2] for place in places)))
-    return PlaceChange("freed", places)
+    return PlacesChanged("freed", places)

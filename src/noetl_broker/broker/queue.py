@@ -7,8 +7,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.beside_noetl import add_noetl_inputs
+from noetl_broker.broker.effects import JobChanged
 from noetl_broker.broker.failures import wrong_value
-from noetl_broker.broker.model import JSON, Job, JobChange, JobLimit
+from noetl_broker.broker.model import Job, JobLimit
+from noetl_broker.broker.values import JSON
 from noetl_broker.playbook.durations import TIMEOUT_FORMS, parse_timeout
 from noetl_broker.playbook.fields import union_of_results, with_plain
 from noetl_broker.playbook.keywords import ENCODED_KEYS
@@ -165,7 +167,7 @@ def delegate_job(
 
 def end_job(draft: Draft, step: Step, visit: int, status: str, index: int | None = None) -> None:
     """End the job of a visit: `done` or `dead`; `index` is the index of an iterator's item."""
-    draft.writes.rare.changes.append(JobChange(step.name, visit, status, item_index=index))
+    draft.add(JobChanged(step.name, visit, status, item_index=index))
 
 
 def _attempts(draft: Draft, step: Step) -> int:

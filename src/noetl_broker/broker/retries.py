@@ -7,13 +7,14 @@ import zlib
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.draining import drain_items
+from noetl_broker.broker.effects import JobChanged, VisitAbandoned
 from noetl_broker.broker.events import emit_action_retry
 from noetl_broker.broker.failures import result_of_failure, template_fault
 from noetl_broker.broker.inputs import condition_scope, inputs_of_visit
-from noetl_broker.broker.model import JSON, JobChange
 from noetl_broker.broker.queue import end_job
 from noetl_broker.broker.transitions import fail_visit
 from noetl_broker.broker.undo import note_failure, report_unknown
+from noetl_broker.broker.values import JSON
 from noetl_broker.playbook.model import Retry
 from noetl_broker.template import TemplateError
 
@@ -31,7 +32,7 @@ def process_failed_action(draft: Draft, token: Token, error: JSON) -> None:
     step = draft.playbook.steps[token.step]
     if token.items is not None:
         # children of an attempt that timed out may still run
-        draft.writes.rare.abandoned.append((token.step, token.visit))
+        draft.add(VisitAbandoned(token.step, token.visit))
         drain_items(draft, step, token)
     if step.compensate is not None:
         token = note_failure(draft, step, token, error)
@@ -68,8 +69,8 @@ def retry_or_fail(draft: Draft, token: Token, error: JSON, *, restart: str) -> N
         draft.tokens[step.name, token.visit] = token
         delay = retry_delay(draft, retry, failures)
         emit_action_retry(draft, step, token.visit, described, (failures, retry.max_attempts, delay))
-        change = JobChange(step.name, token.visit, restart, delay, attempt=token.failed_attempt)
-        draft.writes.rare.changes.append(change)
+        change = JobChanged(step.name, token.visit, restart, delay, attempt=token.failed_attempt)
+        draft.add(change)
         return
     end_job(draft, step, token.visit, "dead")
     if token.unsure:

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from noetl_broker.broker.context import want_signal
 from noetl_broker.broker.due import due_of_fork
+from noetl_broker.broker.effects import SignalConditionFailed, SignalSent, TimerSet, WaitEnded, WaitOpened, WaitReopened
 from noetl_broker.broker.failures import wrong_value
 from noetl_broker.broker.inputs import condition_scope, inputs_as_request, inputs_of_job
 from noetl_broker.broker.limits import MAX_RESULT_BYTES
-from noetl_broker.broker.model import JSON, SentSignal, Timer, Wait, WaitEnd
 from noetl_broker.broker.state import NO_INPUTS, Awaited, KeptSignal, Visit, decode_result, encode_result
 from noetl_broker.broker.trail import SignalTried
 from noetl_broker.broker.transitions import complete_at_once, complete_with
+from noetl_broker.broker.values import JSON
 from noetl_broker.playbook.durations import DURATION_FORMS, after, parse_duration
 from noetl_broker.playbook.keywords import SIGNAL
 from noetl_broker.playbook.signals import (
@@ -90,10 +91,10 @@ def begin_signal_wait(draft: Draft, step: Step, visit: int, given: RenderedInput
     if arrival.result is not None and _reads_result(wait):
         request["result_turn"] = encode_result(arrival.result)
     key = awaited.key if awaited.key is not None else str(draft.turn.execution_id)
-    draft.writes.rare.waits.append(Wait(step.name, visit, SIGNAL, request, awaited.names, key, awaited.since))
+    draft.add(WaitOpened(step.name, visit, SIGNAL, request, awaited.names, key, awaited.since))
     if due is not None:
         due_at = due_of_fork(arrival) or after(draft.turn.at, due)
-        draft.writes.rare.timers.append(Timer(step.name, visit, TIMEOUT, due_at))
+        draft.add(TimerSet(step.name, visit, TIMEOUT, due_at))
 
 
 def _render(draft: Draft, wait: WaitSpec, scope: Scope) -> tuple[Awaited, float | None]:
@@ -156,7 +157,7 @@ def receive_signal(draft: Draft) -> None:
     visit = (event.step or "", event.visit or 1)
     waiting = draft.tokens.get(visit)
     if waiting is not None and waiting.awaited is not None:
-        draft.writes.rare.reopened.append(visit)
+        draft.add(WaitReopened(*visit))
 
 
 def _taker(draft: Draft, arrived: KeptSignal, signal: dict[str, Any]) -> Token | None:
@@ -208,7 +209,7 @@ def inputs_of_wait(draft: Draft, step: Step, token: Token) -> tuple[RenderedInpu
 
 def _complete(draft: Draft, step: Step, token: Token, signal: dict[str, Any], given: RenderedInputs) -> None:
     """Complete a wait of an earlier turn."""
-    draft.writes.rare.wait_ends.append(WaitEnd(token.step, token.visit, "done"))
+    draft.add(WaitEnded(token.step, token.visit, "done"))
     complete_with(draft, step, token, _result(token, signal), given)
 
 
@@ -305,7 +306,7 @@ def _mark_tried(draft: Draft, token: Token, tried: int | None) -> None:
 
 
 def _post(draft: Draft, token: Token) -> None:
-    draft.writes.rare.timers.append(Timer(token.step, token.visit, SIGNALS, draft.turn.at))
+    draft.add(TimerSet(token.step, token.visit, SIGNALS, draft.turn.at))
 
 
 # Conditions
@@ -330,7 +331,7 @@ def _holds(
         holds = draft.holds(when, scope)
     except TemplateError as fault:
         draft.writes.note = f"the `when` of {token.step} failed, so signal {kept.name} does not fit: {fault}"
-        draft.writes.rare.signal_errors += 1
+        draft.add(SignalConditionFailed(*visit))
         draft.trail.append(SignalTried(visit, kept, signal, scope, holds=False, fault=fault.message))
         return False
     draft.trail.append(SignalTried(visit, kept, signal, scope, holds=holds))
@@ -364,6 +365,6 @@ def send_signal(draft: Draft, step: Step, visit: int, _ordinal: int, given: Rend
         message = f"the payload of a signal takes {size_of(payload)} characters; the limit is {MAX_RESULT_BYTES} bytes"
         raise TemplateError(message, spec.payload.source, spec.payload.at)
     hops = draft.hops + 1
-    draft.writes.rare.sent.append(SentSignal(step.name, visit, name, key, payload, hops, own=key == own))
+    draft.add(SignalSent(step.name, visit, name, key, payload, hops, own=key == own))
     token = draft.tokens[step.name, visit]
     complete_at_once(draft, step, token, {"name": name, "key": key}, given, arrival.passed)

@@ -10,7 +10,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from noetl_broker.broker.compensation_state import Compensation, decode_compensation, encode_compensation
-from noetl_broker.broker.model import JSON, Place
+from noetl_broker.broker.effects import Place
+from noetl_broker.broker.values import JSON
 
 if TYPE_CHECKING:
     from collections.abc import Collection

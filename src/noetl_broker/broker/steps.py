@@ -30,13 +30,14 @@ from noetl_broker.broker.iterators import (
     end_adopted_child,
     end_item,
 )
-from noetl_broker.broker.model import JSON, StepRow
+from noetl_broker.broker.model import StepRow
 from noetl_broker.broker.queue import enqueue_job
 from noetl_broker.broker.retries import process_failed_action
 from noetl_broker.broker.signals import send_signal
 from noetl_broker.broker.state import NO_INPUTS, Arrival, RenderedInputs, Token, TokenData, overlay_inputs
 from noetl_broker.broker.trail import Entered
 from noetl_broker.broker.transitions import fail_at_once, follow_next
+from noetl_broker.broker.values import JSON
 from noetl_broker.broker.wait import begin_wait, complete_wait, fail_wait
 from noetl_broker.broker.worker_children import complete_action, complete_children
 from noetl_broker.broker.workflow import track_ended, track_started

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from noetl_broker.broker.model import JSON
 from noetl_broker.broker.state import Arrival, KeptSignal, RenderedInputs, Token, Visit
+from noetl_broker.broker.values import JSON
 from noetl_broker.template import Scope
 
 

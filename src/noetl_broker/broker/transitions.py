@@ -17,10 +17,10 @@ from noetl_broker.broker.failures import (
     track_failed,
 )
 from noetl_broker.broker.inputs import condition_scope, inputs_of_visit, reach, render_inputs
-from noetl_broker.broker.model import JSON, as_stored
 from noetl_broker.broker.queue import end_job
 from noetl_broker.broker.state import Arrival, InlineResult, RenderedInputs, Token, TokenData
 from noetl_broker.broker.trail import CatchEvaluated, NextEvaluated
+from noetl_broker.broker.values import JSON, as_stored
 from noetl_broker.broker.workflow import track_ended
 from noetl_broker.playbook.graph import NOBODY
 from noetl_broker.playbook.keywords import ERROR
@@ -107,7 +107,7 @@ def _leave_visit(
         ordinal = emit_step_completed(draft, step, token.visit, conditions)
         track_ended(draft, step, "COMPLETED", ordinal, token.visit)
     else:
-        draft.writes.rare.completed = _complete(draft, step, token, data, conditions)
+        draft.writes.carrier = _complete(draft, step, token, data, conditions)
     _leave(draft, step, arrivals, leaving, given)
 
 
@@ -137,7 +137,7 @@ def _fail_leaving(
         kept = draft.ended_result().data
         fail_step(draft, step, token, error, (catch or CatchRead([]))._replace(result=wrap(kept)), kept)
     if origin == "event" and not lost:  # its action has a result, which a fork takes over
-        draft.writes.rare.failed = None
+        draft.writes.carrier = None
         draft.end_visit((step.name, token.visit), None)
 
 

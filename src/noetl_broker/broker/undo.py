@@ -8,9 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.context import want_open_items, want_undone
+from noetl_broker.broker.effects import UndoNoted
 from noetl_broker.broker.event_types import ACTION_COMPLETED, ITEM_COMPLETED, ITERATOR_COMPLETED
-from noetl_broker.broker.model import JSON, Event, Undo
+from noetl_broker.broker.model import Event
 from noetl_broker.broker.state import COMPLETED
+from noetl_broker.broker.values import JSON
 
 if TYPE_CHECKING:
     from noetl_broker.broker.context import ItemState
@@ -40,7 +42,7 @@ def report_success(draft: Draft, step: Step, token: Token) -> Token:
     child = None if step.compensate is not None else child_with_undo(draft.event)
     if step.compensate is None and child is None:
         return token
-    draft.writes.rare.undos.append(Undo(step.name, token.visit, None, "open", child))
+    draft.add(UndoNoted(step.name, token.visit, None, "open", child))
     draft.undo += 1 - token.undos
     return token._replace(undos=1)
 
@@ -53,7 +55,7 @@ def report_item(draft: Draft, step: Step, token: Token, index: int) -> Token:
         return token
     if token.answered and step.compensate is not None:
         return token  # the row of the visit stands for its children
-    draft.writes.rare.undos.append(Undo(step.name, token.visit, index, "open", child))
+    draft.add(UndoNoted(step.name, token.visit, index, "open", child))
     draft.undo += 1
     return token if step.compensate is None else token._replace(undos=token.undos + 1)
 
@@ -79,7 +81,7 @@ def _is_lost(error: JSON) -> bool:
 def report_unknown(draft: Draft, token: Token) -> None:
     """List a visit as `unknown` that ended without success, if an action of it may have happened."""
     if token.unsure and not token.undos:
-        draft.writes.rare.undos.append(Undo(token.step, token.visit, None, "unknown"))
+        draft.add(UndoNoted(token.step, token.visit, None, "unknown"))
         draft.unknown += 1
 
 
@@ -94,7 +96,7 @@ def item_is_unsure(draft: Draft, step: Step, stands: ItemState) -> bool:
 def report_unknown_item(draft: Draft, step: Step, visit: int, index: int, stands: ItemState) -> None:
     """List an item as `unknown` that failed for good, if an action of it may have happened."""
     if stands.unsure or item_is_unsure(draft, step, stands):
-        draft.writes.rare.undos.append(Undo(step.name, visit, index, "unknown"))
+        draft.add(UndoNoted(step.name, visit, index, "unknown"))
         draft.unknown += 1
 
 
@@ -111,7 +113,8 @@ def report_awaited(draft: Draft, token: Token) -> None:
             indexes = draft.known.ask(want_open_items(step.name, token.visit))
     elif step.compensate is not None and not token.undos:
         indexes = [None]
-    draft.writes.rare.undos += [Undo(step.name, token.visit, index, "unknown") for index in indexes]
+    for index in indexes:
+        draft.add(UndoNoted(step.name, token.visit, index, "unknown"))
     draft.unknown += len(indexes)
 
 
@@ -127,8 +130,8 @@ def report_late_child(draft: Draft) -> bool:
     if draft.known.ask(want_undone(step.name, visit, event.item_index)) is not None:
         return False
     child = None if undo_action(step, event.item_index) is not None else child_with_undo(event)
-    draft.writes.rare.undos.append(Undo(step.name, visit, event.item_index, "open", child))
-    draft.writes.rare.outcome = LATE
+    draft.add(UndoNoted(step.name, visit, event.item_index, "open", child))
+    draft.writes.outcome = LATE
     draft.undo += 1
     if draft.compensation is not None:
         draft.compensation = draft.compensation._replace(cursor=draft.turn.number + 1)

@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.due import due_of_fork
+from noetl_broker.broker.effects import TimerSet, WaitEnded, WaitOpened
 from noetl_broker.broker.failures import wrong_value
 from noetl_broker.broker.inputs import inputs_as_request, inputs_of_visit
-from noetl_broker.broker.model import JSON, Timer, Wait, WaitEnd
 from noetl_broker.broker.retries import describe_error
 from noetl_broker.broker.signals import SIGNALS, TIMEOUT, begin_signal_wait
 from noetl_broker.broker.transitions import complete_at_once, complete_with, fail_visit
+from noetl_broker.broker.values import JSON
 from noetl_broker.playbook.durations import (
     DURATION_FORMS,
     MOMENT_FORMS,
@@ -50,8 +51,8 @@ def begin_wait(draft: Draft, step: Step, visit: int, _ordinal: int, given: Rende
         token = draft.tokens[step.name, visit]
         complete_at_once(draft, step, token, _result_of(moment_text(due)), given, arrival.passed)
         return
-    draft.writes.rare.waits.append(Wait(step.name, visit, "timer", inputs_as_request(given)))
-    draft.writes.rare.timers.append(Timer(step.name, visit, WAIT, due, wait.until is not None))
+    draft.add(WaitOpened(step.name, visit, "timer", inputs_as_request(given)))
+    draft.add(TimerSet(step.name, visit, WAIT, due, wait.until is not None))
 
 
 def _due(draft: Draft, wait: WaitSpec, scope: Scope) -> datetime:
@@ -91,7 +92,7 @@ def complete_wait(draft: Draft, token: Token) -> None:
     step = draft.playbook.steps[token.step]
     context = draft.event.context if isinstance(draft.event.context, dict) else {}
     due = context.get("due_at")
-    draft.writes.rare.wait_ends.append(WaitEnd(token.step, token.visit, "done"))
+    draft.add(WaitEnded(token.step, token.visit, "done"))
     given = inputs_of_visit(draft, step, token.visit)
     complete_with(draft, step, token, _result_of(due if isinstance(due, str) else moment_text(draft.turn.at)), given)
 
@@ -104,7 +105,7 @@ def fail_wait(draft: Draft, token: Token, error: JSON) -> None:
 def time_out(draft: Draft, token: Token, error: dict[str, JSON]) -> None:
     """Fail a visit because its timeout passed."""
     step = draft.playbook.steps[token.step]
-    draft.writes.rare.wait_ends.append(WaitEnd(token.step, token.visit, "timed_out"))
+    draft.add(WaitEnded(token.step, token.visit, "timed_out"))
     fail_visit(draft, step, token, describe_error(step, error), continues=step.on_error == "continue")
 
 

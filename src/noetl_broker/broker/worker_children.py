@@ -9,14 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.context import want_child, want_item_status
+from noetl_broker.broker.effects import ChildAdopted
 from noetl_broker.broker.items import Refused
 from noetl_broker.broker.iterators import fail_all, fail_too_many, gather_when_ended
 from noetl_broker.broker.limits import MAX_ID, MAX_ITEM_INDEX
-from noetl_broker.broker.model import JSON, Adoption, Event
+from noetl_broker.broker.model import Event
 from noetl_broker.broker.queue import end_job
 from noetl_broker.broker.retries import describe_error
 from noetl_broker.broker.state import Counts
 from noetl_broker.broker.transitions import process_completed_steps
+from noetl_broker.broker.values import JSON
 
 if TYPE_CHECKING:
     from noetl_broker.broker.draft import Draft
@@ -43,7 +45,7 @@ def adopt_child(draft: Draft, token: Token) -> None:
         raise Refused("duplicate")
     if draft.known.ask(want_child(token.step, token.visit, child)):
         raise Refused("duplicate")
-    draft.writes.rare.adoptions.append(Adoption(token.step, token.visit, index, child))
+    draft.add(ChildAdopted(token.step, token.visit, index, child))
     counts = counts._replace(total=counts.total + 1, started=counts.started + 1)
     after = max(token.next_index, index + 1)
     draft.tokens[token.step, token.visit] = token._replace(items=counts, next_index=after)

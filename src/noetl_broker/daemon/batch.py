@@ -16,12 +16,12 @@ from noetl_broker.daemon.playbook_cache import PlaybookCache
 from noetl_broker.daemon.quarantine import EventFault, EventFaults, Outcomes, Quarantine
 from noetl_broker.daemon.tracer import Tracer
 from noetl_broker.errors import BrokerError
-from noetl_broker.store import turn_store
+from noetl_broker.store import turn_rows, turn_store
 from noetl_broker.store.claimed_rows import Case, Mail, Outcome, open_case
+from noetl_broker.store.columns import Columns
 from noetl_broker.store.connection import Connection, transaction
 from noetl_broker.store.places import Granted, wants_places
 from noetl_broker.store.sqlstates import is_fault_of_event, is_held, reason_of, trace_of
-from noetl_broker.store.turn_rows import Columns
 from noetl_broker.template.scope import NotLoaded
 
 log = structlog.get_logger(__name__)
@@ -205,11 +205,11 @@ class Batch:
     async def _write_all(self, connection: Connection, outcomes: Outcomes) -> None:
         columns = Columns()
         for case, outcome in outcomes:
-            columns.add(case, outcome)
+            turn_rows.add_turns(columns, case, outcome)
         if columns.timers:
             self.timer_seconds = min(columns.timer_seconds, default=None)
         if outcomes:
-            self.wrote_mail |= columns.has_family or bool(columns.posts) or bool(columns.places)
+            self.wrote_mail |= columns.has_family or bool(columns.rows.get("write_posts")) or bool(columns.places)
             await turn_store.write(connection, columns, max_gathered_bytes=self.max_gathered_bytes)
             self.admits |= columns.admits
 

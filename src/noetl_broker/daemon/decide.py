@@ -9,6 +9,7 @@ from typing import Final
 
 from noetl_broker.broker.context import NOT_LOADED, WORKLOAD, want_item_status, want_turn
 from noetl_broker.broker.core import Session
+from noetl_broker.broker.effects import ChildStarted
 from noetl_broker.broker.model import Event, Turn
 from noetl_broker.store.claimed_rows import MICROSECOND, Case, DecidedTurn, Mail, Outcome
 from noetl_broker.store.turn_store import Answers, Want, Wants
@@ -77,7 +78,7 @@ class Decider:
             self._taken.append(DecidedTurn(mail, Turn(session.execution_id, session.turn, at), decision))
             if not last:
                 self._started.update(
-                    (child.step, child.visit) for child in decision.children if child.item_index is None
+                    (child.step, child.visit) for child in decision.of(ChildStarted) if child.item_index is None
                 )
                 self._last_at = at + max(len(decision.events) - 1, 0) * MICROSECOND
         return self.outcome

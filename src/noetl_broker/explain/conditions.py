@@ -9,8 +9,8 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from noetl_broker.broker.model import JSON
 from noetl_broker.broker.trail import CatchEvaluated, NextEvaluated
+from noetl_broker.broker.values import JSON
 from noetl_broker.errors import HistoryFault
 from noetl_broker.explain.reason import Reason
 from noetl_broker.history.timeline import TracedTurn, trace_turns

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from noetl_broker.broker.model import JSON
 from noetl_broker.broker.state import COMPLETED, QUEUED, RUNNING, ExecutionState, decode, is_live
+from noetl_broker.broker.values import JSON
 from noetl_broker.errors import UnknownStepFault
 from noetl_broker.explain.conditions import evaluated_conditions
 from noetl_broker.explain.error_text import error_text

@@ -15,8 +15,8 @@ from noetl_broker.text import join_names, span
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from noetl_broker.broker.model import JSON
     from noetl_broker.broker.state import ExecutionState
+    from noetl_broker.broker.values import JSON
     from noetl_broker.explain.facts import Facts
     from noetl_broker.history.record import History
 

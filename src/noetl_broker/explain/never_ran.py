@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from noetl_broker.broker.model import JSON
+from noetl_broker.broker.values import JSON
 from noetl_broker.explain.reason import Reason
 from noetl_broker.explain.visits import explain_closed, explain_closed_token, explain_dropped
 from noetl_broker.nodes import visit_name

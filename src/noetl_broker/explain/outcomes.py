@@ -7,10 +7,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.initial import PAYLOAD
-from noetl_broker.broker.model import JSON, Emitted
+from noetl_broker.broker.model import Emitted
 from noetl_broker.broker.state import CANCELLED, COMPLETED
 from noetl_broker.broker.steps import MAX_VISITS, NEED_NOT_MET, visit_inputs
 from noetl_broker.broker.trail import CatchEvaluated, Entered, NextEvaluated
+from noetl_broker.broker.values import JSON
 from noetl_broker.errors import HistoryFault
 from noetl_broker.explain.conditions import OUTCOMES, read_facts, read_text
 from noetl_broker.explain.error_text import attempt_text, error_text

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from noetl_broker.broker.context import result_of, want_turn
 from noetl_broker.broker.event_types import EXECUTION_START
-from noetl_broker.broker.model import JSON
+from noetl_broker.broker.values import JSON
 from noetl_broker.explain.reason import Reason
 from noetl_broker.history.timeline import is_result_of
 from noetl_broker.nodes import visit_name

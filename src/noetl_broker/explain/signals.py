@@ -19,8 +19,8 @@ from noetl_broker.text import join_names
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from noetl_broker.broker.model import JSON
     from noetl_broker.broker.state import ExecutionState, Token
+    from noetl_broker.broker.values import JSON
     from noetl_broker.history.record import History
     from noetl_broker.playbook.model import Playbook
     from noetl_broker.template import Template

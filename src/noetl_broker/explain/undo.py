@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from noetl_broker.broker.model import JSON
 from noetl_broker.broker.state import Counts
 from noetl_broker.broker.undo import LATE
+from noetl_broker.broker.values import JSON
 from noetl_broker.explain.reason import Reason
 from noetl_broker.explain.undo_text import AWAITED, undo_lines
 from noetl_broker.explain.waiting import explain_job, explain_open_visit

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.initial import TO_START
-from noetl_broker.broker.model import JSON
+from noetl_broker.broker.values import JSON
 from noetl_broker.explain.conditions import EvaluatedNext, explain_condition
 from noetl_broker.explain.error_text import error_text
 from noetl_broker.explain.provenance import envelope_note, explain_failed_part

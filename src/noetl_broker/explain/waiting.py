@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.joins import merge_arrivals, waits_for
-from noetl_broker.broker.model import JSON
+from noetl_broker.broker.values import JSON
 from noetl_broker.explain.error_text import error_text
 from noetl_broker.explain.facts import ChildFact, Facts, JobFact, LimitFact, UnreadEvent
 from noetl_broker.explain.progress import count_text, error_type, failures_text, pace_text

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from noetl_broker.broker.effects import ChildStarted, ExecutionBegun, ItemsChosen, JobChanged, TimerSet, WaitOpened
 from noetl_broker.broker.event_types import EXECUTION_START
 from noetl_broker.broker.events import CAUGHT
-from noetl_broker.broker.model import JSON, Decision, Emitted, Event, Job
+from noetl_broker.broker.model import Decision, Emitted, Event, Job
+from noetl_broker.broker.values import JSON
 from noetl_broker.playbook.durations import moment_text
 from noetl_broker.playbook.keywords import ENCODED_KEYS
 
@@ -72,7 +74,7 @@ class DecisionDiff:
 
     def divergence(self, *, ways_only: bool) -> Divergence | None:
         """The most serious difference. With `ways_only`, other inputs of a job are notes and no divergence."""
-        if self._was == self.edited:
+        if self._was == self.edited and self._was.kinds == self.edited.kinds:
             return None  # most turns
         for check in (self._outcome, self._template_error, self._steps):
             found = check()
@@ -94,7 +96,7 @@ class DecisionDiff:
         was, now = self._was, self.edited
         if was.outcome != now.outcome:
             return Divergence("another event outcome", self._where, "", was.outcome, now.outcome, {})
-        if now.ended and not was.ended and now.begun is None and was.begun is not None:
+        if now.ended and not was.ended and _begun(now) is None and _begun(was) is not None:
             error = now.ended.error or {}
             return Divergence("it does not start", self._where, str(error.get("message")), "starts", "ends FAILED", {})
         return None
@@ -159,10 +161,11 @@ class DecisionDiff:
         was, now = (_routers(one) for one in (self._was, self.edited))
         self.notes += [Note(name, "an additional router is passed") for name in sorted(now - was)]
         self.notes += [Note(name, "a router is not passed") for name in sorted(was - now)]
-        if self._was.begun is not None and self.edited.begun is not None:
-            values = differing_values(self._was.begun.workload, self.edited.begun.workload)
+        begun = [_begun(one) for one in (self._was, self.edited)]
+        if begun[0] is not None and begun[1] is not None:
+            values = differing_values(begun[0].workload, begun[1].workload)
             self.notes += [Note("start", f"the workload has another {path}") for path in values]
-        if self._was.changes != self.edited.changes:
+        if self._was.of(JobChanged) != self.edited.of(JobChanged):
             self.notes.append(Note(self._where, "another delay before the next attempt"))
 
     def _jobs(self) -> Iterator[Divergence]:
@@ -198,8 +201,8 @@ class DecisionDiff:
         return [*dict.fromkeys(plain)], values
 
     def _children(self) -> Iterator[Divergence]:
-        before = {(child.step, child.visit, child.item_index): child for child in self._was.children}
-        for child in self.edited.children:
+        before = {(child.step, child.visit, child.item_index): child for child in self._was.of(ChildStarted)}
+        for child in self.edited.of(ChildStarted):
             was = before.get((child.step, child.visit, child.item_index))
             values = differing_values(was and was._replace(ordinal=0)._asdict(), child._replace(ordinal=0)._asdict())
             if values:
@@ -214,8 +217,8 @@ class DecisionDiff:
                 yield Divergence("another wait", step, "", f"waits at {step}", _other_parts(values), values)
 
     def _items(self) -> Iterator[Divergence]:
-        before = {(items.step, items.visit): items.values for items in self._was.items}
-        for items in self.edited.items:
+        before = {(items.step, items.visit): items.values for items in self._was.of(ItemsChosen)}
+        for items in self.edited.of(ItemsChosen):
             was = before.get((items.step, items.visit), [])
             if was != items.values:
                 instead = f"{len(items.values)} items" if len(was) != len(items.values) else "others"
@@ -280,13 +283,17 @@ def _reaches(plain: JSON, path: Path) -> bool:
 def _starts(decision: Decision) -> dict[Node, None]:
     """The visits and items that start, in order."""
     started = dict.fromkeys((job.step, job.visit, job.item_index) for job in decision.jobs)
-    started |= dict.fromkeys((child.step, child.visit, child.item_index) for child in decision.children)
-    return started | dict.fromkeys((wait.step, wait.visit, None) for wait in decision.waits)
+    started |= dict.fromkeys((child.step, child.visit, child.item_index) for child in decision.of(ChildStarted))
+    return started | dict.fromkeys((wait.step, wait.visit, None) for wait in decision.of(WaitOpened))
+
+
+def _begun(decision: Decision) -> ExecutionBegun | None:
+    return decision.last(ExecutionBegun)
 
 
 def _waits_of(decision: Decision) -> dict[Visit, JSON]:
     """What the waits that begin wait for, and when they end or time out."""
-    dues = {(timer.step, timer.visit, timer.purpose): moment_text(timer.due) for timer in decision.timers}
+    dues = {(timer.step, timer.visit, timer.purpose): moment_text(timer.due) for timer in decision.of(TimerSet)}
     return {
         (wait.step, wait.visit): {
             "signal": [*wait.names],
@@ -296,7 +303,7 @@ def _waits_of(decision: Decision) -> dict[Visit, JSON]:
             "until": dues.get((wait.step, wait.visit, "wait")),
             "timeout": dues.get((wait.step, wait.visit, "timeout")),
         }
-        for wait in decision.waits
+        for wait in decision.of(WaitOpened)
     }
 
 

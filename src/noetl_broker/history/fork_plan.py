@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from noetl_broker.broker.compensation import undo_of
 from noetl_broker.broker.context import Found, Known, result_of, want_failed, want_failing, want_step, want_turn
 from noetl_broker.broker.draft import Draft
+from noetl_broker.broker.effects import TimerSet
 from noetl_broker.broker.event_types import STEP_RESULT
 from noetl_broker.broker.forks import Fork, encode_fork
 from noetl_broker.broker.initial import TO_START, make_workload
 from noetl_broker.broker.inputs import condition_scope, reach, render_inputs
 from noetl_broker.broker.joins import merge_arrivals
-from noetl_broker.broker.model import JSON, Event
+from noetl_broker.broker.model import Event
 from noetl_broker.broker.state import (
     FAILED,
     NO_INPUTS,
@@ -28,6 +29,7 @@ from noetl_broker.broker.state import (
     is_live,
 )
 from noetl_broker.broker.steps import visit_inputs
+from noetl_broker.broker.values import JSON
 from noetl_broker.errors import BrokerError, HistoryFault, OperatorFault, UnknownStepFault
 from noetl_broker.history.timeline import IncomingToken, Timeline, last_entry, trace_turns
 from noetl_broker.nodes import visit_name
@@ -219,7 +221,9 @@ def _before_last_entry(history: History, name: str) -> BeforeEntry:
 def dues_of(turn: TracedTurn) -> dict[Visit, str]:
     """When the waits that began in a turn end or time out."""
     return {
-        (timer.step, timer.visit): moment_text(timer.due) for timer in turn.decision.timers if timer.purpose in OF_WAITS
+        (timer.step, timer.visit): moment_text(timer.due)
+        for timer in turn.decision.of(TimerSet)
+        if timer.purpose in OF_WAITS
     }
 
 

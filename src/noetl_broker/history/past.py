@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from noetl_broker.broker.context import Found, want_step
-from noetl_broker.broker.model import JSON
+from noetl_broker.broker.values import JSON
 from noetl_broker.errors import HistoryFault
 from noetl_broker.history.path import ExecutionPath, Items, StepStatus, trace_path
 from noetl_broker.history.replay import replay_turn, session_of

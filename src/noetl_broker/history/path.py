@@ -12,7 +12,8 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from noetl_broker.broker.events import CAUGHT
-from noetl_broker.broker.model import JSON, Emitted
+from noetl_broker.broker.model import Emitted
+from noetl_broker.broker.values import JSON
 from noetl_broker.playbook.model import Arc, Entry, Playbook, Step, Target
 
 EntryKey = tuple[str, int]  # a step, and the index of an entry in its `next` from 0; in its `catch` from -1 down

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from noetl_broker.broker.model import JSON, Emitted, Event, ExecutionEnd, Rules, Turn
+from noetl_broker.broker.model import Emitted, Event, ExecutionEnd, Rules, Turn
+from noetl_broker.broker.values import JSON
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

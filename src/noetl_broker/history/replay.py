@@ -8,9 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from noetl_broker.broker.core import Session
+from noetl_broker.broker.effects import ExecutionBegun
 from noetl_broker.broker.events import node_name_of
-from noetl_broker.broker.model import JSON, Decision, ExecutionBegin, ExecutionEnd, Job
+from noetl_broker.broker.model import Decision, ExecutionEnd, Job
 from noetl_broker.broker.state import ExecutionState, encode
+from noetl_broker.broker.values import JSON
 from noetl_broker.errors import HistoryFault
 from noetl_broker.history.record import History, Node, RecordedJob, RecordedRow, RecordedTurn
 from noetl_broker.nodes import UNDO_SUFFIX, visit_name
@@ -160,11 +162,11 @@ class _Totals:
 
     def __init__(self) -> None:
         self.rows: dict[str, RecordedRow] = {}
-        self.begun: ExecutionBegin | None = None
+        self.begun: ExecutionBegun | None = None
         self.ended: ExecutionEnd | None = None
 
     def add(self, decision: Decision) -> None:
-        self.ended, self.begun = decision.ended or self.ended, decision.begun or self.begun
+        self.ended, self.begun = decision.ended or self.ended, decision.last(ExecutionBegun) or self.begun
         for row in decision.rows:
             before = self.rows.get(row.step)
             result = row.result_visit

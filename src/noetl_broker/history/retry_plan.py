@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from noetl_broker.broker.context import ItemState, want_all_items, want_item_status
+from noetl_broker.broker.effects import ItemEnded
 from noetl_broker.broker.event_types import EXECUTION_SIGNAL
 from noetl_broker.broker.forks import Fork
 from noetl_broker.broker.initial import TO_START
@@ -152,7 +153,7 @@ def _with_items(failure: _Failure, visit: int, arrival: Arrival, playbook: Playb
     steps = [one.steps.get(name) for one in (playbook, onto) if one is not None]
     if not isinstance(values, list) or any(step is None or step.waits_for != "items" for step in steps):
         return arrival._replace(items=None)
-    ended = {(end.step, end.visit, end.item_index): end.status for end in failure.draft.writes.rare.item_ends}
+    ended = {(end.step, end.visit, end.item_index): end.status for end in failure.draft.added(ItemEnded)}
     entered = failure.timeline.entered.get((name, visit))
     before = entered.items if entered is not None else None
     done = set(range(len(values))).difference(before.indexes) if before is not None else set()

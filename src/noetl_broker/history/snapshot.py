@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from noetl_broker.broker.context import Found, ItemState, want_action
 from noetl_broker.broker.inputs import inputs_of_job
 from noetl_broker.broker.joins import waits_for
-from noetl_broker.broker.model import JSON, as_stored
+from noetl_broker.broker.values import JSON, as_stored
 
 if TYPE_CHECKING:
     from noetl_broker.broker.context import Known

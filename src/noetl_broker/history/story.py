@@ -44,6 +44,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from noetl_broker.broker.compensation import undo_of
 from noetl_broker.broker.core import Session
 from noetl_broker.broker.dispatcher import OF_PAUSE
+from noetl_broker.broker.effects import (
+    ChildAdopted,
+    ChildStarted,
+    ChildUnwanted,
+    EventPosted,
+    ItemChildDropped,
+    JobChanged,
+    SignalSent,
+    TimerSet,
+    UndoChanged,
+    UndoNoted,
+    VisitAbandoned,
+    VisitAwaited,
+    VisitClosed,
+    WaitOpened,
+    WaitReopened,
+    WorkWithdrawn,
+)
 from noetl_broker.broker.event_types import (
     ACTION_FAILED,
     APPROVAL_DECIDED,
@@ -54,15 +72,16 @@ from noetl_broker.broker.event_types import (
     PLACE_RING,
     TIMER_DUE,
 )
-from noetl_broker.broker.model import JSON, Decision, Emitted, Event, Rules
+from noetl_broker.broker.model import Decision, Emitted, Event, Rules
 from noetl_broker.broker.pauses import number_of
 from noetl_broker.broker.undo import child_with_undo
+from noetl_broker.broker.values import JSON
 from noetl_broker.nodes import MARK, visit_name
 from noetl_broker.playbook.durations import moment_text
 from noetl_broker.template import read_integer, read_real
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from noetl_broker.broker.state import ExecutionState
     from noetl_broker.playbook.model import Playbook
@@ -122,58 +141,65 @@ def format_turn(event: Event, decision: Decision, *, attempts: bool = False) -> 
             name = visit_name(job.step, job.visit, job.item_index, undo=job.undo)
             limit = "" if job.limit is None else f"; limit {job.limit.name} {job.limit.key}".rstrip()
             yield f"    job   {name}{_suffix(job.action.get('args'))}{limit}"
-    for child in decision.children:
-        name = visit_name(child.step, child.visit, child.item_index, undo=child.undo)
-        path = child.path if child.undo_of is None else f"undo of {child.undo_of}"
-        yield f"    child {name} {path}{_suffix(child.payload)}"
-    for adopted in decision.adoptions:
-        name = visit_name(adopted.step, adopted.visit, adopted.item_index)
-        yield f"    waits {name} child {adopted.child_execution_id}"
-    yield from _wait_lines(decision)
-    for change in decision.changes:
-        if change.status == "done":
-            continue  # not a decision: the sender of the event left this to the broker
-        delay = f" {change.delay:g} s" if change.status in {"retry", "delegated"} else ""
-        name = visit_name(change.step, change.visit, change.item_index, undo=change.undo)
-        yield f"    {change.status:<5} {name}{delay}"
-    yield from (f"    post  {post.type} {visit_name(post.step, post.visit)}" for post in decision.posts)
-    yield from (f"    abandon {visit_name(step, visit)}" for step, visit in decision.abandoned)
-    yield from (f"    drop  {visit_name(*item)}" for item in decision.dropped)
-    yield from (f"    close {visit_name(step, visit)}" for step, visit in decision.closed)
-    if decision.withdraw:
-        yield "    withdraw"
-    yield from _undo_lines(decision)
+    for kind, line_of in _LINES.items():
+        yield from (f"    {line}" for line in map(line_of, decision.of(kind)) if line)
     starts = None if decision.ended is None else decision.ended.on_failure
     if starts is not None:
         yield f"    start {starts.path}{_suffix(starts.payload)}"
 
 
-def _undo_lines(decision: Decision) -> Iterator[str]:
-    """The lines about what is to be undone; those of undos that run are events."""
-    for undo in decision.undos:
-        what = f" child {undo.child_execution_id}" if undo.child_execution_id is not None else ""
-        status = "" if undo.status == "open" else f" {undo.status}"
-        yield f"    undo  {visit_name(undo.step, undo.visit, undo.item_index)}{what}{status}"
-    for change in decision.undo_changes:
-        if change.status == "unknown":  # it was abandoned
-            yield f"    undo  {visit_name(change.step, change.visit, change.item_index)} {change.status}"
-    yield from (f"    await {visit_name(step, visit)}" for step, visit in decision.awaited)
-    if decision.unwanted_child is not None:
-        yield f"    unwanted child {decision.unwanted_child}"
+def _child_line(child: ChildStarted) -> str:
+    path = child.path if child.undo_of is None else f"undo of {child.undo_of}"
+    return f"child {_name(child, undo=child.undo)} {path}{_suffix(child.payload)}"
 
 
-def _wait_lines(decision: Decision) -> Iterator[str]:
-    """The lines about waits, timers and signals."""
-    for wait in decision.waits:
-        shown = {key: value for key, value in (wait.details or {}).items() if value and key != "times_out_at"}
-        about = f" {' or '.join(wait.names)} {wait.key}" if wait.names else ""
-        yield f"    wait  {visit_name(wait.step, wait.visit)} {wait.kind}{about}{f' {_json(shown)}' if shown else ''}"
-    for timer in decision.timers:
-        yield f"    timer {visit_name(timer.step, timer.visit)} {timer.purpose} {moment_text(timer.due)}"
-    yield from (f"    reopen {visit_name(step, visit)}" for step, visit in decision.reopened)
-    for sent in decision.sent:
-        payload = "" if sent.payload is None else f" {_json(sent.payload)}"
-        yield f"    send  {visit_name(sent.step, sent.visit)} {sent.name} {sent.key}{payload}"
+def _wait_line(wait: WaitOpened) -> str:
+    shown = {key: value for key, value in (wait.details or {}).items() if value and key != "times_out_at"}
+    about = f" {' or '.join(wait.names)} {wait.key}" if wait.names else ""
+    return f"wait  {_name(wait)} {wait.kind}{about}{f' {_json(shown)}' if shown else ''}"
+
+
+def _signal_line(sent: SignalSent) -> str:
+    payload = "" if sent.payload is None else f" {_json(sent.payload)}"
+    return f"send  {_name(sent)} {sent.name} {sent.key}{payload}"
+
+
+def _job_line(change: JobChanged) -> str:
+    """The line of a changed job; none for `done`, which the sender of the event left to the broker."""
+    delay = f" {change.delay:g} s" if change.status in {"retry", "delegated"} else ""
+    return "" if change.status == "done" else f"{change.status:<5} {_name(change, undo=change.undo)}{delay}"
+
+
+def _undo_line(undo: UndoNoted) -> str:
+    what = f" child {undo.child_execution_id}" if undo.child_execution_id is not None else ""
+    status = "" if undo.status == "open" else f" {undo.status}"
+    return f"undo  {_name(undo)}{what}{status}"
+
+
+def _name(effect: Any, *, undo: bool = False) -> str:
+    """The visit, or the item, that an effect is about."""
+    return visit_name(effect.step, effect.visit, getattr(effect, "item_index", None), undo=undo)
+
+
+# The line of an effect; kinds in the order of the story. Others show in the events of the turn.
+_LINES: Mapping[type[Any], Callable[[Any], str]] = {
+    ChildStarted: _child_line,
+    ChildAdopted: lambda adopted: f"waits {_name(adopted)} child {adopted.child_execution_id}",
+    WaitOpened: _wait_line,
+    TimerSet: lambda timer: f"timer {_name(timer)} {timer.purpose} {moment_text(timer.due)}",
+    WaitReopened: lambda wait: f"reopen {_name(wait)}",
+    SignalSent: _signal_line,
+    JobChanged: _job_line,
+    EventPosted: lambda post: f"post  {post.type} {_name(post)}",
+    VisitAbandoned: lambda visit: f"abandon {_name(visit)}",
+    ItemChildDropped: lambda item: f"drop  {_name(item)}",
+    VisitClosed: lambda visit: f"close {_name(visit)}",
+    WorkWithdrawn: lambda _: "withdraw",
+    UndoNoted: _undo_line,
+    UndoChanged: lambda change: f"undo  {_name(change)} unknown" if change.status == "unknown" else "",  # abandoned
+    VisitAwaited: lambda visit: f"await {_name(visit)}",
+    ChildUnwanted: lambda child: f"unwanted child {child.child_execution_id}",
+}
 
 
 def _event_line(event: Event, outcome: str, *, attempts: bool) -> str:
@@ -366,11 +392,11 @@ def _summary(decision: Decision) -> tuple[object, ...]:
         decision.outcome,
         [(event.type, event.step, event.visit, event.status) for event in decision.events],
         [(job.step, job.visit, job.item_index) for job in decision.jobs],
-        [(child.step, child.visit, child.item_index, child.path) for child in decision.children],
-        [(change.step, change.visit, change.status) for change in decision.changes if change.status != "done"],
-        decision.posts,
-        decision.closed,
-        decision.undos,
-        decision.awaited,
+        [(child.step, child.visit, child.item_index, child.path) for child in decision.of(ChildStarted)],
+        [(change.step, change.visit, change.status) for change in decision.of(JobChanged) if change.status != "done"],
+        decision.of(EventPosted),
+        decision.of(VisitClosed),
+        decision.of(UndoNoted),
+        decision.of(VisitAwaited),
         decision.ended.status if decision.ended else None,
     )

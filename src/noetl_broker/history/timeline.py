@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from noetl_broker.broker.effects import ExecutionBegun
 from noetl_broker.broker.event_types import EXECUTION_START
 from noetl_broker.broker.events import CAUGHT
 from noetl_broker.broker.forks import decode_fork, fork_of
@@ -190,7 +191,8 @@ class Timeline:
         visit = (trace.step, trace.visit)
         self.done_in[visit] = number
         if draft.ended_visit == visit:
-            self.results[visit] = Result(number, "COMPLETED" if draft.writes.rare.failed is None else "FAILED")
+            position, events = draft.writes.carrier, draft.writes.events
+            self.results[visit] = Result(number, "COMPLETED" if position is None else events[position].status)
         else:
             carrier = next((event for event in draft.writes.events if is_result_of(event, visit)), None)
             if carrier is not None:
@@ -200,7 +202,7 @@ class Timeline:
     def _add_fork(self, draft: Draft) -> None:
         """Add what a fork took over: it happened in another execution."""
         meta = fork_of(draft.event.meta)
-        if meta is None or draft.writes.rare.begun is None:
+        if meta is None or not draft.added(ExecutionBegun):
             return
         fork = decode_fork(meta)
         for taken in fork.results:

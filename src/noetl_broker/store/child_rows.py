@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.children import error_of_child
-from noetl_broker.broker.model import JSON, ExecutionEnd
+from noetl_broker.broker.model import ExecutionEnd
+from noetl_broker.broker.values import JSON
 from noetl_broker.nodes import UNDO_SUFFIX, node_id, parse_node, undone_node
 from noetl_broker.store.claimed_rows import ParentVisit
 from noetl_broker.store.json_codec import dump_json
@@ -14,7 +15,7 @@ from noetl_broker.template import wrap
 if TYPE_CHECKING:
     from asyncpg import Record
 
-    from noetl_broker.broker.model import Child
+    from noetl_broker.broker.effects import ChildStarted
     from noetl_broker.broker.state import ExecutionState
     from noetl_broker.store.claimed_rows import Execution
 
@@ -26,7 +27,7 @@ def json_or_null(value: JSON) -> str | None:
     return None if value is None else dump_json(value)
 
 
-def child_row(execution: Execution, child: Child) -> tuple[object, ...]:
+def child_row(execution: Execution, child: ChildStarted) -> tuple[object, ...]:
     """A child to be started, with what its execution_start says of its parent.
 
     One that undoes an item answers for the undo, which is one job: so it has no index.
@@ -37,7 +38,7 @@ def child_row(execution: Execution, child: Child) -> tuple[object, ...]:
     return owner, node, index, child.path, child.version, dump_json(child.payload), dump_json(child_meta(owner, child))
 
 
-def child_meta(owner: int, child: Child) -> dict[str, JSON]:
+def child_meta(owner: int, child: ChildStarted) -> dict[str, JSON]:
     """The meta of the execution_start of a child of `owner`."""
     return {**child.meta, "parent_execution_id": owner, "parent_step": child.step}
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from asyncpg import Record
 
-    from noetl_broker.broker.model import JSON
+    from noetl_broker.broker.values import JSON
     from noetl_broker.playbook.model import Playbook
 
 MICROSECOND = timedelta(microseconds=1)

@@ -22,8 +22,9 @@ from noetl_broker.broker.context import (
     want_step,
     want_turn,
 )
-from noetl_broker.broker.model import JSON, Emitted, ExecutionEnd, Rules, Turn, stored_rules
+from noetl_broker.broker.model import Emitted, ExecutionEnd, Rules, Turn, stored_rules
 from noetl_broker.broker.state import is_live
+from noetl_broker.broker.values import JSON
 from noetl_broker.errors import NotFoundFault, PlaybookFault
 from noetl_broker.history.record import History, Node, RecordedJob, RecordedRow, RecordedTurn
 from noetl_broker.nodes import node_of_job

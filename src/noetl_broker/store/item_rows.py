@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from noetl_broker.nodes import node_id
 from noetl_broker.store.json_codec import dump_json
 
 if TYPE_CHECKING:
-    from noetl_broker.broker.model import JSON, Decision
+    from noetl_broker.broker.values import JSON
 
 Item = tuple[int, str, int]  # the execution, the node of the visit, the index
 
@@ -19,19 +18,6 @@ class ItemRows:
     def __init__(self) -> None:
         """No changes."""
         self.changes: dict[Item, list[object]] = {}
-        self.dropped: dict[Item, None] = {}  # items whose child is cancelled, and that go on
-
-    def add(self, owner: int, decision: Decision, event_id: int, first: int) -> None:
-        """Add what a turn decided; it read the event `event_id`, and `first` is the ordinal before its first event."""
-        for step, visit, index, failures, failed_attempt, unsure, error in decision.item_retries:
-            item = (owner, node_id(owner, step, visit), index)
-            self.change(item, "RUNNING", error=error, counted=[failures, failed_attempt, unsure])
-        for step, visit, index, status, error, result_at in decision.item_ends:
-            item = (owner, node_id(owner, step, visit), index)
-            carrier = None if result_at is None else first + result_at + 1
-            self.change(item, status, event_id, carrier, error=error)
-        for step, visit, index in decision.dropped:
-            self.dropped[owner, node_id(owner, step, visit), index] = None
 
     def change(
         self,
@@ -53,14 +39,12 @@ class ItemRows:
         document = None if error is None else dump_json(error)
         self.changes[item] = [status, event_id, carrier, document, *(kept if counted is None else counted)]
 
-    def change_arguments(self, item_results: dict[str, int] | None) -> list[list[object]]:
+    def change_arguments(self, item_results: dict[str, int] | None) -> list[list[object]] | None:
         """The arguments of `change_items`; `item_results`: by their ordinals, the events with results of a `catch`."""
+        if not self.changes:
+            return None
         rows = [
             (*item, status, event_id if carrier is None else (item_results or {})[str(carrier)], *rest)
             for item, (status, event_id, carrier, *rest) in self.changes.items()
         ]
         return [list(column) for column in zip(*rows, strict=True)]
-
-    def dropped_arguments(self) -> list[list[object]]:
-        """The arguments of `cancel_children_of_items`."""
-        return [list(column) for column in zip(*self.dropped, strict=True)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+from noetl_broker.broker.effects import FactsUsed
 from noetl_broker.store.json_codec import dump_json
 from noetl_broker.store.queries import sql
 
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
     from asyncpg import Record
 
-    from noetl_broker.broker.model import Decision, PlaceChange
+    from noetl_broker.broker.effects import PlacesChanged
+    from noetl_broker.broker.model import Decision
     from noetl_broker.store.claimed_rows import Mail
     from noetl_broker.store.connection import Connection
 
@@ -83,7 +85,7 @@ async def _lock_freed(
     return {owner for owner, _ in wants} - locked
 
 
-async def write_places(connection: Connection, changes: dict[int, PlaceChange]) -> bool:
+async def write_places(connection: Connection, changes: dict[int, PlacesChanged]) -> bool:
     """Write what became of the places of executions; returns whether others were admitted."""
     rows = [
         (owner, change.what, place.path, place.key, place.limit, place.number, place.on_limit, place.label)
@@ -96,6 +98,7 @@ async def write_places(connection: Connection, changes: dict[int, PlaceChange]) 
 
 def facts_of(mail: Mail, decision: Decision) -> str | None:
     """The facts of a turn as JSON: what came with the mail, and what the turn was told."""
-    if decision.facts is None:
+    told = decision.last(FactsUsed) if decision.effects else None
+    if told is None:
         return None if mail.facts is None else dump_json(mail.facts)
-    return dump_json({**(mail.facts or {}), **decision.facts})
+    return dump_json({**(mail.facts or {}), **told.facts})

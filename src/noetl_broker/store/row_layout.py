@@ -6,7 +6,7 @@ In SQL text `{event.status}` stands for the position of that column. `queries.py
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import Any, Final
 
 TURN: Final = ("turn", "outcome", "note", "facts", "carrier", "expected", "last", "tokens")
@@ -28,6 +28,6 @@ def with_positions(text: str) -> str:
     return _COLUMN.sub(lambda found: str(_LAYOUTS[found[1]].index(found[2])), text)
 
 
-def columns_of(rows: Sequence[Any], width: int) -> list[list[object]]:
+def columns_of(rows: Collection[Any], width: int) -> list[list[object]]:
     """Rows of this width as one list for each column: the array parameters of a statement."""
     return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]

@@ -8,7 +8,7 @@ share a snapshot.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,14 +20,16 @@ from noetl_broker.nodes import node_id, parse_node
 from noetl_broker.store import places
 from noetl_broker.store.child_rows import child_answer_of_adopted
 from noetl_broker.store.claimed_rows import Execution, Mail, execution_of, mail_of
+from noetl_broker.store.columns import Columns
+from noetl_broker.store.effects import AFTER, BEFORE, Statement
 from noetl_broker.store.queries import sql
+from noetl_broker.store.row_layout import columns_of
 from noetl_broker.store.sqlstates import is_conflict, is_unreadable, reason_of
-from noetl_broker.store.turn_rows import Columns
 
 if TYPE_CHECKING:
     from asyncpg import Record
 
-    from noetl_broker.store.connection import Connection
+from noetl_broker.store.connection import Connection
 
 Want = tuple[object, ...]
 Wants = dict[int, frozenset[Want]]  # by execution
@@ -141,62 +143,25 @@ async def write(connection: Connection, columns: Columns, *, max_gathered_bytes:
     Raises ConflictFault if another broker was first. Raises OversizeFault if it is too much for one statement: write
     fewer turns. `max_gathered_bytes` limits the gathered results of one iterator, uncompressed.
     """
-    before = (
-        (columns.changes, sql("change_jobs"), columns.job_change_arguments),
-        (columns.withdrawn, sql("withdraw_jobs"), columns.withdrawal_arguments),
-    )
-    await _execute_if_any(connection, before)
+    await _write(connection, BEFORE, columns, None)
     row = await _write_turns(connection, columns)
-    for arguments in columns.adoption_arguments():
-        ended = await connection.fetch(sql("adopt_children"), *arguments)
+    for adoptions in columns.adoptions.values():  # each call sees the adoptions of the calls before
+        ended = await connection.fetch(sql("adopt_children"), *columns_of(adoptions, 4))
         columns.child_answers += map(child_answer_of_adopted, ended)
-    after = (
-        (columns.items, sql("write_items"), columns.item_arguments),
-        (
-            columns.item_rows.changes,
-            sql("change_items"),
-            lambda: columns.item_rows.change_arguments(row["item_results"]),
-        ),
-        (columns.abandoned, sql("close_visits"), columns.closing_arguments),
-        (columns.waits or columns.timers, sql("write_waits"), columns.wait_arguments),
-        (columns.wait_ends, sql("end_waits"), columns.wait_end_arguments),
-        (columns.settled, sql("settle_executions"), columns.settle_arguments),
-        (columns.reopened, sql("reopen_waits"), columns.reopen_arguments),
-        (columns.sent, sql("send_signals"), columns.signal_arguments),
-        (columns.limits, sql("limit_jobs"), columns.limit_arguments),
-        (columns.undo.has_rows, sql("write_undos"), columns.undo.row_arguments),
-        (columns.undo.left, sql("leave_undos"), columns.undo.left_arguments),
-        (columns.undo.drains, sql("drain_jobs"), columns.undo.drain_arguments),
-        (columns.failures, sql("start_on_failure"), columns.failure_arguments),
-    )
-    await _execute_if_any(connection, after)
-    if columns.has_family:
-        child_ids = dict(zip(row["child_ordinals"] or (), row["child_ids"] or (), strict=True))
-        await connection.execute(sql("write_family"), *columns.family_arguments(child_ids))
-    if columns.item_rows.dropped:
-        await connection.execute(sql("cancel_children_of_items"), *columns.item_rows.dropped_arguments())
-    if columns.undo.children:  # after the children were cancelled whom nobody awaits any more
-        await connection.execute(sql("start_undos"), *columns.undo.child_arguments())
-    if columns.undo.unwanted:
-        await connection.execute(sql("undo_unwanted_children"), *columns.undo.unwanted_arguments())
-    if columns.statuses:
-        await connection.execute(sql("set_statuses"), *columns.status_arguments())
-    if columns.holds:
-        await connection.execute(sql("hold_jobs"), *columns.hold_arguments())
+    await _write(connection, AFTER, columns, row)
     if columns.places:
         columns.admits = await places.write_places(connection, columns.places)
-    if columns.posts:
-        await connection.execute(sql("write_posts"), *columns.post_arguments(), max_gathered_bytes)
+    posts = columns.rows.get("write_posts")
+    if posts:
+        await connection.execute(sql("write_posts"), *columns_of(posts, 3), max_gathered_bytes)
 
 
-async def _execute_if_any(
-    connection: Connection,
-    statements: Iterable[tuple[Collection[object] | bool, str, Callable[[], list[list[object]]]]],
-) -> None:
-    """Run the statements, in order, that have rows: few batches need one of them."""
-    for rows, statement, arguments in statements:
-        if rows:
-            await connection.execute(statement, *arguments())
+async def _write(connection: Connection, statements: Iterable[Statement], columns: Columns, row: Record | None) -> None:
+    """Run the statements that have something to write: few batches need one of them."""
+    for statement in statements:
+        arguments = statement.arguments(columns, row)
+        if arguments is not None:
+            await connection.execute(sql(statement.name), *arguments)
 
 
 async def _write_turns(connection: Connection, columns: Columns) -> Record:

@@ -11,21 +11,23 @@ from typing import Any, NamedTuple
 from noetl_broker.broker.context import WORKLOAD, ItemState, Known, want_item_status
 from noetl_broker.broker.core import Session
 from noetl_broker.broker.draft import DECIDED
+from noetl_broker.broker.effects import ChildStarted, ItemEnded, ItemsChosen
 from noetl_broker.broker.event_types import EXECUTION_SIGNAL
-from noetl_broker.broker.model import JSON, Child, Decision, Event, Rules
+from noetl_broker.broker.model import Decision, Event, Rules
 from noetl_broker.broker.model import Job as QueuedJob
 from noetl_broker.broker.queue import DEFAULT_PRIORITY
 from noetl_broker.broker.state import NEW, ExecutionState, is_live
+from noetl_broker.broker.stops import stops_of
+from noetl_broker.broker.values import JSON
 from noetl_broker.history.record import Node
 from noetl_broker.history.story import STORY_START, format_story
 from noetl_broker.job import Job, readable
-from noetl_broker.nodes import UNDO_SUFFIX
 from noetl_broker.playbook import Playbook
 from noetl_broker.playbook.template_reads import word_of_inputs
 from noetl_broker.template.scope import unwrap
 from noetl_broker.testing.agenda import Agenda
 from noetl_broker.testing.result import Story, visits_of
-from noetl_broker.testing.undo import node_of, node_of_change
+from noetl_broker.testing.undo import is_stopped, node_of
 
 _ordinals = itertools.count()
 
@@ -160,7 +162,7 @@ class Execution:
         self.answered.append(job)
         return job
 
-    def open_child_job(self, child: Child) -> None:
+    def open_child_job(self, child: ChildStarted) -> None:
         """Open a job in place of a child, because the test answers the step that calls it."""
         step = self.playbook.steps[child.step]
         priority = next(p for p in (step.priority, self.playbook.priority, DEFAULT_PRIORITY) if p is not None)
@@ -181,7 +183,7 @@ class Execution:
         queued = queued._replace(undo=child.undo)
         self.open[node_of(queued)] = OpenJob(job=queued, attempts=earlier)
 
-    def timeout_of_call(self, child: Child) -> float | None:
+    def timeout_of_call(self, child: ChildStarted) -> float | None:
         """The time limit of the visit that starts a child."""
         jobs = (job for _, decision in reversed(self._turns) for job in decision.jobs)
         node = (child.step, child.visit, child.item_index)
@@ -215,24 +217,23 @@ class Execution:
         return workload if isinstance(workload, dict) else {}
 
     def _keep_items(self, event: Event, decision: Decision) -> None:
-        for items in decision.items:
+        for items in decision.of(ItemsChosen):
             self._items[items.step, items.visit] = [None] * len(items.values)
-        for end in decision.item_ends:
+        for end in decision.of(ItemEnded):
             if end.status == "COMPLETED":
                 result = event.result if end.result_at is None else decision.events[end.result_at].result
                 self._items[end.step, end.visit][end.item_index] = unwrap(result)
 
     def _keep_jobs(self, decision: Decision) -> None:
-        waiting = {*self.open, *self._delayed}
-        over = {node for node in waiting if decision.abandons_visit(*node[:2]) and not node[0].endswith(UNDO_SUFFIX)}
-        over |= {node_of_change(change) for change in decision.changes if change.undo and change.status == "dead"}
-        self.withdrawn = sorted(node for node in over if node[:2] in decision.awaited)
+        stops = stops_of(decision)
+        over = {node for node in {*self.open, *self._delayed} if is_stopped(stops, node)}
+        self.withdrawn = sorted(node for node in over if node[:2] in stops.awaited)
         self.open = {node: job for node, job in self.open.items() if node not in over}
         self._delayed -= over
         for job in decision.jobs:
-            if not job.delegated and (job.undo or not decision.abandons_visit(job.step, job.visit)):
+            if not job.delegated and (job.undo or not stops.visit(job.step, job.visit)):
                 self.open[node_of(job)] = OpenJob(job=job)
-            elif not job.delegated and job.item_index is not None and (job.step, job.visit) in decision.awaited:
+            elif not job.delegated and job.item_index is not None and (job.step, job.visit) in stops.awaited:
                 self.withdrawn.append(node_of(job))
 
     def delay(self, node: Node) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from noetl_broker.broker.effects import StatusChanged
 from noetl_broker.broker.event_types import EXECUTION_PAUSE, EXECUTION_RESUME
-from noetl_broker.broker.model import JSON, Decision, Event
+from noetl_broker.broker.model import Decision, Event
 from noetl_broker.broker.state import PAUSED, RUNNING
+from noetl_broker.broker.values import JSON
 from noetl_broker.playbook.durations import DURATION_FORMS, parse_duration
 from noetl_broker.testing.answers import SimulationFault
 
@@ -35,7 +37,7 @@ def pauses_of(given: Sequence[Mapping[str, Any]]) -> list[GivenPause]:
 
 def event_for_children(number: int, event: Event, decision: Decision) -> Event | None:
     """The event for the children of an execution that this event paused or resumed; None if it did neither."""
-    status = decision.status
+    status = decision.last(StatusChanged)
     kind = None if status is None or status.admitted else FOR_CHILDREN.get(status.status)
     if kind is None:
         return None

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from noetl_broker.broker.effects import WaitOpened
 from noetl_broker.broker.event_types import EXECUTION_SIGNAL
-from noetl_broker.broker.model import JSON, Event, Wait, as_stored
+from noetl_broker.broker.model import Event
 from noetl_broker.broker.state import Visit
+from noetl_broker.broker.values import JSON, as_stored
 from noetl_broker.job import Job
 from noetl_broker.playbook.durations import DURATION_FORMS, moment_text, parse_duration
 from noetl_broker.playbook.signals import KEY_FORMS, NAME_FORMS, signal_key, signal_name
@@ -43,7 +45,7 @@ class OpenWait(NamedTuple):
     """A wait for a signal, since the start of its execution less `since`; `signalled`: a signal is on its way to it."""
 
     execution: int
-    wait: Wait
+    wait: WaitOpened
     started_at: datetime
     signalled: bool = False
 
@@ -60,7 +62,7 @@ class Signals:
         """Send a signal."""
         self._sent.append(sent)
 
-    def open(self, execution: int, wait: Wait, started_at: datetime) -> None:
+    def open(self, execution: int, wait: WaitOpened, started_at: datetime) -> None:
         """A wait began."""
         self._open[execution, (wait.step, wait.visit)] = OpenWait(execution, wait, started_at)
 

@@ -19,6 +19,17 @@ from typing import Any
 
 from noetl_broker.broker.children import error_of_child
 from noetl_broker.broker.context import UndoRow, taken_over
+from noetl_broker.broker.effects import (
+    ChildStarted,
+    EventPosted,
+    ExecutionBegun,
+    JobChanged,
+    SignalSent,
+    StatusChanged,
+    TimerSet,
+    WaitOpened,
+    WaitReopened,
+)
 from noetl_broker.broker.event_types import (
     ACTION_COMPLETED,
     ACTION_FAILED,
@@ -33,20 +44,11 @@ from noetl_broker.broker.event_types import (
     ITERATOR_COMPLETED,
     TIMER_DUE,
 )
-from noetl_broker.broker.model import (
-    JSON,
-    Child,
-    Decision,
-    Event,
-    ExecutionEnd,
-    JobChange,
-    OnFailureStart,
-    Rules,
-    Wait,
-    as_stored,
-)
+from noetl_broker.broker.model import Decision, Event, ExecutionEnd, OnFailureStart, Rules
 from noetl_broker.broker.on_failure import KEY as ON_FAILURE
 from noetl_broker.broker.state import PAUSED
+from noetl_broker.broker.stops import Stops, stops_of
+from noetl_broker.broker.values import JSON, as_stored
 from noetl_broker.history.record import Node
 from noetl_broker.history.story import STORY_START
 from noetl_broker.job import Job
@@ -145,9 +147,8 @@ def _check_names(argument: str, answers: Mapping[str, Answer], family: Mapping[s
 
 def _deadline_of(decision: Decision) -> float | None:
     """The seconds until the deadline that begins in this turn."""
-    if decision.begun is not None:
-        return decision.begun.deadline
-    return None if decision.status is None else decision.status.deadline
+    begins = decision.last(ExecutionBegun) or decision.last(StatusChanged)
+    return None if begins is None else begins.deadline
 
 
 class Simulation:
@@ -209,16 +210,17 @@ class Simulation:
             path = self.executions[0].playbook.path
             raise SimulationFault(f"the simulation of {path} does not end in {MOST_TURNS} turns")
         decision = execution.apply(event)
-        self._plan(execution, decision)
-        self._match_signals(execution, decision)
-        for child in decision.children:
-            if child.undo or not decision.abandons_visit(child.step, child.visit):
+        stops = stops_of(decision)
+        self._plan(execution, decision, stops)
+        self._match_signals(execution, decision, stops)
+        for child in decision.of(ChildStarted):
+            if child.undo or not stops.visit(child.step, child.visit):
                 self._start_child(execution, child)
         self.mail.extend((execution, withdrawn_event(node)) for node in execution.withdrawn)
-        for post in decision.posts:
+        for post in decision.of(EventPosted):
             result = execution.item_results(post.step, post.visit) if post.type == ITERATOR_COMPLETED else None
             self.mail.append((execution, Event(post.type, post.step, post.visit, result, settled=False)))
-        self._cancel_children(execution, decision)
+        self._cancel_children(execution, stops)
         for_children = event_for_children(execution.number, event, decision)
         if for_children is not None:
             self.mail.extend((child, for_children) for child in execution.children if child.running)
@@ -226,29 +228,29 @@ class Simulation:
             self._answer_parent(execution, decision.ended)
             self._start_on_failure(execution, decision.ended.on_failure)
 
-    def _plan(self, execution: Execution, decision: Decision) -> None:
+    def _plan(self, execution: Execution, decision: Decision, stops: Stops) -> None:
         """Put on the agenda what the turn wants later; forget what nobody waits for any more."""
-        for visit in (*((end.step, end.visit) for end in decision.wait_ends), *decision.closed, *decision.abandoned):
-            if visit not in decision.awaited:
+        for visit in stops.visits | stops.waits:
+            if stops.timer(*visit):
                 self.agenda.drop(execution.number, visit)
-        if decision.ended is not None:
+        if stops.execution:
             self.agenda.drop(execution.number)
             return
-        if decision.withdraw:  # what is awaited, and undos, go on
-            self.agenda.keep(execution.number, decision.awaited)
+        if stops.all_work:  # what is awaited, and undos, go on
+            self.agenda.keep(execution.number, stops.awaited)
         deadline = _deadline_of(decision)
         if deadline is not None:
             self._send_at(after(execution.at, deadline), execution, Event(EXECUTION_DEADLINE))
-        for timer in decision.timers:
+        for timer in decision.of(TimerSet):
             context = {"purpose": timer.purpose, "due_at": moment_text(timer.due)}
             self._send_at(timer.due, execution, Event(TIMER_DUE, timer.step, timer.visit, context=context))
-        for wait in decision.waits:
+        for wait in decision.of(WaitOpened):
             if wait.kind == "approval":
                 self._decide_approval(execution, wait)
-        for change in decision.changes:
+        for change in decision.of(JobChanged):
             self._plan_retry(execution, change)
 
-    def _plan_retry(self, execution: Execution, change: JobChange) -> None:
+    def _plan_retry(self, execution: Execution, change: JobChanged) -> None:
         """Plan the next attempt of a job, or of the playbook that it starts."""
         moment = after(execution.at, change.delay)
         if change.status == "delegated":
@@ -297,19 +299,19 @@ class Simulation:
             payload = "" if sent.payload is None else f" {json.dumps(sent.payload, ensure_ascii=False)}"
             yield f"# no wait took signal {sent.name} {sent.key}{payload}"
 
-    def _match_signals(self, execution: Execution, decision: Decision) -> None:
+    def _match_signals(self, execution: Execution, decision: Decision, stops: Stops) -> None:
         """Keep the waits for signals as the turn left them, and bring them what fits."""
         number, own = execution.number, self.signals
-        for wait in decision.waits:
+        for wait in decision.of(WaitOpened):
             if wait.kind == SIGNAL:
                 own.open(number, wait, execution.started_at)
-        for visit in (*((end.step, end.visit) for end in decision.wait_ends), *decision.closed):
+        for visit in stops.waits:
             own.close(number, visit)
-        for visit in decision.reopened:
-            own.reopen(number, visit)
+        for again in decision.of(WaitReopened):
+            own.reopen(number, (again.step, again.visit))
         if decision.ended is not None:
             own.close(number)
-        for sent in decision.sent:
+        for sent in decision.of(SignalSent):
             own.send(Sent(sent.name, sent.key, sent.payload, execution.at))
         self._bring_signals()
 
@@ -317,7 +319,7 @@ class Simulation:
         for number, event in self.signals.bring():
             self.mail.append((self.executions[number - 1], event))
 
-    def _decide_approval(self, execution: Execution, wait: Wait) -> None:
+    def _decide_approval(self, execution: Execution, wait: WaitOpened) -> None:
         """Plan the decision of the test on an approval that began."""
         decided = self.approvals.decide(execution.playbook.path, wait.step, wait.details or {})
         if decided is not None:
@@ -382,7 +384,7 @@ class Simulation:
         )
         self.mail.append((execution, event))
 
-    def _start_child(self, parent: Execution, child: Child) -> None:
+    def _start_child(self, parent: Execution, child: ChildStarted) -> None:
         """Start the playbook that a step calls, unless the step has an answer."""
         if child.undo_of is not None:
             self._start_undo(parent, child)
@@ -408,7 +410,7 @@ class Simulation:
             )
             self._send_at(after(parent.at, timeout), parent, failed._replace(undo=child.undo))
 
-    def _start_undo(self, parent: Execution, child: Child) -> None:
+    def _start_undo(self, parent: Execution, child: ChildStarted) -> None:
         """Start an execution that undoes what a child did."""
         [undone] = [one for one in parent.children if one.number == child.undo_of]
         rows = rows_to_take_over(undone.known)
@@ -461,11 +463,11 @@ class Simulation:
         )
         self.mail.append((parent.execution, event))
 
-    def _cancel_children(self, execution: Execution, decision: Decision) -> None:
+    def _cancel_children(self, execution: Execution, stops: Stops) -> None:
         """Cancel the children of an execution that ended, and of visits that gave them up."""
         for child in execution.children:
             parent = child.parent
-            if parent is None or not child.running or parent.undo:
+            if parent is None or not child.running:
                 continue
-            if decision.gives_up(parent.step, parent.visit, parent.item_index):
+            if stops.child(parent.step, parent.visit, parent.item_index, undo=parent.undo):
                 self.mail.append((child, Event(EXECUTION_CANCEL, context={"reason": "its parent ended or gave it up"})))

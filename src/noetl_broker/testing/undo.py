@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.context import Known, UndoRow, want_action, want_item_action, want_items, want_turn
+from noetl_broker.broker.effects import JobChanged
 from noetl_broker.broker.event_types import ACTION_FAILED
-from noetl_broker.broker.model import JSON, Event, Job, JobChange
+from noetl_broker.broker.model import Event, Job
+from noetl_broker.broker.values import JSON
 from noetl_broker.nodes import UNDO_SUFFIX
 from noetl_broker.template import StepResult
 
 if TYPE_CHECKING:
+    from noetl_broker.broker.stops import Stops
     from noetl_broker.history.record import Node
 
 
@@ -19,7 +22,7 @@ def node_of(job: Job) -> Node:
     return (job.step + UNDO_SUFFIX if job.undo else job.step, job.visit, job.item_index)
 
 
-def node_of_change(change: JobChange) -> Node:
+def node_of_change(change: JobChanged) -> Node:
     """The node of a job that changes."""
     return (change.step + UNDO_SUFFIX if change.undo else change.step, change.visit, change.item_index)
 
@@ -27,6 +30,12 @@ def node_of_change(change: JobChange) -> Node:
 def undone_step(name: str) -> tuple[str, bool]:
     """The step of a job by its name, and whether the job undoes it."""
     return name.removesuffix(UNDO_SUFFIX), name.endswith(UNDO_SUFFIX)
+
+
+def is_stopped(stops: Stops, node: Node) -> bool:
+    """Whether a turn stops the job of this node."""
+    step, undoes = undone_step(node[0])
+    return stops.job(step, node[1], node[2], undo=undoes)
 
 
 def withdrawn_event(node: Node) -> Event:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from noetl_broker.daemon.metrics import registry as metric
-from noetl_broker.store import turn_rows
+from noetl_broker.store import columns
 from tests.brokers import broken_invariants, complete_jobs, drain, execute, register, rows, start, value
 from tests.daemon.limits.test_large_payloads import megabytes
 from tests.postgres import Database
@@ -140,7 +140,7 @@ async def test_a_turn_too_large_for_the_server_becomes_a_dead_letter(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise Postgres would end the connection without a reason, again and again."""
-    monkeypatch.setattr(turn_rows, "MOST_CHARS", 100_000)
+    monkeypatch.setattr(columns, "MOST_CHARS", 100_000)
     await register(database, fan_out(12, "with: {doc: " + "x" * 10_000 + "}"))
     await register(database, fan_out(1, "with: {doc: " + "x" * 60_000 + "}"), path="large")
     await register(database, CHILD, path="child")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from noetl_broker.store import turn_rows
+from noetl_broker.store import effects
 from tests.brokers import complete_jobs, drain, execute, register, rows, start, value
 from tests.consistency import inconsistencies
 from tests.postgres import Database
@@ -72,7 +72,7 @@ async def test_many_jobs_are_parked_and_released_in_bounded_turns(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each further part is a turn of its own."""
-    monkeypatch.setattr(turn_rows, "MOST_HELD", 100)
+    monkeypatch.setattr(effects, "MOST_HELD", 100)
     await register(database, WIDE)
     (execution_id,) = await start(database, payload={"n": 110})
     await drain(database)

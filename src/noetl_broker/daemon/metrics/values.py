@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from noetl_broker.broker.effects import SignalConditionFailed, UndoChanged
 from noetl_broker.broker.event_types import ALIASES, RECORDED
 from noetl_broker.daemon.metrics.registry import (
     BY_NAME,
@@ -102,10 +103,11 @@ class MetricValues:
             turns[key] = turns.get(key, 0.0) + 1
             waits[bisect_left(buckets, mail.waited)] += 1
             waits[-1] += max(mail.waited, 0.0)
-            if decision.undo_changes:
-                self.add(UNDO_FAILURES, sum(change.status == "failed" for change in decision.undo_changes))
-            if decision.signal_errors:
-                self.add(SIGNAL_ERRORS, decision.signal_errors)
+            for effect in decision.effects:
+                if isinstance(effect, UndoChanged) and effect.status == "failed":
+                    self.add(UNDO_FAILURES, 1)
+                elif isinstance(effect, SignalConditionFailed):
+                    self.add(SIGNAL_ERRORS, 1)
             if decision.ended is not None:
                 self.add(EXECUTIONS_ENDED, 1, decision.ended.status)
                 error = decision.ended.error or {}
