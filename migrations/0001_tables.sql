@@ -1,15 +1,16 @@
--- The tables: events, jobs and the state of each execution.
+-- The tables of executions: playbooks, events, jobs, state, and history. Each other family has its own tables in its file.
 --
 -- Every statement is `if not exists`. So the file is safe on an empty database. Beside the tables of a NoETL server it adds
--- what is missing and changes no data. Ids are time-ordered, so the history is partitioned by ranges of execution ids.
--- Every key of its tables includes the execution. The tables of a NoETL server are not partitioned.
+-- what is missing and changes no data: its tables get our columns by `alter table`, and so do ours. Ids are time-ordered, so
+-- the history is partitioned by ranges of execution ids. Every key of its tables includes the execution. The tables of a NoETL
+-- server are not partitioned.
 
 create schema if not exists noetl;
 
 create sequence if not exists noetl.id_seq cache 32;
 
--- 41 bits of milliseconds since 2024, then 20 bits of a counter: unique, and roughly in order of time. Ids are assigned
--- before the commit, so nothing may rely on their order. The order of a history is the order of its turns.
+-- Unique, and roughly in order of time. Ids are assigned before the commit, so nothing may rely on their order. The
+-- order of a history is the order of its turns.
 create or replace function noetl.next_id() returns bigint
 language sql volatile parallel unsafe
 as $$
@@ -17,24 +18,15 @@ as $$
        | (nextval('noetl.id_seq'::regclass) & 1048575)
 $$;
 
--- Whether an execution in this status has not ended. A plan contains its text instead of a call, so it matches the indexes
--- of live executions. `LIVE` in broker/state.py is the same list.
+comment on function noetl.next_id() is 'A new id: 41 bits of milliseconds since 2024, then 20 bits of a counter.';
+
+-- Whether an execution in this status has not ended. A plan contains its text instead of a call, so it matches the
+-- indexes of live executions. `LIVE` in broker/state.py is the same list.
 create or replace function noetl.is_live(status text) returns boolean
 language sql immutable parallel safe
 as $$
   select status in ('QUEUED', 'RUNNING', 'PAUSED', 'COMPENSATING')
 $$;
-
--- Whether a wait in this status is not over.
-create or replace function noetl.is_waiting(status text) returns boolean
-language sql immutable parallel safe
-as $$
-  select status in ('open', 'signalled')
-$$;
-
-comment on function noetl.is_waiting(text) is 'Whether a wait in this status is not over: open, signalled.';
-comment on function noetl.is_live(text) is
-  'Whether an execution in this status has not ended: QUEUED, RUNNING, PAUSED, COMPENSATING.';
 
 -- The checks of these tables call functions in plpgsql. Postgres parses and plans an expression of a check again in each
 -- statement that writes a row. It plans the body of a function once a session.
@@ -46,8 +38,7 @@ begin
 end
 $$;
 
-comment on function noetl.is_execution_status(text) is 'For the check of noetl.execution: whether this is a status.';
-
+-- Whether this is the status of a job that something holds, or that nothing holds.
 create or replace function noetl.is_job_status(status text, is_held boolean) returns boolean
 language plpgsql immutable parallel safe
 as $$
@@ -58,9 +49,6 @@ begin
   end;
 end
 $$;
-
-comment on function noetl.is_job_status(text, boolean) is
-  'For the check of noetl.queue: whether this is the status of a job that something holds, or that nothing holds.';
 
 create table if not exists noetl.catalog (
   catalog_id bigint primary key default noetl.next_id(),
@@ -99,8 +87,8 @@ create table if not exists noetl.event (
   primary key (execution_id, event_id)
 ) partition by range (execution_id);
 
-comment on table noetl.event is 'Facts that never change: what producers and workers reported, and what the broker decided.';
-comment on column noetl.event.parent_event_id is 'The event that caused this one.';
+comment on table noetl.event is
+  'Facts that never change: what producers and workers reported, and what the broker decided.';
 
 create table if not exists noetl.queue (
   queue_id bigint not null default noetl.next_id(),
@@ -138,23 +126,10 @@ alter table noetl.queue add column if not exists held_for text[]
 alter table noetl.queue add column if not exists stop boolean not null default false;
 alter table noetl.queue add column if not exists progress jsonb;
 alter table noetl.queue add column if not exists awaited boolean not null default false;
+alter table noetl.queue add column if not exists limit_name text;
+alter table noetl.queue add column if not exists limit_key text;
 
 comment on table noetl.queue is 'Jobs for workers, at most one per visit of a step or per iterator item.';
-comment on column noetl.queue.status is
-  'queued, leased, done, failed (until the broker decides), retry, dead, cancelled; held: kept from workers; delegated: the broker runs it itself.';
-comment on column noetl.queue.held_for is
-  'Why it is held: `pause`, `limit`. It is queued or retry again once nothing holds it.';
-comment on column noetl.queue.attempts is
-  'The number of the last lease, or start of its child: the fencing token, not a count of failures. The failure of an attempt that nobody leased raises it too.';
-comment on column noetl.queue.priority is 'Higher goes first.';
-comment on column noetl.queue.first_leased_at is
-  'The first lease of the current attempt. The timeout of the step counts from here.';
-comment on column noetl.queue.stop is
-  'The worker of this lease shall stop: nobody wants its result. Its heartbeats are false.';
-comment on column noetl.queue.awaited is
-  'Its visit is over, but a late success of this lease is to be undone. It is leased once: a lost lease ends it.';
-comment on column noetl.queue.progress is
-  'What the worker last reported of the attempt that it names; null: nothing.';
 
 create index if not exists queue_ready on noetl.queue (priority desc, available_at, queue_id)
   where status in ('queued', 'retry');
@@ -162,85 +137,28 @@ create index if not exists queue_delegated on noetl.queue (available_at) where s
 create index if not exists queue_leased on noetl.queue (lease_until) where status = 'leased';
 create index if not exists queue_timed on noetl.queue (first_leased_at)
   where timeout_seconds is not null and first_leased_at is not null and status in ('leased', 'delegated', 'queued', 'held');
+create index if not exists queue_held on noetl.queue (execution_id, node_id) where status = 'held';
+create index if not exists queue_placed on noetl.queue (limit_name, limit_key)
+  where limit_name is not null and status in ('queued', 'retry', 'leased');
+create index if not exists queue_unplaced on noetl.queue (limit_name, limit_key, priority desc, available_at, queue_id)
+  where limit_name is not null and status = 'held' and held_for = array['limit'];
 
--- The first turn adds the workload and the rules to the row of a start. Its page has room for them, so that the update is
--- HOT and writes no index.
-create table if not exists noetl.execution (
-  execution_id bigint primary key,
-  catalog_id bigint,
-  path text,
-  version int,
-  status text not null default 'RUNNING'
-    check (noetl.is_execution_status(status)),
-  started_at timestamptz not null default clock_timestamp(),
-  ended_at timestamptz,
-  parent_execution_id bigint,
-  parent_event_id bigint,
-  parent_node_id text,
-  parent_index int,
-  idempotency_key text,
-  rules json,
-  workload jsonb,
-  result jsonb,
-  error jsonb
-) with (fillfactor = 80);
-alter table noetl.execution add column if not exists forked_from bigint;
-alter table noetl.execution add column if not exists payload_digest bytea;
-create unique index if not exists execution_idempotency on noetl.execution (path, idempotency_key)
-  where idempotency_key is not null;
-create index if not exists execution_children on noetl.execution (parent_execution_id) where noetl.is_live(status);
--- children that have ended too, for pages and retries; an execution without a parent writes nothing here
-create index if not exists execution_parents on noetl.execution (parent_execution_id) where parent_execution_id is not null;
-create index if not exists execution_forks on noetl.execution (forked_from) where forked_from is not null;
-create index if not exists execution_live on noetl.execution (execution_id) where noetl.is_live(status);
--- for lists of failed executions among many that completed; those write nothing here
-create index if not exists execution_failed on noetl.execution (execution_id) where status in ('FAILED', 'CANCELLED');
-
-comment on table noetl.execution is
-  'One row per execution, for people and dashboards. It is written at the start and at the end.';
-comment on column noetl.execution.parent_node_id is
-  'The visit of the parent that waits for this execution; null: no visit waits.';
-comment on column noetl.execution.parent_index is 'The index of this child in an iterator of its parent, from 0.';
-comment on column noetl.execution.forked_from is
-  'The execution that this one was forked from. `fork` in the meta of its execution_start lists the results.';
-comment on column noetl.execution.rules is 'The settings that affect decisions, pinned at the start of the execution.';
-comment on column noetl.execution.workload is
-  'The rendered defaults of the playbook, with the payload of the caller merged over them.';
-
--- This row is rewritten at every turn. It is small, and its page has room for the next version. So the update is HOT and
--- writes no index.
-create table if not exists noetl.execution_state (
-  execution_id bigint primary key,
-  turn int not null check (turn >= 0),
-  last_at timestamptz not null,
-  tokens json not null
-) with (fillfactor = 60);
-
-comment on table noetl.execution_state is 'The state of the core for each execution: tokens, visits, turn number.';
-
-create table if not exists noetl.turn (
-  execution_id bigint not null,
-  turn int not null check (turn > 0),
-  event_id bigint not null,
-  outcome text not null,
-  note text,
-  decided_at timestamptz not null,
-  facts jsonb,
-  result_event_id bigint,
-  primary key (execution_id, turn)
-) partition by range (execution_id);
-
-comment on table noetl.turn is 'One row per event that the broker read. Turn numbers order the history of an execution.';
-comment on column noetl.turn.outcome is 'decided, or the reason why the event changed nothing.';
-comment on column noetl.turn.facts is 'What the broker knew about the event beside its row. A replay reads it from here.';
-comment on column noetl.turn.result_event_id is
-  'The step_failed event of an action that failed for good. It carries the error as the result of the step.';
+-- Workers name a job by its id alone. In the table of a NoETL server, which is not partitioned, it is the primary key.
+do $$
+begin
+  if exists (select from pg_class c where c.oid = 'noetl.queue'::regclass and c.relkind = 'p') then
+    create index if not exists queue_by_id on noetl.queue (queue_id);
+  end if;
+end
+$$;
 
 create table if not exists noetl.workload (
   execution_id bigint primary key,
   "timestamp" timestamptz not null default clock_timestamp(),
   data jsonb
 ) partition by range (execution_id);
+
+comment on table noetl.workload is 'The workload of each execution, for readers of a NoETL server. `execution` has it too.';
 
 create table if not exists noetl.workflow (
   execution_id bigint not null,
@@ -260,9 +178,6 @@ alter table noetl.workflow add column if not exists result_visit int;
 alter table noetl.workflow add column if not exists result_event_id bigint;
 
 comment on table noetl.workflow is 'One row per step of an execution, with its current status.';
-comment on column noetl.workflow.status is 'Of the latest visit: PENDING, RUNNING, COMPLETED, FAILED, CANCELLED.';
-comment on column noetl.workflow.result_event_id is
-  'The event with the result of the latest visit that has one; of a failed action, its step_failed.';
 
 create table if not exists noetl.transition (
   execution_id bigint not null,
@@ -285,8 +200,116 @@ create table if not exists noetl.workbook (
   primary key (execution_id, task_id)
 ) partition by range (execution_id);
 
--- Items are rows, so that the state of the core holds counts only. An item that never started stays WAITING. An item that
--- was running when its iterator ended is CANCELLED.
+comment on table noetl.workbook is 'One row per named action of an execution''s playbook.';
+
+-- The first turn adds the workload and the rules to the row of a start. Its page has room for them, so that the update is
+-- HOT and writes no index.
+create table if not exists noetl.execution (
+  execution_id bigint primary key,
+  catalog_id bigint,
+  path text,
+  version int,
+  status text not null default 'RUNNING' check (noetl.is_execution_status(status)),
+  started_at timestamptz not null default clock_timestamp(),
+  admitted_at timestamptz,
+  waits_for_place boolean,
+  ended_at timestamptz,
+  parent_execution_id bigint,
+  parent_event_id bigint,
+  parent_node_id text,
+  parent_index int,
+  forked_from bigint,
+  idempotency_key text,
+  payload_digest bytea,
+  rules json,
+  workload jsonb,
+  result jsonb,
+  error jsonb
+) with (fillfactor = 80);
+create unique index if not exists execution_idempotency on noetl.execution (path, idempotency_key)
+  where idempotency_key is not null;
+create index if not exists execution_children on noetl.execution (parent_execution_id) where noetl.is_live(status);
+-- children that have ended too, for pages and retries; an execution without a parent writes nothing here
+create index if not exists execution_parents on noetl.execution (parent_execution_id) where parent_execution_id is not null;
+create index if not exists execution_forks on noetl.execution (forked_from) where forked_from is not null;
+create index if not exists execution_live on noetl.execution (execution_id) where noetl.is_live(status);
+-- for lists of failed executions among many that completed; those write nothing here
+create index if not exists execution_failed on noetl.execution (execution_id) where status in ('FAILED', 'CANCELLED');
+create index if not exists execution_queued on noetl.execution (path, started_at, execution_id)
+  where status = 'QUEUED' and admitted_at is null and waits_for_place is null;
+-- for metrics, `doctor` and `archive`
+create index if not exists execution_held on noetl.execution (status) where status in ('PAUSED', 'QUEUED', 'COMPENSATING');
+
+comment on table noetl.execution is
+  'One row per execution, for people and dashboards. It is written at the start and at the end.';
+comment on column noetl.execution.execution_id is 'The id of the execution.';
+comment on column noetl.execution.catalog_id is 'The version of the playbook.';
+comment on column noetl.execution.path is 'The playbook''s path.';
+comment on column noetl.execution.version is 'The playbook''s version.';
+comment on column noetl.execution.status is
+  'Live: QUEUED, RUNNING, PAUSED, COMPENSATING. Ended: COMPLETED, FAILED, CANCELLED.';
+comment on column noetl.execution.started_at is 'When it was requested.';
+comment on column noetl.execution.admitted_at is 'When it was admitted, if it was queued.';
+comment on column noetl.execution.waits_for_place is
+  'Whether it is queued for a place, not for its playbook; null: it is not.';
+comment on column noetl.execution.ended_at is 'When it ended.';
+comment on column noetl.execution.parent_execution_id is 'The execution that started this one.';
+comment on column noetl.execution.parent_event_id is 'The event of the parent that caused it.';
+comment on column noetl.execution.parent_node_id is
+  'The visit of the parent that waits for this execution; null: no visit waits.';
+comment on column noetl.execution.parent_index is 'The index of this child in an iterator of its parent, from 0.';
+comment on column noetl.execution.forked_from is
+  'The execution that this one was forked from. `fork` in the meta of its execution_start lists the results.';
+comment on column noetl.execution.idempotency_key is
+  'A key of the caller, at most 1024 bytes. A second start with the same path and key starts nothing.';
+comment on column noetl.execution.payload_digest is
+  'SHA-256 of the payload as sent, where there is an idempotency key: a second start must send the same. Null: any.';
+comment on column noetl.execution.rules is 'The settings that affect decisions, pinned at the start of the execution.';
+comment on column noetl.execution.workload is
+  'The rendered defaults of the playbook, with the payload of the caller merged over them.';
+comment on column noetl.execution.result is 'The result of a completed execution.';
+comment on column noetl.execution.error is
+  'Why it failed or was cancelled: an object with `message`, and the step if there is one.';
+
+-- This row is rewritten at every turn. It is small, and its page has room for the next version. So the update is HOT and
+-- writes no index.
+create table if not exists noetl.execution_state (
+  execution_id bigint primary key,
+  turn int not null check (turn >= 0),
+  last_at timestamptz not null,
+  tokens json not null
+) with (fillfactor = 60);
+
+comment on table noetl.execution_state is 'The state of the core for each execution: tokens, visits, turn number.';
+comment on column noetl.execution_state.execution_id is 'The execution.';
+comment on column noetl.execution_state.turn is 'The number of the last turn.';
+comment on column noetl.execution_state.last_at is 'The time of the last turn.';
+comment on column noetl.execution_state.tokens is 'The state of the core, in an internal format.';
+
+create table if not exists noetl.turn (
+  execution_id bigint not null,
+  turn int not null check (turn > 0),
+  event_id bigint not null,
+  outcome text not null,
+  note text,
+  decided_at timestamptz not null,
+  facts jsonb,
+  result_event_id bigint,
+  primary key (execution_id, turn)
+) partition by range (execution_id);
+
+comment on table noetl.turn is 'One row per event that the broker read. Turn numbers order the history of an execution.';
+comment on column noetl.turn.execution_id is 'The execution.';
+comment on column noetl.turn.turn is 'Counts from 1 in each execution.';
+comment on column noetl.turn.event_id is 'The event.';
+comment on column noetl.turn.outcome is 'decided, or the reason why the event changed nothing.';
+comment on column noetl.turn.note is 'A note about the outcome, for people.';
+comment on column noetl.turn.decided_at is 'The time of the turn, which templates read as now().';
+comment on column noetl.turn.facts is 'What the broker knew about the event beside its row. A replay reads it from here.';
+comment on column noetl.turn.result_event_id is
+  'The step_failed event of an action that failed for good. It carries the error as the result of the step.';
+
+-- Items are rows, so that the state of the core holds counts only.
 create table if not exists noetl.iteration (
   execution_id bigint not null,
   node_id text not null,
@@ -302,165 +325,23 @@ create table if not exists noetl.iteration (
   primary key (execution_id, node_id, index)
 ) partition by range (execution_id);
 
-create table if not exists noetl.wait (
-  execution_id bigint not null,
-  node_id text not null,
-  step text not null,
-  kind text not null check (kind in ('timer', 'signal', 'approval')),
-  status text not null default 'open' check (status in ('open', 'signalled', 'done', 'timed_out', 'cancelled')),
-  request jsonb not null,
-  names text[],
-  key text,
-  since_at timestamptz,
-  details jsonb,
-  began_at timestamptz not null default clock_timestamp(),
-  ended_at timestamptz,
-  primary key (execution_id, node_id)
-) partition by range (execution_id);
+comment on table noetl.iteration is 'One row per iterator item, and per child that a worker started.';
+comment on column noetl.iteration.execution_id is 'The execution of the iterator.';
+comment on column noetl.iteration.node_id is 'The visit of the iterator.';
+comment on column noetl.iteration.index is 'The index of the item, from 0.';
+comment on column noetl.iteration.item is 'The item; null for a child that a worker started.';
+comment on column noetl.iteration.status is
+  'WAITING, RUNNING, COMPLETED, FAILED; CANCELLED: running when its iterator ended. Unstarted items stay WAITING.';
+comment on column noetl.iteration.child_execution_id is 'The child execution of the item, if it has one.';
+comment on column noetl.iteration.result_event_id is 'The event that ended the item, with its result.';
+comment on column noetl.iteration.error is
+  'The error of a failed item, as {{ it.failed }} has it; of an item that is tried again or caught, its last one.';
+comment on column noetl.iteration.failures is 'How often an attempt of the item has failed.';
+comment on column noetl.iteration.failed_attempt is
+  'The last attempt that failed; of a child that runs again, its failures.';
+comment on column noetl.iteration.unsure is 'An attempt with a compensate failed, and may have happened.';
 
-comment on table noetl.wait is 'One row per visit of a step that waits for a moment, a signal or an approval.';
-comment on column noetl.wait.status is
-  'open; signalled: a signal or a decision is on its way to it; done; timed_out; cancelled: its visit was closed or its execution ended.';
-comment on column noetl.wait.request is 'The rendered inputs of the visit, which its `next` may read.';
-comment on column noetl.wait.since_at is 'Signals that are older than this do not count.';
-comment on column noetl.wait.execution_id is 'Its execution.';
-comment on column noetl.wait.node_id is 'The visit.';
-comment on column noetl.wait.step is 'The step.';
-comment on column noetl.wait.kind is 'timer, signal or approval.';
-comment on column noetl.wait.names is 'The names of signals that end it; of a timer: null.';
-comment on column noetl.wait.key is 'The key of signals that end it; null: the execution.';
-comment on column noetl.wait.details is 'What an approval shows.';
-comment on column noetl.wait.began_at is 'When it began.';
-comment on column noetl.wait.ended_at is 'When it ended; null: not yet.';
-
--- Partitioned, because the rows live as long as the history of their execution.
-create table if not exists noetl.signal_taken (
-  execution_id bigint not null,
-  signal_id bigint not null,
-  event_id bigint not null,
-  primary key (execution_id, signal_id)
-) partition by range (execution_id);
-
-comment on table noetl.signal_taken is 'The signals that each execution got. Each signal comes to an execution once.';
-comment on column noetl.signal_taken.execution_id is 'The execution.';
-comment on column noetl.signal_taken.signal_id is 'The signal.';
-comment on column noetl.signal_taken.event_id is 'The execution_signal event that brought it. Any other one is doubled.';
-
--- What an attempt of a job prints or logs. noetl.log_job keeps its first and its last part. `first_byte` counts what is missing
--- too. So the gap between two rows says how much that is.
-create table if not exists noetl.log (
-  execution_id bigint not null,
-  node_id text not null,
-  attempt int not null,
-  ordinal int not null check (ordinal > 0),
-  step text not null,
-  level text not null check (level in ('debug', 'info', 'warning', 'error')),
-  created_at timestamptz not null default clock_timestamp(),
-  first_byte bigint not null check (first_byte >= 0),
-  message text not null,
-  primary key (execution_id, node_id, attempt, ordinal)
-) partition by range (execution_id);
-
-comment on table noetl.log is
-  'What each attempt of a job printed or logged, without the secrets of its worker. At most 64 KiB an attempt: its first and its last part.';
-comment on column noetl.log.execution_id is 'The execution.';
-comment on column noetl.log.node_id is 'The visit or the item.';
-comment on column noetl.log.attempt is 'The attempt: `attempts` of the job''s lease.';
-comment on column noetl.log.ordinal is 'Its place in the log of the attempt, from 1.';
-comment on column noetl.log.step is 'The step.';
-comment on column noetl.log.level is 'debug, info, warning, error. What a step prints is info, on stdout and on stderr.';
-comment on column noetl.log.created_at is 'When the database got it. The reference worker sends twice a second.';
-comment on column noetl.log.first_byte is
-  'How many bytes the attempt had printed before. A gap after the end of the row before is missing.';
-comment on column noetl.log.message is 'The text as it was printed, with its ends of lines. The end may be in the next row.';
-
--- Few rows, and they live until they are due. So they are in one table without partitions.
-create table if not exists noetl.timer (
-  timer_id bigint generated always as identity primary key,
-  execution_id bigint not null,
-  node_id text,
-  step text,
-  purpose text not null check (purpose in ('wait', 'timeout', 'signals', 'child', 'deadline', 'start_timeout')),
-  due_at timestamptz not null,
-  is_moment boolean not null default false,
-  created_at timestamptz not null default clock_timestamp()
-);
-create index if not exists timer_due on noetl.timer (due_at);
-create index if not exists timer_execution on noetl.timer (execution_id, node_id);
-
-comment on table noetl.timer is 'Moments at which an execution gets an event. A row is deleted when it fires.';
-comment on column noetl.timer.timer_id is 'Its number.';
-comment on column noetl.timer.execution_id is 'Its execution.';
-comment on column noetl.timer.node_id is 'The visit; null: the execution.';
-comment on column noetl.timer.step is 'The step of the visit.';
-comment on column noetl.timer.purpose is
-  'wait: the moment that a visit waits for; timeout: of a wait; child: a failed child starts again; deadline: of the
-   execution; start_timeout: of a job that no worker has leased.';
-comment on column noetl.timer.due_at is 'Its moment.';
-comment on column noetl.timer.is_moment is
-  'The moment was given, such as by `until`. A clock that steps back does not move it, as it moves delays.';
-comment on column noetl.timer.created_at is 'When it was written.';
-
--- Events that the broker set aside because of a fault of the program, not of the playbook.
-create table if not exists noetl.dead_letter (
-  event_id bigint not null,
-  execution_id bigint not null,
-  reason text not null,
-  created_at timestamptz not null default clock_timestamp(),
-  primary key (execution_id, event_id)
-);
-
-create table if not exists noetl.inbox (
-  mail_id bigint generated always as identity primary key,
-  execution_id bigint not null,
-  event_id bigint not null,
-  adopts boolean not null default false,
-  oversize text
-) with (
-  -- rows live for milliseconds: vacuum by count, never by a share of the table
-  autovacuum_vacuum_scale_factor = 0,
-  autovacuum_vacuum_threshold = 5000,
-  autovacuum_vacuum_insert_scale_factor = 0
-);
--- Each claim looks for these few rows, among any number of rows of the same execution.
-create index if not exists inbox_adopts on noetl.inbox (execution_id) where adopts;
-
-comment on table noetl.inbox is 'Events that the broker has not decided on yet.';
-comment on column noetl.inbox.oversize is
-  'The part of the event that is larger than the broker reads, and its size in bytes: `context 50000012`.';
-comment on column noetl.inbox.adopts is
-  'The event says that a worker started a child. Later answers of that worker wait until it is decided on.';
-
--- A turn never waits for a worker that holds a job. So a job that is locked at its withdrawal is recorded here. Once it is
--- free, the reaper cancels it, or tells its worker to stop.
-create table if not exists noetl.withdrawn_job (
-  execution_id bigint not null,
-  node_id text not null,
-  awaited boolean not null default false,
-  primary key (execution_id, node_id)
-);
-
-comment on table noetl.withdrawn_job is
-  'Jobs that were locked when the broker withdrew them. The reaper cancels them, or tells their workers to stop.';
-comment on column noetl.withdrawn_job.awaited is
-  'Its execution undoes nothing before the job has ended. So its worker is not told to stop.';
-
--- After the server's clock steps back (it was wrong, or another server took over), due times lie in the future. Nothing
--- else reveals it. The first look of a reaper inserts the row.
-create table if not exists noetl.clock (
-  is_only boolean primary key default true check (is_only),
-  seen_at timestamptz not null default clock_timestamp(),
-  stepped_at timestamptz,
-  behind_seconds double precision,
-  ahead_until timestamptz,
-  steps int not null default 0,
-  is_pulling boolean not null default false
-);
-
-comment on table noetl.clock is
-  'One row: the latest time that a broker saw on the server''s clock, and the clock''s last step back.';
-
--- These come last, because they lock noetl.event until the end of the transaction. The indexes above may take long.
+-- These come late, because they lock noetl.event until the end of the transaction. The indexes above may take long.
 alter table noetl.catalog add column if not exists name text;
 alter table noetl.catalog add column if not exists block_of bigint;
 alter table noetl.event add column if not exists meta jsonb;
@@ -468,11 +349,127 @@ alter table noetl.event add column if not exists error jsonb;
 alter table noetl.event add column if not exists worker_id text;
 alter table noetl.event add column if not exists parent_execution_id bigint;
 
-comment on column noetl.catalog.name is 'metadata.name of the playbook; null: the last part of the path.';
-comment on column noetl.catalog.block_of is
-  'Of a block, a step''s steps in the same document: the catalog_id of its playbook. null: a playbook.';
-comment on column noetl.event.meta is
-  'The turn that wrote the event and the conditions that it evaluated; or the job and the attempt.';
+-- A version keeps the meaning that its text had when it was registered. The versions of a NoETL server get 1.
+alter table noetl.catalog add column if not exists language smallint not null default 1;
+alter table noetl.catalog alter column language set default 3;
+
+-- The columns of the tables that a NoETL server has too. Only existing ones get a comment, because its tables may lack some.
+do $$
+declare
+  entry record;
+begin
+  for entry in
+    select given.table_name, given.column_name, given.comment
+    from (values
+      ('catalog', 'catalog_id', 'The id of the version.'),
+      ('catalog', 'path', 'metadata.path of the playbook, or metadata.name.'),
+      ('catalog', 'version', 'Counts from 1 for each path. An execution takes the latest by default.'),
+      ('catalog', 'kind', 'Always Playbook.'),
+      ('catalog', 'content', 'The registered text.'),
+      ('catalog', 'payload', 'The playbook as JSON.'),
+      ('catalog', 'meta', 'For the program that registered it. The broker does not read it.'),
+      ('catalog', 'created_at', 'When it was registered.'),
+      ('catalog', 'name', 'metadata.name of the playbook; null: the last part of the path.'),
+      ('catalog', 'block_of',
+        'Of a block, a step''s steps in the same document: the catalog_id of its playbook. null: a playbook.'),
+      ('catalog', 'language',
+        'Which step types the broker runs itself. 1: playbook, iterator; wait, approval and signal are actions of workers. 2: these too. 3: fail too, the keys catch, output and compensate, and retry in the task of an iterator.'),
+
+      ('event', 'execution_id', 'The execution.'),
+      ('event', 'event_id', 'Unique, and roughly in order of time. Turn numbers order the history.'),
+      ('event', 'catalog_id',
+        'The version of the playbook, or of the parent''s where a child has none. Filled in where it is left out.'),
+      ('event', 'parent_event_id', 'The event that caused this one.'),
+      ('event', 'parent_execution_id', 'Of an execution_start: the parent.'),
+      ('event', 'created_at', 'When it was written, by the clock of the database.'),
+      ('event', 'event_type', 'What happened: execution_start, action_completed, step_started, …'),
+      ('event', 'node_id', 'The visit: execution:step, from the second visit on with #2; or the execution alone.'),
+      ('event', 'node_name', 'The step, or the name of the playbook.'),
+      ('event', 'node_type', 'The type of the step; playbook for the whole execution.'),
+      ('event', 'status', 'For readers: STARTED, RUNNING, PENDING, COMPLETED, FAILED, CANCELLED.'),
+      ('event', 'duration', 'Seconds, where its writer knows them.'),
+      ('event', 'context', 'The input: the payload of a start, the reason of a cancel, the index of an item.'),
+      ('event', 'result',
+        'The result of an action. An envelope {id, status, data, error, meta, duration} of NoETL''s worker is unwrapped once.'),
+      ('event', 'meta', 'The turn that wrote the event and the conditions that it evaluated; or the job and the attempt.'),
+      ('event', 'error', 'The error: an object with at least `message`.'),
+      ('event', 'worker_id', 'The worker that reported it.'),
+
+      ('queue', 'queue_id', 'The id of the job.'),
+      ('queue', 'execution_id', 'The execution.'),
+      ('queue', 'catalog_id', 'The version of the playbook.'),
+      ('queue', 'node_id',
+        'The visit: execution:step, from the second visit on with #2; of item 7 of an iterator step#1.7.'),
+      ('queue', 'node_name', 'The step.'),
+      ('queue', 'node_type', 'The type of the step. Workers lease by type.'),
+      ('queue', 'action', 'The job as JSON text: the rendered fields of the step, with its inputs under `args`.'),
+      ('queue', 'context', 'What templates may read that the worker renders: the workload and named results.'),
+      ('queue', 'status',
+        'queued, leased, done, failed (until the broker decides), retry, dead, cancelled; held: kept from workers; delegated: the broker runs it itself.'),
+      ('queue', 'priority', 'Higher goes first.'),
+      ('queue', 'attempts',
+        'The number of the last lease, or start of its child: the fencing token, not a count of failures. The failure of an attempt that nobody leased raises it too.'),
+      ('queue', 'max_attempts', 'The most attempts. The broker decides whether there is another one.'),
+      ('queue', 'available_at', 'Not leased before this time: the end of the pause after a failure.'),
+      ('queue', 'lease_until', 'The end of the lease. A heartbeat moves it.'),
+      ('queue', 'worker_id', 'The worker that holds it, or held it last.'),
+      ('queue', 'last_heartbeat', 'The last heartbeat of that worker.'),
+      ('queue', 'parent_execution_id', 'For readers of a NoETL server. The broker does not write it.'),
+      ('queue', 'parent_event_id', 'The event that queued it.'),
+      ('queue', 'event_id', 'The event that queued it.'),
+      ('queue', 'created_at', 'When it was queued.'),
+      ('queue', 'updated_at', 'When its status last changed.'),
+      ('queue', 'timeout_seconds', 'How long an attempt may take; null: no limit.'),
+      ('queue', 'first_leased_at', 'The first lease of the current attempt. The timeout of the step counts from here.'),
+      ('queue', 'lost_leases', 'How often a lease ran out without an answer.'),
+      ('queue', 'lease_seconds', 'The length of the lease, for heartbeats that name none; null: another program leased it.'),
+      ('queue', 'held_for', 'Why it is held: `pause`, `limit`. It is queued or retry again once nothing holds it.'),
+      ('queue', 'stop', 'The worker of this lease shall stop: nobody wants its result. Its heartbeats are false.'),
+      ('queue', 'progress', 'What the worker last reported of the attempt that it names; null: nothing.'),
+      ('queue', 'awaited',
+        'Its visit is over, but a late success of this lease is to be undone. It is leased once: a lost lease ends it.'),
+      ('queue', 'limit_name', 'The limit that the job counts for; null: none.'),
+      ('queue', 'limit_key', 'What the limit counts by: `key` of the step''s throttle.'),
+
+      ('workload', 'execution_id', 'The execution.'),
+      ('workload', 'timestamp', 'When it started.'),
+      ('workload', 'data', 'Its workload.'),
+
+      ('workflow', 'execution_id', 'The execution.'),
+      ('workflow', 'step_id', 'The step''s name, which is its id.'),
+      ('workflow', 'step_name', 'The step''s name.'),
+      ('workflow', 'step_type', 'The type of the step.'),
+      ('workflow', 'description', 'The description in the playbook.'),
+      ('workflow', 'raw_config', 'The step as written, as JSON text.'),
+      ('workflow', 'ordinal', 'Its position in the playbook, from 0.'),
+      ('workflow', 'status', 'Of the latest visit: PENDING, RUNNING, COMPLETED, FAILED, CANCELLED.'),
+      ('workflow', 'visits', 'The number of visits.'),
+      ('workflow', 'started_at', 'When its latest visit began.'),
+      ('workflow', 'ended_at', 'When its latest visit ended.'),
+      ('workflow', 'result_visit', 'The latest visit that has a result.'),
+      ('workflow', 'result_event_id',
+        'The event with the result of the latest visit that has one; of a failed action, its step_failed.'),
+
+      ('transition', 'execution_id', 'The execution.'),
+      ('transition', 'from_step', 'The source step.'),
+      ('transition', 'to_step', 'The target step.'),
+      ('transition', 'condition', 'Its `when`, as written.'),
+      ('transition', 'with_params', 'Its inputs as written, as JSON text.'),
+      ('transition', 'ordinal', 'Its position among the transitions of the playbook, from 0.'),
+
+      ('workbook', 'execution_id', 'The execution.'),
+      ('workbook', 'task_id', 'The action''s name, which is its id.'),
+      ('workbook', 'task_name', 'The action''s name.'),
+      ('workbook', 'task_type', 'The type of the action.'),
+      ('workbook', 'raw_config', 'The action as written, as JSON text.')
+    ) given (table_name, column_name, comment)
+    join information_schema.columns c
+      on c.table_schema = 'noetl' and c.table_name = given.table_name and c.column_name = given.column_name
+  loop
+    execute format('comment on column noetl.%I.%I is %L', entry.table_name, entry.column_name, entry.comment);
+  end loop;
+end
+$$;
 
 -- A NoETL server's own defaults of ids stay as they are.
 do $$
@@ -493,6 +490,5 @@ end
 $$;
 
 revoke all on function
-  noetl.next_id(), noetl.is_live(text), noetl.is_waiting(text), noetl.is_execution_status(text),
-  noetl.is_job_status(text, boolean)
+  noetl.next_id(), noetl.is_live(text), noetl.is_execution_status(text), noetl.is_job_status(text, boolean)
   from public;

@@ -73,6 +73,7 @@ as $$
   select execution_id || ':' || noetl.visit_name(step, visit)
 $$;
 
+-- How the node ids of the items of a visit begin, and those of their undos.
 create or replace function noetl.items_prefix(node_id text) returns text
 language sql immutable parallel safe
 as $$
@@ -163,9 +164,9 @@ as $$
   select coalesce(pg_column_size(value)::bigint * case when pg_column_compression(value) is null then 1 else 10 end, 0)
 $$;
 
--- A number of ten stored bytes may have a hundred thousand digits as text (1e100000). Such values are refused. A double
--- needs 16 bytes for at most 327 digits; other text grows to six times its size. (The value is measured inside a list,
--- because by itself it may be compressed.)
+-- Whether a value is far larger as text than stored. A number of ten stored bytes may have a hundred thousand digits as
+-- text (1e100000). Such values are refused. A double needs 16 bytes for at most 327 digits; other text grows to six
+-- times its size. (The value is measured inside a list, because by itself it may be compressed.)
 create or replace function noetl.is_inflated(value jsonb) returns boolean
 language sql immutable parallel safe
 as $$
@@ -258,23 +259,11 @@ as $$
   end
 $$;
 
-comment on function noetl.withdrawn_error() is 'The error of an awaited job that was withdrawn before a worker leased it.';
-comment on function noetl.name_of_path(text) is 'The name of a playbook without one: the last part of its path.';
-comment on function noetl.visit_name(text, int) is 'A visit as people write it: fetch, or fetch#2 for the second one.';
-comment on function noetl.items_prefix(text) is
-  'How the node_ids of the items of a visit begin, and those of their undos.';
-comment on function noetl.is_item(text) is 'Whether this is the node of an item of an iterator, or of its undo.';
-comment on function noetl.parse_node(text) is 'The step and the visit of a node_id.';
-comment on function noetl.undo_step(text) is 'The name of the job that undoes a visit of a step: charge!undo.';
-comment on function noetl.undo_node_id(text) is 'The node of the job that undoes a visit or an item.';
-comment on function noetl.is_undo(text) is 'Whether this is the node of a job that undoes something.';
-
 revoke all on function
-  noetl.limit_of(text), noetl.kind_of(text), noetl.is_mail(text),
-  noetl.node_id(bigint, text, int), noetl.item_node_id(text, int), noetl.parse_item(text), noetl.visit_name(text, int),
-  noetl.items_prefix(text), noetl.is_item(text), noetl.parse_node(text), noetl.undo_step(text), noetl.name_of_path(text),
-  noetl.as_json(jsonb), noetl.as_json(text), noetl.is_broken(jsonb), noetl.is_broken(text),
-  noetl.weight(anyelement), noetl.is_inflated(jsonb), noetl.bytes_past_limit(jsonb), noetl.bytes_past_limit(text),
-  noetl.shorten_error(jsonb), noetl.as_error(jsonb), noetl.as_error(text), noetl.unwrapped(jsonb),
-  noetl.withdrawn_error(), noetl.undo_node_id(text), noetl.is_undo(text)
+  noetl.limit_of(text), noetl.kind_of(text), noetl.is_mail(text), noetl.name_of_path(text), noetl.visit_name(text, int),
+  noetl.node_id(bigint, text, int), noetl.items_prefix(text), noetl.item_node_id(text, int), noetl.is_item(text),
+  noetl.parse_node(text), noetl.parse_item(text), noetl.undo_step(text), noetl.undo_node_id(text), noetl.is_undo(text),
+  noetl.as_json(jsonb), noetl.as_json(text), noetl.is_broken(jsonb), noetl.is_broken(text), noetl.weight(anyelement),
+  noetl.is_inflated(jsonb), noetl.bytes_past_limit(jsonb), noetl.bytes_past_limit(text), noetl.shorten_error(jsonb),
+  noetl.as_error(jsonb), noetl.as_error(text), noetl.withdrawn_error(), noetl.unwrapped(jsonb)
   from public;

@@ -3,6 +3,45 @@
 -- A trigger puts events that need the broker into the inbox, in the transaction of their writer. The broker deletes the
 -- rows in the transaction that acts on them. The notification carries nothing: a lost notification loses no mail.
 
+create table if not exists noetl.inbox (
+  mail_id bigint generated always as identity primary key,
+  execution_id bigint not null,
+  event_id bigint not null,
+  adopts boolean not null default false,
+  oversize text
+) with (
+  -- rows live for milliseconds: vacuum by count, never by a share of the table
+  autovacuum_vacuum_scale_factor = 0,
+  autovacuum_vacuum_threshold = 5000,
+  autovacuum_vacuum_insert_scale_factor = 0
+);
+-- Each claim looks for these few rows, among any number of rows of the same execution.
+create index if not exists inbox_adopts on noetl.inbox (execution_id) where adopts;
+
+comment on table noetl.inbox is 'Events that the broker has not decided on yet.';
+comment on column noetl.inbox.mail_id is 'A counter without a reliable order.';
+comment on column noetl.inbox.execution_id is 'The execution.';
+comment on column noetl.inbox.event_id is 'The event.';
+comment on column noetl.inbox.adopts is
+  'The event says that a worker started a child. Later answers of that worker wait until it is decided on.';
+comment on column noetl.inbox.oversize is
+  'The part of the event that is larger than the broker reads, and its size in bytes: `context 50000012`.';
+
+create table if not exists noetl.dead_letter (
+  event_id bigint not null,
+  execution_id bigint not null,
+  reason text not null,
+  created_at timestamptz not null default clock_timestamp(),
+  primary key (execution_id, event_id)
+);
+
+comment on table noetl.dead_letter is
+  'Events that the broker set aside because of a fault of the program, not of the playbook.';
+comment on column noetl.dead_letter.event_id is 'The event.';
+comment on column noetl.dead_letter.execution_id is 'The execution.';
+comment on column noetl.dead_letter.reason is 'The error of the program.';
+comment on column noetl.dead_letter.created_at is 'When it was set aside.';
+
 -- The part of an event that is too large for the broker, as `context 50000012`; null: none is. The arguments are what
 -- bytes_past_limit says of the parts. The broker does not read the context of an action's end.
 create or replace function noetl.oversize_of(event_type text, context_bytes int, meta_bytes int, error_bytes int) returns text
@@ -85,6 +124,7 @@ begin
 end
 $$;
 
+-- Sets the catalog_id of an event to the one of its execution.
 create or replace function noetl.fill_catalog_id() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -143,7 +183,8 @@ referencing new table as arrived
 for each statement when (not has_table_privilege('noetl.event'::regclass, 'insert'))
 execute function noetl.check_producer();
 
--- Runs with the rights of its owner: a producer may not call the functions that read the columns.
+-- Events of producers must not be too large, or have numbers that are too long. It runs with the rights of its owner: a
+-- producer may not call the functions that read the columns.
 create or replace function noetl.check_digits() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -202,9 +243,9 @@ referencing new table as arrived
 for each statement when (not has_table_privilege('noetl.event'::regclass, 'insert'))
 execute function noetl.check_digits();
 
--- Returns events to the inbox: dead letters, and events without a turn whose mail somebody deleted. The lock of the
--- execution keeps a broker or a second caller from doing it twice. It is taken in a statement of its own, so that the next
--- one sees what its last holder wrote.
+-- Mail is lost where somebody deleted it and its event has no turn. The lock of the execution keeps a broker or a second
+-- caller from doing it twice. It is taken in a statement of its own, so that the next one sees what its last holder
+-- wrote.
 create or replace function noetl.put_back(execution_id bigint) returns int
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -262,6 +303,6 @@ comment on function noetl.put_back(bigint) is
   'Puts the dead letters and lost mail of an execution back into the inbox. Returns the number of events. Repeated: 0.';
 
 revoke all on function
-  noetl.oversize_of(text, int, int, int), noetl.receive_events(), noetl.notify(boolean, boolean), noetl.notify_cancel(), noetl.fill_catalog_id(),
-  noetl.check_producer(), noetl.check_digits(), noetl.put_back(bigint)
+  noetl.oversize_of(text, int, int, int), noetl.receive_events(), noetl.notify(boolean, boolean), noetl.notify_cancel(),
+  noetl.fill_catalog_id(), noetl.check_producer(), noetl.check_digits(), noetl.put_back(bigint)
   from public;

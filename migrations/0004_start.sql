@@ -355,7 +355,7 @@ comment on function noetl.cancel_execution(bigint, text) is
   'Asks the broker to cancel an execution. Returns false when it has already ended, or is undoing what it did.';
 
 revoke all on function
-  noetl.check_start(text, jsonb, text), noetl.check_key(text), noetl.find_playbook(text, int),
+  noetl.check_key(text), noetl.check_start(text, jsonb, text), noetl.find_playbook(text, int),
   noetl.refuse_key(text, text, text, bigint, bigint), noetl.start_execution(text, jsonb, int, text),
   noetl.check_starts(text, jsonb[], text[]), noetl.start_executions(text, jsonb[], text[], int),
   noetl.cancel_execution(bigint, text)

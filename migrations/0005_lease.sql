@@ -66,9 +66,6 @@ begin
 end
 $$;
 
-comment on function noetl.choose_jobs(int, text[], timestamptz) is
-  'For lease_jobs: locks the next jobs to lease and returns their ids.';
-
 -- One statement with a kept plan: planning it again, and each further statement, would cost as much as running it. Without
 -- enable_seqscan = off, a plan made while the table was small would scan all of it for each lease.
 create or replace function noetl.lease_jobs(

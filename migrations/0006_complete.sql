@@ -236,7 +236,8 @@ comment on function noetl.wait_for_child(bigint, text, int, bigint, int) is
   'Makes the step of a leased job wait for a child that the worker started. `index`: of its result, null: the next. False: not your lease.';
 
 revoke all on function
-  noetl.end_jobs(text, bigint[], int[], text, text, jsonb[], jsonb[], boolean[]), noetl.check_large_result(bigint, jsonb),
-  noetl.complete_job(bigint, text, int, jsonb), noetl.complete_jobs(text, bigint[], int[], jsonb[]),
-  noetl.fail_job(bigint, text, int, jsonb, boolean), noetl.wait_for_child(bigint, text, int, bigint, int)
+  noetl.end_jobs(text, bigint[], int[], text, text, jsonb[], jsonb[], boolean[]),
+  noetl.check_large_result(bigint, jsonb), noetl.complete_job(bigint, text, int, jsonb),
+  noetl.complete_jobs(text, bigint[], int[], jsonb[]), noetl.fail_job(bigint, text, int, jsonb, boolean),
+  noetl.wait_for_child(bigint, text, int, bigint, int)
   from public;

@@ -277,9 +277,6 @@ begin
 end
 $$;
 
-comment on function noetl.is_doubled_signal(bigint, bigint, jsonb) is
-  'For take_mail: whether the execution got this signal with another event.';
-
 -- The one statement sequence of a claim. Under READ COMMITTED each statement has its own snapshot. So the last one sees
 -- what the previous lock holder committed.
 --
@@ -411,8 +408,8 @@ $$;
 
 revoke all on function
   noetl.lock_mail(int, boolean, bigint), noetl.lock_executions(bigint[], bigint[], boolean[]),
-  noetl.prepare_starts(bigint[], bigint[], text[], boolean[]),
   noetl.insert_started(bigint[], bigint[], text[], bigint[]), noetl.executions_before_start(bigint[], bigint[]),
-  noetl.too_large_together(bigint[], bigint[], bigint[], bigint[], boolean), noetl.take_mail(int, boolean, bigint),
-  noetl.is_doubled_signal(bigint, bigint, jsonb)
+  noetl.prepare_starts(bigint[], bigint[], text[], boolean[]),
+  noetl.too_large_together(bigint[], bigint[], bigint[], bigint[], boolean),
+  noetl.is_doubled_signal(bigint, bigint, jsonb), noetl.take_mail(int, boolean, bigint)
   from public;

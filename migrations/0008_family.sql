@@ -43,8 +43,7 @@ begin
 end
 $$;
 
--- The W3C traceparent of a visit. The trace id is derived from the root execution, the span id from the node;
--- tracing/spans.py derives the same.
+-- The trace id is derived from the root execution, the span id from the node; tracing/spans.py derives the same.
 create or replace function noetl.traceparent(execution_id bigint, node_id text) returns text
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -56,4 +55,9 @@ as $$
   )
 $$;
 
-revoke all on function noetl.root_of(bigint), noetl.lock_root(bigint), noetl.traceparent(bigint, text) from public;
+comment on function noetl.traceparent(bigint, text) is
+  'The W3C traceparent of a visit. An execution, its children and the attempts of workers share one trace.';
+
+revoke all on function
+  noetl.root_of(bigint), noetl.lock_root(bigint), noetl.traceparent(bigint, text)
+  from public;

@@ -1,4 +1,19 @@
--- What becomes due: lost leases and timeouts. Also steps back of the server's clock. 0014_timers.sql has timers.
+-- What becomes due: lost leases and timeouts. Also steps back of the server's clock. 0010_waits.sql has timers.
+
+-- A turn never waits for a worker that holds a job.
+create table if not exists noetl.withdrawn_job (
+  execution_id bigint not null,
+  node_id text not null,
+  awaited boolean not null default false,
+  primary key (execution_id, node_id)
+);
+
+comment on table noetl.withdrawn_job is
+  'Jobs that were locked when the broker withdrew them. The reaper cancels them, or tells their workers to stop.';
+comment on column noetl.withdrawn_job.execution_id is 'The execution.';
+comment on column noetl.withdrawn_job.node_id is 'The visit or the item of the job.';
+comment on column noetl.withdrawn_job.awaited is
+  'Its execution undoes nothing before the job has ended. So its worker is not told to stop.';
 
 -- What a NoETL server did to a job: it leased it, or wrote its end, whose event is missing. compat_noetl.sql replaces
 -- this function.
@@ -102,6 +117,7 @@ begin
 end
 $$;
 
+-- Queues the jobs of lost leases again, or fails them.
 create or replace function noetl.reap_leases(
   max_rows int, max_lost_leases int, since timestamptz, at timestamptz, grace_seconds float8, out requeued int, out lost int
 )
@@ -149,8 +165,8 @@ begin
 end
 $$;
 
--- Jobs that were locked when the broker withdrew them. A worker that leased such a job is told to stop, unless the execution
--- awaits its end. A visit that is awaited hears of its cancelled job.
+-- Closes the jobs of noetl.withdrawn_job. A worker that leased such a job is told to stop, unless the execution awaits its end.
+-- A visit that is awaited hears of its cancelled job.
 create or replace function noetl.reap_withdrawn_jobs(max_rows int, at timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -231,6 +247,29 @@ begin
   return next;
 end
 $$;
+
+-- After the server's clock steps back (it was wrong, or another server took over), due times lie in the future. Nothing
+-- else reveals it. The first look of a reaper inserts the row.
+create table if not exists noetl.clock (
+  is_only boolean primary key default true check (is_only),
+  seen_at timestamptz not null default clock_timestamp(),
+  stepped_at timestamptz,
+  behind_seconds double precision,
+  ahead_until timestamptz,
+  steps int not null default 0,
+  is_pulling boolean not null default false
+);
+
+comment on table noetl.clock is
+  'One row: the latest time that a broker saw on the server''s clock, and the clock''s last step back.';
+comment on column noetl.clock.is_only is 'Always true: there is one row.';
+comment on column noetl.clock.seen_at is 'The latest time that a reaper saw. Updated at most twice a second.';
+comment on column noetl.clock.stepped_at is 'When the last step back was noticed, by the clock after it; null: never.';
+comment on column noetl.clock.behind_seconds is 'How far the clock stepped back then.';
+comment on column noetl.clock.ahead_until is
+  'Times up to this one that lie ahead of the clock were written before the step.';
+comment on column noetl.clock.steps is 'The number of steps back.';
+comment on column noetl.clock.is_pulling is 'Whether jobs that were ready before the step are still being pulled back.';
 
 -- The latest time on rows of jobs that is more than a second after the given times; null: none.
 create or replace function noetl.latest_ahead(at timestamptz, noted timestamptz) returns timestamptz

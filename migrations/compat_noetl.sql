@@ -153,7 +153,7 @@ begin
 end
 $$;
 
--- Replaces the function of 0009_reap.sql.
+-- This function and the next one replace those of 0009_reap.sql.
 create or replace function noetl.server_job(job noetl.queue)
 returns table (is_leased boolean, ended_status text, ended_at timestamptz)
 language sql stable
@@ -163,11 +163,11 @@ as $$
   left join noetl.ended_job j on j.queue_id = job.queue_id
 $$;
 
--- Replaces the function of 0009_reap.sql. The server's workers lease for 60 s, send no heartbeats for jobs, and work for as
--- long as they need. Such a lease is lost after the grace, or with the worker's pool. A pool is lost once the server has
--- called it offline for half a minute. The server does so after a minute without the pool's heartbeat, and right after its
--- own start. Where no server is registered, the heartbeat itself decides. A worker may name its pool in its events;
--- otherwise all pools must be lost.
+-- The server's workers lease for 60 s, send no heartbeats for jobs, and work for as long as they need. Such a lease is
+-- lost after the grace, or with the worker's pool. A pool is lost once the server has called it offline for half a
+-- minute. The server does so after a minute without the pool's heartbeat, and right after its own start. Where no
+-- server is registered, the heartbeat itself decides. A worker may name its pool in its events; otherwise all pools
+-- must be lost.
 create or replace function noetl.is_lease_lost(job noetl.queue, at timestamptz, grace_seconds float8) returns boolean
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -395,18 +395,6 @@ begin
   execute function noetl.know_kind();
 end
 $$;
-
-comment on function noetl.receive_job() is
-  'Trigger: records that a NoETL server ended a job, until its event is decided on.';
-comment on function noetl.show_status() is
-  'Trigger: sets status and time of events. So the latest event has the status of the execution, which the server''s API shows.';
-comment on function noetl.know_kind() is 'Trigger: inserts the kind Playbook into noetl.resource before the first playbook.';
-comment on function noetl.is_lease_lost(noetl.queue, timestamptz, float8) is
-  'For the broker: whether a lease that ran out is lost. Leases of a NoETL server are lost with the worker pool or after the grace.';
-comment on function noetl.waiting_ended_jobs(bigint[]) is
-  'For reap_ended_jobs: ended jobs whose visit still waits, and what the log says.';
-comment on function noetl.reap_ended_jobs(int, float8) is
-  'For the broker: writes the missing event of jobs that a NoETL server ended. Returns the number of events.';
 
 revoke all on function
   noetl.receive_job(), noetl.show_status(), noetl.know_kind(), noetl.server_job(noetl.queue),

@@ -40,7 +40,7 @@ KEYS_ABOUT = """\
 Generated from the models of `noetl-broker schema` by `make docs`. [Writing playbooks](playbooks.md) explains them.
 Other keys are errors at registration, except on a type of your own workers."""
 TABLES_ABOUT = """\
-Everything in the schema `noetl`, generated from the comments of a migrated database by `make docs`.
+The tables, the views and the functions that people call, from the comments of a migrated database: `make docs`.
 [Worker protocol](worker-protocol.md) says how to use it, [Security](security.md#rights) who may."""
 WORDS = {
     "string": "text", "integer": "whole number", "number": "number", "boolean": "true or false", "object": "mapping",
@@ -111,10 +111,9 @@ where c.relnamespace = 'noetl'::regnamespace and c.relkind in ('r', 'p', 'v') an
 order by c.relkind = 'v', c.relname collate "C", a.attnum
 """
 FUNCTIONS = """
-select p.proname, pg_get_function_arguments(p.oid), pg_get_function_result(p.oid),
-  coalesce(obj_description(p.oid, 'pg_proc'), '')
+select p.proname, pg_get_function_arguments(p.oid), pg_get_function_result(p.oid), obj_description(p.oid, 'pg_proc')
 from pg_proc p
-where p.pronamespace = 'noetl'::regnamespace
+where p.pronamespace = 'noetl'::regnamespace and obj_description(p.oid, 'pg_proc') is not null
 order by p.proname collate "C", pg_get_function_identity_arguments(p.oid) collate "C"
 """
 

@@ -73,8 +73,18 @@ def python_texts(source: str) -> Iterator[str]:
 
 def sql_prose(source: str) -> Iterator[str]:
     """Yield comments, and the texts of `comment on`."""
+    yield from sql_comments(source)
+    yield from sql_descriptions(source)
+
+
+def sql_comments(source: str) -> Iterator[str]:
+    """Yield comments. Those on lines below each other are one text."""
     for found in SQL_COMMENT.findall(SQL_STATEMENT_NAME.sub("", source)):
         yield re.sub(r"^\s*-- ?", "", found, flags=re.MULTILINE)
+
+
+def sql_descriptions(source: str) -> Iterator[str]:
+    """Yield the texts of `comment on`."""
     for found in SQL_DESCRIPTION.findall(source):
         yield "".join(SQL_TEXT.findall(found)).replace("''", "'")
 

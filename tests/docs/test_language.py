@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import DOCS, read_page, table
-from tests.docs.source_prose import long_sentences, python_prose, python_texts, sentences, sql_prose
+from tests.docs.source_prose import (
+    long_sentences,
+    python_prose,
+    python_texts,
+    sentences,
+    sql_comments,
+    sql_descriptions,
+    sql_prose,
+)
 from tests.test_tidy import ROOT
 
 MAX_WORDS = 20
@@ -66,6 +74,16 @@ def test_sentences_of_the_sources_are_short(package: str) -> None:
     files = folder.glob("*.*") if folder == SOURCE else folder.rglob("*.*")
     sources = sorted(file for file in files if file.suffix in {".py", ".sql"})
     assert long_sentences(sources, max_words=MAX_WORDS) == []
+
+
+def test_no_comment_of_a_migration_repeats_a_description() -> None:
+    """A `comment on` says what something is; a `--` comment says why. A few words may repeat."""
+    texts = [file.read_text(encoding="utf-8") for file in (ROOT / "migrations").glob("*.sql")]
+    said, described = (
+        {sentence for text in texts for part in prose(text) for sentence in sentences(part)}
+        for prose in (sql_comments, sql_descriptions)
+    )
+    assert [sentence for sentence in said & described if len(sentence.split()) > 3] == []
 
 
 def test_sentences_of_a_docstring_leave_out_code_and_tables() -> None:

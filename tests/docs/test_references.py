@@ -6,6 +6,7 @@ import re
 
 from benchmarks.performance_page import PAGE, filled
 from noetl_broker.diagram.svg import render_svg
+from noetl_broker.store.migrations import roles
 from tests.docs.api_routes import ROUTES, api_routes
 from tests.docs.pages import DOCS, read_page
 from tests.docs.pictures import pictures
@@ -21,12 +22,22 @@ def test_the_keys_of_playbooks_are_those_of_the_models() -> None:
 
 
 async def test_the_tables_are_those_of_a_migrated_database(database: Database) -> None:
-    """Exactly; each table, column and function has its `comment on`."""
+    """Exactly; each table and each column has its `comment on`."""
     page = await tables_reference(database)
     assert TABLES.read_text(encoding="utf-8") == page, REMEDY
     uncommented = [line for line in page.splitlines() if line.startswith("|") and line.endswith("|  |")]
     uncommented += re.findall(r"^(### .*)\n\n\|", page, re.MULTILINE)
     assert uncommented == []
+
+
+def test_the_functions_are_those_that_people_call() -> None:
+    """Workers, producers and approvers; operators by their last list in roles.sql; the owner for tokens of the API."""
+    grants = re.findall(r"grant execute on function\s+([^;]*?)\s+to noetl_(\w+);", roles())
+    *_, actions = (functions for functions, role in grants if role == "operator")
+    others = (functions for functions, role in grants if role in {"worker", "producer", "approver"})
+    called = {name for functions in (actions, *others) for name in re.findall(r"noetl\.(\w+)\(", functions)}
+    listed = re.findall(r"^\| `noetl\.(\w+)\(", TABLES.read_text(encoding="utf-8"), re.MULTILINE)
+    assert {*listed} == called | {"create_api_token", "revoke_api_token"}
 
 
 def test_the_routes_are_those_of_the_program() -> None:

@@ -19,9 +19,17 @@ create table if not exists noetl.schema_version (
   version int primary key,
   name text not null,
   checksum text not null,
-  applied_at timestamptz not null default clock_timestamp()
+  applied_at timestamptz not null default clock_timestamp(),
+  serves_from int
 );
-alter table noetl.schema_version add column if not exists serves_from int;
+comment on table noetl.schema_version is 'Applied migrations.';
+comment on column noetl.schema_version.version is 'The number at the start of the file''s name; 0: compat_noetl.sql.';
+comment on column noetl.schema_version.name is 'The file''s name.';
+comment on column noetl.schema_version.checksum is
+  'SHA-256 of the file as it was applied. The file must not change afterwards.';
+comment on column noetl.schema_version.applied_at is 'When it was applied.';
+comment on column noetl.schema_version.serves_from is
+  'Programs that serve this version of the schema or a later one still work; null: only those that know the file.';
 
 -- name: database_encoding
 select current_database()::text as database, current_setting('server_encoding') as encoding;

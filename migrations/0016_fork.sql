@@ -126,6 +126,46 @@ as $$
   left join taken t on t.step = v.step and t.visit = v.visit and t.index = i.index
 $$;
 
+-- Gives a fork the signals that its source kept (of the turns `kept`), as events. Also those that were sent to the source
+-- and did not arrive until turn `last_turn`. Signals that arrived until then do not come to the fork again.
+create or replace function noetl.copy_signals(source_id bigint, fork_id bigint, last_turn int, kept jsonb) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  with copied as materialized (
+    select t.turn, noetl.next_id() as event_id, t.event_id as source_event_id
+    from noetl.turn t
+    where t.execution_id = source_id and t.turn in (select k.turn::int from jsonb_array_elements_text(kept) k (turn))
+  ), taken as (
+    insert into noetl.signal_taken (execution_id, signal_id, event_id)
+    select fork_id, k.signal_id, coalesce(c.event_id, k.event_id)
+    from noetl.signal_taken k
+    join noetl.turn t on t.execution_id = k.execution_id and t.event_id = k.event_id and t.turn <= last_turn
+    left join copied c on c.turn = t.turn
+    where k.execution_id = source_id
+    returning signal_id
+  ), sent as (
+    insert into noetl.signal (name, key, payload, sent_at, expires_at, idempotency_key, execution_id, hops)
+    select s.name, fork_id::text, s.payload, s.sent_at, 'infinity', s.idempotency_key, fork_id, s.hops
+    from noetl.signal s
+    where s.execution_id = source_id and s.signal_id not in (select n.signal_id from taken n)
+    order by s.signal_id
+    returning signal_id
+  )
+  insert into noetl.event (
+    execution_id, event_id, catalog_id, event_type, node_id, node_name, node_type, status, context
+  )
+  select fork_id, c.event_id, x.catalog_id, 'execution_signal', fork_id::text, e.node_name, 'wait', 'RUNNING',
+    case when noetl.as_json(e.context) ->> 'key' = source_id::text
+      then noetl.as_json(e.context) || jsonb_build_object('key', fork_id::text) else noetl.as_json(e.context) end
+  from copied c
+  join noetl.event e on e.execution_id = source_id and e.event_id = c.source_event_id
+  join noetl.execution x on x.execution_id = fork_id
+  order by c.turn;
+end
+$$;
+
 -- `plan` is made by the commands fork and retry, which re-run the history: {execution_id, turn, results, visits, total,
 -- enter, …}.
 create or replace function noetl.fork_execution(
@@ -237,5 +277,6 @@ comment on function noetl.fork_execution(bigint, jsonb, bigint, text) is
 
 revoke all on function
   noetl.copy_results(bigint, bigint, bigint, bigint, timestamptz, jsonb),
-  noetl.copy_items(bigint, bigint, bigint, bigint, timestamptz, jsonb), noetl.fork_execution(bigint, jsonb, bigint, text)
+  noetl.copy_items(bigint, bigint, bigint, bigint, timestamptz, jsonb), noetl.copy_signals(bigint, bigint, int, jsonb),
+  noetl.fork_execution(bigint, jsonb, bigint, text)
   from public;

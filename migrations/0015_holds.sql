@@ -17,7 +17,7 @@ comment on column noetl.path_pause.path is 'The playbook''s path.';
 comment on column noetl.path_pause.reason is 'Why it was paused.';
 comment on column noetl.path_pause.paused_at is 'When it was paused.';
 
--- A turn never waits for a worker that holds a job. So a job that is locked when its execution is paused is recorded here.
+-- As in noetl.withdrawn_job, a turn waits for no worker.
 create table if not exists noetl.unheld_job (
   execution_id bigint not null,
   node_id text not null,
@@ -29,20 +29,6 @@ comment on table noetl.unheld_job is
 comment on column noetl.unheld_job.execution_id is 'The execution.';
 comment on column noetl.unheld_job.node_id is 'The visit or the item of the job.';
 
-alter table noetl.execution add column if not exists admitted_at timestamptz;
-alter table noetl.execution add column if not exists waits_for_place boolean;
-create index if not exists execution_queued on noetl.execution (path, started_at, execution_id)
-  where status = 'QUEUED' and admitted_at is null and waits_for_place is null;
-
--- for metrics, `doctor` and `archive`
-create index if not exists execution_held on noetl.execution (status) where status in ('PAUSED', 'QUEUED', 'COMPENSATING');
-
-comment on column noetl.execution.admitted_at is 'When it was admitted, if it was queued.';
-comment on column noetl.execution.waits_for_place is 'Whether it is queued for a place, not for its playbook; null: it is not.';
-
-create index if not exists queue_held on noetl.queue (execution_id, node_id) where status = 'held';
-
--- Asks the broker to pause or resume an execution: writes the event. False: the execution has ended.
 create or replace function noetl.ask_to_hold(execution_id bigint, event_type text, reason text) returns boolean
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -80,6 +66,9 @@ begin
 end
 $$;
 
+comment on function noetl.ask_to_hold(bigint, text, text) is
+  'For pause_execution and resume_execution: sends the event, and says whether the execution is live.';
+
 create or replace function noetl.pause_execution(execution_id bigint, reason text default null) returns boolean
 language sql
 as $$
@@ -107,8 +96,6 @@ as $$
   select exists (select from noetl.path_pause p where p.path = $1)
     and not coalesce($2 ? 'undo' or $2 -> 'parent' ? 'undoes', false)
 $$;
-
-comment on function noetl.is_path_paused(text, jsonb) is 'For take_mail: whether a start is queued because its path is paused.';
 
 create or replace function noetl.pause_path(path text, reason text default null) returns boolean
 language plpgsql security definer
@@ -145,7 +132,6 @@ $$;
 comment on function noetl.resume_path(text) is
   'New executions of a playbook run at once. The broker admits those that are queued. Returns false when the path is not paused.';
 
--- Admits up to `most` queued executions of a playbook that is not paused, the oldest first. Returns their number.
 create or replace function noetl.admit_executions(path text, most int) returns int
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -409,16 +395,7 @@ $$;
 
 revoke all on function
   noetl.ask_to_hold(bigint, text, text), noetl.pause_execution(bigint, text), noetl.resume_execution(bigint),
-  noetl.pause_path(text, text), noetl.resume_path(text), noetl.admit_executions(text, int), noetl.reap_holds(int),
-  noetl.hold_jobs(bigint, text, int),
-  noetl.set_statuses(bigint[], text[], boolean[], text[], int[], text[], boolean[]), noetl.is_path_paused(text, jsonb)
+  noetl.is_path_paused(text, jsonb), noetl.pause_path(text, text), noetl.resume_path(text),
+  noetl.admit_executions(text, int), noetl.reap_holds(int), noetl.hold_jobs(bigint, text, int),
+  noetl.set_statuses(bigint[], text[], boolean[], text[], int[], text[], boolean[])
   from public;
-
-comment on function noetl.ask_to_hold(bigint, text, text) is
-  'For pause_execution and resume_execution: sends the event, and says whether the execution is live.';
-comment on function noetl.reap_holds(int) is
-  'For the reaper: admits executions that a resumed path left queued, and looks again at jobs that were locked.';
-comment on function noetl.hold_jobs(bigint, text, int) is
-  'For the broker: holds the next jobs of a paused execution, or releases those of a resumed one.';
-comment on function noetl.set_statuses(bigint[], text[], boolean[], text[], int[], text[], boolean[]) is
-  'For the broker: writes the statuses of executions that were paused, resumed, queued or admitted.';

@@ -1,13 +1,6 @@
--- Step types of people's own workers, and which types and keys the broker knows itself.
+-- Step types: which ones the broker runs itself, and which ones people's own workers announce.
 --
 -- Registration alone reads noetl.step_type. A running broker takes every type that it does not run itself for an action.
-
--- A version keeps the meaning that its text had when it was registered. Rows from before this migration get 1.
-alter table noetl.catalog add column if not exists language smallint not null default 1;
-alter table noetl.catalog alter column language set default 3;
-
-comment on column noetl.catalog.language is
-  'Which step types the broker runs itself. 1: playbook, iterator; wait, approval and signal are actions of workers. 2: these too. 3: fail too, the keys catch, output and compensate, and retry in the task of an iterator.';
 
 create table if not exists noetl.step_type (
   name text primary key,
@@ -84,7 +77,6 @@ $$;
 
 comment on function noetl.remove_step_types(text[]) is
   'Removes step types, so that registration refuses them. Returns how many there were. Registered playbooks still run.';
-comment on function noetl.is_own_type(text) is 'Whether the broker runs steps of this type itself.';
 
 revoke all on function
   noetl.is_own_type(text), noetl.announce_step_types(text[]), noetl.remove_step_types(text[])

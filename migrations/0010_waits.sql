@@ -1,5 +1,74 @@
--- Timers: moments at which an execution gets an event.
+-- Waits and timers: what a visit waits for, and the moments at which an execution gets an event.
 
+-- Whether a wait in this status is not over.
+create or replace function noetl.is_waiting(status text) returns boolean
+language sql immutable parallel safe
+as $$
+  select status in ('open', 'signalled')
+$$;
+
+create table if not exists noetl.wait (
+  execution_id bigint not null,
+  node_id text not null,
+  step text not null,
+  kind text not null check (kind in ('timer', 'signal', 'approval')),
+  status text not null default 'open' check (status in ('open', 'signalled', 'done', 'timed_out', 'cancelled')),
+  request jsonb not null,
+  names text[],
+  key text,
+  since_at timestamptz,
+  details jsonb,
+  began_at timestamptz not null default clock_timestamp(),
+  ended_at timestamptz,
+  primary key (execution_id, node_id)
+) partition by range (execution_id);
+create index if not exists wait_for_signal on noetl.wait (key, execution_id, node_id)
+  where kind = 'signal' and status = 'open';
+create index if not exists wait_approval on noetl.wait (execution_id) where kind = 'approval' and status = 'open';
+
+comment on table noetl.wait is 'One row per visit of a step that waits for a moment, a signal or an approval.';
+comment on column noetl.wait.execution_id is 'Its execution.';
+comment on column noetl.wait.node_id is 'The visit.';
+comment on column noetl.wait.step is 'The step.';
+comment on column noetl.wait.kind is 'timer, signal or approval.';
+comment on column noetl.wait.status is
+  'open; signalled: a signal or a decision is on its way to it; done; timed_out; cancelled: its visit was closed or its execution ended.';
+comment on column noetl.wait.request is 'The rendered inputs of the visit, which its `next` may read.';
+comment on column noetl.wait.names is 'The names of signals that end it; of a timer: null.';
+comment on column noetl.wait.key is 'The key of signals that end it; null: the execution.';
+comment on column noetl.wait.since_at is 'Signals that are older than this do not count.';
+comment on column noetl.wait.details is 'What an approval shows.';
+comment on column noetl.wait.began_at is 'When it began.';
+comment on column noetl.wait.ended_at is 'When it ended; null: not yet.';
+
+-- Few rows, and they live until they are due. So they are in one table without partitions.
+create table if not exists noetl.timer (
+  timer_id bigint generated always as identity primary key,
+  execution_id bigint not null,
+  node_id text,
+  step text,
+  purpose text not null check (purpose in ('wait', 'timeout', 'signals', 'child', 'deadline', 'start_timeout')),
+  due_at timestamptz not null,
+  is_moment boolean not null default false,
+  created_at timestamptz not null default clock_timestamp()
+);
+create index if not exists timer_due on noetl.timer (due_at);
+create index if not exists timer_execution on noetl.timer (execution_id, node_id);
+
+comment on table noetl.timer is 'Moments at which an execution gets an event. A row is deleted when it fires.';
+comment on column noetl.timer.timer_id is 'Its number.';
+comment on column noetl.timer.execution_id is 'Its execution.';
+comment on column noetl.timer.node_id is 'The visit; null: the execution.';
+comment on column noetl.timer.step is 'The step of the visit.';
+comment on column noetl.timer.purpose is
+  'wait: the moment that a visit waits for; timeout: of a wait; child: a failed child starts again; deadline: of the
+   execution; start_timeout: of a job that no worker has leased.';
+comment on column noetl.timer.due_at is 'Its moment.';
+comment on column noetl.timer.is_moment is
+  'The moment was given, such as by `until`. A clock that steps back does not move it, as it moves delays.';
+comment on column noetl.timer.created_at is 'When it was written.';
+
+-- A JSON array of text as text[].
 create or replace function noetl.text_list(value jsonb) returns text[]
 language sql immutable parallel safe
 as $$
@@ -131,10 +200,6 @@ begin
 end
 $$;
 
-comment on function noetl.ring_timers(timestamptz) is
-  'For functions that write timers: wakes sleeping brokers if this moment is the first of all.';
-comment on function noetl.text_list(jsonb) is 'A JSON array of text as text[].';
-comment on function noetl.fire_timers(int, float8) is
-  'For the broker: turns up to max_rows timers that are due into events. Returns their number and the next moment.';
-
-revoke all on function noetl.text_list(jsonb), noetl.ring_timers(timestamptz), noetl.fire_timers(int, float8) from public;
+revoke all on function
+  noetl.is_waiting(text), noetl.text_list(jsonb), noetl.ring_timers(timestamptz), noetl.fire_timers(int, float8)
+  from public;

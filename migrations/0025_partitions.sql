@@ -20,19 +20,19 @@ comment on table noetl.period is
   'Ranges of execution ids. The history of a period has partitions of its own and is archived as a whole.';
 comment on column noetl.period.name is 'The first day of the period in UTC; the suffix of its partitions.';
 comment on column noetl.period.first_id is 'The first execution id of the period.';
-comment on column noetl.period.archived_at is 'When its partitions were detached; null: they are attached.';
 comment on column noetl.period.next_id is 'The first execution id of the next period.';
+comment on column noetl.period.archived_at is 'When its partitions were detached; null: they are attached.';
 
--- Executions outside of periods are archived row by row.
 create table if not exists noetl.archived (
   execution_id bigint primary key,
   archived_at timestamptz not null default clock_timestamp()
 );
 
+comment on table noetl.archived is 'Executions that were archived row by row, because no period has their rows.';
 comment on column noetl.archived.execution_id is 'The execution.';
 comment on column noetl.archived.archived_at is 'When its rows were moved into noetl_archive.';
-comment on table noetl.archived is 'Executions that were archived row by row, because no period has their rows.';
 
+-- Whether the history of an execution is archived.
 create or replace function noetl.is_archived(execution_id bigint) returns boolean
 language sql stable parallel safe
 as $$
@@ -60,6 +60,7 @@ as $$
   order by t.ordinal
 $$;
 
+-- The lowest id that noetl.next_id() returns at a time.
 create or replace function noetl.first_id_at(at timestamptz) returns bigint
 language sql immutable parallel safe
 as $$
@@ -129,9 +130,6 @@ begin
   return null;
 end
 $$;
-
-comment on function noetl.add_partition(int) is
-  'Makes the next missing partition, for periods of so many days, and returns its name; null: none is missing.';
 
 -- Detaches a partition and moves it to noetl_archive; called as the owner. It waits at most a second for the
 -- transactions that use the table, while others wait behind it.
@@ -333,6 +331,7 @@ begin
 end
 $$;
 
+-- Each table of history has a default partition, and those of the present period and the next one.
 do $$
 declare
   whole record;
@@ -346,33 +345,14 @@ begin
       whole.name || '_default', whole.name, case when whole.name in ('workflow', 'iteration') then 70 else 100 end);
   end loop;
   alter table if exists noetl_history.transition_default replica identity full;
-  if exists (select from noetl.history_tables() t where t.name = 'queue' and t.partitioned) then
-    -- workers name a job by its id alone
-    create index if not exists queue_by_id on noetl.queue (queue_id);
-  end if;
   while noetl.add_partition(30) is not null loop
   end loop;
 end
 $$;
 
-comment on function noetl.is_archived(bigint) is 'Whether the history of an execution is archived.';
-comment on function noetl.history_tables() is 'The tables of history, in the order in which they are detached.';
-comment on function noetl.first_id_at(timestamptz) is 'The lowest id that noetl.next_id() returns at a time.';
-comment on function noetl.detach_partition(text, text) is 'For archive: moves the partition of a period into noetl_archive.';
-comment on function noetl.attach_partition(text, text) is
-  'For archive --restore: moves the partition of a period back into its table.';
-comment on function noetl.bound_partition(text, text) is
-  'For archive --restore: checks that all rows of an archived partition belong to its period.';
-comment on function noetl.archived_columns(regclass, regclass) is
-  'For archive: adds the columns that an archived table lacks, and lists all columns.';
-comment on function noetl.executions_without_period(bigint, timestamptz, int) is
-  'For archive: a page of executions with rows outside of periods, and whether they can be archived.';
-comment on function noetl.archive_rows(bigint[]) is
-  'For archive: moves the rows of executions outside of periods, and returns their number.';
-
 revoke all on function
   noetl.is_archived(bigint), noetl.history_tables(), noetl.first_id_at(timestamptz), noetl.add_partition(int),
-  noetl.detach_partition(text, text), noetl.attach_partition(text, text), noetl.bound_partition(text, text),
-  noetl.archived_columns(regclass, regclass), noetl.executions_without_period(bigint, timestamptz, int),
+  noetl.detach_partition(text, text), noetl.archived_columns(regclass, regclass), noetl.bound_partition(text, text),
+  noetl.attach_partition(text, text), noetl.executions_without_period(bigint, timestamptz, int),
   noetl.archive_rows(bigint[])
   from public;

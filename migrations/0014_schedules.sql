@@ -38,7 +38,6 @@ create table if not exists noetl.start_schedule (
   check (due_at < 'infinity' or error is not null),
   check (due_at in ('-infinity', 'infinity') or due_at between next_at and next_at + jitter)
 );
-
 create index if not exists start_schedule_due on noetl.start_schedule (due_at);
 create index if not exists start_schedule_declared on noetl.start_schedule (declared_in) where declared_in is not null;
 
@@ -47,13 +46,15 @@ comment on table noetl.start_schedule is
 comment on column noetl.start_schedule.name is 'The name. One that a playbook declares is path#name.';
 comment on column noetl.start_schedule.path is 'The playbook that it starts.';
 comment on column noetl.start_schedule.version is 'The version that it starts; null: the latest at each moment.';
-comment on column noetl.start_schedule.payload is 'The payload of each start. `schedule` is added: the name and the moment.';
+comment on column noetl.start_schedule.payload is
+  'The payload of each start. `schedule` is added: the name and the moment.';
 comment on column noetl.start_schedule.cron is 'Five fields, six with seconds first, or @daily and the like.';
 comment on column noetl.start_schedule.every is 'A fixed span from moment to moment, in place of cron.';
 comment on column noetl.start_schedule.timezone is 'The IANA time zone of cron.';
 comment on column noetl.start_schedule.jitter is
   'A start is delayed by a part of this, at most until the next moment. Name and moment decide the part.';
-comment on column noetl.start_schedule.catch_up is 'Of moments that passed while no broker ran, those that are late by more are skipped, with 0 all. Of the others the last starts.';
+comment on column noetl.start_schedule.catch_up is
+  'Of moments that passed while no broker ran, those that are late by more are skipped, with 0 all. Of the others the last starts.';
 comment on column noetl.start_schedule.overlap is
   'If an earlier execution of the schedule lives: skip the start, queue it, cancel the other, allow both.';
 comment on column noetl.start_schedule.declared_in is 'The playbook that declares it; null: put by a command or in SQL.';
@@ -73,13 +74,6 @@ comment on column noetl.start_schedule.error is 'What went wrong last; null: the
 comment on column noetl.start_schedule.error_at is 'When it went wrong.';
 comment on column noetl.start_schedule.created_at is 'When it was put.';
 comment on column noetl.start_schedule.updated_at is 'When it was last put, paused or resumed.';
-
-create or replace view noetl.schedules as
-select s.name, s.path, s.version, s.cron, s.every, s.timezone, s.jitter, s.catch_up, s.overlap, s.declared_in, s.paused,
-  s.next_at, s.due_at, s.last_at, s.last_execution_id, s.started, s.skipped, s.error is not null as has_error
-from noetl.start_schedule s;
-
-comment on view noetl.schedules is 'For readers: schedules without payloads and errors.';
 
 -- The checks of put_schedule that need no table. Only a broker can judge all of a cron text and a time zone.
 create or replace function noetl.check_schedule(
@@ -303,8 +297,8 @@ as $$
   select format('schedule:%s@%s', $1, to_char($2 at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
 $$;
 
--- Starts the execution of a moment; `at` is the moment as the payload has it. `is_new` is false if the moment has one
--- already. `alone`: the start asks for the place of the schedule, unless that allows overlap.
+-- `at` is the moment as the payload has it. `is_new` is false if the moment has an execution already. `alone`: the start
+-- asks for the place of the schedule, unless that allows overlap.
 create or replace function noetl.start_scheduled(
   name text, moment timestamptz, at text, alone boolean, out execution_id bigint, out is_new boolean
 )
@@ -343,6 +337,9 @@ begin
   end if;
 end
 $$;
+
+comment on function noetl.start_scheduled(text, timestamptz, text, boolean) is
+  'Starts the execution of a moment, unless it has one. `alone`: its overlap counts.';
 
 -- After a step back of the clock: lets a broker look at the schedules that were moved later than `at`. Some may have an
 -- earlier moment now. Returns their number.
@@ -427,28 +424,12 @@ begin
 end
 $$;
 
-comment on function noetl.check_schedule(text, jsonb, text, interval, text, interval, interval, text, text) is
-  'Refuses bad arguments of put_schedule.';
-comment on function noetl.lock_schedule(text) is
-  'Locks the row of a schedule and returns it.';
-comment on function noetl.drop_undeclared_schedules(text, text[]) is
-  'Deletes the schedules that a playbook no longer declares; returns their names.';
-comment on function noetl.schedule_key(text, timestamptz) is
-  'The idempotency key of the execution that a moment starts.';
-comment on function noetl.start_scheduled(text, timestamptz, text, boolean) is
-  'Starts the execution of a moment, unless it has one. `alone`: its overlap counts.';
-comment on function noetl.look_again_at_schedules(timestamptz) is
-  'After a step back of the clock: lets a broker look at schedules that were moved later. Returns their number.';
-comment on function noetl.lock_due_schedules(int) is
-  'Locks schedules that are due and returns them.';
-comment on function noetl.move_schedules(text[], timestamptz[], text[], int[], timestamptz[], timestamptz[], timestamptz[], text[]) is
-  'Starts executions and moves schedules that the transaction has locked.';
-
 revoke all on function
   noetl.check_schedule(text, jsonb, text, interval, text, interval, interval, text, text),
   noetl.put_schedule(text, text, text, interval, jsonb, text, int, interval, interval, text, text),
   noetl.lock_schedule(text), noetl.pause_schedule(text), noetl.resume_schedule(text), noetl.delete_schedule(text),
   noetl.drop_undeclared_schedules(text, text[]), noetl.schedule_key(text, timestamptz),
-  noetl.start_scheduled(text, timestamptz, text, boolean), noetl.look_again_at_schedules(timestamptz), noetl.lock_due_schedules(int),
+  noetl.start_scheduled(text, timestamptz, text, boolean), noetl.look_again_at_schedules(timestamptz),
+  noetl.lock_due_schedules(int),
   noetl.move_schedules(text[], timestamptz[], text[], int[], timestamptz[], timestamptz[], timestamptz[], text[])
   from public;

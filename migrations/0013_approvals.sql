@@ -3,8 +3,6 @@
 -- The functions that check values are twins of playbook/value_schema.py. Schemas are checked at registration and when an
 -- approval begins, so these functions know only the keywords of that module. A test compares both over random schemas.
 
-create index if not exists wait_approval on noetl.wait (execution_id) where kind = 'approval' and status = 'open';
-
 -- A value as a message shows it.
 create or replace function noetl.shown_value(value jsonb) returns text
 language sql immutable parallel safe
@@ -40,6 +38,7 @@ create or replace function noetl.fault_at(path text, message text) returns text
 language sql immutable parallel safe
 as $$ select left($1, 200) || case when length($1) > 200 then '…: ' else ': ' end || $2 $$;
 
+-- Whether a value has one of these types of JSON Schema.
 create or replace function noetl.has_json_type(value jsonb, types jsonb) returns boolean
 language sql immutable parallel safe
 set search_path = pg_catalog, pg_temp
@@ -63,6 +62,7 @@ as $$
   ], null)
 $$;
 
+-- How a number breaks a schema.
 create or replace function noetl.faults_of_number(schema jsonb, path text, value numeric) returns text[]
 language sql immutable parallel safe
 set search_path = pg_catalog, pg_temp
@@ -150,6 +150,7 @@ begin
 end
 $$;
 
+-- A list, for check_value.
 create or replace function noetl.check_list(schema jsonb, path text, value jsonb, inout steps int, out faults text[])
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -187,6 +188,7 @@ begin
 end
 $$;
 
+-- A mapping, for check_value.
 create or replace function noetl.check_mapping(schema jsonb, path text, value jsonb, inout steps int, out faults text[])
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -222,6 +224,7 @@ begin
 end
 $$;
 
+-- `allOf`, `anyOf`, `oneOf` and `not`, for check_value.
 create or replace function noetl.check_alternatives(
   schema jsonb, path text, value jsonb, inout steps int, out faults text[]
 )
@@ -263,6 +266,7 @@ begin
 end
 $$;
 
+-- How a value breaks a JSON Schema: at most 20 faults, each with its path.
 create or replace function noetl.faults_of_value(schema jsonb, value jsonb, most_steps int default 20000) returns text[]
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -428,23 +432,6 @@ $$;
 
 comment on function noetl.decision_of(bigint, text, int) is
   'Whether the execution and the step exist, and the last decision of the step or of its visit.';
-
-comment on function noetl.shown_value(jsonb) is 'A value as a message shows it.';
-comment on function noetl.part_path(text, text) is 'The path of a key: `order.price`.';
-comment on function noetl.part_path(text, bigint) is 'The path of an item: `items[0]`.';
-comment on function noetl.fault_at(text, text) is 'A fault as text: its path, cut where it is long, and what is wrong.';
-comment on function noetl.has_json_type(jsonb, jsonb) is 'Whether a value has one of these types of JSON Schema.';
-comment on function noetl.faults_of_count(jsonb, text, text, text, int) is 'How a number of characters, items or keys breaks a schema.';
-comment on function noetl.faults_of_number(jsonb, text, numeric) is 'How a number breaks a schema.';
-comment on function noetl.faults_of_equality(jsonb, text, jsonb) is 'How a value breaks `type`, `const` and `enum` of a schema.';
-comment on function noetl.check_value(jsonb, text, jsonb, int) is 'For faults_of_value: faults of a value and its parts, and the steps that are left.';
-comment on function noetl.check_list(jsonb, text, jsonb, int) is 'For check_value: a list.';
-comment on function noetl.check_mapping(jsonb, text, jsonb, int) is 'For check_value: a mapping.';
-comment on function noetl.check_alternatives(jsonb, text, jsonb, int) is 'For check_value: `allOf`, `anyOf`, `oneOf` and `not`.';
-comment on function noetl.faults_of_value(jsonb, jsonb, int) is 'How a value breaks a JSON Schema: at most 20 faults, each with its path.';
-comment on function noetl.schema_of_form(jsonb, boolean) is 'The JSON Schema of a filled form of an approval.';
-comment on function noetl.complete_form(jsonb, jsonb) is 'A filled form with all fields: those that were left out have their default, or null.';
-comment on function noetl.check_decision(boolean, text, jsonb) is 'The checks of decide_approval that need no table.';
 
 -- A timer that fired and whose turn is not taken yet is gone from its table.
 create or replace view noetl.pending_approvals as

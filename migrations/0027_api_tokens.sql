@@ -16,7 +16,8 @@ create table if not exists noetl.api_token (
 comment on table noetl.api_token is 'Tokens of the HTTP API, as digests. A revoked token stays.';
 comment on column noetl.api_token.name is 'Who or what uses it.';
 comment on column noetl.api_token.digest is 'SHA-256 of the token.';
-comment on column noetl.api_token.role is 'viewer: reads names, numbers, times and statuses; operator: reads everything, and acts.';
+comment on column noetl.api_token.role is
+  'viewer: reads names, numbers, times and statuses; operator: reads everything, and acts.';
 comment on column noetl.api_token.created_at is 'When it was created.';
 comment on column noetl.api_token.created_by is 'The login that created it.';
 comment on column noetl.api_token.expires_at is 'From when on it is refused; null: never.';

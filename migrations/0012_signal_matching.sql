@@ -1,0 +1,301 @@
+-- How a broker brings signals to waits, and starts executions by signals.
+
+-- The start of the execution whose waits count `since` from: of a fork, that of the original.
+create or replace function noetl.original_start(execution_id bigint) returns timestamptz
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with recursive origins as (
+    select x.forked_from, x.started_at, 1 as forks
+    from noetl.execution x
+    where x.execution_id = $1
+    union all
+    select x.forked_from, x.started_at, o.forks + 1
+    from origins o
+    join noetl.execution x on x.execution_id = o.forked_from
+    where o.forks < 1000
+  )
+  select o.started_at
+  from origins o
+  order by o.forks desc
+  limit 1
+$$;
+
+-- The open waits for these looks, at most max_waits and one more, in the order of the looks.
+create or replace function noetl.receivers(looks bigint[], max_waits int)
+returns table (look_id bigint, execution_id bigint, node_id text)
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select l.look_id, w.execution_id, w.node_id
+  from (
+    select k.look_id, k.signal_id, k.execution_id, k.node_id, k.last_execution_id, k.last_node_id, s.name, s.key, s.sent_at
+    from noetl.look k
+    left join noetl.signal s on s.signal_id = k.signal_id
+    where k.look_id = any(looks)
+    order by k.look_id
+  ) l
+  cross join lateral (
+    (
+      select t.execution_id, t.node_id
+      from noetl.wait t
+      where l.signal_id is not null
+        and t.kind = 'signal' and t.status = 'open' and t.key = l.key
+        and l.name = any(t.names) and t.since_at <= l.sent_at
+        and (t.execution_id, t.node_id) > (l.last_execution_id, l.last_node_id)
+      order by t.execution_id, t.node_id
+      limit max_waits + 1
+    )
+    union all
+    select t.execution_id, t.node_id
+    from noetl.wait t
+    where t.execution_id = l.execution_id and t.node_id = l.node_id and t.kind = 'signal'
+      and t.status || '' = 'open' -- without this, a plan may read the whole index of open waits for one row
+  ) w
+  order by l.look_id, w.execution_id, w.node_id
+  limit max_waits + 1
+$$;
+
+-- Sends each of these waits the lowest signal that fits and that its execution did not get yet. A wait gets a new look if
+-- another transaction holds it. It also gets one if its signal went to another wait of its execution. Returns the number of
+-- signals that are on their way, and of new looks.
+create or replace function noetl.deliver_signals(executions bigint[], nodes text[], out delivered int, out again int)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  own_executions bigint[];
+  own_nodes text[];
+begin
+  -- In a statement of its own: the next one sees what the last holders of these rows committed.
+  select array_agg(h.execution_id), array_agg(h.node_id)
+  into own_executions, own_nodes
+  from (
+    select w.execution_id, w.node_id
+    from unnest(executions, nodes) c (execution_id, node_id)
+    join noetl.wait w on w.execution_id = c.execution_id and w.node_id = c.node_id
+    where w.kind = 'signal' and w.status || '' = 'open' -- as in noetl.receivers
+    for update of w skip locked
+  ) h;
+  with held as (
+    select u.execution_id, u.node_id
+    from unnest(own_executions, own_nodes) u (execution_id, node_id)
+  ), found as materialized (
+    select w.execution_id, w.node_id, w.step, w.began_at, s.signal_id, s.name, s.key, s.payload, s.sent_at
+    from held h
+    join noetl.wait w on w.execution_id = h.execution_id and w.node_id = h.node_id
+    cross join lateral (
+      select s.signal_id, s.name, s.key, s.payload, s.sent_at
+      from noetl.signal s
+      where s.key = w.key and s.name = any(w.names) and s.sent_at >= w.since_at and s.expires_at > clock_timestamp()
+        and not exists (
+          select
+          from noetl.signal_taken t
+          where t.execution_id = w.execution_id and t.signal_id = s.signal_id
+        )
+      order by s.signal_id
+      limit 1
+    ) s
+  ), chosen as materialized (
+    -- one signal comes to an execution once
+    select distinct on (f.execution_id, f.signal_id) f.execution_id, f.node_id, f.step, f.signal_id, f.name, f.key, f.payload,
+      f.sent_at, noetl.next_id() as event_id
+    from found f
+    order by f.execution_id, f.signal_id, f.began_at, f.node_id
+  ), marked as (
+    update noetl.wait w
+    set status = 'signalled'
+    from chosen c
+    where w.execution_id = c.execution_id and w.node_id = c.node_id
+  ), taken as (
+    insert into noetl.signal_taken (execution_id, signal_id, event_id)
+    select execution_id, signal_id, event_id
+    from chosen
+  ), looks as (
+    insert into noetl.look (execution_id, node_id)
+    select c.execution_id, c.node_id
+    from unnest(executions, nodes) c (execution_id, node_id)
+    except
+    select execution_id, node_id
+    from held
+    union all
+    select f.execution_id, f.node_id
+    from found f
+    where (f.execution_id, f.node_id) not in (select c.execution_id, c.node_id from chosen c) -- hashed: linear
+    returning look_id
+  ), events as (
+    insert into noetl.event (
+      execution_id, event_id, catalog_id, event_type, node_id, node_name, node_type, status, context
+    )
+    select c.execution_id, c.event_id, x.catalog_id, 'execution_signal', c.node_id, c.step, 'wait', 'RUNNING',
+      jsonb_build_object(
+        'name', c.name, 'key', c.key, 'payload', c.payload, 'signal_id', c.signal_id,
+        'at', to_char(c.sent_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+      ) || case when c.sent_at < s.started_at
+        then jsonb_build_object('before_start', date_part('epoch', s.started_at - c.sent_at)) else '{}' end
+    from chosen c
+    join noetl.execution x on x.execution_id = c.execution_id
+    cross join lateral (
+      select case when x.forked_from is null then x.started_at else noetl.original_start(x.execution_id) end as started_at
+    ) s
+    returning event_id
+  )
+  select (select count(*) from events), (select count(*) from looks)
+  into delivered, again;
+end
+$$;
+
+-- Matches signals and waits in one bounded transaction, one broker at a time. `again`: waits that are to be looked at
+-- once more, because another transaction held them. `late`: the seconds since the oldest look was written.
+create or replace function noetl.match_signals(
+  max_waits int, out delivered int, out again int, out looked int, out late float8
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  looks bigint[];
+  of_looks bigint[];
+  executions bigint[];
+  nodes text[];
+  last bigint;
+begin
+  perform set_config('noetl.writer', '', true);
+  perform pg_advisory_xact_lock(1852794228, 6);
+  select array_agg(l.look_id order by l.look_id), coalesce(date_part('epoch', clock_timestamp() - min(l.created_at)), 0)
+  into looks, late
+  from (
+    select k.look_id, k.created_at
+    from noetl.look k
+    where k.path is null
+    order by k.look_id
+    limit max_waits
+  ) l;
+  delivered := 0;
+  again := 0;
+  looked := coalesce(cardinality(looks), 0);
+  if looked = 0 then
+    return;
+  end if;
+  select array_agg(r.look_id), array_agg(r.execution_id), array_agg(r.node_id)
+  into of_looks, executions, nodes
+  from noetl.receivers(looks, max_waits) r;
+  if cardinality(of_looks) > max_waits then
+    -- the next transactions take the rest of the last look, and all looks after it
+    last := of_looks[max_waits + 1];
+    of_looks := of_looks[:max_waits];
+    executions := executions[:max_waits];
+    nodes := nodes[:max_waits];
+    looks := array(select u.look_id from unnest(looks) u (look_id) where u.look_id < last);
+    update noetl.look k
+    set last_execution_id = executions[max_waits], last_node_id = nodes[max_waits]
+    where k.look_id = last and of_looks[max_waits] = last;
+  end if;
+  if of_looks is not null then
+    select t.delivered, t.again
+    into delivered, again
+    from (
+      select array_agg(d.execution_id) as executions, array_agg(d.node_id) as nodes
+      from (select distinct u.execution_id, u.node_id from unnest(executions, nodes) u (execution_id, node_id)) d
+    ) d
+    cross join lateral noetl.deliver_signals(d.executions, d.nodes) t;
+  end if;
+  with done as (
+    delete from noetl.look k
+    where k.look_id = any(looks)
+    returning k.look_id, k.signal_id
+  )
+  insert into noetl.look (signal_id, path)
+  select s.signal_id, o.path
+  from done d
+  join noetl.signal s on s.signal_id = d.signal_id
+  join noetl.on_signal o on o.name = s.name and o.since_at < s.sent_at
+  order by d.look_id, o.path;
+end
+$$;
+
+-- Starts an execution of the latest version of a playbook for a signal, once. Returns whether it is new.
+create or replace function noetl.start_by_signal(path text, signal_id bigint) returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+as $$
+#variable_conflict use_column
+declare
+  id bigint := noetl.next_id();
+begin
+  perform set_config('noetl.writer', '', true);
+  with playbook as (
+    select c.catalog_id, c.version, coalesce(c.name, noetl.name_of_path(c.path)) as name
+    from noetl.catalog c
+    where c.path = $1
+    order by c.version desc
+    limit 1
+  ), sent as (
+    select s.hops, jsonb_build_object(
+      'name', s.name, 'key', s.key, 'payload', s.payload, 'at', to_char(s.sent_at, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+    ) as signal
+    from noetl.signal s
+    where s.signal_id = $2
+  ), begun as (
+    insert into noetl.execution (execution_id, catalog_id, path, version, idempotency_key)
+    select id, p.catalog_id, $1, p.version, $2::text
+    from playbook p
+    cross join sent
+    on conflict (path, idempotency_key) where idempotency_key is not null do nothing
+    returning execution_id
+  )
+  insert into noetl.event (
+    execution_id, catalog_id, event_type, node_id, node_name, node_type, status, context, meta
+  )
+  select id, p.catalog_id, 'execution_start', id::text, p.name, 'playbook', 'STARTED',
+    jsonb_build_object('path', $1, 'version', p.version, 'workload', jsonb_build_object('signal', s.signal)),
+    jsonb_build_object('signal_id', $2) || case when s.hops > 0 then jsonb_build_object('hops', s.hops) else '{}' end
+  from begun
+  cross join playbook p
+  cross join sent s;
+  return found;
+end
+$$;
+
+-- Deletes signals that nobody can take any more: old ones, and those of executions that ended. Of the latter it looks at
+-- max_rows, from a signal id on. Returns the number of deleted signals, and where the next call goes on (0: at the
+-- beginning).
+create or replace function noetl.sweep_signals(max_rows int, from_id bigint, out swept int, out next_id bigint)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  delete from noetl.signal s
+  where s.signal_id = any(array(
+    select o.signal_id
+    from noetl.signal o
+    where o.expires_at <= clock_timestamp()
+    order by o.expires_at
+    limit max_rows
+    for update skip locked
+  ));
+  get diagnostics swept = row_count;
+  with part as materialized (
+    select s.signal_id, s.execution_id
+    from noetl.signal s
+    where s.execution_id is not null and s.signal_id >= from_id
+    order by s.signal_id
+    limit max_rows
+  ), gone as (
+    delete from noetl.signal s
+    using part p, noetl.execution x
+    where s.signal_id = p.signal_id and x.execution_id = p.execution_id
+      and not noetl.is_live(x.status) and x.ended_at < clock_timestamp() - interval '7 days' -- a retry may want them
+    returning s.signal_id
+  )
+  select swept + (select count(*) from gone),
+    case when (select count(*) from part) < max_rows then 0 else (select max(p.signal_id) + 1 from part p) end
+  into swept, next_id;
+end
+$$;
+
+revoke all on function
+  noetl.original_start(bigint), noetl.receivers(bigint[], int), noetl.deliver_signals(bigint[], text[]),
+  noetl.match_signals(int), noetl.start_by_signal(text, bigint), noetl.sweep_signals(int, bigint)
+  from public;
