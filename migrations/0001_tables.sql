@@ -349,10 +349,6 @@ alter table noetl.event add column if not exists error jsonb;
 alter table noetl.event add column if not exists worker_id text;
 alter table noetl.event add column if not exists parent_execution_id bigint;
 
--- A version keeps the meaning that its text had when it was registered. The versions of a NoETL server get 1.
-alter table noetl.catalog add column if not exists language smallint not null default 1;
-alter table noetl.catalog alter column language set default 3;
-
 -- The columns of the tables that a NoETL server has too. Only existing ones get a comment, because its tables may lack some.
 do $$
 declare
@@ -372,8 +368,6 @@ begin
       ('catalog', 'name', 'metadata.name of the playbook; null: the last part of the path.'),
       ('catalog', 'block_of',
         'Of a block, a step''s steps in the same document: the catalog_id of its playbook. null: a playbook.'),
-      ('catalog', 'language',
-        'Which step types the broker runs itself. 1: playbook, iterator; wait, approval and signal are actions of workers. 2: these too. 3: fail too, the keys catch, output and compensate, and retry in the task of an iterator.'),
 
       ('event', 'execution_id', 'The execution.'),
       ('event', 'event_id', 'Unique, and roughly in order of time. Turn numbers order the history.'),

@@ -11,7 +11,6 @@ import pytest
 from noetl_broker import JobFailed, simulate
 from noetl_broker.broker.context import result_of
 from noetl_broker.broker.limits import ITEM_ERROR, shorten_error
-from noetl_broker.broker.model import Rules
 from noetl_broker.broker.values import JSON
 from noetl_broker.history.replay import replay_history
 from noetl_broker.history.retry_plan import plan_retry
@@ -21,7 +20,6 @@ from noetl_broker.worker.deferred import mark_deferred, renderer_of
 from tests.forks import history_of
 from tests.stories import assert_story, playbook
 
-BEFORE = Rules(failed_items=False)
 HOW = {
     "children": 'task: {type: playbook, path: p, args: {v: "{{ n }}"}}',
     "jobs": "distribute: true, task: {type: python, code: x}",
@@ -51,9 +49,9 @@ def ends(how: str, *outcomes: JSON) -> str:
     return story
 
 
-def jobs(body: str, story: str, *, rules: Rules | None = None) -> list[dict[str, Any]]:
+def jobs(body: str, story: str) -> list[dict[str, Any]]:
     """Return the inputs of the jobs of the step `see`."""
-    turns = play_turns(playbook(body), read_events(story), rules=rules)
+    turns = play_turns(playbook(body), read_events(story))
     return [job.action["args"] for _, decision, _ in turns for job in decision.jobs if job.step == "see"]
 
 
@@ -114,13 +112,6 @@ def test_failed_items_are_those_of_the_latest_visit() -> None:
     story = START + ends("children", "no", 2) + "> iterator_completed it [null, 2]\n"
     story += "> execution_complete it#2[0] 1\n> execution_complete it#2[1] 2\n> iterator_completed it#2 [1, 2]"
     assert jobs(body, story) == [{"failed": [], "ok": [1, 2]}]
-
-
-def test_an_execution_with_old_rules_has_no_failed_items_and_completes() -> None:
-    """Its pinned rules do not have the setting."""
-    body = each().replace("it.failed }}", "it.failed | default('none') }}")
-    story = START + ends("children", "a", "b", "c") + "> iterator_completed it [null, null, null]"
-    assert jobs(body, story, rules=BEFORE) == [{"failed": "none", "ok": [None] * 3}]
 
 
 def test_the_error_of_failed_items_names_their_number_and_one_message() -> None:
@@ -193,9 +184,6 @@ def test_a_worker_whose_items_all_failed_fails_its_step() -> None:
             withdraw
         """,
     )
-    assert jobs(BY_WORKER.replace("it.failed", "it"), f"{START}> action_completed it {result}", rules=BEFORE) == [
-        {"failed": [None, None], "ok": [None, None]}
-    ]
 
 
 @pytest.mark.parametrize("last", ["worker", "child"])

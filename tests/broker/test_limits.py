@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import pytest
 
-from noetl_broker.broker.model import Rules
+from noetl_broker.broker.model import Rules, stored_rules
 from tests.stories import assert_story, last_turn, lines_of
 
 LOOP = """
@@ -176,8 +177,10 @@ def test_a_result_over_the_limit_fails_the_attempt() -> None:
     )
 
 
-def test_an_execution_with_old_rules_has_no_limits() -> None:
-    """Stored rules without limits decide as before."""
-    stored = json.loads('{"max_visits": 10000}')
-    rules = Rules(**stored)
-    assert (rules.max_turns, rules.max_fan_out, rules.max_payload_keys) == (None, None, None)
+def test_rules_are_read_as_they_were_stored() -> None:
+    """All of them are stored. One that an execution has not stored has its default."""
+    rules = Rules(max_turns=200, max_fan_out=3, retry_owner="worker", beside_noetl=True)
+    stored = json.loads(json.dumps(rules.pinned()))
+    assert stored.keys() == asdict(Rules()).keys()
+    assert stored_rules(stored) == rules
+    assert stored_rules({"max_turns": 200}) == Rules(max_turns=200)

@@ -125,11 +125,11 @@ def test_the_state_keeps_inputs_of_end_that_the_result_reads() -> None:
 
 def test_a_state_without_the_inputs_of_end_is_read() -> None:
     """It only says that `end` was reached."""
-    old = {"status": "RUNNING", "seen": "f", "total": 3, "end_reached": True, "end_turn": 2}
-    state = decode(old)
+    document = {"status": "RUNNING", "seen": "f", "total": 3, "end_reached": True, "end_turn": 2}
+    state = decode(document)
     assert state.end is not None
     assert (state.end.result, state.end.inputs) == (2, {})
-    assert encode(state) == old
+    assert encode(state) == document
 
 
 def test_a_retry_keeps_the_inputs_of_end() -> None:

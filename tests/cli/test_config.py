@@ -169,9 +169,9 @@ CALL: dict[str, Any] = {
 
 
 def test_the_defaults_are_those_of_the_rules() -> None:
-    """A daemon without settings decides like the core, except for limits that older executions lack."""
+    """A daemon without settings decides like the core."""
     call = Call(settings=Settings.model_validate({}), **CALL)
-    assert service_options(call).rules == Rules(max_turns=1_000_000, max_fan_out=1_000, max_payload_keys=100_000)
+    assert service_options(call).rules == Rules()
     assert service_options(call).playbook_rules == PlaybookRules(any_step_type=True)
 
 
@@ -188,7 +188,6 @@ def test_template_limits_reach_the_service() -> None:
         template_max_steps=3000,
         max_turns=200,
         max_fan_out=3,
-        max_payload_keys=100_000,
     )
 
 

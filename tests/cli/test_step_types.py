@@ -6,8 +6,7 @@ import json
 
 import pytest
 
-from noetl_broker.playbook.keywords import LANGUAGE
-from tests.cli.conftest import Command, execute, rows, write_playbook
+from tests.cli.conftest import Command, rows, write_playbook
 from tests.postgres import Database
 
 RESIZE = """\
@@ -30,7 +29,7 @@ def test_a_type_in_the_database_can_be_registered(command: Command, database: Da
     assert command("step-type", "remove", "resize").stdout == "1 of 1 step types removed\n"
     assert command("step-type", "remove", "resize").exit_code == 1
     assert command("register", file).exit_code == 1
-    assert rows(database, "select path, language from noetl.catalog") == [("examples/resize", LANGUAGE)]
+    assert rows(database, "select path, version from noetl.catalog") == [("examples/resize", 1)]
 
 
 def test_the_list_says_who_added_a_type(command: Command) -> None:
@@ -40,21 +39,6 @@ def test_the_list_says_who_added_a_type(command: Command) -> None:
     assert "resize" in command("step-type", "list").stdout
     [found] = json.loads(command("step-type", "list", "--json").stdout)
     assert (found["name"], set(found)) == ("resize", {"name", "added_at", "added_by"})
-
-
-def test_a_text_whose_meaning_has_changed_is_registered_again(command: Command, database: Database) -> None:
-    """A version from before waits and outputs runs without them; an unchanged text would never get them."""
-    body = "workflow: [{step: start, next: a}, {step: a, type: wait, for: 3d}]\n"
-    waits = write_playbook(command.folder, body, path="examples/waits")
-    body = "workflow: [{step: start, next: a}, {step: a, type: http, url: x, output: 1}]\n"
-    keeps = write_playbook(command.folder, body, path="examples/keeps")
-    other = write_playbook(command.folder, "workflow: [{step: start}]\n", path="examples/other")
-    command("register", waits, keeps, other)
-    execute(database, "update noetl.catalog set language = 1")
-    assert command("register", waits, keeps, other).stdout == (
-        "examples/waits version 2\nexamples/keeps version 2\nexamples/other version 1 (unchanged)\n"
-    )
-    assert command("register", waits).stdout == "examples/waits version 2 (unchanged)\n"
 
 
 @pytest.mark.parametrize(

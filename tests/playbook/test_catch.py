@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from noetl_broker.playbook import PlaybookRules
 from tests.playbook.documents import compiled, findings_of
 
 STEP = """
@@ -48,17 +47,3 @@ def test_the_arcs_of_a_catch_follow_those_of_the_next() -> None:
         ("c", "a", 0, "catch"),
     ]
     assert playbook.steps["a"].join == "all"
-
-
-def test_a_version_of_an_older_language_keeps_its_meaning() -> None:
-    """`fail` is an action of people's own workers, `catch` and `output` are keys of its job."""
-    source = STEP % "type: fail, error: oops, catch: {step: a}, output: {x: 1}"
-    old = compiled(source, PlaybookRules().of_version(2)).steps["c"]
-    assert (old.kind, old.catch, old.output, sorted(old.fields.parts)) == (
-        "action",
-        (),
-        None,
-        ["catch", "error", "output"],
-    )
-    new = compiled(source, PlaybookRules().of_version(3)).steps["c"]
-    assert (new.kind, len(new.catch)) == ("fail", 1)

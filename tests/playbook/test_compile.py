@@ -277,26 +277,9 @@ def test_retry_conditions_see_the_error() -> None:
     assert findings_of(f"workflow: [{{step: start, type: http, url: x, retry: {text}}}]") == []
 
 
-def test_a_version_from_before_waits_has_them_as_actions() -> None:
-    """With any keys and inputs: they were steps of people's own workers."""
-    body = """
-    workflow:
-    - {step: start, next: a}
-    - {step: a, type: wait, signal: paid, for: 3d, retry: 2, payload: {x: 1}}
-    """
-    old = compiled(body, PlaybookRules().of_version(1)).steps["a"]
-    assert (old.kind, old.type, sorted(old.fields.parts), sorted(old.inputs.keys)) == (
-        "action",
-        "wait",
-        ["for", "signal"],
-        ["x"],
-    )
-    assert compiled("workflow: [{step: start, next: a}, {step: a, type: wait, for: 3d}]").steps["a"].kind == "wait"
-
-
 def test_any_type_of_a_version_is_an_action() -> None:
     """Registration alone asks which types there are."""
     body = "workflow: [{step: start, next: a}, {step: a, type: dbt}]"
-    assert compiled(body, PlaybookRules().of_version(2)).steps["a"].kind == "action"
+    assert compiled(body, PlaybookRules().of_registered()).steps["a"].kind == "action"
     with pytest.raises(PlaybookError, match="the type `dbt` is not known"):
         compiled(body)

@@ -151,7 +151,7 @@ MUTANTS = (
     Mutant("one attempt too many", 1, retries.retry_or_fail, "failures < retry.max", "failures <= retry.max"),
     Mutant("retryable is ignored", 48, retries.retry_or_fail, "draft.event.retryable", "True"),
     Mutant("on_error: continue fails", 1, retries.retry_or_fail, 'step.on_error == "continue"', "False"),
-    Mutant("a spent token's failure fails all", 4, failures.spent_joins, "not spent or", "True or not spent or"),
+    Mutant("a spent token's failure fails all", 4, failures.spent_joins, "not spent:", "True:"),
     Mutant(
         "failures behind a race do not count", 137, failures.spent_joins, "draft.playbook", "True or draft.playbook"
     ),

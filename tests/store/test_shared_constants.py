@@ -10,7 +10,7 @@ import pytest
 from noetl_broker import nodes
 from noetl_broker.broker import event_types, limits
 from noetl_broker.broker.state import CANCELLED, COMPLETED, FAILED, LIVE, NEW, is_live
-from noetl_broker.playbook.keywords import BROKER_TYPES, CONTROL_TYPES, LANGUAGE, SINCE
+from noetl_broker.playbook.keywords import BROKER_TYPES, CONTROL_TYPES
 from noetl_broker.playbook.plain_values import KEY_BYTES, NAME_CHARS
 from noetl_broker.playbook.throttle import MOST_RATE
 from noetl_broker.store import queries, row_layout
@@ -74,9 +74,9 @@ async def test_sql_reads_known_limits_only(database: Database) -> None:
 
 
 async def test_own_types_of_sql_are_those_of_python(database: Database) -> None:
-    """A worker cannot take a name that the broker runs; those that are not built yet are reserved."""
+    """A worker cannot take a name that the broker runs."""
     own = {*CONTROL_TYPES, *BROKER_TYPES, "workbook"}
-    names = [*own, *SINCE, "fail", "python", "resize"]
+    names = [*own, "python", "resize"]
     found = dict(await rows(database, "select name, noetl.is_own_type(name) from unnest($1::text[]) name", names))
     assert found == {name: name not in {"python", "resize"} for name in names}
 
@@ -198,9 +198,3 @@ async def test_the_indexes_of_live_executions_serve_the_predicate(database: Data
         statement = f"explain select from noetl.execution x where {condition}"
         plan = await rows(database, statement)
         assert any(index in line for (line,) in plan), plan
-
-
-async def test_a_new_version_of_a_playbook_has_the_newest_language(database: Database) -> None:
-    """The database gives it, where a NoETL server registers the version too."""
-    default = "select column_default from information_schema.columns where (table_name, column_name) = ($1, $2)"
-    assert int(await value(database, default, "catalog", "language")) == LANGUAGE

@@ -265,7 +265,7 @@ async def test_a_worker_announces_its_types(database: Database, queue: Queue) ->
 
 
 async def test_a_worker_that_may_not_announce_its_types_works(database: Database, queue: Queue) -> None:
-    """For want of a right, or because the broker runs the type itself: older versions may still have such jobs."""
+    """For want of a right, or because the broker runs the type itself. The worker says why, and takes its jobs."""
     worker, stop = Worker(database.dsn, schema=database.schema, poll_max_seconds=0.2), asyncio.Event()
     worker.task("wait")(lambda _job: None)
     task = asyncio.create_task(worker.run(stop))

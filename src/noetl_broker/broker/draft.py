@@ -315,7 +315,7 @@ class Draft:
     def _with_failed(self, visit: Visit | None, result: StepResult) -> StepResult:
         """The result of a visit; an iterator's failed items are loaded when a template reads them."""
         step = self.playbook.steps[visit[0]] if visit is not None else None
-        iteration = step.iteration if step is not None and self.known.rules.failed_items else None
+        iteration = step.iteration if step is not None else None
         if visit is None or iteration is None or (result.status == "FAILED" and not iteration.expanded):
             return result if result.failed is None else result._replace(failed=None)
         if result.failed is not None:  # from a worker that iterates

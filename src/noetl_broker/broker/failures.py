@@ -186,7 +186,7 @@ def fail_entry(
 
 def spent_joins(draft: Draft, step: Step, spent: frozenset[str]) -> list[str]:
     """The joins that no longer wait for the token and that its step can reach: they make its failure harmless."""
-    if not spent or draft.known.rules.spent_fails:
+    if not spent:
         return []
     return sorted(join for join in spent if draft.playbook.graph.can_reach(step.name, join))
 

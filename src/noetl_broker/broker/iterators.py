@@ -184,7 +184,7 @@ def _end_item(
 def _write_end(draft: Draft, step: Step, token: Token, error: dict[str, JSON] | None) -> None:
     """Write the end of an item as it is."""
     index, status = draft.event.item_index or 0, "COMPLETED" if error is None else "FAILED"
-    failure = shorten_error(error, ITEM_ERROR) if error is not None and draft.known.rules.failed_items else None
+    failure = None if error is None else shorten_error(error, ITEM_ERROR)
     draft.add(ItemEnded(step.name, token.visit, index, status, failure))
     emit_iteration(draft, step, token.visit, COMPLETED if error is None else FAILED, index, error)
 
@@ -252,7 +252,7 @@ def _all_failed(draft: Draft, token: Token) -> bool:
     counts, iteration = token.items or Counts(0), draft.playbook.steps[token.step].iteration
     if iteration is not None and iteration.tolerate is not None and iteration.tolerate.allows_all:
         return False
-    return draft.known.rules.failed_items and 0 < counts.total == counts.failed
+    return 0 < counts.total == counts.failed
 
 
 def fail_all(

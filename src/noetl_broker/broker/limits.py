@@ -44,7 +44,7 @@ ITEM_ERROR = ErrorLimit(500, 250, 40, 5)  # in the list of failed items, which m
 def max_turns_error(rules: Rules, turn: int) -> dict[str, JSON] | None:
     """The error of an execution that is still running after its last turn."""
     limit = rules.max_turns
-    if limit is None or turn < limit:
+    if turn < limit:
         return None
     message = f"the execution has not ended with turn {turn}; the limit max_turns is {limit}"
     return {"message": message, "type": "max_turns"}
@@ -53,7 +53,7 @@ def max_turns_error(rules: Rules, turn: int) -> dict[str, JSON] | None:
 def max_fan_out_error(rules: Rules, step: str, taken: int) -> dict[str, JSON] | None:
     """The error of an execution whose turn takes too many transitions; the last one leads to `step`."""
     limit = rules.max_fan_out
-    if limit is None or taken <= limit:
+    if taken <= limit:
         return None
     message = f"step {step} would be at transition {taken} of one turn; the limit max_fan_out is {limit}"
     return {"step": step, "message": message, "type": "max_fan_out"}
@@ -78,8 +78,6 @@ def oversized_start(event: Event) -> dict[str, JSON]:
 def max_payload_keys_error(rules: Rules, payload: dict[str, JSON]) -> dict[str, JSON] | None:
     """The error of an execution whose payload has too many keys, counted in all its mappings."""
     limit = rules.max_payload_keys
-    if limit is None:
-        return None
     keys, level = 0, [cast("JSON", payload)]
     while level:
         item = level.pop()

@@ -19,8 +19,6 @@ from noetl_broker.template import MAX_OUTPUT_CHARS, MAX_STEPS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-MAX_SIGNALS = 1_000  # the default of a rule
-
 
 class Turn(NamedTuple):
     """The only time and the only source of ids of a decision; `number` counts from 1 in an execution."""
@@ -179,8 +177,8 @@ class Decision(NamedTuple):
 class Rules:
     """The settings that decisions depend on. They are stored when an execution starts and stay as they are.
 
-    A limit that is None does not apply: the execution started before the limit existed. If a rule changes, it gets a
-    field here: the default is the new meaning, `BEFORE` has the old one.
+    A later version changes a rule by a new field, whose default is the new meaning. `stored_rules` then gives the old
+    meaning to an execution that has not stored the field.
     """
 
     max_visits: int = 10_000
@@ -191,27 +189,17 @@ class Rules:
     retry_owner: str = "broker"  # or "worker": an error that a worker reports beside the job decides nothing
     template_max_output_chars: int = MAX_OUTPUT_CHARS
     template_max_steps: int = MAX_STEPS
-    max_turns: int | None = None
-    max_fan_out: int | None = None
-    max_payload_keys: int | None = None
-    max_signals: int = MAX_SIGNALS  # kept by one execution
-    spent_fails: bool = False  # whether a failed visit fails the execution even if its token is spent
-    failed_items: bool = True  # whether an iterator lists its failed items, and fails if all of them failed
+    max_turns: int = 1_000_000
+    max_fan_out: int = 1_000
+    max_payload_keys: int = 100_000
+    max_signals: int = 1_000  # kept by one execution
     beside_noetl: bool = False  # inputs and event statuses as NoETL reads them
 
     def pinned(self) -> dict[str, JSON]:
-        """The rules as they are stored with an execution; two only if they differ from the default."""
-        kept = asdict(self)
-        if self.max_signals == MAX_SIGNALS:
-            del kept["max_signals"]
-        if not self.beside_noetl:
-            del kept["beside_noetl"]
-        return kept
-
-
-BEFORE = {"spent_fails": True, "failed_items": False}  # the rules of executions that do not store them
+        """The rules as they are stored with an execution."""
+        return asdict(self)
 
 
 def stored_rules(document: Mapping[str, JSON]) -> Rules:
-    """The rules that are stored with an execution; a missing one has its old meaning."""
-    return Rules(**{**BEFORE, **document})
+    """The rules that are stored with an execution. Raises TypeError if this version does not know one of them."""
+    return Rules(**document)

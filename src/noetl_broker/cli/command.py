@@ -6,7 +6,7 @@ import contextlib
 import errno
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import import_module
 from itertools import cycle
 from pathlib import Path
@@ -51,7 +51,7 @@ class Call:
     @property
     def playbook_rules(self) -> PlaybookRules:
         """The limits in the settings for playbooks that run or are drawn: any step type counts."""
-        return replace(self.registration_rules(), any_step_type=True)
+        return self.registration_rules().of_registered()
 
     def registration_rules(self) -> PlaybookRules:
         """Give the limits of a playbook that is to be registered, with the step types of the settings."""

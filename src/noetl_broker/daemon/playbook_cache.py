@@ -113,7 +113,7 @@ class PlaybookCache:
             return f"playbook {path} does not compile: the document has {size}"
         threads = self._short_texts if len(text) <= LONG_CHARS else self._long_texts
         loop = asyncio.get_running_loop()
-        rules = self._rules.of_version(content.language)
+        rules = self._rules.of_registered()
         return await loop.run_in_executor(threads, _compile_text, text, path, rules, self._stopping)
 
     def _cache(self, catalog_id: int, compiled: Playbook | str) -> None:

@@ -53,7 +53,7 @@ async def with_calls(
     """Check again with the step types of the catalog, and look there for the playbooks that steps call."""
     again = await with_step_types(connection, checked, rules, strict=strict)
     registered = await catalog.registered_versions(connection)
-    anything = replace(rules, any_step_type=True)
+    anything = rules.of_registered()
     known = registered | {path: registered.get(path, []) for one in checked for path in _path_in(one, anything)}
     return [_add_missing(one, anything, known, strict=strict) for one in again]
 

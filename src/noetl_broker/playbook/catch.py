@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from noetl_broker.playbook.keywords import END, KEYS_SINCE
+from noetl_broker.playbook.keywords import END
 from noetl_broker.playbook.reader import Part
 from noetl_broker.playbook.transitions import read_entries
 
@@ -20,9 +20,7 @@ OUTPUT: Final = "output"
 
 
 def read_catch(reading: Reading, written: Written, declared: Declared) -> tuple[Entry, ...]:
-    """Read the entries of a step's `catch`, and add their arcs to the reading; none in an older language."""
-    if reading.rules.language < KEYS_SINCE[CATCH]:
-        return ()
+    """Read the entries of a step's `catch`, and add their arcs to the reading."""
     raw, location = written.raw.get(CATCH), (*written.location, CATCH)
     if raw is None:
         return ()
@@ -39,9 +37,9 @@ def read_catch(reading: Reading, written: Written, declared: Declared) -> tuple[
 
 
 def read_output(reading: Reading, name: str, declared: Declared, *, iterating: bool) -> Tree | None:
-    """Read what is kept in place of the result of a step's action; None in an older language."""
+    """Read what is kept in place of the result of a step's action; None if it is the result itself."""
     value, location = declared.lookup(OUTPUT)
-    if value is None or reading.rules.language < KEYS_SINCE[OUTPUT]:
+    if value is None:
         return None
     if iterating:
         message = f"`output` of the iterator `{name}` has no meaning: its result is the list of its items"

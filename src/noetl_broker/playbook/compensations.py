@@ -10,7 +10,7 @@ from noetl_broker.playbook.calls import read_call
 from noetl_broker.playbook.diagnostics import Location, json_type_name
 from noetl_broker.playbook.fields import Fields
 from noetl_broker.playbook.inputs import names_of
-from noetl_broker.playbook.keywords import COMPENSATE, KEYS_SINCE
+from noetl_broker.playbook.keywords import COMPENSATE
 from noetl_broker.playbook.model import Playbook, Raw, Step
 from noetl_broker.playbook.own_keys import refuse_wrong_keys
 from noetl_broker.playbook.reader import NO_NAMES, Reading, templates_of
@@ -43,7 +43,7 @@ def read_compensate(
     `element` are the names of an item, for the templates of a task's `compensate`.
     """
     raw, location = declared.lookup(COMPENSATE)
-    if raw is None or reading.rules.language < KEYS_SINCE[COMPENSATE]:
+    if raw is None:
         return None
     if not declared.traits.has_job:
         message = f"the step `{name}` of type `{declared.type}` has a `{COMPENSATE}`, and does nothing to be undone"

@@ -8,7 +8,6 @@ from difflib import SequenceMatcher
 from typing import Literal, Protocol
 
 from noetl_broker.errors import PlaybookFault
-from noetl_broker.playbook.keywords import LANGUAGE
 from noetl_broker.template import MAX_SOURCE_CHARS
 
 Location = tuple[str | int, ...]  # keys and indices from the root of the document
@@ -66,12 +65,10 @@ class PlaybookRules:
     """What the operator allows: step types beyond the built-in ones, and the bounds of a document and its templates.
 
     With `any_step_type` every type that the broker does not run itself is an action: a registered playbook always runs.
-    `language` is that of the version, see `noetl.catalog`.
     """
 
     extra_step_types: frozenset[str] = frozenset()
     any_step_type: bool = False
-    language: int = LANGUAGE
     max_document_bytes: int = 1 << 20
     max_depth: int = 100
     max_nodes: int = 100_000
@@ -80,9 +77,9 @@ class PlaybookRules:
     most_work: int = 3_000_000  # units of about a microsecond, for reading one document
     most_seconds: float = 10.0  # of the processor's time, for the same
 
-    def of_version(self, language: int) -> PlaybookRules:
-        """Give the rules for a version of the catalog: what was registered runs, with its own language."""
-        return replace(self, any_step_type=True, language=language)
+    def of_registered(self) -> PlaybookRules:
+        """Give the rules for a version in the catalog: it runs, whatever the types of its steps are."""
+        return replace(self, any_step_type=True)
 
 
 class Positions(Protocol):

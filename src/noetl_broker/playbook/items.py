@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from noetl_broker.playbook.diagnostics import Location, json_type_name
-from noetl_broker.playbook.keywords import ERROR, ITEM_WORDS_SINCE
+from noetl_broker.playbook.keywords import ERROR
 from noetl_broker.playbook.model import ItemCatch, Retry, Tolerance
 from noetl_broker.playbook.reader import Part, Reading
 from noetl_broker.playbook.retries import read_retry
@@ -42,25 +42,21 @@ def read_tolerance(reading: Reading, value: Any, location: Location, name: str) 
         return None
 
 
-def expands(reading: Reading, task: Declared) -> bool:
+def expands(task: Declared) -> bool:
     """Whether the broker runs each item of this task by itself, because the task says what becomes of one item."""
-    if reading.rules.language < ITEM_WORDS_SINCE:
-        return False
     # The `timeout` of an http request is its own.
     return any(task.lookup(word)[0] is not None and word not in task.own for word in EXPANDING_WORDS)
 
 
 def read_item_retry(reading: Reading, name: str, task: Declared, names: frozenset[str]) -> Retry | None:
     """Read the `retry` of a task; its conditions find the element too."""
-    if reading.rules.language < ITEM_WORDS_SINCE:
-        return None
     return read_retry(reading, name, *task.lookup("retry"), names=names)
 
 
 def read_item_catch(reading: Reading, name: str, task: Declared, names: frozenset[str]) -> tuple[ItemCatch, ...]:
     """Read the `catch` of a task: entries of a condition (None: always) and a result."""
     raw, location = task.lookup("catch")
-    if raw is None or reading.rules.language < ITEM_WORDS_SINCE:
+    if raw is None:
         return ()
     entries = raw if isinstance(raw, list) else [raw]
     part = Part(step=name, role="catch", names=names | {ERROR})

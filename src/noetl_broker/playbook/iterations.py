@@ -79,7 +79,7 @@ def read_iterated(reading: Reading, written: Written, declared: Declared) -> Ite
         return Iterated(plain={})
     element = keys.element()
     distribute = keys.boolean("distribute")
-    expanded = task.traits.waits_for == "child" or distribute or (not looped and expands(reading, task))
+    expanded = task.traits.waits_for == "child" or distribute or (not looped and expands(task))
     names = frozenset({element, LOOP_NAME})
     around = Surroundings(names=names, worker=frozenset() if expanded else names)
     part = Part(step=written.name, role="iteration", names=names)

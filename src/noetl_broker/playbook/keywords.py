@@ -19,17 +19,8 @@ THROTTLE = "throttle"
 # Aliases of a step's inputs, the weakest first.
 INPUT_WORDS = ("with", "payload", "input", "params", "data", "args")
 
-# The language of a version says which types the broker runs itself, and which keys of a step it reads. It stays as it
-# was at the registration.
-LANGUAGE = 3
-SINCE: Mapping[str, int] = MappingProxyType({"wait": 2, "approval": 2, "signal": 2, "fail": 3})  # types newer than 1
-KEYS_SINCE: Mapping[str, int] = MappingProxyType(  # keys newer than 1
-    {"catch": 3, "output": 3, COMPENSATE: 3, THROTTLE: 3}
-)
-
 CONTROL_TYPES = frozenset({"start", "end", "route", "router", "noop"})
 BROKER_TYPES = frozenset(KINDS_BY_TYPE)
-ITEM_WORDS_SINCE = 3  # the language in which `retry` and others in the task of an iterator are those of an item
 SIGNAL = "signal"  # the word for a signal in conditions, and in the workload of what it starts
 
 _CODE = ("code", "code_b64", "script")
@@ -96,22 +87,18 @@ ENCODED_KEYS = {"code": "code_b64", "command": "command_b64", "commands": "comma
 SAVE_KEYS = ("save", "sink")
 TYPE_KEYS = ("type", "tool")
 
-# Keys of a step that the broker reads in every language; they are not fields of the task.
+# Keys of a step that the broker reads; they are not fields of the task.
 BROKER_KEYS = frozenset(
     {"step", "name", "task", "desc", "description", "type", "tool", "next", "retry", "join", "next_mode", "on_error"}
-    | {"timeout", "start_timeout", "priority", "result", "loop"}
+    | {"timeout", "start_timeout", "priority", "result", "loop", "catch", "output", COMPENSATE, THROTTLE}
 )
 
 # Those that a job has as written. `loop` is not one of them: it would repeat the job.
-FORWARDED_KEYS = BROKER_KEYS - {"step", "name", "type", "tool", "next", "loop"}
+FORWARDED_KEYS = BROKER_KEYS - {
+    *("step", "name", "type", "tool", "next", "loop", "catch", "output", COMPENSATE, THROTTLE)
+}
 
-
-def broker_keys(language: int) -> frozenset[str]:
-    """The keys of a step that the broker reads in this language."""
-    return BROKER_KEYS.union(key for key, since in KEYS_SINCE.items() if since <= language)
-
-
-# Keys of newer dialects: registration refuses them. They are in the job of an older version, as written.
+# Keys of another dialect: registration refuses them. A version that others registered has them in its jobs, as written.
 IGNORED_KEYS = frozenset({"return", "vars", "assert", "after", "as", "pass"})
 
 LOOP_NAME = "_loop"

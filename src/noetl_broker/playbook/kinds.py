@@ -2,7 +2,8 @@
 
 What the broker does with the steps of a kind is `KINDS` in broker/steps.py. A new kind also needs:
 
-- its keys and its language: `OWN_KEYS` and `SINCE` in keywords.py, `noetl.is_own_type` in a migration (0019)
+- its keys: `OWN_KEYS` in keywords.py
+- its name: `noetl.is_own_type` in a migration (0019)
 - what reads it: `READERS` in steps.py
 - its form: `OUTLINES` and `BRACKETS` in diagram/
 

@@ -13,6 +13,7 @@ from noetl_broker.playbook.diagnostics import Location
 from noetl_broker.playbook.durations import DURATION_FORMS, parse_duration
 from noetl_broker.playbook.joins import hint_for_misplaced_key
 from noetl_broker.playbook.keywords import (
+    BROKER_KEYS,
     HTTP_METHODS,
     IGNORED_KEYS,
     INPUT_WORDS,
@@ -21,7 +22,6 @@ from noetl_broker.playbook.keywords import (
     SAVE_MODES,
     SQL_TEXTS,
     SQL_TYPES,
-    broker_keys,
 )
 from noetl_broker.playbook.kinds import StepKind
 from noetl_broker.playbook.plain_values import shown_value
@@ -89,7 +89,7 @@ def refuse_wrong_keys(reading: Reading, name: str, declared: Declared, *, iterat
     """Refuse unknown keys of a task, and missing or wrong keys of its type; people's own types may have any."""
     if declared.is_foreign:
         return
-    keys = broker_keys(reading.rules.language).union(INPUT_WORDS, declared.own, SAVE_KEYS)
+    keys = BROKER_KEYS.union(INPUT_WORDS, declared.own, SAVE_KEYS)
     if declared.traits.has_job:
         keys |= {"auth"}
     _refuse_unknown(reading, name, declared, keys | ITERATION_KEYS if iterating else keys)

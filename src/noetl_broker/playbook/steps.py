@@ -18,7 +18,6 @@ from noetl_broker.playbook.iterations import Iterated, is_iterating, read_iterat
 from noetl_broker.playbook.joins import read_join
 from noetl_broker.playbook.keywords import (
     END,
-    ITEM_WORDS_SINCE,
     LOOP_NAME,
     PLAIN_KEYS,
     SAVE_KEYS,
@@ -154,12 +153,7 @@ def _read_retry(
     reading: Reading, name: str, declared: Declared, iteration: Iteration | None
 ) -> tuple[Iteration | None, Retry | None]:
     """Read `retry`; that of a step with a `loop` that the broker expands is one of its items."""
-    of_items = (
-        iteration is not None
-        and iteration.expanded
-        and declared.kind != "iterator"
-        and reading.rules.language >= ITEM_WORDS_SINCE
-    )
+    of_items = iteration is not None and iteration.expanded and declared.kind != "iterator"
     names = frozenset({iteration.element, LOOP_NAME}) if iteration is not None and of_items else NO_NAMES
     retry = read_retry(reading, name, *declared.lookup("retry"), names=names)
     if iteration is None or not of_items:

@@ -14,6 +14,7 @@ from noetl_broker.playbook.fields import Fields
 from noetl_broker.playbook.inputs import deferred_names, merge, names_of, read_inputs
 from noetl_broker.playbook.keywords import (
     ACTION_TYPES,
+    BROKER_KEYS,
     BROKER_TYPES,
     CODE_KEYS,
     CONTROL_TYPES,
@@ -28,10 +29,8 @@ from noetl_broker.playbook.keywords import (
     PROGRAM_TYPES,
     SAVE_KEYS,
     SAVED_WORDS,
-    SINCE,
     START,
     TYPE_KEYS,
-    broker_keys,
 )
 from noetl_broker.playbook.kinds import KINDS_BY_TYPE, TRAITS, StepKind, Traits
 from noetl_broker.playbook.model import NO_INPUTS, Inputs, Raw
@@ -82,8 +81,8 @@ class Declared:
 
     @property
     def is_foreign(self) -> bool:
-        """Whether only people's own workers know the type, also one that the broker runs in a newer language."""
-        return self.type not in OWN_KEYS or (self.kind == "action" and self.type in BROKER_TYPES)
+        """Whether only people's own workers know the type."""
+        return self.type not in OWN_KEYS
 
     @property
     def own(self) -> frozenset[str]:
@@ -177,7 +176,7 @@ def _kind(reading: Reading, name: str, declared: str, layers: Sequence[Layer]) -
             "give it `code`, or remove its type",
         )
         return "router"
-    if declared in KINDS_BY_TYPE and reading.rules.language >= SINCE.get(declared, 1):
+    if declared in KINDS_BY_TYPE:
         return KINDS_BY_TYPE[declared]
     allowed = reading.rules.any_step_type or declared in reading.rules.extra_step_types
     if declared not in ACTION_TYPES and not allowed:
@@ -222,12 +221,11 @@ def read_fields(
     part = Part(step=name, role="fields", names=names, worker=worker, deferred=deferred)
     values: dict[str, tuple[Any, Location]] = {}
     plain: Raw = {}
-    of_broker = broker_keys(reading.rules.language)
     for layer in declared.layers:
         if not values.keys().isdisjoint(SAVE_KEYS) and not layer.raw.keys().isdisjoint(SAVE_KEYS):
             values = {key: value for key, value in values.items() if key not in SAVE_KEYS}
         for key, value in layer.raw.items():
-            if key in keep or key in declared.own or (key not in of_broker and key not in INPUT_WORDS):
+            if key in keep or key in declared.own or (key not in BROKER_KEYS and key not in INPUT_WORDS):
                 values[key] = (value, (*layer.location, key))
             elif key in FORWARDED_KEYS and value is not None:
                 plain[key] = value

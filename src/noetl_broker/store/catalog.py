@@ -13,7 +13,6 @@ from noetl_broker.errors import NotFoundFault, PermissionFault
 from noetl_broker.playbook.blocks import all_blocks
 from noetl_broker.playbook.compile import compile_playbook
 from noetl_broker.playbook.diagnostics import PlaybookRules
-from noetl_broker.playbook.keywords import KEYS_SINCE, LANGUAGE, SINCE
 from noetl_broker.playbook.model import Playbook
 from noetl_broker.playbook.schedules import declared_schedules
 from noetl_broker.store.connection import Connection
@@ -71,7 +70,7 @@ async def _declare_schedules(connection: Connection, playbook: Playbook) -> None
 
 async def _register(connection: Connection, playbook: Playbook, text: str) -> Registered:
     latest = await connection.fetchrow(sql("latest_version"), playbook.path)
-    if latest is not None and latest["content"] == text and _means_the_same(playbook, latest["language"]):
+    if latest is not None and latest["content"] == text:
         return Registered(
             path=playbook.path, version=latest["version"], catalog_id=latest["catalog_id"], new=False
         )  # fmt: skip
@@ -87,24 +86,13 @@ async def _register(connection: Connection, playbook: Playbook, text: str) -> Re
     return Registered(path=playbook.path, version=version, catalog_id=catalog_id, new=True)
 
 
-def _means_the_same(playbook: Playbook, language: int) -> bool:
-    """Whether a version in that language runs as this playbook: its text may have newer types or keys."""
-    if language >= LANGUAGE:
-        return True
-    steps = playbook.steps.values()
-    keys = {key for raw in (*(one.raw for one in playbook.workbook), *(one.raw for one in steps)) for key in raw}
-    return all(SINCE.get(step.type, 1) <= language for step in steps) and all(
-        since <= language for key, since in KEYS_SINCE.items() if key in keys
-    )
-
-
 async def find_or_register(connection: Connection, playbook: Playbook, text: str) -> Registered:
     """The version of the path with this text; a new version if none has it.
 
     Raises PermissionFault: operators register no playbook.
     """
     found = await connection.fetchrow(sql("find_content"), playbook.path, text)
-    if found is None or not _means_the_same(playbook, found["language"]):
+    if found is None:
         try:
             return (await register(connection, [(playbook, text)]))[0]
         except asyncpg.InsufficientPrivilegeError as error:
@@ -132,17 +120,16 @@ async def find_older(connection: Connection, path: str, text: str) -> Older | No
 
 
 class Version(NamedTuple):
-    """A registered version of a playbook; `language` says which step types the broker runs (PlaybookRules)."""
+    """A registered version of a playbook."""
 
     catalog_id: int
     path: str
     version: int
     content: str
-    language: int
 
     def compile(self, rules: PlaybookRules) -> Playbook:
         """The compiled playbook. Raises PlaybookError."""
-        return compile_playbook(self.content, file=self.path, path=self.path, rules=rules.of_version(self.language))
+        return compile_playbook(self.content, file=self.path, path=self.path, rules=rules.of_registered())
 
 
 async def find(connection: Connection, path: str, version: int | None) -> Version:

@@ -57,7 +57,7 @@ class Versions:
         for catalog_id in sorted(catalog_ids - self._kept.keys()):
             found = await turn_store.load_content(connection, catalog_id, most_bytes=self._rules.max_document_bytes)
             if found is not None:
-                self._kept[catalog_id] = _compile(found, self._rules.of_version(found.language))
+                self._kept[catalog_id] = _compile(found, self._rules.of_registered())
         while len(self._kept) > max(MOST_PLAYBOOKS, len(catalog_ids)):
             self._kept.popitem(last=False)
 

@@ -96,18 +96,17 @@ async def claim_mail(connection: Connection, start: ClaimStart, *, max_mail: int
 
 
 class Content(NamedTuple):
-    """The text of a catalog version (None: it is too large), its path, its size, and the language that it is in."""
+    """The text of a catalog version (None: it is too large), its path, and its size."""
 
     text: str | None
     path: str
     size: int
-    language: int
 
 
 async def load_content(connection: Connection, catalog_id: int, *, most_bytes: int) -> Content | None:
     """One catalog version, None if there is none. The text is None over `most_bytes`."""
     row = await connection.fetchrow(sql("load_content"), catalog_id, most_bytes)
-    return Content(row["content"], row["path"], row["bytes"], row["language"]) if row else None
+    return Content(row["content"], row["path"], row["bytes"]) if row else None
 
 
 async def load(

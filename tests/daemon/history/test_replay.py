@@ -131,20 +131,6 @@ async def test_a_playbook_that_did_not_compile_is_replayed_as_failed(database: D
     assert await differences(database, execution_id) == []
 
 
-async def test_a_version_from_before_waits_runs_them_as_actions(database: Database) -> None:
-    """Its own worker still gets the job, and a replay decides the same."""
-    await register(database, "workflow:\n- {step: start, next: a}\n- {step: a, type: wait, for: 3d, mine: 1}\n")
-    await execute(database, "update noetl.catalog set language = 1")
-    [execution_id] = await start(database)
-    await drain(database)
-    assert await value(database, "select node_type from noetl.queue where status = 'queued'") == "wait"
-    assert await value(database, "select action::jsonb ->> 'for' from noetl.queue") == "3d"
-    assert await differences(database, execution_id) == []
-    await complete_jobs(database)
-    await drain(database)
-    assert await value(database, "select status from noetl.execution") == "COMPLETED"
-
-
 def test_small_histories_are_loaded_together() -> None:
     """Neighbours, while they are few and small; a long one is loaded alone."""
     small, large = HistorySize(1, 10, 100), HistorySize(2, 10, MOST_BYTES + 1)

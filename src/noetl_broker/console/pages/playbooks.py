@@ -91,9 +91,7 @@ async def show_source(
 
 def _lint(version: catalog.Version, rules: PlaybookRules) -> Checked:
     """The findings of a registered text: nothing in the catalog is refused for the types of its steps."""
-    return check_source(
-        version.path, version.content.encode(errors="surrogatepass"), rules.of_version(version.language)
-    )
+    return check_source(version.path, version.content.encode(errors="surrogatepass"), rules.of_registered())
 
 
 @router.get("/playbooks/versions")

@@ -3,7 +3,7 @@
 select pg_advisory_xact_lock(1852794228, 3);
 
 -- name: latest_version
-select c.catalog_id, c.version, c.content, c.language
+select c.catalog_id, c.version, c.content
 from noetl.catalog c
 where c.path = $1::text
 order by c.version desc
@@ -42,7 +42,7 @@ where c.path = any ($1::text[])
 group by c.path;
 
 -- name: find_content
-select c.catalog_id, c.version, c.language
+select c.catalog_id, c.version
 from noetl.catalog c
 where c.path = $1::text and c.content = $2::text
 order by c.version desc
@@ -60,7 +60,7 @@ select noetl.announce_step_types($1::text[]);
 select noetl.remove_step_types($1::text[]);
 
 -- name: find_version
-select c.catalog_id, c.path, c.version, c.content, c.language
+select c.catalog_id, c.path, c.version, c.content
 from noetl.catalog c
 where c.path = $1::text
   and ($2::int is null or c.version = $2)

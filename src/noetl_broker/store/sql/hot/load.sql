@@ -147,6 +147,6 @@ join noetl.execution x
 
 -- name: load_content
 select c.path, octet_length(c.content) as bytes,
-  case when octet_length(c.content) <= $2::int then c.content end as content, c.language
+  case when octet_length(c.content) <= $2::int then c.content end as content
 from noetl.catalog c
 where c.catalog_id = $1::bigint;
