@@ -21,7 +21,7 @@ $$;
 comment on function noetl.next_id() is 'A new id: 41 bits of milliseconds since 2024, then 20 bits of a counter.';
 
 -- Whether an execution in this status has not ended. A plan contains its text instead of a call, so it matches the
--- indexes of live executions. `LIVE` in broker/state.py is the same list.
+-- indexes of live executions. `LIVE` in broker/state/state.py is the same list.
 create or replace function noetl.is_live(status text) returns boolean
 language sql immutable parallel safe
 as $$

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
-from noetl_broker.broker.model import Rules
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.model.rules import Rules
+from noetl_broker.broker.model.values import JSON
 from noetl_broker.daemon.service import Service, ServiceOptions
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.store.connection import connect

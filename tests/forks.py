@@ -5,11 +5,13 @@ from __future__ import annotations
 from textwrap import dedent
 from typing import Any
 
-from noetl_broker.broker.context import Found, result_of, taken_items, want_all_items, want_step, want_turn
 from noetl_broker.broker.core import Session
-from noetl_broker.broker.effects import ExecutionBegun
-from noetl_broker.broker.model import Event, ExecutionEnd, Rules, Turn
-from noetl_broker.broker.state import encode
+from noetl_broker.broker.draft.context import Found, result_of, taken_items, want_all_items, want_step, want_turn
+from noetl_broker.broker.model.decision import ExecutionEnd
+from noetl_broker.broker.model.effects import ExecutionBegun
+from noetl_broker.broker.model.event import Event, Turn
+from noetl_broker.broker.model.rules import Rules
+from noetl_broker.broker.state.state import encode
 from noetl_broker.history.fork_plan import ForkPlan
 from noetl_broker.history.record import History, RecordedTurn
 from noetl_broker.history.replay import Replay

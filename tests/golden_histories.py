@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from noetl_broker.broker.core import Session
-from noetl_broker.broker.event_types import APPROVAL_DECIDED, EXECUTION_SIGNAL, EXECUTION_START, TIMER_DUE
-from noetl_broker.broker.model import Decision, Event, Rules, stored_rules
-from noetl_broker.broker.on_failure import KEY as ON_FAILURE
-from noetl_broker.broker.state import ExecutionState, encode
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.flow.on_failure import KEY as ON_FAILURE
+from noetl_broker.broker.model.decision import Decision
+from noetl_broker.broker.model.event import Event
+from noetl_broker.broker.model.event_types import APPROVAL_DECIDED, EXECUTION_SIGNAL, EXECUTION_START, TIMER_DUE
+from noetl_broker.broker.model.rules import Rules, stored_rules
+from noetl_broker.broker.model.values import JSON
+from noetl_broker.broker.state.state import ExecutionState, encode
 from noetl_broker.history.record import History
 from noetl_broker.history.story import STORY_START
 from noetl_broker.playbook import Playbook, compile_playbook

@@ -16,7 +16,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined, TemplateError
 
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.model.values import JSON
 from noetl_broker.playbook import PlaybookRules
 from noetl_broker.store.connection import Connection, connect
 from noetl_broker.store.verify import Scope, verify

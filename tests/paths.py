@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from noetl_broker.broker.model import Emitted
-from noetl_broker.broker.state import ExecutionState
+from noetl_broker.broker.model.event import Emitted
+from noetl_broker.broker.state.state import ExecutionState
 from noetl_broker.diagram.build import picture_of_execution
 from noetl_broker.diagram.model import Picture
 from noetl_broker.history.past import TRACED

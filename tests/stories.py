@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from textwrap import dedent
 
-from noetl_broker.broker.model import Rules
+from noetl_broker.broker.model.rules import Rules
 from noetl_broker.history.story import format_story, play_story, play_turns, read_events
 from noetl_broker.playbook.compile import compile_playbook
 from noetl_broker.playbook.diagnostics import PlaybookRules

@@ -93,6 +93,12 @@ LAYERS["console"] = {
 LAYERS["cli"] = {*LAYERS}
 LAYERS["__main__"] = {"cli"}
 
+# The folders of the core and the modules beside them, from the ground up: each imports only what stands below it.
+FLOORS_OF_BROKER = (
+    {"model"}, {"state"}, {"draft"}, {"writing"}, {"undo"}, {"flow"}, {"waits", "work"}, {"arrivals", "compensation"},
+    {"finalize", "holds"}, {"initial"}, {"dispatcher"}, {"core"},
+)  # fmt: skip
+
 # The pure packages (no clock, randomness or I/O), and the libraries that they may import.
 PURE_PARTS = {"broker", "history", "explain"}
 PURE_LIBRARIES = {
@@ -216,6 +222,20 @@ def test_no_modules_import_each_other() -> None:
     except CycleError as error:
         order = [f"circle: {' -> '.join(error.args[1])}"]
     assert [name for name in order if name.startswith("circle")] == []
+
+
+def test_no_folder_of_the_core_imports_one_above_it() -> None:
+    """A reader begins with `model`."""
+    floor_of = {room: floor for floor, rooms in enumerate(FLOORS_OF_BROKER) for room in rooms}
+    assert [
+        f"{module.at(node)} {name}"
+        for module in modules()
+        if module.name.startswith("broker.")
+        for node, name in imported(module)
+        if name.startswith("noetl_broker.broker.")
+        for own, other in [(module.name.split(".")[1], below(name).split(".")[1])]
+        if own != other and floor_of[other] >= floor_of[own]
+    ] == []
 
 
 def test_only_the_store_uses_the_driver() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.model.values import JSON
 from tests.brokers import drain, rows, value
 from tests.postgres import Database
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Self
 
-from noetl_broker.broker.state import is_live
+from noetl_broker.broker.state.state import is_live
 from noetl_broker.errors import BrokerError, OperatorFault
 from noetl_broker.store import approvals, executions, signals
 from noetl_broker.store.approvals import Approval

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from noetl_broker import Job, JobFailed
-from noetl_broker.broker.model import Rules
+from noetl_broker.broker.model.rules import Rules
 from noetl_broker.playbook.compile import compile_playbook
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.playbook.model import Step

@@ -9,10 +9,11 @@ from random import Random
 from typing import Any
 
 from noetl_broker.broker.core import Session
-from noetl_broker.broker.effects import ChildStarted, EventPosted, JobChanged
-from noetl_broker.broker.model import Decision, Event
-from noetl_broker.broker.state import COMPENSATING, is_live
-from noetl_broker.broker.stops import Stops, stops_of
+from noetl_broker.broker.model.decision import Decision
+from noetl_broker.broker.model.effects import ChildStarted, EventPosted, JobChanged
+from noetl_broker.broker.model.event import Event
+from noetl_broker.broker.model.stops import Stops, stops_of
+from noetl_broker.broker.state.state import COMPENSATING, is_live
 from noetl_broker.history.story import STORY_START
 from noetl_broker.playbook.model import Playbook
 from tests.stories import playbook

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from noetl_broker.broker.model import Rules
+from noetl_broker.broker.model.rules import Rules
 from tests.broker.test_jobs import job_of, jobs_of
 
 BESIDE = Rules(beside_noetl=True)

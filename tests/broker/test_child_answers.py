@@ -6,12 +6,13 @@ import json
 
 import pytest
 
-from noetl_broker.broker.children import error_of_child
 from noetl_broker.broker.core import Session
-from noetl_broker.broker.effects import JobChanged, VisitAbandoned
-from noetl_broker.broker.model import Event, ExecutionEnd
-from noetl_broker.broker.state import Parent
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.model.decision import ExecutionEnd
+from noetl_broker.broker.model.effects import JobChanged, VisitAbandoned
+from noetl_broker.broker.model.event import Event
+from noetl_broker.broker.model.values import JSON
+from noetl_broker.broker.state.state import Parent
+from noetl_broker.broker.work.children import error_of_child
 from noetl_broker.history.story import STORY_START, play_turns, read_events
 from tests.stories import assert_story, playbook
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from noetl_broker.broker.effects import ChildStarted
+from noetl_broker.broker.model.effects import ChildStarted
 from noetl_broker.history.story import play_turns, read_events
 from tests.stories import assert_story, playbook
 

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from noetl_broker.broker.effects import ChildStarted, ItemsChosen
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.model.effects import ChildStarted, ItemsChosen
+from noetl_broker.broker.model.values import JSON
 from noetl_broker.history.story import play_turns, read_events
 from tests.stories import playbook
 

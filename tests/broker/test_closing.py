@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from noetl_broker.broker.closing import close_visit
-from noetl_broker.broker.context import Known
 from noetl_broker.broker.core import Session
-from noetl_broker.broker.draft import Draft
-from noetl_broker.broker.effects import VisitClosed
-from noetl_broker.broker.model import Event, StepRow, Turn
+from noetl_broker.broker.draft.context import Known
+from noetl_broker.broker.draft.draft import Draft
+from noetl_broker.broker.flow.closing import close_visit
+from noetl_broker.broker.model.decision import StepRow
+from noetl_broker.broker.model.effects import VisitClosed
+from noetl_broker.broker.model.event import Event, Turn
 from noetl_broker.history.story import STORY_START, read_events
 from tests.stories import assert_story, playbook
 

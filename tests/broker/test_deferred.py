@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from noetl_broker.broker.effects import ChildStarted
-from noetl_broker.broker.model import Job
+from noetl_broker.broker.model.decision import Job
+from noetl_broker.broker.model.effects import ChildStarted
 from noetl_broker.history.story import play_turns, read_events
 from noetl_broker.worker.deferred import mark_deferred, renderer_of
 from tests.stories import playbook

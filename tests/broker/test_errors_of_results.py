@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from noetl_broker.broker.model import Event
+from noetl_broker.broker.model.event import Event
 from noetl_broker.history.story import play_turns, read_events
 from tests.stories import playbook
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from noetl_broker import JobFailed, simulate
-from noetl_broker.broker.context import result_of
-from noetl_broker.broker.limits import ITEM_ERROR, shorten_error
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.draft.context import result_of
+from noetl_broker.broker.model.limits import ITEM_ERROR, shorten_error
+from noetl_broker.broker.model.values import JSON
 from noetl_broker.history.replay import replay_history
 from noetl_broker.history.retry_plan import plan_retry
 from noetl_broker.history.story import play_story, play_turns, read_events

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from noetl_broker.broker.model import Decision, Event
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.model.decision import Decision
+from noetl_broker.broker.model.event import Event
+from noetl_broker.broker.model.values import JSON
 from noetl_broker.history.fork_plan import plan_fork
 from noetl_broker.history.story import play_turns, read_events
 from tests.forks import fork_history, history_of

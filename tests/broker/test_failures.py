@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from noetl_broker.broker.effects import JobChanged
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.model.effects import JobChanged
+from noetl_broker.broker.model.values import JSON
 from noetl_broker.history.story import play_turns, read_events
 from tests.stories import assert_story, last_turn, playbook
 

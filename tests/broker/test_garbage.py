@@ -4,7 +4,7 @@ import gc
 from datetime import UTC, datetime
 
 from noetl_broker.broker.core import Session
-from noetl_broker.broker.model import Event
+from noetl_broker.broker.model.event import Event
 from tests.stories import playbook
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)

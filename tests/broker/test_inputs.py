@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from noetl_broker.broker.effects import ExecutionBegun
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.model.effects import ExecutionBegun
+from noetl_broker.broker.model.values import JSON
 from noetl_broker.history.story import play_turns, read_events
 from tests.stories import assert_story, playbook
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from noetl_broker.broker.effects import ChildStarted
-from noetl_broker.broker.model import Decision, Job
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.model.decision import Decision, Job
+from noetl_broker.broker.model.effects import ChildStarted
+from noetl_broker.broker.model.values import JSON
 from noetl_broker.history.story import play_turns, read_events
 from noetl_broker.playbook import PlaybookError
 from tests.stories import assert_story, playbook

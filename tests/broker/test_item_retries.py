@@ -1,6 +1,6 @@
 """Items of iterators that fail: tried again, done with another result, tolerated."""
 
-from noetl_broker.broker.model import Event
+from noetl_broker.broker.model.event import Event
 from noetl_broker.history.story import play_turns
 from tests.stories import assert_story, playbook
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from noetl_broker.broker.model import Job, Rules
+from noetl_broker.broker.model.decision import Job
+from noetl_broker.broker.model.rules import Rules
 from noetl_broker.history.story import play_turns, read_events
 from tests.stories import playbook
 

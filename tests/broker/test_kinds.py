@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import get_args
 
+from noetl_broker.broker.arrivals.steps import KINDS, Kind
 from noetl_broker.broker.dispatcher import BY_VISIT
-from noetl_broker.broker.open_visits import WAITING
-from noetl_broker.broker.state import Counts, Token
-from noetl_broker.broker.steps import KINDS, Kind
+from noetl_broker.broker.state.state import Counts, Token
+from noetl_broker.broker.undo.open_visits import WAITING
 from noetl_broker.diagram.build import WAITS
 from noetl_broker.diagram.mermaid import BRACKETS
 from noetl_broker.diagram.shapes import OUTLINES

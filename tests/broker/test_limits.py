@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import pytest
 
-from noetl_broker.broker.model import Rules, stored_rules
+from noetl_broker.broker.model.rules import Rules, stored_rules
 from tests.stories import assert_story, last_turn, lines_of
 
 LOOP = """

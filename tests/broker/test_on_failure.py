@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from noetl_broker.broker.effects import ChildStarted
-from noetl_broker.broker.model import Event
+from noetl_broker.broker.model.effects import ChildStarted
+from noetl_broker.broker.model.event import Event
 from noetl_broker.history.story import play_turns, read_events
 from tests.stories import assert_story, playbook
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from noetl_broker.broker.model import Rules
-from noetl_broker.broker.state import PAUSED, decode, encode
+from noetl_broker.broker.model.rules import Rules
+from noetl_broker.broker.state.state import PAUSED, decode, encode
 from noetl_broker.history.story import play_turns, read_events
 from tests.stories import assert_story, dedented, playbook
 

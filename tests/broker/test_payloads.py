@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.model.values import JSON
 from noetl_broker.history.retry_plan import plan_retry
 from noetl_broker.history.story import play_story
 from tests.forks import fork_story, history_of

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from noetl_broker.broker.core import Session
-from noetl_broker.broker.effects import PlacesChanged
-from noetl_broker.broker.model import Event
-from noetl_broker.broker.state import decode, encode
+from noetl_broker.broker.model.effects import PlacesChanged
+from noetl_broker.broker.model.event import Event
+from noetl_broker.broker.state.state import decode, encode
 from noetl_broker.history.story import STORY_START, play_turns, read_events
 from tests.stories import assert_story, playbook
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from noetl_broker.broker.state import is_live
+from noetl_broker.broker.state.state import is_live
 from tests.broker.random_undos import Node, World, run
 
 SEEDS_AT_ONCE = 50

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from noetl_broker.broker.arrivals.forks import MalformedFork, decode_fork
 from noetl_broker.broker.core import Session
-from noetl_broker.broker.forks import MalformedFork, decode_fork
-from noetl_broker.broker.state import decode, encode
+from noetl_broker.broker.state.state import decode, encode
 from noetl_broker.errors import OperatorFault
 from noetl_broker.history.fork_plan import plan_fork
 from noetl_broker.history.replay import replay_history

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from noetl_broker.broker.model import Rules
+from noetl_broker.broker.model.rules import Rules
 from noetl_broker.history.story import play_story
 from tests.stories import dedented, playbook
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noetl_broker.broker.schedules import Move, Schedule, jitter_share, plan_move
+from noetl_broker.broker.holds.schedules import Move, Schedule, jitter_share, plan_move
 from noetl_broker.playbook.cron import read_cron, read_every
 
 NOON = datetime(2026, 11, 28, 12, tzinfo=UTC)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 
 from noetl_broker.broker.core import Session
-from noetl_broker.broker.effects import SignalConditionFailed, TimerSet, WaitOpened, WaitReopened
-from noetl_broker.broker.model import Event, Rules
-from noetl_broker.broker.state import decode, encode
+from noetl_broker.broker.model.effects import SignalConditionFailed, TimerSet, WaitOpened, WaitReopened
+from noetl_broker.broker.model.event import Event
+from noetl_broker.broker.model.rules import Rules
+from noetl_broker.broker.state.state import decode, encode
 from noetl_broker.history.story import STORY_START
 from tests.stories import assert_story, playbook
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from noetl_broker.broker.model import Rules
+from noetl_broker.broker.model.rules import Rules
 from noetl_broker.history.story import play_story, play_turns, read_events
 from noetl_broker.store.json_codec import dump_json, load_json
 from tests.stories import assert_story, playbook

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from noetl_broker.broker.model import Decision
+from noetl_broker.broker.model.decision import Decision
 from noetl_broker.history.story import play_story, play_turns, read_events
 from tests.playbook.documents import findings_of
 from tests.stories import playbook

@@ -10,7 +10,7 @@ import pytest
 
 from noetl_broker import __version__
 from noetl_broker.broker import core
-from noetl_broker.broker.model import Rules
+from noetl_broker.broker.model.rules import Rules
 from noetl_broker.cli.command import Call
 from noetl_broker.cli.run import service_options
 from noetl_broker.playbook import PlaybookRules

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from noetl_broker.broker.model import Rules
+from noetl_broker.broker.model.rules import Rules
 from tests.brokers import complete_jobs, drain, register, start
 from tests.cli.conftest import PATIENCE_SECONDS, Command, execute, rows, write_playbook
 from tests.histories import run_eventful

@@ -8,10 +8,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from noetl_broker.broker.core import Session
-from noetl_broker.broker.effects import ChildStarted, EventPosted, JobChanged
-from noetl_broker.broker.event_types import ITERATOR_COMPLETED
-from noetl_broker.broker.model import Decision, Event, Rules
-from noetl_broker.broker.state import RUNNING, ExecutionState
+from noetl_broker.broker.model.decision import Decision
+from noetl_broker.broker.model.effects import ChildStarted, EventPosted, JobChanged
+from noetl_broker.broker.model.event import Event
+from noetl_broker.broker.model.event_types import ITERATOR_COMPLETED
+from noetl_broker.broker.model.rules import Rules
+from noetl_broker.broker.state.state import RUNNING, ExecutionState
 from noetl_broker.playbook import Playbook
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

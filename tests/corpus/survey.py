@@ -15,8 +15,9 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple, TextIO
 
-from noetl_broker.broker.effects import ExecutionBegun
-from noetl_broker.broker.model import Decision, Emitted, Event
+from noetl_broker.broker.model.decision import Decision
+from noetl_broker.broker.model.effects import ExecutionBegun
+from noetl_broker.broker.model.event import Emitted, Event
 from noetl_broker.playbook import Finding, Playbook, PlaybookRules, check
 from noetl_broker.playbook.compile import read_document
 from noetl_broker.playbook.model import Step

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from noetl_broker.broker.state import decode
+from noetl_broker.broker.state.state import decode
 from noetl_broker.history.snapshot import WaitingJoin, take_snapshot
 from noetl_broker.history.timeline import trace_turns
 from tests.explanations import execution_lines, facts_of, step_lines

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from noetl_broker.broker.model import Emitted
+from noetl_broker.broker.model.event import Emitted
 from noetl_broker.explain.facts import ForkFact, ScheduleFact, SignalFact
 from tests.explanations import execution_lines, facts_of, step_lines
 from tests.forks import history_of

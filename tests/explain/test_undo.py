@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from noetl_broker.broker.state import COMPENSATING
+from noetl_broker.broker.state.state import COMPENSATING
 from tests.explanations import NOW, execution_lines, facts_of, job, step_lines
 from tests.forks import history_of
 from tests.stories import dedented, playbook

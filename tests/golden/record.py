@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.model.values import JSON
 from noetl_broker.history.replay import replay_history
 from noetl_broker.playbook import PlaybookRules, compile_playbook
 from noetl_broker.store.catalog import register

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from noetl_broker.broker.core import Session
-from noetl_broker.broker.model import Event
+from noetl_broker.broker.model.event import Event
 from noetl_broker.errors import BrokerError, OperatorFault
 from noetl_broker.history.fork_plan import plan_fork
 from noetl_broker.history.replay import replay_history

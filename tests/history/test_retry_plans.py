@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from noetl_broker.broker.model import Rules
+from noetl_broker.broker.model.rules import Rules
 from noetl_broker.history.retry_plan import plan_retry
 from tests.forks import DIAMOND, fork_history, fork_story, history_of
 from tests.stories import dedented, playbook

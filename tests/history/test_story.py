@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from noetl_broker.broker.model import Decision, Event
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.model.decision import Decision
+from noetl_broker.broker.model.event import Event
+from noetl_broker.broker.model.values import JSON
 from noetl_broker.history.story import format_story, read_events
 
 EVENTS = [

@@ -7,9 +7,10 @@ from datetime import timedelta
 
 import pytest
 
-from noetl_broker.broker.context import UndoRow, taken_over
 from noetl_broker.broker.core import Session
-from noetl_broker.broker.model import Decision, Event
+from noetl_broker.broker.draft.context import UndoRow, taken_over
+from noetl_broker.broker.model.decision import Decision
+from noetl_broker.broker.model.event import Event
 from noetl_broker.errors import OperatorFault
 from noetl_broker.history.fork_plan import plan_fork
 from noetl_broker.history.record import History

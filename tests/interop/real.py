@@ -25,7 +25,7 @@ import httpx
 import psycopg
 
 from noetl_broker import embedded_postgres
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.model.values import JSON
 from noetl_broker.store.migrations import migrate
 from tests.cli.conftest import plain_environment
 from tests.postgres import Database

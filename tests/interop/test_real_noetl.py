@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 import yaml
 
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.model.values import JSON
 from noetl_broker.playbook import PlaybookRules
 from noetl_broker.resources import playbooks_folder
 from noetl_broker.store.verify import Scope, verify

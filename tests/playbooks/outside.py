@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.model.values import JSON
 from tests.brokers import execute, value
 from tests.postgres import Database
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.model.values import JSON
 from noetl_broker.playbook import PlaybookRules, check, compile_playbook
 from noetl_broker.resources import playbooks_folder
 from noetl_broker.store.catalog import register

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from noetl_broker.broker.model import Decision
+from noetl_broker.broker.model.decision import Decision
 from tests.simulation.effects import effects_of
 from tests.simulation.reference import Reference
 from tests.simulation.reference_model import LIVE, Effect, ReferenceEvent, Row

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from noetl_broker.broker.effects import (
+from noetl_broker.broker.model.decision import Decision, Job
+from noetl_broker.broker.model.effects import (
     ChildStarted,
     EventPosted,
     JobChanged,
@@ -14,8 +15,8 @@ from noetl_broker.broker.effects import (
     WaitOpened,
     WaitReopened,
 )
-from noetl_broker.broker.model import Decision, Emitted, Job
-from noetl_broker.broker.stops import stops_of
+from noetl_broker.broker.model.event import Emitted
+from noetl_broker.broker.model.stops import stops_of
 from tests.simulation.reference_model import Effect, ReferenceEvent, Row
 from tests.simulation.reference_undo import UNDO
 

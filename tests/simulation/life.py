@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from noetl_broker.broker.context import (
+from noetl_broker.broker.core import Session
+from noetl_broker.broker.draft.context import (
     Known,
     UndoRow,
     remember,
@@ -20,10 +21,11 @@ from noetl_broker.broker.context import (
     want_item_action,
     want_turn,
 )
-from noetl_broker.broker.core import Session
-from noetl_broker.broker.effects import ChildStarted, ItemEnded, ItemsChosen, WaitOpened
-from noetl_broker.broker.model import Decision, Event, Rules, Turn
-from noetl_broker.broker.state import ExecutionState, decode, encode
+from noetl_broker.broker.model.decision import Decision
+from noetl_broker.broker.model.effects import ChildStarted, ItemEnded, ItemsChosen, WaitOpened
+from noetl_broker.broker.model.event import Event, Turn
+from noetl_broker.broker.model.rules import Rules
+from noetl_broker.broker.state.state import ExecutionState, decode, encode
 from noetl_broker.nodes import node_id
 from noetl_broker.playbook.model import Playbook
 from noetl_broker.store.claimed_rows import event_of

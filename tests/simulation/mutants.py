@@ -9,27 +9,16 @@ from contextlib import contextmanager
 from textwrap import dedent
 from typing import Any, NamedTuple
 
-from noetl_broker.broker import (
-    approval,
-    children,
-    closing,
-    context,
-    core,
-    dispatcher,
-    draft,
-    failures,
-    finalize,
-    items,
-    iterators,
-    joins,
-    open_visits,
-    pauses,
-    retries,
-    signals,
-    state,
-    steps,
-    transitions,
-)
+from noetl_broker.broker import core, dispatcher, finalize
+from noetl_broker.broker.arrivals import joins, steps
+from noetl_broker.broker.draft import context, draft
+from noetl_broker.broker.flow import closing, failures, transitions
+from noetl_broker.broker.holds import pauses
+from noetl_broker.broker.state import state
+from noetl_broker.broker.undo import open_visits
+from noetl_broker.broker.waits import approval, signals
+from noetl_broker.broker.work import children, items, iterators, retries
+from noetl_broker.broker.writing import errors
 from noetl_broker.store import claimed_rows
 from tests.simulation.random_plans import APPROVALS_FROM, NEEDS_FROM, SIGNALS_FROM, WAITS_FROM
 from tests.simulation.scenarios import CATCHES_FROM, ITEMS_FROM, PAUSES_FROM, scenario
@@ -276,7 +265,7 @@ MUTANTS = (
         'origin != "output" and',
         "True and",
     ),
-    Mutant("a caught error has no type", CATCHES_FROM + 45, failures.complete_error, '"type": kind', '"type": ""'),
+    Mutant("a caught error has no type", CATCHES_FROM + 45, errors.complete_error, '"type": kind', '"type": ""'),
     Mutant("the catch of an item is not read", ITEMS_FROM + 1, items.catch_item, "if not iteration.catch", "if True"),
     Mutant("an item takes a catch that is false", ITEMS_FROM + 1, items.catch_item, "entry.when is None or", "True or"),
     Mutant(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from noetl_broker.broker import joins
+from noetl_broker.broker.arrivals import joins
 from tests.simulation.mutants import MUTANTS, Mutant, applied, first_failure
 from tests.simulation.run import report
 from tests.simulation.undo_mutants import UNDO_MUTANTS

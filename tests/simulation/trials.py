@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from noetl_broker.broker.effects import WaitEnded
-from noetl_broker.broker.model import Emitted
+from noetl_broker.broker.model.effects import WaitEnded
+from noetl_broker.broker.model.event import Emitted
 from noetl_broker.errors import PlaybookFault
 from noetl_broker.history.story import format_story
 from tests.simulation.checks import faults

@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from noetl_broker.broker.effects import ChildUnwanted
-from noetl_broker.broker.model import Emitted
+from noetl_broker.broker.model.effects import ChildUnwanted
+from noetl_broker.broker.model.event import Emitted
 from tests.simulation.life import Life, TakenTurn
 from tests.simulation.plans import Compensate
 from tests.simulation.reference_model import LIVE

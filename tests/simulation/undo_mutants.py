@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from noetl_broker.broker import compensation, context, core, dispatcher, draining, iterators, open_visits, retries, undo
+from noetl_broker.broker import compensation, core, dispatcher
+from noetl_broker.broker.draft import context
+from noetl_broker.broker.undo import draining, open_visits
+from noetl_broker.broker.undo import rows as undo
+from noetl_broker.broker.work import iterators, retries
 from noetl_broker.store import child_rows
 from tests.simulation.mutants import Mutant
 from tests.simulation.scenarios import UNDOS_FROM

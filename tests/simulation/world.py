@@ -15,7 +15,7 @@ from functools import partial
 from random import Random
 from typing import Any, NamedTuple
 
-from noetl_broker.broker.values import as_stored
+from noetl_broker.broker.model.values import as_stored
 from noetl_broker.playbook import Playbook, PlaybookRules, compile_playbook
 from noetl_broker.playbook.durations import moment_text
 from noetl_broker.store.json_codec import dump_json

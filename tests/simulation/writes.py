@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from noetl_broker.broker.effects import (
+from noetl_broker.broker.model.decision import Decision, ExecutionEnd
+from noetl_broker.broker.model.effects import (
     ChildStarted,
     ChildUnwanted,
     EventPosted,
@@ -20,8 +21,7 @@ from noetl_broker.broker.effects import (
     WaitOpened,
     WaitReopened,
 )
-from noetl_broker.broker.model import Decision, ExecutionEnd
-from noetl_broker.broker.stops import Stops, stops_of
+from noetl_broker.broker.model.stops import Stops, stops_of
 from noetl_broker.playbook.durations import after
 from noetl_broker.store.child_rows import child_answer, child_meta
 from noetl_broker.store.claimed_rows import Execution, ParentVisit

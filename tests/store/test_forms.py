@@ -6,7 +6,7 @@ import json
 import random
 from typing import Any
 
-from noetl_broker.broker.values import as_stored
+from noetl_broker.broker.model.values import as_stored
 from noetl_broker.playbook.approval import complete_form, schema_of_form
 from noetl_broker.playbook.value_schema import faults_of
 from tests.brokers import rows, value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from noetl_broker.broker.limits import MAX_NODE_CHARS
+from noetl_broker.broker.model.limits import MAX_NODE_CHARS
 from tests.brokers import drain, register, start
 from tests.noetl import open_noetl
 from tests.postgres import Database

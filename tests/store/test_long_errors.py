@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from noetl_broker.broker.limits import shorten_error
+from noetl_broker.broker.model.limits import shorten_error
 from tests.postgres import Database
 from tests.sessions import put_job, session
 

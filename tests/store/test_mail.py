@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from noetl_broker.broker.event_types import ALIASES
+from noetl_broker.broker.model.event_types import ALIASES
 from noetl_broker.store.listener import Listener
 from tests.brokers import execute, rows, value
 from tests.postgres import SCHEMA, Database

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.model.values import JSON
 from tests.brokers import complete_jobs, drain, execute, register, rows, start, value
 from tests.postgres import Database
 from tests.sessions import blocked, refused, session

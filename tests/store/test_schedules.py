@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from noetl_broker.broker.schedules import utc_text
+from noetl_broker.broker.holds.schedules import utc_text
 from noetl_broker.playbook import Playbook, PlaybookRules, compile_playbook
 from noetl_broker.store import catalog
 from noetl_broker.store.connection import Connection, connect

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from noetl_broker import nodes
-from noetl_broker.broker import event_types, limits
-from noetl_broker.broker.state import CANCELLED, COMPLETED, FAILED, LIVE, NEW, is_live
+from noetl_broker.broker.model import event_types, limits
+from noetl_broker.broker.state.state import CANCELLED, COMPLETED, FAILED, LIVE, NEW, is_live
 from noetl_broker.playbook.keywords import BROKER_TYPES, CONTROL_TYPES
 from noetl_broker.playbook.plain_values import KEY_BYTES, NAME_CHARS
 from noetl_broker.playbook.throttle import MOST_RATE

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from noetl_broker.broker.effects import ExecutionBegun
+from noetl_broker.broker.model.effects import ExecutionBegun
 from noetl_broker.history.story import play_turns, read_events
 from noetl_broker.playbook import PlaybookError
 from noetl_broker.worker.executor import Success, execute

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from noetl_broker.broker.model import Rules
+from noetl_broker.broker.model.rules import Rules
 from tests.broker.test_jobs import jobs_of
 from tests.worker.conftest import Perform
 

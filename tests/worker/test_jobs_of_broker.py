@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from noetl_broker.broker.effects import ExecutionBegun
-from noetl_broker.broker.model import Job
+from noetl_broker.broker.model.decision import Job
+from noetl_broker.broker.model.effects import ExecutionBegun
 from noetl_broker.history.story import STORY_EXECUTION, play_turns, read_events
 from noetl_broker.nodes import node_id
 from noetl_broker.store.jobs import LeasedJob

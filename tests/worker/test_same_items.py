@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from noetl_broker.broker.effects import ExecutionBegun, ItemsChosen
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.model.effects import ExecutionBegun, ItemsChosen
+from noetl_broker.broker.model.values import JSON
 from noetl_broker.history.story import play_turns, read_events
 from noetl_broker.worker.errors import Failure
 from noetl_broker.worker.executor import Success, execute

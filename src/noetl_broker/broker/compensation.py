@@ -9,28 +9,58 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from noetl_broker.broker.children import render_call
-from noetl_broker.broker.compensation_state import Compensation, Undoing
-from noetl_broker.broker.context import UndoRow, want_action, want_item_action, want_items, want_undo, want_undo_action
-from noetl_broker.broker.effects import ChildStarted, JobChanged, StatusChanged, UndoChanged, UndoNoted, WorkWithdrawn
-from noetl_broker.broker.events import emit_compensating, emit_compensation
-from noetl_broker.broker.failures import end_execution, error_of, error_of_execution, template_error, template_fault
-from noetl_broker.broker.inputs import condition_scope, inputs_of_job, render_inputs
-from noetl_broker.broker.limits import ERROR, shorten_error
-from noetl_broker.broker.model import Event, Job
-from noetl_broker.broker.queue import enqueue_job, priority_of, timeout_of
-from noetl_broker.broker.retries import describe_error, retry_delay, wants_retry
-from noetl_broker.broker.state import CANCELLED, COMPENSATING, COMPLETED, FAILED, NO_INPUTS, InlineResult, ResultRef
-from noetl_broker.broker.undo import report_awaited, undo_action
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.draft.context import (
+    UndoRow,
+    want_action,
+    want_item_action,
+    want_items,
+    want_undo,
+    want_undo_action,
+)
+from noetl_broker.broker.flow.failures import end_execution
+from noetl_broker.broker.model.decision import Job
+from noetl_broker.broker.model.effects import (
+    ChildStarted,
+    JobChanged,
+    StatusChanged,
+    UndoChanged,
+    UndoNoted,
+    WorkWithdrawn,
+)
+from noetl_broker.broker.model.event import Event
+from noetl_broker.broker.model.limits import ERROR, shorten_error
+from noetl_broker.broker.model.values import JSON
+from noetl_broker.broker.state.compensation import Compensation, Undoing
+from noetl_broker.broker.state.state import (
+    CANCELLED,
+    COMPENSATING,
+    COMPLETED,
+    FAILED,
+    NO_INPUTS,
+    InlineResult,
+    ResultRef,
+)
+from noetl_broker.broker.undo.rows import report_awaited, undo_action
+from noetl_broker.broker.work.children import render_call
+from noetl_broker.broker.work.retries import retry_delay, wants_retry
+from noetl_broker.broker.writing.errors import (
+    describe_error,
+    error_of,
+    error_of_execution,
+    template_error,
+    template_fault,
+)
+from noetl_broker.broker.writing.events import emit_compensating, emit_compensation
+from noetl_broker.broker.writing.inputs import condition_scope, inputs_of_job, render_inputs
+from noetl_broker.broker.writing.queue import enqueue_job, priority_of, timeout_of
 from noetl_broker.nodes import UNDO_SUFFIX
 from noetl_broker.playbook.keywords import words_of_item
 from noetl_broker.playbook.model import Retry
 from noetl_broker.template import TemplateError
 
 if TYPE_CHECKING:
-    from noetl_broker.broker.draft import Draft
-    from noetl_broker.broker.state import RenderedInputs
+    from noetl_broker.broker.draft.draft import Draft
+    from noetl_broker.broker.state.state import RenderedInputs
     from noetl_broker.playbook.model import Step
 
 UNDO_ERROR = "compensation"  # the type of the error of an execution that could not undo all

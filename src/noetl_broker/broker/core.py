@@ -8,31 +8,32 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from noetl_broker.broker.beside_noetl import with_noetl_status
+from noetl_broker.broker.arrivals.joins import deliver, release_join
 from noetl_broker.broker.compensation import go_on_compensating
-from noetl_broker.broker.context import FIRST_FORGET, Known, forget, remember
 from noetl_broker.broker.dispatcher import refusal, route_event
-from noetl_broker.broker.draft import Draft
-from noetl_broker.broker.effects import ChildUnwanted
-from noetl_broker.broker.event_types import EXECUTION_CANCEL, EXECUTION_START
-from noetl_broker.broker.failures import cancel_without_playbook, fail_execution
+from noetl_broker.broker.draft.beside_noetl import with_noetl_status
+from noetl_broker.broker.draft.context import FIRST_FORGET, Known, forget, remember
+from noetl_broker.broker.draft.draft import Draft
 from noetl_broker.broker.finalize import finalize_execution
+from noetl_broker.broker.flow.failures import cancel_without_playbook, fail_execution
+from noetl_broker.broker.holds.pauses import keep_arrival
+from noetl_broker.broker.holds.places import free_places, freed
 from noetl_broker.broker.initial import reject_execution
-from noetl_broker.broker.items import Refused
-from noetl_broker.broker.joins import deliver, release_join
-from noetl_broker.broker.limits import max_fan_out_error, max_turns_error, oversized_start
-from noetl_broker.broker.model import Decision, Event, Turn
-from noetl_broker.broker.pauses import keep_arrival
-from noetl_broker.broker.places import free_places, freed
-from noetl_broker.broker.state import NEW, RUNNING, ExecutionState, is_live
-from noetl_broker.broker.undo import unwanted_child
+from noetl_broker.broker.model.decision import Decision
+from noetl_broker.broker.model.effects import ChildUnwanted
+from noetl_broker.broker.model.event import Event, Turn
+from noetl_broker.broker.model.event_types import EXECUTION_CANCEL, EXECUTION_START
+from noetl_broker.broker.model.limits import max_fan_out_error, max_turns_error, oversized_start
+from noetl_broker.broker.state.state import NEW, RUNNING, ExecutionState, is_live
+from noetl_broker.broker.undo.rows import unwanted_child
+from noetl_broker.broker.work.items import Refused
 from noetl_broker.errors import PlaybookFault
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from noetl_broker.broker.model import Rules
+    from noetl_broker.broker.model.rules import Rules
     from noetl_broker.playbook.model import Playbook
 
 BEFORE_START = (ExecutionState(), 0)

@@ -9,11 +9,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from noetl_broker.broker.approval import is_decision
-from noetl_broker.broker.children import start_child_again
+from noetl_broker.broker.arrivals.steps import KINDS, Kind
 from noetl_broker.broker.compensation import abandon_execution, complete_undo, fail_undo, start_undo_again
-from noetl_broker.broker.draining import drain
-from noetl_broker.broker.event_types import (
+from noetl_broker.broker.flow.failures import cancel_execution, pass_deadline
+from noetl_broker.broker.holds.pauses import is_admitted, pause_execution, row_of_pause
+from noetl_broker.broker.holds.places import break_ring, receive_place, resume_queued
+from noetl_broker.broker.initial import dispatch_first_step
+from noetl_broker.broker.model.event import Event
+from noetl_broker.broker.model.event_types import (
     ACTION_COMPLETED,
     ACTION_FAILED,
     APPROVAL_DECIDED,
@@ -36,27 +39,25 @@ from noetl_broker.broker.event_types import (
     RECORDED,
     TIMER_DUE,
 )
-from noetl_broker.broker.failures import cancel_execution, error_of, pass_deadline
-from noetl_broker.broker.initial import dispatch_first_step
-from noetl_broker.broker.items import Refused, restart_item
-from noetl_broker.broker.iterators import continue_iterator
-from noetl_broker.broker.model import Event
-from noetl_broker.broker.open_visits import WAITING
-from noetl_broker.broker.pauses import is_admitted, pause_execution, row_of_pause
-from noetl_broker.broker.places import break_ring, receive_place, resume_queued
-from noetl_broker.broker.signals import SIGNALS, TIMEOUT, continue_signals, receive_signal, signal_of
-from noetl_broker.broker.state import COMPENSATING, NEW, PAUSED, QUEUED, RUNNING, ExecutionState, Token
-from noetl_broker.broker.steps import KINDS, Kind
-from noetl_broker.broker.undo import is_late_child, report_late_child, report_success
-from noetl_broker.broker.wait import is_timer_of, purpose_of
-from noetl_broker.broker.worker_children import adopt_child, child_of
+from noetl_broker.broker.state.state import COMPENSATING, NEW, PAUSED, QUEUED, RUNNING, ExecutionState, Token
+from noetl_broker.broker.undo.draining import drain
+from noetl_broker.broker.undo.open_visits import WAITING
+from noetl_broker.broker.undo.rows import is_late_child, report_late_child, report_success
+from noetl_broker.broker.waits.approval import is_decision
+from noetl_broker.broker.waits.signals import SIGNALS, TIMEOUT, continue_signals, receive_signal, signal_of
+from noetl_broker.broker.waits.wait import is_timer_of, purpose_of
+from noetl_broker.broker.work.children import start_child_again
+from noetl_broker.broker.work.items import Refused, restart_item
+from noetl_broker.broker.work.iterators import continue_iterator
+from noetl_broker.broker.work.worker_children import adopt_child, child_of
+from noetl_broker.broker.writing.errors import error_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from noetl_broker.broker.compensation_state import Undoing
-    from noetl_broker.broker.draft import Draft
-    from noetl_broker.broker.model import Rules
+    from noetl_broker.broker.draft.draft import Draft
+    from noetl_broker.broker.model.rules import Rules
+    from noetl_broker.broker.state.compensation import Undoing
     from noetl_broker.playbook.model import Playbook
 
 STATUS_TABLE = """\

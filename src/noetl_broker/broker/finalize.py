@@ -5,18 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.compensation import go_on_compensating
-from noetl_broker.broker.draining import keep_draining
-from noetl_broker.broker.events import emit_execution_end, emit_step_failed
-from noetl_broker.broker.failures import fail_execution, template_error
-from noetl_broker.broker.model import ExecutionEnd
-from noetl_broker.broker.state import COMPLETED, RUNNING
-from noetl_broker.broker.values import JSON
-from noetl_broker.broker.workflow import track_ended
+from noetl_broker.broker.flow.failures import fail_execution
+from noetl_broker.broker.model.decision import ExecutionEnd
+from noetl_broker.broker.model.values import JSON
+from noetl_broker.broker.state.state import COMPLETED, RUNNING
+from noetl_broker.broker.undo.draining import keep_draining
+from noetl_broker.broker.writing.errors import template_error
+from noetl_broker.broker.writing.events import emit_execution_end, emit_step_failed
+from noetl_broker.broker.writing.workflow import track_ended
 from noetl_broker.template import TemplateError, wrap
 
 if TYPE_CHECKING:
-    from noetl_broker.broker.draft import Draft
-    from noetl_broker.broker.state import EndReached
+    from noetl_broker.broker.draft.draft import Draft
+    from noetl_broker.broker.state.state import EndReached
     from noetl_broker.template import Tree
 
 

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from noetl_broker.broker.arrivals.forks import MalformedFork, fork_of, take_over
 from noetl_broker.broker.compensation import begin_undo_execution, undo_of
-from noetl_broker.broker.effects import ExecutionBegun
-from noetl_broker.broker.failures import deadline_of, fail_execution, template_fault
-from noetl_broker.broker.forks import MalformedFork, fork_of, take_over
-from noetl_broker.broker.limits import max_payload_keys_error, oversized_start
-from noetl_broker.broker.model import Decision, Emitted, Event, ExecutionEnd, Turn
-from noetl_broker.broker.on_failure import failed_before
-from noetl_broker.broker.pauses import queue_execution
-from noetl_broker.broker.places import take_places, wanted_places
-from noetl_broker.broker.state import FAILED, RUNNING, Arrival, ExecutionState, Parent, is_live
-from noetl_broker.broker.values import JSON, as_stored
+from noetl_broker.broker.flow.failures import deadline_of, fail_execution
+from noetl_broker.broker.flow.on_failure import failed_before
+from noetl_broker.broker.holds.pauses import queue_execution
+from noetl_broker.broker.holds.places import take_places, wanted_places
+from noetl_broker.broker.model.decision import Decision, ExecutionEnd
+from noetl_broker.broker.model.effects import ExecutionBegun
+from noetl_broker.broker.model.event import Emitted, Event, Turn
+from noetl_broker.broker.model.limits import max_payload_keys_error, oversized_start
+from noetl_broker.broker.model.values import JSON, as_stored
+from noetl_broker.broker.state.state import FAILED, RUNNING, Arrival, ExecutionState, Parent, is_live
+from noetl_broker.broker.writing.errors import template_fault
 from noetl_broker.playbook.value_schema import faults_of
 from noetl_broker.template import TemplateError
 
 if TYPE_CHECKING:
-    from noetl_broker.broker.draft import Draft
-    from noetl_broker.broker.forks import Fork
+    from noetl_broker.broker.arrivals.forks import Fork
+    from noetl_broker.broker.draft.draft import Draft
     from noetl_broker.playbook.model import Playbook
     from noetl_broker.playbook.value_schema import ValueFault
     from noetl_broker.template import Path

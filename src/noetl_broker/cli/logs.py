@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from noetl_broker.broker.state import is_live
+from noetl_broker.broker.state.state import is_live
 from noetl_broker.cli import output
 from noetl_broker.cli.arguments import StepName
 from noetl_broker.cli.command import Call, command, execution_id

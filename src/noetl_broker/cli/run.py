@@ -14,7 +14,7 @@ from dataclasses import replace
 import click
 import structlog
 
-from noetl_broker.broker.model import Rules
+from noetl_broker.broker.model.rules import Rules
 from noetl_broker.cli import output
 from noetl_broker.cli.command import Call, command, span_exporter
 from noetl_broker.cli.rights import BROKER

@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 
 import click
 
-from noetl_broker.broker.limits import MAX_STARTS
-from noetl_broker.broker.state import COMPENSATING, is_live
+from noetl_broker.broker.model.limits import MAX_STARTS
+from noetl_broker.broker.state.state import COMPENSATING, is_live
 from noetl_broker.cli import output
 from noetl_broker.cli.arguments import VERSION_OF_PLAYBOOK, Duration, PlaybookPath
 from noetl_broker.cli.bulk import Bulk, act_on_each, bulk_options

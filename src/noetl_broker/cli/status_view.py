@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from rich.console import Group
 from rich.live import Live
 
-from noetl_broker.broker.state import is_live
+from noetl_broker.broker.state.state import is_live
 from noetl_broker.cli import output
 from noetl_broker.cli.output import Lines, Part, Rows
 from noetl_broker.cli.start_cancel import describe_failure

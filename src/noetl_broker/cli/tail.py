@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
 
-from noetl_broker.broker.event_types import APPROVAL_DECIDED, EXECUTION_PAUSE, EXECUTION_SIGNAL, TIMER_DUE
-from noetl_broker.broker.state import is_live
+from noetl_broker.broker.model.event_types import APPROVAL_DECIDED, EXECUTION_PAUSE, EXECUTION_SIGNAL, TIMER_DUE
+from noetl_broker.broker.state.state import is_live
 from noetl_broker.cli import output
 from noetl_broker.cli.wait_text import wait_lines
 from noetl_broker.explain.error_text import attempt_text, error_text

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from noetl_broker.broker.state import is_live
+from noetl_broker.broker.state.state import is_live
 
 MOST_KEPT: Final = 100
 SETTLED: Final = timedelta(minutes=1)  # after an end; what starts because of it has started

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import structlog
 
-from noetl_broker.broker.model import Rules
+from noetl_broker.broker.model.rules import Rules
 from noetl_broker.daemon.decide import Decider, expected_wants, limit_mail
 from noetl_broker.daemon.metrics.registry import BATCHES, CLAIM_TIME, EVALUATION_TIME, SET_ASIDE, TRANSACTION_TIME
 from noetl_broker.daemon.metrics.values import MetricValues

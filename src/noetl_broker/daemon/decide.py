@@ -7,10 +7,10 @@ from collections import defaultdict
 from datetime import datetime
 from typing import Final
 
-from noetl_broker.broker.context import NOT_LOADED, WORKLOAD, want_item_status, want_turn
 from noetl_broker.broker.core import Session
-from noetl_broker.broker.effects import ChildStarted
-from noetl_broker.broker.model import Event, Turn
+from noetl_broker.broker.draft.context import NOT_LOADED, WORKLOAD, want_item_status, want_turn
+from noetl_broker.broker.model.effects import ChildStarted
+from noetl_broker.broker.model.event import Event, Turn
 from noetl_broker.store.claimed_rows import MICROSECOND, Case, DecidedTurn, Mail, Outcome
 from noetl_broker.store.turn_store import Answers, Want, Wants
 

@@ -15,7 +15,7 @@ from functools import partial
 
 import structlog
 
-from noetl_broker.broker.model import Rules
+from noetl_broker.broker.model.rules import Rules
 from noetl_broker.daemon.batch import Batch, event_fields
 from noetl_broker.daemon.batch_size import BatchSize
 from noetl_broker.daemon.claim_cursor import ClaimCursor

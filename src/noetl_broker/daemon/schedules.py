@@ -6,7 +6,7 @@ from datetime import datetime
 
 import structlog
 
-from noetl_broker.broker.schedules import utc_text
+from noetl_broker.broker.holds.schedules import utc_text
 from noetl_broker.daemon.metrics.registry import SCHEDULE_LATENESS, SCHEDULE_MOMENTS
 from noetl_broker.daemon.metrics.values import MetricValues
 from noetl_broker.daemon.timers import Due

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from noetl_broker.broker.model import Rules
+from noetl_broker.broker.model.rules import Rules
 from noetl_broker.daemon.idle import POLL_SECONDS, Sleeper, has_mail
 from noetl_broker.daemon.keep_listening import keep_listening, keep_probing
 from noetl_broker.daemon.lane import LaneResources

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import structlog
 
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.model.values import JSON
 from noetl_broker.daemon.metrics.registry import SPANS, SPANS_DROPPED
 from noetl_broker.daemon.metrics.values import MetricValues
 from noetl_broker.nodes import node_id

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
-from noetl_broker.broker.state import is_live
+from noetl_broker.broker.state.state import is_live
 from noetl_broker.diagram.model import Block, Edge, Manner, Node, Picture, Shape, State, StepProgress
 from noetl_broker.history.path import ExecutionPath, OpenJob, StepStatus, entry_key, error_message
 from noetl_broker.playbook.model import Arc, Iteration, Playbook, Step

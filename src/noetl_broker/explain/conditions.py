@@ -9,8 +9,8 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from noetl_broker.broker.trail import CatchEvaluated, NextEvaluated
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.model.values import JSON
+from noetl_broker.broker.state.trail import CatchEvaluated, NextEvaluated
 from noetl_broker.errors import HistoryFault
 from noetl_broker.explain.reason import Reason
 from noetl_broker.history.timeline import TracedTurn, trace_turns
@@ -21,7 +21,7 @@ from noetl_broker.text import short_json, shorten
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from noetl_broker.broker.state import Visit
+    from noetl_broker.broker.model.values import Visit
     from noetl_broker.explain.provenance import Provenance
     from noetl_broker.history.record import History
     from noetl_broker.playbook.model import Entry

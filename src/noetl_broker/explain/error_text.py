@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from noetl_broker.text import short_json
 
 if TYPE_CHECKING:
-    from noetl_broker.broker.values import JSON
+    from noetl_broker.broker.model.values import JSON
 
 LONGEST_TYPE = 100  # characters
 # A frame of a step's code, as a worker's traceback has it.

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from noetl_broker.broker.state import COMPLETED, QUEUED, RUNNING, ExecutionState, decode, is_live
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.model.values import JSON
+from noetl_broker.broker.state.state import COMPLETED, QUEUED, RUNNING, ExecutionState, decode, is_live
 from noetl_broker.errors import UnknownStepFault
 from noetl_broker.explain.conditions import evaluated_conditions
 from noetl_broker.explain.error_text import error_text
@@ -33,7 +33,7 @@ from noetl_broker.nodes import visit_name
 from noetl_broker.text import short_json, span
 
 if TYPE_CHECKING:
-    from noetl_broker.broker.state import Visit
+    from noetl_broker.broker.model.values import Visit
     from noetl_broker.explain.facts import Facts
     from noetl_broker.history.record import History
     from noetl_broker.history.timeline import Timeline

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
-from noetl_broker.broker.state import Visit
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.model.values import JSON, Visit
 from noetl_broker.explain.error_text import attempt_text
 from noetl_broker.explain.progress import FailedItem, Progress
 from noetl_broker.history.record import Node

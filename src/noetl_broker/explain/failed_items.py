@@ -11,8 +11,7 @@ from noetl_broker.explain.waiting import explain_progress
 from noetl_broker.nodes import visit_name
 
 if TYPE_CHECKING:
-    from noetl_broker.broker.state import Visit
-    from noetl_broker.broker.values import JSON
+    from noetl_broker.broker.model.values import JSON, Visit
     from noetl_broker.explain.facts import Facts
 
 LONGEST_ERROR = 200  # characters

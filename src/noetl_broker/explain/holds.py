@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from noetl_broker.broker.pauses import OPERATOR
-from noetl_broker.broker.state import PAUSED, QUEUED
+from noetl_broker.broker.holds.pauses import OPERATOR
+from noetl_broker.broker.state.state import PAUSED, QUEUED
 from noetl_broker.explain.places import explain_places
 from noetl_broker.explain.reason import Reason
 from noetl_broker.nodes import visit_name
@@ -15,8 +15,8 @@ from noetl_broker.text import join_names, span
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from noetl_broker.broker.state import ExecutionState
-    from noetl_broker.broker.values import JSON
+    from noetl_broker.broker.model.values import JSON
+    from noetl_broker.broker.state.state import ExecutionState
     from noetl_broker.explain.facts import Facts
     from noetl_broker.history.record import History
 

@@ -13,7 +13,7 @@ from noetl_broker.text import moment, short_json, shorten, span
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from noetl_broker.broker.values import JSON
+    from noetl_broker.broker.model.values import JSON
     from noetl_broker.explain.facts import Facts, JobFact
 
 STATUSES = {

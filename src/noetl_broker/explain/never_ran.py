@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.model.values import JSON
 from noetl_broker.explain.reason import Reason
 from noetl_broker.explain.visits import explain_closed, explain_closed_token, explain_dropped
 from noetl_broker.nodes import visit_name
@@ -12,7 +12,8 @@ from noetl_broker.nodes import visit_name
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from noetl_broker.broker.state import ExecutionState, Visit
+    from noetl_broker.broker.model.values import Visit
+    from noetl_broker.broker.state.state import ExecutionState
     from noetl_broker.explain.conditions import EvaluatedNext
     from noetl_broker.explain.visits import VisitExplainer
     from noetl_broker.history.timeline import Timeline

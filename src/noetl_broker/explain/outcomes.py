@@ -6,12 +6,12 @@ from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from noetl_broker.broker.arrivals.steps import MAX_VISITS, NEED_NOT_MET, visit_inputs
 from noetl_broker.broker.initial import PAYLOAD
-from noetl_broker.broker.model import Emitted
-from noetl_broker.broker.state import CANCELLED, COMPLETED
-from noetl_broker.broker.steps import MAX_VISITS, NEED_NOT_MET, visit_inputs
-from noetl_broker.broker.trail import CatchEvaluated, Entered, NextEvaluated
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.model.event import Emitted
+from noetl_broker.broker.model.values import JSON
+from noetl_broker.broker.state.state import CANCELLED, COMPLETED
+from noetl_broker.broker.state.trail import CatchEvaluated, Entered, NextEvaluated
 from noetl_broker.errors import HistoryFault
 from noetl_broker.explain.conditions import OUTCOMES, read_facts, read_text
 from noetl_broker.explain.error_text import attempt_text, error_text
@@ -29,8 +29,8 @@ from noetl_broker.text import join_names
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from noetl_broker.broker.draft import Draft
-    from noetl_broker.broker.state import Visit
+    from noetl_broker.broker.draft.draft import Draft
+    from noetl_broker.broker.model.values import Visit
     from noetl_broker.explain.facts import Facts
     from noetl_broker.history.record import History
     from noetl_broker.history.timeline import TracedTurn

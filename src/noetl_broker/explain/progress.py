@@ -9,7 +9,7 @@ from noetl_broker.text import span
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from noetl_broker.broker.values import JSON
+    from noetl_broker.broker.model.values import JSON
 
 LONGEST_TYPE = 40  # characters of an error's type in a sentence
 MINUTE, HOUR = 60, 3600  # seconds

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from noetl_broker.broker.context import result_of, want_turn
-from noetl_broker.broker.event_types import EXECUTION_START
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.draft.context import result_of, want_turn
+from noetl_broker.broker.model.event_types import EXECUTION_START
+from noetl_broker.broker.model.values import JSON
 from noetl_broker.explain.reason import Reason
 from noetl_broker.history.timeline import is_result_of
 from noetl_broker.nodes import visit_name
 from noetl_broker.template import StepResult
 
 if TYPE_CHECKING:
-    from noetl_broker.broker.state import Visit
+    from noetl_broker.broker.model.values import Visit
     from noetl_broker.explain.facts import Cause, Facts
     from noetl_broker.history.record import History
     from noetl_broker.history.timeline import Timeline

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.model.values import JSON
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

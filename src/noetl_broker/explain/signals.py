@@ -6,8 +6,8 @@ from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from noetl_broker.broker.state import decode
-from noetl_broker.broker.trail import SignalTried
+from noetl_broker.broker.state.state import decode
+from noetl_broker.broker.state.trail import SignalTried
 from noetl_broker.errors import HistoryFault
 from noetl_broker.explain.conditions import read_text, reads_within
 from noetl_broker.explain.reason import Reason
@@ -19,8 +19,8 @@ from noetl_broker.text import join_names
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from noetl_broker.broker.state import ExecutionState, Token
-    from noetl_broker.broker.values import JSON
+    from noetl_broker.broker.model.values import JSON
+    from noetl_broker.broker.state.state import ExecutionState, Token
     from noetl_broker.history.record import History
     from noetl_broker.playbook.model import Playbook
     from noetl_broker.template import Template

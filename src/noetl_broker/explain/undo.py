@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from noetl_broker.broker.state import Counts
-from noetl_broker.broker.undo import LATE
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.model.values import JSON
+from noetl_broker.broker.state.state import Counts
+from noetl_broker.broker.undo.rows import LATE
 from noetl_broker.explain.reason import Reason
 from noetl_broker.explain.undo_text import AWAITED, undo_lines
 from noetl_broker.explain.waiting import explain_job, explain_open_visit
 from noetl_broker.nodes import UNDO_SUFFIX, visit_name
 
 if TYPE_CHECKING:
-    from noetl_broker.broker.state import ExecutionState, Token, Visit
+    from noetl_broker.broker.model.values import Visit
+    from noetl_broker.broker.state.state import ExecutionState, Token
     from noetl_broker.explain.facts import Facts
     from noetl_broker.history.record import History
     from noetl_broker.playbook.model import Playbook

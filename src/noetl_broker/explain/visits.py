@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.initial import TO_START
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.model.values import JSON
 from noetl_broker.explain.conditions import EvaluatedNext, explain_condition
 from noetl_broker.explain.error_text import error_text
 from noetl_broker.explain.provenance import envelope_note, explain_failed_part
@@ -16,8 +16,9 @@ from noetl_broker.text import join_names, moment, short_json, shorten
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from noetl_broker.broker.model import Emitted
-    from noetl_broker.broker.state import Arrival, Visit
+    from noetl_broker.broker.model.event import Emitted
+    from noetl_broker.broker.model.values import Visit
+    from noetl_broker.broker.state.state import Arrival
     from noetl_broker.explain.provenance import Provenance
     from noetl_broker.history.timeline import IncomingToken
     from noetl_broker.playbook.model import Arc, Playbook

@@ -6,8 +6,8 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from noetl_broker.broker.joins import merge_arrivals, waits_for
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.arrivals.joins import merge_arrivals, waits_for
+from noetl_broker.broker.model.values import JSON
 from noetl_broker.explain.error_text import error_text
 from noetl_broker.explain.facts import ChildFact, Facts, JobFact, LimitFact, UnreadEvent
 from noetl_broker.explain.progress import count_text, error_type, failures_text, pace_text
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from datetime import datetime
 
-    from noetl_broker.broker.state import Arrival, Counts, ExecutionState, Token, Visit
+    from noetl_broker.broker.model.values import Visit
+    from noetl_broker.broker.state.state import Arrival, Counts, ExecutionState, Token
     from noetl_broker.history.record import History
     from noetl_broker.playbook.model import Playbook
 

@@ -13,8 +13,8 @@ from noetl_broker.text import join_names, span
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from noetl_broker.broker.state import Token
-    from noetl_broker.broker.values import JSON
+    from noetl_broker.broker.model.values import JSON
+    from noetl_broker.broker.state.state import Token
     from noetl_broker.explain.facts import Facts, WaitFact
 
 

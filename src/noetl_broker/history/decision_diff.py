@@ -4,18 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from noetl_broker.broker.effects import ChildStarted, ExecutionBegun, ItemsChosen, JobChanged, TimerSet, WaitOpened
-from noetl_broker.broker.event_types import EXECUTION_START
-from noetl_broker.broker.events import CAUGHT
-from noetl_broker.broker.model import Decision, Emitted, Event, Job
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.model.decision import Decision, Job
+from noetl_broker.broker.model.effects import (
+    ChildStarted,
+    ExecutionBegun,
+    ItemsChosen,
+    JobChanged,
+    TimerSet,
+    WaitOpened,
+)
+from noetl_broker.broker.model.event import Emitted, Event
+from noetl_broker.broker.model.event_types import EXECUTION_START
+from noetl_broker.broker.model.values import JSON
+from noetl_broker.broker.writing.events import CAUGHT
 from noetl_broker.playbook.durations import moment_text
 from noetl_broker.playbook.keywords import ENCODED_KEYS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from noetl_broker.broker.state import ExecutionState, Visit
+    from noetl_broker.broker.model.values import Visit
+    from noetl_broker.broker.state.state import ExecutionState
     from noetl_broker.history.record import Node
     from noetl_broker.playbook.model import Playbook, Step
 

@@ -6,17 +6,18 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
+from noetl_broker.broker.arrivals.forks import Fork, encode_fork
+from noetl_broker.broker.arrivals.joins import merge_arrivals
+from noetl_broker.broker.arrivals.steps import visit_inputs
 from noetl_broker.broker.compensation import undo_of
-from noetl_broker.broker.context import Found, Known, result_of, want_failed, want_failing, want_step, want_turn
-from noetl_broker.broker.draft import Draft
-from noetl_broker.broker.effects import TimerSet
-from noetl_broker.broker.event_types import STEP_RESULT
-from noetl_broker.broker.forks import Fork, encode_fork
+from noetl_broker.broker.draft.context import Found, Known, result_of, want_failed, want_failing, want_step, want_turn
+from noetl_broker.broker.draft.draft import Draft
 from noetl_broker.broker.initial import TO_START, make_workload
-from noetl_broker.broker.inputs import condition_scope, reach, render_inputs
-from noetl_broker.broker.joins import merge_arrivals
-from noetl_broker.broker.model import Event
-from noetl_broker.broker.state import (
+from noetl_broker.broker.model.effects import TimerSet
+from noetl_broker.broker.model.event import Event
+from noetl_broker.broker.model.event_types import STEP_RESULT
+from noetl_broker.broker.model.values import JSON
+from noetl_broker.broker.state.state import (
     FAILED,
     NO_INPUTS,
     RUNNING,
@@ -28,8 +29,7 @@ from noetl_broker.broker.state import (
     ResultRef,
     is_live,
 )
-from noetl_broker.broker.steps import visit_inputs
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.writing.inputs import condition_scope, reach, render_inputs
 from noetl_broker.errors import BrokerError, HistoryFault, OperatorFault, UnknownStepFault
 from noetl_broker.history.timeline import IncomingToken, Timeline, last_entry, trace_turns
 from noetl_broker.nodes import visit_name
@@ -39,7 +39,7 @@ from noetl_broker.playbook.keywords import ERROR
 from noetl_broker.template import NotLoaded, TemplateError
 
 if TYPE_CHECKING:
-    from noetl_broker.broker.state import Visit
+    from noetl_broker.broker.model.values import Visit
     from noetl_broker.history.record import History
     from noetl_broker.history.timeline import Result, TracedTurn
     from noetl_broker.playbook.model import Playbook, Step, Target

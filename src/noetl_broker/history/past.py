@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from noetl_broker.broker.context import Found, want_step
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.draft.context import Found, want_step
+from noetl_broker.broker.model.values import JSON
 from noetl_broker.errors import HistoryFault
 from noetl_broker.history.path import ExecutionPath, Items, StepStatus, trace_path
 from noetl_broker.history.replay import replay_turn, session_of
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from noetl_broker.broker.core import Session
-    from noetl_broker.broker.model import Decision, Emitted, StepRow
-    from noetl_broker.broker.state import ExecutionState
+    from noetl_broker.broker.model.decision import Decision, StepRow
+    from noetl_broker.broker.model.event import Emitted
+    from noetl_broker.broker.state.state import ExecutionState
     from noetl_broker.history.record import History, RecordedTurn
     from noetl_broker.playbook.model import Playbook
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from noetl_broker.broker.events import CAUGHT
-from noetl_broker.broker.model import Emitted
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.model.event import Emitted
+from noetl_broker.broker.model.values import JSON
+from noetl_broker.broker.writing.events import CAUGHT
 from noetl_broker.playbook.model import Arc, Entry, Playbook, Step, Target
 
 EntryKey = tuple[str, int]  # a step, and the index of an entry in its `next` from 0; in its `catch` from -1 down

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from noetl_broker.broker.model import Emitted, Event, ExecutionEnd, Rules, Turn
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.model.decision import ExecutionEnd
+from noetl_broker.broker.model.event import Emitted, Event, Turn
+from noetl_broker.broker.model.rules import Rules
+from noetl_broker.broker.model.values import JSON
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

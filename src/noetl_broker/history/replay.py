@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from noetl_broker.broker.core import Session
-from noetl_broker.broker.effects import ExecutionBegun
-from noetl_broker.broker.events import node_name_of
-from noetl_broker.broker.model import Decision, ExecutionEnd, Job
-from noetl_broker.broker.state import ExecutionState, encode
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.model.decision import Decision, ExecutionEnd, Job
+from noetl_broker.broker.model.effects import ExecutionBegun
+from noetl_broker.broker.model.values import JSON
+from noetl_broker.broker.state.state import ExecutionState, encode
+from noetl_broker.broker.writing.events import node_name_of
 from noetl_broker.errors import HistoryFault
 from noetl_broker.history.record import History, Node, RecordedJob, RecordedRow, RecordedTurn
 from noetl_broker.nodes import UNDO_SUFFIX, visit_name
@@ -20,7 +20,7 @@ from noetl_broker.nodes import UNDO_SUFFIX, visit_name
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from noetl_broker.broker.context import Known
+    from noetl_broker.broker.draft.context import Known
     from noetl_broker.playbook.model import Playbook
 
 

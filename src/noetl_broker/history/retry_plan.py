@@ -9,13 +9,13 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from noetl_broker.broker.context import ItemState, want_all_items, want_item_status
-from noetl_broker.broker.effects import ItemEnded
-from noetl_broker.broker.event_types import EXECUTION_SIGNAL
-from noetl_broker.broker.forks import Fork
+from noetl_broker.broker.arrivals.forks import Fork
+from noetl_broker.broker.arrivals.steps import NEED_NOT_MET
+from noetl_broker.broker.draft.context import ItemState, want_all_items, want_item_status
 from noetl_broker.broker.initial import TO_START
-from noetl_broker.broker.state import COMPENSATING, FAILED, Arrival, TakenItems
-from noetl_broker.broker.steps import NEED_NOT_MET
+from noetl_broker.broker.model.effects import ItemEnded
+from noetl_broker.broker.model.event_types import EXECUTION_SIGNAL
+from noetl_broker.broker.state.state import COMPENSATING, FAILED, Arrival, TakenItems
 from noetl_broker.errors import BrokerError, HistoryFault
 from noetl_broker.history.compare import Comparison
 from noetl_broker.history.fork_plan import (
@@ -34,10 +34,11 @@ from noetl_broker.template import NotLoaded, TemplateError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from noetl_broker.broker.context import Known
-    from noetl_broker.broker.draft import Draft
-    from noetl_broker.broker.state import EndReached, Token, Visit
-    from noetl_broker.broker.trail import DroppedAtEnd
+    from noetl_broker.broker.draft.context import Known
+    from noetl_broker.broker.draft.draft import Draft
+    from noetl_broker.broker.model.values import Visit
+    from noetl_broker.broker.state.state import EndReached, Token
+    from noetl_broker.broker.state.trail import DroppedAtEnd
     from noetl_broker.history.record import History
     from noetl_broker.playbook.model import Playbook
 

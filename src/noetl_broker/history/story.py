@@ -44,7 +44,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from noetl_broker.broker.compensation import undo_of
 from noetl_broker.broker.core import Session
 from noetl_broker.broker.dispatcher import OF_PAUSE
-from noetl_broker.broker.effects import (
+from noetl_broker.broker.holds.pauses import number_of
+from noetl_broker.broker.model.decision import Decision
+from noetl_broker.broker.model.effects import (
     ChildAdopted,
     ChildStarted,
     ChildUnwanted,
@@ -62,7 +64,8 @@ from noetl_broker.broker.effects import (
     WaitReopened,
     WorkWithdrawn,
 )
-from noetl_broker.broker.event_types import (
+from noetl_broker.broker.model.event import Emitted, Event
+from noetl_broker.broker.model.event_types import (
     ACTION_FAILED,
     APPROVAL_DECIDED,
     EXECUTION_SIGNAL,
@@ -72,10 +75,9 @@ from noetl_broker.broker.event_types import (
     PLACE_RING,
     TIMER_DUE,
 )
-from noetl_broker.broker.model import Decision, Emitted, Event, Rules
-from noetl_broker.broker.pauses import number_of
-from noetl_broker.broker.undo import child_with_undo
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.model.rules import Rules
+from noetl_broker.broker.model.values import JSON
+from noetl_broker.broker.undo.rows import child_with_undo
 from noetl_broker.nodes import MARK, visit_name
 from noetl_broker.playbook.durations import moment_text
 from noetl_broker.template import read_integer, read_real
@@ -83,7 +85,7 @@ from noetl_broker.template import read_integer, read_real
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from noetl_broker.broker.state import ExecutionState
+    from noetl_broker.broker.state.state import ExecutionState
     from noetl_broker.playbook.model import Playbook
 
 OF_CONTEXT = frozenset(
@@ -141,7 +143,7 @@ def format_turn(event: Event, decision: Decision, *, attempts: bool = False) -> 
             name = visit_name(job.step, job.visit, job.item_index, undo=job.undo)
             limit = "" if job.limit is None else f"; limit {job.limit.name} {job.limit.key}".rstrip()
             yield f"    job   {name}{_suffix(job.action.get('args'))}{limit}"
-    for kind, line_of in _LINES.items():
+    for kind, line_of in LINES.items():
         yield from (f"    {line}" for line in map(line_of, decision.of(kind)) if line)
     starts = None if decision.ended is None else decision.ended.on_failure
     if starts is not None:
@@ -182,7 +184,7 @@ def _name(effect: Any, *, undo: bool = False) -> str:
 
 
 # The line of an effect; kinds in the order of the story. Others show in the events of the turn.
-_LINES: Mapping[type[Any], Callable[[Any], str]] = {
+LINES: Mapping[type[Any], Callable[[Any], str]] = {
     ChildStarted: _child_line,
     ChildAdopted: lambda adopted: f"waits {_name(adopted)} child {adopted.child_execution_id}",
     WaitOpened: _wait_line,

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from noetl_broker.broker.effects import ExecutionBegun
-from noetl_broker.broker.event_types import EXECUTION_START
-from noetl_broker.broker.events import CAUGHT
-from noetl_broker.broker.forks import decode_fork, fork_of
-from noetl_broker.broker.trail import (
+from noetl_broker.broker.arrivals.forks import decode_fork, fork_of
+from noetl_broker.broker.model.effects import ExecutionBegun
+from noetl_broker.broker.model.event_types import EXECUTION_START
+from noetl_broker.broker.state.trail import (
     CatchEvaluated,
     ClosedArrival,
     ClosedVisit,
@@ -19,16 +18,19 @@ from noetl_broker.broker.trail import (
     SpentAtJoin,
     SpentFailure,
 )
+from noetl_broker.broker.writing.events import CAUGHT
 from noetl_broker.errors import HistoryFault
 from noetl_broker.history.replay import replay_turn, session_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from noetl_broker.broker.context import Known
-    from noetl_broker.broker.draft import Draft
-    from noetl_broker.broker.model import Decision, Emitted
-    from noetl_broker.broker.state import Arrival, ExecutionState, Visit
+    from noetl_broker.broker.draft.context import Known
+    from noetl_broker.broker.draft.draft import Draft
+    from noetl_broker.broker.model.decision import Decision
+    from noetl_broker.broker.model.event import Emitted
+    from noetl_broker.broker.model.values import Visit
+    from noetl_broker.broker.state.state import Arrival, ExecutionState
     from noetl_broker.history.record import History, RecordedTurn
 
 

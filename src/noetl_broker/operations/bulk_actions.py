@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from noetl_broker.broker.state import COMPENSATING, FAILED, PAUSED, is_live
+from noetl_broker.broker.state.state import COMPENSATING, FAILED, PAUSED, is_live
 from noetl_broker.operations import retries
 from noetl_broker.operations.bulk import BulkAction, Group, group_executions
 from noetl_broker.operations.retries import OnVersion, Outlook

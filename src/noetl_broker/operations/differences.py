@@ -8,7 +8,7 @@ from contextlib import aclosing
 from difflib import unified_diff
 from typing import Any
 
-from noetl_broker.broker.state import is_live
+from noetl_broker.broker.state.state import is_live
 from noetl_broker.errors import HistoryFault
 from noetl_broker.history.record import History, RecordedTurn
 from noetl_broker.history.replay import Difference, Replay, ReplayedTurn

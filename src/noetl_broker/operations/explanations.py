@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from noetl_broker.broker.state import is_live
+from noetl_broker.broker.state.state import is_live
 from noetl_broker.errors import OperatorFault
 from noetl_broker.explain.explain import explain_execution, explain_step
 from noetl_broker.explain.facts import Facts

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from noetl_broker.broker.core import Session
-from noetl_broker.broker.event_types import EXECUTION_START
 from noetl_broker.broker.initial import PAYLOAD
-from noetl_broker.broker.model import Event
+from noetl_broker.broker.model.event import Event
+from noetl_broker.broker.model.event_types import EXECUTION_START
 from noetl_broker.errors import OperatorFault
 from noetl_broker.playbook import PlaybookError, PlaybookRules
 from noetl_broker.playbook.model import Playbook

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from noetl_broker.broker.state import is_live
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.model.values import JSON
+from noetl_broker.broker.state.state import is_live
 from noetl_broker.errors import BrokerError, DatabaseFault
 from noetl_broker.history.fork_plan import ForkPlan, plan_fork
 from noetl_broker.history.retry_plan import OtherWay, plan_restart, plan_retry

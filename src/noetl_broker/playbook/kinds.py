@@ -1,6 +1,6 @@
 """The kinds of steps, and what the whole program asks about a kind.
 
-What the broker does with the steps of a kind is `KINDS` in broker/steps.py. A new kind also needs:
+What the broker does with the steps of a kind is `KINDS` in broker/arrivals/steps.py. A new kind also needs:
 
 - its keys: `OWN_KEYS` in keywords.py
 - its name: `noetl.is_own_type` in a migration (0019)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import NamedTuple
 
-from noetl_broker.broker.state import is_live
+from noetl_broker.broker.state.state import is_live
 from noetl_broker.store.connection import Connection
 from noetl_broker.store.overview import MOST_COUNTED
 from noetl_broker.store.queries import sql

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from noetl_broker.broker.children import error_of_child
-from noetl_broker.broker.model import ExecutionEnd
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.model.decision import ExecutionEnd
+from noetl_broker.broker.model.values import JSON
+from noetl_broker.broker.work.children import error_of_child
 from noetl_broker.nodes import UNDO_SUFFIX, node_id, parse_node, undone_node
 from noetl_broker.store.claimed_rows import ParentVisit
 from noetl_broker.store.json_codec import dump_json
@@ -15,8 +15,8 @@ from noetl_broker.template import wrap
 if TYPE_CHECKING:
     from asyncpg import Record
 
-    from noetl_broker.broker.effects import ChildStarted
-    from noetl_broker.broker.state import ExecutionState
+    from noetl_broker.broker.model.effects import ChildStarted
+    from noetl_broker.broker.state.state import ExecutionState
     from noetl_broker.store.claimed_rows import Execution
 
 TAKEN = "it is not to be had: another execution waits for it"

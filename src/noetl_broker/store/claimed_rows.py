@@ -6,11 +6,13 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from noetl_broker.broker.context import NOT_LOADED
-from noetl_broker.broker.limits import MAX_ATTEMPT, MAX_PATH_CHARS
-from noetl_broker.broker.model import Decision, Event, Rules, Turn, stored_rules
-from noetl_broker.broker.state import ExecutionState, decode
-from noetl_broker.broker.worker_children import MAX_INDEX
+from noetl_broker.broker.draft.context import NOT_LOADED
+from noetl_broker.broker.model.decision import Decision
+from noetl_broker.broker.model.event import Event, Turn
+from noetl_broker.broker.model.limits import MAX_ATTEMPT, MAX_PATH_CHARS
+from noetl_broker.broker.model.rules import Rules, stored_rules
+from noetl_broker.broker.state.state import ExecutionState, decode
+from noetl_broker.broker.work.worker_children import MAX_INDEX
 from noetl_broker.nodes import parse_node, undone_node
 from noetl_broker.store.json_codec import load_json
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
     from asyncpg import Record
 
-    from noetl_broker.broker.values import JSON
+    from noetl_broker.broker.model.values import JSON
     from noetl_broker.playbook.model import Playbook
 
 MICROSECOND = timedelta(microseconds=1)

@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from noetl_broker.broker.effects import (
+from noetl_broker.broker.model.effects import (
     JobChanged,
     PlacesChanged,
     StatusChanged,
 )
-from noetl_broker.broker.model import Turn
+from noetl_broker.broker.model.event import Turn
 from noetl_broker.errors import OversizeFault
 from noetl_broker.store import step_rows
 from noetl_broker.store.claimed_rows import Mail

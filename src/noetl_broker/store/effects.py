@@ -11,7 +11,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from noetl_broker.broker.effects import (
+from noetl_broker.broker.model.effects import (
     ChildAdopted,
     ChildStarted,
     ChildUnwanted,
@@ -46,7 +46,8 @@ from noetl_broker.store.json_codec import dump_json
 from noetl_broker.store.row_layout import columns_of
 
 if TYPE_CHECKING:
-    from noetl_broker.broker.model import Decision, Turn
+    from noetl_broker.broker.model.decision import Decision
+    from noetl_broker.broker.model.event import Turn
     from noetl_broker.store.claimed_rows import Execution, Mail
     from noetl_broker.store.columns import Columns
 

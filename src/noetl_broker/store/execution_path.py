@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from noetl_broker.broker.model import Emitted
+from noetl_broker.broker.model.event import Emitted
 from noetl_broker.errors import NotFoundFault
 from noetl_broker.history.path import ExecutionPath, Items, OpenJob, StepStatus, trace_path
 from noetl_broker.nodes import parse_node

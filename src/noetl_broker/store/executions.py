@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import asyncpg
 
-from noetl_broker.broker.state import QUEUED
+from noetl_broker.broker.state.state import QUEUED
 from noetl_broker.errors import NotFoundFault
 from noetl_broker.nodes import job_node_id
 from noetl_broker.store import reader

@@ -12,7 +12,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from noetl_broker.broker.context import (
+from noetl_broker.broker.draft.context import (
     Found,
     UndoRow,
     result_of,
@@ -22,9 +22,11 @@ from noetl_broker.broker.context import (
     want_step,
     want_turn,
 )
-from noetl_broker.broker.model import Emitted, ExecutionEnd, Rules, Turn, stored_rules
-from noetl_broker.broker.state import is_live
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.model.decision import ExecutionEnd
+from noetl_broker.broker.model.event import Emitted, Turn
+from noetl_broker.broker.model.rules import Rules, stored_rules
+from noetl_broker.broker.model.values import JSON
+from noetl_broker.broker.state.state import is_live
 from noetl_broker.errors import NotFoundFault, PlaybookFault
 from noetl_broker.history.record import History, Node, RecordedJob, RecordedRow, RecordedTurn
 from noetl_broker.nodes import node_of_job

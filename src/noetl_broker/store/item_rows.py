@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from noetl_broker.store.json_codec import dump_json
 
 if TYPE_CHECKING:
-    from noetl_broker.broker.values import JSON
+    from noetl_broker.broker.model.values import JSON
 
 Item = tuple[int, str, int]  # the execution, the node of the visit, the index
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from noetl_broker.broker.state import CANCELLED, FAILED, is_live
+from noetl_broker.broker.state.state import CANCELLED, FAILED, is_live
 from noetl_broker.playbook.plain_values import LARGEST_VERSION
 from noetl_broker.store.approvals import in_order
 from noetl_broker.store.connection import Connection

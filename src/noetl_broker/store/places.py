@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from noetl_broker.broker.effects import FactsUsed
+from noetl_broker.broker.model.effects import FactsUsed
 from noetl_broker.store.json_codec import dump_json
 from noetl_broker.store.queries import sql
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from asyncpg import Record
 
-    from noetl_broker.broker.effects import PlacesChanged
-    from noetl_broker.broker.model import Decision
+    from noetl_broker.broker.model.decision import Decision
+    from noetl_broker.broker.model.effects import PlacesChanged
     from noetl_broker.store.claimed_rows import Mail
     from noetl_broker.store.connection import Connection
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
-from noetl_broker.broker.schedules import NO_MOMENT, Move, Schedule, plan_move
+from noetl_broker.broker.holds.schedules import NO_MOMENT, Move, Schedule, plan_move
 from noetl_broker.errors import NotFoundFault
 from noetl_broker.playbook.cron import Timing, TimingError, read_cron, read_every
 from noetl_broker.store.connection import Connection

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from noetl_broker.broker.effects import (
+from noetl_broker.broker.model.decision import Decision, ExecutionEnd, Job, StepRow
+from noetl_broker.broker.model.effects import (
     ExecutionBegun,
     VisitAbandoned,
     VisitAwaited,
     VisitClosed,
     WorkWithdrawn,
 )
-from noetl_broker.broker.event_types import EXECUTION_PAUSE, EXECUTION_RESUME, HOLDS_DUE
-from noetl_broker.broker.events import node_name_of
-from noetl_broker.broker.model import Decision, Emitted, ExecutionEnd, Job, StepRow, Turn
-from noetl_broker.broker.state import COMPENSATING, COMPLETED, PAUSED, QUEUED, RUNNING, ExecutionState, encode
+from noetl_broker.broker.model.event import Emitted, Turn
+from noetl_broker.broker.model.event_types import EXECUTION_PAUSE, EXECUTION_RESUME, HOLDS_DUE
+from noetl_broker.broker.state.state import COMPENSATING, COMPLETED, PAUSED, QUEUED, RUNNING, ExecutionState, encode
+from noetl_broker.broker.writing.events import node_name_of
 from noetl_broker.nodes import node_id, node_of_job, undone_node
 from noetl_broker.playbook.durations import after
 from noetl_broker.playbook.model import Playbook

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from noetl_broker.broker.effects import UndoChanged, UndoNoted
+from noetl_broker.broker.model.effects import UndoChanged, UndoNoted
 from noetl_broker.nodes import item_node_id, node_id
 from noetl_broker.store.json_codec import dump_json
 from noetl_broker.store.row_layout import columns_of
 
 if TYPE_CHECKING:
-    from noetl_broker.broker.effects import ChildStarted
-    from noetl_broker.broker.model import Turn
-    from noetl_broker.broker.values import JSON
+    from noetl_broker.broker.model.effects import ChildStarted
+    from noetl_broker.broker.model.event import Turn
+    from noetl_broker.broker.model.values import JSON
 
 Key = tuple[int, str]  # an execution and a node
 ROW_WIDTH, STATUS, ERROR = 9, 6, 8  # of a row, and positions in it

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from noetl_broker.broker.inputs import inputs_of_job
-from noetl_broker.broker.state import is_live
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.model.values import JSON
+from noetl_broker.broker.state.state import is_live
+from noetl_broker.broker.writing.inputs import inputs_of_job
 from noetl_broker.history.visit_spans import ExecutionSpans, lanes_of
 from noetl_broker.nodes import node_id, parse_node
 from noetl_broker.store.connection import Connection

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-from noetl_broker.broker.values import JSON, as_stored
+from noetl_broker.broker.model.values import JSON, as_stored
 from noetl_broker.errors import BrokerError, JobFailed
 from noetl_broker.job import Job
 from noetl_broker.playbook.blocks import dotted

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from noetl_broker.broker.values import JSON, as_stored
+from noetl_broker.broker.model.values import JSON, as_stored
 from noetl_broker.job import Job
 from noetl_broker.playbook.approval import complete_form, faults_of_filled
 from noetl_broker.testing.answers import Delayed, InTurn, SimulationFault, as_json, names_of

@@ -8,17 +8,19 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from noetl_broker.broker.context import WORKLOAD, ItemState, Known, want_item_status
 from noetl_broker.broker.core import Session
-from noetl_broker.broker.draft import DECIDED
-from noetl_broker.broker.effects import ChildStarted, ItemEnded, ItemsChosen
-from noetl_broker.broker.event_types import EXECUTION_SIGNAL
-from noetl_broker.broker.model import Decision, Event, Rules
-from noetl_broker.broker.model import Job as QueuedJob
-from noetl_broker.broker.queue import DEFAULT_PRIORITY
-from noetl_broker.broker.state import NEW, ExecutionState, is_live
-from noetl_broker.broker.stops import stops_of
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.draft.context import WORKLOAD, ItemState, Known, want_item_status
+from noetl_broker.broker.draft.draft import DECIDED
+from noetl_broker.broker.model.decision import Decision
+from noetl_broker.broker.model.decision import Job as QueuedJob
+from noetl_broker.broker.model.effects import ChildStarted, ItemEnded, ItemsChosen
+from noetl_broker.broker.model.event import Event
+from noetl_broker.broker.model.event_types import EXECUTION_SIGNAL
+from noetl_broker.broker.model.rules import Rules
+from noetl_broker.broker.model.stops import stops_of
+from noetl_broker.broker.model.values import JSON
+from noetl_broker.broker.state.state import NEW, ExecutionState, is_live
+from noetl_broker.broker.writing.queue import DEFAULT_PRIORITY
 from noetl_broker.history.record import Node
 from noetl_broker.history.story import STORY_START, format_story
 from noetl_broker.job import Job, readable

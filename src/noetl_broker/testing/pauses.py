@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from noetl_broker.broker.effects import StatusChanged
-from noetl_broker.broker.event_types import EXECUTION_PAUSE, EXECUTION_RESUME
-from noetl_broker.broker.model import Decision, Event
-from noetl_broker.broker.state import PAUSED, RUNNING
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.model.decision import Decision
+from noetl_broker.broker.model.effects import StatusChanged
+from noetl_broker.broker.model.event import Event
+from noetl_broker.broker.model.event_types import EXECUTION_PAUSE, EXECUTION_RESUME
+from noetl_broker.broker.model.values import JSON
+from noetl_broker.broker.state.state import PAUSED, RUNNING
 from noetl_broker.playbook.durations import DURATION_FORMS, parse_duration
 from noetl_broker.testing.answers import SimulationFault
 

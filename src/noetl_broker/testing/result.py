@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from noetl_broker.broker.context import result_of
-from noetl_broker.broker.event_types import ACTION_FAILED
-from noetl_broker.broker.model import Decision, Event
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.draft.context import result_of
+from noetl_broker.broker.model.decision import Decision
+from noetl_broker.broker.model.event import Event
+from noetl_broker.broker.model.event_types import ACTION_FAILED
+from noetl_broker.broker.model.values import JSON
 from noetl_broker.job import Job
 from noetl_broker.playbook.template_reads import word_of_inputs
 from noetl_broker.template.scope import unwrap

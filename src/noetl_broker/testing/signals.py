@@ -6,11 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from noetl_broker.broker.effects import WaitOpened
-from noetl_broker.broker.event_types import EXECUTION_SIGNAL
-from noetl_broker.broker.model import Event
-from noetl_broker.broker.state import Visit
-from noetl_broker.broker.values import JSON, as_stored
+from noetl_broker.broker.model.effects import WaitOpened
+from noetl_broker.broker.model.event import Event
+from noetl_broker.broker.model.event_types import EXECUTION_SIGNAL
+from noetl_broker.broker.model.values import JSON, Visit, as_stored
 from noetl_broker.job import Job
 from noetl_broker.playbook.durations import DURATION_FORMS, moment_text, parse_duration
 from noetl_broker.playbook.signals import KEY_FORMS, NAME_FORMS, signal_key, signal_name

@@ -17,9 +17,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from noetl_broker.broker.children import error_of_child
-from noetl_broker.broker.context import UndoRow, taken_over
-from noetl_broker.broker.effects import (
+from noetl_broker.broker.draft.context import UndoRow, taken_over
+from noetl_broker.broker.flow.on_failure import KEY as ON_FAILURE
+from noetl_broker.broker.model.decision import Decision, ExecutionEnd, OnFailureStart
+from noetl_broker.broker.model.effects import (
     ChildStarted,
     EventPosted,
     ExecutionBegun,
@@ -30,7 +31,8 @@ from noetl_broker.broker.effects import (
     WaitOpened,
     WaitReopened,
 )
-from noetl_broker.broker.event_types import (
+from noetl_broker.broker.model.event import Event
+from noetl_broker.broker.model.event_types import (
     ACTION_COMPLETED,
     ACTION_FAILED,
     APPROVAL_DECIDED,
@@ -44,11 +46,11 @@ from noetl_broker.broker.event_types import (
     ITERATOR_COMPLETED,
     TIMER_DUE,
 )
-from noetl_broker.broker.model import Decision, Event, ExecutionEnd, OnFailureStart, Rules
-from noetl_broker.broker.on_failure import KEY as ON_FAILURE
-from noetl_broker.broker.state import PAUSED
-from noetl_broker.broker.stops import Stops, stops_of
-from noetl_broker.broker.values import JSON, as_stored
+from noetl_broker.broker.model.rules import Rules
+from noetl_broker.broker.model.stops import Stops, stops_of
+from noetl_broker.broker.model.values import JSON, as_stored
+from noetl_broker.broker.state.state import PAUSED
+from noetl_broker.broker.work.children import error_of_child
 from noetl_broker.history.record import Node
 from noetl_broker.history.story import STORY_START
 from noetl_broker.job import Job

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from noetl_broker.broker.context import Known, UndoRow, want_action, want_item_action, want_items, want_turn
-from noetl_broker.broker.effects import JobChanged
-from noetl_broker.broker.event_types import ACTION_FAILED
-from noetl_broker.broker.model import Event, Job
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.draft.context import Known, UndoRow, want_action, want_item_action, want_items, want_turn
+from noetl_broker.broker.model.decision import Job
+from noetl_broker.broker.model.effects import JobChanged
+from noetl_broker.broker.model.event import Event
+from noetl_broker.broker.model.event_types import ACTION_FAILED
+from noetl_broker.broker.model.values import JSON
 from noetl_broker.nodes import UNDO_SUFFIX
 from noetl_broker.template import StepResult
 
 if TYPE_CHECKING:
-    from noetl_broker.broker.stops import Stops
+    from noetl_broker.broker.model.stops import Stops
     from noetl_broker.history.record import Node
 
 

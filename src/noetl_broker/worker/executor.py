@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from noetl_broker.broker.limits import ITEM_ERROR, shorten_error
+from noetl_broker.broker.model.limits import ITEM_ERROR, shorten_error
 from noetl_broker.playbook.keywords import OWN_KEYS
 from noetl_broker.playbook.template_reads import word_of_inputs
 from noetl_broker.store.jobs import LeasedJob

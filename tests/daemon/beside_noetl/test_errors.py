@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from noetl_broker.broker.model import Rules
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.model.rules import Rules
+from noetl_broker.broker.model.values import JSON
 from tests.brokers import drain, rows
 from tests.noetl import RETRIED, NoETL, ended, fail_task, http_error, reap_ended_jobs, verify_faults
 from tests.postgres import Database

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from noetl_broker.broker.model import Rules
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.model.rules import Rules
+from noetl_broker.broker.model.values import JSON
 from noetl_broker.playbook import PlaybookRules, compile_playbook
 from noetl_broker.resources import playbooks_folder
 from noetl_broker.store.catalog import register

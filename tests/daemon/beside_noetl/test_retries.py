@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from noetl_broker.broker.model import Rules
+from noetl_broker.broker.model.rules import Rules
 from tests.brokers import drain, rows, value
 from tests.noetl import (
     DEAD,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from noetl_broker.broker.model import Rules
+from noetl_broker.broker.model.rules import Rules
 from noetl_broker.daemon.batch import Batch
 from noetl_broker.daemon.metrics import registry as metric
 from noetl_broker.daemon.metrics.values import MetricValues

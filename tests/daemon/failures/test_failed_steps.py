@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.model.values import JSON
 from tests.brokers import broken_invariants, drain, execute, register, rows, start, value
 from tests.daemon.history.test_forks import answer, differences, fork, inputs
 from tests.noetl import http_error

@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.model.values import JSON
 from noetl_broker.errors import BrokerError
 from noetl_broker.history.fork_plan import plan_fork
 from noetl_broker.history.replay import Replay, replay_history, sentences

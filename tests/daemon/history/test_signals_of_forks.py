@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.model.values import JSON
 from tests.brokers import broken_invariants, complete_jobs, drain, execute, register, rows, start, value
 from tests.daemon.history.test_forks import answer, differences, fork, retry_execution
 from tests.postgres import Database

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from noetl_broker.broker.model import Rules
+from noetl_broker.broker.model.rules import Rules
 from tests.brokers import broken_invariants, complete_jobs, drain, register, rows, start, value
 from tests.postgres import Database
 

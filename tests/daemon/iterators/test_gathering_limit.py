@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from noetl_broker.broker.model import Rules
+from noetl_broker.broker.model.rules import Rules
 from tests.brokers import broken_invariants, complete_jobs, drain, register, rows, start
 from tests.daemon.children.test_worker_children import PARENT
 from tests.daemon.iterators.test_iterators import CHILDREN, EACH, JOBS, prepare

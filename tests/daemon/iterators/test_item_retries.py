@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.model.values import JSON
 from tests.brokers import drain, execute, register, rows, start, value
 from tests.consistency import inconsistencies
 from tests.daemon.history.test_forks import differences, retry_execution

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from noetl_broker.broker.model import Event
+from noetl_broker.broker.model.event import Event
 from noetl_broker.daemon.batch import event_fields
 from noetl_broker.store.claimed_rows import Mail
 

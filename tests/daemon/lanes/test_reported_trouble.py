@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from noetl_broker.broker.model import Rules
+from noetl_broker.broker.model.rules import Rules
 from noetl_broker.daemon.lane import LaneResources
 from noetl_broker.daemon.lanes import Lanes
 from noetl_broker.daemon.metrics import registry as metric

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.model.values import JSON
 from tests.brokers import broken_invariants, drain, execute, register, rows, start, value
 from tests.postgres import Database
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from noetl_broker.broker.context import want_items
-from noetl_broker.broker.values import JSON
+from noetl_broker.broker.draft.context import want_items
+from noetl_broker.broker.model.values import JSON
 from noetl_broker.daemon.metrics import registry as metric
 from noetl_broker.store import turn_store
 from tests.brokers import broken_invariants, complete_jobs, drain, execute, register, rows, start, value

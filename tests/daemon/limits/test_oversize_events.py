@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from noetl_broker.broker.model import Rules
+from noetl_broker.broker.model.rules import Rules
 from tests.bad_events import insert
 from tests.brokers import complete_jobs, drain, execute, register, rows, start, value
 from tests.consistency import inconsistencies

@@ -11,7 +11,9 @@ from typing import Any
 
 import yaml
 
-from noetl_broker.broker.model import Decision, Event, Rules
+from noetl_broker.broker.model.decision import Decision
+from noetl_broker.broker.model.event import Event
+from noetl_broker.broker.model.rules import Rules
 from noetl_broker.cli import output
 from noetl_broker.cli.command import Call
 from noetl_broker.cli.replay.histories import read_histories

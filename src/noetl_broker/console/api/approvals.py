@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field, StrictBool
 
-from noetl_broker.broker.limits import MAX_NODE_CHARS
+from noetl_broker.broker.model.limits import MAX_NODE_CHARS
 from noetl_broker.client import mapping_text
 from noetl_broker.console.access import LOCAL, Operator, Viewer, refuse_hidden_filter
 from noetl_broker.console.api.execution_actions import LONGEST_TEXT, Given

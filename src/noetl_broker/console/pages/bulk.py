@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal, NamedTuple
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from noetl_broker.broker.state import FAILED
+from noetl_broker.broker.state.state import FAILED
 from noetl_broker.console.access import Operator
 from noetl_broker.console.api.bulk import MOST_COUNTED, MOST_TREATED, RATE
 from noetl_broker.console.api.execution_actions import LONGEST_TEXT

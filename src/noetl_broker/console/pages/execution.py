@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from noetl_broker.broker.state import is_live
+from noetl_broker.broker.state.state import is_live
 from noetl_broker.console.access import Operator
 from noetl_broker.console.api.execution_reads import Event, Item, ListedUndo
 from noetl_broker.console.api.executions import ExecutionDetails

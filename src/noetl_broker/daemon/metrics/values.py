@@ -6,8 +6,8 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from noetl_broker.broker.effects import SignalConditionFailed, UndoChanged
-from noetl_broker.broker.event_types import ALIASES, RECORDED
+from noetl_broker.broker.model.effects import SignalConditionFailed, UndoChanged
+from noetl_broker.broker.model.event_types import ALIASES, RECORDED
 from noetl_broker.daemon.metrics.registry import (
     BY_NAME,
     EXECUTIONS_ENDED,

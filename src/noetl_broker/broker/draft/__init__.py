@@ -1,0 +1,1 @@
+"""The decision that is being made, and what it may ask for."""

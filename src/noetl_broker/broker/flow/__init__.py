@@ -1,0 +1,1 @@
+"""How a visit ends, and where its token goes."""

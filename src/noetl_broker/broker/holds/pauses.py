@@ -1,0 +1,152 @@
+"""Pause and resume: a paused execution keeps its arrivals, and the items and children that are due.
+
+A paused execution reads events as usual: actions end, retries and failures are decided. But no step is entered, no join
+is released, no item or child is started, and nothing completes the execution. A queued execution is a paused one that
+was never admitted.
+
+Pause and resume have numbers, because a later one may be read first. A pause or a resume is late if its number is not
+above the last number of its cause.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from noetl_broker.broker.arrivals.steps import KINDS
+from noetl_broker.broker.flow.failures import deadline_of, fail_execution
+from noetl_broker.broker.model.effects import StatusChanged
+from noetl_broker.broker.model.limits import ERROR
+from noetl_broker.broker.model.values import JSON
+from noetl_broker.broker.state.state import PAUSED, QUEUED, RUNNING, Hold
+from noetl_broker.broker.work.items import Refused
+from noetl_broker.broker.writing.errors import template_fault
+from noetl_broker.broker.writing.events import emit_status
+from noetl_broker.template import TemplateError
+
+if TYPE_CHECKING:
+    from noetl_broker.broker.draft.draft import Draft
+    from noetl_broker.broker.model.event import Event
+    from noetl_broker.broker.state.state import Arrival, ExecutionState
+
+NO_HOLD = Hold()
+OPERATOR, PARENT = "operator", "parent"  # who paused the execution
+
+
+def row_of_pause(state: ExecutionState, event: Event) -> str:
+    """The row of `dispatcher.STATUS_TABLE` for a pause or a resume."""
+    number = number_of(event)
+    late = number is not None and number <= (state.hold or NO_HOLD).numbers.get(cause_of(event), 0)
+    return f"{event.kind}, late" if late else event.kind
+
+
+def is_admitted(state: ExecutionState) -> bool:
+    """Whether the execution runs or has run: its deadline counts from its admission."""
+    return state.hold is None or state.hold.admitted
+
+
+def cause_of(event: Event) -> str:
+    """Who sent a pause or a resume: `parent` for an event of the parent, else `operator`."""
+    return PARENT if isinstance(event.context, dict) and "parent_execution_id" in event.context else OPERATOR
+
+
+def number_of(event: Event) -> int | None:
+    """The number of a pause or a resume; None of one that was inserted by hand."""
+    number = event.meta.get("number") if isinstance(event.meta, dict) else None
+    return number if isinstance(number, int) and not isinstance(number, bool) else None
+
+
+def pause_execution(draft: Draft) -> None:
+    """`execution_pause`: the execution pauses. Its children are paused by events.
+
+    A paused execution remembers a further cause, and the number. Raises Refused if there is nothing to remember.
+    """
+    hold, cause = _counted(draft), cause_of(draft.event)
+    if cause not in hold.causes:
+        hold = hold._replace(causes=(*hold.causes, cause))
+    _remember(draft, hold)
+    if draft.status == PAUSED:
+        return
+    draft.status = PAUSED
+    context: dict[str, JSON] = {}
+    given = draft.event.context if isinstance(draft.event.context, dict) else {}
+    if given.get("reason"):
+        context["reason"] = str(given["reason"])[: ERROR.message_chars]
+    if cause == PARENT:
+        context["parent_execution_id"] = given["parent_execution_id"]
+    emit_status(draft, "execution_paused", context)
+    draft.add(StatusChanged(PAUSED))
+
+
+def resume_execution(draft: Draft) -> None:
+    """`execution_resume`: the kept tokens are delivered in their order; due items and children are started.
+
+    An event of the parent ends only the pause of the parent. Any other resume ends all pauses. An execution that was
+    never admitted is queued again. An execution that is not paused remembers the number, which makes an earlier pause
+    late. Raises Refused if there is nothing to remember.
+    """
+    hold, cause = _counted(draft), cause_of(draft.event)
+    hold = hold._replace(causes=tuple(one for one in hold.causes if cause == PARENT and one != PARENT))
+    _remember(draft, hold)
+    if draft.status != PAUSED or hold.causes:
+        return
+    emit_status(draft, "execution_resumed")
+    if hold.admitted:
+        _run_on(draft)
+        draft.add(StatusChanged(RUNNING))
+    else:
+        draft.status = QUEUED
+        draft.add(StatusChanged(QUEUED))
+
+
+def queue_execution(draft: Draft, reason: str, *, waits: bool = False) -> None:
+    """Keep an execution from running until it is admitted; `waits`: for places, not for its playbook."""
+    draft.status = QUEUED
+    draft.hold = (draft.hold or NO_HOLD)._replace(admitted=False)
+    emit_status(draft, "execution_queued", {"reason": reason})
+    draft.add(StatusChanged(QUEUED, waits=waits))
+
+
+def admit_execution(draft: Draft) -> None:
+    """`place_free`: a queued execution runs. Its deadline counts from here."""
+    try:
+        deadline = deadline_of(draft)
+    except TemplateError as fault:  # it was right at the start, but may read the clock
+        fail_execution(draft, template_fault(fault))
+        return
+    emit_status(draft, "execution_admitted")
+    draft.hold = (draft.hold or NO_HOLD)._replace(admitted=True)
+    _run_on(draft)
+    draft.add(StatusChanged(RUNNING, admitted=True, deadline=deadline))
+
+
+def keep_arrival(draft: Draft, arrival: Arrival) -> None:
+    """Keep a token on its arc until the execution is resumed or admitted."""
+    hold = draft.hold or NO_HOLD
+    draft.hold = hold._replace(kept=(*hold.kept, arrival._replace(passed=frozenset())))
+
+
+def _counted(draft: Draft) -> Hold:
+    """What holds the execution, with the number of this event."""
+    hold, number = draft.hold or NO_HOLD, number_of(draft.event)
+    return hold if number is None else hold._replace(numbers={**hold.numbers, cause_of(draft.event): number})
+
+
+def _remember(draft: Draft, hold: Hold) -> None:
+    if hold == (draft.hold or NO_HOLD):
+        raise Refused("recorded")
+    draft.hold = hold
+
+
+def _run_on(draft: Draft) -> None:
+    """Put the kept tokens back on their arcs, and start the items and children that are due."""
+    hold = draft.hold or NO_HOLD
+    draft.status = RUNNING
+    draft.arrivals.extend(hold.kept)
+    draft.resumed = sum(arrival.arc >= 0 for arrival in hold.kept)
+    draft.hold = hold._replace(kept=())
+    for visit, waiting in [*draft.tokens.items()]:
+        if (
+            waiting.due and visit in draft.tokens and draft.status == RUNNING
+        ):  # else the start of another one has ended the execution
+            token = draft.tokens[visit] = waiting._replace(due=False)
+            KINDS[draft.playbook.steps[token.step].kind].resume(draft, token)

@@ -1,0 +1,1 @@
+"""Events, decisions, effects and rules: what the core reads and what it gives back."""

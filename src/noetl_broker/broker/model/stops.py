@@ -1,0 +1,79 @@
+"""What a decision stops: jobs, timers, waits and children. The store says the same in SQL, a simulation asks here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from noetl_broker.broker.model.effects import (
+    ItemChildDropped,
+    JobChanged,
+    VisitAbandoned,
+    VisitAwaited,
+    VisitClosed,
+    WaitEnded,
+    WorkWithdrawn,
+)
+
+if TYPE_CHECKING:
+    from noetl_broker.broker.model.decision import Decision
+    from noetl_broker.broker.model.values import Visit
+
+Item = tuple[str, int, int | None]  # a visit (None), or an item of it
+
+
+class Stops(NamedTuple):
+    """The work that a turn stops. What undoes something goes on, unless the execution ends.
+
+    `awaited` visits are over, and still report a success. `waits` have ended; `undos` are tried again or given up.
+    """
+
+    all_work: bool
+    execution: bool
+    visits: frozenset[Visit]
+    closed: frozenset[Visit]
+    awaited: frozenset[Visit]
+    waits: frozenset[Visit]
+    item_children: frozenset[Item]
+    undos: frozenset[Item]
+    dead_undos: frozenset[Item]
+
+    def visit(self, step: str, visit: int) -> bool:
+        """Whether the jobs that no worker holds and the children of a visit stop, also those that the turn starts."""
+        return self.all_work or (step, visit) in self.visits
+
+    def job(self, step: str, visit: int, index: int | None, *, undo: bool) -> bool:
+        """Whether the job of a visit or an item stops, or the one that undoes it."""
+        if undo:
+            return self.execution or (step, visit, index) in self.dead_undos
+        return self.visit(step, visit)
+
+    def child(self, step: str, visit: int, index: int | None, *, undo: bool) -> bool:
+        """Whether a child of a visit or an item stops, or the one that undoes it."""
+        if undo:
+            return self.execution or (step, visit, index) in self.undos
+        return self.visit(step, visit) or (step, visit, index) in self.item_children
+
+    def timer(self, step: str, visit: int) -> bool:
+        """Whether the timers of a visit stop, if the execution goes on."""
+        return (step, visit) in (self.visits | self.waits) - self.awaited
+
+
+def stops_of(decision: Decision) -> Stops:
+    """What a turn stops."""
+    closed = frozenset((one.step, one.visit) for one in decision.of(VisitClosed))
+    of_undos = [change for change in decision.of(JobChanged) if change.undo]
+    undos = [
+        (change.step, change.visit, change.item_index) for change in of_undos if change.status in {"dead", "delegated"}
+    ]
+    dead = [(change.step, change.visit, change.item_index) for change in of_undos if change.status == "dead"]
+    return Stops(
+        all_work=decision.last(WorkWithdrawn) is not None,
+        execution=decision.ended is not None,
+        visits=closed | {(one.step, one.visit) for one in decision.of(VisitAbandoned)},
+        closed=closed,
+        awaited=frozenset((one.step, one.visit) for one in decision.of(VisitAwaited)),
+        waits=closed | {(one.step, one.visit) for one in decision.of(WaitEnded)},
+        item_children=frozenset((one.step, one.visit, one.item_index) for one in decision.of(ItemChildDropped)),
+        undos=frozenset(undos),
+        dead_undos=frozenset(dead),
+    )

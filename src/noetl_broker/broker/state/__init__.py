@@ -1,0 +1,1 @@
+"""What lives between two turns, and the moves within one."""

@@ -1,0 +1,171 @@
+"""Draining: a visit that is over is awaited while its action, items or children may still report success.
+
+Such a success is late: it completes no step, but it is to be undone. A draining visit is a token that no join waits
+for, and that holds the end of the execution.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from noetl_broker.broker.draft.context import OPEN_ITEMS, want_item_status
+from noetl_broker.broker.model.effects import (
+    ChildStarted,
+    ItemEnded,
+    StatusChanged,
+    VisitAwaited,
+    WaitEnded,
+    WorkWithdrawn,
+)
+from noetl_broker.broker.model.event_types import ITERATOR_COMPLETED
+from noetl_broker.broker.model.values import JSON
+from noetl_broker.broker.state.compensation import Compensation
+from noetl_broker.broker.state.state import COMPENSATING
+from noetl_broker.broker.state.trail import DroppedAtEnd
+from noetl_broker.broker.undo.open_visits import NO_ITEMS, has_open_child, has_open_items, may_report
+from noetl_broker.broker.undo.rows import (
+    LATE,
+    SUCCESSES,
+    note_failure,
+    report_item,
+    report_success,
+    report_unknown,
+    report_unknown_item,
+)
+from noetl_broker.broker.writing.events import emit_compensating
+from noetl_broker.broker.writing.workflow import track_cancelled
+
+if TYPE_CHECKING:
+    from noetl_broker.broker.draft.context import ItemState
+    from noetl_broker.broker.draft.draft import Draft
+    from noetl_broker.broker.model.values import Visit
+    from noetl_broker.broker.state.state import Token
+    from noetl_broker.playbook.model import Step
+
+
+def drain_visit(draft: Draft, step: Step, token: Token) -> None:
+    """Await a visit that is over while its execution goes on, if its late success must be undone.
+
+    In an execution that may undo something, children are awaited too: nobody knows if they have something.
+    """
+    if not (draft.undo or draft.playbook.undoes):
+        return
+    visit = token.step, token.visit
+    awaits = may_report(draft.playbook, step, token) or has_open_child(step, token)
+    if awaits and visit not in _just_begun(draft):
+        draft.draining.append(token._replace(draining=True))
+        draft.add(VisitAwaited(*visit))
+
+
+def drain_items(draft: Draft, step: Step, token: Token) -> None:
+    """Await the open items of an iterator that failed, if they may still report a success to be undone."""
+    if step.waits_for == "items" and has_open_items(token):
+        drain_visit(draft, step, token)
+
+
+def keep_draining(draft: Draft) -> None:
+    """Put the visits that were closed in this turn and are awaited back among the open ones."""
+    for token in draft.draining:
+        draft.tokens[token.step, token.visit] = token
+    draft.draining.clear()
+
+
+def begin_compensation(draft: Draft, status: str, error: dict[str, JSON]) -> bool:
+    """Let the execution undo what its actions did before it ends with this status; false if there is nothing.
+
+    Visits that may still report a success, and all that wait for children, are awaited first.
+    """
+    keep_draining(draft)
+    begun, own, awaited = _just_begun(draft), False, []
+    for visit, token in draft.tokens.items():
+        step = draft.playbook.steps[token.step]
+        if visit not in begun and may_report(draft.playbook, step, token):
+            own = True
+            awaited.append(token)
+        elif token.draining or (visit not in begun and has_open_child(step, token)):
+            awaited.append(token)
+        else:
+            report_unknown(draft, token)
+    if not own and not draft.undo:
+        return False
+    ordinal = emit_compensating(draft, error)
+    track_cancelled(draft, ordinal)
+    kept = () if draft.hold is None else draft.hold.kept
+    draft.dropped_at_end = DroppedAtEnd(dict(draft.tokens), dict(draft.waiting), (*kept, *draft.arrivals))
+    for visit in draft.tokens:
+        if draft.playbook.steps[visit[0]].waits_for == "event":
+            draft.add(WaitEnded(*visit, "cancelled"))
+    draft.tokens = {(token.step, token.visit): token._replace(draining=True) for token in awaited}
+    draft.waiting.clear()
+    draft.arrivals.clear()
+    draft.signals.clear()
+    draft.hold = None
+    draft.status = COMPENSATING
+    draft.compensation = Compensation(status, error)
+    draft.add(WorkWithdrawn())
+    draft.add(StatusChanged(COMPENSATING))
+    known = {(one.step, one.visit) for one in draft.added(VisitAwaited)}
+    for visit in [visit for visit in draft.tokens if visit not in known]:
+        draft.add(VisitAwaited(*visit))
+    return True
+
+
+def _just_begun(draft: Draft) -> set[Visit]:
+    """The visits whose job or child is made in this turn: it is dropped before anybody has it."""
+    children = draft.added(ChildStarted)
+    jobs = {(job.step, job.visit) for job in draft.writes.jobs if job.item_index is None}
+    return jobs | {(child.step, child.visit) for child in children if child.item_index is None}
+
+
+def drain(draft: Draft, token: Token) -> None:
+    """React to an event about a draining visit: a success is late, and the last event of the visit ends it.
+
+    A success of an iterator that it did not report itself is none.
+    """
+    if draft.event.item_index is not None:
+        _drain_item(draft, token)
+        return
+    step, event, counts = draft.playbook.steps[token.step], draft.event, token.items or NO_ITEMS
+    succeeded, of_items = event.kind in SUCCESSES, step.waits_for == "items"
+    if succeeded:
+        if of_items and (event.kind != ITERATOR_COMPLETED or counts.ended < counts.total):
+            draft.writes.outcome = "recorded"
+            return
+        before = token
+        token = report_success(draft, step, token)
+        if token is not before:
+            draft.writes.outcome = LATE
+    else:
+        token = note_failure(draft, step, token, event.error)
+    _end_when_drained(draft, step, token._replace(answered=succeeded or not of_items))
+
+
+def _drain_item(draft: Draft, token: Token) -> None:
+    step, event = draft.playbook.steps[token.step], draft.event
+    index, counts = event.item_index or 0, token.items or NO_ITEMS
+    stands: ItemState | None = draft.known.ask(want_item_status(step.name, token.visit, index))
+    if stands is None or stands.status not in OPEN_ITEMS:
+        draft.writes.outcome = "not_open" if stands is None or stands.status == "WAITING" else "duplicate"
+        return
+    succeeded = event.kind in SUCCESSES
+    draft.add(ItemEnded(step.name, token.visit, index, "COMPLETED" if succeeded else "FAILED"))
+    if succeeded:
+        noted = draft.undo
+        token = report_item(draft, step, token, index)
+        if draft.undo > noted:
+            draft.writes.outcome = LATE
+    else:
+        report_unknown_item(draft, step, token.visit, index, stands)
+    counts = counts._replace(ended=counts.ended + 1, failed=counts.failed + (not succeeded))
+    _end_when_drained(draft, step, token._replace(items=counts))
+
+
+def _end_when_drained(draft: Draft, step: Step, token: Token) -> None:
+    """Drop a draining visit when nothing of it can report a success any more."""
+    visit = token.step, token.visit
+    waits_for_worker = step.waits_for == "worker" and step.compensate is not None and not token.answered
+    if waits_for_worker or has_open_items(token):
+        draft.tokens[visit] = token
+        return
+    del draft.tokens[visit]
+    report_unknown(draft, token)

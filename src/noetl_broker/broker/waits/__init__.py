@@ -1,0 +1,1 @@
+"""Steps that wait for a moment, a signal or a person."""

@@ -1,0 +1,1 @@
+"""Work of actions: attempts, items and children."""

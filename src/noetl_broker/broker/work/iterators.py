@@ -1,0 +1,423 @@
+"""Iterators that the broker runs: a child execution or a job for each item of a collection.
+
+The first turn chooses the items and writes a row for each. The state has only counts, so the cost of an item does not
+depend on their number. A turn starts a limited number of items; the execution sends itself `iteration_due` for the
+rest. When all have ended, it sends itself `iterator_completed` with the gathered results, which completes the step.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from noetl_broker.broker.draft.context import ItemState, want_item_action, want_item_status, want_items
+from noetl_broker.broker.flow.transitions import fail_visit, process_completed_steps
+from noetl_broker.broker.model.effects import EventPosted, ItemChildDropped, ItemEnded, ItemsChosen, VisitAbandoned
+from noetl_broker.broker.model.event_types import ACTION_FAILED, ITEM_COMPLETED, ITERATION_DUE, ITERATOR_COMPLETED
+from noetl_broker.broker.model.limits import ITEM_ERROR, shorten_error
+from noetl_broker.broker.model.values import JSON, as_stored
+from noetl_broker.broker.state.state import (
+    RUNNING,
+    Counts,
+    Token,
+    decode_result,
+    encode_result,
+    indexes_of,
+    overlay_inputs,
+    remove_inputs,
+)
+from noetl_broker.broker.undo.draining import drain_items
+from noetl_broker.broker.undo.rows import SUCCESSES, report_item, report_success, report_unknown_item
+from noetl_broker.broker.work.children import render_call, start_child
+from noetl_broker.broker.work.items import (
+    Refused,
+    catch_item,
+    is_retried,
+    iteration_of,
+    refuse_answered,
+    restart_due_items,
+)
+from noetl_broker.broker.writing.errors import describe_error, error_of, template_error, wrong_value
+from noetl_broker.broker.writing.events import emit_caught_iteration, emit_iteration, emit_iterator_started
+from noetl_broker.broker.writing.inputs import condition_scope, inputs_as_request, inputs_of_job, render_inputs
+from noetl_broker.broker.writing.queue import delegate_job, end_job, enqueue_job, timeout_of
+from noetl_broker.playbook.diagnostics import json_type_name
+from noetl_broker.playbook.keywords import words_of_item
+from noetl_broker.playbook.template_reads import ARGS
+from noetl_broker.template import NotLoaded, TemplateError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from noetl_broker.broker.draft.draft import Draft
+    from noetl_broker.broker.state.state import Arrival, RenderedInputs, ResultRef
+    from noetl_broker.playbook.model import Iteration, Step
+    from noetl_broker.template import Scope, Tree
+
+MOST_STARTED = 100  # items that one turn starts
+ITEM_STEPS = 100  # template steps of `where` and `order_by` for one item, beside those of the turn
+STARTED = ("iteration_started", "STARTED")
+COMPLETED = ("iteration_completed", "COMPLETED")
+FAILED = ("iteration_failed", "FAILED")
+
+
+def begin_iterator(draft: Draft, step: Step, visit: int, ordinal: int, given: RenderedInputs, arrival: Arrival) -> None:
+    """Begin a visit of an iterator: choose its items and start as many as may be open at a time.
+
+    `given` are all inputs of the visit. Raises TemplateError if the collection or an item cannot be rendered.
+    """
+    iteration = iteration_of(step)
+    taken = arrival.items
+    values = as_stored(choose_items(draft, iteration, given, arrival.result)) if taken is None else []
+    timeout = timeout_of(draft, step, given.values, arrival.result)
+    if taken is None:
+        counts = Counts(len(values))
+        draft.add(ItemsChosen(step.name, visit, values))
+        draft.known.set_items(step.name, visit, values)
+    else:
+        ended = taken.total - len(taken.indexes)
+        counts = Counts(taken.total, ended, ended)
+    emit_iterator_started(draft, step, visit, counts.total, counts.ended)
+    request = {**inputs_as_request(given), "total": counts.total, "result_turn": encode_result(arrival.result)}
+    if taken is not None:
+        request["again"] = taken.again
+    own = [key for key in given.values if key not in arrival.inputs] if step.type != "iterator" else []
+    if own:
+        request["own"] = own  # of a loop: its other inputs cannot read them
+    delegate_job(draft, step, visit, ordinal, request, timeout)
+    token = draft.tokens[step.name, visit]
+    _start_items(draft, step, token._replace(items=counts), lambda: request)
+
+
+def end_item(draft: Draft, token: Token) -> None:
+    """Count the end of an item, and start the next items or gather the results. Raises Refused if it is not open."""
+    step, index = draft.playbook.steps[token.step], draft.event.item_index or 0
+    stands, error = _ended_item(draft, step, token)
+    refuse_answered(draft, iteration_of(step), stands, completed=error is None)
+    if error is not None and is_retried(draft, step, token, index, stands, error):
+        return
+    token = _note_undo(draft, step, token, stands)
+    error, broken = _end_item(draft, step, token, stands, error)
+    token = _with_ended(token, error)
+    if broken is not None:
+        cancel_items(draft, step, token)
+        fail_visit(draft, step, token, broken, continues=False)
+    elif not _fails_step(draft, step, token, error):
+        if _all_failed(draft, token):
+            cancel_items(draft, step, token)
+            fail_all(draft, step, token, error and {**error, "index": index})
+        else:
+            _start_more(draft, step, token)
+
+
+def end_adopted_child(draft: Draft, token: Token) -> None:
+    """Count the end of a child that a worker started, and gather the results if it was the last. Raises Refused."""
+    step = draft.playbook.steps[token.step]
+    stands, error = _ended_item(draft, step, token)
+    token = _note_undo(draft, step, token, stands)
+    _write_end(draft, step, token, error)
+    token = _with_ended(token, error)
+    if not _fails_step(draft, step, token, error):
+        gather_when_ended(draft, token, error and {**error, "index": draft.event.item_index or 0})
+
+
+def _ended_item(draft: Draft, step: Step, token: Token) -> tuple[ItemState, dict[str, JSON] | None]:
+    """The item that the event ends, and its error. Raises Refused if it is not open: the same end counts once."""
+    event = draft.event
+    stands: ItemState | None = draft.known.ask(want_item_status(step.name, token.visit, event.item_index or 0))
+    if stands is None or stands.status != "RUNNING":
+        raise Refused("not_open" if stands is None or stands.status == "WAITING" else "duplicate")
+    completed = event.kind in {ITEM_COMPLETED, "action_completed"} and not event.broken and not event.bytes_over
+    return stands, None if completed else describe_error(step, error_of(event))
+
+
+def _with_ended(token: Token, error: dict[str, JSON] | None) -> Token:
+    counts = token.items or Counts(0)
+    return token._replace(items=counts._replace(ended=counts.ended + 1, failed=counts.failed + (error is not None)))
+
+
+def _fails_step(draft: Draft, step: Step, token: Token, error: dict[str, JSON] | None) -> bool:
+    """Fail the step if it cannot go on after the error of an item; false if it goes on."""
+    if error is None or not _is_too_much(step, token):
+        return False
+    _fail_step(draft, step, token, _error_of_items(step, token, {**error, "index": draft.event.item_index or 0}))
+    return True
+
+
+def _note_undo(draft: Draft, step: Step, token: Token, stands: ItemState) -> Token:
+    """Note that an item is to be undone: it reported success, or its action may have happened."""
+    event, index = draft.event, draft.event.item_index or 0
+    if not (draft.playbook.undoes or event.meta):
+        return token
+    if event.kind in SUCCESSES:
+        return report_item(draft, step, token, index)
+    report_unknown_item(draft, step, token.visit, index, stands)
+    return token
+
+
+def _end_item(
+    draft: Draft, step: Step, token: Token, stands: ItemState, error: dict[str, JSON] | None
+) -> tuple[dict[str, JSON] | None, dict[str, JSON] | None]:
+    """End an item; returns its error, None also where a `catch` handles it, and the error of the `catch` itself."""
+    event, index, iteration = draft.event, draft.event.item_index or 0, iteration_of(step)
+    caught = broken = None
+    try:
+        caught = None if error is None else catch_item(draft, step, token, index, stands, error)
+    except TemplateError as fault:
+        broken = template_error(step, fault)
+        error = {**broken, "caused_by": error}
+    if caught is None:
+        _write_end(draft, step, token, error)
+    else:
+        ordinal = emit_caught_iteration(draft, step, token.visit, index, error, caught)
+        kept = shorten_error(error, ITEM_ERROR)
+        end = ItemEnded(step.name, token.visit, index, "COMPLETED", kept, ordinal)
+        draft.add(end)
+    completed = error is None
+    if iteration.keeps_calls or (iteration.task.call is None and not (completed and event.settled)):
+        end_job(draft, step, token.visit, "done" if completed else "dead", index=index)
+    if iteration.task.call is not None and event.kind == ACTION_FAILED:
+        draft.add(ItemChildDropped(step.name, token.visit, index))  # a child that timed out may still run
+    return (error if caught is None else None), broken
+
+
+def _write_end(draft: Draft, step: Step, token: Token, error: dict[str, JSON] | None) -> None:
+    """Write the end of an item as it is."""
+    index, status = draft.event.item_index or 0, "COMPLETED" if error is None else "FAILED"
+    failure = None if error is None else shorten_error(error, ITEM_ERROR)
+    draft.add(ItemEnded(step.name, token.visit, index, status, failure))
+    emit_iteration(draft, step, token.visit, COMPLETED if error is None else FAILED, index, error)
+
+
+def _is_too_much(step: Step, token: Token) -> bool:
+    """Whether the step fails because of the item that has just failed."""
+    iteration, counts = step.iteration, token.items or Counts(0)
+    if iteration is None or iteration.tolerate is None:
+        return iteration is None or iteration.on_error == "fail"
+    return not iteration.tolerate.allows(counts.failed, counts.total)
+
+
+def _error_of_items(step: Step, token: Token, error: dict[str, JSON]) -> dict[str, JSON]:
+    """The error of a step that fails because of this item: its own, or that of too many failed items."""
+    tolerate = step.iteration.tolerate if step.iteration is not None else None
+    if tolerate is None or (tolerate.percent is None and tolerate.count == 0):
+        return error
+    return _too_many_error(step, token.items or Counts(0), error)
+
+
+def _too_many_error(step: Step, counts: Counts, error: dict[str, JSON] | None) -> dict[str, JSON]:
+    message = f"{counts.failed} of {counts.total} items failed, and tolerate is {iteration_of(step).tolerate}"
+    if error is not None:
+        message += f"; item {error['index']}: {error['message']}" if "index" in error else f": {error['message']}"
+    return {**(error or {}), "step": step.name, "message": message, "type": "too_many_items_failed"}
+
+
+def fail_too_many(draft: Draft, step: Step, token: Token, error: dict[str, JSON] | None, counts: Counts) -> None:
+    """Fail the step of a worker that ran all items, because too many failed; `error` is that of one item."""
+    failure = _too_many_error(step, counts, error)
+    fail_visit(draft, step, token, failure, continues=step.on_error == "continue" and step.type != "iterator")
+
+
+def continue_iterator(draft: Draft, token: Token) -> None:
+    """`iteration_due`: start more items, and those again that were due during a pause."""
+    step = draft.playbook.steps[token.step]
+    _start_more(draft, step, restart_due_items(draft, step, token) if token.again else token)
+
+
+def complete_iterator(draft: Draft, token: Token) -> None:
+    """`iterator_completed`: complete the step with the gathered results."""
+    step, counts = draft.playbook.steps[token.step], token.items
+    if counts is None or counts.ended < counts.total:
+        raise Refused("recorded")
+    if step.compensate is not None:
+        token = report_success(draft, step, token)
+    process_completed_steps(draft, token)
+
+
+def gather_when_ended(draft: Draft, token: Token, error: dict[str, JSON] | None = None) -> None:
+    """Keep the token; gather the results if the worker is done and all children that it started have ended.
+
+    `error` is that of the child that has just failed. If all of them failed, the step fails.
+    """
+    draft.tokens[token.step, token.visit] = token
+    if token.answered and token.items is not None and token.items.ended == token.items.total:
+        if _all_failed(draft, token):
+            fail_all(draft, draft.playbook.steps[token.step], token, error)
+        else:
+            draft.add(EventPosted(ITERATOR_COMPLETED, token.step, token.visit))
+
+
+def _all_failed(draft: Draft, token: Token) -> bool:
+    """Whether there are items and all of them failed, which only `tolerate: 100%` allows."""
+    counts, iteration = token.items or Counts(0), draft.playbook.steps[token.step].iteration
+    if iteration is not None and iteration.tolerate is not None and iteration.tolerate.allows_all:
+        return False
+    return 0 < counts.total == counts.failed
+
+
+def fail_all(
+    draft: Draft, step: Step, token: Token, error: dict[str, JSON] | None, *, total: int | None = None
+) -> None:
+    """Fail the step because all items failed, whatever the `on_error` of the items is.
+
+    `error` is that of one item. A step with a `loop` has its own `on_error` beside that of its items.
+    """
+    counted = total if total is not None else (token.items or Counts(0)).total
+    message = "the only item failed" if counted == 1 else f"all {counted} items failed"
+    if error is not None:
+        message += f"; item {error['index']}: {error['message']}" if "index" in error else f": {error['message']}"
+    failure = {**(error or {}), "step": step.name, "message": message, "type": "all_items_failed"}
+    fail_visit(draft, step, token, failure, continues=step.on_error == "continue" and step.type != "iterator")
+
+
+def choose_items(draft: Draft, iteration: Iteration, given: RenderedInputs, result: ResultRef) -> list[JSON]:
+    """The items of a list, or the pairs of a mapping, after `where`, `order_by`, `limit`, `enumerate` and `chunk`."""
+    collection = draft.evaluate(iteration.collection, draft.scope(given.values, result))
+    if isinstance(collection, dict):
+        collection = [{"key": key, "value": value} for key, value in collection.items()]
+    if not isinstance(collection, list):
+        raise wrong_value(iteration.collection, "`collection` must be a list or a mapping", collection)
+    total = len(collection)
+    draft.moment.allowance.add_steps(total * ITEM_STEPS)
+
+    def scope_of(index: int, item: JSON) -> Scope:
+        return condition_scope(draft, given, result, words_of_item(iteration.element, item, index, total))
+
+    scope = draft.scope(given.values, result)
+    values = list(collection)
+    if iteration.where is not None:
+        where = iteration.where
+        values = [item for index, item in enumerate(values) if draft.holds(where, scope_of(index, item))]
+    if iteration.order_by is not None:
+        order_by = iteration.order_by
+        ranks = [draft.evaluate(order_by, scope_of(index, item)) for index, item in enumerate(values)]
+        order_by.charge(ranks, scope)
+        try:
+            values = [values[index] for index in sorted(range(len(values)), key=ranks.__getitem__)]
+        except TypeError as error:
+            kinds = " and ".join(sorted({json_type_name(rank) for rank in ranks}))
+            message = f"`order_by` gives values that have no order: {kinds}"
+            raise TemplateError(message, order_by.source, order_by.at) from error
+    values = values[: _whole_number(draft, "limit", iteration.limit, scope, least=0)]
+    if iteration.enumerate:
+        values = [{"index": index, "item": item} for index, item in enumerate(values)]
+    size = _whole_number(draft, "chunk", iteration.chunk, scope, least=1)
+    return values if size is None else [values[first : first + size] for first in range(0, len(values), size)]
+
+
+def _start_more(draft: Draft, step: Step, token: Token) -> None:
+    """Start more items; if one cannot be rendered, the step fails."""
+    try:
+        _start_items(draft, step, token, lambda: draft.request_of(step, token.visit))
+    except TemplateError as fault:
+        token = draft.tokens[step.name, token.visit]  # counts those that were started before
+        cancel_items(draft, step, token)
+        fail_visit(draft, step, token, template_error(step, fault), continues=False)
+
+
+def _start_items(draft: Draft, step: Step, token: Token, request_of_visit: Callable[[], dict[str, JSON]]) -> None:
+    """Start the items that may be open; `request_of_visit` is called if there are any."""
+    iteration, counts = iteration_of(step), token.items or Counts(0)
+    room = min(iteration.concurrency - (counts.started - counts.ended), counts.total - counts.started)
+    if room > 0 and draft.status != RUNNING:
+        draft.tokens[step.name, token.visit] = token._replace(due=True)
+        return
+    count = min(room, MOST_STARTED)
+    started = 0
+    if count > 0:
+        request = request_of_visit()
+        for index, item in _next_items(draft, step, token, count, request.get("again")):
+            if started and draft.turn_is_full:
+                break
+            words = words_of_item(iteration.element, item, index, counts.total)
+            try:
+                _start_item(draft, step, token, request, (index, words))
+            except TemplateError:
+                draft.tokens[step.name, token.visit] = _with_started(token, counts, started)
+                raise
+            started += 1
+    draft.tokens[step.name, token.visit] = token = _with_started(token, counts, started)
+    if room > started > 0:
+        draft.add(EventPosted(ITERATION_DUE, step.name, token.visit))
+    elif counts.ended == counts.total:
+        draft.add(EventPosted(ITERATOR_COMPLETED, step.name, token.visit))
+
+
+def _with_started(token: Token, counts: Counts, started: int) -> Token:
+    return token._replace(items=counts._replace(started=counts.started + started))
+
+
+def _next_items(draft: Draft, step: Step, token: Token, count: int, again: str | None) -> Iterable[tuple[int, JSON]]:
+    """The next items to be started, with their indexes; `again` as in `TakenItems`."""
+    counts = token.items or Counts(0)
+    if again is None:
+        first = counts.started
+        return enumerate(draft.known.ask(want_items(step.name, token.visit, first, count)), first)
+    indexes = indexes_of(again)
+    done = counts.started - (counts.total - len(indexes))
+    found: list[tuple[int, JSON]] = []
+    wants: frozenset[tuple[object, ...]] = frozenset()
+    for index in indexes[done : done + count]:
+        try:
+            found.append((index, draft.known.ask(want_items(step.name, token.visit, index, 1))[0]))
+        except NotLoaded as missing:
+            wants |= missing.wants
+    if wants:
+        raise NotLoaded(wants)
+    return found
+
+
+def _start_item(
+    draft: Draft, step: Step, token: Token, request: dict[str, JSON], item: tuple[int, dict[str, JSON]]
+) -> None:
+    """Start one item; `item` is its index and the names of its templates."""
+    iteration, (index, words) = iteration_of(step), item
+    task = iteration.task
+    given, result = inputs_of_job(request), decode_result(request["result_turn"])
+    seen = remove_inputs(given, request.get("own", ()))
+    scope = draft.scope(seen.values, result, words)
+    if step.type == "iterator":  # the task's inputs replace those of its step
+        inputs = overlay_inputs(given, render_inputs(draft, task.inputs, scope))
+    else:  # the inputs of the transition replace a loop's own
+        inputs = overlay_inputs(render_inputs(draft, task.inputs, scope, given), given)
+    ordinal = emit_iteration(draft, step, token.visit, STARTED, index)
+    if task.call is not None:
+        call = render_call(draft, task.call, inputs, result, words)
+        if iteration.keeps_calls:
+            timeout = timeout_of(draft, task, inputs.values, result, words)
+            delegate_job(draft, task, token.visit, ordinal, call, timeout, index)
+        payload = start_child(draft, token, call, (index, ordinal)).payload
+        if task.compensate is not None:
+            draft.known.answers[want_item_action(step.name, token.visit, index)] = {ARGS: payload}
+        draft.count_item(payload)
+    else:
+        enqueue_job(draft, task, token.visit, ordinal, inputs, result, item)
+        if task.compensate is not None:
+            draft.known.answers[want_item_action(step.name, token.visit, index)] = draft.writes.jobs[-1].action
+        draft.count_item([draft.writes.jobs[-1].action, draft.writes.jobs[-1].context])
+    if iteration.keeps_calls or iteration.reads_failed_inputs:
+        draft.known.answers[want_item_action(step.name, token.visit, index)] = draft.writes.jobs[-1].action
+
+
+def _fail_step(draft: Draft, step: Step, token: Token, error: dict[str, JSON]) -> None:
+    """Fail the step because an item failed, and cancel its other items."""
+    cancel_items(draft, step, token)
+    fail_visit(draft, step, token, error, continues=step.on_error == "continue")
+
+
+def cancel_items(draft: Draft, step: Step, token: Token) -> None:
+    """Close a visit and cancel its open items and children."""
+    draft.tokens.pop((step.name, token.visit), None)
+    end_job(draft, step, token.visit, "dead")
+    draft.add(VisitAbandoned(step.name, token.visit))
+    drain_items(draft, step, token)
+
+
+def _whole_number(draft: Draft, key: str, tree: Tree | None, scope: Scope, *, least: int) -> int | None:
+    if tree is None:
+        return None
+    value = draft.render(tree, scope)
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise wrong_value(tree, f"`{key}` must be a whole number of at least {least}", value)
+    return value

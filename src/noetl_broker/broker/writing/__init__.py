@@ -1,0 +1,1 @@
+"""What a rule writes: events, tracking rows, jobs and their inputs."""
