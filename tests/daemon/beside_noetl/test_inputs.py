@@ -70,4 +70,4 @@ async def test_jobs_have_this_form_only_beside_a_noetl_server(noetl: NoETL, noet
     await noetl.connection.execute("drop trigger noetl_receive_job on noetl.queue")
     await noetl.start(9)
     await run(noetl, noetl_database)
-    assert [await value(noetl_database, pinned, number) for number in (8, 9)] == ["true", None]
+    assert [await value(noetl_database, pinned, number) for number in (8, 9)] == ["true", "false"]
