@@ -21,7 +21,6 @@ from noetl_broker.playbook.value_schema import faults_of
 from noetl_broker.template import TemplateError
 
 if TYPE_CHECKING:
-    from noetl_broker.broker.arrivals.forks import Fork
     from noetl_broker.broker.draft.draft import Draft
     from noetl_broker.playbook.model import Playbook
     from noetl_broker.playbook.value_schema import ValueFault
@@ -77,7 +76,7 @@ def dispatch_first_step(draft: Draft) -> None:
         _begin(draft, fork)
 
 
-def _begin(draft: Draft, fork: Fork | None) -> None:
+def _begin(draft: Draft, fork: JSON) -> None:
     """Send a token to `start`, or to where a fork continues."""
     if fork is None:
         draft.arrivals.append(Arrival(TO_START, draft.playbook.start.name, {}))
