@@ -45,6 +45,12 @@ GIVEN_UP = """
     - {step: p, type: playbook, path: sub, on_error: continue, next: j}
     - {step: j, type: http, url: x}
 """
+SIDE_BY_SIDE = """
+    workflow:
+    - {step: start, next: [pay, p]}
+    - {step: pay, type: http, url: x, compensate: {type: http, url: "undo {{ result }}"}}
+    - {step: p, type: playbook, path: sub, on_error: continue}
+"""
 
 
 def test_a_template_error_in_next_after_the_success_is_undone() -> None:
@@ -433,6 +439,41 @@ def test_a_child_that_completes_while_an_undo_runs_is_undone_next() -> None:
         > action_completed p!undo
             event compensation_completed p
             event execution_failed "no"
+        """,
+    )
+
+
+def test_a_success_after_that_of_a_child_that_was_given_up_is_undone_first() -> None:
+    """It is awaited, so no undo has begun. Otherwise it would never be undone."""
+    assert_story(
+        SIDE_BY_SIDE,
+        """
+        > execution_start
+            event step_started pay
+            event step_started p
+            job   pay
+            child p sub
+        > action_failed p {"message": "too late", "type": "timeout"}; attempt 1
+            event step_failed p "too late"
+            dead  p
+            abandon p
+        > execution_cancel {"reason": "stop"}
+            event execution_compensating "stop"
+            withdraw
+            await pay
+        > action_completed p 2; attempt 1, undo child 77  (late)
+            undo  p child 77
+        > action_completed pay 1  (late)
+            event compensation_started pay
+            job   pay!undo
+            undo  pay
+        > action_completed pay!undo
+            event compensation_completed pay
+            event compensation_started p
+            child p!undo undo of 77
+        > action_completed p!undo
+            event compensation_completed p
+            event execution_cancelled "stop"
         """,
     )
 

@@ -71,7 +71,6 @@ class Reference(Entering):
         """Apply an event of a visit."""
         for token in self.running:
             if token.node == event.node:
-                self.over[token.node] = token
                 self._apply_to_visit(token, event)
                 self._move_tokens()
                 return

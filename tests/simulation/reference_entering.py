@@ -106,6 +106,7 @@ class Entering(Iterating):
         token.node = token.step if token.visit == 1 else f"{token.step}#{token.visit}"
         if self.visits.total() > self.max_visits:
             self._fail(token.node)
+        self.visited[token.node] = token
 
     def _spend_others(self, join: str) -> None:
         """Spend all other tokens that can reach a join; waiting tokens count as their merged token."""

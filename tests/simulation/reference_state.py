@@ -62,7 +62,7 @@ class ReferenceState:
         self.error = NO_ERROR  # of the action that failed the execution; empty if a template did
         self.effects: list[Effect] = []
         self.takers: list[ReferenceState] = []  # executions that took over rows of it
-        self.over: dict[str, Token] = {}  # by node: visits that have ended or were closed
+        self.visited: dict[str, Token] = {}  # by node: all visits, also those that are over
 
     def emit(self, what: str, node: str = "", detail: Any = None) -> None:
         """Add an effect."""

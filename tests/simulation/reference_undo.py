@@ -103,12 +103,12 @@ class Compensation:
         step = self._of.steps[token.step]
         by_child = step.kind == "playbook" or bool(step.iterate and step.iterate.path)
         lease = event.leases if event.lease is None else event.lease
-        failures = token.failures
+        failed_lease = token.failed_lease
         if token.items is not None and index is not None:
-            failures = token.items.failures.get(index, 0)
+            failed_lease = token.items.failed_leases.get(index, 0)
         error_type = event.value.get("type") if isinstance(event.value, Mapping) else None
         is_of_child = isinstance(event.value, Mapping) and "child_execution_id" in event.value
-        if (error_type in UNSURE and not is_of_child) or (not by_child and lease > failures + 1):
+        if (error_type in UNSURE and not is_of_child) or (not by_child and lease > failed_lease + 1):
             token.unsure.add(index)
 
     def give_up(self, token: Token, index: int | None = None) -> None:
@@ -236,7 +236,7 @@ class Compensation:
             if token.node == event.node:
                 self._drain(token, event)
                 return True
-        kind, over = event.kind.removeprefix("item_"), self._of.over.get(event.node)
+        kind, over = event.kind.removeprefix("item_"), self._of.visited.get(event.node)
         if kind != "completed" or event.undo_child is None or over is None or event.is_undo:
             return False
         if any(row.token is over and row.item_index == event.item_index for row in self.rows):

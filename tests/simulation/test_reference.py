@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from tests.simulation.compare import compare_turn
 from tests.simulation.expressions import Constant, EvaluationError, FailedItems, Outcome
-from tests.simulation.plans import Entry, Iterate, Plan, Step, Target
+from tests.simulation.life import Life
+from tests.simulation.plans import Compensate, Entry, Iterate, Plan, Retry, Step, Target
 from tests.simulation.reference import Reference
 from tests.simulation.reference_model import ReferenceEvent
+from tests.simulation.scenarios import Scenario
+from tests.simulation.undo_checks import broken_undos
+from tests.simulation.world import World
+from tests.simulation.writes import write_turn
 
 ITEMS = Iterate(collection=Constant([1, 2]), inputs=())
 EACH = Plan(
@@ -17,6 +25,54 @@ EACH = Plan(
         Step(name="each", kind="iterator", iterate=ITEMS, on_error="continue"),
     ),
 )
+
+CHILD = Plan(
+    path="child",
+    steps=(
+        Step(name="start", entries=(Entry(then=(Target("c"),)),)),
+        Step(name="c", kind="action", compensate=Compensate()),
+    ),
+)
+START = Step(name="start", entries=(Entry(then=(Target("a"), Target("b"))),))
+CALL = Step(name="a", kind="playbook", path="child", timeout=1)
+TO_JOIN = (Entry(then=(Target("j"),)),)
+# An undo of `b` keeps the execution from its end; a join closes the visit of `a`.
+CANCELLED = Plan(
+    path="main", children=(CHILD,), steps=(START, CALL, Step(name="b", kind="action", compensate=Compensate()))
+)
+CLOSED = Plan(
+    path="main",
+    children=(CHILD,),
+    steps=(
+        START,
+        replace(CALL, entries=TO_JOIN),
+        Step(name="b", kind="action", entries=TO_JOIN),
+        Step(name="j", kind="action", join="any", losers="cancel"),
+    ),
+)
+OF_JOB = {"queue_id": 1, "attempt": 1}
+
+
+def read_mail(world: World, life: Life) -> None:
+    """Let an execution read its mail in order; raises Different if the reference decides otherwise."""
+    for mail in [*life.mail]:
+        [one] = life.decide([mail], set(), world.clock)
+        life.mail.remove(mail)
+        compare_turn(life, one, world.lives)
+        write_turn(world, life, one)
+        life.store_state()
+
+
+def with_child(plan: Plan) -> tuple[World, Life, Life]:
+    """Start a plan; return its execution, whose step `b` has succeeded but is not read, and that of the child."""
+    world = World(Scenario(1, plan))
+    life = world.begin(plan, "0", root=0)
+    world.send(life, "execution_start", str(life.number), context={"path": plan.path, "version": 1, "workload": {}})
+    read_mail(world, life)
+    [child] = life.children
+    read_mail(world, child)
+    world.send(life, "action_completed", life.node("b", 1), result=1, meta=OF_JOB)
+    return world, life, child
 
 
 @pytest.mark.parametrize(
@@ -40,3 +96,46 @@ def test_a_key_of_the_data_hides_the_failed_items_of_an_iterator() -> None:
     assert failed.evaluate(lambda _name: Outcome({"failed": []})) == []
     with pytest.raises(EvaluationError):
         failed.evaluate(lambda _name: Outcome({"failed": [0]}))
+
+
+def test_a_child_that_completes_after_its_awaited_visit_timed_out_is_undone() -> None:
+    """The visit was awaited before any event named it, and the child ended before it read that it is cancelled.
+
+    An undo that has begun goes on. So the last success is not the first that is undone.
+    """
+    world, life, child = with_child(CANCELLED)
+    world.send(life, "execution_cancel", str(life.number), context={})
+    timeout = {"message": "the action ran too long", "type": "timeout"}
+    world.send(life, "action_failed", life.node("a", 1), error=timeout, meta={**OF_JOB, "retryable": True})
+    world.send(child, "action_completed", child.node("c", 1), result=2, meta=OF_JOB)
+    read_mail(world, child)
+    read_mail(world, life)
+    assert life.turns[-1].decision.outcome == "late"
+    world.send(life, "action_completed", life.node("b", 1, undo=True), meta=OF_JOB)
+    read_mail(world, life)
+    undo = life.children[-1]
+    read_mail(world, undo)
+    world.send(undo, "action_completed", undo.node("c", 1, undo=True), meta=OF_JOB)
+    read_mail(world, undo)
+    read_mail(world, life)
+    assert (life.status, undo.status) == ("CANCELLED", "COMPLETED")
+    assert [*broken_undos(world)] == []
+
+
+def test_a_child_that_completes_after_its_visit_was_closed_is_undone() -> None:
+    """Also in an execution that has nothing to undo itself: it does not await the visit."""
+    world, life, child = with_child(CLOSED)
+    world.send(child, "action_completed", child.node("c", 1), result=2, meta=OF_JOB)
+    read_mail(world, child)
+    read_mail(world, life)
+    assert life.turns[-1].decision.outcome == "late"
+
+
+def test_an_action_whose_first_lease_nobody_answered_may_have_happened() -> None:
+    """An error beside its job, from before its first lease, does not stand for the answer of that lease."""
+    action = Step(name="a", kind="action", retry=Retry(max_attempts=2), compensate=Compensate())
+    reference = Reference(Plan(path="main", steps=(Step(name="start", entries=(Entry(then=(Target("a"),)),)), action)))
+    reference.apply(ReferenceEvent("start", value={}))
+    reference.apply(ReferenceEvent("failed", "a", value={}, through_job=False))
+    effects = reference.apply(ReferenceEvent("failed", "a", value={}, lease=2, leases=2))
+    assert [effect.detail for effect in effects if effect.what == "undo"] == [["unknown", False]]

@@ -1,17 +1,18 @@
 """What must hold of undos whatever the reference says: read from the decisions alone.
 
 What reported success and has a `compensate` is undone once, or it is listed as failed, unknown or left, over all
-executions that go on with the undo. Within each execution the last success is undone first. Nothing else is undone.
+executions that go on with the undo. Of the successes that an execution has read, the last one is undone first. Nothing
+else is undone.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import combinations
 from typing import NamedTuple
 
 from noetl_broker.broker.model.effects import ChildUnwanted
-from noetl_broker.broker.model.event import Emitted
 from tests.simulation.life import Life, TakenTurn
 from tests.simulation.plans import Compensate
 from tests.simulation.reference_model import LIVE
@@ -49,7 +50,9 @@ class _Checks:
     def __init__(self, world: World) -> None:
         self.lives = world.lives
         self.successes = dict(self._successes())
-        self.done = Counter(node for life in self.lives.values() for node in _undos_of(life, "compensation_completed"))
+        self.done = Counter(
+            node for life in self.lives.values() for _, node in _undos_of(life, "compensation_completed")
+        )
         self.jobs_done = Counter(
             _Node(_origin(life).number, job.step, job.visit, job.index)
             for life in self.lives.values()
@@ -135,10 +138,15 @@ class _Checks:
                 yield f"undo: execution {number} was cancelled, and rows of it are open"
             if "running" in statuses and life.status not in LIVE:
                 yield f"undo: execution {number} has ended, and an undo of it runs"
-            turns = [self.successes.get(node, 0) for node in _undos_of(life, "compensation_started")]
-            known = [turn for turn in turns if turn]
-            if known != sorted(known, reverse=True):
-                yield f"undo: execution {number} undid the successes of turns {known} in this order"
+            begun = [(turn, self.successes.get(node, 0)) for turn, node in _undos_of(life, "compensation_started")]
+            known = [(turn, success) for turn, success in begun if success]
+            # What an undo execution undoes had succeeded before it started.
+            if any(
+                before < after and (life.origin is not None or after <= turn)
+                for (turn, before), (_, after) in combinations(known, 2)
+            ):
+                successes = [success for _, success in known]
+                yield f"undo: execution {number} undid the successes of turns {successes} in this order"
 
     def of_successes(self) -> Iterator[str]:
         """Yield what succeeded and was neither undone nor listed, or undone although it stands."""
@@ -176,9 +184,10 @@ def _is_success(one: TakenTurn) -> bool:
     return kind in kinds and one.decision.outcome in {"decided", "late"} and not event.undo and event.step is not None
 
 
-def _undos_of(life: Life, event_type: str) -> Iterator[_Node]:
-    events: Iterator[Emitted] = (event for one in life.turns for event in one.decision.events)
-    for event in events:
-        if event.type == event_type:
-            index = (event.context or {}).get("index")
-            yield _Node(_origin(life).number, event.step or "", event.visit, index)
+def _undos_of(life: Life, event_type: str) -> Iterator[tuple[int, _Node]]:
+    """Yield the turns of an execution that began or ended an undo, with what it undoes."""
+    for one in life.turns:
+        for event in one.decision.events:
+            if event.type == event_type:
+                index = (event.context or {}).get("index")
+                yield one.turn.number, _Node(_origin(life).number, event.step or "", event.visit, index)

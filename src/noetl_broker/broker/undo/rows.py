@@ -133,7 +133,7 @@ def report_late_child(draft: Draft) -> bool:
     draft.add(UndoNoted(step.name, visit, event.item_index, "open", child))
     draft.writes.outcome = LATE
     draft.undo += 1
-    if draft.compensation is not None:
+    if draft.compensation is not None and draft.compensation.cursor is not None:  # else later rows are open, too
         draft.compensation = draft.compensation._replace(cursor=draft.turn.number + 1)
     return True
 
