@@ -21,9 +21,9 @@ import asyncpg
 from benchmarks.processes import Daemon, ReadySocket, tree_seconds
 from benchmarks.results import Probe
 from noetl_broker.embedded_postgres.server import EmbeddedPostgres
-from noetl_broker.store import dsn as store
-from noetl_broker.store.connection import connect
-from noetl_broker.store.migrations import migrate
+from noetl_broker.store.connect import dsn as store
+from noetl_broker.store.connect.connection import connect
+from noetl_broker.store.connect.migrations import migrate
 
 Connection: TypeAlias = "asyncpg.Connection[Any]"
 PROBES = 20

@@ -18,7 +18,7 @@ from benchmarks.bench import Bench, Database
 from benchmarks.playbooks import RESULT, STEPS, chain
 from benchmarks.results import Probe, Row, at_least, ratios
 from benchmarks.throttle import Throttle
-from noetl_broker.store.connection import HOT_PATH, connect
+from noetl_broker.store.connect.connection import HOT_PATH, connect
 
 FAST_DISK_MS: Final = 0.2
 BATCH: Final = 200  # mails that one commit reads at most

@@ -12,7 +12,7 @@ from typing import Final, Self
 from benchmarks.bench import Bench, Connection, Database
 from benchmarks.playbooks import RESULT, chain
 from benchmarks.results import Row, at_most, percentile
-from noetl_broker.store.connection import connect
+from noetl_broker.store.connect.connection import connect
 
 BEAT_SECONDS: Final = 0.01
 COMPLETE: Final = """

@@ -26,7 +26,7 @@ from benchmarks.bench import Bench, Database
 from benchmarks.playbooks import leaf
 from benchmarks.results import Row, at_least, at_most, ratios
 from noetl_broker.daemon.idle import POLL_SECONDS
-from noetl_broker.store.listener import Listener
+from noetl_broker.store.connect.listener import Listener
 
 ROUNDS: Final = 7  # short, in alternating order: other load on the machine affects all modes
 WRITERS: Final = 32

@@ -14,9 +14,9 @@ from benchmarks.drain import drained
 from benchmarks.results import Row, at_least
 from noetl_broker.history.replay import Replay
 from noetl_broker.playbook.diagnostics import PlaybookRules
-from noetl_broker.store import history_scan
-from noetl_broker.store.executions import Filter
-from noetl_broker.store.history import Versions
+from noetl_broker.store.admin import history_scan
+from noetl_broker.store.admin.executions import Filter
+from noetl_broker.store.admin.history import Versions
 
 CORE = 2_000  # executions that fit into memory at once
 

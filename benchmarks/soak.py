@@ -31,7 +31,7 @@ from benchmarks.playbooks import chain
 from benchmarks.processes import Daemon
 from benchmarks.results import percentile
 from noetl_broker import embedded_postgres, logs
-from noetl_broker.store.connection import connect
+from noetl_broker.store.connect.connection import connect
 
 WINDOWS: Final = 16
 WARM_SECONDS: Final = 5.0

@@ -11,8 +11,8 @@ from noetl_broker.broker.model.rules import Rules
 from noetl_broker.broker.model.values import JSON
 from noetl_broker.daemon.service import Service, ServiceOptions
 from noetl_broker.playbook.diagnostics import PlaybookRules
-from noetl_broker.store.connection import connect
-from noetl_broker.store.verify import Scope, verify
+from noetl_broker.store.admin.verify import Scope, verify
+from noetl_broker.store.connect.connection import connect
 from tests.postgres import Database
 from tests.sessions import lent_pool, pooled_session
 from tests.stories import document

@@ -24,7 +24,7 @@ pytest.register_assert_rewrite(*(f"tests.{path.stem}" for path in Path(__file__)
 
 from noetl_broker import embedded_postgres, logs
 from noetl_broker.form import installed_form
-from noetl_broker.store.migrations import migrate
+from noetl_broker.store.connect.migrations import migrate
 from tests import summary
 from tests.postgres import SCHEMA_VARIABLE, Copies, Database, Server, psycopg_connect, start_server
 from tests.sessions import close_pools

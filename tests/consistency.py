@@ -6,7 +6,7 @@ from typing import Any
 
 from noetl_broker.history.replay import replay_history, sentences
 from noetl_broker.playbook import PlaybookRules
-from noetl_broker.store.history import load_history
+from noetl_broker.store.admin.history import load_history
 from tests.brokers import broken_invariants, rows
 from tests.postgres import Database
 from tests.sessions import pooled_session

@@ -18,8 +18,8 @@ from jinja2 import Environment, StrictUndefined, TemplateError
 
 from noetl_broker.broker.model.values import JSON
 from noetl_broker.playbook import PlaybookRules
-from noetl_broker.store.connection import Connection, connect
-from noetl_broker.store.verify import Scope, verify
+from noetl_broker.store.admin.verify import Scope, verify
+from noetl_broker.store.connect.connection import Connection, connect
 from tests.brokers import drain
 from tests.postgres import Database
 from tests.stories import document

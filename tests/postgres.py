@@ -15,9 +15,9 @@ import psycopg
 from psycopg import sql
 
 from noetl_broker import embedded_postgres
-from noetl_broker.store import dsn
-from noetl_broker.store.connection import connection_class
-from noetl_broker.store.schema_name import DEFAULT_SCHEMA, rendered
+from noetl_broker.store.connect import dsn
+from noetl_broker.store.connect.connection import connection_class
+from noetl_broker.store.connect.schema_name import DEFAULT_SCHEMA, rendered
 
 # `NOETL_TEST_SCHEMA=orders make test` runs the suite in a schema of another name. Tests say `noetl` in their SQL: the
 # store's connections and `psycopg_connect` render it.

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import NamedTuple
 
-from noetl_broker.store.migrations import create_roles
+from noetl_broker.store.connect.migrations import create_roles
 from tests.brokers import execute
 from tests.postgres import Database, named
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 import asyncpg
 import pytest
 
-from noetl_broker.store.connection import Pool, connect, create_pool
+from noetl_broker.store.connect.connection import Pool, connect, create_pool
 from tests.postgres import Database
 
 Session = asyncpg.Connection

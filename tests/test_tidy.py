@@ -17,7 +17,7 @@ import pytest
 
 import noetl_broker
 from noetl_broker.store import queries
-from noetl_broker.store.migrations import compat_noetl
+from noetl_broker.store.connect.migrations import compat_noetl
 from noetl_broker.worker.sql.split import split_statements
 from tests.postgres import Database, asyncpg_connect
 
@@ -93,11 +93,14 @@ LAYERS["console"] = {
 LAYERS["cli"] = {*LAYERS}
 LAYERS["__main__"] = {"cli"}
 
-# The folders of the core and the modules beside them, from the ground up: each imports only what stands below it.
-FLOORS_OF_BROKER = (
-    {"model"}, {"state"}, {"draft"}, {"writing"}, {"undo"}, {"flow"}, {"waits", "work"}, {"arrivals", "compensation"},
-    {"finalize", "holds"}, {"initial"}, {"dispatcher"}, {"core"},
-)  # fmt: skip
+# The folders of a package and the modules beside them, from the ground up: each imports only what stands below it.
+FLOORS: dict[str, tuple[set[str], ...]] = {
+    "broker": (
+        {"model"}, {"state"}, {"draft"}, {"writing"}, {"undo"}, {"flow"}, {"waits", "work"},
+        {"arrivals", "compensation"}, {"finalize", "holds"}, {"initial"}, {"dispatcher"}, {"core"},
+    ),
+    "store": ({"json_codec", "row_layout"}, {"queries"}, {"connect"}, {"turn", "worker"}, {"admin"}),
+}  # fmt: skip
 
 # The pure packages (no clock, randomness or I/O), and the libraries that they may import.
 PURE_PARTS = {"broker", "history", "explain"}
@@ -224,15 +227,16 @@ def test_no_modules_import_each_other() -> None:
     assert [name for name in order if name.startswith("circle")] == []
 
 
-def test_no_folder_of_the_core_imports_one_above_it() -> None:
-    """A reader begins with `model`."""
-    floor_of = {room: floor for floor, rooms in enumerate(FLOORS_OF_BROKER) for room in rooms}
+@pytest.mark.parametrize("package", FLOORS)
+def test_no_folder_imports_one_above_it(package: str) -> None:
+    """A reader begins with the first."""
+    floor_of = {room: floor for floor, rooms in enumerate(FLOORS[package]) for room in rooms}
     assert [
         f"{module.at(node)} {name}"
         for module in modules()
-        if module.name.startswith("broker.")
+        if module.name.startswith(f"{package}.")
         for node, name in imported(module)
-        if name.startswith("noetl_broker.broker.")
+        if name.startswith(f"noetl_broker.{package}.")
         for own, other in [(module.name.split(".")[1], below(name).split(".")[1])]
         if own != other and floor_of[other] >= floor_of[own]
     ] == []

@@ -12,12 +12,12 @@ from typing import Any, Self
 
 from noetl_broker.broker.state.state import is_live
 from noetl_broker.errors import BrokerError, OperatorFault
-from noetl_broker.store import approvals, executions, signals
-from noetl_broker.store.approvals import Approval
-from noetl_broker.store.connection import CLOSE_SECONDS, Connection, Pool, create_pool, reconnecting
-from noetl_broker.store.dsn import Database
-from noetl_broker.store.schema_name import DEFAULT_SCHEMA
-from noetl_broker.store.session import translate_faults
+from noetl_broker.store.admin import approvals, executions, signals
+from noetl_broker.store.admin.approvals import Approval
+from noetl_broker.store.connect.connection import CLOSE_SECONDS, Connection, Pool, create_pool, reconnecting
+from noetl_broker.store.connect.dsn import Database
+from noetl_broker.store.connect.schema_name import DEFAULT_SCHEMA
+from noetl_broker.store.connect.session import translate_faults
 
 __all__ = ["Approval", "Client", "Ended", "ExecutionFailed"]
 

@@ -1,6 +1,6 @@
 """The table of all commands. A new command is a row in it and a module of `noetl_broker.cli`.
 
-Messages of other packages name commands too: `store/schema_name.py` finds them by this table.
+Messages of other packages name commands too: `store/connect/schema_name.py` finds them by this table.
 """
 
 from __future__ import annotations

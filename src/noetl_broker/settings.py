@@ -23,7 +23,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from noetl_broker.dev_folder import find_dsn_file
 from noetl_broker.errors import OperatorFault
-from noetl_broker.store.schema_name import DEFAULT_SCHEMA
+from noetl_broker.store.connect.schema_name import DEFAULT_SCHEMA
 
 PREFIX = "NOETL_BROKER_"
 HIDDEN = "**********"

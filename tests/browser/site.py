@@ -17,9 +17,9 @@ from psycopg.types.json import Jsonb
 
 from noetl_broker import embedded_postgres
 from noetl_broker.embedded_postgres import EmbeddedPostgres
-from noetl_broker.store.api_tokens import create_token
-from noetl_broker.store.connection import connect
-from noetl_broker.store.migrations import create_roles, migrate
+from noetl_broker.store.admin.api_tokens import create_token
+from noetl_broker.store.connect.connection import connect
+from noetl_broker.store.connect.migrations import create_roles, migrate
 from tests.cli.conftest import plain_environment
 from tests.postgres import SETTINGS, Database, fast_root, psycopg_connect
 from tests.processes import STDERR, Process, start_command

@@ -11,7 +11,7 @@ from noetl_broker.daemon.lanes import Lanes
 from noetl_broker.daemon.matcher import Matcher
 from noetl_broker.daemon.service import Service
 from noetl_broker.daemon.timers import Timers
-from noetl_broker.store.connection import Connection, create_pool
+from noetl_broker.store.connect.connection import Connection, create_pool
 from noetl_broker.store.queries import sql
 from tests.brokers import options
 from tests.chaos.shapes import answer

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 import psycopg
 
-from noetl_broker.store.connection import connect
+from noetl_broker.store.connect.connection import connect
 from tests.brokers import execute, rows, running
 from tests.chaos.under_load import until
 from tests.postgres import Database, psycopg_connect

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from noetl_broker.store import queries
-from noetl_broker.store.schema_name import rendered
+from noetl_broker.store.connect.schema_name import rendered
 from tests.chaos.proxy import Ends, Proxied, Proxy, read_message
 from tests.postgres import SCHEMA, Database
 

@@ -15,7 +15,7 @@ from noetl_broker import embedded_postgres
 from noetl_broker.daemon.metrics import registry as metric
 from noetl_broker.embedded_postgres.binaries import choose_account
 from noetl_broker.embedded_postgres.server import EmbeddedPostgres
-from noetl_broker.store.migrations import migrate
+from noetl_broker.store.connect.migrations import migrate
 from tests.brokers import PATIENCE_SECONDS, broken_invariants, execute, running, start, value
 from tests.chaos.under_load import Tried, finish_all, leave_core, prepare, until
 from tests.postgres import Database

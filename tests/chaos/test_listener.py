@@ -14,9 +14,9 @@ from noetl_broker import embedded_postgres
 from noetl_broker.daemon.metrics import registry as metric
 from noetl_broker.daemon.service import Service
 from noetl_broker.embedded_postgres.server import EmbeddedPostgres
-from noetl_broker.store import listener
-from noetl_broker.store.connection import connect
-from noetl_broker.store.migrations import migrate
+from noetl_broker.store.connect import listener
+from noetl_broker.store.connect.connection import connect
+from noetl_broker.store.connect.migrations import migrate
 from tests.brokers import PATIENCE_SECONDS, broken_invariants, running, start, value
 from tests.chaos.sampling import LONG
 from tests.chaos.silent_proxy import SilentProxy

@@ -8,8 +8,8 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from noetl_broker.store import turn_store
-from noetl_broker.store.sqlstates import is_conflict
+from noetl_broker.store.connect.sqlstates import is_conflict
+from noetl_broker.store.turn import turn_store
 from tests.brokers import broken_invariants, complete_jobs, execute, register, start, value
 from tests.chaos.gate import build_gate, drain_and_meet
 from tests.chaos.killed_brokers import broker, drain

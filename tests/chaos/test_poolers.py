@@ -14,8 +14,8 @@ from noetl_broker.client import Client
 from noetl_broker.daemon.metrics import registry as metric
 from noetl_broker.daemon.service import Service
 from noetl_broker.errors import DatabaseFault
-from noetl_broker.store.doctor import examine
-from noetl_broker.store.session import session
+from noetl_broker.store.admin.doctor import examine
+from noetl_broker.store.connect.session import session
 from noetl_broker.worker import WorkerOptions, run_worker
 from tests.brokers import (
     PATIENCE_SECONDS,

@@ -9,7 +9,7 @@ import pytest
 
 from noetl_broker import embedded_postgres
 from noetl_broker.embedded_postgres.server import EmbeddedPostgres, Mode
-from noetl_broker.store.migrations import migrate
+from noetl_broker.store.connect.migrations import migrate
 from tests.brokers import broken_invariants, register, rows, running, start, value
 from tests.chaos.sampling import LONG
 from tests.chaos.under_load import Tried, finish_all, load, prepare, until

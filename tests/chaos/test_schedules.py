@@ -10,8 +10,8 @@ from contextlib import AsyncExitStack, suppress
 
 import pytest
 
-from noetl_broker.store.connection import Connection, connect
-from noetl_broker.store.schedules import move_due_schedules
+from noetl_broker.store.admin.schedules import move_due_schedules
+from noetl_broker.store.connect.connection import Connection, connect
 from tests.brokers import PATIENCE_SECONDS, execute, register, rows, until_so_many_ended, value
 from tests.chaos.daemons import START_SECONDS, daemon
 from tests.chaos.sampling import LONG

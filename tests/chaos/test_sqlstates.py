@@ -8,7 +8,7 @@ import pytest
 
 from noetl_broker.daemon.service import Service
 from noetl_broker.errors import SchemaFault
-from noetl_broker.store.sqlstates import FAULT_CLASSES, Remedy
+from noetl_broker.store.connect.sqlstates import FAULT_CLASSES, Remedy
 from tests.brokers import PATIENCE_SECONDS, broken_invariants, execute, options, rows, running, start, value
 from tests.chaos.sampling import sample
 from tests.chaos.under_load import Tried, finish_all, leave_core, prepare, until

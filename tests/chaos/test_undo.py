@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from noetl_broker.daemon.lanes import Lanes
-from noetl_broker.store.connection import Connection
+from noetl_broker.store.connect.connection import Connection
 from tests.brokers import register, rows
 from tests.chaos.killed_brokers import broker, drain
 from tests.chaos.sampling import LONG, sample

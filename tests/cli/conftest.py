@@ -17,7 +17,7 @@ import structlog
 from click.testing import CliRunner, Result
 
 from noetl_broker.cli.main import cli
-from noetl_broker.store.schema_name import DEFAULT_SCHEMA
+from noetl_broker.store.connect.schema_name import DEFAULT_SCHEMA
 from tests.brokers import drain
 from tests.postgres import SCHEMA, SCHEMA_VARIABLE, Database, psycopg_connect
 from tests.processes import Process, start_command

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from noetl_broker.store.session import session
+from noetl_broker.store.connect.session import session
 from tests.brokers import PATIENCE_SECONDS
 from tests.cli.conftest import Command, execute, rows
 from tests.periods import LATER, LONG_AGO, ended_in

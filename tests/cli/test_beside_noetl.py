@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from noetl_broker.errors import EXIT_NO_PERMISSION
-from noetl_broker.store.migrations import migrate
+from noetl_broker.store.connect.migrations import migrate
 from tests.brokers import drain
 from tests.cli.conftest import Command, execute, rows
 from tests.postgres import Database

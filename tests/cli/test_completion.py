@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from noetl_broker.cli import arguments
-from noetl_broker.store import connection
+from noetl_broker.store.connect import connection
 from tests.cli.conftest import PATIENCE_SECONDS, Command, decide, write_playbook
 from tests.postgres import Database
 

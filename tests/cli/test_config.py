@@ -15,7 +15,7 @@ from noetl_broker.cli.command import Call
 from noetl_broker.cli.run import service_options
 from noetl_broker.playbook import PlaybookRules
 from noetl_broker.settings import Settings
-from noetl_broker.store.dsn import Database
+from noetl_broker.store.connect.dsn import Database
 from tests.cli.conftest import Command
 
 NOWHERE = "postgresql://u@127.0.0.1:1/nowhere"

@@ -11,8 +11,8 @@ from noetl_broker.cli.command import Call
 from noetl_broker.cli.dev.registrar import Registrar, Report
 from noetl_broker.cli.dev.watch import Changes, scan
 from noetl_broker.settings import load_settings
-from noetl_broker.store.catalog import announce_step_types
-from noetl_broker.store.session import session
+from noetl_broker.store.admin.catalog import announce_step_types
+from noetl_broker.store.connect.session import session
 from tests.brokers import rows
 from tests.postgres import Database
 

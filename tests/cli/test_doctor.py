@@ -13,10 +13,10 @@ import pytest
 from noetl_broker import embedded_postgres
 from noetl_broker.embedded_postgres.server import EmbeddedPostgres
 from noetl_broker.errors import DatabaseFault
-from noetl_broker.store.connection import connect
-from noetl_broker.store.doctor import examine
-from noetl_broker.store.doctor_checks import Finding, Limits
-from noetl_broker.store.migrations import create_roles, migrate
+from noetl_broker.store.admin.doctor import examine
+from noetl_broker.store.admin.doctor_checks import Finding, Limits
+from noetl_broker.store.connect.connection import connect
+from noetl_broker.store.connect.migrations import create_roles, migrate
 from tests.brokers import drain, execute, register, running, start
 from tests.chaos.silent_proxy import SilentProxy
 from tests.cli.conftest import Command

@@ -7,10 +7,10 @@ import re
 import pytest
 
 from noetl_broker.errors import EXIT_UNAVAILABLE, DatabaseFault, OperatorFault, SchemaFault
-from noetl_broker.store.dsn import Database as AnyDatabase
-from noetl_broker.store.lasting_session import LastingSession
-from noetl_broker.store.schema_name import application_name
-from noetl_broker.store.session import session
+from noetl_broker.store.connect.dsn import Database as AnyDatabase
+from noetl_broker.store.connect.lasting_session import LastingSession
+from noetl_broker.store.connect.schema_name import application_name
+from noetl_broker.store.connect.session import session
 from tests.cli.conftest import PATIENCE_SECONDS, Command, decide, rows, write_playbook
 from tests.cli.test_status_watch import until
 from tests.postgres import Database, psycopg_connect

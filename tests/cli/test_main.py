@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from noetl_broker.cli.command import one_sentence
 from noetl_broker.cli.main import cli
 from noetl_broker.commands import COMMANDS
-from noetl_broker.store.schema_name import with_schema
+from noetl_broker.store.connect.schema_name import with_schema
 from tests.cli.conftest import Command, plain_environment
 from tests.postgres import SCHEMA
 

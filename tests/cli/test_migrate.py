@@ -8,7 +8,7 @@ import json
 import pytest
 
 from noetl_broker.errors import EXIT_SCHEMA, EXIT_UNAVAILABLE
-from noetl_broker.store.schema_name import application_name
+from noetl_broker.store.connect.schema_name import application_name
 from tests.cli.conftest import PATIENCE_SECONDS, Command, rows
 from tests.cli.test_lost_connection import SENTENCE, WAITS, cut
 from tests.postgres import Database, named, psycopg_connect

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from noetl_broker.store.doctor import examine
+from noetl_broker.store.admin.doctor import examine
 from tests.brokers import broken_invariants, drain, execute, start, value
 from tests.cli.conftest import Command, as_default, decide, write_playbook
 from tests.postgres import Database

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from noetl_broker.store.verify import CHECKS, TABLES, TURNS
+from noetl_broker.store.admin.verify import CHECKS, TABLES, TURNS
 from tests.cli.conftest import Command, execute, write_playbook
 from tests.postgres import Database
 

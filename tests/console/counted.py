@@ -10,7 +10,7 @@ import pytest
 
 from noetl_broker.console import services, threads
 from noetl_broker.console.connections import REQUEST_SECONDS, Connections
-from noetl_broker.store.connection import Connection
+from noetl_broker.store.connect.connection import Connection
 from noetl_broker.store.queries import load, sql
 
 asked: Counter[str] = Counter()  # statements, by text

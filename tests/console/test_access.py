@@ -9,7 +9,7 @@ import pytest
 
 from noetl_broker.console.bodies import SMALL_BODY_BYTES
 from noetl_broker.console.sign_in import MOST_FAILURES
-from noetl_broker.store.api_tokens import create_token, revoke_token
+from noetl_broker.store.admin.api_tokens import create_token, revoke_token
 from tests.brokers import drain, register, start
 from tests.console.conftest import console
 from tests.console.test_executions import STORY

@@ -11,9 +11,9 @@ import httpx
 
 from noetl_broker.console.changes import MOST_PENDING, Changes, Stream, as_word_of_database
 from noetl_broker.console.connections import Connections
-from noetl_broker.store.api_tokens import revoke_token
-from noetl_broker.store.changes import LatestTurn
-from noetl_broker.store.dsn import Database as StoredIn
+from noetl_broker.store.admin.api_tokens import revoke_token
+from noetl_broker.store.admin.changes import LatestTurn
+from noetl_broker.store.connect.dsn import Database as StoredIn
 from tests.brokers import PATIENCE_SECONDS, drain, register, start
 from tests.console.conftest import console
 from tests.console.test_access import token

@@ -10,7 +10,7 @@ from pathlib import Path
 from noetl_broker.console.api import ROUTERS
 from noetl_broker.console.app import PREFIX
 from noetl_broker.console.document import operations
-from noetl_broker.store.migrations import create_roles
+from noetl_broker.store.connect.migrations import create_roles
 from tests.brokers import drain, register, start
 from tests.console.conftest import console
 from tests.console.test_access import token

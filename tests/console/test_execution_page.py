@@ -11,9 +11,9 @@ import pytest
 from noetl_broker.console.pasts import Pasts
 from noetl_broker.errors import OperatorFault
 from noetl_broker.playbook.diagnostics import PlaybookRules
-from noetl_broker.store.migrations import create_roles
+from noetl_broker.store.connect.migrations import create_roles
+from noetl_broker.store.connect.session import session
 from noetl_broker.store.queries import sql
-from noetl_broker.store.session import session
 from tests.brokers import complete_jobs, drain, execute, register, rows, start, value
 from tests.console.conftest import console
 from tests.console.counted import count_statements, of_pages

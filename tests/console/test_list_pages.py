@@ -10,7 +10,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from noetl_broker.store.migrations import create_roles
+from noetl_broker.store.connect.migrations import create_roles
 from tests.brokers import drain, execute, register, rows, start, value
 from tests.console.conftest import console
 from tests.console.test_access import token

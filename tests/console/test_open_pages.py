@@ -16,7 +16,7 @@ from noetl_broker.console.access import COOKIE
 from noetl_broker.console.connections import Connections
 from noetl_broker.console.pages import live, shared
 from noetl_broker.console.pages.shared import FIRST_GUESS, LONGEST_WAIT, Allowance, Read, TooSoonError
-from noetl_broker.store.api_tokens import create_token
+from noetl_broker.store.admin.api_tokens import create_token
 from noetl_broker.store.queries import sql
 from tests.brokers import drain, register, start
 from tests.console.conftest import console

@@ -10,7 +10,7 @@ import pytest
 
 from noetl_broker import embedded_postgres
 from noetl_broker.embedded_postgres import EmbeddedPostgres
-from noetl_broker.store.migrations import migrate
+from noetl_broker.store.connect.migrations import migrate
 from tests.brokers import PATIENCE_SECONDS, drain, register, start
 from tests.console.conftest import console
 from tests.console.test_changes import events

@@ -19,8 +19,8 @@ from noetl_broker.console.pages.overview import (
     find_unserved,
     find_warnings,
 )
-from noetl_broker.store.migrations import create_roles
-from noetl_broker.store.overview import load_activity, load_present
+from noetl_broker.store.admin.overview import load_activity, load_present
+from noetl_broker.store.connect.migrations import create_roles
 from tests.brokers import PATIENCE_SECONDS, drain, execute, register, start
 from tests.console.conftest import console
 from tests.console.test_executions import STORY

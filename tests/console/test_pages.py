@@ -18,7 +18,7 @@ from noetl_broker.console.pages import csrf, flash
 from noetl_broker.console.pages.rendering import FOLDER, pretty
 from noetl_broker.console.pages.screen import own_address, picture
 from noetl_broker.console.pages.shared import SharedReads
-from noetl_broker.store.dsn import Database as Place
+from noetl_broker.store.connect.dsn import Database as Place
 from tests.brokers import drain, execute, register, start
 from tests.console.conftest import console, page_routes
 from tests.console.test_access import token

@@ -15,7 +15,7 @@ from noetl_broker.console.connections import CONNECTIONS
 from noetl_broker.console.problem import Refusal
 from noetl_broker.console.threads import Threads
 from noetl_broker.errors import BrokerError
-from noetl_broker.store.connection import Connection
+from noetl_broker.store.connect.connection import Connection
 from tests.brokers import PATIENCE_SECONDS
 from tests.console.conftest import served
 from tests.postgres import Database

@@ -5,8 +5,8 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from noetl_broker.store.executions import load_execution_details
-from noetl_broker.store.visit_spans import load_spans
+from noetl_broker.store.admin.executions import load_execution_details
+from noetl_broker.store.admin.visit_spans import load_spans
 from tests.brokers import drain, rows
 from tests.console.test_actions import begun, do
 from tests.console.test_execution_page import post, read

@@ -2,7 +2,7 @@
 
 import pytest
 
-from noetl_broker.store.schema_name import DEFAULT_SCHEMA
+from noetl_broker.store.connect.schema_name import DEFAULT_SCHEMA
 from tests.cli.conftest import command, lone_command
 from tests.postgres import SCHEMA
 

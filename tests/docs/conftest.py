@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from noetl_broker.store.schema_name import DEFAULT_SCHEMA
+from noetl_broker.store.connect.schema_name import DEFAULT_SCHEMA
 from tests.cli.conftest import Command
 from tests.docs.runner import PageRun
 from tests.postgres import SCHEMA, Database

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from noetl_broker.store.migrations import compat_noetl, migrations
+from noetl_broker.store.connect.migrations import compat_noetl, migrations
 from tests.brokers import drain, rows, value
 from tests.docs.pages import code_blocks, read_page
 from tests.noetl import open_noetl

@@ -9,8 +9,8 @@ from typing import Any
 
 from noetl_broker.playbook import PlaybookRules, compile_playbook
 from noetl_broker.resources import playbooks_folder
-from noetl_broker.store.catalog import register
-from noetl_broker.store.connection import connect
+from noetl_broker.store.admin.catalog import register
+from noetl_broker.store.connect.connection import connect
 from noetl_broker.worker import WorkerOptions, run_worker
 from tests.brokers import rows, running, start, until_ended
 from tests.docs.pages import DOCS, read_page

@@ -6,7 +6,7 @@ import re
 
 from benchmarks.performance_page import PAGE, filled
 from noetl_broker.diagram.svg import render_svg
-from noetl_broker.store.migrations import roles
+from noetl_broker.store.connect.migrations import roles
 from tests.docs.api_routes import ROUTES, api_routes
 from tests.docs.pages import DOCS, read_page
 from tests.docs.pictures import pictures

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from noetl_broker.errors import PermissionFault
-from noetl_broker.store.connection import connect
-from noetl_broker.store.migrations import check_rights, create_roles, missing_operator_rights
+from noetl_broker.store.connect.connection import connect
+from noetl_broker.store.connect.migrations import check_rights, create_roles, missing_operator_rights
 from tests.brokers import (
     PATIENCE_SECONDS,
     broken_invariants,

@@ -29,8 +29,8 @@ from noetl_broker.playbook import PlaybookRules
 from noetl_broker.playbook.keywords import INPUT_WORDS, OWN_KEYS
 from noetl_broker.playbook.schedules import SCHEDULE_KEYS
 from noetl_broker.settings import Settings
-from noetl_broker.store.sqlstates import FAULT_CLASSES
-from noetl_broker.store.verify import CHECKS, TABLES, TURNS
+from noetl_broker.store.admin.verify import CHECKS, TABLES, TURNS
+from noetl_broker.store.connect.sqlstates import FAULT_CLASSES
 from noetl_broker.template import budget, engine, grammar
 from tests.brokers import value
 from tests.docs.pages import CONTRIBUTING, DOCS, README, quoted, read_page, table, table_rows
@@ -225,7 +225,7 @@ def test_the_tables_of_modules_list_each_module(place: int, folder: str) -> None
     """Each once."""
     rows = read_page("architecture").split("\n| module | what |\n")[1:][place].split("\n\n")[0].splitlines()[1:]
     named = [name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])]
-    files = (PACKAGE / folder).rglob("*.py") if folder == "broker" else (PACKAGE / folder).glob("*.py")
+    files = (PACKAGE / folder).rglob("*.py") if folder in {"broker", "store"} else (PACKAGE / folder).glob("*.py")
     assert sorted(named) == sorted(file.stem for file in files if file.stem != "__init__")
 
 

@@ -6,8 +6,8 @@ import re
 from typing import Any
 
 from noetl_broker import embedded_postgres
-from noetl_broker.store.connection import connect
-from noetl_broker.store.migrations import migrate
+from noetl_broker.store.connect.connection import connect
+from noetl_broker.store.connect.migrations import migrate
 from tests.brokers import (
     broken_invariants,
     drain,

@@ -9,9 +9,9 @@ import pytest
 from noetl_broker.broker.model.values import JSON
 from noetl_broker.history.replay import replay_history
 from noetl_broker.playbook import PlaybookRules, compile_playbook
-from noetl_broker.store.catalog import register
-from noetl_broker.store.connection import connect
-from noetl_broker.store.history import load_history
+from noetl_broker.store.admin.catalog import register
+from noetl_broker.store.admin.history import load_history
+from noetl_broker.store.connect.connection import connect
 from noetl_broker.worker import WorkerOptions, run_worker
 from tests.brokers import drain, execute, rows, running, start, until_ended
 from tests.golden_histories import PAUSED, RECORDED, as_document, examples, write

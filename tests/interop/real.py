@@ -26,7 +26,7 @@ import psycopg
 
 from noetl_broker import embedded_postgres
 from noetl_broker.broker.model.values import JSON
-from noetl_broker.store.migrations import migrate
+from noetl_broker.store.connect.migrations import migrate
 from tests.cli.conftest import plain_environment
 from tests.postgres import Database
 from tests.sessions import session

@@ -11,7 +11,7 @@ import yaml
 from noetl_broker.broker.model.values import JSON
 from noetl_broker.playbook import PlaybookRules
 from noetl_broker.resources import playbooks_folder
-from noetl_broker.store.verify import Scope, verify
+from noetl_broker.store.admin.verify import Scope, verify
 from tests.brokers import value
 from tests.chaos.daemons import daemon
 from tests.daemon.beside_noetl.test_examples import EXAMPLES

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from noetl_broker.store.migrations import SERVED_VERSIONS
+from noetl_broker.store.connect.migrations import SERVED_VERSIONS
 from tests.brokers import execute, register, rows, start, value
 from tests.packaging.wheels import Program, next_version
 from tests.postgres import Database

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import noetl_broker
-from noetl_broker.store.migrations import compat_noetl, migrations
+from noetl_broker.store.connect.migrations import compat_noetl, migrations
 from tests.packaging.wheels import Program, install
 from tests.test_tidy import ROOT
 

@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import noetl_broker
-from noetl_broker.store.migrations import SERVED_VERSIONS
+from noetl_broker.store.connect.migrations import SERVED_VERSIONS
 from tests.postgres import Database
 from tests.test_tidy import ROOT
 

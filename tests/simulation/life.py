@@ -28,8 +28,8 @@ from noetl_broker.broker.model.rules import Rules
 from noetl_broker.broker.state.state import ExecutionState, decode, encode
 from noetl_broker.nodes import node_id
 from noetl_broker.playbook.model import Playbook
-from noetl_broker.store.claimed_rows import event_of
 from noetl_broker.store.json_codec import dump_json, load_json
+from noetl_broker.store.turn.claimed_rows import event_of
 from noetl_broker.template.scope import NotLoaded, unwrap
 from tests.simulation.effects import reference_event
 from tests.simulation.plans import Plan

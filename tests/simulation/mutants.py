@@ -19,7 +19,7 @@ from noetl_broker.broker.undo import open_visits
 from noetl_broker.broker.waits import approval, signals
 from noetl_broker.broker.work import children, items, iterators, retries
 from noetl_broker.broker.writing import errors
-from noetl_broker.store import claimed_rows
+from noetl_broker.store.turn import claimed_rows
 from tests.simulation.random_plans import APPROVALS_FROM, NEEDS_FROM, SIGNALS_FROM, WAITS_FROM
 from tests.simulation.scenarios import CATCHES_FROM, ITEMS_FROM, PAUSES_FROM, scenario
 from tests.simulation.trials import Trial, run_trial

@@ -12,11 +12,11 @@ import pytest
 
 from noetl_broker.history.replay import replay_history, sentences
 from noetl_broker.playbook.diagnostics import PlaybookRules
-from noetl_broker.store import turn_rows
-from noetl_broker.store.connection import Connection
-from noetl_broker.store.history import Versions, load_histories
+from noetl_broker.store.admin.history import Versions, load_histories
+from noetl_broker.store.connect.connection import Connection
 from noetl_broker.store.json_codec import dump_json
-from noetl_broker.store.undo_rows import UndoColumns
+from noetl_broker.store.turn import turn_rows
+from noetl_broker.store.turn.undo_rows import UndoColumns
 from tests.brokers import PATIENCE_SECONDS, broken_invariants, running
 from tests.chaos.mutants import NO_SECOND_WALL, Function, Method, Patch
 from tests.postgres import Database

@@ -7,7 +7,7 @@ from noetl_broker.broker.draft import context
 from noetl_broker.broker.undo import draining, open_visits
 from noetl_broker.broker.undo import rows as undo
 from noetl_broker.broker.work import iterators, retries
-from noetl_broker.store import child_rows
+from noetl_broker.store.turn import child_rows
 from tests.simulation.mutants import Mutant
 from tests.simulation.scenarios import UNDOS_FROM
 

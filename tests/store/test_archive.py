@@ -13,16 +13,16 @@ import pytest
 from noetl_broker.daemon import partitions as partition_keeper
 from noetl_broker.errors import NotFoundFault, OperatorFault, PermissionFault
 from noetl_broker.playbook.diagnostics import PlaybookRules
-from noetl_broker.store import archive
-from noetl_broker.store.connection import Connection, connect
-from noetl_broker.store.execution_path import load_execution_path
-from noetl_broker.store.executions import Filter, find_execution, list_events, start_execution
-from noetl_broker.store.explain_facts import load_history_and_facts
-from noetl_broker.store.history import find_turn, load_history
-from noetl_broker.store.history_scan import count_histories, measure_sizes
-from noetl_broker.store.migrations import migrate
-from noetl_broker.store.session import session as command_session
-from noetl_broker.store.verify import Scope, verify
+from noetl_broker.store.admin import archive
+from noetl_broker.store.admin.execution_path import load_execution_path
+from noetl_broker.store.admin.executions import Filter, find_execution, list_events, start_execution
+from noetl_broker.store.admin.explain_facts import load_history_and_facts
+from noetl_broker.store.admin.history import find_turn, load_history
+from noetl_broker.store.admin.history_scan import count_histories, measure_sizes
+from noetl_broker.store.admin.verify import Scope, verify
+from noetl_broker.store.connect.connection import Connection, connect
+from noetl_broker.store.connect.migrations import migrate
+from noetl_broker.store.connect.session import session as command_session
 from tests.brokers import (
     PATIENCE_SECONDS,
     broken_invariants,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from noetl_broker.store import archive
-from noetl_broker.store.migrations import migrations
+from noetl_broker.store.admin import archive
+from noetl_broker.store.connect.migrations import migrations
 from tests.brokers import (
     PATIENCE_SECONDS,
     broken_invariants,

@@ -14,11 +14,11 @@ from noetl_broker.history.fork_plan import plan_fork
 from noetl_broker.history.replay import replay_history
 from noetl_broker.playbook.compile import compile_playbook
 from noetl_broker.playbook.diagnostics import PlaybookRules
-from noetl_broker.store import recovery
-from noetl_broker.store.catalog import register
-from noetl_broker.store.connection import connect
-from noetl_broker.store.history import load_history
-from noetl_broker.store.migrations import migrate
+from noetl_broker.store.admin import recovery
+from noetl_broker.store.admin.catalog import register
+from noetl_broker.store.admin.history import load_history
+from noetl_broker.store.connect.connection import connect
+from noetl_broker.store.connect.migrations import migrate
 from tests.brokers import broken_invariants, drain, execute, rows, value
 from tests.postgres import Copies, Database
 from tests.sessions import PATIENCE_SECONDS, blocked, close_pools, refused, session

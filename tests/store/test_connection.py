@@ -7,8 +7,8 @@ import asyncio
 import asyncpg
 import pytest
 
-from noetl_broker.store import connection as connection_module
-from noetl_broker.store.connection import borrowed, close_quickly, connect, create_pool, transaction
+from noetl_broker.store.connect import connection as connection_module
+from noetl_broker.store.connect.connection import borrowed, close_quickly, connect, create_pool, transaction
 from tests.brokers import execute
 from tests.chaos.silent_proxy import SilentProxy
 from tests.postgres import Database

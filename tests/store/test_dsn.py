@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from noetl_broker.errors import BrokerError
-from noetl_broker.store.connection import connect
-from noetl_broker.store.dsn import INSTEAD, UNNAMED, Database, database_names, secret_parts, without_secrets
+from noetl_broker.store.connect.connection import connect
+from noetl_broker.store.connect.dsn import INSTEAD, UNNAMED, Database, database_names, secret_parts, without_secrets
 
 PIECES = ("hunter", "sesame")
 

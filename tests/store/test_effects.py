@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import get_args
 
 from noetl_broker.broker.model.effects import Effect
-from noetl_broker.store.effects import AFTER, BEFORE, EFFECTS
 from noetl_broker.store.queries import sql
+from noetl_broker.store.turn.effects import AFTER, BEFORE, EFFECTS
 
 OF_OTHERS = {"write_turns", "write_first_turns", "adopt_children", "write_places", "write_posts"}  # turn_store.write
 

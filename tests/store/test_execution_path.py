@@ -11,9 +11,9 @@ from noetl_broker.errors import NotFoundFault
 from noetl_broker.history.path import ExecutionPath, Items, Outcomes
 from noetl_broker.history.visit_spans import times_text
 from noetl_broker.playbook import PlaybookRules
-from noetl_broker.store.execution_path import load_execution_path
-from noetl_broker.store.executions import load_execution_details
-from noetl_broker.store.visit_spans import load_spans
+from noetl_broker.store.admin.execution_path import load_execution_path
+from noetl_broker.store.admin.executions import load_execution_details
+from noetl_broker.store.admin.visit_spans import load_spans
 from tests.brokers import complete_jobs, drain, execute, register, rows, start, value
 from tests.postgres import Database
 from tests.sessions import session

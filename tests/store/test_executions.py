@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from noetl_broker.store.executions import in_turn_order
+from noetl_broker.store.admin.executions import in_turn_order
 
 BEGIN = datetime(2030, 1, 1, tzinfo=UTC)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 
-from noetl_broker.store.history_scan import prefetch
+from noetl_broker.store.admin.history_scan import prefetch
 
 
 async def test_a_scan_that_is_left_early_closes_its_source() -> None:

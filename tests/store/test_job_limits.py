@@ -10,8 +10,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from noetl_broker.store.connection import Connection, connect
-from noetl_broker.store.job_limits import delete_limit, list_keys, list_limits, put_limit
+from noetl_broker.store.admin.job_limits import delete_limit, list_keys, list_limits, put_limit
+from noetl_broker.store.connect.connection import Connection, connect
 from tests.postgres import Database
 from tests.sessions import listen, refused, session
 

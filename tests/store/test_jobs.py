@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from noetl_broker.errors import DatabaseFault, SchemaFault
-from noetl_broker.store import jobs as jobs_module
-from noetl_broker.store.jobs import (
+from noetl_broker.store.worker import jobs as jobs_module
+from noetl_broker.store.worker.jobs import (
     AttemptFailure,
     Completion,
     JobDatabase,

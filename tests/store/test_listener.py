@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from noetl_broker.store.listener import Listener
+from noetl_broker.store.connect.listener import Listener
 from tests.brokers import value
 from tests.postgres import Database
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from noetl_broker.broker.model.event_types import ALIASES
-from noetl_broker.store.listener import Listener
+from noetl_broker.store.connect.listener import Listener
 from tests.brokers import execute, rows, value
 from tests.postgres import SCHEMA, Database
 from tests.sessions import PATIENCE_SECONDS, Session, listen, session

@@ -11,11 +11,19 @@ import pytest
 from noetl_broker.errors import PermissionFault, SchemaFault
 from noetl_broker.playbook.compile import compile_playbook
 from noetl_broker.playbook.diagnostics import PlaybookRules
-from noetl_broker.store import catalog, queries
-from noetl_broker.store.connection import connect
-from noetl_broker.store.doctor import examine
-from noetl_broker.store.migrations import SERVED_VERSIONS, check_version, compat_noetl, migrate, migrations, status
-from noetl_broker.store.session import session
+from noetl_broker.store import queries
+from noetl_broker.store.admin import catalog
+from noetl_broker.store.admin.doctor import examine
+from noetl_broker.store.connect.connection import connect
+from noetl_broker.store.connect.migrations import (
+    SERVED_VERSIONS,
+    check_version,
+    compat_noetl,
+    migrate,
+    migrations,
+    status,
+)
+from noetl_broker.store.connect.session import session
 from tests import sessions
 from tests.brokers import broken_invariants, complete_jobs, drain, execute, rows, start, value
 from tests.postgres import SCHEMA, Database, named

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import noetl_broker.store.queries
-from noetl_broker.store.migrations import compat_noetl, migrate, migrations
+from noetl_broker.store.connect.migrations import compat_noetl, migrate, migrations
 from tests.brokers import broken_invariants, complete_jobs, drain, execute, register, start, value
 from tests.postgres import Database
 from tests.store import test_reaper

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from noetl_broker.store.executions import Filter
+from noetl_broker.store.admin.executions import Filter
+from noetl_broker.store.admin.recovery import search_failed
 from noetl_broker.store.queries import sql
-from noetl_broker.store.recovery import search_failed
 from tests.brokers import execute, value
 from tests.postgres import Database
 from tests.sessions import session

@@ -9,8 +9,8 @@ import pytest
 
 from noetl_broker.daemon.service import Service
 from noetl_broker.errors import DatabaseFault
-from noetl_broker.store.connection import connect, create_pool
-from noetl_broker.store.doctor import examine
+from noetl_broker.store.admin.doctor import examine
+from noetl_broker.store.connect.connection import connect, create_pool
 from tests.brokers import PATIENCE_SECONDS, broken_invariants, drain, execute, options, rows, start, value
 from tests.chaos.under_load import finish_all, prepare
 from tests.postgres import Database

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from noetl_broker.explain.progress import Progress
-from noetl_broker.store import reader
-from noetl_broker.store.progress import load_progress, reported_progress
+from noetl_broker.store.admin import reader
+from noetl_broker.store.admin.progress import load_progress, reported_progress
 from tests.brokers import drain, execute, register, rows, start, value
 from tests.postgres import Database
 from tests.sessions import refused, session

@@ -13,9 +13,8 @@ import pytest
 
 from noetl_broker.broker.holds.schedules import utc_text
 from noetl_broker.playbook import Playbook, PlaybookRules, compile_playbook
-from noetl_broker.store import catalog
-from noetl_broker.store.connection import Connection, connect
-from noetl_broker.store.schedules import (
+from noetl_broker.store.admin import catalog
+from noetl_broker.store.admin.schedules import (
     Moved,
     ScheduleSpec,
     declare_schedules,
@@ -25,6 +24,7 @@ from noetl_broker.store.schedules import (
     put_schedule,
     resume_schedule,
 )
+from noetl_broker.store.connect.connection import Connection, connect
 from tests.brokers import execute, register, rows, value
 from tests.postgres import Database
 from tests.sessions import PATIENCE_SECONDS, refused, session

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from noetl_broker.errors import OperatorFault
-from noetl_broker.store.connection import create_pool
-from noetl_broker.store.dsn import Database as AnyDatabase
-from noetl_broker.store.migrations import create_roles, migrate
-from noetl_broker.store.schema_name import rendered, with_schema
+from noetl_broker.store.connect.connection import create_pool
+from noetl_broker.store.connect.dsn import Database as AnyDatabase
+from noetl_broker.store.connect.migrations import create_roles, migrate
+from noetl_broker.store.connect.schema_name import rendered, with_schema
 from tests.brokers import rows
 from tests.postgres import Database
 from tests.sessions import listen, session

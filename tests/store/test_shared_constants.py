@@ -14,7 +14,7 @@ from noetl_broker.playbook.keywords import BROKER_TYPES, CONTROL_TYPES
 from noetl_broker.playbook.plain_values import KEY_BYTES, NAME_CHARS
 from noetl_broker.playbook.throttle import MOST_RATE
 from noetl_broker.store import queries, row_layout
-from noetl_broker.store.migrations import compat_noetl, migrations
+from noetl_broker.store.connect.migrations import compat_noetl, migrations
 from noetl_broker.worker.tools.task import RESULT_BYTES
 from tests.brokers import rows, value
 from tests.postgres import Database

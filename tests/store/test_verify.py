@@ -12,8 +12,8 @@ from pytest_postgresql.executors import NoopExecutor
 
 from noetl_broker.errors import NotFoundFault
 from noetl_broker.playbook.diagnostics import PlaybookRules
-from noetl_broker.store.executions import Filter
-from noetl_broker.store.verify import CHECKS, TABLES, TURNS, Scope, verify
+from noetl_broker.store.admin.executions import Filter
+from noetl_broker.store.admin.verify import CHECKS, TABLES, TURNS, Scope, verify
 from tests.brokers import drain, execute, rows, value
 from tests.postgres import Copies, Database
 from tests.sessions import Session, close_pools, session
@@ -223,8 +223,8 @@ async def test_verify_reports_an_unknown_execution(database: Database) -> None:
 
 async def test_small_pages_skip_no_execution(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page has one execution and two ids."""
-    monkeypatch.setattr("noetl_broker.store.verify.PAGE_TURNS", 1)
-    monkeypatch.setattr("noetl_broker.store.verify.IDS_AT_ONCE", 2)
+    monkeypatch.setattr("noetl_broker.store.admin.verify.PAGE_TURNS", 1)
+    monkeypatch.setattr("noetl_broker.store.admin.verify.IDS_AT_ONCE", 2)
     await execute(database, "update noetl.execution_state set turn = turn + 1")
     paths = {row[0] for row in await rows(database, "select path from noetl.execution where path is not null")}
     assert await verify_all(database) == {"verify_turn_numbers": paths}

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from noetl_broker.store.jobs import LeasedJob
+from noetl_broker.store.worker.jobs import LeasedJob
 from noetl_broker.worker.environment import visible_environment
 from noetl_broker.worker.executor import Success, execute
 from noetl_broker.worker.idle_connections import IdleConnections

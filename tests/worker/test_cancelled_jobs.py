@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from noetl_broker import Job
-from noetl_broker.store.jobs import JobDatabase
+from noetl_broker.store.worker.jobs import JobDatabase
 from noetl_broker.worker.lease_renewal import LeaseRenewal
 from tests.chaos.under_load import leave_core
 from tests.postgres import Database

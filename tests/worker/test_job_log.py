@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from noetl_broker.store.jobs import Lease
+from noetl_broker.store.worker.jobs import Lease
 from noetl_broker.worker.job_log import HALF_BYTES, HELD_CHARACTERS, JobLog, LogBuffer
 from noetl_broker.worker.redaction import REPLACEMENT, Redactor
 

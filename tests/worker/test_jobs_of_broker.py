@@ -13,7 +13,7 @@ from noetl_broker.broker.model.decision import Job
 from noetl_broker.broker.model.effects import ExecutionBegun
 from noetl_broker.history.story import STORY_EXECUTION, play_turns, read_events
 from noetl_broker.nodes import node_id
-from noetl_broker.store.jobs import LeasedJob
+from noetl_broker.store.worker.jobs import LeasedJob
 from noetl_broker.template import unwrap
 from noetl_broker.worker.errors import Failure
 from noetl_broker.worker.executor import Success, execute

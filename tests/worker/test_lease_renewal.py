@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from noetl_broker.store.jobs import JobDatabase, LeasedJob, lease_jobs
+from noetl_broker.store.worker.jobs import JobDatabase, LeasedJob, lease_jobs
 from noetl_broker.worker.job_log import JobLog
 from noetl_broker.worker.job_progress import JobProgress
 from noetl_broker.worker.lease_renewal import LeaseRenewal, RunningJob

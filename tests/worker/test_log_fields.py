@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import structlog
 
-from noetl_broker.store.jobs import LeasedJob
+from noetl_broker.store.worker.jobs import LeasedJob
 from noetl_broker.worker.logger import Log, job_fields
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from noetl_broker.errors import DatabaseFault
-from noetl_broker.store import jobs
-from noetl_broker.store.jobs import Lease, LogPart
+from noetl_broker.store.worker import jobs
+from noetl_broker.store.worker.jobs import Lease, LogPart
 from noetl_broker.worker import log_sender
 from noetl_broker.worker.log_sender import LogSender
 from noetl_broker.worker.redaction import Redactor

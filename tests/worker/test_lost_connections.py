@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from noetl_broker import logs
-from noetl_broker.store.jobs import Completion, JobDatabase, Lease
+from noetl_broker.store.worker.jobs import Completion, JobDatabase, Lease
 from noetl_broker.worker import WorkerOptions, lease_renewal, loop, noop_worker, reporter, run_worker
 from noetl_broker.worker.logger import Log
 from noetl_broker.worker.stats import Stats

@@ -18,7 +18,7 @@ from noetl_broker.cli.start_cancel import read_payload
 from noetl_broker.errors import EXIT_FAILED, BrokerError, OperatorFault
 from noetl_broker.nodes import name_of_node, read_visit
 from noetl_broker.playbook.approval import COMMENT
-from noetl_broker.store.approvals import (
+from noetl_broker.store.admin.approvals import (
     Approval,
     decide_approval,
     find_approval,
@@ -26,7 +26,7 @@ from noetl_broker.store.approvals import (
     login_name,
     nothing_waits,
 )
-from noetl_broker.store.session import session
+from noetl_broker.store.connect.session import session
 
 
 @command(

@@ -13,9 +13,9 @@ from noetl_broker.cli.output import spinner
 from noetl_broker.cli.rights import OWNER
 from noetl_broker.cli.selection import TimeSpan
 from noetl_broker.errors import OperatorFault
-from noetl_broker.store import archive as store
-from noetl_broker.store.connection import Connection
-from noetl_broker.store.session import session
+from noetl_broker.store.admin import archive as store
+from noetl_broker.store.connect.connection import Connection
+from noetl_broker.store.connect.session import session
 
 
 class Outcome(NamedTuple):

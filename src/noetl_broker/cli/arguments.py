@@ -20,9 +20,9 @@ from noetl_broker.cli.output import one_line
 from noetl_broker.playbook.durations import DURATION_FORMS, parse_duration
 from noetl_broker.playbook.plain_values import LARGEST_VERSION
 from noetl_broker.settings import load_settings, with_dsn
-from noetl_broker.store.completions import Offer, offer_executions, offer_paths, offer_schedules, offer_steps
-from noetl_broker.store.connection import Connection, connect
-from noetl_broker.store.dsn import Database
+from noetl_broker.store.admin.completions import Offer, offer_executions, offer_paths, offer_schedules, offer_steps
+from noetl_broker.store.connect.connection import Connection, connect
+from noetl_broker.store.connect.dsn import Database
 
 LARGEST_ID = 2**63 - 1
 LATEST = 0

@@ -16,7 +16,7 @@ from noetl_broker.errors import EXIT_FAILED, BrokerError
 from noetl_broker.operations import bulk as bulk_actions
 from noetl_broker.operations.bulk import Group
 from noetl_broker.operations.bulk_actions import Request, preview_groups
-from noetl_broker.store.connection import Connection
+from noetl_broker.store.connect.connection import Connection
 
 MOST = 1_000_000  # executions that one call treats
 MOST_PLANNED = 1_000  # executions that a preview looks at one by one

@@ -23,9 +23,9 @@ from noetl_broker.errors import EXIT_FAILED, EXIT_UNAVAILABLE, BrokerError, Oper
 from noetl_broker.logs.stderr import non_blocking_stderr
 from noetl_broker.playbook import PlaybookRules
 from noetl_broker.settings import Settings, load_settings, with_dsn
-from noetl_broker.store.dsn import Database
-from noetl_broker.store.schema_name import with_schema
-from noetl_broker.store.sqlstates import reason_of
+from noetl_broker.store.connect.dsn import Database
+from noetl_broker.store.connect.schema_name import with_schema
+from noetl_broker.store.connect.sqlstates import reason_of
 from noetl_broker.tracing.spans import Emit
 
 INTERRUPTED = 130

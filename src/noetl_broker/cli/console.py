@@ -12,9 +12,9 @@ from noetl_broker.cli import output
 from noetl_broker.cli.command import Call, command
 from noetl_broker.daemon.process_signals import notify, serve
 from noetl_broker.errors import DatabaseFault, OperatorFault, PermissionFault
-from noetl_broker.store.api_tokens import check_token
-from noetl_broker.store.migrations import check_operator_rights
-from noetl_broker.store.session import session
+from noetl_broker.store.admin.api_tokens import check_token
+from noetl_broker.store.connect.migrations import check_operator_rights
+from noetl_broker.store.connect.session import session
 
 
 @command(

@@ -21,11 +21,11 @@ from noetl_broker.daemon.service import Service
 from noetl_broker.errors import BrokerError, OperatorFault
 from noetl_broker.playbook import compile_playbook
 from noetl_broker.resources import playbooks_folder
-from noetl_broker.store import catalog, executions
-from noetl_broker.store.connection import Connection
-from noetl_broker.store.lasting_session import LastingSession
-from noetl_broker.store.migrations import migrate
-from noetl_broker.store.session import session
+from noetl_broker.store.admin import catalog, executions
+from noetl_broker.store.connect.connection import Connection
+from noetl_broker.store.connect.lasting_session import LastingSession
+from noetl_broker.store.connect.migrations import migrate
+from noetl_broker.store.connect.session import session
 from noetl_broker.worker import WorkerOptions, run_worker
 
 FOLDER = Path(".demo")

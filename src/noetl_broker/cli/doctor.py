@@ -12,9 +12,9 @@ from noetl_broker.cli.command import Call, command
 from noetl_broker.embedded_postgres.binaries import BIN_FOLDER_VARIABLE
 from noetl_broker.errors import EXIT_FAILED, BrokerError
 from noetl_broker.settings import PREFIX, Settings
-from noetl_broker.store.doctor import examine
-from noetl_broker.store.doctor_checks import Finding, State
-from noetl_broker.store.dsn import Database, database_names
+from noetl_broker.store.admin.doctor import examine
+from noetl_broker.store.admin.doctor_checks import Finding, State
+from noetl_broker.store.connect.dsn import Database, database_names
 
 COLOURS: dict[State, str] = {"ok": "green", "notice": "yellow", "problem": "red"}
 HERE = "this machine"

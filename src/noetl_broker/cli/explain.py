@@ -13,7 +13,7 @@ from noetl_broker.cli.command import Call, command, execution_id, with_traceback
 from noetl_broker.explain.error_text import traceback_of
 from noetl_broker.explain.reason import Reason
 from noetl_broker.operations.explanations import explain_part
-from noetl_broker.store.session import session
+from noetl_broker.store.connect.session import session
 
 INDENT = "  "
 

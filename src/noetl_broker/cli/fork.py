@@ -24,9 +24,9 @@ from noetl_broker.operations.bulk import find_executions, find_left_out
 from noetl_broker.operations.bulk_actions import Request
 from noetl_broker.operations.retries import Forked, OnVersion, OtherPlaybook, fork_execution, key_of_fork
 from noetl_broker.playbook import compile_playbook
-from noetl_broker.store import executions
-from noetl_broker.store.connection import Connection
-from noetl_broker.store.session import session
+from noetl_broker.store.admin import executions
+from noetl_broker.store.connect.connection import Connection
+from noetl_broker.store.connect.session import session
 from noetl_broker.template import read_integer, read_real
 
 

@@ -18,9 +18,9 @@ from noetl_broker.diagram.model import Picture, as_document
 from noetl_broker.diagram.svg import render_svg
 from noetl_broker.errors import DatabaseFault, NotFoundFault, OperatorFault
 from noetl_broker.playbook import compile_playbook
-from noetl_broker.store.catalog import find
-from noetl_broker.store.execution_path import load_execution_path
-from noetl_broker.store.session import session
+from noetl_broker.store.admin.catalog import find
+from noetl_broker.store.admin.execution_path import load_execution_path
+from noetl_broker.store.connect.session import session
 
 FORMATS = {"mermaid": render_mermaid, "svg": render_svg}
 SUFFIXES = {".svg": "svg", ".mmd": "mermaid", ".md": "mermaid", "": "mermaid"}

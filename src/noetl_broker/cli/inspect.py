@@ -23,12 +23,12 @@ from noetl_broker.explain.item import Item, item_headline, item_outcome
 from noetl_broker.explain.undo_text import left_text
 from noetl_broker.nodes import read_item_name, read_visit
 from noetl_broker.playbook.blocks import is_block
-from noetl_broker.store import executions as store
-from noetl_broker.store.catalog import suggest_path
-from noetl_broker.store.lasting_session import LastingSession
-from noetl_broker.store.pages import page_left_undone
-from noetl_broker.store.progress import has_step, load_item, no_step_fault
-from noetl_broker.store.session import session
+from noetl_broker.store.admin import executions as store
+from noetl_broker.store.admin.catalog import suggest_path
+from noetl_broker.store.admin.pages import page_left_undone
+from noetl_broker.store.admin.progress import has_step, load_item, no_step_fault
+from noetl_broker.store.connect.lasting_session import LastingSession
+from noetl_broker.store.connect.session import session
 
 
 @command(

@@ -12,10 +12,10 @@ from noetl_broker.cli import output
 from noetl_broker.cli.command import Call, command
 from noetl_broker.errors import EXIT_FAILED, NotFoundFault
 from noetl_broker.playbook.throttle import RATE_FORMS, parse_rate
-from noetl_broker.store import job_limits as store
-from noetl_broker.store.connection import Connection
-from noetl_broker.store.job_limits import shown
-from noetl_broker.store.session import session
+from noetl_broker.store.admin import job_limits as store
+from noetl_broker.store.admin.job_limits import shown
+from noetl_broker.store.connect.connection import Connection
+from noetl_broker.store.connect.session import session
 
 MOST_KEYS = 1000
 COUNTS = ("leased", "ready", "held")  # jobs by what they do

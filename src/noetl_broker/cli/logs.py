@@ -16,9 +16,9 @@ from noetl_broker.cli.arguments import StepName
 from noetl_broker.cli.command import Call, command, execution_id
 from noetl_broker.cli.tail import REST_FACTOR, step_name
 from noetl_broker.nodes import read_node
-from noetl_broker.store import executions
-from noetl_broker.store.lasting_session import LastingSession
-from noetl_broker.store.logs import LogReader, Subject, read_log
+from noetl_broker.store.admin import executions
+from noetl_broker.store.admin.logs import LogReader, Subject, read_log
+from noetl_broker.store.connect.lasting_session import LastingSession
 
 LOOK_SECONDS = 0.5
 STYLES = {"warning": "yellow", "error": "red"}

@@ -10,9 +10,9 @@ from noetl_broker.cli import output
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.rights import OWNER
 from noetl_broker.errors import OperatorFault, PermissionFault
-from noetl_broker.store import migrations as schema
-from noetl_broker.store.schema_name import rendered
-from noetl_broker.store.session import translate_faults
+from noetl_broker.store.connect import migrations as schema
+from noetl_broker.store.connect.schema_name import rendered
+from noetl_broker.store.connect.session import translate_faults
 
 
 @command(

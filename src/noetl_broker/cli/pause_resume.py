@@ -14,10 +14,10 @@ from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.selection import Selection, selection
 from noetl_broker.errors import EXIT_FAILED, OperatorFault
 from noetl_broker.operations.bulk import BulkAction, find_executions
-from noetl_broker.store import executions
-from noetl_broker.store.connection import Connection
-from noetl_broker.store.executions import Filter
-from noetl_broker.store.session import session
+from noetl_broker.store.admin import executions
+from noetl_broker.store.admin.executions import Filter
+from noetl_broker.store.connect.connection import Connection
+from noetl_broker.store.connect.session import session
 
 Ask = Callable[[Connection, int], Awaitable[bool]]
 

@@ -16,8 +16,8 @@ from noetl_broker.cli.sarif import as_sarif
 from noetl_broker.errors import EXIT_FAILED, DatabaseFault, OperatorFault
 from noetl_broker.operations.check import Checked, check_source, with_calls, with_step_types
 from noetl_broker.playbook import PlaybookRules, compile_playbook
-from noetl_broker.store import catalog
-from noetl_broker.store.session import session
+from noetl_broker.store.admin import catalog
+from noetl_broker.store.connect.session import session
 
 files = click.argument("paths", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 strict_option = click.option("--strict", is_flag=True, help="Treat warnings as errors.")

@@ -24,9 +24,9 @@ from noetl_broker.operations.retries import (
     retry_failed,
     retry_one,
 )
-from noetl_broker.store import recovery
-from noetl_broker.store.executions import Filter
-from noetl_broker.store.session import session
+from noetl_broker.store.admin import recovery
+from noetl_broker.store.admin.executions import Filter
+from noetl_broker.store.connect.session import session
 
 
 @command("dead-letters", example="noetl-broker dead-letters --path 'examples/*' --since 2h")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from noetl_broker.store.schema_name import rendered
+from noetl_broker.store.connect.schema_name import rendered
 
 OWNER = "owner"  # of the schema: it has no role of ours
 BROKER, OPERATOR, WORKER = "noetl_broker", "noetl_operator", "noetl_worker"

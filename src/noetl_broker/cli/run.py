@@ -29,7 +29,7 @@ from noetl_broker.daemon.process_signals import notify, ping_seconds, serve
 from noetl_broker.daemon.service import Service, ServiceOptions
 from noetl_broker.daemon.supervisor import PROGRESS, READY, Supervisor, answer_parent
 from noetl_broker.errors import EXIT_FAILED, BrokerError, OperatorFault
-from noetl_broker.store.dsn import Database, database_names
+from noetl_broker.store.connect.dsn import Database, database_names
 from noetl_broker.tracing.spans import Emit
 
 log = structlog.get_logger(__name__)

@@ -27,10 +27,10 @@ from noetl_broker.operations.schedules import (
 )
 from noetl_broker.playbook.cron import TimingError, read_cron
 from noetl_broker.playbook.schedules import OVERLAP
-from noetl_broker.store import schedules as store
-from noetl_broker.store.connection import Connection
-from noetl_broker.store.schedules import ScheduleSpec
-from noetl_broker.store.session import session
+from noetl_broker.store.admin import schedules as store
+from noetl_broker.store.admin.schedules import ScheduleSpec
+from noetl_broker.store.connect.connection import Connection
+from noetl_broker.store.connect.session import session
 
 SHOWN_MOMENTS = 3
 NOTHING_MADE_UP = "catch_up: 0, so moments that pass while no broker runs are not made up"

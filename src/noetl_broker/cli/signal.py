@@ -14,8 +14,8 @@ from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.rights import PRODUCER
 from noetl_broker.cli.start_cancel import read_payload
 from noetl_broker.errors import EXIT_FAILED, OperatorFault
-from noetl_broker.store import signals
-from noetl_broker.store.session import session
+from noetl_broker.store.admin import signals
+from noetl_broker.store.connect.session import session
 from noetl_broker.text import join_names
 
 

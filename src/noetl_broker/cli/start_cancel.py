@@ -27,11 +27,11 @@ from noetl_broker.explain.error_text import error_text
 from noetl_broker.explain.undo_text import undo_lines
 from noetl_broker.operations.bulk import find_executions
 from noetl_broker.operations.payload_check import payload_check
-from noetl_broker.store import executions
-from noetl_broker.store.connection import Connection
-from noetl_broker.store.lasting_session import LastingSession
-from noetl_broker.store.session import session, translate_faults
-from noetl_broker.store.undo import load_undo
+from noetl_broker.store.admin import executions
+from noetl_broker.store.admin.undo import load_undo
+from noetl_broker.store.connect.connection import Connection
+from noetl_broker.store.connect.lasting_session import LastingSession
+from noetl_broker.store.connect.session import session, translate_faults
 
 END_NAMES = ("execution_id", "path", "version", "status", "result", "error")
 LAST_LOOK_SECONDS = 2.0

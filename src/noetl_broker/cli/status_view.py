@@ -24,9 +24,9 @@ from noetl_broker.explain.places import place_of_row, place_text
 from noetl_broker.explain.progress import failures_text, progress_text
 from noetl_broker.explain.undo_text import awaited_text, undo_lines
 from noetl_broker.nodes import name_of_node, node_of_job, parse_node, visit_name
-from noetl_broker.store import executions
-from noetl_broker.store.lasting_session import LastingSession
-from noetl_broker.store.schema_name import with_schema
+from noetl_broker.store.admin import executions
+from noetl_broker.store.connect.lasting_session import LastingSession
+from noetl_broker.store.connect.schema_name import with_schema
 from noetl_broker.text import join_names
 
 OPEN_STEP = "RUNNING"

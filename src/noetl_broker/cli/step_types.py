@@ -11,8 +11,8 @@ import click
 from noetl_broker.cli import output
 from noetl_broker.cli.command import Call, command
 from noetl_broker.errors import EXIT_FAILED, OperatorFault
-from noetl_broker.store import catalog
-from noetl_broker.store.session import session
+from noetl_broker.store.admin import catalog
+from noetl_broker.store.connect.session import session
 
 
 @command("step-type", example="noetl-broker step-type list\nnoetl-broker step-type add resize dbt")

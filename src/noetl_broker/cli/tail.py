@@ -15,9 +15,9 @@ from noetl_broker.cli.wait_text import wait_lines
 from noetl_broker.explain.error_text import attempt_text, error_text
 from noetl_broker.explain.places import place_of_row, place_text
 from noetl_broker.nodes import MARK, name_of_node
-from noetl_broker.store import executions
-from noetl_broker.store.lasting_session import LastingSession
-from noetl_broker.store.schema_name import with_schema
+from noetl_broker.store.admin import executions
+from noetl_broker.store.connect.lasting_session import LastingSession
+from noetl_broker.store.connect.schema_name import with_schema
 from noetl_broker.text import short_json
 
 # A look comes late by at most a tenth of the time that nothing has happened.

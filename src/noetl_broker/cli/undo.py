@@ -12,9 +12,9 @@ from noetl_broker.cli.command import Call, command, execution_id
 from noetl_broker.errors import EXIT_FAILED
 from noetl_broker.operations.retries import OnVersion
 from noetl_broker.operations.undos import undo_execution
-from noetl_broker.store import executions
-from noetl_broker.store.session import session
-from noetl_broker.store.undo import abandon_execution
+from noetl_broker.store.admin import executions
+from noetl_broker.store.admin.undo import abandon_execution
+from noetl_broker.store.connect.session import session
 
 
 @command(

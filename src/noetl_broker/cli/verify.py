@@ -14,10 +14,10 @@ from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.output import spinner
 from noetl_broker.cli.selection import Selection, selection
 from noetl_broker.errors import EXIT_FAILED
-from noetl_broker.store.executions import Filter
-from noetl_broker.store.session import session
-from noetl_broker.store.verify import Report, Scope, Verdict
-from noetl_broker.store.verify import verify as verify_in
+from noetl_broker.store.admin.executions import Filter
+from noetl_broker.store.admin.verify import Report, Scope, Verdict
+from noetl_broker.store.admin.verify import verify as verify_in
+from noetl_broker.store.connect.session import session
 
 RECENT_SECONDS = 600.0  # the default of --since
 

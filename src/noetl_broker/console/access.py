@@ -18,7 +18,7 @@ from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBea
 from noetl_broker.console.problem import FieldError, Refusal
 from noetl_broker.console.services import services_of
 from noetl_broker.console.values import shows_payloads
-from noetl_broker.store.api_tokens import Checked
+from noetl_broker.store.admin.api_tokens import Checked
 
 COOKIE = "noetl_session"
 

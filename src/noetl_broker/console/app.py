@@ -20,7 +20,7 @@ from noetl_broker.console.document import openapi_document, operations
 from noetl_broker.console.pages import create_pages
 from noetl_broker.console.services import HEARTBEAT_SECONDS, TOKEN_SECONDS, Services
 from noetl_broker.playbook import PlaybookRules
-from noetl_broker.store.dsn import Database
+from noetl_broker.store.connect.dsn import Database
 
 PREFIX = "/api/v1"
 

@@ -15,7 +15,7 @@ from heapq import nlargest
 
 from noetl_broker.console.connections import Connections
 from noetl_broker.errors import BrokerError
-from noetl_broker.store.changes import NEWEST, Attention, LatestTurn, count_attention, load_latest_turns
+from noetl_broker.store.admin.changes import NEWEST, Attention, LatestTurn, count_attention, load_latest_turns
 from noetl_broker.waits import Backoff, wait_for
 
 POLL_SECONDS = 0.25  # between two polls, while there are streams

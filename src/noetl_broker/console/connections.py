@@ -8,10 +8,17 @@ from contextlib import asynccontextmanager
 
 from noetl_broker.console.meter import metering
 from noetl_broker.errors import PermissionFault
-from noetl_broker.store.connection import CLOSE_SECONDS, TRANSACTION_SECONDS, Connection, Pool, borrowed, create_pool
-from noetl_broker.store.dsn import Database
-from noetl_broker.store.migrations import check_version
-from noetl_broker.store.session import translate_faults
+from noetl_broker.store.connect.connection import (
+    CLOSE_SECONDS,
+    TRANSACTION_SECONDS,
+    Connection,
+    Pool,
+    borrowed,
+    create_pool,
+)
+from noetl_broker.store.connect.dsn import Database
+from noetl_broker.store.connect.migrations import check_version
+from noetl_broker.store.connect.session import translate_faults
 
 CONNECTIONS = 6  # of ordinary requests
 REQUEST_SECONDS = 10.0  # that a request may hold a connection, and wait for one

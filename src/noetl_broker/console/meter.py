@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
-from noetl_broker.store.connection import Connection
+from noetl_broker.store.connect.connection import Connection
 
 _meter: ContextVar[Meter | None] = ContextVar("meter", default=None)
 

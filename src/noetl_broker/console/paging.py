@@ -13,7 +13,7 @@ from fastapi import Depends, Query
 from pydantic import BaseModel, Field
 
 from noetl_broker.errors import NotFoundFault
-from noetl_broker.store import pages
+from noetl_broker.store.admin import pages
 
 MOST_ROWS = 1_000
 DEFAULT_ROWS = 50

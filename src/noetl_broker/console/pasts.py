@@ -12,8 +12,8 @@ from noetl_broker.errors import NotFoundFault, OperatorFault
 from noetl_broker.history.past import Past
 from noetl_broker.operations.histories import read_histories
 from noetl_broker.playbook.diagnostics import PlaybookRules
-from noetl_broker.store.connection import Connection
-from noetl_broker.store.history_scan import measure_sizes_of
+from noetl_broker.store.admin.history_scan import measure_sizes_of
+from noetl_broker.store.connect.connection import Connection
 
 MOST_TURNS: Final = 10_000  # of a history that is replayed for a page
 MOST_BYTES: Final = 32 << 20  # of a history, as stored

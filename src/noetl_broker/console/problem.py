@@ -25,7 +25,7 @@ from noetl_broker.errors import (
     UnknownStepFault,
 )
 from noetl_broker.playbook.diagnostics import did_you_mean
-from noetl_broker.store.sqlstates import reason_of, trace_of
+from noetl_broker.store.connect.sqlstates import reason_of, trace_of
 
 log = structlog.get_logger(__name__)
 

@@ -12,7 +12,7 @@ from noetl_broker.console.connections import REQUEST_SECONDS, Connections
 from noetl_broker.console.sign_in import SignIn
 from noetl_broker.console.threads import Threads
 from noetl_broker.playbook import PlaybookRules
-from noetl_broker.store.dsn import Database
+from noetl_broker.store.connect.dsn import Database
 
 TOKEN_SECONDS = 2.0  # that an answer of the database about a token holds
 HEARTBEAT_SECONDS = 15.0  # after which a stream says that it is alive, and its token is checked again

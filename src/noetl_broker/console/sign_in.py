@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 
 from noetl_broker.console.connections import Connections
 from noetl_broker.console.problem import Refusal
-from noetl_broker.store.api_tokens import Checked, check_token
+from noetl_broker.store.admin.api_tokens import Checked, check_token
 
 MOST_CHECKED = 1_000  # answers that are kept
 MOST_FAILURES = 10  # wrong tokens of one address in FAILURE_SECONDS; then each further one gets 429

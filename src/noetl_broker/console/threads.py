@@ -13,8 +13,8 @@ from typing import TypeVar
 
 from noetl_broker.console.connections import Connections
 from noetl_broker.console.problem import RETRY_SECONDS, Refusal
-from noetl_broker.store.connection import CLOSE_SECONDS, Connection
-from noetl_broker.store.dsn import Database
+from noetl_broker.store.connect.connection import CLOSE_SECONDS, Connection
+from noetl_broker.store.connect.dsn import Database
 
 WAIT_SECONDS = 5.0  # for a free thread; then a request gets 503
 # A thread that computes gives way after so long. The usual 5 ms may pass before each message of a stream.

@@ -6,7 +6,7 @@ from collections.abc import Awaitable
 
 import structlog
 
-from noetl_broker.store.sqlstates import fault_class_of, is_transient, log_fields, trace_of
+from noetl_broker.store.connect.sqlstates import fault_class_of, is_transient, log_fields, trace_of
 
 log = structlog.get_logger(__name__)
 

@@ -16,12 +16,12 @@ from noetl_broker.daemon.playbook_cache import PlaybookCache
 from noetl_broker.daemon.quarantine import EventFault, EventFaults, Outcomes, Quarantine
 from noetl_broker.daemon.tracer import Tracer
 from noetl_broker.errors import BrokerError
-from noetl_broker.store import turn_rows, turn_store
-from noetl_broker.store.claimed_rows import Case, Mail, Outcome, open_case
-from noetl_broker.store.columns import Columns
-from noetl_broker.store.connection import Connection, transaction
-from noetl_broker.store.places import Granted, wants_places
-from noetl_broker.store.sqlstates import is_fault_of_event, is_held, reason_of, trace_of
+from noetl_broker.store.connect.connection import Connection, transaction
+from noetl_broker.store.connect.sqlstates import is_fault_of_event, is_held, reason_of, trace_of
+from noetl_broker.store.turn import turn_rows, turn_store
+from noetl_broker.store.turn.claimed_rows import Case, Mail, Outcome, open_case
+from noetl_broker.store.turn.columns import Columns
+from noetl_broker.store.turn.places import Granted, wants_places
 from noetl_broker.template.scope import NotLoaded
 
 log = structlog.get_logger(__name__)

@@ -17,7 +17,7 @@ from noetl_broker.daemon.metrics.registry import TURNS
 from noetl_broker.daemon.metrics.values import MetricValues
 from noetl_broker.daemon.service import Service
 from noetl_broker.errors import BrokerError
-from noetl_broker.store.sqlstates import reason_of, trace_of
+from noetl_broker.store.connect.sqlstates import reason_of, trace_of
 from noetl_broker.waits import Backoff, wait_for
 
 log = structlog.get_logger(__name__)

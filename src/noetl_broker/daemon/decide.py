@@ -11,8 +11,8 @@ from noetl_broker.broker.core import Session
 from noetl_broker.broker.draft.context import NOT_LOADED, WORKLOAD, want_item_status, want_turn
 from noetl_broker.broker.model.effects import ChildStarted
 from noetl_broker.broker.model.event import Event, Turn
-from noetl_broker.store.claimed_rows import MICROSECOND, Case, DecidedTurn, Mail, Outcome
-from noetl_broker.store.turn_store import Answers, Want, Wants
+from noetl_broker.store.turn.claimed_rows import MICROSECOND, Case, DecidedTurn, Mail, Outcome
+from noetl_broker.store.turn.turn_store import Answers, Want, Wants
 
 MAX_LARGE_RESULTS: Final = 8  # of one execution in a batch: they are loaded together
 

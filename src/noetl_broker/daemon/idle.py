@@ -7,8 +7,8 @@ import contextlib
 import time
 
 from noetl_broker.daemon.claim_cursor import ClaimCursor
-from noetl_broker.store.connection import CALL_SECONDS, Pool, borrowed
-from noetl_broker.store.listener import Listener
+from noetl_broker.store.connect.connection import CALL_SECONDS, Pool, borrowed
+from noetl_broker.store.connect.listener import Listener
 from noetl_broker.store.queries import sql
 from noetl_broker.waits import Backoff, wait_for
 

@@ -1,8 +1,8 @@
 """One lane: a loop of batches, and what happens when a batch fails.
 
 A fault of a playbook is a decision, written like any other. After a fault of the database the lane pauses and tries
-again (`store/sqlstates.py` says what each fault means). Any other fault is a bug of the broker. The mail that causes it
-becomes a dead letter, and all other mail goes on.
+again (`store/connect/sqlstates.py` says what each fault means). Any other fault is a bug of the broker. The mail that
+causes it becomes a dead letter, and all other mail goes on.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from noetl_broker.daemon.playbook_cache import PlaybookCache
 from noetl_broker.daemon.quarantine import Quarantine
 from noetl_broker.daemon.tracer import Tracer
 from noetl_broker.errors import OversizeFault
-from noetl_broker.store import turn_store
-from noetl_broker.store.claimed_rows import Mail
-from noetl_broker.store.connection import ANSWER_SECONDS, Pool, borrowed, transaction
-from noetl_broker.store.sqlstates import Remedy, fault_class_of, is_unreadable, log_fields, reason_of
+from noetl_broker.store.connect.connection import ANSWER_SECONDS, Pool, borrowed, transaction
+from noetl_broker.store.connect.sqlstates import Remedy, fault_class_of, is_unreadable, log_fields, reason_of
+from noetl_broker.store.turn import turn_store
+from noetl_broker.store.turn.claimed_rows import Mail
 from noetl_broker.waits import Backoff, jittered
 
 log = structlog.get_logger(__name__)

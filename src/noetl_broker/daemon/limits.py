@@ -8,7 +8,7 @@ from typing import Final
 from noetl_broker.daemon.metrics.registry import PLACES_GIVEN
 from noetl_broker.daemon.metrics.values import MetricValues
 from noetl_broker.daemon.timers import Due
-from noetl_broker.store.connection import ANSWER_SECONDS, Connection, Pool, borrowed
+from noetl_broker.store.connect.connection import ANSWER_SECONDS, Connection, Pool, borrowed
 from noetl_broker.store.queries import sql
 
 MAX_LOOKS: Final = 200  # in one transaction

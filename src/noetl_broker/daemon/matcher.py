@@ -27,7 +27,7 @@ from noetl_broker.daemon.metrics.registry import (
 from noetl_broker.daemon.metrics.values import MetricValues
 from noetl_broker.playbook.durations import moment_text
 from noetl_broker.playbook.keywords import SIGNAL
-from noetl_broker.store.connection import ANSWER_SECONDS, Pool, borrowed, transaction
+from noetl_broker.store.connect.connection import ANSWER_SECONDS, Pool, borrowed, transaction
 from noetl_broker.store.queries import sql
 from noetl_broker.template import Template, TemplateError, compile_condition
 from noetl_broker.template.scope import Moment, Scope
@@ -36,7 +36,7 @@ from noetl_broker.waits import Backoff, wait_for
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from noetl_broker.store.listener import Listener
+    from noetl_broker.store.connect.listener import Listener
 
 log = structlog.get_logger(__name__)
 

@@ -7,8 +7,8 @@ import asyncio
 import structlog
 
 from noetl_broker.daemon.background import attempt
-from noetl_broker.store.archive import add_partition
-from noetl_broker.store.connection import ANSWER_SECONDS, Pool, borrowed
+from noetl_broker.store.admin.archive import add_partition
+from noetl_broker.store.connect.connection import ANSWER_SECONDS, Pool, borrowed
 
 log = structlog.get_logger(__name__)
 

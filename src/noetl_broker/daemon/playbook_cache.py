@@ -20,10 +20,10 @@ from noetl_broker.playbook.compile import compile_playbook
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.playbook.model import Playbook
 from noetl_broker.playbook.work import Abandoned
-from noetl_broker.store import turn_store
-from noetl_broker.store.claimed_rows import Execution
-from noetl_broker.store.connection import Connection
-from noetl_broker.store.sqlstates import reason_of
+from noetl_broker.store.connect.connection import Connection
+from noetl_broker.store.connect.sqlstates import reason_of
+from noetl_broker.store.turn import turn_store
+from noetl_broker.store.turn.claimed_rows import Execution
 
 log = structlog.get_logger(__name__)
 

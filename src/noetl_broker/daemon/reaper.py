@@ -11,7 +11,7 @@ import structlog
 from noetl_broker.daemon.background import attempt
 from noetl_broker.daemon.metrics.registry import CLOCK_STEPS, PLACE_RINGS, REAPED, SWEPT_PLACES
 from noetl_broker.daemon.metrics.values import MetricValues
-from noetl_broker.store.connection import ANSWER_SECONDS, Pool, borrowed
+from noetl_broker.store.connect.connection import ANSWER_SECONDS, Pool, borrowed
 from noetl_broker.store.queries import sql
 
 log = structlog.get_logger(__name__)

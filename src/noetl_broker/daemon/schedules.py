@@ -10,9 +10,9 @@ from noetl_broker.broker.holds.schedules import utc_text
 from noetl_broker.daemon.metrics.registry import SCHEDULE_LATENESS, SCHEDULE_MOMENTS
 from noetl_broker.daemon.metrics.values import MetricValues
 from noetl_broker.daemon.timers import Due
-from noetl_broker.store.connection import ANSWER_SECONDS, Pool, borrowed
+from noetl_broker.store.admin.schedules import Moved, move_due_schedules
+from noetl_broker.store.connect.connection import ANSWER_SECONDS, Pool, borrowed
 from noetl_broker.store.queries import sql
-from noetl_broker.store.schedules import Moved, move_due_schedules
 
 log = structlog.get_logger(__name__)
 

@@ -31,13 +31,13 @@ from noetl_broker.daemon.timers import DueLoop, Timers
 from noetl_broker.daemon.tracer import Tracer
 from noetl_broker.errors import DatabaseFault, SchemaFault
 from noetl_broker.playbook.diagnostics import PlaybookRules
-from noetl_broker.store.connection import ANSWER_SECONDS, Connection, Pool, borrowed, create_pool
-from noetl_broker.store.dsn import Database
-from noetl_broker.store.listener import Listener
-from noetl_broker.store.migrations import check_rights, check_version
+from noetl_broker.store.connect.connection import ANSWER_SECONDS, Connection, Pool, borrowed, create_pool
+from noetl_broker.store.connect.dsn import Database
+from noetl_broker.store.connect.listener import Listener
+from noetl_broker.store.connect.migrations import check_rights, check_version
+from noetl_broker.store.connect.schema_name import with_schema
+from noetl_broker.store.connect.sqlstates import Remedy, fault_class_of, is_transient, log_fields, message_of
 from noetl_broker.store.queries import sql
-from noetl_broker.store.schema_name import with_schema
-from noetl_broker.store.sqlstates import Remedy, fault_class_of, is_transient, log_fields, message_of
 from noetl_broker.tracing.spans import Emit
 from noetl_broker.waits import Backoff, wait_for
 
@@ -212,7 +212,7 @@ class Service:
                 listening.result()
 
     async def _handle_fault(self, error: Exception, pool: Pool) -> None:
-        """Wait if the fault may pass (`store/sqlstates.py` says so); raise it otherwise."""
+        """Wait if the fault may pass (`store/connect/sqlstates.py` says so); raise it otherwise."""
         fault_class = fault_class_of(error)
         if fault_class.remedy is Remedy.BLAME:
             raise error

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from noetl_broker.daemon.background import attempt
 from noetl_broker.daemon.metrics.registry import TIMER_LATENESS, TIMERS_FIRED
 from noetl_broker.daemon.metrics.values import MetricValues
-from noetl_broker.store.connection import ANSWER_SECONDS, Pool, borrowed
+from noetl_broker.store.connect.connection import ANSWER_SECONDS, Pool, borrowed
 from noetl_broker.store.queries import sql
 from noetl_broker.waits import Backoff, wait_for
 

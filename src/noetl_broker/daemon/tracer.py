@@ -18,10 +18,10 @@ from noetl_broker.broker.model.values import JSON
 from noetl_broker.daemon.metrics.registry import SPANS, SPANS_DROPPED
 from noetl_broker.daemon.metrics.values import MetricValues
 from noetl_broker.nodes import node_id
-from noetl_broker.store.claimed_rows import MICROSECOND, Case, Outcome
-from noetl_broker.store.connection import CALL_SECONDS, Pool, borrowed
+from noetl_broker.store.connect.connection import CALL_SECONDS, Pool, borrowed
+from noetl_broker.store.connect.sqlstates import log_fields
 from noetl_broker.store.queries import sql
-from noetl_broker.store.sqlstates import log_fields
+from noetl_broker.store.turn.claimed_rows import MICROSECOND, Case, Outcome
 from noetl_broker.tracing.spans import Emit, Span, reason_of, span_id_of, trace_id_of
 
 log = structlog.get_logger(__name__)

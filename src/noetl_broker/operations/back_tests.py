@@ -11,9 +11,9 @@ from noetl_broker.operations.comparisons import Comparisons
 from noetl_broker.operations.histories import read_histories
 from noetl_broker.playbook import PlaybookRules, compile_playbook
 from noetl_broker.playbook.blocks import MARK
-from noetl_broker.store import executions, pages
-from noetl_broker.store.connection import Connection
-from noetl_broker.store.executions import Filter
+from noetl_broker.store.admin import executions, pages
+from noetl_broker.store.admin.executions import Filter
+from noetl_broker.store.connect.connection import Connection
 
 FILE: Final = "playbook.yaml"  # the name of a text in findings
 

@@ -11,10 +11,10 @@ from typing import Any, Literal, NamedTuple
 from noetl_broker.broker.state.state import CANCELLED, COMPENSATING, COMPLETED, FAILED, PAUSED, QUEUED, RUNNING
 from noetl_broker.errors import BrokerError, DatabaseFault
 from noetl_broker.operations.retries import Outlook
-from noetl_broker.store import executions, recovery
-from noetl_broker.store.connection import Connection
-from noetl_broker.store.executions import Entry, Filter
-from noetl_broker.store.session import translate_faults
+from noetl_broker.store.admin import executions, recovery
+from noetl_broker.store.admin.executions import Entry, Filter
+from noetl_broker.store.connect.connection import Connection
+from noetl_broker.store.connect.session import translate_faults
 
 STATUSES = (QUEUED, RUNNING, PAUSED, COMPENSATING, COMPLETED, FAILED, CANCELLED)
 REASON_SHOWN = 80  # characters

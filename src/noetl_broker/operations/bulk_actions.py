@@ -10,9 +10,9 @@ from noetl_broker.operations import retries
 from noetl_broker.operations.bulk import BulkAction, Group, group_executions
 from noetl_broker.operations.retries import OnVersion, Outlook
 from noetl_broker.playbook.diagnostics import PlaybookRules
-from noetl_broker.store import catalog, executions, recovery
-from noetl_broker.store.connection import Connection
-from noetl_broker.store.executions import Entry
+from noetl_broker.store.admin import catalog, executions, recovery
+from noetl_broker.store.admin.executions import Entry
+from noetl_broker.store.connect.connection import Connection
 
 Action = Callable[[int], Awaitable[dict[str, Any]]]
 

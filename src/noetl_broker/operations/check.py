@@ -9,8 +9,8 @@ from typing import NamedTuple
 from noetl_broker.playbook import Finding, PlaybookError, PlaybookRules, check, compile_playbook
 from noetl_broker.playbook.lint.child_playbooks import called_playbooks, missing_playbooks
 from noetl_broker.playbook.tasks import UNKNOWN_TYPE
-from noetl_broker.store import catalog
-from noetl_broker.store.connection import Connection
+from noetl_broker.store.admin import catalog
+from noetl_broker.store.connect.connection import Connection
 
 
 class Checked(NamedTuple):

@@ -13,7 +13,7 @@ from noetl_broker.history.record import History, RecordedTurn
 from noetl_broker.operations.histories import Pace
 from noetl_broker.playbook import Playbook
 from noetl_broker.playbook.blocks import part_of
-from noetl_broker.store.history_scan import Part
+from noetl_broker.store.admin.history_scan import Part
 
 MOST_GROUPS = 1000  # divergences that are counted apart
 MOST_EXAMPLES = 5

@@ -14,8 +14,8 @@ from noetl_broker.history.record import History, RecordedTurn
 from noetl_broker.history.replay import Difference, Replay, ReplayedTurn
 from noetl_broker.operations.histories import read_histories
 from noetl_broker.playbook.diagnostics import PlaybookRules
-from noetl_broker.store.connection import Connection
-from noetl_broker.store.history_scan import Part
+from noetl_broker.store.admin.history_scan import Part
+from noetl_broker.store.connect.connection import Connection
 
 MOST_KEPT = 1000  # differences of one execution; all are counted
 CONTEXT_LINES = 2

@@ -22,10 +22,10 @@ from noetl_broker.nodes import read_item_name, read_node, read_visit
 from noetl_broker.playbook.blocks import MARK
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.playbook.model import Step
-from noetl_broker.store.blocks import find_child
-from noetl_broker.store.connection import Connection
-from noetl_broker.store.explain_facts import load_history_and_facts, load_item_and_facts
-from noetl_broker.store.progress import has_step
+from noetl_broker.store.admin.blocks import find_child
+from noetl_broker.store.admin.explain_facts import load_history_and_facts, load_item_and_facts
+from noetl_broker.store.admin.progress import has_step
+from noetl_broker.store.connect.connection import Connection
 
 MOST_BLOCKS = 3  # of one execution, that are explained with it
 DEEPEST = 4  # blocks in blocks

@@ -8,10 +8,10 @@ from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 
 from noetl_broker.playbook.diagnostics import PlaybookRules
-from noetl_broker.store import history_scan as store
-from noetl_broker.store.connection import Connection
-from noetl_broker.store.executions import Filter
-from noetl_broker.store.history import Versions
+from noetl_broker.store.admin import history_scan as store
+from noetl_broker.store.admin.executions import Filter
+from noetl_broker.store.admin.history import Versions
+from noetl_broker.store.connect.connection import Connection
 
 PARTS_BETWEEN_LOOKS = 8  # at the network, where the next batch is coming
 

@@ -14,8 +14,8 @@ from noetl_broker.broker.model.event_types import EXECUTION_START
 from noetl_broker.errors import OperatorFault
 from noetl_broker.playbook import PlaybookError, PlaybookRules
 from noetl_broker.playbook.model import Playbook
-from noetl_broker.store.catalog import find_readable
-from noetl_broker.store.connection import Connection
+from noetl_broker.store.admin.catalog import find_readable
+from noetl_broker.store.connect.connection import Connection
 from noetl_broker.store.json_codec import load_json
 
 

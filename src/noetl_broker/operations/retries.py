@@ -15,10 +15,10 @@ from noetl_broker.operations.payload_check import payload_fault
 from noetl_broker.playbook.blocks import part_of
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.playbook.model import Playbook
-from noetl_broker.store import catalog, executions, recovery, undo
-from noetl_broker.store.connection import Connection
-from noetl_broker.store.executions import Entry
-from noetl_broker.store.history import load_history
+from noetl_broker.store.admin import catalog, executions, recovery, undo
+from noetl_broker.store.admin.executions import Entry
+from noetl_broker.store.admin.history import load_history
+from noetl_broker.store.connect.connection import Connection
 from noetl_broker.store.json_codec import dump_json
 from noetl_broker.text import join_names
 

@@ -14,8 +14,8 @@ from noetl_broker.errors import BrokerError, DatabaseFault, OperatorFault
 from noetl_broker.operations.bulk import Acted
 from noetl_broker.operations.spans import parse_since, parse_until
 from noetl_broker.playbook.cron import Timing
-from noetl_broker.store import schedules as store
-from noetl_broker.store.connection import Connection
+from noetl_broker.store.admin import schedules as store
+from noetl_broker.store.connect.connection import Connection
 from noetl_broker.text import moment
 
 MOST_MOMENTS = 100_000  # that one backfill looks at

@@ -13,8 +13,8 @@ from noetl_broker.history.snapshot import Snapshot, take_snapshot
 from noetl_broker.history.story import format_turn
 from noetl_broker.operations.histories import read_histories
 from noetl_broker.playbook.diagnostics import PlaybookRules
-from noetl_broker.store.connection import Connection
-from noetl_broker.store.history import find_turn
+from noetl_broker.store.admin.history import find_turn
+from noetl_broker.store.connect.connection import Connection
 
 
 class StateAfter(NamedTuple):

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from noetl_broker.errors import BrokerError
 from noetl_broker.operations.retries import OnVersion
 from noetl_broker.playbook.model import Playbook
-from noetl_broker.store import undo
-from noetl_broker.store.connection import Connection
-from noetl_broker.store.undo import UndoTarget
+from noetl_broker.store.admin import undo
+from noetl_broker.store.admin.undo import UndoTarget
+from noetl_broker.store.connect.connection import Connection
 from noetl_broker.text import join_names
 
 

@@ -11,8 +11,8 @@ from typing import Any
 from noetl_broker.broker.model.limits import ITEM_ERROR, shorten_error
 from noetl_broker.playbook.keywords import OWN_KEYS
 from noetl_broker.playbook.template_reads import word_of_inputs
-from noetl_broker.store.jobs import LeasedJob
 from noetl_broker.store.json_codec import load_plainly
+from noetl_broker.store.worker.jobs import LeasedJob
 from noetl_broker.template import StepResult, unwrap
 from noetl_broker.template.output import size_of
 from noetl_broker.worker.deferred import Deferred, Path, Renderer, mark_deferred, renderer_of

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from noetl_broker.broker.model.limits import MAX_LOG_BYTES
-from noetl_broker.store.jobs import Lease, LogPart
+from noetl_broker.store.worker.jobs import Lease, LogPart
 from noetl_broker.worker.errors import storable
 from noetl_broker.worker.redaction import Redactor
 

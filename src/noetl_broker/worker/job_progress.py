@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from noetl_broker.errors import DatabaseFault, PermissionFault, SchemaFault
-from noetl_broker.store.jobs import JobDatabase, Lease, RefusedFault, report_progress
+from noetl_broker.store.worker.jobs import JobDatabase, Lease, RefusedFault, report_progress
 from noetl_broker.worker.errors import storable
 from noetl_broker.worker.logger import Log
 from noetl_broker.worker.redaction import Redactor

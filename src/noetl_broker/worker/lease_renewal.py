@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from noetl_broker.errors import DatabaseFault
-from noetl_broker.store.jobs import JobDatabase, LeasedJob, heartbeat_job, heartbeat_jobs
+from noetl_broker.store.worker.jobs import JobDatabase, LeasedJob, heartbeat_job, heartbeat_jobs
 from noetl_broker.waits import JITTER, RETRY_SECONDS, Backoff, wait_for
 from noetl_broker.worker.job_log import JobLog
 from noetl_broker.worker.job_progress import JobProgress

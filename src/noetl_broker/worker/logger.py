@@ -14,7 +14,7 @@ import structlog
 from noetl_broker.nodes import node_id
 
 if TYPE_CHECKING:
-    from noetl_broker.store.jobs import LeasedJob
+    from noetl_broker.store.worker.jobs import LeasedJob
 
 
 def job_fields(job: LeasedJob) -> dict[str, Any]:

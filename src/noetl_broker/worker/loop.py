@@ -15,7 +15,7 @@ import structlog
 
 from noetl_broker.errors import DatabaseFault, OperatorFault, PermissionFault, SchemaFault
 from noetl_broker.playbook.keywords import ACTION_TYPES
-from noetl_broker.store.jobs import (
+from noetl_broker.store.worker.jobs import (
     AttemptFailure,
     Completion,
     JobDatabase,

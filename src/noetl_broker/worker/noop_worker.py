@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import asdict
 
 from noetl_broker.errors import DatabaseFault, PermissionFault, SchemaFault
-from noetl_broker.store.jobs import Completion, JobDatabase, RefusedFault, complete_jobs, lease_jobs
+from noetl_broker.store.worker.jobs import Completion, JobDatabase, RefusedFault, complete_jobs, lease_jobs
 from noetl_broker.waits import JITTER, RETRY_SECONDS, Backoff, first
 from noetl_broker.worker.logger import Log
 from noetl_broker.worker.options import WorkerOptions

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from noetl_broker.errors import OperatorFault
 from noetl_broker.playbook.plain_values import NAME_CHARS
-from noetl_broker.store.dsn import Database
-from noetl_broker.store.schema_name import DEFAULT_SCHEMA, check_schema_name
+from noetl_broker.store.connect.dsn import Database
+from noetl_broker.store.connect.schema_name import DEFAULT_SCHEMA, check_schema_name
 from noetl_broker.tracing.spans import Emit
 from noetl_broker.worker.environment import is_hidden
 from noetl_broker.worker.idle_connections import IDLE_SECONDS

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, quote_plus
 
-from noetl_broker.store.dsn import secret_parts
+from noetl_broker.store.connect.dsn import secret_parts
 from noetl_broker.worker.environment import CREDENTIAL_PREFIX, HIDDEN_NAMES, SECRET_PREFIX
 
 REPLACEMENT = "[secret]"

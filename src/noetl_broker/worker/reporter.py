@@ -11,7 +11,7 @@ from enum import StrEnum
 from functools import partial
 
 from noetl_broker.errors import DatabaseFault
-from noetl_broker.store.jobs import (
+from noetl_broker.store.worker.jobs import (
     AttemptFailure,
     Completion,
     JobDatabase,

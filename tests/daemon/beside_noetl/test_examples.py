@@ -12,7 +12,7 @@ from noetl_broker.broker.model.rules import Rules
 from noetl_broker.broker.model.values import JSON
 from noetl_broker.playbook import PlaybookRules, compile_playbook
 from noetl_broker.resources import playbooks_folder
-from noetl_broker.store.catalog import register
+from noetl_broker.store.admin.catalog import register
 from tests.brokers import drain, rows, running, until_ended, value
 from tests.chaos.sampling import LONG
 from tests.noetl import (

@@ -6,7 +6,7 @@ import pytest
 
 from noetl_broker.daemon.metrics.values import MetricValues
 from noetl_broker.daemon.reaper import Reaper
-from noetl_broker.store.connection import create_pool
+from noetl_broker.store.connect.connection import create_pool
 from tests.brokers import drain, execute, rows, value
 from tests.noetl import STEP, Job, NoETL, ended, verify_faults
 from tests.postgres import Database

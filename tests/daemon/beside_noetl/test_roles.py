@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from noetl_broker.operations.explanations import explain_part
 from noetl_broker.playbook import PlaybookRules
-from noetl_broker.store.doctor import examine
-from noetl_broker.store.executions import load_execution_details
-from noetl_broker.store.migrations import create_roles
-from noetl_broker.store.verify import Scope, verify
+from noetl_broker.store.admin.doctor import examine
+from noetl_broker.store.admin.executions import load_execution_details
+from noetl_broker.store.admin.verify import Scope, verify
+from noetl_broker.store.connect.migrations import create_roles
 from tests.brokers import drain, rows
 from tests.noetl import open_noetl
 from tests.postgres import Database, named

@@ -8,7 +8,7 @@ import pytest
 
 from noetl_broker.history.replay import replay_history
 from noetl_broker.playbook.diagnostics import PlaybookRules
-from noetl_broker.store.history import load_history
+from noetl_broker.store.admin.history import load_history
 from tests.brokers import drain, execute, value
 from tests.noetl import NoETL, ended, verify_faults
 from tests.postgres import Database

@@ -10,7 +10,7 @@ import pytest
 from noetl_broker.operations import retries
 from noetl_broker.playbook import compile_playbook
 from noetl_broker.playbook.diagnostics import PlaybookRules
-from noetl_broker.store import catalog
+from noetl_broker.store.admin import catalog
 from tests.brokers import complete_jobs, drain, execute, rows, start, value
 from tests.consistency import inconsistencies
 from tests.postgres import Database

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from noetl_broker.store.connection import connect
+from noetl_broker.store.connect.connection import connect
 from tests.brokers import drain, execute, register, rows, start, value
 from tests.consistency import inconsistencies
 from tests.postgres import Database

@@ -8,9 +8,9 @@ import pytest
 
 from noetl_broker.daemon.metrics import registry as metric
 from noetl_broker.playbook.diagnostics import PlaybookRules
-from noetl_broker.store.connection import connect
+from noetl_broker.store.admin.verify import Scope, verify
+from noetl_broker.store.connect.connection import connect
 from noetl_broker.store.queries import sql
-from noetl_broker.store.verify import Scope, verify
 from tests.brokers import (
     PATIENCE_SECONDS,
     broken_invariants,

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from noetl_broker.broker.model.values import JSON
-from noetl_broker.store.connection import connect
+from noetl_broker.store.connect.connection import connect
 from tests.brokers import (
     PATIENCE_SECONDS,
     broken_invariants,

@@ -16,7 +16,7 @@ from noetl_broker.daemon.metrics.values import MetricValues
 from noetl_broker.daemon.playbook_cache import PlaybookCache
 from noetl_broker.daemon.quarantine import Quarantine
 from noetl_broker.playbook.diagnostics import PlaybookRules
-from noetl_broker.store import turn_store
+from noetl_broker.store.turn import turn_store
 from tests.brokers import (
     PATIENCE_SECONDS,
     broken_invariants,

@@ -15,10 +15,10 @@ from noetl_broker.history.replay import Replay, replay_history, sentences
 from noetl_broker.history.retry_plan import plan_restart
 from noetl_broker.operations.retries import retry_failed
 from noetl_broker.playbook.diagnostics import PlaybookRules
-from noetl_broker.store import recovery
-from noetl_broker.store.connection import connect
-from noetl_broker.store.history import Versions, load_history
-from noetl_broker.store.history_scan import MOST_TURNS, HistorySize, read
+from noetl_broker.store.admin import recovery
+from noetl_broker.store.admin.history import Versions, load_history
+from noetl_broker.store.admin.history_scan import MOST_TURNS, HistorySize, read
+from noetl_broker.store.connect.connection import connect
 from tests.brokers import broken_invariants, drain, execute, register, rows, start, value
 from tests.postgres import Database
 from tests.sessions import session

@@ -6,15 +6,15 @@ import pytest
 
 from noetl_broker.history.replay import Difference, Replay, replay_history, sentences
 from noetl_broker.playbook.diagnostics import PlaybookRules
-from noetl_broker.store.connection import Connection
-from noetl_broker.store.history import Versions, load_history
-from noetl_broker.store.history_scan import (
+from noetl_broker.store.admin.history import Versions, load_history
+from noetl_broker.store.admin.history_scan import (
     MOST_BYTES,
     MOST_TURNS,
     HistorySize,
     group_into_batches,
     read,
 )
+from noetl_broker.store.connect.connection import Connection
 from tests.brokers import complete_jobs, drain, execute, register, rows, start, value
 from tests.histories import run_eventful
 from tests.postgres import Database

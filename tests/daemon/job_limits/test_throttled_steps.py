@@ -6,8 +6,8 @@ import pytest
 
 from noetl_broker.operations.explanations import explain_part
 from noetl_broker.playbook import PlaybookRules
-from noetl_broker.store.connection import connect
-from noetl_broker.store.job_limits import put_limit
+from noetl_broker.store.admin.job_limits import put_limit
+from noetl_broker.store.connect.connection import connect
 from tests.brokers import broken_invariants, complete_jobs, drain, execute, register, rows, start, value
 from tests.consistency import inconsistencies
 from tests.postgres import Database

@@ -9,7 +9,7 @@ import pytest
 
 from noetl_broker.broker.model.event import Event
 from noetl_broker.daemon.batch import event_fields
-from noetl_broker.store.claimed_rows import Mail
+from noetl_broker.store.turn.claimed_rows import Mail
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from asyncpg import UndefinedTableError
 from noetl_broker.daemon import claim_cursor
 from noetl_broker.daemon import lanes as lanes_module
 from noetl_broker.daemon.lane import ANOTHER_LANE_MAILS, Lane
-from noetl_broker.store import connection
+from noetl_broker.store.connect import connection
 from tests.brokers import PATIENCE_SECONDS, complete_jobs, execute, register, running, start, value
 from tests.chaos.killed_brokers import broker
 from tests.chaos.under_load import leave_core, until

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from noetl_broker.daemon import lane, quarantine
 from noetl_broker.daemon.metrics import registry as metric
 from noetl_broker.daemon.service import Service
-from noetl_broker.store import connection
+from noetl_broker.store.connect import connection
 from tests.brokers import PATIENCE_SECONDS, broken_invariants, complete_jobs, execute, register, running, start
 from tests.chaos.under_load import leave_core, until
 from tests.daemon.lanes.test_lanes import ENDED, QUEUED, QUICK, STEP, held

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from noetl_broker.store.connection import HOT_PATH
+from noetl_broker.store.connect.connection import HOT_PATH
 from noetl_broker.store.queries import sql
 from tests.brokers import execute, value
 from tests.postgres import Database

@@ -10,7 +10,7 @@ from noetl_broker.daemon.lanes import Lanes
 from noetl_broker.daemon.metrics import registry as metric
 from noetl_broker.daemon.playbook_cache import PlaybookCache
 from noetl_broker.playbook.diagnostics import PlaybookRules
-from noetl_broker.store.connection import create_pool
+from noetl_broker.store.connect.connection import create_pool
 from tests.brokers import PATIENCE_SECONDS, register, start
 from tests.postgres import Database
 from tests.sessions import session

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from noetl_broker.daemon.metrics import registry as metric
-from noetl_broker.store import recovery
+from noetl_broker.store.admin import recovery
 from tests.brokers import broken_invariants, complete_jobs, drain, execute, register, rows, start, value
 from tests.postgres import Database
 from tests.sessions import session

@@ -7,7 +7,7 @@ import pytest
 from noetl_broker.broker.draft.context import want_items
 from noetl_broker.broker.model.values import JSON
 from noetl_broker.daemon.metrics import registry as metric
-from noetl_broker.store import turn_store
+from noetl_broker.store.turn import turn_store
 from tests.brokers import broken_invariants, complete_jobs, drain, execute, register, rows, start, value
 from tests.daemon.limits.test_large_payloads import megabytes
 from tests.postgres import Database

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from noetl_broker.daemon.metrics import registry as metric
-from noetl_broker.store import columns
+from noetl_broker.store.turn import columns
 from tests.brokers import broken_invariants, complete_jobs, drain, execute, register, rows, start, value
 from tests.daemon.limits.test_large_payloads import megabytes
 from tests.postgres import Database

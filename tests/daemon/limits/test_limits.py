@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from noetl_broker.broker.model.rules import Rules
-from noetl_broker.store.connection import connect
+from noetl_broker.store.connect.connection import connect
 from tests.brokers import complete_jobs, drain, execute, register, rows, start, value
 from tests.consistency import inconsistencies
 from tests.postgres import Database

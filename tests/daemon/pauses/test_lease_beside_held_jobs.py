@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from noetl_broker.store.connection import connect
+from noetl_broker.store.connect.connection import connect
 from tests.brokers import execute, value
 from tests.postgres import Database
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from noetl_broker.store import effects
+from noetl_broker.store.turn import effects
 from tests.brokers import complete_jobs, drain, execute, register, rows, start, value
 from tests.consistency import inconsistencies
 from tests.postgres import Database

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from noetl_broker.store.connection import HOT_PATH
+from noetl_broker.store.connect.connection import HOT_PATH
 from tests.brokers import execute
 from tests.daemon.pauses.test_lease_beside_held_jobs import pages_of
 from tests.postgres import Database

@@ -7,8 +7,8 @@ from noetl_broker.daemon.metrics.values import MetricValues
 from noetl_broker.daemon.reaper import Reaper
 from noetl_broker.operations.retries import retry_failed
 from noetl_broker.playbook import PlaybookRules
-from noetl_broker.store.connection import create_pool
-from noetl_broker.store.place_lines import list_line, list_places, places_of
+from noetl_broker.store.admin.place_lines import list_line, list_places, places_of
+from noetl_broker.store.connect.connection import create_pool
 from tests.brokers import complete_jobs, drain, execute, register, rows, running, start, value
 from tests.consistency import inconsistencies
 from tests.postgres import Database

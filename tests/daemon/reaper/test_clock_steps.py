@@ -19,7 +19,7 @@ from noetl_broker.daemon import reaper as reaper_module
 from noetl_broker.daemon.metrics import registry as metric
 from noetl_broker.daemon.metrics.values import MetricValues
 from noetl_broker.daemon.reaper import ClockCheck, Reaper, keep_reaping
-from noetl_broker.store.connection import Pool, create_pool
+from noetl_broker.store.connect.connection import Pool, create_pool
 from tests.brokers import (
     PATIENCE_SECONDS,
     broken_invariants,

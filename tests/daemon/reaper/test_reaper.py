@@ -9,7 +9,7 @@ import pytest
 from noetl_broker.daemon import reaper
 from noetl_broker.daemon.metrics.values import MetricValues
 from noetl_broker.daemon.reaper import Reaper
-from noetl_broker.store.connection import create_pool
+from noetl_broker.store.connect.connection import create_pool
 from tests.postgres import Database
 from tests.sessions import Session, put_job, session
 

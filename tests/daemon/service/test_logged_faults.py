@@ -11,7 +11,7 @@ import structlog
 from noetl_broker import logs
 from noetl_broker.daemon import background, databases
 from noetl_broker.errors import DatabaseFault
-from noetl_broker.store.sqlstates import trace_of
+from noetl_broker.store.connect.sqlstates import trace_of
 from tests.brokers import execute
 from tests.postgres import Database
 from tests.sessions import put_job, session

@@ -11,8 +11,8 @@ import pytest
 
 from noetl_broker.playbook import PlaybookRules, compile_playbook
 from noetl_broker.resources import playbooks_folder
-from noetl_broker.store import catalog
-from noetl_broker.store.session import session as command_session
+from noetl_broker.store.admin import catalog
+from noetl_broker.store.connect.session import session as command_session
 from noetl_broker.worker import WorkerOptions, run_worker
 from tests.brokers import (
     PATIENCE_SECONDS,

@@ -13,8 +13,8 @@ from noetl_broker.daemon.metrics.values import MetricValues
 from noetl_broker.daemon.schedules import Mover
 from noetl_broker.playbook import PlaybookRules, compile_playbook
 from noetl_broker.resources import playbooks_folder
-from noetl_broker.store import catalog
-from noetl_broker.store.connection import connect, create_pool
+from noetl_broker.store.admin import catalog
+from noetl_broker.store.connect.connection import connect, create_pool
 from noetl_broker.store.queries import load
 from noetl_broker.worker import WorkerOptions, run_worker
 from tests.brokers import (

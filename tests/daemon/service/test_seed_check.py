@@ -7,7 +7,7 @@ from pathlib import Path
 from noetl_broker.playbook.compile import compile_playbook
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.resources import playbooks_folder
-from noetl_broker.store.catalog import register
+from noetl_broker.store.admin.catalog import register
 from tests.brokers import broken_invariants, drain, rows
 from tests.postgres import Database
 from tests.sessions import session

@@ -16,7 +16,7 @@ from opentelemetry.trace.status import StatusCode
 
 from noetl_broker.daemon import tracer as tracer_module
 from noetl_broker.daemon.metrics import registry as metric
-from noetl_broker.store.connection import create_pool
+from noetl_broker.store.connect.connection import create_pool
 from noetl_broker.tracing.otlp import Exporter
 from noetl_broker.tracing.spans import span_id_of, trace_id_of
 from noetl_broker.worker import WorkerOptions, run_worker

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from noetl_broker.store.connection import Connection, connect
-from noetl_broker.store.executions import Filter
-from noetl_broker.store.verify import Scope, Violation, verify
+from noetl_broker.store.admin.executions import Filter
+from noetl_broker.store.admin.verify import Scope, Violation, verify
+from noetl_broker.store.connect.connection import Connection, connect
 from tests.brokers import PATIENCE_SECONDS, broken_invariants, register, rows, running, start
 from tests.chaos.under_load import leave_core
 from tests.postgres import Database

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from noetl_broker.store.connection import connect
+from noetl_broker.store.connect.connection import connect
 from tests.brokers import broken_invariants, drain, execute, register, rows, start, value
 from tests.postgres import Database
 from tests.undos import STATUS, UNDOS, complete, fail, lease, work

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from noetl_broker.operations.retries import retry_failed
 from noetl_broker.playbook.diagnostics import PlaybookRules
-from noetl_broker.store.connection import connect
-from noetl_broker.store.history import load_history
+from noetl_broker.store.admin.history import load_history
+from noetl_broker.store.connect.connection import connect
 from tests.brokers import complete_jobs, drain, execute, register, rows, start, value
 from tests.consistency import inconsistencies
 from tests.postgres import Database

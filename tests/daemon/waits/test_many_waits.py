@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from noetl_broker.store.connection import HOT_PATH
+from noetl_broker.store.connect.connection import HOT_PATH
 from noetl_broker.store.queries import sql
 from tests.postgres import Database
 from tests.sessions import Session, session

@@ -7,7 +7,7 @@ from typing import Any
 from noetl_broker.daemon.metrics.registry import SIGNAL_ERRORS, SIGNAL_STARTS
 from noetl_broker.playbook.compile import compile_playbook
 from noetl_broker.playbook.diagnostics import PlaybookRules
-from noetl_broker.store.catalog import register as registered
+from noetl_broker.store.admin.catalog import register as registered
 from tests.brokers import broken_invariants, drain, execute, register, rows, running, start, until_ended, value
 from tests.postgres import Database
 from tests.sessions import session

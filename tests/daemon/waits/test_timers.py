@@ -7,7 +7,7 @@ import pytest
 from noetl_broker.daemon import timers
 from noetl_broker.daemon.metrics.registry import TIMERS_FIRED
 from noetl_broker.daemon.metrics.values import MetricValues
-from noetl_broker.store.connection import create_pool
+from noetl_broker.store.connect.connection import create_pool
 from tests.brokers import broken_invariants, drain, execute, register, rows, running, start, until_ended, value
 from tests.postgres import Database
 

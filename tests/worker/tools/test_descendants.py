@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from noetl_broker.store.jobs import Lease
+from noetl_broker.store.worker.jobs import Lease
 from noetl_broker.worker.job_log import JobLog
 from noetl_broker.worker.tools.task import WorkerResources
 from tests.worker.alone import start_alone

@@ -32,9 +32,9 @@ from noetl_broker.dev_folder import PLACES, DevFolder
 from noetl_broker.embedded_postgres import EmbeddedPostgres
 from noetl_broker.errors import BrokerError, OperatorFault, SchemaFault
 from noetl_broker.settings import PREFIX
-from noetl_broker.store.api_tokens import check_token, create_token
-from noetl_broker.store.migrations import migrate
-from noetl_broker.store.session import session
+from noetl_broker.store.admin.api_tokens import check_token, create_token
+from noetl_broker.store.connect.migrations import migrate
+from noetl_broker.store.connect.session import session
 from noetl_broker.waits import wait_for
 from noetl_broker.worker import WorkerOptions, run_worker
 

@@ -17,9 +17,9 @@ from noetl_broker.errors import BrokerError, DatabaseFault
 from noetl_broker.operations.check import Checked, check_source
 from noetl_broker.playbook import Playbook, PlaybookRules, compile_playbook
 from noetl_broker.playbook.lint.child_playbooks import called_playbooks, missing_playbooks
-from noetl_broker.store import catalog
-from noetl_broker.store.connection import Connection
-from noetl_broker.store.session import session
+from noetl_broker.store.admin import catalog
+from noetl_broker.store.connect.connection import Connection
+from noetl_broker.store.connect.session import session
 
 # Other files of a project have none of these, and they have errors as playbooks.
 _KIND: Final = re.compile(rb"""\bkind['"]?\s*:\s*['"]?Playbook\b""")

@@ -9,8 +9,8 @@ from noetl_broker.cli.command import Call
 from noetl_broker.cli.output import progress_bar
 from noetl_broker.cli.selection import Selection
 from noetl_broker.operations import histories
-from noetl_broker.store import history_scan as store
-from noetl_broker.store.session import session
+from noetl_broker.store.admin import history_scan as store
+from noetl_broker.store.connect.session import session
 
 
 async def read_histories(call: Call, chosen: Selection) -> AsyncGenerator[store.Part, None]:

@@ -11,7 +11,7 @@ from noetl_broker.history.snapshot import Snapshot
 from noetl_broker.history.story import format_turn
 from noetl_broker.nodes import visit_name
 from noetl_broker.operations.snapshots import StateAfter, state_after
-from noetl_broker.store.session import session
+from noetl_broker.store.connect.session import session
 
 LONGEST_VALUE = 200  # characters of a result; --json has all
 

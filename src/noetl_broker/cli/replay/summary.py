@@ -13,7 +13,7 @@ from noetl_broker.history.replay import Difference, ReplayedTurn
 from noetl_broker.history.story import format_turn
 from noetl_broker.operations.differences import Differences, diff
 from noetl_broker.operations.histories import Pace
-from noetl_broker.store.history_scan import Part
+from noetl_broker.store.admin.history_scan import Part
 
 MOST_KEPT = 1000  # executions in the JSON document; all are counted
 MOST_LINES = 60  # of a diff

@@ -15,7 +15,7 @@ from noetl_broker.console.paging import Listed, Paging
 from noetl_broker.console.services import Pooled
 from noetl_broker.console.values import GivenId, Hidden, Id, Moment, Payload
 from noetl_broker.nodes import read_visit
-from noetl_broker.store import approvals, pages
+from noetl_broker.store.admin import approvals, pages
 
 router = APIRouter(prefix="/approvals", tags=["approvals"])
 

@@ -24,8 +24,8 @@ from noetl_broker.errors import OperatorFault
 from noetl_broker.operations.bulk import act_on_each, find_executions, find_left_out
 from noetl_broker.operations.bulk_actions import Request, action_of, preview_groups
 from noetl_broker.operations.spans import parse_since, parse_until
-from noetl_broker.store.connection import Connection
-from noetl_broker.store.executions import Filter
+from noetl_broker.store.admin.executions import Filter
+from noetl_broker.store.connect.connection import Connection
 
 router = APIRouter(prefix="/executions/bulk", tags=["executions"])
 

@@ -18,7 +18,7 @@ from noetl_broker.console.problem import RETRY_SECONDS, Refusal
 from noetl_broker.console.services import services_of
 from noetl_broker.console.values import GivenId
 from noetl_broker.errors import BrokerError, DatabaseFault, NotFoundFault
-from noetl_broker.store.changes import Attention, load_latest_turns
+from noetl_broker.store.admin.changes import Attention, load_latest_turns
 
 router = APIRouter(prefix="/changes", tags=["changes"])
 

@@ -17,8 +17,8 @@ from noetl_broker.errors import OperatorFault
 from noetl_broker.operations import retries, undos
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.playbook.plain_values import LARGEST_VERSION, NAME_CHARS
-from noetl_broker.store import executions, recovery, signals, undo
-from noetl_broker.store.connection import Connection
+from noetl_broker.store.admin import executions, recovery, signals, undo
+from noetl_broker.store.connect.connection import Connection
 
 router = APIRouter(prefix="/executions/{execution_id}", tags=["executions"])
 

@@ -28,12 +28,12 @@ from noetl_broker.operations.differences import find_differences
 from noetl_broker.operations.explanations import explain_part
 from noetl_broker.operations.pictures import without_values
 from noetl_broker.operations.snapshots import state_after
-from noetl_broker.store import pages
-from noetl_broker.store.connection import Connection
-from noetl_broker.store.execution_path import load_execution_path
-from noetl_broker.store.executions import find_execution
-from noetl_broker.store.verify import Scope, verify
-from noetl_broker.store.visit_spans import load_spans
+from noetl_broker.store.admin import pages
+from noetl_broker.store.admin.execution_path import load_execution_path
+from noetl_broker.store.admin.executions import find_execution
+from noetl_broker.store.admin.verify import Scope, verify
+from noetl_broker.store.admin.visit_spans import load_spans
+from noetl_broker.store.connect.connection import Connection
 from noetl_broker.text import ids_as_text
 
 router = APIRouter(prefix="/executions/{execution_id}", tags=["executions"])

@@ -17,7 +17,7 @@ from noetl_broker.console.values import ErrorType, ExecutionId, Fault, Hidden, I
 from noetl_broker.operations.payload_check import payload_check
 from noetl_broker.operations.spans import parse_since, parse_until
 from noetl_broker.playbook.plain_values import LARGEST_VERSION
-from noetl_broker.store import executions, pages
+from noetl_broker.store.admin import executions, pages
 
 router = APIRouter(prefix="/executions", tags=["executions"])
 

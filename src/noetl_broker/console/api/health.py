@@ -11,9 +11,9 @@ from noetl_broker.console.access import Anybody, Viewer
 from noetl_broker.console.paging import Listed, Paging
 from noetl_broker.console.services import OwnConnections, Pooled
 from noetl_broker.console.values import Id, Moment, Payload, Recorded
-from noetl_broker.store import pages
-from noetl_broker.store.approvals import login_name
-from noetl_broker.store.doctor import examine
+from noetl_broker.store.admin import pages
+from noetl_broker.store.admin.approvals import login_name
+from noetl_broker.store.admin.doctor import examine
 
 router = APIRouter(prefix="/health", tags=["health"])
 

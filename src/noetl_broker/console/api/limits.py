@@ -16,7 +16,7 @@ from noetl_broker.console.services import Pooled
 from noetl_broker.console.values import Hidden, Moment
 from noetl_broker.playbook.plain_values import NAME_CHARS
 from noetl_broker.playbook.throttle import MOST_RATE
-from noetl_broker.store import job_limits as store
+from noetl_broker.store.admin import job_limits as store
 
 router = APIRouter(prefix="/limits", tags=["limits"])
 

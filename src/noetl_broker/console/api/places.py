@@ -12,7 +12,7 @@ from noetl_broker.console.api.execution_actions import LONGEST_TEXT
 from noetl_broker.console.paging import Listed, Paging
 from noetl_broker.console.services import Pooled
 from noetl_broker.console.values import Hidden, Id, Moment
-from noetl_broker.store import place_lines as store
+from noetl_broker.store.admin import place_lines as store
 
 router = APIRouter(prefix="/places", tags=["limits"])
 

@@ -22,8 +22,8 @@ from noetl_broker.operations.back_tests import check_text
 from noetl_broker.operations.check import Checked
 from noetl_broker.operations.pictures import without_values
 from noetl_broker.playbook.plain_values import LARGEST_VERSION
-from noetl_broker.store import catalog, executions, pages
-from noetl_broker.store.connection import Connection
+from noetl_broker.store.admin import catalog, executions, pages
+from noetl_broker.store.connect.connection import Connection
 
 router = APIRouter(prefix="/playbooks", tags=["playbooks"])
 

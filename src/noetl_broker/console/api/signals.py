@@ -16,7 +16,7 @@ from noetl_broker.console.paging import Listed, Paging
 from noetl_broker.console.services import Pooled
 from noetl_broker.console.values import GivenId, Hidden, Id, Moment, Payload
 from noetl_broker.playbook.plain_values import NAME_CHARS
-from noetl_broker.store import pages, signals
+from noetl_broker.store.admin import pages, signals
 
 router = APIRouter(prefix="/signals", tags=["signals"])
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from noetl_broker.console.access import Operator, Viewer
 from noetl_broker.console.services import Pooled
 from noetl_broker.console.values import Moment
-from noetl_broker.store import catalog
+from noetl_broker.store.admin import catalog
 
 router = APIRouter(prefix="/step-types", tags=["step types"])
 

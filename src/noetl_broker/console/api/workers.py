@@ -11,7 +11,7 @@ from noetl_broker.console.access import Viewer, refuse_hidden_filter
 from noetl_broker.console.paging import Listed, Paging
 from noetl_broker.console.services import Pooled
 from noetl_broker.console.values import Hidden, Id, Moment
-from noetl_broker.store import pages
+from noetl_broker.store.admin import pages
 
 router = APIRouter(prefix="/workers", tags=["workers"])
 

@@ -22,8 +22,8 @@ from noetl_broker.console.services import Pooled
 from noetl_broker.errors import BrokerError, DatabaseFault
 from noetl_broker.nodes import read_visit
 from noetl_broker.playbook.approval import COMMENT, faults_of_filled
-from noetl_broker.store import approvals, pages
-from noetl_broker.store.session import translate_faults
+from noetl_broker.store.admin import approvals, pages
+from noetl_broker.store.connect.session import translate_faults
 
 router = APIRouter()
 

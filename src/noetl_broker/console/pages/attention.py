@@ -11,9 +11,9 @@ from typing import Final
 from noetl_broker.console.changes import Changes
 from noetl_broker.console.connections import Connections
 from noetl_broker.errors import BrokerError
-from noetl_broker.store.changes import Attention as Counts
-from noetl_broker.store.changes import count_attention
-from noetl_broker.store.overview import MOST_COUNTED
+from noetl_broker.store.admin.changes import Attention as Counts
+from noetl_broker.store.admin.changes import count_attention
+from noetl_broker.store.admin.overview import MOST_COUNTED
 
 KEPT_SECONDS: Final = 5.0
 # The section's address, what is counted of the present, and the class of the count's colour.

@@ -26,9 +26,9 @@ from noetl_broker.operations.bulk import Acted, Group, act_on_each, find_executi
 from noetl_broker.operations.bulk_actions import Request, action_of, preview_groups, why_left_out
 from noetl_broker.operations.retries import OnVersion, preview_outlook
 from noetl_broker.playbook import PlaybookRules
-from noetl_broker.store import executions, pages
-from noetl_broker.store.connection import Connection
-from noetl_broker.store.executions import Entry
+from noetl_broker.store.admin import executions, pages
+from noetl_broker.store.admin.executions import Entry
+from noetl_broker.store.connect.connection import Connection
 
 router = APIRouter()
 

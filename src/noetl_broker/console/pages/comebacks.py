@@ -17,8 +17,8 @@ from noetl_broker.nodes import visit_name
 from noetl_broker.operations import retries, undos
 from noetl_broker.operations.retries import OnVersion, Outlook
 from noetl_broker.playbook import PlaybookRules
-from noetl_broker.store import catalog, executions, pages, undo
-from noetl_broker.store.connection import Connection
+from noetl_broker.store.admin import catalog, executions, pages, undo
+from noetl_broker.store.connect.connection import Connection
 
 router = APIRouter()
 

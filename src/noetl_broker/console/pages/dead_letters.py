@@ -12,7 +12,7 @@ from noetl_broker.console.api.execution_actions import LONGEST_TEXT
 from noetl_broker.console.pages.screen import Shown
 from noetl_broker.console.paging import Paging
 from noetl_broker.console.services import Pooled
-from noetl_broker.store import pages
+from noetl_broker.store.admin import pages
 
 router = APIRouter()
 

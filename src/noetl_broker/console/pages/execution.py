@@ -34,9 +34,9 @@ from noetl_broker.history.visit_spans import ExecutionSpans
 from noetl_broker.nodes import UNDO_SUFFIX, parse_node, visit_name
 from noetl_broker.operations.pictures import without_values
 from noetl_broker.playbook.diagnostics import PlaybookRules
-from noetl_broker.store import approvals, executions, pages, visit_spans
-from noetl_broker.store.connection import Connection
-from noetl_broker.store.execution_path import load_execution_path
+from noetl_broker.store.admin import approvals, executions, pages, visit_spans
+from noetl_broker.store.admin.execution_path import load_execution_path
+from noetl_broker.store.connect.connection import Connection
 from noetl_broker.text import short_json
 
 router = APIRouter()

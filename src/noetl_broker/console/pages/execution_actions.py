@@ -22,8 +22,8 @@ from noetl_broker.nodes import read_visit, visit_name
 from noetl_broker.operations import retries
 from noetl_broker.operations.payload_check import payload_check
 from noetl_broker.playbook import PlaybookRules
-from noetl_broker.store import approvals, catalog, executions, signals, visit_spans
-from noetl_broker.store.connection import Connection
+from noetl_broker.store.admin import approvals, catalog, executions, signals, visit_spans
+from noetl_broker.store.connect.connection import Connection
 from noetl_broker.template import read_integer, read_real
 
 router = APIRouter()

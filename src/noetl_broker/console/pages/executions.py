@@ -13,8 +13,8 @@ from noetl_broker.console.paging import Paging
 from noetl_broker.console.services import Pooled
 from noetl_broker.errors import OperatorFault
 from noetl_broker.operations.spans import parse_since, parse_until
-from noetl_broker.store import executions, pages
-from noetl_broker.store.overview import list_places
+from noetl_broker.store.admin import executions, pages
+from noetl_broker.store.admin.overview import list_places
 
 router = APIRouter()
 

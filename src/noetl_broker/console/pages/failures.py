@@ -20,7 +20,7 @@ from noetl_broker.console.pages.rendering import link
 from noetl_broker.console.pages.screen import Screen
 from noetl_broker.console.problem import RETRY_SECONDS, Refusal, field_error, sentence_of, status_of
 from noetl_broker.errors import BrokerError
-from noetl_broker.store.sqlstates import reason_of, trace_of
+from noetl_broker.store.connect.sqlstates import reason_of, trace_of
 
 EDITED = "/playbooks/edit"  # where a person writes a long text
 log = structlog.get_logger(__name__)

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Response
 from noetl_broker.console.api.health import Finding
 from noetl_broker.console.pages.screen import Shown
 from noetl_broker.console.services import Pooled
-from noetl_broker.store import pages
-from noetl_broker.store.doctor import examine
+from noetl_broker.store.admin import pages
+from noetl_broker.store.admin.doctor import examine
 
 router = APIRouter()
 

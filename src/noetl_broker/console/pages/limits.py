@@ -17,8 +17,8 @@ from noetl_broker.console.paging import Paging
 from noetl_broker.console.services import Pooled
 from noetl_broker.errors import BrokerError, DatabaseFault, OperatorFault
 from noetl_broker.playbook.throttle import RATE_FORMS, parse_rate
-from noetl_broker.store import job_limits, place_lines
-from noetl_broker.store.session import translate_faults
+from noetl_broker.store.admin import job_limits, place_lines
+from noetl_broker.store.connect.session import translate_faults
 from noetl_broker.text import place_name, rate_text
 
 router = APIRouter()

@@ -16,8 +16,8 @@ from noetl_broker.console.pages.screen import Form, Screen
 from noetl_broker.errors import OperatorFault
 from noetl_broker.playbook import Playbook, PlaybookError, PlaybookRules
 from noetl_broker.playbook.plain_values import LARGEST_VERSION
-from noetl_broker.store import catalog, pages
-from noetl_broker.store.connection import Connection
+from noetl_broker.store.admin import catalog, pages
+from noetl_broker.store.connect.connection import Connection
 
 LISTED_VERSIONS: Final = 200  # to choose from
 

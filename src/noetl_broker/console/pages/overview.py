@@ -13,9 +13,9 @@ from noetl_broker.console.pages.rendering import link, rfc3339
 from noetl_broker.console.pages.screen import Shown
 from noetl_broker.console.services import Pooled
 from noetl_broker.console.values import ErrorType
-from noetl_broker.store import overview
-from noetl_broker.store.connection import Connection
-from noetl_broker.store.overview import MOST_COUNTED
+from noetl_broker.store.admin import overview
+from noetl_broker.store.admin.overview import MOST_COUNTED
+from noetl_broker.store.connect.connection import Connection
 from noetl_broker.text import span as span_text
 
 router = APIRouter()

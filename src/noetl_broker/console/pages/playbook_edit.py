@@ -15,8 +15,8 @@ from noetl_broker.errors import OperatorFault
 from noetl_broker.operations.back_tests import FILE, back_test, check_text
 from noetl_broker.operations.check import Checked
 from noetl_broker.operations.source_lines import lines_with_findings
-from noetl_broker.store.connection import Connection
-from noetl_broker.store.executions import Filter
+from noetl_broker.store.admin.executions import Filter
+from noetl_broker.store.connect.connection import Connection
 
 router = APIRouter()
 

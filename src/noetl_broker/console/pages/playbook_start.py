@@ -19,10 +19,10 @@ from noetl_broker.console.services import Pooled, Rules
 from noetl_broker.errors import BrokerError, DatabaseFault
 from noetl_broker.operations.payload_check import payload_fault
 from noetl_broker.playbook import Playbook
-from noetl_broker.store import executions
-from noetl_broker.store.catalog import Version
-from noetl_broker.store.connection import Connection
-from noetl_broker.store.session import translate_faults
+from noetl_broker.store.admin import executions
+from noetl_broker.store.admin.catalog import Version
+from noetl_broker.store.connect.connection import Connection
+from noetl_broker.store.connect.session import translate_faults
 
 router = APIRouter()
 

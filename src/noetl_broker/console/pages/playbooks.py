@@ -24,9 +24,9 @@ from noetl_broker.operations.pictures import without_values
 from noetl_broker.operations.source_lines import compare_texts, lines_with_findings
 from noetl_broker.playbook import PlaybookRules
 from noetl_broker.playbook.plain_values import LARGEST_VERSION
-from noetl_broker.store import catalog, executions, pages
-from noetl_broker.store.connection import Connection
-from noetl_broker.store.executions import Filter
+from noetl_broker.store.admin import catalog, executions, pages
+from noetl_broker.store.admin.executions import Filter
+from noetl_broker.store.connect.connection import Connection
 
 router = APIRouter()
 

@@ -30,11 +30,11 @@ from noetl_broker.operations.schedules import (
 )
 from noetl_broker.operations.spans import parse_since
 from noetl_broker.playbook.cron import read_cron
-from noetl_broker.store import pages
-from noetl_broker.store import schedules as store
-from noetl_broker.store.connection import Connection
-from noetl_broker.store.schedules import ScheduleSpec
-from noetl_broker.store.session import translate_faults
+from noetl_broker.store.admin import pages
+from noetl_broker.store.admin import schedules as store
+from noetl_broker.store.admin.schedules import ScheduleSpec
+from noetl_broker.store.connect.connection import Connection
+from noetl_broker.store.connect.session import translate_faults
 
 router = APIRouter()
 

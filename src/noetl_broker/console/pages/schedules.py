@@ -16,8 +16,8 @@ from noetl_broker.console.paging import Paging
 from noetl_broker.console.services import Pooled
 from noetl_broker.errors import OperatorFault
 from noetl_broker.operations.schedules import next_moments, schedule_as_document
-from noetl_broker.store import pages
-from noetl_broker.store import schedules as store
+from noetl_broker.store.admin import pages
+from noetl_broker.store.admin import schedules as store
 from noetl_broker.text import span
 
 router = APIRouter()

@@ -22,8 +22,8 @@ from noetl_broker.console.paging import Paging
 from noetl_broker.console.services import Pooled
 from noetl_broker.errors import BrokerError, DatabaseFault
 from noetl_broker.playbook.plain_values import NAME_CHARS
-from noetl_broker.store import pages, signals
-from noetl_broker.store.session import translate_faults
+from noetl_broker.store.admin import pages, signals
+from noetl_broker.store.connect.session import translate_faults
 
 router = APIRouter()
 

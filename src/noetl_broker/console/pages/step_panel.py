@@ -17,8 +17,8 @@ from noetl_broker.history.visit_spans import Attempt, attempts_of
 from noetl_broker.nodes import read_node, visit_name
 from noetl_broker.operations.explanations import explain_part
 from noetl_broker.playbook.diagnostics import PlaybookRules
-from noetl_broker.store import logs, visit_spans
-from noetl_broker.store.connection import Connection
+from noetl_broker.store.admin import logs, visit_spans
+from noetl_broker.store.connect.connection import Connection
 
 EXPLAINED_TURNS = 500  # up to which a page explains without being asked
 LOG_ENTRIES = 200

@@ -12,7 +12,7 @@ from noetl_broker.console.pages.overview import find_unserved
 from noetl_broker.console.pages.screen import Shown
 from noetl_broker.console.paging import Paging
 from noetl_broker.console.services import Pooled
-from noetl_broker.store import overview, pages
+from noetl_broker.store.admin import overview, pages
 
 router = APIRouter()
 

@@ -16,12 +16,12 @@ import structlog
 
 from noetl_broker.daemon.metrics import registry as metric
 from noetl_broker.daemon.metrics.values import MetricValues
-from noetl_broker.store.connection import Connection, connect
-from noetl_broker.store.dsn import Database
-from noetl_broker.store.executions import Filter
+from noetl_broker.store.admin.executions import Filter
+from noetl_broker.store.admin.verify import CHECKS, Report, Scope, verify
+from noetl_broker.store.connect.connection import Connection, connect
+from noetl_broker.store.connect.dsn import Database
+from noetl_broker.store.connect.sqlstates import log_fields, message_of
 from noetl_broker.store.queries import sql
-from noetl_broker.store.sqlstates import log_fields, message_of
-from noetl_broker.store.verify import CHECKS, Report, Scope, verify
 
 log = structlog.get_logger(__name__)
 

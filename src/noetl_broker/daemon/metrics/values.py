@@ -22,8 +22,8 @@ from noetl_broker.daemon.metrics.registry import (
     Labels,
     Metric,
 )
-from noetl_broker.store.claimed_rows import DecidedTurn
-from noetl_broker.store.turn_store import ConflictFault
+from noetl_broker.store.turn.claimed_rows import DecidedTurn
+from noetl_broker.store.turn.turn_store import ConflictFault
 
 PROCESS: Final = ""  # in MetricsByDatabase: the values of the process itself
 

@@ -19,8 +19,8 @@ from typing import Any
 import asyncpg
 
 from noetl_broker.errors import PlaybookFault
-from noetl_broker.store.connection import CALL_SECONDS, close_quickly, transaction
-from noetl_broker.store.dsn import without_secrets
+from noetl_broker.store.connect.connection import CALL_SECONDS, close_quickly, transaction
+from noetl_broker.store.connect.dsn import without_secrets
 from noetl_broker.worker.idle_connections import IdleConnections
 from noetl_broker.worker.sql.bounded_connection import BoundedConnection, TooMuchFault
 from noetl_broker.worker.sql.split import (

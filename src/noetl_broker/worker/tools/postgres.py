@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from noetl_broker.store.dsn import password_in
+from noetl_broker.store.connect.dsn import password_in
 from noetl_broker.worker.credentials import entries
 from noetl_broker.worker.errors import ToolFault
 from noetl_broker.worker.sql.run import Rows, Statement, StatementFault, Target, run_statements

@@ -1,0 +1,1 @@
+"""What commands, pages and checks read and change, one module a noun."""

@@ -1,0 +1,57 @@
+"""Tokens of the HTTP API: only their digests are stored."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from noetl_broker.store.connect.connection import Connection
+from noetl_broker.store.queries import sql
+
+PREFIX = "nbt_"  # tells a leaked token from other secrets
+_BYTES = 32
+
+
+class Checked(NamedTuple):
+    """What the database says about a token: name and role of a valid one, else None.
+
+    `any_token`: there is or was a token. `valid_token`: one of them is valid.
+    """
+
+    name: str | None
+    role: str | None
+    any_token: bool
+    valid_token: bool
+
+
+async def create_token(
+    connection: Connection, name: str, role: str, valid: timedelta | None
+) -> tuple[str, datetime | None]:
+    """A new token, which nobody can read again, and when it expires. Raises BrokerError if the name is taken."""
+    token = PREFIX + secrets.token_urlsafe(_BYTES)
+    expires_at = await connection.fetchval(sql("create_api_token"), name, digest_of(token), role, valid)
+    return token, expires_at
+
+
+async def revoke_token(connection: Connection, name: str) -> bool:
+    """Revoke a token; False if it was revoked before. Raises NotFoundFault if there is none."""
+    return bool(await connection.fetchval(sql("revoke_api_token"), name))
+
+
+async def list_tokens(connection: Connection) -> list[dict[str, Any]]:
+    """All tokens, the oldest first, each with `status`: valid, expired or revoked."""
+    return [dict(row) for row in await connection.fetch(sql("list_api_tokens"))]
+
+
+async def check_token(connection: Connection, token: str | None) -> Checked:
+    """Whose token this is; None: only whether there are tokens."""
+    digest = None if token is None else digest_of(token)
+    [row] = await connection.fetch(sql("check_api_token"), digest)
+    return Checked(*row)
+
+
+def digest_of(token: str) -> bytes:
+    """The digest by which the database knows a token."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()

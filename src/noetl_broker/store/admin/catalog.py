@@ -1,0 +1,193 @@
+"""The catalog: registers versions of playbooks, finds them, and suggests near names."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+import asyncpg
+
+from noetl_broker.errors import NotFoundFault, PermissionFault
+from noetl_broker.playbook.blocks import all_blocks
+from noetl_broker.playbook.compile import compile_playbook
+from noetl_broker.playbook.diagnostics import PlaybookRules
+from noetl_broker.playbook.model import Playbook
+from noetl_broker.playbook.schedules import declared_schedules
+from noetl_broker.store.admin.job_limits import declare_limits
+from noetl_broker.store.admin.schedules import ScheduleSpec, declare_schedules
+from noetl_broker.store.admin.signals import declare_on_signal
+from noetl_broker.store.connect.connection import Connection
+from noetl_broker.store.json_codec import dump_json
+from noetl_broker.store.queries import sql
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registered:
+    """One registered playbook; `new` is False if its text equals the latest version."""
+
+    path: str
+    version: int
+    catalog_id: int
+    new: bool
+    notes: tuple[str, ...] = ()  # what the author should know
+
+
+async def register(connection: Connection, playbooks: Sequence[tuple[Playbook, str]]) -> list[Registered]:
+    """Register playbooks with their texts, all or none; an unchanged text makes no new version."""
+    async with connection.transaction():
+        # READ COMMITTED: the next statement sees what the previous holder of the lock committed.
+        await connection.execute(sql("lock_catalog"))
+        registered = [await _register(connection, playbook, text) for playbook, text in playbooks]
+        for index, (playbook, _) in enumerate(playbooks):
+            await _declare_schedules(connection, playbook)
+            await declare_on_signal(connection, playbook)
+            registered[index] = replace(registered[index], notes=await declare_limits(connection, playbook))
+        return registered
+
+
+async def _declare_schedules(connection: Connection, playbook: Playbook) -> None:
+    """Bring the schedules that a playbook declares in line. Raises PlaybookFault for a bad one."""
+    path = playbook.path
+    specs = [
+        ScheduleSpec(
+            name=f"{path}#{declared.name}",
+            path=path,
+            cron=declared.cron,
+            every=declared.every,
+            payload=dump_json(declared.payload),
+            timezone=declared.timezone,
+            jitter=declared.jitter,
+            catch_up=declared.catch_up,
+            overlap=declared.overlap,
+            declared_in=path,
+        )
+        for declared in declared_schedules(playbook.document, path)
+    ]
+    await declare_schedules(connection, path, specs)
+
+
+async def _register(connection: Connection, playbook: Playbook, text: str) -> Registered:
+    latest = await connection.fetchrow(sql("latest_version"), playbook.path)
+    if latest is not None and latest["content"] == text:
+        return Registered(
+            path=playbook.path, version=latest["version"], catalog_id=latest["catalog_id"], new=False
+        )  # fmt: skip
+    version = 1 if latest is None else latest["version"] + 1
+    kind = str(playbook.document.get("kind", "Playbook"))
+    document = dump_json(playbook.document)
+    catalog_id = await connection.fetchval(
+        sql("add_version"), playbook.path, version, kind, playbook.name, text, document
+    )
+    for block in all_blocks(playbook):
+        part = dump_json(block.document)
+        await connection.execute(sql("add_block"), block.path, version, kind, block.name, catalog_id, part)
+    return Registered(path=playbook.path, version=version, catalog_id=catalog_id, new=True)
+
+
+async def find_or_register(connection: Connection, playbook: Playbook, text: str) -> Registered:
+    """The version of the path with this text; a new version if none has it.
+
+    Raises PermissionFault: operators register no playbook.
+    """
+    found = await connection.fetchrow(sql("find_content"), playbook.path, text)
+    if found is None:
+        try:
+            return (await register(connection, [(playbook, text)]))[0]
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise PermissionFault(
+                f"the playbook {playbook.path} with this text is not registered, and only the owner of the schema may"
+                " register it: noetl-broker register FILE"
+            ) from error
+    return Registered(path=playbook.path, version=found["version"], catalog_id=found["catalog_id"], new=False)
+
+
+class Older(NamedTuple):
+    """An earlier version of a playbook that has a text, and the latest version, which has another one."""
+
+    version: int
+    latest: int
+
+
+async def find_older(connection: Connection, path: str, text: str) -> Older | None:
+    """The version of the path with this text, if a newer version has another text; None if none has it."""
+    found = await connection.fetchrow(sql("find_content"), path, text)
+    latest = (await latest_versions(connection, [path])).get(path)
+    if found is None or latest is None or latest == found["version"]:
+        return None
+    return Older(found["version"], latest)
+
+
+class Version(NamedTuple):
+    """A registered version of a playbook."""
+
+    catalog_id: int
+    path: str
+    version: int
+    content: str
+
+    def compile(self, rules: PlaybookRules) -> Playbook:
+        """The compiled playbook. Raises PlaybookError."""
+        return compile_playbook(self.content, file=self.path, path=self.path, rules=rules.of_registered())
+
+
+async def find(connection: Connection, path: str, version: int | None) -> Version:
+    """A version of a playbook (None: the latest); NotFoundFault suggests a near name."""
+    found = await connection.fetchrow(sql("find_version"), path, version)
+    if found is None:
+        named = "" if version is None else f" version {version}"
+        meant = await suggest_path(connection, path, version)
+        raise NotFoundFault(f"no playbook {path}{named} is registered" + (f"; {meant}" if meant else ""))
+    return Version(*found)
+
+
+async def find_readable(connection: Connection, path: str, version: int | None) -> Version | None:
+    """As `find`; None if there is none, or the role may not read the catalog."""
+    try:
+        return await find(connection, path, version)
+    except (NotFoundFault, asyncpg.InsufficientPrivilegeError):
+        return None
+
+
+async def registered_versions(connection: Connection) -> dict[str, list[int]]:
+    """The versions of each path."""
+    return {row["path"]: row["versions"] for row in await connection.fetch(sql("list_versions"))}
+
+
+async def latest_versions(connection: Connection, paths: Collection[str]) -> dict[str, int]:
+    """The latest version of each of these paths that is registered."""
+    return {row["path"]: row["version"] for row in await connection.fetch(sql("latest_versions"), [*paths])}
+
+
+async def list_step_types(connection: Connection) -> list[dict[str, Any]]:
+    """The step types of people's own workers: `name`, `added_at`, `added_by`."""
+    return [dict(row) for row in await connection.fetch(sql("list_step_types"))]
+
+
+async def known_step_types(connection: Connection) -> frozenset[str]:
+    """The names of these step types, for a registration."""
+    return frozenset(row["name"] for row in await list_step_types(connection))
+
+
+async def announce_step_types(connection: Connection, names: Sequence[str]) -> int:
+    """Add step types; returns how many are new. Raises OperatorFault for the broker's own types, and bad names."""
+    return int(await connection.fetchval(sql("announce_step_types"), [*names]))
+
+
+async def remove_step_types(connection: Connection, names: Sequence[str]) -> int:
+    """Remove step types; returns how many there were."""
+    return int(await connection.fetchval(sql("remove_step_types"), [*names]))
+
+
+async def suggest_path(connection: Connection, path: str, version: int | None) -> str | None:
+    """A suggestion for a path or version that was not found; None if nothing is near."""
+    latest = {row["path"]: row["version"] for row in await connection.fetch(sql("list_paths"))}
+    if path in latest:
+        return f"its latest version is {latest[path]}" if version is not None else None
+    near = get_close_matches(path, latest, n=1)
+    if not near:
+        # People often give only the last part of a path.
+        names = {known.rpartition("/")[2]: known for known in latest}
+        near = [names[name] for name in get_close_matches(path.rpartition("/")[2], names, n=1)]
+    return f'did you mean "{near[0]}"?' if near else None

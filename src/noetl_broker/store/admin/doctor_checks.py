@@ -1,0 +1,377 @@
+"""The checks of `doctor` on the tables: unread mail, jobs without a worker, leases, dead rows, long transactions."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from noetl_broker.explain.undo_text import left_text, mend_remedy
+from noetl_broker.store.connect.connection import Connection, schema_of
+from noetl_broker.store.connect.schema_name import DEFAULT_SCHEMA
+from noetl_broker.store.queries import sql
+from noetl_broker.text import span
+
+MANY = 100_000  # mail is counted up to here
+State = Literal["ok", "notice", "problem"]
+
+
+class Finding(NamedTuple):
+    """The result of one check: `says` what was found; if it is not ok, `why` that matters and what to `do`.
+
+    `facts` are the numbers and names in it, for programs: seconds, counts, bytes.
+    """
+
+    check: str
+    state: State
+    says: str
+    why: str | None = None
+    do: str | None = None
+    facts: dict[str, Any] = {}  # noqa: RUF012 - read, never written
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Above which values a check is a finding; times in seconds, shares from 0 to 1."""
+
+    probe_seconds: float = 3.0  # a notification is heard within milliseconds
+    slow_trip_seconds: float = 0.02  # a batch takes four round trips
+    clock_seconds: float = 2.0
+    connections_share: float = 0.85
+    unread_seconds: float = 10.0  # two sweeps
+    lease_seconds: float = 10.0  # the reaper runs every second
+    job_seconds: float = 60.0
+    dead_rows: int = 50_000
+    dead_share: float = 0.5  # of the live rows of a table
+    snapshot_seconds: float = 300.0
+    queue_share: float = 0.1
+
+
+async def look_at_brokers(connection: Connection, _limits: Limits) -> list[Finding]:
+    """How many brokers and workers are connected, by the application names of their connections."""
+    row, schema = await connection.fetchrow(sql("examine_brokers")), schema_of(connection)
+    listening, workers = (0, 0) if row is None else (row["listening"], row["workers"])
+    facts = {"brokers": listening, "worker_connections": workers}
+    if listening:
+        return [Finding("brokers", "ok", f"{_count(listening, 'broker listens', 'brokers listen')}", facts=facts)]
+    if await connection.fetchval(sql("examine_given_back")):
+        return [Finding("brokers", "ok", "none is connected: the server's own broker decides here", facts=facts)]
+    return [
+        Finding(
+            "brokers", "problem",
+            f"no broker {'is connected to this database' if schema == DEFAULT_SCHEMA else f'serves schema {schema}'}",
+            "No event is decided on: executions do not move.",
+            "noetl-broker run, or systemctl status noetl-broker.", facts,
+        )
+    ]  # fmt: skip
+
+
+async def look_at_mail(connection: Connection, limits: Limits) -> list[Finding]:
+    """The age of the oldest event that no broker has decided on."""
+    row = await connection.fetchrow(sql("examine_mail"))
+    if row is None:
+        return [Finding("mail", "ok", "no mail is unread", facts={"unread": 0, "oldest_seconds": 0.0})]
+    age, unread = row["age_seconds"], row["unread"]
+    many = f"more than {MANY - 1}" if unread >= MANY else str(unread)
+    facts = {"unread": unread, "oldest_seconds": round(age, 3), "execution_id": row["execution_id"]}
+    says = f"{many} unread, the oldest for {span(age)} (execution {row['execution_id']})"
+    if age <= limits.unread_seconds:
+        return [Finding("mail", "ok", says, facts=facts)]
+    return [
+        Finding(
+            "mail", "problem", says,
+            "Each of these events needs a decision. Until then its execution does not move.",
+            "Is a broker running (above)? Does its log name a fault? If it cannot keep up: noetl-broker run"
+            " --processes N, or a second broker.", facts,
+        )
+    ]  # fmt: skip
+
+
+async def look_at_dead_letters(connection: Connection, _limits: Limits) -> list[Finding]:
+    """The number of dead letters."""
+    row = await connection.fetchrow(sql("examine_dead_letters"))
+    if row is None or not row["set_aside"]:
+        return [Finding("dead letters", "ok", "none", facts={"set_aside": 0})]
+    return [
+        Finding(
+            "dead letters", "problem",
+            f"{row['set_aside']} set aside of {_count(row['executions'], 'execution', 'executions')}, the latest:"
+            f" {row['reason']}",
+            "Deciding on them failed because of a bug or a value that the database refuses. Their executions do not"
+            " move.",
+            "noetl-broker dead-letters lists them. Fix the reason, then call noetl-broker reevaluate --all.",
+            {"set_aside": row["set_aside"], "executions": row["executions"], "oldest": row["oldest"]},
+        )
+    ]  # fmt: skip
+
+
+async def look_at_clock(connection: Connection, _limits: Limits) -> list[Finding]:
+    """Whether the server's clock has stepped back."""
+    row = await connection.fetchrow(sql("examine_clock"))
+    if row is None:
+        return []
+    facts = {"behind_seconds": round(row["behind_seconds"], 3), "steps": row["steps"]}
+    if row["behind_seconds"] > 1.0:
+        return [
+            Finding(
+                "clock steps", "problem",
+                f"the server's clock is {span(row['behind_seconds'])} behind the latest time that brokers saw on it",
+                "Jobs, retries, leases and deadlines from before that wait until the clock reaches their time.",
+                "Is a broker running (below)? It corrects them within two seconds. Then find out what set the clock.",
+                facts,
+            )
+        ]  # fmt: skip
+    if row["stepped_at"] is None:
+        return []
+    facts |= {"step_seconds": round(row["step_seconds"], 3), "stepped_at": row["stepped_at"]}
+    done = "is being corrected" if row["is_pulling"] else "was corrected"
+    return [
+        Finding(
+            "clock steps", "notice",
+            f"the server's clock stepped back by {span(row['step_seconds'])}, to {row['stepped_at']:%Y-%m-%d %H:%M:%S}",
+            f"What was due {done}. Delays and leases of that moment may be slightly wrong.",
+            "Let NTP slew the clock; after a failover, look at the clock of the new server.", facts,
+        )
+    ]  # fmt: skip
+
+
+async def look_at_pauses(connection: Connection, _limits: Limits) -> list[Finding]:
+    """Paused executions and playbooks; a problem where a queued execution of no paused playbook waits."""
+    row = await connection.fetchrow(sql("examine_pauses"))
+    if row is None or not (row["paused"] or row["paths"] or row["queued"]):
+        return []
+    facts = {key: row[key] for key in ("paused", "paths", "queued", "stranded", "path", "since")}
+    says = f"{_count(row['paused'], 'execution', 'executions')} paused, {row['queued']} queued"
+    if row["stranded"]:
+        return [
+            Finding(
+                "pauses", "problem", f"{says}, {row['stranded']} of playbooks that are not paused",
+                "A running broker admits them within seconds.", "Is a broker running (above)?", facts,
+            )
+        ]  # fmt: skip
+    if row["paths"]:
+        first = f"the first {row['path']} since {row['since']:%Y-%m-%d %H:%M:%S}"
+        says += f"; {_count(row['paths'], 'playbook', 'playbooks')} paused, {first}"
+    return [
+        Finding(
+            "pauses", "notice", says, "They wait until somebody resumes them.",
+            "noetl-broker resume ID, or noetl-broker resume --path PATH.", facts,
+        )
+    ]  # fmt: skip
+
+
+async def look_at_places(connection: Connection, _limits: Limits) -> list[Finding]:
+    """Executions that wait for places; a problem where a place is free and somebody waits for it."""
+    row = await connection.fetchrow(sql("examine_places"))
+    if row is None or not row["waiting"]:
+        return []
+    facts = {key: row[key] for key in ("waiting", "places", "since", "execution_id", "free")}
+    waiting = _count(row["waiting"], "execution waits", "executions wait")
+    says = f"{waiting} for {_count(row['places'], 'place', 'places')}"
+    if row["free"]:
+        return [
+            Finding(
+                "places", "problem", f"{says}, {row['free']} of them free",
+                "A running broker gives them within seconds.",
+                "Is a broker running (above)? If so, report a bug: the end of an execution gives its places.", facts,
+            )
+        ]  # fmt: skip
+    return [
+        Finding(
+            "places", "notice", f"{says}, the first since {row['since']:%Y-%m-%d %H:%M:%S}",
+            "metadata.concurrency or the overlap of a schedule limits them.",
+            f"noetl-broker status {row['execution_id']} says who holds its place.", facts,
+        )
+    ]  # fmt: skip
+
+
+async def look_at_undos(connection: Connection, _limits: Limits) -> list[Finding]:
+    """What executions that failed or were cancelled have left undone."""
+    row = await connection.fetchrow(sql("examine_undos"))
+    if row is None or not row["executions"]:
+        return []
+    facts = {key: row[key] for key in ("executions", "open", "failed", "unknown")}
+    facts["execution_id"] = row["execution_id"] or row["doubtful_id"]
+    left = f"{_count(row['executions'], 'execution has', 'executions have')} something left to undo"
+    counts = left_text(facts)
+    example = facts["execution_id"]
+    only_unknown = row["execution_id"] is None
+    mend = "" if row["to_mend"] is None else (
+        f"; an undo of execution {row['to_mend']} failed on a template: {mend_remedy(row['to_mend'])}"
+    )  # fmt: skip
+    return [
+        Finding(
+            "undo", "notice" if only_unknown else "problem", f"{left}: {counts}; the latest is {example}",
+            "The effects of their actions remain, such as a charge without its refund." if not only_unknown
+            else "These actions timed out or lost their lease: nobody knows whether they happened.",
+            f"noetl-broker executions --undone lists all; noetl-broker undo {example}"
+            f"{' --unknown' if only_unknown else ''} goes on with the latest{mend}.", facts,
+        )
+    ]  # fmt: skip
+
+
+async def look_at_approvals(connection: Connection, _limits: Limits) -> list[Finding]:
+    """How many executions wait for a person, and since when."""
+    row = await connection.fetchrow(sql("examine_approvals"))
+    if row is None or not row["approvals"]:
+        return []
+    facts = {key: row[key] for key in ("approvals", "since", "times_out_at")}
+    wait = "approval waits" if row["approvals"] == 1 else "approvals wait"
+    says = f"{row['approvals']} {wait} for a person, the oldest since {row['since']:%Y-%m-%d %H:%M:%S}"
+    if row["times_out_at"] is not None:
+        says += f"; the next times out at {row['times_out_at']:%Y-%m-%d %H:%M:%S}"
+    return [Finding("approvals", "ok", says, facts=facts)]
+
+
+async def look_at_schedules(connection: Connection, limits: Limits) -> list[Finding]:
+    """Schedules that no broker moves, and those whose last start failed."""
+    row = await connection.fetchrow(sql("examine_schedules"), limits.unread_seconds)
+    if row is None or not row["schedules"]:
+        return []
+    facts = {key: row[key] for key in ("schedules", "paused", "failing", "overdue", "next_at")}
+    says = f"{_count(row['schedules'], 'schedule', 'schedules')}, {row['paused']} paused"
+    if row["overdue"]:
+        return [
+            Finding(
+                "schedules", "problem",
+                f"{says}, {row['overdue']} overdue, the first since {row['first_due_at']:%Y-%m-%d %H:%M:%S}",
+                "Brokers start what is due within a second. Moments that are later than catch_up are skipped.",
+                "Is a broker running (above)? Does its log say `schedules could not be moved`?", facts,
+            )
+        ]  # fmt: skip
+    if row["failing"]:
+        return [
+            Finding(
+                "schedules", "problem",
+                f"{says}, {row['failing']} with an error, such as {row['name']}: {row['error']}",
+                "These moments did not start their executions.",
+                "noetl-broker schedule list shows each. After the fix, noetl-broker schedule backfill starts what is"
+                " missing.", facts,
+            )
+        ]  # fmt: skip
+    return [Finding("schedules", "ok", says, facts=facts)]
+
+
+async def look_at_leases(connection: Connection, limits: Limits) -> list[Finding]:
+    """Leases that expired and that no broker has reaped."""
+    row = await connection.fetchrow(sql("examine_leases"), limits.lease_seconds)
+    if row is None or not row["expired"]:
+        return [Finding("leases", "ok", "none has run out unnoticed", facts={"expired": 0})]
+    return [
+        Finding(
+            "leases", "problem",
+            f"{_count(row['expired'], 'lease', 'leases')} ran out up to {span(row['late_seconds'])} ago, and no broker"
+            " has put the job back",
+            "A broker looks every reap_seconds. These jobs wait for workers that are gone.",
+            "Start a broker; if one runs, its log says why the reaper fails.",
+            {"expired": row["expired"], "late_seconds": round(row["late_seconds"], 3)},
+        )
+    ]  # fmt: skip
+
+
+async def look_at_jobs(connection: Connection, limits: Limits) -> list[Finding]:
+    """Jobs that are due and that no worker leases, by type."""
+    found = await connection.fetch(sql("examine_jobs"), limits.job_seconds)
+    if not found:
+        return [Finding("jobs", "ok", "none waits long for a worker")]
+    return [
+        Finding(
+            "jobs", "problem",
+            f"{_count(row['waiting'], 'job', 'jobs')} of type {row['type']} wait for a worker, the oldest for"
+            f" {span(row['age_seconds'])}",
+            "No worker takes this type, or too few do.",
+            f"noetl-broker worker --types {row['type']}, or your own worker for it; more of them if they are busy.",
+            {"type": row["type"], "waiting": row["waiting"], "oldest_seconds": round(row["age_seconds"], 3)},
+        )
+        for row in found
+    ]  # fmt: skip
+
+
+async def look_at_bloat(connection: Connection, limits: Limits) -> list[Finding]:
+    """Dead rows that vacuum has not removed."""
+    found = []
+    for row in await connection.fetch(sql("examine_bloat")):
+        table = f"{schema_of(connection)}.{row['table']}"
+        if row["is_never_vacuumed"]:
+            found.append(Finding(
+                "bloat", "problem", f"autovacuum is switched off for {table}",
+                "Dead rows pile up, and each read of the table takes longer and longer.",
+                f"Switch it on: alter table {table} reset (autovacuum_enabled).", {"table": row["table"]},
+            ))  # fmt: skip
+        if row["dead"] < limits.dead_rows or row["dead"] < row["live"] * limits.dead_share:
+            continue
+        vacuumed = row["last_autovacuum"]
+        when = f"last vacuumed by itself at {vacuumed:%Y-%m-%d %H:%M}" if vacuumed else "never vacuumed by itself"
+        found.append(Finding(
+            "bloat", "problem",
+            f"{table} has {row['dead']} dead rows beside {row['live']} live ones in"
+            f" {row['bytes'] / (1 << 20):.0f} MiB, {when}",
+            "Claims and leases read dead rows, so the broker is slow even with little work.",
+            f"Call vacuum {table}; if that removes none, somebody holds an old snapshot (below).",
+            {"table": row["table"], "dead": row["dead"], "live": row["live"], "bytes": row["bytes"]},
+        ))  # fmt: skip
+    return found or [Finding("bloat", "ok", "vacuum keeps up")]
+
+
+async def look_at_snapshots(connection: Connection, limits: Limits) -> list[Finding]:
+    """Transactions that are open so long that vacuum cannot remove rows."""
+    why = (
+        "Vacuum must keep every row that it might still see, and the notification queue every word: the inbox bloats,"
+        " and brokers slow down."
+    )
+    found = [
+        Finding(
+            "snapshots", "problem",
+            f"process {row['process_id']} ({row['application_name'] or 'without a name'}, {row['role']},"
+            f" {row['state']}) has a transaction open for {span(row['age_seconds'])}",
+            why, f"End it: select pg_terminate_backend({row['process_id']}). Bound such sessions: alter role"
+            f" {row['role']} set idle_in_transaction_session_timeout = '1min'.", dict(row),
+        )
+        for row in await connection.fetch(sql("examine_snapshots"), limits.snapshot_seconds)
+    ]  # fmt: skip
+    found += [
+        Finding(
+            "snapshots", "problem", f"the prepared transaction {row['name']} of {row['role']} is open for"
+            f" {span(row['age_seconds'])}", why, f"commit prepared '{row['name']}', or rollback prepared.", dict(row),
+        )
+        for row in await connection.fetch(sql("examine_prepared"), limits.snapshot_seconds)
+    ]  # fmt: skip
+    return found or [Finding("snapshots", "ok", "no transaction is open for long")]
+
+
+async def look_at_notify_queue(connection: Connection, limits: Limits) -> list[Finding]:
+    """How full the notification queue is; at 1 the commits of writers fail."""
+    usage = float(await connection.fetchval(sql("notification_queue_usage")))
+    says, facts = f"{usage:.1%} full", {"usage": usage}
+    if usage <= limits.queue_share:
+        return [Finding("notify queue", "ok", says, facts=facts)]
+    return [
+        Finding(
+            "notify queue", "problem", says,
+            "At 100 % the commit of everybody who notifies fails, that of producers too. Brokers stop asking for rings"
+            " at half, and poll.",
+            "A session that has called LISTEN stands in a transaction: end it (snapshots, above).", facts,
+        )
+    ]  # fmt: skip
+
+
+CHECKS: tuple[Callable[[Connection, Limits], Awaitable[list[Finding]]], ...] = (
+    look_at_clock,
+    look_at_brokers,
+    look_at_mail,
+    look_at_dead_letters,
+    look_at_pauses,
+    look_at_places,
+    look_at_undos,
+    look_at_approvals,
+    look_at_schedules,
+    look_at_leases,
+    look_at_jobs,
+    look_at_bloat,
+    look_at_snapshots,
+    look_at_notify_queue,
+)
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"

@@ -1,0 +1,1 @@
+"""Connections: to which database and schema, with which settings, and what an error means."""

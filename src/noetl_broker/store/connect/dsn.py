@@ -1,0 +1,83 @@
+"""Which database is meant, and what messages may show of its connection string."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from noetl_broker.store.connect.schema_name import DEFAULT_SCHEMA, check_schema_name
+
+INSTEAD = "the parts of the DSN cannot be told apart; percent-encode the special characters of user and password"
+UNNAMED = "without a name"
+PLACE = ("PGHOST", "PGDATABASE")
+LEAST_CHARACTERS = 3  # a shorter piece of a password counts only where a message quotes it
+
+_USER = re.compile(r"^(?:[\w+.-]*://)?(.*)@", re.DOTALL)
+_KEYWORD = re.compile(r"(?:^|[\s?&;])(?:ssl)?password\s*=\s*('(?:[^'\\]|\\.)*'|(?:[^\s&#]|&(?!\w+=))*)", re.IGNORECASE)
+_SEPARATORS = re.compile(r"[/?#:@\[\]&=]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Database:
+    """Where a broker's tables are: the database (`dsn` None: the PG* variables say), and the schema in it."""
+
+    dsn: str | None = field(default=None, repr=False)
+    schema: str = DEFAULT_SCHEMA
+
+    def __post_init__(self) -> None:
+        """Raise OperatorFault for a schema whose name cannot be used."""
+        check_schema_name(self.schema)
+
+
+def secret_parts(dsn: str | None) -> tuple[str, ...]:
+    """Give the passwords in a connection string, written and decoded; of a malformed one, all that may be one."""
+    if not dsn:
+        return ()
+    found = [match.strip("'") for match in _KEYWORD.findall(dsn)]
+    user = _USER.match(dsn)
+    if user is not None:
+        found.append(user[1].partition(":")[2])
+    return tuple(dict.fromkeys(text for part in found for text in (part, unquote(part)) if text))
+
+
+def password_in(dsn: str | None) -> str:
+    """Give the password in a connection string, as the driver reads it; "" if there is none."""
+    try:
+        parts = urlsplit(dsn or "")
+    except ValueError:
+        return ""  # the driver says why
+    user, at, _ = parts.netloc.partition("@")
+    written = user.partition(":")[2] if at else ""
+    return unquote(written) or dict(parse_qsl(parts.query)).get("password", "")
+
+
+def without_secrets(message: str, dsn: str | None) -> str:
+    """Give a message of the driver's, or another sentence where it shows a piece of a password in the DSN."""
+    for part in secret_parts(dsn):
+        for piece in (part, *_SEPARATORS.split(part)):
+            shown = piece in message if len(piece) >= LEAST_CHARACTERS else f"'{piece}'" in message
+            if piece and shown:
+                return INSTEAD
+    return message
+
+
+def database_names(databases: Sequence[Database]) -> tuple[str, ...]:
+    """Name each database for logs: host, database and a schema that is not the default; each name once.
+
+    A name shows no piece of a secret. Without a DSN, the PG* variables say host and database.
+    """
+    names: list[str] = []
+    for database in databases:
+        dsn = database.dsn
+        address, _, query = (dsn or "").partition("://")[2].partition("?")
+        place = address.rpartition("@")[2] if dsn else "/".join(os.environ.get(name, "") for name in PLACE).strip("/")
+        # Of a broken DSN the password may be what stands there.
+        hidden = not place or "@" in query or without_secrets(place, dsn) != place
+        name = UNNAMED if hidden else place
+        if database.schema != DEFAULT_SCHEMA:
+            name = f"{name}/{database.schema}"
+        names.append(name if name not in names else f"{name} #{len(names) + 1}")
+    return tuple(names)

@@ -1,0 +1,278 @@
+"""Migrations: plain SQL files, applied once each, in order, under a lock, and never changed afterwards."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+import asyncpg
+
+from noetl_broker.errors import OperatorFault, PermissionFault, SchemaFault
+from noetl_broker.resources import migrations_folder, roles_file
+from noetl_broker.store.connect.connection import connect, schema_of
+from noetl_broker.store.connect.dsn import Database
+from noetl_broker.store.connect.schema_name import rendered, with_schema
+from noetl_broker.store.connect.sqlstates import message_of
+from noetl_broker.store.queries import sql
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from noetl_broker.store.connect.connection import Connection
+
+# The schema versions that this version of the program serves.
+SERVED_VERSIONS = range(27, 28)
+
+
+# The header of a migration that older programs may continue with: `-- serves-from: 9`.
+SERVES_FROM = re.compile(r"^-- serves-from: (\d+)$", re.MULTILINE)
+
+MOST_SHOWN = 3  # rights in a message
+_COMMA = re.compile(r", (?![^()]*\))")  # between functions, not between their arguments
+
+
+class Migration(NamedTuple):
+    """One file: `version` is the number at the start of its name, 0 for `compat_noetl.sql`.
+
+    `serves_from`: programs that serve this version or a later one can continue after it is applied.
+    """
+
+    version: int
+    name: str
+    text: str
+    checksum: str
+    serves_from: int
+
+
+class Recorded(NamedTuple):
+    """One row of `noetl.schema_version`."""
+
+    name: str
+    checksum: str
+    serves_from: int
+
+
+class Applied(NamedTuple):
+    """One migration and whether it is applied; `checksum` None: not applied."""
+
+    version: int
+    name: str
+    checksum: str | None
+    pending: bool
+
+
+def migrations() -> tuple[Migration, ...]:
+    """All numbered migrations that this program ships, in order."""
+    return tuple(_read(file) for file in sorted(migrations_folder().glob("[0-9]*.sql")))
+
+
+def compat_noetl() -> Migration:
+    """The migration that is applied after all others, beside a NoETL server only."""
+    return _read(migrations_folder() / "compat_noetl.sql")
+
+
+def _read(file: Path) -> Migration:
+    text = file.read_text(encoding="utf-8")
+    version = int(file.name[:4]) if file.name[0].isdigit() else 0
+    served = SERVES_FROM.search(text)
+    checksum = hashlib.sha256(text.encode()).hexdigest()
+    return Migration(version, file.name, text, checksum, int(served[1]) if served else version)
+
+
+async def migrate(database: Database) -> list[str]:
+    """Apply the missing migrations; returns the names of their files.
+
+    Raises SchemaFault if an applied file was changed, the database is newer than this program, or is not in UTF8.
+    """
+    # An index on a large table takes long, and so may another migrate that holds the lock.
+    connection = await connect(database, name="noetl-broker migrate", command_timeout=None, takes="writes")
+    try:
+        await _check_encoding(connection)
+        # The lock is the session's, because each file is a transaction.
+        await connection.execute("set statement_timeout = 0; set lock_timeout = 0")
+        await connection.execute(sql("lock_migrations"))
+        if await connection.fetchval(sql("is_reserved_word"), database.schema):
+            raise OperatorFault(f"the schema cannot be named {database.schema}, a word of SQL; choose another name")
+        await connection.execute(sql("create_schema_version"))
+        applied = await _applied(connection)
+        _check(applied)
+        names = []
+        beside_noetl = await connection.fetchval(sql("has_noetl_server"))
+        for migration in (*migrations(), compat_noetl()) if beside_noetl else migrations():
+            if migration.version in applied:
+                continue
+            await _apply(connection, migration)
+            names.append(migration.name)
+    except asyncpg.InsufficientPrivilegeError as error:
+        message = f"the role may not change the schema: {error}; migrate as the owner of the database"
+        raise PermissionFault(message) from error
+    finally:
+        await connection.close()
+    return names
+
+
+async def _apply(connection: Connection, migration: Migration) -> None:
+    """Apply one file in one transaction; raises SchemaFault if an object of the same name is in the way."""
+    try:
+        async with connection.transaction():
+            await connection.execute(migration.text)
+            await connection.execute(
+                sql("record_migration"), migration.version, migration.name, migration.checksum, migration.serves_from
+            )
+    except asyncpg.InsufficientPrivilegeError:
+        raise
+    except (asyncpg.SyntaxOrAccessError, asyncpg.IntegrityConstraintViolationError, asyncpg.DataError) as error:
+        message = (
+            f"migration {migration.name} cannot be applied: {error}; something of that name stands in the schema "
+            f"{schema_of(connection)} that is neither ours nor of a NoETL server: rename it, or move it to another "
+            "schema"
+        )
+        raise SchemaFault(message) from error
+
+
+def roles() -> str:
+    """Return the SQL that makes the roles and grants what each may do, unrendered; it may be run again."""
+    return roles_file().read_text(encoding="utf-8")
+
+
+async def create_roles(database: Database) -> None:
+    """Create the roles, or update their rights, in one transaction; the schema must exist."""
+    connection = await connect(database, name="noetl-broker migrate")
+    try:
+        await check_version(connection)
+        async with connection.transaction():
+            await connection.execute(sql("wait_for_migrations"))
+            await connection.execute(roles())
+    except asyncpg.InsufficientPrivilegeError as error:
+        message = f"the role may not make roles or grant: {message_of(error)}"
+        raise PermissionFault(message) from error
+    finally:
+        await connection.close()
+
+
+async def status(database: Database) -> list[Applied]:
+    """Each migration, and whether it is applied."""
+    connection = await connect(database, name="noetl-broker migrate")
+    try:
+        applied = await _applied(connection)
+        beside_noetl = await connection.fetchval(sql("has_noetl_server"))
+    finally:
+        await connection.close()
+    ours = (*migrations(), compat_noetl()) if beside_noetl or 0 in applied else migrations()
+    known = [
+        Applied(
+            m.version, m.name, applied[m.version].checksum if m.version in applied else None, m.version not in applied
+        )
+        for m in ours
+    ]
+    ahead = set(applied) - {m.version for m in ours}
+    return known + [
+        Applied(version, applied[version].name, applied[version].checksum, pending=False) for version in sorted(ahead)
+    ]
+
+
+async def check_version(connection: Connection) -> None:
+    """Raise SchemaFault if the schema is missing, too old, or newer than this program serves, or is not in UTF8.
+
+    A newer schema is served if each unknown migration says that programs of our version can continue.
+    """
+    await _check_encoding(connection)
+    applied = await _applied(connection)
+    version = max(applied, default=0)
+    if version in SERVED_VERSIONS:
+        return
+    if version == 0:
+        message = f"the database has no {schema_of(connection)} schema of ours; run noetl-broker migrate"
+    elif version < SERVED_VERSIONS.start:
+        message = (
+            f"the schema is at version {version}, this program needs {SERVED_VERSIONS.start}; run noetl-broker migrate"
+        )
+    else:
+        served = SERVED_VERSIONS.stop - 1
+        if all(entry.serves_from <= served for number, entry in applied.items() if number > served):
+            return
+        message = f"the schema is at version {version}, this program serves up to {served}; upgrade the program"
+    raise SchemaFault(with_schema(message, schema_of(connection)))
+
+
+async def check_applied(connection: Connection) -> None:
+    """Raise SchemaFault if an applied migration is unknown to this program, or was changed."""
+    _check(await _applied(connection))
+
+
+async def check_rights(connection: Connection) -> None:
+    """Raise PermissionFault with the rights that a daemon's role lacks."""
+    missing = await missing_rights(connection)
+    if missing:
+        message = f"the role lacks {', '.join(missing)}; noetl-broker migrate --roles makes one that has it"
+        raise PermissionFault(with_schema(message, schema_of(connection)))
+
+
+async def missing_rights(connection: Connection, role: str | None = None) -> list[str]:
+    """The rights that a role (None: our own) lacks to run as a daemon."""
+    return [row["missing"] for row in await connection.fetch(sql("missing_rights"), role)]
+
+
+async def check_operator_rights(connection: Connection) -> None:
+    """Raise PermissionFault with the rights of operators that our role lacks."""
+    missing = await missing_operator_rights(connection)
+    if missing:
+        more = f" and {len(missing) - MOST_SHOWN} more" if len(missing) > MOST_SHOWN else ""
+        role = rendered("noetl_operator", schema_of(connection))
+        raise PermissionFault(
+            f"the login lacks {', '.join(missing[:MOST_SHOWN])}{more}; it needs the role {role}: grant {role} to it"
+            " (noetl-broker migrate --roles makes it)"
+        )
+
+
+async def missing_operator_rights(connection: Connection, role: str | None = None) -> list[str]:
+    """The rights of operators that a role (None: our own) lacks."""
+    schema = schema_of(connection)
+    granted = [(right, rendered(thing, schema)) for right, thing in _granted(roles(), "noetl_operator")]
+    rights, things = [[*column] for column in zip(*granted, strict=True)]
+    return [row["missing"] for row in await connection.fetch(sql("missing_of_granted"), role, rights, things)]
+
+
+def _granted(text: str, role: str) -> Iterator[tuple[str, str]]:
+    """Each right that the text of `roles.sql` grants to a role alone, and the table or function."""
+    grants = re.compile(rf"^\s*grant ([\w, ]+) on\s+(?:function\s+)?([^;]*?)\s+to {role};", re.MULTILINE)
+    for rights, things in grants.findall(text):
+        for thing in _COMMA.split(" ".join(things.split())):
+            yield from ((right, thing) for right in rights.split(", "))
+
+
+async def _check_encoding(connection: Connection) -> None:
+    """Raise SchemaFault if the database is not in UTF8: results and errors may contain any character."""
+    row = await connection.fetchrow(sql("database_encoding"))
+    if row is not None and row["encoding"] != "UTF8":
+        message = (
+            f"the database {row['database']} is in {row['encoding']}, which cannot hold all that is written to it; make"
+            " one in UTF8: create database NAME template template0 encoding 'UTF8' locale 'C'"
+        )
+        raise SchemaFault(message)
+
+
+async def _applied(connection: Connection) -> dict[int, Recorded]:
+    """The applied migrations by version; raises PermissionFault if our login may not read them."""
+    try:
+        if not await connection.fetchval(sql("has_schema_version")):
+            return {}
+        rows = await connection.fetch(sql("list_migrations"))
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise PermissionFault(f"the database refuses, because a right is missing: {error}") from error
+    return {
+        row["version"]: Recorded(row["name"], row["checksum"], row["serves_from"] or row["version"]) for row in rows
+    }
+
+
+def _check(applied: dict[int, Recorded]) -> None:
+    ours = {migration.version: migration for migration in (*migrations(), compat_noetl())}
+    for version, (name, checksum, _) in applied.items():
+        if version not in ours:
+            message = f"the database has migration {name}, which this program does not know; upgrade the program"
+            raise SchemaFault(message)
+        if ours[version].checksum != checksum:
+            message = f"migration {name} was changed after it was applied; restore the file as it was released"
+            raise SchemaFault(message)

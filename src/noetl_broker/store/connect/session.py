@@ -1,0 +1,96 @@
+"""One connection for one command; errors of the driver become faults with a message for people."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import asyncpg
+
+from noetl_broker.errors import BrokerError, DatabaseFault, NotFoundFault, OperatorFault, PermissionFault, SchemaFault
+from noetl_broker.store.connect.connection import COMMAND_SECONDS, Connection, close_quickly, connect
+from noetl_broker.store.connect.dsn import Database
+from noetl_broker.store.connect.migrations import check_version
+from noetl_broker.store.connect.server_checks import pooler_fault
+from noetl_broker.store.connect.sqlstates import fault_class_of, is_mixed_up, message_of
+
+# The SQLSTATEs that our SQL functions raise, and the fault of each.
+OWN_STATES: dict[str, Callable[[str], BrokerError]] = {
+    "NB400": OperatorFault,
+    "NB404": NotFoundFault,
+    "NB409": BrokerError,
+}
+
+
+@contextlib.asynccontextmanager
+async def session(
+    database: Database, *, name: str, command_timeout: float | None = COMMAND_SECONDS
+) -> AsyncIterator[Connection]:
+    """Yield a connection on a schema that we serve; raises the fault that fits.
+
+    `command_timeout` seconds for each statement (None: as long as the server lets it).
+    """
+    connection = await connect(database, name=f"noetl-broker {name}", command_timeout=command_timeout)
+    try:
+        with translate_faults(connection):
+            # A producer may only call its functions: it cannot read the version.
+            with contextlib.suppress(PermissionFault):
+                await check_version(connection)
+            yield connection
+    finally:
+        await close_quickly(connection)
+
+
+@contextlib.contextmanager
+def translate_faults(connection: Connection | None = None) -> Iterator[None]:
+    """Raise the driver's errors as faults, by who must act: operator, rights, schema or connection.
+
+    A system error while `connection` is open is raised unchanged: it does not come from the database, but for example
+    from a closed output.
+    """
+    try:
+        yield
+    except asyncpg.PostgresError as error:
+        raise fault_of(error) from error
+    except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        if isinstance(error, OSError) and error.errno and connection is not None and not connection.is_closed():
+            raise
+        if isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):
+            # The driver cannot send it: a number past 64 bits, say.
+            raise OperatorFault(f"the database refuses the value: {error}") from error
+        # Leaving the transaction of a dead connection fails too; the server's reason is in the context.
+        first = error.__context__ if isinstance(error.__context__, asyncpg.PostgresError) else error
+        reason = message_of(first) or type(first).__name__
+        raise DatabaseFault(f"the connection to the database was lost: {reason}") from error
+
+
+def fault_of(error: asyncpg.PostgresError) -> BrokerError:
+    """The fault that an error of the server means."""
+    state, message = str(error.sqlstate or ""), message_of(error)
+    if is_mixed_up(error):
+        return pooler_fault()
+    if state in OWN_STATES:
+        return OWN_STATES[state](message)
+    if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+        return DatabaseFault(f"{fault_class_of(error).reason}: {message}")
+    kinds: tuple[tuple[tuple[type[Any], ...], Callable[[str], BrokerError], str], ...] = (
+        (
+            (asyncpg.InsufficientPrivilegeError,),
+            PermissionFault,
+            "the database refuses, because a right is missing: {}",
+        ),
+        (
+            (
+                *(asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError),
+                asyncpg.InvalidSchemaNameError,
+            ),
+            SchemaFault,
+            "the database lacks a part of our schema ({}); run noetl-broker migrate",
+        ),
+        ((asyncpg.DataError,), OperatorFault, "the database refuses the value: {}"),
+    )
+    for types, fault, text in kinds:
+        if isinstance(error, types):
+            return fault(text.format(message))
+    return DatabaseFault(f"the database does not answer as it should: {message} ({state})")

@@ -1,0 +1,258 @@
+"""How effects are written: `EFFECTS` has a row a kind, `BEFORE` and `AFTER` have the statements in their order.
+
+The columns of most kinds are rows of their own, `Columns.rows` by statement. Others change what the batch has already:
+a job that is queued and ends in one batch is written once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from noetl_broker.broker.model.effects import (
+    ChildAdopted,
+    ChildStarted,
+    ChildUnwanted,
+    Effect,
+    EventPosted,
+    ExecutionBegun,
+    FactsUsed,
+    ItemChildDropped,
+    ItemEnded,
+    ItemRetried,
+    ItemsChosen,
+    JobChanged,
+    PlacesChanged,
+    SignalConditionFailed,
+    SignalSent,
+    StatusChanged,
+    TimerSet,
+    UndoChanged,
+    UndoNoted,
+    VisitAbandoned,
+    VisitAwaited,
+    VisitClosed,
+    WaitEnded,
+    WaitOpened,
+    WaitReopened,
+    WorkWithdrawn,
+)
+from noetl_broker.nodes import node_id
+from noetl_broker.playbook.durations import after
+from noetl_broker.store.json_codec import dump_json
+from noetl_broker.store.row_layout import columns_of
+from noetl_broker.store.turn.child_rows import child_meta, child_row, json_or_null
+
+if TYPE_CHECKING:
+    from noetl_broker.broker.model.decision import Decision
+    from noetl_broker.broker.model.event import Turn
+    from noetl_broker.store.turn.claimed_rows import Execution, Mail
+    from noetl_broker.store.turn.columns import Columns
+
+MOST_HELD = 1_000  # jobs that one turn parks or releases
+
+
+class Origin(NamedTuple):
+    """The turn that an effect is of; `first` is the ordinal in the batch before that of its first event."""
+
+    execution: Execution
+    mail: Mail
+    turn: Turn
+    decision: Decision
+    first: int
+
+    @property
+    def owner(self) -> int:
+        """The execution."""
+        return self.execution.execution_id
+
+    def visit(self, effect: Any) -> str:
+        """The node of the visit that an effect is about."""
+        return node_id(self.owner, effect.step, effect.visit)
+
+
+class Written(NamedTuple):
+    """How a kind is written: the statement, and what adds one effect to the columns of the batch."""
+
+    statement: str
+    add: Callable[[Columns, Origin, Any], None]
+
+
+class Statement(NamedTuple):
+    """A statement of a batch, and its arguments; None: there is nothing to write.
+
+    They are made of the columns of the batch, and of the row that `write_turns` returned.
+    """
+
+    name: str
+    arguments: Callable[[Columns, Any], Sequence[object] | None]
+
+
+def add_timer(columns: Columns, turn: Turn, timer: tuple[str | None, str | None, str, datetime, bool]) -> None:
+    """Add a timer: node, step, purpose, moment, and whether the moment was given."""
+    columns.timers.append((turn.execution_id, *timer))
+    columns.timer_seconds.append((timer[3] - turn.at).total_seconds())
+
+
+def _rows(statement: str, row_of: Callable[[Origin, Any], tuple[object, ...]]) -> Written:
+    """A kind of which each effect is a row of its own."""
+
+    def add(columns: Columns, of: Origin, effect: Any) -> None:
+        columns.rows[statement].append(row_of(of, effect))
+
+    return Written(statement, add)
+
+
+def _add_deadline(columns: Columns, of: Origin, begins: ExecutionBegun | StatusChanged) -> None:
+    if begins.deadline is not None and of.decision.ended is None:
+        add_timer(columns, of.turn, (None, None, "deadline", after(of.turn.at, begins.deadline), False))
+
+
+def _add_status(columns: Columns, of: Origin, status: StatusChanged) -> None:
+    _add_deadline(columns, of, status)
+    columns.changed.setdefault(of.owner, []).append((of.mail, of.turn, status))
+
+
+def _add_places(columns: Columns, of: Origin, change: PlacesChanged) -> None:
+    columns.places[of.owner] = change  # the last one counts
+
+
+def _add_job_change(columns: Columns, of: Origin, change: JobChanged) -> None:
+    node = node_id(of.owner, change.step, change.visit, change.item_index, undo=change.undo)
+    columns.change_job(of.owner, node, change)
+    if change.status == "delegated":
+        add_timer(columns, of.turn, (node, change.step, "child", after(of.turn.at, change.delay), False))
+
+
+def _add_child(columns: Columns, of: Origin, child: ChildStarted) -> None:
+    ordinal = None if child.ordinal is None else of.first + child.ordinal + 1
+    if ordinal is not None:
+        columns.start_child_of(ordinal)
+    if child.undo_of is None:
+        columns.children.append((*child_row(of.execution, child), ordinal))
+    else:
+        node = node_id(of.owner, child.step, child.visit, child.item_index, undo=True)
+        columns.undo.add_child(of.owner, node, child, child_meta(of.owner, child))
+
+
+def _add_adoption(columns: Columns, of: Origin, adopted: ChildAdopted) -> None:
+    row = of.owner, of.visit(adopted), adopted.item_index, adopted.child_execution_id
+    columns.adoptions.setdefault(of.owner, []).append(row)
+
+
+def _add_item_end(columns: Columns, of: Origin, end: ItemEnded) -> None:
+    carrier = None if end.result_at is None else columns.carry(of.first + end.result_at + 1)
+    item = of.owner, of.visit(end), end.item_index
+    columns.item_rows.change(item, end.status, of.mail.event_id, carrier, error=end.error)
+
+
+def _add_item_retry(columns: Columns, of: Origin, again: ItemRetried) -> None:
+    counted: list[object] = [again.failures, again.failed_attempt, again.unsure]
+    columns.item_rows.change(
+        (of.owner, of.visit(again), again.item_index), "RUNNING", error=again.error, counted=counted
+    )
+
+
+def _add_timer(columns: Columns, of: Origin, timer: TimerSet) -> None:
+    add_timer(columns, of.turn, (of.visit(timer), timer.step, timer.purpose, timer.due, timer.is_moment))
+
+
+def _wait_row(of: Origin, wait: WaitOpened) -> tuple[object, ...]:
+    names = None if wait.kind == "timer" else dump_json(list(wait.names))
+    return (
+        of.owner, of.visit(wait), wait.step, wait.kind, dump_json(wait.request), names, wait.key, wait.since,
+        json_or_null(wait.details),
+    )  # fmt: skip
+
+
+def _signal_row(of: Origin, sent: SignalSent) -> tuple[object, ...]:
+    return of.owner, of.visit(sent), sent.name, sent.key, json_or_null(sent.payload), sent.hops, sent.own
+
+
+def _nothing(_columns: Columns, _of: Origin, _effect: Effect) -> None:
+    """Written with the turn, or with all that the turn ends."""
+
+
+EFFECTS: Mapping[type[Any], Written] = MappingProxyType({
+    ExecutionBegun: Written("write_first_turns", _add_deadline),
+    FactsUsed: Written("write_turns", _nothing),
+    SignalConditionFailed: Written("write_turns", _nothing),  # its metric is counted after the commit
+    StatusChanged: Written("set_statuses", _add_status),
+    PlacesChanged: Written("write_places", _add_places),
+    EventPosted: _rows("write_posts", lambda of, post: (of.owner, of.visit(post), post.type)),
+    JobChanged: Written("change_jobs", _add_job_change),
+    WorkWithdrawn: Written("withdraw_jobs", _nothing),  # these three: `Columns.end_work`
+    VisitClosed: Written("close_visits", _nothing),
+    VisitAbandoned: Written("close_visits", _nothing),
+    VisitAwaited: Written(
+        "drain_jobs", lambda columns, of, visit: columns.undo.await_visit(of.owner, of.visit(visit))
+    ),
+    ChildStarted: Written("write_family", _add_child),
+    ChildAdopted: Written("adopt_children", _add_adoption),
+    ChildUnwanted: _rows("undo_unwanted_children", lambda of, child: (of.owner, child.child_execution_id)),
+    ItemsChosen: _rows("write_items", lambda of, items: (of.owner, of.visit(items), dump_json(items.values))),
+    ItemEnded: Written("change_items", _add_item_end),
+    ItemRetried: Written("change_items", _add_item_retry),
+    ItemChildDropped: _rows("cancel_children_of_items", lambda of, item: (of.owner, of.visit(item), item.item_index)),
+    WaitOpened: _rows("write_waits", _wait_row),
+    WaitEnded: _rows("end_waits", lambda of, wait: (of.owner, of.visit(wait), wait.status)),
+    WaitReopened: _rows("reopen_waits", lambda of, wait: (of.owner, of.visit(wait))),
+    TimerSet: Written("write_waits", _add_timer),
+    SignalSent: _rows("send_signals", _signal_row),
+    UndoNoted: Written("write_undos", lambda columns, of, undo: columns.undo.note(of.owner, of.turn, undo)),
+    UndoChanged: Written("write_undos", lambda columns, of, change: columns.undo.change(of.owner, change)),
+})  # fmt: skip
+
+
+def _of(name: str) -> Statement:
+    """A statement whose arguments are the columns of its rows."""
+
+    def arguments(columns: Columns, _: object) -> list[list[object]] | None:
+        rows = columns.rows.get(name)
+        return columns_of(rows, 0) if rows else None
+
+    return Statement(name, arguments)
+
+
+def _waits(columns: Columns, _: object) -> list[list[object]] | None:
+    waits = columns.rows.get("write_waits", ())
+    return [*columns_of(waits, 9), *columns_of(columns.timers, 6)] if waits or columns.timers else None
+
+
+def _withdrawals(columns: Columns, _: object) -> list[list[Any]] | None:
+    return [columns.withdrawn, *columns_of([*columns.changes], 2)] if columns.withdrawn else None
+
+
+def _holds(columns: Columns, _: object) -> list[object] | None:
+    return [[*columns.holds], [*columns.holds.values()], MOST_HELD] if columns.holds else None
+
+
+# In the order in which they are written.
+BEFORE = (
+    Statement("change_jobs", lambda columns, _: columns_of(columns.changes.values(), 5) if columns.changes else None),
+    Statement("withdraw_jobs", _withdrawals),
+)  # fmt: skip
+AFTER = (
+    _of("write_items"),
+    Statement("change_items", lambda columns, row: columns.item_rows.change_arguments(row["item_results"])),
+    Statement("close_visits", lambda columns, _: columns.closing_arguments()),
+    Statement("write_waits", _waits),
+    _of("end_waits"),
+    Statement("settle_executions", lambda columns, _: [columns.settled] if columns.settled else None),
+    _of("reopen_waits"),
+    _of("send_signals"),
+    _of("limit_jobs"),
+    Statement("write_undos", lambda columns, _: columns.undo.row_arguments()),
+    Statement("leave_undos", lambda columns, _: [columns.undo.left] if columns.undo.left else None),
+    Statement("drain_jobs", lambda columns, _: columns.undo.drain_arguments()),
+    _of("start_on_failure"),
+    Statement("write_family", lambda columns, row: columns.family_arguments(row)),
+    _of("cancel_children_of_items"),
+    # after the children were cancelled whom nobody awaits any more
+    Statement("start_undos", lambda columns, _: columns.undo.child_arguments()),
+    _of("undo_unwanted_children"),
+    _of("set_statuses"),
+    Statement("hold_jobs", _holds),
+)  # fmt: skip

@@ -1,0 +1,273 @@
+"""Decisions as rows: adds the turns of an execution to the columns of a batch."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from noetl_broker.broker.model.decision import Decision, ExecutionEnd, Job, StepRow
+from noetl_broker.broker.model.effects import (
+    ExecutionBegun,
+    VisitAbandoned,
+    VisitAwaited,
+    VisitClosed,
+    WorkWithdrawn,
+)
+from noetl_broker.broker.model.event import Emitted, Turn
+from noetl_broker.broker.model.event_types import EXECUTION_PAUSE, EXECUTION_RESUME, HOLDS_DUE
+from noetl_broker.broker.state.state import COMPENSATING, COMPLETED, PAUSED, QUEUED, RUNNING, ExecutionState, encode
+from noetl_broker.broker.writing.events import node_name_of
+from noetl_broker.nodes import node_id, node_of_job, undone_node
+from noetl_broker.playbook.durations import after
+from noetl_broker.playbook.model import Playbook
+from noetl_broker.store.json_codec import dump_json
+from noetl_broker.store.turn import step_rows
+from noetl_broker.store.turn.child_rows import child_answer, json_or_null
+from noetl_broker.store.turn.claimed_rows import MICROSECOND, Case, DecidedTurn, Execution, Outcome
+from noetl_broker.store.turn.columns import JOB, JOB_STATUS, NODE, RARE, Columns, Document, rare
+from noetl_broker.store.turn.effects import EFFECTS, Origin, add_timer
+from noetl_broker.store.turn.places import facts_of
+from noetl_broker.store.turn.playbook_shape import shape_of
+
+NO_JOB = [None] * (RARE - JOB)
+FOR_CHILDREN = {PAUSED: EXECUTION_PAUSE, RUNNING: EXECUTION_RESUME}  # what the children of such an execution get
+NOT_HELD = frozenset({"queued", "retry", "delegated"})  # statuses of jobs that no worker holds
+
+
+def add_turns(columns: Columns, case: Case, outcome: Outcome) -> None:
+    """Add everything that the turns of one execution decided."""
+    execution, playbook, taken, state = case.execution, case.playbook, outcome.taken, outcome.state
+    ends = False
+    for mail, turn, decision in taken:
+        first = len(columns.events)
+        carrier = None if decision.carrier is None else first + decision.carrier + 1
+        columns.sources.append((turn.execution_id, execution.catalog_id, mail.event_id, turn.at, mail.mail_id))
+        facts = facts_of(mail, decision)
+        columns.turns.append([turn.number, decision.outcome, decision.note, facts, carrier])
+        begun = decision.last(ExecutionBegun) if decision.effects else None
+        if begun is not None:
+            _add_begun(columns, case, begun)
+        _add_events(columns, execution, turn, decision)
+        for row in decision.rows:
+            result_at = carrier if row.result_at is None else columns.carry(first + row.result_at + 1)
+            _add_row(columns, execution.execution_id, row, result_at)
+        if carrier is not None:
+            columns.carry(carrier)
+        if decision.effects:
+            _add_effects(columns, Origin(execution, mail, turn, decision, first))
+        if decision.ended is not None:
+            ends = True
+            at = turn.at + (len(decision.events) - 1) * MICROSECOND
+            _add_end(columns, execution, decision.ended, at, state)
+    if not ends:
+        _add_status(columns, execution.execution_id, taken, state)
+    last = max(len(taken[-1].decision.events) - 1, 0)
+    columns.turns[-1] += [execution.turn, last, dump_json(encode(state))]
+    columns.executions += 1
+    withdrawn = execution.execution_id in columns.withdrawn or state.compensation is not None
+    if ends and _may_have_timers(playbook, withdrawn=withdrawn):
+        columns.settled.append(execution.execution_id)
+
+
+def _add_effects(columns: Columns, of: Origin) -> None:
+    """Add what few turns write, and then drop what the turn ends."""
+    effects, owner = of.decision.effects, of.owner
+    withdraws = any(isinstance(effect, WorkWithdrawn) for effect in effects)
+    awaits = any(isinstance(effect, VisitAwaited) for effect in effects)
+    if withdraws and not awaits:
+        columns.undo.drop(owner)
+    for effect in effects:
+        EFFECTS[type(effect)].add(columns, of, effect)
+    ends = of.decision.ended is not None
+    closed = {(owner, of.visit(one)): True for one in effects if isinstance(one, VisitClosed)}
+    over = {(owner, of.visit(one)): False for one in effects if isinstance(one, VisitAbandoned)} | closed
+    columns.rows["end_waits"] += [(*node, "cancelled") for node in closed]
+    columns.abandoned += [(*node, is_closed) for node, is_closed in over.items()]
+    if withdraws:
+        _withdraw(columns, owner, drains=awaits, ends=ends)
+    if withdraws or over:
+        _drop_children(columns, owner, None if withdraws else {*over}, ends=ends)
+
+
+def _add_begun(columns: Columns, case: Case, begun: ExecutionBegun) -> None:
+    """Add what is written once per execution."""
+    owner, catalog_id = case.execution.execution_id, case.execution.catalog_id
+    if not isinstance(case.playbook, str) and catalog_id is not None:
+        columns.shapes.setdefault(catalog_id, shape_of(case.playbook))
+        columns.begun[owner] = (owner, dump_json(begun.workload), dump_json(case.rules.pinned()), catalog_id)
+
+
+def _add_events(columns: Columns, execution: Execution, turn: Turn, decision: Decision) -> None:
+    """Add the events of a turn, with the jobs that they queue."""
+    first, source = len(columns.events), len(columns.sources)
+    for ordinal, event in enumerate(decision.events):
+        columns.events.append(_event_row(execution, source, ordinal, event))
+    for job in decision.jobs:
+        _add_job(columns, execution, first, job)
+        if job.limit is not None:
+            node = node_id(execution.execution_id, job.step, job.visit, job.item_index, undo=job.undo)
+            columns.rows["limit_jobs"].append((execution.execution_id, node, *job.limit))
+        if job.start_timeout is not None:
+            node = node_id(execution.execution_id, job.step, job.visit, job.item_index, undo=job.undo)
+            due = after(turn.at, job.start_timeout)
+            add_timer(columns, turn, (node, job.step, "start_timeout", due, False))
+
+
+def _add_end(columns: Columns, execution: Execution, ended: ExecutionEnd, at: datetime, state: ExecutionState) -> None:
+    """Add the end of an execution, and the answer to its parent."""
+    columns.ended.append((
+        execution.execution_id, ended.status, json_or_null(ended.result), json_or_null(ended.error), at,
+        execution.parent.node_id if execution.parent is not None else None,
+    ))  # fmt: skip
+    if ended.on_failure is not None:
+        starts = ended.on_failure
+        columns.rows["start_on_failure"].append((execution.execution_id, starts.path, dump_json(starts.payload)))
+    if ended.status != COMPLETED and (state.undo or state.unknown):
+        columns.undo.left.append(execution.execution_id)
+    if execution.parent is not None:
+        columns.child_answers.append(child_answer(execution, state, ended))
+
+
+def _add_status(columns: Columns, execution_id: int, taken: list[DecidedTurn], state: ExecutionState) -> None:
+    """Add the new status of a live execution, the events for its children, and the jobs to be held."""
+    changes = columns.changed.get(execution_id, [])
+    if changes:
+        mail, turn, status = changes[-1]
+        admitted = any(change.admitted for _, _, change in changes)
+        for_children = None if status.admitted else FOR_CHILDREN.get(status.status)
+        context = mail.event.context if isinstance(mail.event.context, dict) else {}
+        columns.rows["set_statuses"].append((
+            execution_id, status.status, admitted, for_children, turn.number, context.get("reason"), status.waits,
+        ))  # fmt: skip
+    elif state.status == PAUSED and execution_id in columns.adoptions:
+        columns.rows["set_statuses"].append(
+            (execution_id, None, False, EXECUTION_PAUSE, taken[-1].turn.number, None, False)
+        )
+    if changes:
+        last = changes[-1][2]
+        # an execution that was just queued or admitted has no jobs; the jobs of one that undoes are not held
+        if not (last.admitted or last.status == QUEUED or state.status == COMPENSATING):
+            columns.holds[execution_id] = None
+    else:
+        for mail, _, _ in taken:
+            if mail.event.kind == HOLDS_DUE:
+                after = mail.event.meta.get("after") if isinstance(mail.event.meta, dict) else None
+                columns.holds[execution_id] = after if isinstance(after, str) else None
+    if state.status == PAUSED:  # no worker leases a job that is retried now
+        for (owner, _), change in columns.changes.items():
+            if owner == execution_id and change[2] == "retry":
+                change[2] = "held"
+
+
+def _withdraw(columns: Columns, execution_id: int, *, drains: bool, ends: bool) -> None:
+    """Cancel jobs that no worker holds: in the table, and from turns of the batch.
+
+    With `drains`, the execution awaits visits: `drain_jobs` cancels its jobs after they are written. Unless it
+    `ends`, it undoes from now on.
+    """
+    if drains:
+        columns.undo.draining.append(execution_id)
+        return
+    columns.withdrawn.append(execution_id)
+    for (owner, node), placed in columns.placed.items():
+        if owner == execution_id and placed[JOB_STATUS] in NOT_HELD and (ends or undone_node(node) is None):
+            placed[JOB_STATUS] = "cancelled"
+    for (owner, _), change in columns.changes.items():
+        if owner == execution_id and change[2] in NOT_HELD:
+            change[2] = "cancelled"
+
+
+def _drop_children(columns: Columns, owner: int, nodes: set[tuple[int, str]] | None, *, ends: bool) -> None:
+    """Drop abandoned children (`nodes`; None: all of the execution) that this batch would start.
+
+    Unless it `ends`, it undoes from now on, and a child that undoes something is started.
+    """
+    kept: list[tuple[object, ...]] = []
+    for row in columns.children:
+        dropped = row[0] == owner if nodes is None else row[:2] in nodes
+        dropped = dropped and (ends or undone_node(str(row[1])) is None)
+        if not dropped:
+            kept.append(row)
+            continue
+        awaited = columns.undo.drop_child(row[:3])
+        if isinstance(ordinal := row[-1], int):  # of an item: its iteration_started event names no child then
+            del rare(columns.events[ordinal - 1])["starts_child"]
+            _drop_item(columns, owner, str(row[1]), int(str(row[2])), "RUNNING" if awaited else "CANCELLED")
+    columns.children = kept
+
+
+def _drop_item(columns: Columns, owner: int, visit: str, index: int, status: str) -> None:
+    """Give up an item that this batch would have started, with the job that keeps its call."""
+    columns.item_rows.change((owner, visit, index), status)
+    step, number, _ = node_of_job(visit)
+    placed = columns.placed.get((owner, node_id(owner, step, number, index)))
+    if placed is not None and placed[JOB_STATUS] in NOT_HELD:
+        placed[JOB_STATUS] = "cancelled"
+
+
+def _add_job(columns: Columns, execution: Execution, first: int, job: Job) -> None:
+    owner = execution.execution_id
+    row = columns.events[first + job.ordinal]
+    is_visit = job.item_index is None and not job.undo
+    node = row[NODE] if is_visit else node_id(owner, job.step, job.visit, job.item_index, undo=job.undo)
+    context = {
+        **job.context, "path": execution.path, "version": execution.version, "catalog_id": execution.catalog_id,
+        "execution_id": owner,
+    }  # fmt: skip
+    if execution.workload is not None:
+        context["workload"] = execution.workload
+    else:  # of an execution that begins, its place among them
+        rare(row)["lacks_workload"] = len(columns.begun) if owner in columns.begun else 0
+    row[JOB:RARE] = [
+        dump_json(job.action), context, "delegated" if job.delegated else "queued", job.priority, job.max_attempts,
+        job.node_type,
+    ]  # fmt: skip
+    if job.timeout is not None:
+        rare(row)["timeout"] = job.timeout
+    if not is_visit:
+        rare(row)["node_id"] = node
+    if job.undo:
+        columns.undo.jobs.append((owner, node))
+    elif job.item_index is not None:
+        columns.item_rows.change((owner, node_id(owner, job.step, job.visit), job.item_index), "RUNNING")
+    columns.placed[owner, node] = row
+
+
+def _add_row(columns: Columns, execution_id: int, row: StepRow, carrier: int | None) -> None:
+    """Add one row a step, also where several turns changed it, because an update sees each row once.
+
+    `carrier`: the ordinal in the batch of the emitted event with the result; None: the event that was read.
+    """
+    source = len(columns.sources)
+    own = row.result_visit is not None and not row.taken
+    document: Document = [
+        source, row.step, row.status, row.visits, row.ended, None if row.started is None else source, row.started,
+        row.result_visit, source if own else None, carrier if own else None,
+    ]  # fmt: skip
+    before = columns.steps.get((execution_id, row.step))
+    if before is not None:
+        step_rows.merge(before, document)
+    columns.steps[execution_id, row.step] = document
+
+
+def _may_have_timers(playbook: Playbook | str, *, withdrawn: bool) -> bool:
+    """Whether an execution that ended may have waits or timers left; `withdrawn`: visits were open."""
+    if isinstance(playbook, str):
+        return True
+    return playbook.leaves_timers or (withdrawn and playbook.keeps_timers)
+
+
+def _event_row(execution: Execution, source: int, ordinal: int, event: Emitted) -> Document:
+    if event.step is None:
+        node, name = str(execution.execution_id), execution.name
+    else:
+        node, name = node_id(execution.execution_id, event.step, event.visit), node_name_of(event) or event.step
+    row: Document = [
+        source, ordinal, event.type, node, name, event.node_type, event.status, event.meta, *NO_JOB,
+    ]  # fmt: skip
+    if event.result is not None:
+        rare(row)["result"] = event.result
+    if event.error is not None:
+        rare(row)["error"] = event.error
+    if event.context is not None:
+        rare(row)["context"] = event.context
+    return row
