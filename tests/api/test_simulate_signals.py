@@ -37,6 +37,16 @@ def test_a_wait_takes_the_first_signal_that_fits() -> None:
     ]
 
 
+def test_the_timeout_of_a_wait_that_is_over_is_forgotten() -> None:
+    """The clock does not stop at it."""
+    body = PAID.replace("timeout: 1d", "timeout: 1d, next: cool") + "- {step: cool, type: wait, for: 2d}\n"
+    story = simulate(body, signals=[{"name": "payment", "key": 42, "payload": {"amount": 20}}])
+    assert (story.status, [line for line in story.text.splitlines() if line.startswith("> timer_due paid")]) == (
+        "COMPLETED",
+        [],
+    )
+
+
 def test_a_signal_that_comes_too_late_does_not_count() -> None:
     """The timeout was first."""
     story = simulate(PAID, signals=[{"name": "payment", "key": "42", "payload": {"amount": 20}, "after": "25h"}])

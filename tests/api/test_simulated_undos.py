@@ -97,3 +97,22 @@ def test_an_undo_without_an_answer_is_a_fault() -> None:
     """Its name is in the message."""
     with pytest.raises(SimulationFault, match=r"step charge!undo \(type http\) of pay has no answer"):
         simulate(PAY, {"charge": {"id": 1}, "call": 1, "ship": JobFailed("no")})
+
+
+def test_an_undo_by_a_playbook_is_tried_again_with_a_new_child() -> None:
+    """After its delay."""
+    undo = document("workflow: [{step: start, type: http, url: u}]", path="refund")
+    pay = """
+    workflow:
+    - {step: start, next: charge}
+    - step: charge
+      type: http
+      url: u
+      compensate: {type: playbook, path: refund, retry: {max_attempts: 2, initial_delay: 1h, jitter: false}}
+      next: ship
+    - {step: ship, type: http, url: u}
+    """
+    answers = {"charge": 1, "ship": JobFailed("no"), "start": in_turn(JobFailed("busy"), None)}
+    story = simulate(document(pay), answers, playbooks=[undo])
+    assert [child.status for child in story.children] == ["FAILED", "COMPLETED"]
+    assert "event compensation_completed charge" in story.text

@@ -170,8 +170,9 @@ async def test_a_schedule_that_no_broker_moves_or_that_fails_is_a_problem(databa
     await execute(database, "insert into noetl.catalog (path, version, content) values ('x', 1, 'x')")
     await execute(database, "select noetl.put_schedule('nightly', 'x', '@daily')")
     assert await problems(database) == ""
-    await execute(database, "update noetl.start_schedule set updated_at = now() - interval '1 hour'")
-    assert (await problems(database)).startswith("schedules: 1 schedule, 0 paused, 1 overdue, the first since ")
+    await execute(database, "update noetl.start_schedule set due_at = '-infinity', updated_at = '2026-01-01 05:00Z'")
+    overdue = "schedules: 1 schedule, 0 paused, 1 overdue, the first since 2026-01-01 05:00:00"
+    assert (await problems(database)).startswith(overdue)
     await execute(
         database, "update noetl.start_schedule set due_at = 'infinity', error = 'bad minute', error_at = now()"
     )

@@ -190,6 +190,18 @@ async def test_the_counts_of_many_databases_reach_the_parent(tmp_path: Path) -> 
     assert len(family.ended) == 1 + 100
 
 
+async def test_the_code_of_a_child_that_fails_is_that_of_its_parent() -> None:
+    """If children are not started again."""
+    family = Supervisor(
+        command=(sys.executable, "-c", "raise SystemExit(3)"),
+        environment=os.environ,
+        size=1,
+        restart=False,
+        drain_seconds=1,
+    )
+    assert await family.run() == 3
+
+
 def process_ids(parent: Process, count: int) -> list[int]:
     """Read the log of a parent until it has started so many children; give their process ids."""
     return [json.loads(read_until(parent, "started a process"))["process_id"] for _ in range(count)]

@@ -122,9 +122,10 @@ async def test_the_page_shows_places_and_their_line(database: Database, api: htt
     hidden = await read(api, "/limits")
     assert (
         ["customer ann" in page, f"/executions/{first}" in page, "/limits/line?path=story&amp;key=ann" in page],
+        ["of a schedule" in page, '?path=story">story</a>' in page],
         [line.index(first) < line.index(second), "holds it" in line, "<h1>customer ann" in line],
         ["ann" in hidden, "/limits/put" in hidden, f"/executions/{first}" in hidden],
-    ) == ([True, True, True], [True, True, True], [False, False, True])
+    ) == ([True, True, True], [False, True], [True, True, True], [False, False, True])
 
 
 ITEMS = """

@@ -70,8 +70,10 @@ workflow:
     await start(database, count=2)
     await drain(database)
     await start(database)
+    await execute(database, "update noetl.event set created_at = created_at - interval '1 hour'")
     async with pooled_session(database) as connection:
         found = await load_present(connection)
+    assert 3600 <= found["oldest_mail_seconds"] < 3700
     names = ("live", "queued", "paused", "ready_jobs", "leased_jobs", "approvals", "unread_mail", "dead_letters")
     assert [found[name] for name in names] == [3, 0, 0, 2, 0, 2, 1, 0]
 

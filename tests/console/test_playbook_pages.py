@@ -189,6 +189,8 @@ async def test_the_parts_of_a_playbook(database: Database, api: httpx.AsyncClien
     )
     urls = ("/playbooks", "/playbooks/source", "/playbooks/versions", "/playbooks/difference", "/playbooks/edit")
     pages = [await api.get(url, params={"path": path}) for url in urls]
+    found = [(await api.get("/playbooks", params={"search": text})).text for text in ("/", "zz", "a/*")]
+    assert ["/playbooks?path=a" in page for page in found] == [True, False, True]
     listed, old = await api.get("/playbooks"), await api.get("/playbooks", params={"path": path, "version": 1})
     assert [(page.status_code, "<script>alert" in page.text) for page in [*pages, listed, old]] == [(200, False)] * 7
     assert (

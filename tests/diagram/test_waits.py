@@ -9,7 +9,7 @@ import pytest
 from noetl_broker.diagram.build import picture_of_execution, picture_of_playbook
 from noetl_broker.diagram.labels import step_texts
 from noetl_broker.diagram.tooltips import status_line
-from noetl_broker.history.path import ExecutionPath, StepStatus
+from noetl_broker.history.path import ExecutionPath, OpenJob, StepStatus
 from tests.stories import playbook
 
 BODY = """
@@ -36,6 +36,21 @@ def test_an_open_wait_is_not_running() -> None:
     )  # fmt: skip
     nodes = picture_of_execution(playbook(BODY), path).nodes
     assert [node.progress.state for node in nodes if node.progress is not None] == ["pending", "due_later", "asking"]
+
+
+def test_a_step_says_when_it_is_tried_again() -> None:
+    """If its action failed; a job that is leased has no such moment."""
+    body = playbook(
+        "workflow: [{step: start, next: [a, b]}, {step: a, type: http, url: u}, {step: b, type: http, url: u}]"
+    )
+    jobs = {"a": OpenJob("retry", None, NOW + timedelta(minutes=5)), "b": OpenJob("leased", "w", NOW)}
+    path = ExecutionPath(
+        execution_id=1, version=1, status="RUNNING", started_at=NOW, ended_at=None, read_at=NOW,
+        steps={name: StepStatus(status="RUNNING", visits=1, started_at=NOW, job=job) for name, job in jobs.items()},
+    )  # fmt: skip
+    nodes = picture_of_execution(body, path).nodes
+    again = {node.step: node.progress.again_at for node in nodes if node.progress is not None}
+    assert (again["a"], again["b"]) == (NOW + timedelta(minutes=5), None)
 
 
 @pytest.mark.parametrize(

@@ -241,8 +241,8 @@ def test_the_end_of_a_fork_does_not_stop_the_server() -> None:
 
 def test_no_other_account_can_enter_the_folder(stopped: Path) -> None:
     """The log quotes refused statements with their values. The account of Postgres can enter."""
-    modes = [(stopped / name).stat().st_mode & 0o777 for name in (".", "postgres.log", "password")]
-    assert modes == [0o710 if os.geteuid() == 0 else 0o700, 0o600, 0o600]
+    modes = [(stopped / name).stat().st_mode & 0o777 for name in (".", "socket", "postgres.log", "password")]
+    assert modes == [0o710 if os.geteuid() == 0 else 0o700, 0o700, 0o600, 0o600]
 
 
 @as_root

@@ -41,6 +41,15 @@ def test_a_wait_names_the_signals_that_do_not_fit() -> None:
     assert execution_lines(history, facts) == dedented(expected)
 
 
+def test_of_many_signals_of_a_wait_twelve_are_named() -> None:
+    """The others are counted."""
+    history = history_of(playbook(BODY), "> execution_start")
+    wait = WaitFact("signal", NOW, None, tuple(f"s{number}" for number in range(14)), "42")
+    assert "for signal s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11 and 2 more of 42" in execution_lines(
+        history, facts_of(history, waits={("paid", 1, None): wait})
+    )
+
+
 def test_a_wait_names_the_signals_that_cannot_reach_it() -> None:
     """They were sent to the execution, or before `since`."""
     history = history_of(playbook(BODY), "> execution_start")

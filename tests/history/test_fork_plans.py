@@ -63,6 +63,22 @@ def test_a_fork_from_a_join_gets_the_merged_inputs_of_the_join() -> None:
     """)
 
 
+@pytest.mark.parametrize("join, inputs", [("all", '{"a": 1, "b": 2}'), ("{need: 1}", '{"b": 2}')])
+def test_a_fork_from_a_join_that_was_not_entered_gets_the_tokens_that_it_needs(join: str, inputs: str) -> None:
+    """Of one arrival, the latest."""
+    source = history_of(
+        playbook(f"""
+        workflow:
+        - {{step: start, next: [a, b]}}
+        - {{step: a, type: python, code: x, next: [{{when: "{{{{ a > 9 }}}}", step: j, args: {{a: "{{{{ a }}}}"}}}}]}}
+        - {{step: b, type: python, code: x, next: [{{when: "{{{{ b > 9 }}}}", step: j, args: {{b: "{{{{ b }}}}"}}}}]}}
+        - {{step: j, join: {join}, type: python, code: x}}
+        """),
+        "> execution_start\n> action_completed a 1\n> action_completed b 2",
+    )
+    assert fork_story(source, plan_fork(source, "j")).splitlines()[-1].strip() == f"job   j {inputs}"
+
+
 def test_inputs_are_rendered_again_for_a_result_set_by_hand() -> None:
     """Through transitions and routers."""
     source = history_of(playbook(DIAMOND), WHOLE)

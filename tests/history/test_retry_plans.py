@@ -134,3 +134,20 @@ def test_a_handled_failure_in_the_turn_that_broke_a_limit_is_not_retried(rules: 
         "event step_started y",
         "event step_started z",
     ]
+
+
+def test_a_retry_gets_the_signal_again_that_failed_its_wait() -> None:
+    """The new visit may take it."""
+    source = history_of(
+        playbook("""
+        workflow:
+        - {step: start, next: go}
+        - {step: go, type: wait, signal: go, next: {step: last, args: {half: "{{ 1 / go }}"}}}
+        - {step: last, type: python, code: x}
+        """),
+        """
+        > execution_start
+        > execution_signal go {"name": "go", "key": "1", "payload": 0, "at": "now"}
+        """,
+    )
+    assert plan_retry(source).document["signals"] == [2]

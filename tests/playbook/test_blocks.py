@@ -73,4 +73,6 @@ def test_the_mark_of_a_block_is_refused_in_a_path() -> None:
             "(use letters, digits, / and _)"
         )
     ]
+    beside = text.replace("metadata: {path: a#b}", "path: a#b\nmetadata: {name: x}")
+    assert [finding[:28] for finding in document_findings(beside)] == ["3:7 error bad-path path: the"]
     assert compile_playbook(text, path="a#b", rules=PlaybookRules()).path == "a#b"

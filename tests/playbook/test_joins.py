@@ -77,10 +77,11 @@ def test_keys_of_a_join_beside_it_are_refused(written: str, key: str, remedy: st
 @pytest.mark.parametrize(
     "workflow",
     [
-        # a loop before the join, a loop through it, several arrivals of one transition
+        # a loop before the join, a loop through it, several arrivals of one transition, and further on
         "[{step: start, next: a}, {step: a, type: python, code: x, next: [{when: a, step: a}, j]}, JOIN]",
         "[{step: start, next: [j, j]}, {step: j, join: {need: 3}, next: j}]",
         "[{step: start, next: [a, a]}, {step: a, join: each, next: b}, {step: b, next: j}, JOIN]",
+        "[{step: start, next: [a, a]}, {step: a, join: each, next: b}, {step: b, next: c}, {step: c, next: j}, JOIN]",
     ],
 )
 def test_a_join_may_need_more_arrivals_than_it_has_transitions(workflow: str) -> None:

@@ -141,7 +141,7 @@ def test_the_schema_accepts_waits_and_durations() -> None:
         "type: wait, signal: [a, b], key: 5",
         "type: approval, timeout: 24h",
         "type: signal, signal: x",
-        "type: http, url: x, retry: {initial_delay: 5m, max_delay: 60}",
+        "type: http, url: x, retry: {initial_delay: 5m, max_delay: 60}, throttle: {name: a, rate: 10/s}",
     ]
     assert [faults_of_step(step, "name: x, deadline: 24h, on_signal: [{signal: x}]") for step in steps] == [[]] * 5
 

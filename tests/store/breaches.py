@@ -131,9 +131,10 @@ BREACHES = (
     Breach("a wait is signalled, and the signal never comes", "cooling", {"verify_signals"}, """
         update noetl.wait set kind = 'signal', status = 'signalled', names = '{a}', key = 'k'
         where execution_id = :id"""),
-    Breach("a signal is forgotten", "cooling", {"verify_signals"}, """
-        select noetl.send_signal('a', 'k');
+    Breach("signals are forgotten, and a look is for another one", "cooling", {"verify_signals"}, """
+        select noetl.send_signal('a', 'k') from generate_series(1, 2);
         delete from noetl.look;
+        select noetl.send_signal('a', 'other');
         update noetl.wait
         set kind = 'signal', names = '{a}', key = 'k', since_at = '2026-01-01T00:00:00Z'
         where execution_id = :id"""),
@@ -153,6 +154,9 @@ BREACHES = (
         delete from noetl.execution_state s where not exists (
           select from noetl.execution x where x.execution_id = s.execution_id
         );
+        delete from noetl.inbox"""),
+    Breach("the child that runs is of another visit", "calling", {"verify_visits"}, """
+        update noetl.execution set parent_node_id = ':id:other' where parent_execution_id = :id;
         delete from noetl.inbox"""),
     Breach("the child that a worker started is gone", "waiting", {"verify_standstill", "verify_visits"}, """
         delete from noetl.execution where parent_execution_id = :id"""),

@@ -47,6 +47,9 @@ TABLES = sorted((
     "log", "undo",
 ))  # fmt: skip
 HISTORY = "select event_id, event_type, result::text, meta::text from {} where execution_id = $1 order by event_id"
+UNDONE = """
+    insert into noetl.undo (execution_id, node_id, step, visit, turn, status, ended_at)
+    values ($1, $1::bigint || ':work', 'work', 1, 2, 'done', now())"""
 # The table has the days: migrate may have run yesterday.
 LAST_PERIOD_REMOVED = (
     "delete from noetl.period where first_id = (select max(first_id) from noetl.period) returning name"
@@ -139,6 +142,7 @@ async def test_no_partition_is_made_beside_a_large_default_partition(database: D
 async def test_archiving_a_period_moves_all_its_rows(database: Database) -> None:
     """Nothing is deleted. The row of the execution stays."""
     [ended_id] = await ended_in(database, LONG_AGO)
+    await execute(database, UNDONE, ended_id)
     await set_clock(database, LATER)
     await add_period(database, LATER)
     before = await rows(database, HISTORY.format("noetl.event"), ended_id)

@@ -6,6 +6,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from noetl_broker.store.admin.executions import in_turn_order
+from noetl_broker.store.admin.undo import load_undo
+from tests.brokers import execute
+from tests.postgres import Database
+from tests.sessions import session
 
 BEGIN = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -93,3 +97,15 @@ def test_unread_events_are_last_or_omitted() -> None:
     rows = (event(1, "action_completed", at=0), event(2, "execution_start", at=1, read=1))
     assert order(*rows) == [2, 1]
     assert order(*rows, read_only=True) == [2]
+
+
+async def test_what_is_left_undone_is_in_the_order_of_the_undo(database: Database) -> None:
+    """The last success first, for a reader too."""
+    undos = """
+        insert into noetl.undo (execution_id, node_id, step, visit, turn, status)
+        select 1, '1:' || step, step, 1, turn, 'open'
+        from (values ('first', 2), ('last', 4), ('second', 3)) v (step, turn)"""
+    await execute(database, undos)
+    async with session(database) as own:
+        found = [await load_undo(own, 1, as_reader=as_reader) for as_reader in (False, True)]
+    assert [[one["step"] for one in (undo or {})["left"]] for undo in found] == [["last", "second", "first"]] * 2

@@ -207,6 +207,18 @@ async def test_one_lease_of_several_jobs_counts_each_of_them(queue: Queue) -> No
     assert (available["at"] - first[0]["last_heartbeat"]).total_seconds() >= 1.0
 
 
+async def test_a_later_lease_fills_the_bucket_of_its_key_further(queue: Queue) -> None:
+    """Each key has a bucket of its own."""
+    for key in ("a", "b"):
+        await queue.add(3, key=key, rate=1.0, burst=3)
+    for _ in range(6):
+        await queue.lease(1)
+    full = await queue.connection.fetch(
+        "select extract(epoch from full_at - clock_timestamp())::float8 as left from noetl.limit_bucket"
+    )
+    assert [row["left"] > 2.0 for row in full] == [True, True]
+
+
 async def test_workers_are_told_when_the_next_job_is_due(queue: Queue, database: Database) -> None:
     """A job of a full bucket is due at once."""
     async with session(database) as listener:

@@ -43,6 +43,7 @@ async def test_pages_hold_each_execution_once_and_read_a_bounded_number_of_rows(
     await execute(database, EXECUTIONS)
     assert await walk(database, Filter(), limit=3) == [[6, 5, 4], [3, 2, 1]]
     assert await walk(database, Filter(path="rare"), limit=3, read=2) == [[], [], [1], []]
+    assert await walk(database, Filter(status="FAILED"), limit=3, read=2) == [[4, 1], []]
 
 
 async def test_each_filter_finds_its_executions(database: Database) -> None:

@@ -212,10 +212,12 @@ async def test_two_reapers_do_not_wait_for_each_other(database: Database) -> Non
     """One skips the rows of the other; each result comes once."""
     async with session(database) as first, session(database) as second:
         await put_job(first)
-        await first.execute("select noetl.lease_jobs('w')")
+        await put_job(first, "late", timeout_seconds=30.0)
+        await first.execute("select noetl.lease_jobs('w', 2)")
         await first.execute(EXPIRE)
+        await age(first, 31)
         async with first.transaction():
-            assert await reap(first) == {"requeued": 1}
+            assert await reap(first) == {"requeued": 1, "timed_out": 1}
             assert await reap(second) == {}
         assert await reap(second) == {}
 

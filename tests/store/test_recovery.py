@@ -39,6 +39,20 @@ async def test_concurrent_calls_put_lost_mail_back_once(database: Database) -> N
     assert await rows(database, "select execution_id from noetl.inbox") == [(execution_id,)]
 
 
+async def test_lost_mail_is_put_back_beside_dead_letters(database: Database) -> None:
+    """Each event once."""
+    await register(database, ONE_STEP)
+    [execution_id] = await start(database)
+    letter = """
+        insert into noetl.dead_letter (execution_id, event_id, reason)
+        select execution_id, event_id, 'bad' from noetl.inbox"""
+    await execute(database, letter)
+    await execute(database, "select noetl.cancel_execution($1)", execution_id)
+    await execute(database, "delete from noetl.inbox")
+    assert await value(database, "select noetl.put_back($1)", execution_id) == 2
+    assert await value(database, "select count(distinct event_id) from noetl.inbox") == 2
+
+
 async def test_mail_that_a_broker_holds_is_not_put_back(database: Database) -> None:
     """The call waits for the commit of the broker and then finds the turn."""
     await register(database, ONE_STEP)

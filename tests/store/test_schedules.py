@@ -258,6 +258,10 @@ async def test_a_change_rings(connection: Connection, database: Database) -> Non
     await connection.add_listener("noetl_timer", lambda *_: heard.set())
     await execute(database, "select noetl.put_schedule('x', 'story', '@daily')")
     await asyncio.wait_for(heard.wait(), PATIENCE_SECONDS)
+    heard.clear()
+    await execute(database, "update noetl.start_schedule set moved_at = 'infinity'")
+    await execute(database, "select noetl.look_again_at_schedules(clock_timestamp())")
+    await asyncio.wait_for(heard.wait(), PATIENCE_SECONDS)
 
 
 async def test_a_row_that_no_broker_looks_at_says_why(database: Database) -> None:

@@ -139,6 +139,19 @@ async def test_many_receivers_get_it_in_several_transactions(database: Database)
     ]
 
 
+async def test_locked_waits_do_not_hold_up_the_others(database: Database) -> None:
+    """The next transaction begins behind them, though they fill a batch."""
+    await register(database, WAIT)
+    await start(database, count=12)
+    await drain(database)
+    ten = "select execution_id from noetl.wait order by 1 limit 10"
+    async with session(database) as other, other.transaction():
+        await other.execute(f"select from noetl.wait where execution_id in ({ten}) for update")
+        await execute(database, SEND, 1)
+        assert await rows(database, MATCH, 10) == [(0, 10, 1)]
+        assert (await rows(database, MATCH, 10))[0][0] == 2
+
+
 async def test_a_lower_id_that_commits_later_is_not_lost(database: Database) -> None:
     """Ids are given before commits: the next wait gets the lower one."""
     body = """

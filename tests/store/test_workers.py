@@ -63,3 +63,9 @@ async def test_a_result_may_be_null(database: Database) -> None:
             queue_id = await put_job(own, f"a{len(argument)}")
             await own.execute("select noetl.lease_jobs('w')")
             assert await own.fetchval(f"select noetl.complete_job($1, 'w', 1{argument})", queue_id) is True
+
+
+async def test_a_null_is_no_step_type(database: Database) -> None:
+    """The error says so."""
+    async with session(database) as own, refused("NB400", "null is no name of a step type"):
+        await own.execute("select noetl.announce_step_types(array[null])")

@@ -19,7 +19,7 @@ from noetl_broker.store.admin import recovery
 from noetl_broker.store.admin.history import Versions, load_history
 from noetl_broker.store.admin.history_scan import MOST_TURNS, HistorySize, read
 from noetl_broker.store.connect.connection import connect
-from tests.brokers import broken_invariants, drain, execute, register, rows, start, value
+from tests.brokers import broken_invariants, complete_jobs, drain, execute, register, rows, start, value
 from tests.postgres import Database
 from tests.sessions import session
 
@@ -158,6 +158,20 @@ async def test_copied_results_are_events_of_the_new_execution(database: Database
         ("end", "PENDING", 0, None),
     ]
     assert await differences(database, new) == []
+
+
+async def test_a_fork_knows_that_no_item_failed(database: Database) -> None:
+    """It has no rows of items, so the event of the result says so."""
+    each = "{step: each, type: iterator, collection: [1], element: n, distribute: true, task: {type: http}, next: b}"
+    await register(database, f"workflow: [{{step: start, next: each}}, {each}, {{step: b, type: python, code: x}}]")
+    [source] = await start(database)
+    for _ in range(2):
+        await drain(database)
+        await complete_jobs(database)
+    await drain(database)
+    forked = await fork(database, source, "b")
+    taken = "select context from noetl.event where execution_id = $1 and event_type = 'step_result'"
+    assert await rows(database, taken, forked) == [({"failed": []},)]
 
 
 async def test_a_fork_that_is_read_in_parts_has_its_copied_results(database: Database, failed: int) -> None:

@@ -40,8 +40,11 @@ async def test_starts_of_a_paused_path_are_queued_and_admitted_in_order(database
     assert await value(database, "select noetl.admit_executions('story', 2)") == 2
     mail = "select execution_id from noetl.inbox order by mail_id"
     assert await rows(database, mail) == [(one,) for one in started[:2]]
+    await execute(database, "update noetl.catalog set name = null")  # as a NoETL server registers it
     assert await value(database, "select noetl.admit_executions('story', 2)") == 1
     assert await value(database, "select noetl.admit_executions('story', 2)") == 0
+    named = "select distinct node_name from noetl.event where event_type = 'place_free'"
+    assert await rows(database, named) == [("story",)]
     await drain(database)
     await complete_jobs(database)
     await drain(database)

@@ -201,6 +201,10 @@ async def test_a_clock_without_a_step_changes_nothing(database: Database) -> Non
     async with checked_clock(database) as (clock, metrics):
         await execute(database, "update noetl.clock set seen_at = clock_timestamp() + interval '500 ms'")
         await clock.run()
+        await execute(database, "update noetl.clock set seen_at = seen_at - interval '1 h'")
+        await clock.run()
+    assert abs(await seconds_left(database, "seen_at", "clock")) < 60
+    assert await value(database, "select steps from noetl.clock") == 0
     assert (metrics.get(metric.CLOCK_STEPS), metrics.get(metric.REAPED, "pulled_back")) == (0, 0)
     assert 3400 <= await seconds_left(database, "available_at") <= 3600
 

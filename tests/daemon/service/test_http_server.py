@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 from collections.abc import AsyncIterator
 from http import HTTPStatus
 
@@ -105,6 +106,17 @@ async def test_above_32_connections_the_longest_silent_one_is_closed(open_port: 
     for _, writer in idle:
         writer.close()
     assert heard == [b"", *[b"HTTP/1.1 200 OK"] * (len(idle) - 1)]
+
+
+def test_connections_leave_most_of_few_descriptors_to_the_broker() -> None:
+    """So the port cannot use up those that the broker needs."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    try:
+        accepted = HttpServer({}).max_connections
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert accepted == 64 // port_module.SHARE_OF_DESCRIPTORS
 
 
 async def test_a_connection_with_a_request_is_not_closed_for_another() -> None:

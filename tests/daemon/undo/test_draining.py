@@ -41,6 +41,7 @@ async def test_a_job_that_no_worker_has_is_withdrawn(database: Database) -> None
     await execute(database, "update noetl.queue set status = 'queued', attempts = 0 where node_name = 'charge'")
     await fail(database, jobs["check"])
     await drain(database)
+    assert ("charge", "cancelled", False, False) in await rows(database, JOBS)
     assert await value(database, STATUS, execution) == "FAILED"
     assert await rows(database, UNDOS, execution) == []
     assert await broken_invariants(database) == {}
@@ -88,6 +89,21 @@ async def test_a_failure_and_the_late_success_after_it_in_one_batch(database: Da
     assert await rows(database, UNDOS, execution) == [("charge", "done")]
     assert await value(database, STATUS, execution) == "FAILED"
     assert await broken_invariants(database) == {}
+
+
+async def test_a_timeout_is_final_while_it_is_awaited(database: Database) -> None:
+    """The worker is not told to stop before, and nobody retries the job."""
+    await register(database, BESIDE)
+    [execution] = await start(database)
+    await drain(database)
+    await fail(database, (await lease(database))["check"])
+    await drain(database)
+    assert ("charge", "leased", False, True) in await rows(database, JOBS)
+    await execute(database, "update noetl.queue set timeout_seconds = 1, first_leased_at = now() - interval '1 h'")
+    await execute(database, "select noetl.reap(100, 5)")
+    assert ("charge", "dead", True, True) in await rows(database, JOBS)
+    await drain(database)
+    assert await rows(database, UNDOS, execution) == [("charge", "unknown")]
 
 
 async def test_a_start_and_a_cancel_in_one_batch_leave_nothing(database: Database) -> None:

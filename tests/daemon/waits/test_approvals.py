@@ -32,6 +32,7 @@ workflow:
 - {step: approve, type: approval, next: end}
 - {step: end, result: "{{ approve }}"}
 """
+TWO = "workflow: [{step: start, next: [a, b]}, {step: a, type: approval}, {step: b, type: approval}]"
 REJECT = "select noetl.decide_approval($1, $2, false, $3)"
 DECIDE = "select noetl.decide_approval($1, $2, $3, $4, $5)"
 FIRE = "select fired from noetl.fire_timers(100)"
@@ -122,6 +123,19 @@ async def test_of_many_decisions_at_once_one_counts(database: Database, body: st
     assert (await result(database))[1]["by"] == "ann"
 
 
+async def test_two_approvals_of_an_execution_are_decided_side_by_side(database: Database) -> None:
+    """A decision locks its own approval only."""
+    await register(database, TWO)
+    [execution_id] = await start(database)
+    await drain(database)
+    async with session(database) as first, session(database) as second:
+        await first.execute("begin")
+        assert await first.fetchval(REJECT, execution_id, f"{execution_id}:a", "ann")
+        await second.execute("set lock_timeout = '5s'")
+        assert await second.fetchval(REJECT, execution_id, f"{execution_id}:b", "bob")
+        await first.execute("commit")
+
+
 async def test_a_form_that_breaks_its_schema_is_refused(database: Database) -> None:
     """The error names each place. A rejection needs no field, but what it gives must fit."""
     node = await begun(database)
@@ -166,6 +180,7 @@ async def test_a_decision_after_the_timeout_is_false(database: Database) -> None
     await execute(database, DUE)
     assert await value(database, "select count(*) from noetl.pending_approvals") == 1
     await rows(database, FIRE)
+    assert await value(database, "select node_type from noetl.event where event_type = 'timer_due'") == "approval"
     assert await rows(database, "select * from noetl.pending_approvals") == []
     assert not await decide(database, node, approved=False)
     await drain(database)
