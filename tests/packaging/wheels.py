@@ -86,7 +86,7 @@ def next_version(installed: Program, folder: Path, migration: str) -> Program:
     (copy / "_migrations" / f"{version:04}_next.sql").write_text(migration, encoding="utf-8")
     _replace(copy / "__init__.py", re.escape(noetl_broker.__version__), NEXT_VERSION)
     served = f"SERVED_VERSIONS = range({version}, {version + 1})"
-    _replace(copy / "store/migrations.py", r"SERVED_VERSIONS = range\(.*\)", served)
+    _replace(copy / "store/connect/migrations.py", r"SERVED_VERSIONS = range\(.*\)", served)
     return installed._replace(packages=folder)
 
 

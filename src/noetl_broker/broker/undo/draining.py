@@ -105,8 +105,9 @@ def begin_compensation(draft: Draft, status: str, error: dict[str, JSON]) -> boo
     draft.add(WorkWithdrawn())
     draft.add(StatusChanged(COMPENSATING))
     known = {(one.step, one.visit) for one in draft.added(VisitAwaited)}
-    for visit in [visit for visit in draft.tokens if visit not in known]:
-        draft.add(VisitAwaited(*visit))
+    for visit in draft.tokens:
+        if visit not in known:
+            draft.add(VisitAwaited(*visit))
     return True
 
 

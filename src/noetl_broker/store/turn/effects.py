@@ -183,7 +183,7 @@ EFFECTS: Mapping[type[Any], Written] = MappingProxyType({
     PlacesChanged: Written("write_places", _add_places),
     EventPosted: _rows("write_posts", lambda of, post: (of.owner, of.visit(post), post.type)),
     JobChanged: Written("change_jobs", _add_job_change),
-    WorkWithdrawn: Written("withdraw_jobs", _nothing),  # these three: `Columns.end_work`
+    WorkWithdrawn: Written("withdraw_jobs", _nothing),  # these three: `turn_rows`, after all others
     VisitClosed: Written("close_visits", _nothing),
     VisitAbandoned: Written("close_visits", _nothing),
     VisitAwaited: Written(
