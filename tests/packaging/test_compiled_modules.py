@@ -70,6 +70,13 @@ def _is_there(annotation: object, module: ModuleType) -> bool:
     return name != "object" and (hasattr(module, name) or hasattr(builtins, name))
 
 
+def test_each_module_of_the_core_is_compiled() -> None:
+    """Also one in a new folder."""
+    sources = ROOT / "src"
+    named = {file for pattern in MODULES for file in sources.glob(pattern)}
+    assert {*(sources / "noetl_broker" / "broker").rglob("*.py")} - named == set()
+
+
 @pytest.mark.skipif(
     installed_form() == "plain", reason="the plain form is installed: make test COMPILED=1 has the other"
 )
