@@ -383,8 +383,6 @@ def _remember_effects(known: Known, event: Event, turn: Turn, decision: Decision
                 answers[want_item_status(effect.step, effect.visit, effect.item_index)] = stands
             case ItemEnded():
                 _remember_item_end(known, effect)
-            case _:
-                pass  # no turn asks for it
 
 
 def _remember_item_end(known: Known, end: ItemEnded) -> None:
