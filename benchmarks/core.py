@@ -9,7 +9,7 @@ from benchmarks.bench import Bench
 from benchmarks.playbooks import RESULT, STEPS, chain
 from benchmarks.results import Row, at_most
 from noetl_broker.broker.core import Session
-from noetl_broker.broker.draft.context import WORKLOAD
+from noetl_broker.broker.draft.wants import WORKLOAD
 from noetl_broker.broker.model.event import Event
 from noetl_broker.daemon.garbage_collection import collected_between_batches
 from noetl_broker.playbook.compile import compile_playbook

@@ -6,7 +6,8 @@ from textwrap import dedent
 from typing import Any
 
 from noetl_broker.broker.core import Session
-from noetl_broker.broker.draft.context import Found, result_of, taken_items, want_all_items, want_step, want_turn
+from noetl_broker.broker.draft.known import Found, result_of, taken_items
+from noetl_broker.broker.draft.wants import want_all_items, want_step, want_turn
 from noetl_broker.broker.model.decision import ExecutionEnd
 from noetl_broker.broker.model.effects import ExecutionBegun
 from noetl_broker.broker.model.event import Event, Turn

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from noetl_broker.broker.core import Session
-from noetl_broker.broker.draft.context import Known
 from noetl_broker.broker.draft.draft import Draft
+from noetl_broker.broker.draft.known import Known
 from noetl_broker.broker.flow.closing import close_visit
 from noetl_broker.broker.model.decision import StepRow
 from noetl_broker.broker.model.effects import VisitClosed

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from noetl_broker import JobFailed, simulate
-from noetl_broker.broker.draft.context import result_of
+from noetl_broker.broker.draft.known import result_of
 from noetl_broker.broker.model.limits import ITEM_ERROR, shorten_error
 from noetl_broker.broker.model.values import JSON
 from noetl_broker.history.replay import replay_history

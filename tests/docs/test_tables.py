@@ -16,7 +16,7 @@ import pytest
 import noetl_broker
 from noetl_broker import errors
 from noetl_broker.broker import core, dispatcher, initial
-from noetl_broker.broker.draft import draft
+from noetl_broker.broker.draft import draft, writes
 from noetl_broker.broker.model.event_types import EVENT_TYPES, RECORDED
 from noetl_broker.broker.model.rules import Rules
 from noetl_broker.broker.work import iterators
@@ -87,7 +87,7 @@ def test_each_event_type_is_listed_with_its_aliases() -> None:
 def test_each_outcome_is_listed() -> None:
     """The outcomes are read from the tables and the source of the core."""
     given = {
-        draft.DECIDED,
+        writes.DECIDED,
         *_texts(dispatcher, ast.Return),
         *_texts(core, ast.Call),
         *_texts(initial, ast.Call),

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from noetl_broker.broker.core import Session
-from noetl_broker.broker.draft.context import UndoRow, taken_over
+from noetl_broker.broker.draft.known import UndoRow, taken_over
 from noetl_broker.broker.model.decision import Decision
 from noetl_broker.broker.model.event import Event
 from noetl_broker.errors import OperatorFault

@@ -11,16 +11,9 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from noetl_broker.broker.core import Session
-from noetl_broker.broker.draft.context import (
-    Known,
-    UndoRow,
-    remember,
-    result_of,
-    taken_over,
-    want_failing,
-    want_item_action,
-    want_turn,
-)
+from noetl_broker.broker.draft.known import Known, UndoRow, result_of, taken_over
+from noetl_broker.broker.draft.memory import remember
+from noetl_broker.broker.draft.wants import want_failing, want_item_action, want_turn
 from noetl_broker.broker.model.decision import Decision
 from noetl_broker.broker.model.effects import ChildStarted, ItemEnded, ItemsChosen, WaitOpened
 from noetl_broker.broker.model.event import Event, Turn

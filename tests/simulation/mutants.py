@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from noetl_broker.broker import core, dispatcher, finalize
 from noetl_broker.broker.arrivals import joins, steps
-from noetl_broker.broker.draft import context, draft
+from noetl_broker.broker.draft import memory, templates
 from noetl_broker.broker.flow import closing, failures, transitions
 from noetl_broker.broker.holds import pauses
 from noetl_broker.broker.state import state
@@ -133,7 +133,7 @@ MUTANTS = (
     Mutant(
         "routers forget what they passed", 12, steps._pass_router, r"arrival.passed \| \{step.name\}", "frozenset()"
     ),
-    Mutant("one visit too many", 84, steps._over_limit, "draft.total >= limit", "draft.total > limit"),
+    Mutant("one visit too many", 84, steps._over_limit, "draft.state.total >= limit", "draft.state.total > limit"),
     Mutant("a child's result is unwrapped twice", 270, finalize._answer, r"return wrap\(result\)", "return result"),
     Mutant("one branch end gives a mapping", 0, finalize.execution_result, r"len\(data\) == 1", "False"),
     Mutant("end forgets its inputs", 79, state.decode, r', document.get\("end_inputs", \{\}\)', ""),
@@ -169,14 +169,20 @@ MUTANTS = (
     Mutant(
         "failed items are forgotten",
         ITEMS_FROM + 47,
-        draft.Draft._failed_items,
+        templates.Templates._failed_items,
         r"known\.ask\(want_failed.*\) or \(\)",
         "()",
     ),
     Mutant("the rest of a wide iterator is forgotten", 210, iterators._start_items, "room > started > 0", "False"),
-    Mutant("a paused execution enters steps", PAUSES_FROM + 2, core._move_tokens, "draft.status == RUNNING", "True"),
     Mutant(
-        "a paused execution starts items", PAUSES_FROM + 125, iterators._start_items, "draft.status != RUNNING", "False"
+        "a paused execution enters steps", PAUSES_FROM + 2, core._move_tokens, "draft.state.status == RUNNING", "True"
+    ),
+    Mutant(
+        "a paused execution starts items",
+        PAUSES_FROM + 125,
+        iterators._start_items,
+        "draft.state.status != RUNNING",
+        "False",
     ),
     Mutant(
         "a paused execution starts children again",
@@ -255,7 +261,7 @@ MUTANTS = (
         "an output does not replace the result",
         CATCHES_FROM + 1,
         transitions._leave_visit,
-        r"draft\.end_visit\(.*as_stored.*\)",
+        r"draft\.templates\.end_visit\(.*as_stored.*\)",
         "None",
     ),
     Mutant(
@@ -292,11 +298,11 @@ MUTANTS = (
     Mutant(
         "the latest result is the last to arrive",
         11,
-        draft.Draft.step_result,
-        r"own\[1\] != self.visits\(step\)",
+        templates.Templates.step_result,
+        r"own\[1\] != self._state.visits\(step\)",
         "False",
     ),
-    Mutant("a batch forgets what the store knows", 396, context._is_latest, "visit == row.visits", "True"),
+    Mutant("a batch forgets what the store knows", 396, memory._is_latest, "visit == row.visits", "True"),
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from noetl_broker.broker import compensation, core, dispatcher
-from noetl_broker.broker.draft import context
+from noetl_broker.broker.draft import known
 from noetl_broker.broker.undo import draining, open_visits
 from noetl_broker.broker.undo import rows as undo
 from noetl_broker.broker.work import iterators, retries
@@ -26,7 +26,7 @@ UNDO_MUTANTS = (
         "an execution ends with something to undo",
         UNDOS_FROM,
         draining.begin_compensation,
-        "not own and not draft.undo",
+        "not own and not draft.state.undo",
         "not own",
     ),
     Mutant(
@@ -59,7 +59,11 @@ UNDO_MUTANTS = (
         "False",
     ),
     Mutant(
-        "the undo begins before all is awaited", UNDOS_FROM, compensation.go_on_compensating, "and not draft.tokens", ""
+        "the undo begins before all is awaited",
+        UNDOS_FROM,
+        compensation.go_on_compensating,
+        "and not draft.state.tokens",
+        "",
     ),
     Mutant(
         "an event of a visit that is over completes it",
@@ -82,9 +86,7 @@ UNDO_MUTANTS = (
         "if stands.unsure or",
         "if False and",
     ),
-    Mutant(
-        "the first success is undone first", UNDOS_FROM + 1, context.Known._undo_row, r"return max\(", "return min("
-    ),
+    Mutant("the first success is undone first", UNDOS_FROM + 1, known.Known._undo_row, r"return max\(", "return min("),
     Mutant(
         "an undo is done twice", UNDOS_FROM, compensation.complete_undo, r'current\[:3\], "done"', 'current[:3], "open"'
     ),
@@ -107,7 +109,7 @@ UNDO_MUTANTS = (
         "an abandoned undo leaves its row",
         UNDOS_FROM + 48,
         compensation.abandon_execution,
-        r"draft.unknown \+= 1\n    for",
+        r"draft.state.unknown \+= 1\n    for",
         "pass\n    for",
     ),
 )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from noetl_broker.broker.draft.context import UNDO_ROWS, Known, UndoRow
+from noetl_broker.broker.draft.known import Known, UndoRow
+from noetl_broker.broker.draft.wants import UNDO_ROWS
 from noetl_broker.testing.undo import rows_to_take_over
 from tests.simulation.life import Life, Parent
 

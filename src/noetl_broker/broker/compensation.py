@@ -9,14 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from noetl_broker.broker.draft.context import (
-    UndoRow,
-    want_action,
-    want_item_action,
-    want_items,
-    want_undo,
-    want_undo_action,
-)
+from noetl_broker.broker.draft.known import UndoRow
+from noetl_broker.broker.draft.wants import want_action, want_item_action, want_items, want_undo, want_undo_action
 from noetl_broker.broker.flow.failures import end_execution
 from noetl_broker.broker.model.decision import Job
 from noetl_broker.broker.model.effects import (
@@ -77,29 +71,34 @@ def begin_undo_execution(draft: Draft, undo: dict[str, JSON]) -> None:
     """Begin an execution that undoes what another one left undone: it takes over the rows of that one."""
     error, origin = undo.get("error"), undo.get("origin") or undo.get("execution_id")
     rows = undo.get("rows")
-    draft.undo = rows if type(rows) is int and rows > 0 else 0
+    draft.state.undo = rows if type(rows) is int and rows > 0 else 0
     given = error if isinstance(error, dict) else None
-    draft.compensation = Compensation(COMPLETED, given, execution_id=origin if type(origin) is int else 0)
-    draft.status = COMPENSATING
+    draft.state.compensation = Compensation(COMPLETED, given, execution_id=origin if type(origin) is int else 0)
+    draft.state.status = COMPENSATING
     draft.add(StatusChanged(COMPENSATING))
     emit_compensating(draft, given)
 
 
 def go_on_compensating(draft: Draft) -> None:
     """Start the next undo if none runs and nothing is awaited; without one, the execution ends."""
-    compensation = draft.compensation
-    while compensation is not None and draft.status == COMPENSATING and not draft.tokens and not compensation.current:
+    compensation = draft.state.compensation
+    while (
+        compensation is not None
+        and draft.state.status == COMPENSATING
+        and not draft.state.tokens
+        and not compensation.current
+    ):
         row = _next_row(draft, compensation)
         if row is None:
             _end(draft, compensation)
         else:
             _start_undo(draft, compensation, row)
-        compensation = draft.compensation
+        compensation = draft.state.compensation
 
 
 def _next_row(draft: Draft, compensation: Compensation) -> UndoRow | None:
     """The open row of the last success."""
-    for undo in reversed(draft.added(UndoNoted)):
+    for undo in reversed(draft.writes.added(UndoNoted)):
         number = draft.turn.number
         if undo.status == "open" and (compensation.cursor is None or compensation.cursor > number):
             return UndoRow(undo.step, undo.visit, undo.item_index, number, undo.child_execution_id)
@@ -116,16 +115,16 @@ def _undo_step(draft: Draft, current: Undoing | UndoRow) -> Step | None:
 def _start_undo(draft: Draft, compensation: Compensation, row: UndoRow) -> None:
     """Start the undo of a row. If a template fails, the undo fails."""
     step, undo = draft.playbook.steps.get(row.step), _undo_step(draft, row)
-    draft.undo -= 1
+    draft.state.undo -= 1
     child = row.child_execution_id is not None or (undo is not None and undo.call is not None)
     current = Undoing(row.step, row.visit, row.item_index, row.turn, child)
-    draft.compensation = compensation._replace(cursor=row.turn, current=current)
+    draft.state.compensation = compensation._replace(cursor=row.turn, current=current)
     ordinal = emit_compensation(draft, "started", row.step, row.visit, row.item_index)
     draft.add(UndoChanged(row.step, row.visit, row.item_index, "running"))
     if step is None or (undo is None and row.child_execution_id is None):
         _fail_for_good(draft, current, _nothing_undoes(row, step))
         return
-    seen, draft.seen = draft.seen, 0  # an undo reads no results of steps: an undo execution has none
+    seen, draft.state.seen = draft.state.seen, 0  # an undo reads no results of steps: an undo execution has none
     try:
         if row.child_execution_id is not None:
             _start_undo_execution(draft, step, row, ordinal)
@@ -134,7 +133,7 @@ def _start_undo(draft: Draft, compensation: Compensation, row: UndoRow) -> None:
     except TemplateError as fault:
         _fail_for_good(draft, current, _unrendered(row, step, fault))
     finally:
-        draft.seen = seen
+        draft.state.seen = seen
 
 
 def _unrendered(row: UndoRow, step: Step, fault: TemplateError) -> dict[str, JSON]:
@@ -157,7 +156,7 @@ def _start_undo_execution(draft: Draft, step: Step, row: UndoRow, ordinal: int) 
     """Start a new execution that undoes a completed child."""
     child = row.child_execution_id or 0
     _delegate(draft, step, row, ordinal, {"undo_of": child}, None)
-    parent = {"depth": draft.depth + 1, "return_step": None, "attempt": 1}
+    parent = {"depth": draft.state.depth + 1, "return_step": None, "attempt": 1}
     meta: dict[str, JSON] = {"parent": parent, "undo": {"execution_id": child, "error": _error(draft)}}
     started = ChildStarted(row.step, row.visit, row.item_index, "", None, {}, meta, undo=True, undo_of=child)
     draft.add(started)
@@ -166,7 +165,7 @@ def _start_undo_execution(draft: Draft, step: Step, row: UndoRow, ordinal: int) 
 def _start_action(draft: Draft, undo: Step, row: UndoRow, ordinal: int) -> None:
     """Queue the job that undoes a visit or an item, or start the playbook that does. Raises TemplateError."""
     given, words, result = _read(draft, row)
-    own = render_inputs(draft, undo.inputs, draft.scope(given.values, result, words))
+    own = render_inputs(draft, undo.inputs, draft.templates.scope(given.values, result, words))
     seen = {**given.values, **words}
     if not own.values:
         seen["args"] = given.values
@@ -184,7 +183,7 @@ def _start_action(draft: Draft, undo: Step, row: UndoRow, ordinal: int) -> None:
 def _read(draft: Draft, row: UndoRow) -> tuple[RenderedInputs, dict[str, JSON], ResultRef]:
     """What the templates of an undo see: the inputs of the visit or item, further words, and its result."""
     # an error without a type is that of a cancel, also in an undo execution
-    status = FAILED if draft.compensation is not None and draft.compensation.status == FAILED else CANCELLED
+    status = FAILED if draft.state.compensation is not None and draft.state.compensation.status == FAILED else CANCELLED
     error = error_of_execution(_error(draft), status)
     words: dict[str, JSON] = {"error": error, "execution_id": _undone_execution(draft)}
     task = draft.playbook.steps[row.step].iteration
@@ -198,8 +197,8 @@ def _read(draft: Draft, row: UndoRow) -> tuple[RenderedInputs, dict[str, JSON], 
     given = inputs_of_job(action if isinstance(action, dict) else {})
     if taken is not None:
         return given, words, InlineResult(row.result)
-    if row.turn == draft.turn.number and draft.ended_visit != (row.step, row.visit):
-        draft.end_visit((row.step, row.visit), None)
+    if row.turn == draft.turn.number and draft.templates.ended_visit != (row.step, row.visit):
+        draft.templates.end_visit((row.step, row.visit), None)
     return given, words, row.turn
 
 
@@ -214,12 +213,12 @@ def _item(draft: Draft, row: UndoRow, index: int) -> tuple[JSON, JSON, int]:
 
 
 def _error(draft: Draft) -> JSON:
-    return None if draft.compensation is None else draft.compensation.error
+    return None if draft.state.compensation is None else draft.state.compensation.error
 
 
 def _undone_execution(draft: Draft) -> int:
     """The execution whose actions are undone: an idempotency key may contain its id."""
-    origin = 0 if draft.compensation is None else draft.compensation.execution_id
+    origin = 0 if draft.state.compensation is None else draft.state.compensation.execution_id
     return origin or draft.turn.execution_id
 
 
@@ -238,7 +237,12 @@ def _delegate(
 
 def _start_call(draft: Draft, row: UndoRow | Undoing, request: dict[str, JSON], attempt: int) -> None:
     """Start the playbook that undoes a visit or an item."""
-    parent = {"depth": draft.depth + 1, "return_step": request.get("return_step"), "attempt": attempt, "undoes": True}
+    parent = {
+        "depth": draft.state.depth + 1,
+        "return_step": request.get("return_step"),
+        "attempt": attempt,
+        "undoes": True,
+    }
     payload = request.get("args") or {}
     child = ChildStarted(
         row.step, row.visit, row.item_index, request["path"], request["version"], payload, {"parent": parent}, undo=True
@@ -252,7 +256,7 @@ def _start_call(draft: Draft, row: UndoRow | Undoing, request: dict[str, JSON], 
 def complete_undo(draft: Draft) -> None:
     """Complete the running undo. Its result belongs to no step, so it is never refused."""
     compensation, current = _running(draft)
-    draft.compensation = compensation._replace(current=None, done=compensation.done + 1)
+    draft.state.compensation = compensation._replace(current=None, done=compensation.done + 1)
     if current.child or not draft.event.settled:
         _change_job(draft, current, "done")
     draft.add(UndoChanged(*current[:3], "done"))
@@ -282,7 +286,7 @@ def fail_undo(draft: Draft) -> None:
         _change_job(draft, current, "dead")
         _fail_for_good(draft, current, described)
         return
-    draft.compensation = compensation._replace(current=current)
+    draft.state.compensation = compensation._replace(current=current)
     _change_job(draft, current, "delegated" if current.child else "retry", retry_delay(draft, retry, failures))
 
 
@@ -291,12 +295,12 @@ def start_undo_again(draft: Draft) -> None:
     compensation, current = _running(draft)
     request = draft.known.ask(want_undo_action(*current[:3]))
     current = current._replace(failed_attempt=current.failures)
-    draft.compensation = compensation._replace(current=current)
+    draft.state.compensation = compensation._replace(current=current)
     _start_call(draft, current, request, current.failures + 1)
 
 
 def _running(draft: Draft) -> tuple[Compensation, Undoing]:
-    compensation = draft.compensation
+    compensation = draft.state.compensation
     if compensation is None or compensation.current is None:
         raise TypeError("no undo runs")
     return compensation, compensation.current
@@ -314,7 +318,7 @@ def _fail_for_good(draft: Draft, current: Undoing, error: dict[str, JSON]) -> No
     draft.add(UndoChanged(*current[:3], "failed", error))
     emit_compensation(draft, "failed", current.step, current.visit, current.item_index, error)
     compensation, _ = _running(draft)
-    draft.compensation = compensation = compensation._replace(current=None, failed=compensation.failed + 1)
+    draft.state.compensation = compensation = compensation._replace(current=None, failed=compensation.failed + 1)
     remedy = "; mend its `compensate`, register it, then undo with --version latest" if "template" in error else ""
     message = f"the undo of {current.step} failed: {error['message']}{remedy}"
     _end_failed(draft, compensation, {"step": current.step, "message": message, "type": UNDO_ERROR})
@@ -325,17 +329,17 @@ def abandon_execution(draft: Draft) -> None:
 
     The undo that runs, and what is still awaited, are listed as unknown.
     """
-    compensation = draft.compensation
+    compensation = draft.state.compensation
     if compensation is None:
         return
     current = compensation.current
     if current is not None:
         draft.add(UndoChanged(*current[:3], "unknown", {"message": "it was abandoned"}))
-        draft.unknown += 1
-    for token in draft.tokens.values():
+        draft.state.unknown += 1
+    for token in draft.state.tokens.values():
         report_awaited(draft, token)
-    draft.tokens.clear()
-    draft.compensation = compensation = compensation._replace(current=None)
+    draft.state.tokens.clear()
+    draft.state.compensation = compensation = compensation._replace(current=None)
     draft.add(WorkWithdrawn())
     context = draft.event.context if isinstance(draft.event.context, dict) else {}
     reason = str(context.get("reason") or "")[: ERROR.message_chars]
@@ -352,7 +356,7 @@ def _end_failed(draft: Draft, compensation: Compensation, error: dict[str, JSON]
 def _end(draft: Draft, compensation: Compensation) -> None:
     """End an execution that has undone all, with the status that it would have had without the undo."""
     if compensation.status == COMPLETED:
-        result = {"done": compensation.done, "unknown": draft.unknown}
+        result = {"done": compensation.done, "unknown": draft.state.unknown}
         end_execution(draft, END_EVENTS[COMPLETED], COMPLETED, None, result)
         return
     end_execution(draft, END_EVENTS[compensation.status], compensation.status, compensation.error)

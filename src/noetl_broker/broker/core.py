@@ -12,8 +12,9 @@ from noetl_broker.broker.arrivals.joins import deliver, release_join
 from noetl_broker.broker.compensation import go_on_compensating
 from noetl_broker.broker.dispatcher import refusal, route_event
 from noetl_broker.broker.draft.beside_noetl import with_noetl_status
-from noetl_broker.broker.draft.context import FIRST_FORGET, Known, forget, remember
 from noetl_broker.broker.draft.draft import Draft
+from noetl_broker.broker.draft.known import Known
+from noetl_broker.broker.draft.memory import FIRST_FORGET, forget, remember
 from noetl_broker.broker.finalize import finalize_execution
 from noetl_broker.broker.flow.failures import cancel_without_playbook, fail_execution
 from noetl_broker.broker.holds.pauses import keep_arrival
@@ -110,9 +111,6 @@ def take_turn(
         decide(draft)
     except Refused as refused:
         return state, _refused(playbook, state, event, str(refused))
-    finally:
-        if drafts is None:
-            draft.trail.clear()  # breaks a reference cycle: its scopes refer to the draft
     if drafts is not None:
         drafts.append(draft)
     return draft.seal()
@@ -129,19 +127,19 @@ def decide(draft: Draft) -> None:
     route_event(draft)
     _move_tokens(draft)
     finalize_execution(draft)
-    if is_live(draft.status) and draft.compensation is None:
+    if is_live(draft.state.status) and draft.state.compensation is None:
         over = max_turns_error(draft.known.rules, draft.turn.number)
         if over is not None:
             fail_execution(draft, over)
             go_on_compensating(draft)
-    if draft.places and not is_live(draft.status):
+    if draft.state.places and not is_live(draft.state.status):
         free_places(draft)
 
 
 def _move_tokens(draft: Draft) -> None:
     """Deliver arrivals and release joins until nothing moves; an execution that does not run keeps its arrivals."""
     rules, taken = draft.known.rules, -draft.resumed
-    runs = draft.status == RUNNING
+    runs = draft.state.status == RUNNING
     while draft.arrivals or (runs and release_join(draft)):
         # All transitions are taken and all routers passed before a waiting join is released.
         while draft.arrivals:

@@ -144,12 +144,12 @@ OF_ITEMS = OF_ITERATOR | {ITEM_COMPLETED, ITEM_FAILED}
 
 
 def _token(draft: Draft) -> Token:
-    return draft.tokens[draft.event.step or "", draft.event.visit or 1]
+    return draft.state.tokens[draft.event.step or "", draft.event.visit or 1]
 
 
 def _is_late(draft: Draft) -> bool:
     """React to an event about a visit that is over; false if it is open."""
-    token = draft.tokens.get((draft.event.step or "", draft.event.visit or 1))
+    token = draft.state.tokens.get((draft.event.step or "", draft.event.visit or 1))
     if token is None:
         if not report_late_child(draft):
             raise Refused("duplicate")

@@ -26,10 +26,10 @@ VISIT_ENDS = frozenset({"step_completed", "step_failed"})
 
 def finalize_execution(draft: Draft) -> None:
     """End the execution if no visit is open and no token waits: `execution_complete` with the result."""
-    if draft.undo or draft.playbook.undoes or draft.compensation is not None:
+    if draft.state.undo or draft.playbook.undoes or draft.state.compensation is not None:
         keep_draining(draft)
         go_on_compensating(draft)
-    if draft.status != RUNNING or draft.tokens or draft.waiting:
+    if draft.state.status != RUNNING or draft.state.tokens or draft.state.waiting:
         return
     try:
         result = execution_result(draft)
@@ -39,8 +39,8 @@ def finalize_execution(draft: Draft) -> None:
         go_on_compensating(draft)
         return
     emit_execution_end(draft, "execution_complete", COMPLETED, result, None)
-    draft.status = COMPLETED
-    draft.writes.ended = ExecutionEnd(COMPLETED, result, answer=answer, undo=draft.undo > 0)
+    draft.state.status = COMPLETED
+    draft.writes.ended = ExecutionEnd(COMPLETED, result, answer=answer, undo=draft.state.undo > 0)
 
 
 def _fail_end(draft: Draft, fault: TemplateError) -> None:
@@ -54,7 +54,7 @@ def _fail_end(draft: Draft, fault: TemplateError) -> None:
         index for index, event in enumerate(draft.writes.events) if event.type in VISIT_ENDS and event.step == end.name
     ]
     if not end.has_action:
-        ordinal = emit_step_failed(draft, end, max(draft.visits(end), 1), error)
+        ordinal = emit_step_failed(draft, end, max(draft.state.visits(end), 1), error)
         track_ended(draft, end, "FAILED", ordinal)
     elif ended and draft.writes.events[ended[-1]].type == "step_completed":
         failed = draft.writes.events[ended[-1]]._replace(type="step_failed", status="FAILED", error=error)
@@ -66,13 +66,13 @@ def _fail_end(draft: Draft, fault: TemplateError) -> None:
 def execution_result(draft: Draft) -> JSON:
     """The first of: `end.result`, the data of an `end` with an action, `end.save.data`, the data of the branch ends."""
     end = draft.playbook.end
-    if end is not None and draft.end is not None:
+    if end is not None and draft.state.end is not None:
         template = end.result_template
         if template is not None:
-            return _render(draft, template, draft.end)
+            return _render(draft, template, draft.state.end)
         if end.has_action:
             return _data(draft, end.name)
-    data = {step: _data(draft, step) for step in draft.ends}
+    data = {step: _data(draft, step) for step in draft.state.ends}
     if len(data) == 1:
         return next(iter(data.values()))
     return data or None
@@ -83,15 +83,15 @@ def _answer(draft: Draft, result: JSON) -> JSON:
 
     The parent unwraps it as any result, so data that looks like an envelope is put into one.
     """
-    if draft.parent is None or draft.parent.return_step is None:
+    if draft.state.parent is None or draft.state.parent.return_step is None:
         return wrap(result)
-    return wrap(_data(draft, draft.parent.return_step))
+    return wrap(_data(draft, draft.state.parent.return_step))
 
 
 def _data(draft: Draft, step: str) -> JSON:
-    found = draft.step_result(step)
+    found = draft.templates.step_result(step)
     return None if found is None else found.data
 
 
 def _render(draft: Draft, tree: Tree, end: EndReached) -> JSON:
-    return draft.render(tree, draft.scope(end.inputs, end.result))
+    return draft.templates.render(tree, draft.templates.scope(end.inputs, end.result))

@@ -33,10 +33,10 @@ GIVEN_BY_BROKER = frozenset({"schedule", "signal"})  # keys that schedules and s
 
 def dispatch_first_step(draft: Draft) -> None:
     """`execution_start`: render the workload, merge the payload over it, enter `start`."""
-    draft.status = RUNNING
-    draft.parent = parent_of(draft.event)
-    draft.hops = hops_of(draft.event)
-    draft.failed_before = failed_before(draft.event)
+    draft.state.status = RUNNING
+    draft.state.parent = parent_of(draft.event)
+    draft.state.hops = hops_of(draft.event)
+    draft.state.failed_before = failed_before(draft.event)
     payload = _payload(draft.event.context)
     refused = _refused(draft, payload)
     if refused is not None:
@@ -64,14 +64,14 @@ def dispatch_first_step(draft: Draft) -> None:
         draft.add(ExecutionBegun(workload))
         fail_execution(draft, template_fault(fault))
         return
-    return_step = draft.parent.return_step if draft.parent is not None else None
+    return_step = draft.state.parent.return_step if draft.state.parent is not None else None
     if return_step is not None and return_step not in draft.playbook.steps:
         there = f"playbook {draft.playbook.path} has no step of that name"
         message = f"the parent asks for the data of step {return_step:.300}; {there}"
         fail_execution(draft, {"message": message, "type": "return_step"})
         return
     runs = _may_run(draft)
-    draft.add(ExecutionBegun(workload, deadline if draft.status == RUNNING else None))
+    draft.add(ExecutionBegun(workload, deadline if draft.state.status == RUNNING else None))
     if runs:
         _begin(draft, fork)
 
@@ -90,15 +90,15 @@ def _begin(draft: Draft, fork: JSON) -> None:
 def _may_run(draft: Draft) -> bool:
     """Take the places that the start wants, or queue the execution; returns false if it ended."""
     try:
-        draft.places = wanted_places(draft)
+        draft.state.places = wanted_places(draft)
     except TemplateError as fault:
         fail_execution(draft, template_fault(fault))
         return False
     if draft.event.path_paused:
         queue_execution(draft, f"new executions of playbook {draft.playbook.path} are paused")
-    elif draft.places:
+    elif draft.state.places:
         take_places(draft)
-    return is_live(draft.status)
+    return is_live(draft.state.status)
 
 
 def _refused(draft: Draft, payload: JSON) -> dict[str, JSON] | None:
@@ -139,7 +139,7 @@ def make_workload(draft: Draft, payload: dict[str, JSON]) -> dict[str, JSON]:
     The payload is data and never rendered. Each default reads the payload and the defaults before it.
     """
     workload = dict(payload)
-    draft.set_workload(workload)
+    draft.templates.set_workload(workload)
     defaults = draft.playbook.workload
     replaced = {
         template
@@ -150,11 +150,11 @@ def make_workload(draft: Draft, payload: dict[str, JSON]) -> dict[str, JSON]:
 
     for key, tree in defaults.items():
         if not tree.constant:  # a template that reads the whole workload gets the keys so far
-            draft.set_workload(dict(workload))
-        default = tree.render(draft.scope({}, None), replaced.__contains__ if replaced else None)
+            draft.templates.set_workload(dict(workload))
+        default = tree.render(draft.templates.scope({}, None), replaced.__contains__ if replaced else None)
         workload[key] = merge(default, payload[key]) if key in payload else default
     stored: dict[str, JSON] = as_stored(workload)
-    draft.set_workload(stored)
+    draft.templates.set_workload(stored)
     return stored
 
 

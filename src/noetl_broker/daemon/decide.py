@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import Final
 
 from noetl_broker.broker.core import Session
-from noetl_broker.broker.draft.context import NOT_LOADED, WORKLOAD, want_item_status, want_turn
+from noetl_broker.broker.draft.known import NOT_LOADED
+from noetl_broker.broker.draft.wants import WORKLOAD, want_item_status, want_turn
 from noetl_broker.broker.model.effects import ChildStarted
 from noetl_broker.broker.model.event import Event, Turn
 from noetl_broker.store.turn.claimed_rows import MICROSECOND, Case, DecidedTurn, Mail, Outcome

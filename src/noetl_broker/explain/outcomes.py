@@ -172,8 +172,8 @@ def _result(draft: Draft | None) -> list[Reason]:
     """Where the result of a completed execution came from."""
     if draft is None:
         return []
-    end = draft.playbook.end if draft.end is not None else None
-    names = [*draft.ends]
+    end = draft.playbook.end if draft.state.end is not None else None
+    names = [*draft.state.ends]
     if end is not None and end.result is not None:
         says, names = f"its result was rendered from `result` of the step {end.name}", [end.name]
     elif end is not None and end.has_action:
@@ -207,8 +207,8 @@ def _still_open(draft: Draft | None) -> list[Reason]:
 
 def _error_of(draft: Draft) -> dict[str, JSON] | None:
     """The error of an execution in the turn that failed it."""
-    if draft.compensation is not None:
-        return draft.compensation.error
+    if draft.state.compensation is not None:
+        return draft.state.compensation.error
     return None if draft.writes.ended is None else draft.writes.ended.error
 
 
@@ -265,10 +265,10 @@ def _failed_scope(draft: Draft, step: str, timeline: Timeline) -> tuple[Scope | 
     """The scope of the last template that failed in a turn: a `next`, an entered step, or the result of `end`."""
     trace = draft.trail[-1] if draft.trail else None
     end = draft.playbook.end
-    if end is not None and draft.end is not None and step == end.name and getattr(trace, "step", None) != step:
-        producers = (visit for visit, result in timeline.results.items() if result.name == draft.end.result)
-        visit = next((visit for visit in producers if visit[0] == step), (step, draft.visits(end)))
-        return draft.scope(draft.end.inputs, draft.end.result), visit
+    if end is not None and draft.state.end is not None and step == end.name and getattr(trace, "step", None) != step:
+        producers = (visit for visit, result in timeline.results.items() if result.name == draft.state.end.result)
+        visit = next((visit for visit in producers if visit[0] == step), (step, draft.state.visits(end)))
+        return draft.templates.scope(draft.state.end.inputs, draft.state.end.result), visit
     if isinstance(trace, NextEvaluated | CatchEvaluated):
         return trace.scope, (trace.step, trace.visit)
     if not isinstance(trace, Entered):
@@ -277,7 +277,7 @@ def _failed_scope(draft: Draft, step: str, timeline: Timeline) -> tuple[Scope | 
         inputs = visit_inputs(draft, draft.playbook.steps[trace.step], trace.arrival).values
     except (TemplateError, NotLoaded):
         inputs = trace.arrival.inputs
-    return draft.scope(inputs, trace.arrival.result), (trace.step, trace.visit)
+    return draft.templates.scope(inputs, trace.arrival.result), (trace.step, trace.visit)
 
 
 def _compiled(template: str, at: str) -> Template | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from noetl_broker.broker.draft.context import result_of, want_turn
+from noetl_broker.broker.draft.known import result_of
+from noetl_broker.broker.draft.wants import want_turn
 from noetl_broker.broker.model.event_types import EXECUTION_START
 from noetl_broker.broker.model.values import JSON
 from noetl_broker.explain.reason import Reason

@@ -10,8 +10,9 @@ from noetl_broker.broker.arrivals.forks import Fork, encode_fork
 from noetl_broker.broker.arrivals.joins import merge_arrivals
 from noetl_broker.broker.arrivals.steps import visit_inputs
 from noetl_broker.broker.compensation import undo_of
-from noetl_broker.broker.draft.context import Found, Known, result_of, want_failed, want_failing, want_step, want_turn
 from noetl_broker.broker.draft.draft import Draft
+from noetl_broker.broker.draft.known import Found, Known, result_of
+from noetl_broker.broker.draft.wants import want_failed, want_failing, want_step, want_turn
 from noetl_broker.broker.initial import TO_START, make_workload
 from noetl_broker.broker.model.effects import TimerSet
 from noetl_broker.broker.model.event import Event
@@ -208,7 +209,7 @@ def _before_last_entry(history: History, name: str) -> BeforeEntry:
         timeline.add(turn, visit if number == last else None)
         known, ends = turn.known, turn.state.ends
         if turn.draft is not None:
-            reached[number] = turn.draft.end
+            reached[number] = turn.draft.state.end
         if number == last:
             dues = dues_of(turn)
             break  # results of later turns do not exist yet
@@ -350,7 +351,7 @@ class EntryRenderer:
         self._draft = Draft(playbook, ExecutionState(RUNNING), Event(STEP_RESULT), history.turns[-1].turn, known)
         for name, taken in results.latest.items():
             if name in playbook.steps:
-                self._draft.count_visits(playbook.steps[name], taken.visit)
+                self._draft.state.count_visits(playbook.steps[name], taken.visit)
         make_workload(self._draft, history.workload or {})
 
     def arrival_of(self, visit: Visit) -> Arrival:
@@ -454,10 +455,10 @@ class EntryRenderer:
             arrival = self._arrival_again(step, incoming)
             given, result = visit_inputs(self._draft, step, arrival), arrival.result
         if self.playbook.arcs[target.arc].branch == "catch":
-            error = None if result is None else self._draft.turn_result(result).error
+            error = None if result is None else self._draft.templates.turn_result(result).error
             scope = condition_scope(self._draft, given, result, {ERROR: error})
         else:
-            scope = self._draft.scope(given.values, result)
+            scope = self._draft.templates.scope(given.values, result)
         return render_inputs(self._draft, target.inputs, scope)
 
     def _source(self, arc: int) -> str:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from noetl_broker.broker.draft.context import Found, want_step
+from noetl_broker.broker.draft.known import Found
+from noetl_broker.broker.draft.wants import want_step
 from noetl_broker.broker.model.values import JSON
 from noetl_broker.errors import HistoryFault
 from noetl_broker.history.path import ExecutionPath, Items, StepStatus, trace_path

@@ -20,7 +20,7 @@ from noetl_broker.nodes import UNDO_SUFFIX, visit_name
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from noetl_broker.broker.draft.context import Known
+    from noetl_broker.broker.draft.known import Known
     from noetl_broker.playbook.model import Playbook
 
 

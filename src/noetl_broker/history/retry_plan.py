@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from noetl_broker.broker.arrivals.forks import Fork
 from noetl_broker.broker.arrivals.steps import NEED_NOT_MET
-from noetl_broker.broker.draft.context import ItemState, want_all_items, want_item_status
+from noetl_broker.broker.draft.known import ItemState
+from noetl_broker.broker.draft.wants import want_all_items, want_item_status
 from noetl_broker.broker.initial import TO_START
 from noetl_broker.broker.model.effects import ItemEnded
 from noetl_broker.broker.model.event_types import EXECUTION_SIGNAL
@@ -34,8 +35,8 @@ from noetl_broker.template import NotLoaded, TemplateError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from noetl_broker.broker.draft.context import Known
     from noetl_broker.broker.draft.draft import Draft
+    from noetl_broker.broker.draft.known import Known
     from noetl_broker.broker.model.values import Visit
     from noetl_broker.broker.state.state import EndReached, Token
     from noetl_broker.broker.state.trail import DroppedAtEnd
@@ -99,8 +100,8 @@ def plan_retry(history: History, *, onto: Playbook | None = None) -> ForkPlan:
     enter += [(arrival.visit, arrival._replace(visit=0)) for arrival in repeats]
     if not enter and not lost.arrivals and not lost.waiting:
         enter.append((1, Arrival(TO_START, (onto or playbook).start.name, {})))
-    end = draft.end if failed is None or failed[0] != "end" else None
-    arrive, waiting, ends = [one for one in lost.arrivals if not one.visit], lost.waiting, tuple(draft.ends)
+    end = draft.state.end if failed is None or failed[0] != "end" else None
+    arrive, waiting, ends = [one for one in lost.arrivals if not one.visit], lost.waiting, tuple(draft.state.ends)
     if onto is not None:
         mover = _Mover(history, failure, onto, results)
         enter = mover.entered(enter)
@@ -154,7 +155,7 @@ def _with_items(failure: _Failure, visit: int, arrival: Arrival, playbook: Playb
     steps = [one.steps.get(name) for one in (playbook, onto) if one is not None]
     if not isinstance(values, list) or any(step is None or step.waits_for != "items" for step in steps):
         return arrival._replace(items=None)
-    ended = {(end.step, end.visit, end.item_index): end.status for end in failure.draft.added(ItemEnded)}
+    ended = {(end.step, end.visit, end.item_index): end.status for end in failure.draft.writes.added(ItemEnded)}
     entered = failure.timeline.entered.get((name, visit))
     before = entered.items if entered is not None else None
     done = set(range(len(values))).difference(before.indexes) if before is not None else set()
@@ -239,7 +240,7 @@ class _Mover:
 def _signals_at_failure(playbook: Playbook, draft: Draft, failed: Visit | None) -> tuple[int, ...]:
     """The turns whose signals were kept, with the one that completed the wait that failed."""
     took = failed is not None and draft.event.kind == EXECUTION_SIGNAL and playbook.steps[failed[0]].wait is not None
-    return (*(kept.turn for kept in draft.signals), *([draft.turn.number] if took else ()))
+    return (*(kept.turn for kept in draft.state.signals), *([draft.turn.number] if took else ()))
 
 
 def _until_failure(history: History) -> _Failure:
@@ -254,7 +255,7 @@ def _until_failure(history: History) -> _Failure:
         timeline.add(turn)
         dues |= dues_of(turn)
         draft = turn.draft
-        if draft is not None and draft.dropped_at_end is not None and draft.status in ENDS:
+        if draft is not None and draft.dropped_at_end is not None and draft.state.status in ENDS:
             return _Failure(timeline, draft, draft.dropped_at_end, before, dues, turn.known)
         before = turn.state.tokens
     raise BrokerError(
@@ -270,7 +271,7 @@ def _failed_visit(draft: Draft) -> Visit | None:
     A visit that failed in the same turn and continued by its `on_error` has another error than the execution.
     """
     error = draft.writes.ended.error if draft.writes.ended is not None else None
-    if draft.compensation is not None:
-        error = draft.compensation.error
+    if draft.state.compensation is not None:
+        error = draft.state.compensation.error
     failed = [event for event in draft.writes.events if event.type == "step_failed" and event.error == error]
     return (failed[-1].step or "", failed[-1].visit) if failed else None

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from noetl_broker.broker.arrivals.joins import waits_for
-from noetl_broker.broker.draft.context import Found, ItemState, want_action
+from noetl_broker.broker.draft.known import Found, ItemState
+from noetl_broker.broker.draft.wants import want_action
 from noetl_broker.broker.model.values import JSON, as_stored
 from noetl_broker.broker.writing.inputs import inputs_of_job
 
 if TYPE_CHECKING:
-    from noetl_broker.broker.draft.context import Known
+    from noetl_broker.broker.draft.known import Known
     from noetl_broker.broker.state.state import Counts, ExecutionState
     from noetl_broker.playbook.model import Playbook
 

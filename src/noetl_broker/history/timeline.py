@@ -25,8 +25,8 @@ from noetl_broker.history.replay import replay_turn, session_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from noetl_broker.broker.draft.context import Known
     from noetl_broker.broker.draft.draft import Draft
+    from noetl_broker.broker.draft.known import Known
     from noetl_broker.broker.model.decision import Decision
     from noetl_broker.broker.model.event import Emitted
     from noetl_broker.broker.model.values import Visit
@@ -192,7 +192,7 @@ class Timeline:
     ) -> Visit:
         visit = (trace.step, trace.visit)
         self.done_in[visit] = number
-        if draft.ended_visit == visit:
+        if draft.templates.ended_visit == visit:
             position, events = draft.writes.carrier, draft.writes.events
             self.results[visit] = Result(number, "COMPLETED" if position is None else events[position].status)
         else:
@@ -204,7 +204,7 @@ class Timeline:
     def _add_fork(self, draft: Draft) -> None:
         """Add what a fork took over: it happened in another execution."""
         meta = fork_of(draft.event.meta)
-        if meta is None or not draft.added(ExecutionBegun):
+        if meta is None or not draft.writes.added(ExecutionBegun):
             return
         fork = decode_fork(meta)
         for taken in fork.results:

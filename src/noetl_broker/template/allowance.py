@@ -10,6 +10,7 @@ MAX_SOURCE_CHARS: Final = 65_536  # of one template
 MAX_OUTPUT_CHARS: Final = 1_048_576  # of one text, and of all texts in one value
 MAX_STEPS: Final = 500_000  # of one evaluation
 UNBOUNDED: Final = 1 << 62
+FULL_CHARS: Final = 4_194_304  # that one turn writes: then it starts no further work
 
 
 class Allowance:
@@ -20,7 +21,7 @@ class Allowance:
     turn writes counts as characters, also values of the scope that no template made.
     """
 
-    __slots__ = ("chars_left", "output_chars", "steps", "steps_left", "turn_chars", "turn_steps")
+    __slots__ = ("_repeated_chars", "chars_left", "output_chars", "steps", "steps_left", "turn_chars", "turn_steps")
 
     def __init__(
         self,
@@ -34,6 +35,7 @@ class Allowance:
         self.output_chars = output_chars
         self.steps_left = self.turn_steps = turn_steps
         self.chars_left = self.turn_chars = turn_chars
+        self._repeated_chars = 0
 
     def add_output(self, chars: int) -> None:
         """Count characters that the turn writes. Raises TemplateRuntimeError at the limit."""
@@ -49,10 +51,21 @@ class Allowance:
             limit = f"{self.turn_steps:,} steps together"
             raise TemplateRuntimeError(f"the templates of one turn take more than {limit} (template_max_steps)")
 
+    def add_repeated(self, chars: int) -> None:
+        """Count characters that a template made once and the turn writes again, as in each item of an iterator."""
+        self._repeated_chars += chars
+
     @property
-    def chars_used(self) -> int:
-        """The number of characters that the turn has written."""
-        return self.turn_chars - self.chars_left
+    def chars_written(self) -> int:
+        """About how many characters the turn writes."""
+        return self.turn_chars - self.chars_left + self._repeated_chars
+
+    @property
+    def is_nearly_spent(self) -> bool:
+        """Whether the turn should start no further work: a quarter of the output or half of the steps is used."""
+        if self.steps_left < self.turn_steps // 2:
+            return True
+        return self.chars_written > min(FULL_CHARS, self.turn_chars // 4)
 
     def add_steps(self, steps: int) -> None:
         """Allow the turn more steps, for work that grows with its input."""

@@ -9,8 +9,9 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from noetl_broker.broker.core import Session
-from noetl_broker.broker.draft.context import WORKLOAD, ItemState, Known, want_item_status
-from noetl_broker.broker.draft.draft import DECIDED
+from noetl_broker.broker.draft.known import ItemState, Known
+from noetl_broker.broker.draft.wants import WORKLOAD, want_item_status
+from noetl_broker.broker.draft.writes import DECIDED
 from noetl_broker.broker.model.decision import Decision
 from noetl_broker.broker.model.decision import Job as QueuedJob
 from noetl_broker.broker.model.effects import ChildStarted, ItemEnded, ItemsChosen
@@ -112,7 +113,7 @@ class Execution:
         running = self.running
         decision = self._session.apply(event, self.at)
         if running and self._session.draft is not None:
-            self._kept = {one.turn for one in self._session.draft.signals}
+            self._kept = {one.turn for one in self._session.draft.state.signals}
         self._turns.append((event, decision))
         self._moments.append(self.at)
         self._waited = self._agenda.jumped - self._waited_before

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from noetl_broker.broker.draft.context import result_of
+from noetl_broker.broker.draft.known import result_of
 from noetl_broker.broker.model.decision import Decision
 from noetl_broker.broker.model.event import Event
 from noetl_broker.broker.model.event_types import ACTION_FAILED

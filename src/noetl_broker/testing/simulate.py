@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from noetl_broker.broker.draft.context import UndoRow, taken_over
+from noetl_broker.broker.draft.known import UndoRow, taken_over
 from noetl_broker.broker.flow.on_failure import KEY as ON_FAILURE
 from noetl_broker.broker.model.decision import Decision, ExecutionEnd, OnFailureStart
 from noetl_broker.broker.model.effects import (

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from noetl_broker.broker.draft.context import Known, UndoRow, want_action, want_item_action, want_items, want_turn
+from noetl_broker.broker.draft.known import Known, UndoRow
+from noetl_broker.broker.draft.wants import want_action, want_item_action, want_items, want_turn
 from noetl_broker.broker.model.decision import Job
 from noetl_broker.broker.model.effects import JobChanged
 from noetl_broker.broker.model.event import Event

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from noetl_broker.broker.draft.context import want_items
+from noetl_broker.broker.draft.wants import want_items
 from noetl_broker.broker.model.values import JSON
 from noetl_broker.daemon.metrics import registry as metric
 from noetl_broker.store.turn import turn_store

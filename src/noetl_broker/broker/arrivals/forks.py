@@ -89,23 +89,23 @@ def take_over(draft: Draft, document: JSON) -> None:
     results = {result.step: result for result in sorted(fork.results, key=lambda result: result.visit)}
     for name, visits in fork.visits.items():
         result = results.get(name)
-        draft.count_visits(steps[name], visits)
+        draft.state.count_visits(steps[name], visits)
         status = result.status if result is not None and result.visit == visits else "COMPLETED"
         draft.writes.rows[name] = StepRow(
             name, status, visits, 0, 0, result.visit if result is not None else None, taken=True
         )
-    draft.total = fork.total
-    draft.ends = dict.fromkeys(fork.ends)
-    draft.end = None if fork.end is None else fork.end._replace(result=_named(fork, fork.end.result))
-    draft.waiting = {step: tuple(_arrived(fork, one) for one in found) for step, found in fork.waiting.items()}
-    if draft.status == QUEUED:
+    draft.state.total = fork.total
+    draft.state.ends = dict.fromkeys(fork.ends)
+    draft.state.end = None if fork.end is None else fork.end._replace(result=_named(fork, fork.end.result))
+    draft.state.waiting = {step: tuple(_arrived(fork, one) for one in found) for step, found in fork.waiting.items()}
+    if draft.state.status == QUEUED:
         draft.arrivals.extend(_arrived(fork, one)._replace(visit=visit) for visit, one in fork.enter)
     draft.arrivals.extend(_arrived(fork, one) for one in fork.arrive)
-    if draft.status == QUEUED:
+    if draft.state.status == QUEUED:
         return
     for index, (visit, arrival) in enumerate(fork.enter):
         enter_step(draft, steps[arrival.step], _arrived(fork, arrival), visit)
-        if not is_live(draft.status) and draft.dropped_at_end is not None:
+        if not is_live(draft.state.status) and draft.dropped_at_end is not None:
             # The execution ended while this step was entered. A fork of this fork still needs the other arrivals.
             rest = tuple(_arrived(fork, one) for _, one in fork.enter[index + 1 :])
             draft.dropped_at_end = draft.dropped_at_end._replace(arrivals=draft.dropped_at_end.arrivals + rest)

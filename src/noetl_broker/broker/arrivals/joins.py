@@ -39,7 +39,7 @@ def deliver(draft: Draft, arrival: Arrival) -> None:
         draft.trail.append(SpentAtJoin(arrival))
         return
     if step.join == "all" or (step is draft.playbook.end and step.join is None):
-        draft.waiting[step.name] = (*draft.waiting.get(step.name, ()), arrival)
+        draft.state.waiting[step.name] = (*draft.state.waiting.get(step.name, ()), arrival)
     elif step.join == "any":
         _count_arrival(draft, step, arrival)
     else:
@@ -48,11 +48,11 @@ def deliver(draft: Draft, arrival: Arrival) -> None:
 
 def _count_arrival(draft: Draft, step: Step, arrival: Arrival) -> None:
     """Let the arrival wait, or release the join if it needs no more."""
-    gathered = (*draft.waiting.get(step.name, ()), arrival)
+    gathered = (*draft.state.waiting.get(step.name, ()), arrival)
     if len(gathered) < step.need:
-        draft.waiting[step.name] = gathered
+        draft.state.waiting[step.name] = gathered
         return
-    draft.waiting.pop(step.name, None)
+    draft.state.waiting.pop(step.name, None)
     if step.losers == "cancel":
         _close_losers(draft, step)
     else:
@@ -66,25 +66,25 @@ def release_join(draft: Draft) -> bool:
     A join that counts its arrivals fails then, because no more can come. Other joins are released first: one of them
     may lead to it.
     """
-    if not draft.waiting:
+    if not draft.state.waiting:
         return False
     order = draft.playbook.steps
-    waiting = sorted((order[name] for name in draft.waiting), key=lambda step: (step.join == "any", step.index))
+    waiting = sorted((order[name] for name in draft.state.waiting), key=lambda step: (step.join == "any", step.index))
     for step in waiting:
         if _is_ready(draft, step):
-            gathered = draft.waiting[step.name]
+            gathered = draft.state.waiting[step.name]
             if step.join == "any":
                 fail_short_join(draft, step, merge_arrivals(gathered), gathered)
-                draft.waiting.pop(step.name, None)  # unless the execution failed, which keeps it for a retry
+                draft.state.waiting.pop(step.name, None)  # unless the execution failed, which keeps it for a retry
             else:
-                del draft.waiting[step.name]
+                del draft.state.waiting[step.name]
                 enter_step(draft, step, merge_arrivals(gathered), gathered=gathered)
             return True
     return False
 
 
 def _is_ready(draft: Draft, step: Step) -> bool:
-    tokens, joins = waits_for(draft.playbook, step, draft.tokens, draft.waiting)
+    tokens, joins = waits_for(draft.playbook, step, draft.state.tokens, draft.state.waiting)
     return next(joins, None) is None and next(tokens, None) is None
 
 
@@ -152,14 +152,14 @@ def _mark_other_tokens_spent(draft: Draft, join: Step) -> None:
     something outside is closed if its result can have no effect any more.
     """
     graph, name = draft.playbook.graph, join.name
-    for visit, token in [*draft.tokens.items()]:
+    for visit, token in [*draft.state.tokens.items()]:
         if not token.draining and graph.can_reach(token.step, name, avoiding=token.spent):
-            marked = draft.tokens[visit] = token._replace(spent=token.spent | {name})
+            marked = draft.state.tokens[visit] = token._replace(spent=token.spent | {name})
             if are_all_ways_spent(draft.playbook, token.step, marked.spent):
                 close_visit(draft, visit, spent_joins(draft, draft.playbook.steps[token.step], marked.spent))
-    for step, arrivals in draft.waiting.items():
+    for step, arrivals in draft.state.waiting.items():
         if graph.can_reach(step, name, avoiding=_joins_spent_for_all(arrivals)):
-            draft.waiting[step] = tuple(_mark_spent(arrival, name) for arrival in arrivals)
+            draft.state.waiting[step] = tuple(_mark_spent(arrival, name) for arrival in arrivals)
     on_arcs = [_mark_spent_if_it_reaches(draft, arrival, name) for arrival in draft.arrivals]
     draft.arrivals.clear()
     draft.arrivals.extend(on_arcs)
@@ -172,12 +172,12 @@ def _close_losers(draft: Draft, join: Step) -> None:
     def loses(step: str, spent: frozenset[str]) -> bool:
         return join is draft.playbook.end or graph.can_reach(step, name, avoiding=spent)
 
-    for visit, token in [*draft.tokens.items()]:
+    for visit, token in [*draft.state.tokens.items()]:
         if not token.draining and loses(token.step, token.spent):
             close_visit(draft, visit, [name])
-    for step, arrivals in [*draft.waiting.items()]:
+    for step, arrivals in [*draft.state.waiting.items()]:
         if loses(step, _joins_spent_for_all(arrivals)):
-            close_arrivals(draft, draft.waiting.pop(step), name)
+            close_arrivals(draft, draft.state.waiting.pop(step), name)
     on_arcs = [*draft.arrivals]
     draft.arrivals.clear()
     for arrival in on_arcs:

@@ -90,7 +90,7 @@ def enter_step(
 
     A fork repeats the visit `repeat_visit`.
     """
-    visit = repeat_visit or draft.visits(step) + 1
+    visit = repeat_visit or draft.state.visits(step) + 1
     if draft.traced:
         draft.trail.append(Entered(step.name, visit, arrival, gathered))
     over = _over_limit(draft, step)
@@ -99,7 +99,7 @@ def enter_step(
         return
     deep = _nesting_error(draft, step)
     if deep is None or step.catch or spent_joins(draft, step, arrival.spent):
-        draft.count_visit(step, visit)
+        draft.state.count_visit(step, visit)
     if deep is not None:
         fail_at_once(draft, step, visit, deep, arrival)
         return
@@ -109,13 +109,13 @@ def enter_step(
 
 def fail_short_join(draft: Draft, step: Step, arrival: Arrival, gathered: tuple[Arrival, ...]) -> None:
     """Fail a step whose join got fewer arrivals than it needs, and gets no more; `arrival` merges them."""
-    visit = draft.visits(step) + 1
+    visit = draft.state.visits(step) + 1
     draft.trail.append(Entered(step.name, visit, arrival, gathered))
     over = _over_limit(draft, step)
     if over is not None:
         fail_entry(draft, step, visit, over, NOBODY)
         return
-    draft.count_visit(step, visit)
+    draft.state.count_visit(step, visit)
     message = f"join {step.name} needs {step.need} arrivals; {len(gathered)} came, and no other token can reach it"
     error: dict[str, JSON] = {"step": step.name, "message": message, "type": NEED_NOT_MET}
     continues = step.on_error == "continue" and step.type != "iterator"  # of an iterator it is that of its items
@@ -126,7 +126,7 @@ def fail_short_join(draft: Draft, step: Step, arrival: Arrival, gathered: tuple[
 
 
 def _enter_action(draft: Draft, step: Step, visit: int, arrival: Arrival, arcs: Arcs) -> None:
-    draft.tokens[step.name, visit] = Token(step.name, visit, spent=arrival.spent)
+    draft.state.tokens[step.name, visit] = Token(step.name, visit, spent=arrival.spent)
     ordinal = emit_step_started(draft, step, visit, arcs)
     track_started(draft, step, ordinal)
     if arrival.spent and are_all_ways_spent(draft.playbook, step.name, arrival.spent):
@@ -137,10 +137,10 @@ def _enter_action(draft: Draft, step: Step, visit: int, arrival: Arrival, arcs: 
         given = visit_inputs(draft, step, arrival)
         KINDS[step.kind].begin(draft, step, visit, ordinal, given, arrival)
     except Uncaught as failed:
-        token = draft.tokens.pop((step.name, visit))
+        token = draft.state.tokens.pop((step.name, visit))
         fail_entry(draft, step, visit, failed.error, token.spent, failed.catch, failed.data)
     except TemplateError as fault:
-        token = draft.tokens.pop((step.name, visit))
+        token = draft.state.tokens.pop((step.name, visit))
         if (
             draft.writes.jobs
             and draft.writes.jobs[-1][:2] == (step.name, visit)
@@ -159,7 +159,7 @@ def _pass_router(draft: Draft, step: Step, visit: int, arrival: Arrival, arcs: A
     passed, given = arrival.passed | {step.name}, None
     try:
         given = visit_inputs(draft, step, arrival)
-        scope = draft.scope(given.values, arrival.result)
+        scope = draft.templates.scope(given.values, arrival.result)
         leaving = TokenData(arrival.result, arrival.sources, arrival.spent, passed)
         arrivals, conditions = follow_next(draft, step, visit, scope, given, leaving)
     except TemplateError as fault:
@@ -168,7 +168,7 @@ def _pass_router(draft: Draft, step: Step, visit: int, arrival: Arrival, arcs: A
     ordinal = emit_step_completed(draft, step, visit, conditions)
     track_ended(draft, step, "COMPLETED", ordinal)
     if not arrivals:
-        draft.ends.update(dict.fromkeys(arrival.sources))
+        draft.state.ends.update(dict.fromkeys(arrival.sources))
     draft.arrivals.extend(arrivals)
 
 
@@ -176,7 +176,7 @@ def _leave_start(draft: Draft, step: Step, visit: int, arrival: Arrival, _arcs: 
     given = None
     try:
         given = visit_inputs(draft, step, arrival)
-        arrivals, _ = follow_next(draft, step, visit, draft.scope(given.values, None), given, TokenData())
+        arrivals, _ = follow_next(draft, step, visit, draft.templates.scope(given.values, None), given, TokenData())
     except TemplateError as fault:
         fail_at_once(draft, step, visit, template_error(step, fault), arrival, given)
         return
@@ -186,11 +186,11 @@ def _leave_start(draft: Draft, step: Step, visit: int, arrival: Arrival, _arcs: 
 
 def _reach_end(draft: Draft, step: Step, visit: int, arrival: Arrival, _arcs: Arcs) -> None:
     try:
-        draft.end = reach(step, arrival.result, visit_inputs(draft, step, arrival))
+        draft.state.end = reach(step, arrival.result, visit_inputs(draft, step, arrival))
     except TemplateError as fault:
         fail_entry(draft, step, visit, template_error(step, fault), arrival.spent)
         return
-    draft.ends.update(dict.fromkeys(arrival.sources))
+    draft.state.ends.update(dict.fromkeys(arrival.sources))
     ordinal = max(len(draft.writes.events) - 1, 0)
     draft.writes.rows[step.name] = StepRow(step.name, "COMPLETED", visit, ordinal, ordinal)
 
@@ -223,19 +223,19 @@ def visit_inputs(draft: Draft, step: Step, arrival: Arrival) -> RenderedInputs:
     given = RenderedInputs(arrival.inputs) if arrival.inputs else NO_INPUTS
     if step.inputs.empty:
         return given
-    scope = draft.scope(given.values, arrival.result)
+    scope = draft.templates.scope(given.values, arrival.result)
     return overlay_inputs(render_inputs(draft, step.inputs, scope, given), given)
 
 
 def _over_limit(draft: Draft, step: Step) -> dict[str, JSON] | None:
     """The error if the execution exceeds a limit by entering this step."""
     limit = draft.playbook.max_visits or draft.known.rules.max_visits
-    if draft.total >= limit:
+    if draft.state.total >= limit:
         loop = draft.playbook.graph.cycle(step.name)
         where = f" in the loop {' → '.join(loop)}" if loop else ""
-        message = f"step {step.name}{where} would be visit {draft.total + 1}; the limit max_visits is {limit}"
+        message = f"step {step.name}{where} would be visit {draft.state.total + 1}; the limit max_visits is {limit}"
         return {"step": step.name, "message": message, "type": MAX_VISITS, "loop": list(loop)}
-    if len(draft.tokens) >= draft.known.rules.max_open_jobs and step.has_action:
+    if len(draft.state.tokens) >= draft.known.rules.max_open_jobs and step.has_action:
         limit = draft.known.rules.max_open_jobs
         message = f"step {step.name} would be open job {limit + 1}; the limit max_open_jobs is {limit}"
         return {"step": step.name, "message": message, "type": "max_open_jobs"}

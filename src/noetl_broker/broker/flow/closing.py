@@ -24,7 +24,7 @@ def close_visit(draft: Draft, visit: Visit, joins: list[str]) -> None:
     The store cancels its job, its items and its children, and tells a worker that has the job to stop. A late answer
     finds no open visit and changes nothing. A visit whose action may have to be undone is awaited instead.
     """
-    token = draft.tokens.pop(visit)
+    token = draft.state.tokens.pop(visit)
     step, number = draft.playbook.steps[visit[0]], visit[1]
     drain_visit(draft, step, token)
     ordinal = emit_step_cancelled(draft, step, number, joins)

@@ -26,25 +26,25 @@ def begin_fail(draft: Draft, step: Step, visit: int, _ordinal: int, given: Rende
     """Fail the visit. Raises TemplateError if a part of the error cannot be rendered or has a wrong value."""
     if step.fail is None:
         raise TemplateError("the step has no error", template="", at=step.name)
-    scope = draft.scope(given.values, arrival.result)
+    scope = draft.templates.scope(given.values, arrival.result)
     error: dict[str, JSON] = {
         "step": step.name,
         "type": _text(draft, step.fail.type, scope) or TYPE,
         "message": _text(draft, step.fail.message, scope) or MESSAGE,
     }
-    status = None if step.fail.status_code is None else draft.render(step.fail.status_code, scope)
+    status = None if step.fail.status_code is None else draft.templates.render(step.fail.status_code, scope)
     if step.fail.status_code is not None and status is not None:
         if not isinstance(status, int) or isinstance(status, bool):
             raise wrong_value(step.fail.status_code, "`status_code` must be a whole number", status)
         error["status_code"] = status
-    draft.tokens.pop((step.name, visit))
+    draft.state.tokens.pop((step.name, visit))
     short: dict[str, JSON] = shorten_error(error)
     fail_at_once(draft, step, visit, complete_error(short, 1), arrival, given, continues=step.on_error == "continue")
 
 
 def _text(draft: Draft, tree: Tree | None, scope: Scope) -> str:
     """The rendered text; the JSON of another value, and nothing for null."""
-    value = None if tree is None else draft.render(tree, scope)
+    value = None if tree is None else draft.templates.render(tree, scope)
     if value is None:
         return ""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

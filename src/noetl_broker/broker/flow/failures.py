@@ -53,7 +53,7 @@ def fail_step(
     if not lost:
         fail_execution(draft, error)
         return
-    draft.end_visit((step.name, token.visit), StepResult(data, "FAILED", as_stored(error)))
+    draft.templates.end_visit((step.name, token.visit), StepResult(data, "FAILED", as_stored(error)))
     draft.trail.append(SpentFailure(step.name, token.visit, lost))
 
 
@@ -92,7 +92,7 @@ def fail_entry(
         catch = (catch or CatchRead([]))._replace(result=wrap(data))
     ordinal = emit_step_failed(draft, step, visit, error, spent=lost, catch=catch)
     track_ended(draft, step, "FAILED", ordinal, visit, ordinal)
-    draft.make_result((step.name, visit), InlineResult(data, as_stored(error)))
+    draft.templates.make_result((step.name, visit), InlineResult(data, as_stored(error)))
     draft.trail.append(SpentFailure(step.name, visit, lost))
 
 
@@ -148,7 +148,7 @@ def deadline_of(draft: Draft) -> float | None:
     tree = draft.playbook.deadline
     if tree is None or isinstance(tree, float):
         return tree
-    value = draft.render(tree, draft.scope({}, None))
+    value = draft.templates.render(tree, draft.templates.scope({}, None))
     try:
         return parse_timeout(value)
     except ValueError:
@@ -157,15 +157,15 @@ def deadline_of(draft: Draft) -> float | None:
 
 def _end(draft: Draft, event_type: str, status: str, error: dict[str, JSON]) -> None:
     """End the execution, or let it undo first what its actions did."""
-    if draft.compensation is not None:
+    if draft.state.compensation is not None:
         return
-    if (draft.undo or draft.playbook.undoes) and begin_compensation(draft, status, error):
+    if (draft.state.undo or draft.playbook.undoes) and begin_compensation(draft, status, error):
         return
     end_execution(draft, event_type, status, error)
-    kept = () if draft.hold is None else draft.hold.kept
-    draft.dropped_at_end = DroppedAtEnd(dict(draft.tokens), dict(draft.waiting), (*kept, *draft.arrivals))
-    draft.tokens.clear()
-    draft.waiting.clear()
+    kept = () if draft.state.hold is None else draft.state.hold.kept
+    draft.dropped_at_end = DroppedAtEnd(dict(draft.state.tokens), dict(draft.state.waiting), (*kept, *draft.arrivals))
+    draft.state.tokens.clear()
+    draft.state.waiting.clear()
     draft.arrivals.clear()
     draft.add(WorkWithdrawn())
 
@@ -176,7 +176,7 @@ def end_execution(
     """Write the end of the execution; visits that are open are cancelled."""
     ordinal = emit_execution_end(draft, event_type, status, result, error)
     track_cancelled(draft, ordinal)
-    draft.status = status
+    draft.state.status = status
     answer = None if result is None else wrap(result)
     starts = start_on_failure(draft, error or {}) if status == FAILED else None
     draft.writes.ended = ExecutionEnd(status, result, error, answer, on_failure=starts)

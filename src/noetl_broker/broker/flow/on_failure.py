@@ -29,12 +29,12 @@ def start_on_failure(draft: Draft, error: dict[str, JSON]) -> OnFailureStart | N
     template fails is left out, and `args_error` says why: an alarm comes in any case.
     """
     declared = draft.playbook.on_failure
-    if declared is None or draft.failed_before is not None:
+    if declared is None or draft.state.failed_before is not None:
         return None
     payload: dict[str, JSON] = {}
     for key, tree in declared.args.items():
         try:
-            payload[key] = draft.render(tree, draft.scope({}, None, {"error": as_stored(error)}))
+            payload[key] = draft.templates.render(tree, draft.templates.scope({}, None, {"error": as_stored(error)}))
         except TemplateError as fault:
             payload.setdefault("args_error", {"message": fault.message, "template": fault.template, "at": fault.at})
     given: dict[str, JSON] = {
@@ -43,6 +43,6 @@ def start_on_failure(draft: Draft, error: dict[str, JSON]) -> OnFailureStart | N
         "step": error.get("step"),
         "error": error,
     }
-    if draft.compensation is not None or draft.unknown:
+    if draft.state.compensation is not None or draft.state.unknown:
         given["compensation"] = count_undos(draft)
     return OnFailureStart(declared.path, {**payload, **given})

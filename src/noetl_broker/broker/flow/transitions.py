@@ -48,20 +48,20 @@ def pass_on(
 
     `catch` was read before and did not handle the error.
     """
-    del draft.tokens[token.step, token.visit]
+    del draft.state.tokens[token.step, token.visit]
     result = None
     if error is not None:
         error = as_stored(error)  # as later turns read it from the step_failed
         result = StepResult(None, "FAILED", error)
-    draft.end_visit((token.step, token.visit), result)
+    draft.templates.end_visit((token.step, token.visit), result)
     given = inputs_of_visit(draft, step, token.visit)
     _leave_visit(draft, step, token, given, error, catch)
 
 
 def complete_with(draft: Draft, step: Step, token: Token, data: JSON, given: RenderedInputs) -> None:
     """Complete a visit with a result that the broker made from the event; its step_completed carries the result."""
-    del draft.tokens[token.step, token.visit]
-    draft.end_visit((token.step, token.visit), StepResult(as_stored(data)))
+    del draft.state.tokens[token.step, token.visit]
+    draft.templates.end_visit((token.step, token.visit), StepResult(as_stored(data)))
     _leave_visit(draft, step, token, given, made=(data,))
 
 
@@ -82,11 +82,11 @@ def _leave_visit(
     data = made[0] if made else None
     try:
         if error is None and step.output is not None:
-            scope = draft.scope(given.values, number, own=step.name)
-            data = draft.render(step.output, scope)
-            draft.end_visit((step.name, token.visit), StepResult(as_stored(data)))
+            scope = draft.templates.scope(given.values, number, own=step.name)
+            data = draft.templates.render(step.output, scope)
+            draft.templates.end_visit((step.name, token.visit), StepResult(as_stored(data)))
             origin = "output"
-        scope = draft.scope(given.values, number, own=step.name)
+        scope = draft.templates.scope(given.values, number, own=step.name)
         arrivals, conditions = follow_next(draft, step, token.visit, scope, given, leaving)
     except TemplateError as fault:
         _fail_leaving(draft, step, token, given, fault, "made" if made else origin)
@@ -111,7 +111,7 @@ def _fail_leaving(
     """
     error, catch = template_error(step, fault), None
     if step.catch:
-        data = None if origin is None else draft.ended_result().data
+        data = None if origin is None else draft.templates.ended_result().data
         attempt = max(token.failures, 1) if origin is None else token.failures + 1
         error = as_stored(complete_error(error, attempt))
         try:
@@ -125,11 +125,11 @@ def _fail_leaving(
     if origin is None or (origin != "output" and not lost):
         fail_step(draft, step, token, error, catch)
     else:
-        kept = draft.ended_result().data
+        kept = draft.templates.ended_result().data
         fail_step(draft, step, token, error, (catch or CatchRead([]))._replace(result=wrap(kept)), kept)
     if origin == "event" and not lost:  # its action has a result, which a fork takes over
         draft.writes.carrier = None
-        draft.end_visit((step.name, token.visit), None)
+        draft.templates.end_visit((step.name, token.visit), None)
 
 
 def _result_of_turn(draft: Draft, step: Step, error: dict[str, JSON] | None, data: JSON = None) -> ResultRef:
@@ -139,7 +139,7 @@ def _result_of_turn(draft: Draft, step: Step, error: dict[str, JSON] | None, dat
 
 def fail_visit(draft: Draft, step: Step, token: Token, error: dict[str, JSON], *, continues: bool) -> None:
     """End a visit that failed for good: its `catch` decides; if that has no true entry, `on_error` (`continues`)."""
-    draft.tokens.pop((step.name, token.visit), None)
+    draft.state.tokens.pop((step.name, token.visit), None)
     catch = None
     if step.catch:
         error = as_stored(complete_error(error, max(token.failures, 1)))
@@ -151,7 +151,7 @@ def fail_visit(draft: Draft, step: Step, token: Token, error: dict[str, JSON], *
         if catch.entry is not None:
             return
     if continues:
-        draft.tokens[step.name, token.visit] = token
+        draft.state.tokens[step.name, token.visit] = token
         pass_on(draft, step, token, error, catch)
     else:
         fail_step(draft, step, token, error, catch)
@@ -165,15 +165,15 @@ def _take_catch(
     Raises TemplateError if one of its own templates fails.
     """
     visit, number = (step.name, token.visit), _result_of_turn(draft, step, error, data)
-    before = draft.end_visit(visit, StepResult(data, "FAILED", error))
+    before = draft.templates.end_visit(visit, StepResult(data, "FAILED", error))
     leaving = TokenData(number, () if _is_spent(draft, token) else (step.name,), token.spent)
     try:
         catch, arrivals = _read_catch(draft, step, token.visit, given, error, leaving)
     except TemplateError:
-        draft.end_visit(*before)
+        draft.templates.end_visit(*before)
         raise
     if catch.entry is None:
-        draft.end_visit(*before)
+        draft.templates.end_visit(*before)
         return catch
     ordinal = emit_step_failed(draft, step, token.visit, error, catch=catch._replace(result=wrap(data)))
     track_failed(draft, step, token.visit, ordinal)
@@ -225,17 +225,19 @@ def complete_at_once(
     Raises Uncaught if its `output` or `next` fails.
     """
     visit, result = (token.step, token.visit), InlineResult(as_stored(data))
-    before = draft.make_result(visit, result)
+    before = draft.templates.make_result(visit, result)
     sources = () if _is_spent(draft, token) else (step.name,)
     try:
         if step.output is not None:
-            data = draft.render(step.output, draft.scope(given.values, result))
+            data = draft.templates.render(step.output, draft.templates.scope(given.values, result))
             result = InlineResult(as_stored(data))
-            draft.make_result(visit, result)
+            draft.templates.make_result(visit, result)
         leaving = TokenData(result, sources, token.spent)
-        arrivals, conditions = follow_next(draft, step, token.visit, draft.scope(given.values, result), given, leaving)
+        arrivals, conditions = follow_next(
+            draft, step, token.visit, draft.templates.scope(given.values, result), given, leaving
+        )
     except TemplateError as fault:
-        draft.drop_result(step.name, before)
+        draft.templates.drop_result(step.name, before)
         error, catch = template_error(step, fault), None
         if step.catch:
             arrival = Arrival(0, step.name, {}, spent=token.spent, passed=passed)
@@ -243,7 +245,7 @@ def complete_at_once(
         if catch is None or catch.entry is None:
             raise Uncaught(error, catch, result.value) from fault
         return
-    del draft.tokens[visit]
+    del draft.state.tokens[visit]
     _complete(draft, step, token, data, conditions)
     _leave(draft, step, arrivals, leaving, given)
 
@@ -301,16 +303,16 @@ def catch_at_once(
     error = as_stored(complete_error(error, 1))
     result = InlineResult(data, error)
     leaving = _failed_token(draft, step, visit, arrival, result)
-    before = draft.make_result((step.name, visit), result)
+    before = draft.templates.make_result((step.name, visit), result)
     try:
         catch, arrivals = _read_catch(draft, step, visit, given, error, leaving)
     except TemplateError as fault:
-        draft.drop_result(step.name, before)
+        draft.templates.drop_result(step.name, before)
         return {**template_error(step, fault), "caused_by": error}, None
     if catch.entry is None:
-        draft.drop_result(step.name, before)
+        draft.templates.drop_result(step.name, before)
         return error, catch
-    draft.tokens.pop((step.name, visit), None)
+    draft.state.tokens.pop((step.name, visit), None)
     ordinal = emit_step_failed(draft, step, visit, error, catch=catch._replace(result=wrap(data)))
     track_ended(draft, step, "FAILED", ordinal, visit, ordinal)
     _leave(draft, step, arrivals, leaving, given)
@@ -328,14 +330,16 @@ def _go_on_failed(
 ) -> None:
     """Let a token go on that failed in the turn in which its visit began. Raises TemplateError if its `next` fails."""
     result = InlineResult(None, as_stored(error))
-    before = draft.make_result((step.name, visit), result)
+    before = draft.templates.make_result((step.name, visit), result)
     try:
         leaving = _failed_token(draft, step, visit, arrival, result)
-        arrivals, conditions = follow_next(draft, step, visit, draft.scope(given.values, result), given, leaving)
+        arrivals, conditions = follow_next(
+            draft, step, visit, draft.templates.scope(given.values, result), given, leaving
+        )
     except TemplateError:
-        draft.drop_result(step.name, before)
+        draft.templates.drop_result(step.name, before)
         raise
-    draft.tokens.pop((step.name, visit), None)
+    draft.state.tokens.pop((step.name, visit), None)
     ordinal = emit_step_failed(draft, step, visit, result.error, conditions, catch=catch)
     track_ended(draft, step, "FAILED", ordinal, visit, ordinal)
     _leave(draft, step, arrivals, leaving, given)
@@ -359,9 +363,9 @@ def _complete(draft: Draft, step: Step, token: Token, data: JSON, conditions: Co
 def _leave(draft: Draft, step: Step, arrivals: list[Arrival], leaving: TokenData, given: RenderedInputs) -> None:
     """Let the token of a completed visit go on, or end its branch."""
     if step is draft.playbook.end:
-        draft.end = reach(step, leaving.result, given)
+        draft.state.end = reach(step, leaving.result, given)
     elif not arrivals:
-        draft.ends.update(dict.fromkeys(leaving.sources))
+        draft.state.ends.update(dict.fromkeys(leaving.sources))
     draft.arrivals.extend(arrivals)
 
 
@@ -425,7 +429,7 @@ def _choose(draft: Draft, step: Step, scope: Scope, conditions: Conditions) -> l
 def _holds(draft: Draft, condition: Template, scope: Scope) -> bool:
     """Whether the condition is true; with `undefined_when: false` an undefined name makes it false, with a note."""
     try:
-        return draft.holds(condition, scope)
+        return draft.templates.holds(condition, scope)
     except TemplateError as fault:
         if not fault.undefined or draft.known.rules.undefined_when != "false":
             raise

@@ -64,9 +64,9 @@ def pause_execution(draft: Draft) -> None:
     if cause not in hold.causes:
         hold = hold._replace(causes=(*hold.causes, cause))
     _remember(draft, hold)
-    if draft.status == PAUSED:
+    if draft.state.status == PAUSED:
         return
-    draft.status = PAUSED
+    draft.state.status = PAUSED
     context: dict[str, JSON] = {}
     given = draft.event.context if isinstance(draft.event.context, dict) else {}
     if given.get("reason"):
@@ -87,21 +87,21 @@ def resume_execution(draft: Draft) -> None:
     hold, cause = _counted(draft), cause_of(draft.event)
     hold = hold._replace(causes=tuple(one for one in hold.causes if cause == PARENT and one != PARENT))
     _remember(draft, hold)
-    if draft.status != PAUSED or hold.causes:
+    if draft.state.status != PAUSED or hold.causes:
         return
     emit_status(draft, "execution_resumed")
     if hold.admitted:
         _run_on(draft)
         draft.add(StatusChanged(RUNNING))
     else:
-        draft.status = QUEUED
+        draft.state.status = QUEUED
         draft.add(StatusChanged(QUEUED))
 
 
 def queue_execution(draft: Draft, reason: str, *, waits: bool = False) -> None:
     """Keep an execution from running until it is admitted; `waits`: for places, not for its playbook."""
-    draft.status = QUEUED
-    draft.hold = (draft.hold or NO_HOLD)._replace(admitted=False)
+    draft.state.status = QUEUED
+    draft.state.hold = (draft.state.hold or NO_HOLD)._replace(admitted=False)
     emit_status(draft, "execution_queued", {"reason": reason})
     draft.add(StatusChanged(QUEUED, waits=waits))
 
@@ -114,39 +114,39 @@ def admit_execution(draft: Draft) -> None:
         fail_execution(draft, template_fault(fault))
         return
     emit_status(draft, "execution_admitted")
-    draft.hold = (draft.hold or NO_HOLD)._replace(admitted=True)
+    draft.state.hold = (draft.state.hold or NO_HOLD)._replace(admitted=True)
     _run_on(draft)
     draft.add(StatusChanged(RUNNING, admitted=True, deadline=deadline))
 
 
 def keep_arrival(draft: Draft, arrival: Arrival) -> None:
     """Keep a token on its arc until the execution is resumed or admitted."""
-    hold = draft.hold or NO_HOLD
-    draft.hold = hold._replace(kept=(*hold.kept, arrival._replace(passed=frozenset())))
+    hold = draft.state.hold or NO_HOLD
+    draft.state.hold = hold._replace(kept=(*hold.kept, arrival._replace(passed=frozenset())))
 
 
 def _counted(draft: Draft) -> Hold:
     """What holds the execution, with the number of this event."""
-    hold, number = draft.hold or NO_HOLD, number_of(draft.event)
+    hold, number = draft.state.hold or NO_HOLD, number_of(draft.event)
     return hold if number is None else hold._replace(numbers={**hold.numbers, cause_of(draft.event): number})
 
 
 def _remember(draft: Draft, hold: Hold) -> None:
-    if hold == (draft.hold or NO_HOLD):
+    if hold == (draft.state.hold or NO_HOLD):
         raise Refused("recorded")
-    draft.hold = hold
+    draft.state.hold = hold
 
 
 def _run_on(draft: Draft) -> None:
     """Put the kept tokens back on their arcs, and start the items and children that are due."""
-    hold = draft.hold or NO_HOLD
-    draft.status = RUNNING
+    hold = draft.state.hold or NO_HOLD
+    draft.state.status = RUNNING
     draft.arrivals.extend(hold.kept)
     draft.resumed = sum(arrival.arc >= 0 for arrival in hold.kept)
-    draft.hold = hold._replace(kept=())
-    for visit, waiting in [*draft.tokens.items()]:
+    draft.state.hold = hold._replace(kept=())
+    for visit, waiting in [*draft.state.tokens.items()]:
         if (
-            waiting.due and visit in draft.tokens and draft.status == RUNNING
+            waiting.due and visit in draft.state.tokens and draft.state.status == RUNNING
         ):  # else the start of another one has ended the execution
-            token = draft.tokens[visit] = waiting._replace(due=False)
+            token = draft.state.tokens[visit] = waiting._replace(due=False)
             KINDS[draft.playbook.steps[token.step].kind].resume(draft, token)

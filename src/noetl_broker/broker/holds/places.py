@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from noetl_broker.broker.draft.context import want_place_locks, want_places
+from noetl_broker.broker.draft.wants import want_place_locks, want_places
 from noetl_broker.broker.flow.failures import end_as_cancelled, fail_execution
 from noetl_broker.broker.holds.pauses import NO_HOLD, admit_execution, queue_execution, resume_execution
 from noetl_broker.broker.model.effects import FactsUsed, Place, PlacesChanged
@@ -20,8 +20,8 @@ from noetl_broker.playbook.concurrency import CANCEL_RUNNING, FAIL, KEY_FORMS, Q
 from noetl_broker.text import OF_SCHEDULE, place_name
 
 if TYPE_CHECKING:
-    from noetl_broker.broker.draft.context import Known
     from noetl_broker.broker.draft.draft import Draft
+    from noetl_broker.broker.draft.known import Known
     from noetl_broker.broker.model.event import Event
     from noetl_broker.broker.model.values import JSON
 
@@ -42,7 +42,7 @@ def wanted_places(draft: Draft) -> tuple[Place, ...]:
     if spec is not None:
         key = ""
         if spec.key is not None:
-            value = draft.render(spec.key, draft.scope({}, None))
+            value = draft.templates.render(spec.key, draft.templates.scope({}, None))
             try:
                 key = place_key(value)
             except ValueError:
@@ -69,7 +69,7 @@ def take_places(draft: Draft) -> bool:
     """
     answers = _ask(draft)
     draft.add(FactsUsed({"places": answers}))
-    pairs = [*zip(draft.places, answers, strict=True)]
+    pairs = [*zip(draft.state.places, answers, strict=True)]
     busy = [(place, answer) for place, answer in pairs if not answer["free"]]
     for place, answer in busy:
         if place.on_limit in {SKIP, FAIL}:
@@ -77,10 +77,10 @@ def take_places(draft: Draft) -> bool:
             return False
     names = [_name(place) for place, _ in busy]
     own = [(place._replace(number=answer["number"]), answer) for place, answer in pairs if not answer.get("shared")]
-    draft.places = tuple(place for place, _ in own)
+    draft.state.places = tuple(place for place, _ in own)
     if not busy:
         if own:
-            draft.add(PlacesChanged("held", draft.places))
+            draft.add(PlacesChanged("held", draft.state.places))
         return True
     # only a place that is not free has anybody to cancel
     claims = tuple(place if not answer["free"] else place._replace(on_limit=QUEUE) for place, answer in own)
@@ -96,10 +96,10 @@ def _ask(draft: Draft) -> list[dict[str, Any]]:
     """
     given = draft.event.places
     if given is None:
-        given = draft.known.ask(want_places(tuple(place[:3] for place in draft.places)))
-    if isinstance(given, list) and len(given) == len(draft.places) and all(map(_is_answer, given)):
+        given = draft.known.ask(want_places(tuple(place[:3] for place in draft.state.places)))
+    if isinstance(given, list) and len(given) == len(draft.state.places) and all(map(_is_answer, given)):
         return given
-    return [{"free": True, "number": draft.turn.number} for _ in draft.places]
+    return [{"free": True, "number": draft.turn.number} for _ in draft.state.places]
 
 
 def _is_answer(value: JSON) -> bool:
@@ -122,7 +122,7 @@ def _name(place: Place) -> str:
 
 def waits_for_place(draft: Draft) -> bool:
     """Whether the execution was told that its places are taken, and was not admitted since."""
-    return not (draft.hold or NO_HOLD).admitted and any(place.number for place in draft.places)
+    return not (draft.state.hold or NO_HOLD).admitted and any(place.number for place in draft.state.places)
 
 
 def is_given(event: Event) -> bool:
@@ -136,21 +136,21 @@ def receive_place(draft: Draft) -> None:
     A paused one that was never admitted gives them back. Raises Refused if there is nothing to do.
     """
     waits = waits_for_place(draft)
-    if draft.status == PAUSED:
+    if draft.state.status == PAUSED:
         if not (waits and is_given(draft.event)):
             raise Refused("recorded")
-        draft.known.ask(want_place_locks(tuple(place[:2] for place in draft.places)))
-        draft.add(PlacesChanged("returned", draft.places))
+        draft.known.ask(want_place_locks(tuple(place[:2] for place in draft.state.places)))
+        draft.add(PlacesChanged("returned", draft.state.places))
     elif waits and not is_given(draft.event):
         raise Refused("recorded")  # its playbook is not paused any more, but its place is not free
-    elif waits or not draft.places or take_places(draft):
+    elif waits or not draft.state.places or take_places(draft):
         admit_execution(draft)
 
 
 def resume_queued(draft: Draft) -> None:
     """`execution_resume`: as `resume_execution`. One that waited for places asks for them again."""
     resume_execution(draft)
-    if draft.status == QUEUED and waits_for_place(draft) and take_places(draft):
+    if draft.state.status == QUEUED and waits_for_place(draft) and take_places(draft):
         admit_execution(draft)
 
 
@@ -160,7 +160,7 @@ def break_ring(draft: Draft) -> None:
         raise Refused("recorded")
     context = draft.event.context if isinstance(draft.event.context, dict) else {}
     others = [one for one in context.get("executions") or () if one != draft.turn.execution_id]
-    names = ", ".join(_name(place) for place in draft.places)
+    names = ", ".join(_name(place) for place in draft.state.places)
     ring = f", with it {', '.join(map(str, others))}" if others else ""
     message = f"a ring of executions waits for places: this one for {names}{ring}"
     fail_execution(draft, {"message": message, "type": RING, "executions": others})
@@ -168,10 +168,10 @@ def break_ring(draft: Draft) -> None:
 
 def free_places(draft: Draft) -> None:
     """Free what an execution that ends holds or waits for. The store admits the next ones."""
-    change = freed(draft.known, draft.places)
+    change = freed(draft.known, draft.state.places)
     if change is not None:
         draft.add(change)
-    draft.places = ()
+    draft.state.places = ()
 
 
 def freed(known: Known, places: tuple[Place, ...]) -> PlacesChanged | None:

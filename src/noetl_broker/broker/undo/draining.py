@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from noetl_broker.broker.draft.context import OPEN_ITEMS, want_item_status
+from noetl_broker.broker.draft.known import OPEN_ITEMS
+from noetl_broker.broker.draft.wants import want_item_status
 from noetl_broker.broker.model.effects import (
     ChildStarted,
     ItemEnded,
@@ -36,8 +37,8 @@ from noetl_broker.broker.writing.events import emit_compensating
 from noetl_broker.broker.writing.workflow import track_cancelled
 
 if TYPE_CHECKING:
-    from noetl_broker.broker.draft.context import ItemState
     from noetl_broker.broker.draft.draft import Draft
+    from noetl_broker.broker.draft.known import ItemState
     from noetl_broker.broker.model.values import Visit
     from noetl_broker.broker.state.state import Token
     from noetl_broker.playbook.model import Step
@@ -48,7 +49,7 @@ def drain_visit(draft: Draft, step: Step, token: Token) -> None:
 
     In an execution that may undo something, children are awaited too: nobody knows if they have something.
     """
-    if not (draft.undo or draft.playbook.undoes):
+    if not (draft.state.undo or draft.playbook.undoes):
         return
     visit = token.step, token.visit
     awaits = may_report(draft.playbook, step, token) or has_open_child(step, token)
@@ -66,7 +67,7 @@ def drain_items(draft: Draft, step: Step, token: Token) -> None:
 def keep_draining(draft: Draft) -> None:
     """Put the visits that were closed in this turn and are awaited back among the open ones."""
     for token in draft.draining:
-        draft.tokens[token.step, token.visit] = token
+        draft.state.tokens[token.step, token.visit] = token
     draft.draining.clear()
 
 
@@ -77,7 +78,7 @@ def begin_compensation(draft: Draft, status: str, error: dict[str, JSON]) -> boo
     """
     keep_draining(draft)
     begun, own, awaited = _just_begun(draft), False, []
-    for visit, token in draft.tokens.items():
+    for visit, token in draft.state.tokens.items():
         step = draft.playbook.steps[token.step]
         if visit not in begun and may_report(draft.playbook, step, token):
             own = True
@@ -86,26 +87,26 @@ def begin_compensation(draft: Draft, status: str, error: dict[str, JSON]) -> boo
             awaited.append(token)
         else:
             report_unknown(draft, token)
-    if not own and not draft.undo:
+    if not own and not draft.state.undo:
         return False
     ordinal = emit_compensating(draft, error)
     track_cancelled(draft, ordinal)
-    kept = () if draft.hold is None else draft.hold.kept
-    draft.dropped_at_end = DroppedAtEnd(dict(draft.tokens), dict(draft.waiting), (*kept, *draft.arrivals))
-    for visit in draft.tokens:
+    kept = () if draft.state.hold is None else draft.state.hold.kept
+    draft.dropped_at_end = DroppedAtEnd(dict(draft.state.tokens), dict(draft.state.waiting), (*kept, *draft.arrivals))
+    for visit in draft.state.tokens:
         if draft.playbook.steps[visit[0]].waits_for == "event":
             draft.add(WaitEnded(*visit, "cancelled"))
-    draft.tokens = {(token.step, token.visit): token._replace(draining=True) for token in awaited}
-    draft.waiting.clear()
+    draft.state.tokens = {(token.step, token.visit): token._replace(draining=True) for token in awaited}
+    draft.state.waiting.clear()
     draft.arrivals.clear()
-    draft.signals.clear()
-    draft.hold = None
-    draft.status = COMPENSATING
-    draft.compensation = Compensation(status, error)
+    draft.state.signals.clear()
+    draft.state.hold = None
+    draft.state.status = COMPENSATING
+    draft.state.compensation = Compensation(status, error)
     draft.add(WorkWithdrawn())
     draft.add(StatusChanged(COMPENSATING))
-    known = {(one.step, one.visit) for one in draft.added(VisitAwaited)}
-    for visit in draft.tokens:
+    known = {(one.step, one.visit) for one in draft.writes.added(VisitAwaited)}
+    for visit in draft.state.tokens:
         if visit not in known:
             draft.add(VisitAwaited(*visit))
     return True
@@ -113,7 +114,7 @@ def begin_compensation(draft: Draft, status: str, error: dict[str, JSON]) -> boo
 
 def _just_begun(draft: Draft) -> set[Visit]:
     """The visits whose job or child is made in this turn: it is dropped before anybody has it."""
-    children = draft.added(ChildStarted)
+    children = draft.writes.added(ChildStarted)
     jobs = {(job.step, job.visit) for job in draft.writes.jobs if job.item_index is None}
     return jobs | {(child.step, child.visit) for child in children if child.item_index is None}
 
@@ -151,9 +152,9 @@ def _drain_item(draft: Draft, token: Token) -> None:
     succeeded = event.kind in SUCCESSES
     draft.add(ItemEnded(step.name, token.visit, index, "COMPLETED" if succeeded else "FAILED"))
     if succeeded:
-        noted = draft.undo
+        noted = draft.state.undo
         token = report_item(draft, step, token, index)
-        if draft.undo > noted:
+        if draft.state.undo > noted:
             draft.writes.outcome = LATE
     else:
         report_unknown_item(draft, step, token.visit, index, stands)
@@ -166,7 +167,7 @@ def _end_when_drained(draft: Draft, step: Step, token: Token) -> None:
     visit = token.step, token.visit
     waits_for_worker = step.waits_for == "worker" and step.compensate is not None and not token.answered
     if waits_for_worker or has_open_items(token):
-        draft.tokens[visit] = token
+        draft.state.tokens[visit] = token
         return
-    del draft.tokens[visit]
+    del draft.state.tokens[visit]
     report_unknown(draft, token)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from noetl_broker.broker.draft.context import want_open_items, want_undone
+from noetl_broker.broker.draft.wants import want_open_items, want_undone
 from noetl_broker.broker.model.effects import UndoNoted
 from noetl_broker.broker.model.event import Event
 from noetl_broker.broker.model.event_types import ACTION_COMPLETED, ITEM_COMPLETED, ITERATOR_COMPLETED
@@ -15,8 +15,8 @@ from noetl_broker.broker.model.values import JSON
 from noetl_broker.broker.state.state import COMPLETED
 
 if TYPE_CHECKING:
-    from noetl_broker.broker.draft.context import ItemState
     from noetl_broker.broker.draft.draft import Draft
+    from noetl_broker.broker.draft.known import ItemState
     from noetl_broker.broker.state.state import Token
     from noetl_broker.playbook.model import Playbook, Step
 
@@ -43,7 +43,7 @@ def report_success(draft: Draft, step: Step, token: Token) -> Token:
     if step.compensate is None and child is None:
         return token
     draft.add(UndoNoted(step.name, token.visit, None, "open", child))
-    draft.undo += 1 - token.undos
+    draft.state.undo += 1 - token.undos
     return token._replace(undos=1)
 
 
@@ -56,7 +56,7 @@ def report_item(draft: Draft, step: Step, token: Token, index: int) -> Token:
     if token.answered and step.compensate is not None:
         return token  # the row of the visit stands for its children
     draft.add(UndoNoted(step.name, token.visit, index, "open", child))
-    draft.undo += 1
+    draft.state.undo += 1
     return token if step.compensate is None else token._replace(undos=token.undos + 1)
 
 
@@ -82,7 +82,7 @@ def report_unknown(draft: Draft, token: Token) -> None:
     """List a visit as `unknown` that ended without success, if an action of it may have happened."""
     if token.unsure and not token.undos:
         draft.add(UndoNoted(token.step, token.visit, None, "unknown"))
-        draft.unknown += 1
+        draft.state.unknown += 1
 
 
 def item_is_unsure(draft: Draft, step: Step, stands: ItemState) -> bool:
@@ -97,7 +97,7 @@ def report_unknown_item(draft: Draft, step: Step, visit: int, index: int, stands
     """List an item as `unknown` that failed for good, if an action of it may have happened."""
     if stands.unsure or item_is_unsure(draft, step, stands):
         draft.add(UndoNoted(step.name, visit, index, "unknown"))
-        draft.unknown += 1
+        draft.state.unknown += 1
 
 
 def report_awaited(draft: Draft, token: Token) -> None:
@@ -115,7 +115,7 @@ def report_awaited(draft: Draft, token: Token) -> None:
         indexes = [None]
     for index in indexes:
         draft.add(UndoNoted(step.name, token.visit, index, "unknown"))
-    draft.unknown += len(indexes)
+    draft.state.unknown += len(indexes)
 
 
 def is_late_child(event: Event) -> bool:
@@ -132,9 +132,11 @@ def report_late_child(draft: Draft) -> bool:
     child = None if undo_action(step, event.item_index) is not None else child_with_undo(event)
     draft.add(UndoNoted(step.name, visit, event.item_index, "open", child))
     draft.writes.outcome = LATE
-    draft.undo += 1
-    if draft.compensation is not None and draft.compensation.cursor is not None:  # else later rows are open, too
-        draft.compensation = draft.compensation._replace(cursor=draft.turn.number + 1)
+    draft.state.undo += 1
+    if (
+        draft.state.compensation is not None and draft.state.compensation.cursor is not None
+    ):  # else later rows are open, too
+        draft.state.compensation = draft.state.compensation._replace(cursor=draft.turn.number + 1)
     return True
 
 

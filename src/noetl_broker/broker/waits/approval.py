@@ -38,11 +38,11 @@ def begin_approval(
     approval = step.approval
     if approval is None:
         raise TemplateError("the step asks for no approval", template="", at=step.name)
-    scope = draft.scope(given.values, arrival.result)
+    scope = draft.templates.scope(given.values, arrival.result)
     form = _form(draft, approval.form, scope)
     details: dict[str, JSON] = {
         "title": _title(draft, step, approval.title, scope),
-        "details": None if approval.details is None else draft.render(approval.details, scope),
+        "details": None if approval.details is None else draft.templates.render(approval.details, scope),
         "form": form,
         "assignees": _assignees(draft, approval.assignees, scope),
     }
@@ -57,7 +57,7 @@ def begin_approval(
 
 def _title(draft: Draft, step: Step, tree: Tree | None, scope: Scope) -> str:
     """The question as one text; by default the name of the step."""
-    title = None if tree is None else draft.render(tree, scope)
+    title = None if tree is None else draft.templates.render(tree, scope)
     if tree is None or title is None:
         return step.name
     if isinstance(title, dict | list):
@@ -67,7 +67,7 @@ def _title(draft: Draft, step: Step, tree: Tree | None, scope: Scope) -> str:
 
 def _form(draft: Draft, tree: Tree | None, scope: Scope) -> dict[str, JSON]:
     """The fields of the form, each with its JSON Schema."""
-    form = {} if tree is None else draft.render(tree, scope)
+    form = {} if tree is None else draft.templates.render(tree, scope)
     if tree is None or form is None:
         return {}
     for fault in faults_of_form(form):
@@ -80,7 +80,7 @@ def _assignees(draft: Draft, tree: Tree | None, scope: Scope) -> list[str]:
     """Who should decide, for people to read: it gives no right."""
     if tree is None:
         return []
-    value = draft.render(tree, scope)
+    value = draft.templates.render(tree, scope)
     assignees = assignees_of(value)
     if assignees is None:
         raise wrong_value(tree, f"`{ASSIGNEES}` must be {ASSIGNEES_FORMS}", value)
@@ -90,7 +90,7 @@ def _assignees(draft: Draft, tree: Tree | None, scope: Scope) -> list[str]:
 def _due(draft: Draft, approval: ApprovalSpec, scope: Scope) -> datetime | None:
     """The moment at which the approval times out; None: never."""
     tree = approval.timeout
-    value = None if tree is None else draft.render(tree, scope)
+    value = None if tree is None else draft.templates.render(tree, scope)
     if tree is None or value is None:
         return None
     try:

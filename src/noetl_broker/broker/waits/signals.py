@@ -12,7 +12,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from noetl_broker.broker.draft.context import want_signal
+from noetl_broker.broker.draft.wants import want_signal
 from noetl_broker.broker.flow.transitions import complete_at_once, complete_with
 from noetl_broker.broker.model.effects import (
     SignalConditionFailed,
@@ -81,16 +81,16 @@ def age_of(event: Event) -> float:
 def begin_signal_wait(draft: Draft, step: Step, visit: int, given: RenderedInputs, arrival: Arrival) -> None:
     """Begin a wait for a signal, or complete it with a signal that was kept. Raises TemplateError."""
     wait = _wait_of(step)
-    scope = draft.scope(given.values, arrival.result)
+    scope = draft.templates.scope(given.values, arrival.result)
     awaited, due = _render(draft, wait, scope)
-    token = draft.tokens[step.name, visit]._replace(awaited=awaited)
-    draft.tokens[step.name, visit] = token
-    candidates = [kept for kept in draft.signals if fits(awaited, kept)]
+    token = draft.state.tokens[step.name, visit]._replace(awaited=awaited)
+    draft.state.tokens[step.name, visit] = token
+    candidates = [kept for kept in draft.state.signals if fits(awaited, kept)]
     if candidates and not _is_behind(draft, token, candidates):
         kept = _first_fitting(draft, step, token, candidates, lambda: (given, arrival.result))
         if kept is not None:
             complete_at_once(draft, step, token, _result(token, _load(draft, kept)), given, arrival.passed)
-            draft.signals.remove(kept)  # only now: a failed `next` has not taken it
+            draft.state.signals.remove(kept)  # only now: a failed `next` has not taken it
             return
     elif candidates:
         _try_later(draft, token, 0)
@@ -122,7 +122,7 @@ def _rendered(draft: Draft, tree: Tree | None, scope: Scope, parse: Callable[[JS
     """The value of a template as `parse` gives it; None without a template. Raises TemplateError."""
     if tree is None:
         return None
-    value = draft.render(tree, scope)
+    value = draft.templates.render(tree, scope)
     try:
         return parse(value)
     except ValueError:
@@ -141,7 +141,7 @@ def _is_behind(draft: Draft, token: Token, candidates: list[KeptSignal]) -> bool
         and other is not token
         and other.awaited.tried is not None
         and any(fits(other.awaited, kept) for kept in candidates)
-        for other in draft.tokens.values()
+        for other in draft.state.tokens.values()
     )
 
 
@@ -162,7 +162,7 @@ def receive_signal(draft: Draft) -> None:
         step = draft.playbook.steps[taker.step]
         _complete(draft, step, taker, signal, inputs_of_wait(draft, step, taker)[0])
     visit = (event.step or "", event.visit or 1)
-    waiting = draft.tokens.get(visit)
+    waiting = draft.state.tokens.get(visit)
     if waiting is not None and waiting.awaited is not None:
         draft.add(WaitReopened(*visit))
 
@@ -189,16 +189,16 @@ def oldest_first(draft: Draft) -> list[Token]:
     """The open waits for signals: by the turn in which they began, then in the order of the document."""
     steps = draft.playbook.steps
     waits = [(token.awaited.turn, steps[token.step].index, token.visit, token)
-             for token in draft.tokens.values() if token.awaited is not None]  # fmt: skip
+             for token in draft.state.tokens.values() if token.awaited is not None]  # fmt: skip
     return [token for *_, token in sorted(waits, key=lambda entry: entry[:3])]
 
 
 def _keep(draft: Draft, arrived: KeptSignal) -> None:
     """Keep a signal that fits no wait; past the limit the oldest one goes."""
-    draft.signals.append(arrived)
+    draft.state.signals.append(arrived)
     limit = draft.known.rules.max_signals
-    if len(draft.signals) > limit:
-        gone = draft.signals.pop(0)
+    if len(draft.state.signals) > limit:
+        gone = draft.state.signals.pop(0)
         draft.writes.note = (
             f"signal {gone.name} of turn {gone.turn} was dropped: {limit} later ones fit no wait; "
             f"the limit max_signals is {limit}"
@@ -210,7 +210,7 @@ def inputs_of_wait(draft: Draft, step: Step, token: Token) -> tuple[RenderedInpu
     wait = _wait_of(step)
     if not step.reads_inputs and not _reads_result(wait):
         return NO_INPUTS, None
-    request = draft.request_of(step, token.visit)
+    request = draft.templates.request_of(step, token.visit)
     return inputs_of_job(request), decode_result(request.get("result_turn"))
 
 
@@ -234,7 +234,7 @@ def continue_signals(draft: Draft) -> None:
 
     At most one wait is completed. If there may be more to do, a timer brings the next turn.
     """
-    for kept in [*draft.signals]:
+    for kept in [*draft.state.signals]:
         for token in oldest_first(draft):
             awaited = token.awaited
             if awaited is None or awaited.tried is None or awaited.tried >= kept.turn or not fits(awaited, kept):
@@ -246,9 +246,9 @@ def continue_signals(draft: Draft) -> None:
             _mark_tried(draft, token, kept.turn)
             signal = _load(draft, kept)
             if _holds(draft, step, token, kept, signal, partial(inputs_of_wait, draft, step, token)):
-                draft.signals.remove(kept)
+                draft.state.signals.remove(kept)
                 _go_on_later(draft, but=token)
-                _complete(draft, step, draft.tokens[token.step, token.visit], signal,
+                _complete(draft, step, draft.state.tokens[token.step, token.visit], signal,
                           inputs_of_wait(draft, step, token)[0])  # fmt: skip
                 return
     for token in oldest_first(draft):
@@ -278,7 +278,7 @@ def _first_fitting(
 
 def _is_full(draft: Draft) -> bool:
     """Whether the turn tries no further signal; counts one more otherwise."""
-    if draft.tried >= MOST_TRIED or (draft.tried and draft.turn_is_full):
+    if draft.tried >= MOST_TRIED or (draft.tried and draft.allowance.is_nearly_spent):
         return True
     draft.tried += 1
     return False
@@ -307,9 +307,9 @@ def _go_on_later(draft: Draft, *, but: Token) -> None:
 
 
 def _mark_tried(draft: Draft, token: Token, tried: int | None) -> None:
-    current = draft.tokens[token.step, token.visit]
+    current = draft.state.tokens[token.step, token.visit]
     if current.awaited is not None:
-        draft.tokens[token.step, token.visit] = current._replace(awaited=current.awaited._replace(tried=tried))
+        draft.state.tokens[token.step, token.visit] = current._replace(awaited=current.awaited._replace(tried=tried))
 
 
 def _post(draft: Draft, token: Token) -> None:
@@ -335,7 +335,7 @@ def _holds(
     scope = condition_scope(draft, given, result, {SIGNAL: signal})
     visit: Visit = (token.step, token.visit)
     try:
-        holds = draft.holds(when, scope)
+        holds = draft.templates.holds(when, scope)
     except TemplateError as fault:
         draft.writes.note = f"the `when` of {token.step} failed, so signal {kept.name} does not fit: {fault}"
         draft.add(SignalConditionFailed(*visit))
@@ -363,15 +363,15 @@ def send_signal(draft: Draft, step: Step, visit: int, _ordinal: int, given: Rend
     spec = step.signal
     if spec is None:
         raise TemplateError("the step sends no signal", template="", at=step.name)
-    scope = draft.scope(given.values, arrival.result)
+    scope = draft.templates.scope(given.values, arrival.result)
     name = _rendered(draft, spec.name, scope, signal_name, f"`signal` must be {NAME_FORMS}")
     own = str(draft.turn.execution_id)
     key = own if spec.key is None else _rendered(draft, spec.key, scope, signal_key, f"`key` must be {KEY_FORMS}")
-    payload = None if spec.payload is None else draft.render(spec.payload, scope)
+    payload = None if spec.payload is None else draft.templates.render(spec.payload, scope)
     if spec.payload is not None and size_of(payload) > MAX_RESULT_BYTES:
         message = f"the payload of a signal takes {size_of(payload)} characters; the limit is {MAX_RESULT_BYTES} bytes"
         raise TemplateError(message, spec.payload.source, spec.payload.at)
-    hops = draft.hops + 1
+    hops = draft.state.hops + 1
     draft.add(SignalSent(step.name, visit, name, key, payload, hops, own=key == own))
-    token = draft.tokens[step.name, visit]
+    token = draft.state.tokens[step.name, visit]
     complete_at_once(draft, step, token, {"name": name, "key": key}, given, arrival.passed)

@@ -45,9 +45,9 @@ def begin_wait(draft: Draft, step: Step, visit: int, _ordinal: int, given: Rende
     if wait.signals is not None:
         begin_signal_wait(draft, step, visit, given, arrival)
         return
-    due = due_of_fork(arrival) or _due(draft, wait, draft.scope(given.values, arrival.result))
+    due = due_of_fork(arrival) or _due(draft, wait, draft.templates.scope(given.values, arrival.result))
     if due <= draft.turn.at:
-        token = draft.tokens[step.name, visit]
+        token = draft.state.tokens[step.name, visit]
         complete_at_once(draft, step, token, _result_of(moment_text(due)), given, arrival.passed)
         return
     draft.add(WaitOpened(step.name, visit, "timer", inputs_as_request(given)))
@@ -59,7 +59,7 @@ def _due(draft: Draft, wait: WaitSpec, scope: Scope) -> datetime:
     tree = wait.duration if wait.duration is not None else wait.until
     if tree is None:
         raise TemplateError("the step waits for no moment", template="", at="")
-    value = draft.render(tree, scope)
+    value = draft.templates.render(tree, scope)
     try:
         if wait.duration is not None:
             return after(draft.turn.at, parse_duration(value))

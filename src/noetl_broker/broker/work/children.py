@@ -37,7 +37,7 @@ def call_child(draft: Draft, step: Step, visit: int, ordinal: int, given: Render
     request = render_call(draft, call, given, arrival.result)
     timeout = timeout_of(draft, step, given.values, arrival.result)
     delegate_job(draft, step, visit, ordinal, request, timeout)
-    start_child(draft, draft.tokens[step.name, visit], request)
+    start_child(draft, draft.state.tokens[step.name, visit], request)
 
 
 def complete_child(draft: Draft, token: Token) -> None:
@@ -61,10 +61,10 @@ def render_call(
     draft: Draft, call: ChildCall, given: RenderedInputs, result: ResultRef, words: Mapping[str, JSON] | None = None
 ) -> dict[str, JSON]:
     """The request for a child: {path, version, return_step, args}."""
-    scope = draft.scope(given.values, result, words)
-    path = draft.render(call.path, scope) if call.block is None else call.block
-    version = as_version(draft.render(call.version, scope)) if call.version is not None else None
-    answer = draft.render(call.return_step, scope) if call.return_step is not None else None
+    scope = draft.templates.scope(given.values, result, words)
+    path = draft.templates.render(call.path, scope) if call.block is None else call.block
+    version = as_version(draft.templates.render(call.version, scope)) if call.version is not None else None
+    answer = draft.templates.render(call.return_step, scope) if call.return_step is not None else None
     if not isinstance(path, str) or not path:
         raise wrong_value(call.path, "the path of a playbook must be text", path)
     if call.version is not None and version is not None and not _is_version(version):
@@ -90,7 +90,7 @@ def start_child(
     `item`: the index of an iterator's item, and the position of its iteration_started in the turn (None: it is started
     again).
     """
-    parent = {"depth": draft.depth + 1, "return_step": request.get("return_step"), "attempt": token.failures + 1}
+    parent = {"depth": draft.state.depth + 1, "return_step": request.get("return_step"), "attempt": token.failures + 1}
     started = ChildStarted(
         token.step,
         token.visit,
@@ -108,22 +108,22 @@ def start_child(
 def _meta(draft: Draft, parent: dict[str, JSON]) -> dict[str, JSON]:
     """The meta of the start of a child; what led to the parent led to the child."""
     meta: dict[str, JSON] = {"parent": parent}
-    if draft.hops:
-        meta["hops"] = draft.hops
-    if draft.failed_before is not None:
-        meta[ON_FAILURE] = draft.failed_before
+    if draft.state.hops:
+        meta["hops"] = draft.state.hops
+    if draft.state.failed_before is not None:
+        meta[ON_FAILURE] = draft.state.failed_before
     return meta
 
 
 def start_child_again(draft: Draft, token: Token) -> None:
     """`child_due`: start the failed child again."""
-    if draft.status != RUNNING:
-        draft.tokens[token.step, token.visit] = token._replace(due=True)
+    if draft.state.status != RUNNING:
+        draft.state.tokens[token.step, token.visit] = token._replace(due=True)
         return
     step = draft.playbook.steps[token.step]
     token = token._replace(failed_attempt=token.failures)
-    draft.tokens[token.step, token.visit] = token
-    start_child(draft, token, draft.request_of(step, token.visit))
+    draft.state.tokens[token.step, token.visit] = token
+    start_child(draft, token, draft.templates.request_of(step, token.visit))
 
 
 def error_of_child(execution_id: int, ended: ExecutionEnd) -> dict[str, JSON]:
@@ -145,7 +145,9 @@ def error_of_child(execution_id: int, ended: ExecutionEnd) -> dict[str, JSON]:
 def max_nesting_error(draft: Draft, step: Step) -> dict[str, JSON] | None:
     """The error if the child would be nested deeper than `max_nesting`."""
     limit = draft.known.rules.max_nesting
-    if draft.depth < limit:
+    if draft.state.depth < limit:
         return None
-    message = f"step {step.name} would start a playbook at depth {draft.depth + 1}; the limit max_nesting is {limit}"
+    message = (
+        f"step {step.name} would start a playbook at depth {draft.state.depth + 1}; the limit max_nesting is {limit}"
+    )
     return {"step": step.name, "message": message, "type": "max_nesting"}

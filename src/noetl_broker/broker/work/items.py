@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from noetl_broker.broker.draft.context import OPEN_ITEMS, ItemState, want_item_action, want_items
+from noetl_broker.broker.draft.known import OPEN_ITEMS, ItemState
+from noetl_broker.broker.draft.wants import want_item_action, want_items
 from noetl_broker.broker.model.effects import ItemChildDropped, ItemRetried, JobChanged
 from noetl_broker.broker.model.event_types import ACTION_FAILED
 from noetl_broker.broker.model.limits import ITEM_ERROR, shorten_error
@@ -90,8 +91,8 @@ def catch_item(
     words = {ERROR: as_stored(complete_error(error, stands.failures + 1))}
     scope = _scope(draft, step, token, index, words)
     for position, entry in enumerate(iteration.catch):
-        if entry.when is None or draft.holds(entry.when, scope):
-            return position, as_stored(draft.render(entry.result, scope))
+        if entry.when is None or draft.templates.holds(entry.when, scope):
+            return position, as_stored(draft.templates.render(entry.result, scope))
     return None
 
 
@@ -111,8 +112,8 @@ def restart_item(draft: Draft, step: Step, token: Token) -> None:
     if token.draining:
         drain(draft, token)
         return
-    if draft.status != RUNNING:
-        draft.tokens[step.name, token.visit] = token._replace(due=True, again=(*token.again, index))
+    if draft.state.status != RUNNING:
+        draft.state.tokens[step.name, token.visit] = token._replace(due=True, again=(*token.again, index))
         return
     _start_again(draft, step, token, index, stands)
 

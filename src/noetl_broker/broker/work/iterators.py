@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from noetl_broker.broker.draft.context import ItemState, want_item_action, want_item_status, want_items
+from noetl_broker.broker.draft.known import ItemState
+from noetl_broker.broker.draft.wants import want_item_action, want_item_status, want_items
 from noetl_broker.broker.flow.transitions import fail_visit, process_completed_steps
 from noetl_broker.broker.model.effects import EventPosted, ItemChildDropped, ItemEnded, ItemsChosen, VisitAbandoned
 from noetl_broker.broker.model.event_types import ACTION_FAILED, ITEM_COMPLETED, ITERATION_DUE, ITERATOR_COMPLETED
@@ -44,6 +45,7 @@ from noetl_broker.playbook.diagnostics import json_type_name
 from noetl_broker.playbook.keywords import words_of_item
 from noetl_broker.playbook.template_reads import ARGS
 from noetl_broker.template import NotLoaded, TemplateError
+from noetl_broker.template.output import size_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -84,7 +86,7 @@ def begin_iterator(draft: Draft, step: Step, visit: int, ordinal: int, given: Re
     if own:
         request["own"] = own  # of a loop: its other inputs cannot read them
     delegate_job(draft, step, visit, ordinal, request, timeout)
-    token = draft.tokens[step.name, visit]
+    token = draft.state.tokens[step.name, visit]
     _start_items(draft, step, token._replace(items=counts), lambda: request)
 
 
@@ -238,7 +240,7 @@ def gather_when_ended(draft: Draft, token: Token, error: dict[str, JSON] | None 
 
     `error` is that of the child that has just failed. If all of them failed, the step fails.
     """
-    draft.tokens[token.step, token.visit] = token
+    draft.state.tokens[token.step, token.visit] = token
     if token.answered and token.items is not None and token.items.ended == token.items.total:
         if _all_failed(draft, token):
             fail_all(draft, draft.playbook.steps[token.step], token, error)
@@ -271,25 +273,25 @@ def fail_all(
 
 def choose_items(draft: Draft, iteration: Iteration, given: RenderedInputs, result: ResultRef) -> list[JSON]:
     """The items of a list, or the pairs of a mapping, after `where`, `order_by`, `limit`, `enumerate` and `chunk`."""
-    collection = draft.evaluate(iteration.collection, draft.scope(given.values, result))
+    collection = draft.templates.evaluate(iteration.collection, draft.templates.scope(given.values, result))
     if isinstance(collection, dict):
         collection = [{"key": key, "value": value} for key, value in collection.items()]
     if not isinstance(collection, list):
         raise wrong_value(iteration.collection, "`collection` must be a list or a mapping", collection)
     total = len(collection)
-    draft.moment.allowance.add_steps(total * ITEM_STEPS)
+    draft.allowance.add_steps(total * ITEM_STEPS)
 
     def scope_of(index: int, item: JSON) -> Scope:
         return condition_scope(draft, given, result, words_of_item(iteration.element, item, index, total))
 
-    scope = draft.scope(given.values, result)
+    scope = draft.templates.scope(given.values, result)
     values = list(collection)
     if iteration.where is not None:
         where = iteration.where
-        values = [item for index, item in enumerate(values) if draft.holds(where, scope_of(index, item))]
+        values = [item for index, item in enumerate(values) if draft.templates.holds(where, scope_of(index, item))]
     if iteration.order_by is not None:
         order_by = iteration.order_by
-        ranks = [draft.evaluate(order_by, scope_of(index, item)) for index, item in enumerate(values)]
+        ranks = [draft.templates.evaluate(order_by, scope_of(index, item)) for index, item in enumerate(values)]
         order_by.charge(ranks, scope)
         try:
             values = [values[index] for index in sorted(range(len(values)), key=ranks.__getitem__)]
@@ -307,9 +309,9 @@ def choose_items(draft: Draft, iteration: Iteration, given: RenderedInputs, resu
 def _start_more(draft: Draft, step: Step, token: Token) -> None:
     """Start more items; if one cannot be rendered, the step fails."""
     try:
-        _start_items(draft, step, token, lambda: draft.request_of(step, token.visit))
+        _start_items(draft, step, token, lambda: draft.templates.request_of(step, token.visit))
     except TemplateError as fault:
-        token = draft.tokens[step.name, token.visit]  # counts those that were started before
+        token = draft.state.tokens[step.name, token.visit]  # counts those that were started before
         cancel_items(draft, step, token)
         fail_visit(draft, step, token, template_error(step, fault), continues=False)
 
@@ -318,24 +320,24 @@ def _start_items(draft: Draft, step: Step, token: Token, request_of_visit: Calla
     """Start the items that may be open; `request_of_visit` is called if there are any."""
     iteration, counts = iteration_of(step), token.items or Counts(0)
     room = min(iteration.concurrency - (counts.started - counts.ended), counts.total - counts.started)
-    if room > 0 and draft.status != RUNNING:
-        draft.tokens[step.name, token.visit] = token._replace(due=True)
+    if room > 0 and draft.state.status != RUNNING:
+        draft.state.tokens[step.name, token.visit] = token._replace(due=True)
         return
     count = min(room, MOST_STARTED)
     started = 0
     if count > 0:
         request = request_of_visit()
         for index, item in _next_items(draft, step, token, count, request.get("again")):
-            if started and draft.turn_is_full:
+            if started and draft.allowance.is_nearly_spent:
                 break
             words = words_of_item(iteration.element, item, index, counts.total)
             try:
                 _start_item(draft, step, token, request, (index, words))
             except TemplateError:
-                draft.tokens[step.name, token.visit] = _with_started(token, counts, started)
+                draft.state.tokens[step.name, token.visit] = _with_started(token, counts, started)
                 raise
             started += 1
-    draft.tokens[step.name, token.visit] = token = _with_started(token, counts, started)
+    draft.state.tokens[step.name, token.visit] = token = _with_started(token, counts, started)
     if room > started > 0:
         draft.add(EventPosted(ITERATION_DUE, step.name, token.visit))
     elif counts.ended == counts.total:
@@ -374,7 +376,7 @@ def _start_item(
     task = iteration.task
     given, result = inputs_of_job(request), decode_result(request["result_turn"])
     seen = remove_inputs(given, request.get("own", ()))
-    scope = draft.scope(seen.values, result, words)
+    scope = draft.templates.scope(seen.values, result, words)
     if step.type == "iterator":  # the task's inputs replace those of its step
         inputs = overlay_inputs(given, render_inputs(draft, task.inputs, scope))
     else:  # the inputs of the transition replace a loop's own
@@ -388,12 +390,12 @@ def _start_item(
         payload = start_child(draft, token, call, (index, ordinal)).payload
         if task.compensate is not None:
             draft.known.answers[want_item_action(step.name, token.visit, index)] = {ARGS: payload}
-        draft.count_item(payload)
+        draft.allowance.add_repeated(size_of(payload))
     else:
         enqueue_job(draft, task, token.visit, ordinal, inputs, result, item)
         if task.compensate is not None:
             draft.known.answers[want_item_action(step.name, token.visit, index)] = draft.writes.jobs[-1].action
-        draft.count_item([draft.writes.jobs[-1].action, draft.writes.jobs[-1].context])
+        draft.allowance.add_repeated(size_of([draft.writes.jobs[-1].action, draft.writes.jobs[-1].context]))
     if iteration.keeps_calls or iteration.reads_failed_inputs:
         draft.known.answers[want_item_action(step.name, token.visit, index)] = draft.writes.jobs[-1].action
 
@@ -406,7 +408,7 @@ def _fail_step(draft: Draft, step: Step, token: Token, error: dict[str, JSON]) -
 
 def cancel_items(draft: Draft, step: Step, token: Token) -> None:
     """Close a visit and cancel its open items and children."""
-    draft.tokens.pop((step.name, token.visit), None)
+    draft.state.tokens.pop((step.name, token.visit), None)
     end_job(draft, step, token.visit, "dead")
     draft.add(VisitAbandoned(step.name, token.visit))
     drain_items(draft, step, token)
@@ -415,7 +417,7 @@ def cancel_items(draft: Draft, step: Step, token: Token) -> None:
 def _whole_number(draft: Draft, key: str, tree: Tree | None, scope: Scope, *, least: int) -> int | None:
     if tree is None:
         return None
-    value = draft.render(tree, scope)
+    value = draft.templates.render(tree, scope)
     if value is None:
         return None
     if not isinstance(value, int) or isinstance(value, bool) or value < least:

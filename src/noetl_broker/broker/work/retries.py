@@ -65,7 +65,7 @@ def retry_or_fail(draft: Draft, token: Token, error: JSON, *, restart: str) -> N
         described["retry_error"] = template_fault(fault)
         again = False
     if again:
-        draft.tokens[step.name, token.visit] = token
+        draft.state.tokens[step.name, token.visit] = token
         delay = retry_delay(draft, retry, failures)
         emit_action_retry(draft, step, token.visit, described, (failures, retry.max_attempts, delay))
         change = JobChanged(step.name, token.visit, restart, delay, attempt=token.failed_attempt)
@@ -118,6 +118,6 @@ def wants_retry(
         "result": result_of_failure(draft.event),
         "attempt": failures,
     }
-    if retry.stop_when is not None and draft.holds(retry.stop_when, scope_of(words)):
+    if retry.stop_when is not None and draft.templates.holds(retry.stop_when, scope_of(words)):
         return False
-    return retry.retry_when is None or draft.holds(retry.retry_when, scope_of(words))
+    return retry.retry_when is None or draft.templates.holds(retry.retry_when, scope_of(words))

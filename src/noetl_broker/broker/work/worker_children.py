@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from noetl_broker.broker.draft.context import want_child, want_item_status
+from noetl_broker.broker.draft.wants import want_child, want_item_status
 from noetl_broker.broker.flow.transitions import process_completed_steps
 from noetl_broker.broker.model.effects import ChildAdopted
 from noetl_broker.broker.model.event import Event
@@ -48,7 +48,7 @@ def adopt_child(draft: Draft, token: Token) -> None:
     draft.add(ChildAdopted(token.step, token.visit, index, child))
     counts = counts._replace(total=counts.total + 1, started=counts.started + 1)
     after = max(token.next_index, index + 1)
-    draft.tokens[token.step, token.visit] = token._replace(items=counts, next_index=after)
+    draft.state.tokens[token.step, token.visit] = token._replace(items=counts, next_index=after)
 
 
 def complete_action(draft: Draft, token: Token) -> None:
@@ -91,8 +91,8 @@ def _failed_items(draft: Draft, step: Step, token: Token) -> tuple[list[JSON], i
     tolerate = iteration.tolerate
     if iteration.on_error == "fail" if tolerate is None else tolerate.allows_all:
         return [], 0
-    draft.end_visit((step.name, token.visit), None)
-    result = draft.ended_result()
+    draft.templates.end_visit((step.name, token.visit), None)
+    result = draft.templates.ended_result()
     failed = result.failed if isinstance(result.failed, list) else []
     if not isinstance(result.data, list) or not failed:
         return [], 0

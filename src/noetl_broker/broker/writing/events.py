@@ -136,18 +136,18 @@ def emit_caught_iteration(
 def emit_execution_end(draft: Draft, event_type: str, status: str, result: JSON, error: JSON) -> int:
     """The execution ended: execution_complete, execution_failed or execution_cancelled."""
     meta: dict[str, JSON] = {"turn": draft.turn.number}
-    if draft.end is not None:
+    if draft.state.end is not None:
         meta["end_reached"] = True
-    if draft.compensation is not None or (draft.unknown and event_type != "execution_complete"):
+    if draft.state.compensation is not None or (draft.state.unknown and event_type != "execution_complete"):
         meta["compensation"] = count_undos(draft)
     return _emit(draft, Emitted(event_type, status, None, 0, "playbook", meta, result, error))
 
 
 def count_undos(draft: Draft) -> dict[str, JSON]:
     """The numbers of undos of an execution that ends: done, failed, unknown, and not tried (`left`)."""
-    compensation = draft.compensation
+    compensation = draft.state.compensation
     done, failed = (0, 0) if compensation is None else (compensation.done, compensation.failed)
-    return {"done": done, "failed": failed, "unknown": draft.unknown, "left": draft.undo}
+    return {"done": done, "failed": failed, "unknown": draft.state.unknown, "left": draft.state.undo}
 
 
 def emit_compensating(draft: Draft, error: JSON) -> int:

@@ -38,7 +38,7 @@ def inputs_of_job(action: Mapping[str, JSON]) -> RenderedInputs:
 
 def inputs_of_visit(draft: Draft, step: Step, visit: int) -> RenderedInputs:
     """The inputs of a visit of an earlier turn; none if no template after its action reads one."""
-    return inputs_of_job(draft.request_of(step, visit)) if step.reads_inputs else NO_INPUTS
+    return inputs_of_job(draft.templates.request_of(step, visit)) if step.reads_inputs else NO_INPUTS
 
 
 def condition_scope(
@@ -50,9 +50,9 @@ def condition_scope(
     """
     inputs = given.values
     if inputs.keys().isdisjoint(words):
-        return draft.scope(inputs, result, words, own=own)
+        return draft.templates.scope(inputs, result, words, own=own)
     seen = {key: value for key, value in inputs.items() if key not in words}
-    return draft.scope(seen, result, {ARGS: inputs, **words}, own=own)
+    return draft.templates.scope(seen, result, {ARGS: inputs, **words}, own=own)
 
 
 def reach(end: Step, result: ResultRef, given: RenderedInputs) -> EndReached:
@@ -75,7 +75,7 @@ def render_inputs(draft: Draft, inputs: Inputs, scope: Scope, over: RenderedInpu
     if inputs.base is not None:
         values, deferred = render_inputs(draft, inputs.base, scope, over)
     if inputs.whole is not None:
-        whole = draft.render(inputs.whole, scope)
+        whole = draft.templates.render(inputs.whole, scope)
         if not isinstance(whole, dict):
             message = f"the inputs must be a mapping, the template gives {type(whole).__name__}"
             raise TemplateError(message, template=inputs.whole.source, at=inputs.whole.at)
@@ -87,7 +87,7 @@ def render_inputs(draft: Draft, inputs: Inputs, scope: Scope, over: RenderedInpu
             continue
         if deferred:
             deferred = tuple(path for path in deferred if path[0] != key)
-        values[key] = draft.render(tree, scope)
+        values[key] = draft.templates.render(tree, scope)
         if tree.deferred:
             deferred += tuple((key, *path) for path in tree.deferred)
     return RenderedInputs(values, deferred)

@@ -57,7 +57,7 @@ def enqueue_job(
     words = item[1] if item else {}
     fields = step.fields.fixed  # a scope is expensive: without templates there is none
     if not step.fields.constant:
-        fields = draft.render(step.fields, draft.scope(inputs, result, words))
+        fields = draft.templates.render(step.fields, draft.templates.scope(inputs, result, words))
     deferred = step.fields.deferred
     action: dict[str, JSON] = with_plain(fields, step.plain) if step.plain else dict(fields)
     action["name"] = step.name
@@ -78,7 +78,7 @@ def enqueue_job(
     shared = _worker_context(draft, step, given, result, reads_failed=reads_failed) if deferred else inputs
     context: dict[str, JSON] = {**shared, "step_name": step.name, "visit": visit}
     if deferred and item is not None:
-        context |= {"words": words, "workload": draft.workload()}
+        context |= {"words": words, "workload": draft.templates.workload()}
     draft.writes.jobs.append(
         Job(
             step.name,
@@ -93,8 +93,10 @@ def enqueue_job(
             item_index=item[0] if item else None,
             start_timeout=None
             if step.start_timeout is None
-            else _time_limit(draft, "start_timeout", step.start_timeout, draft.scope(inputs, result, words)),
-            limit=None if step.throttle is None else _limit(draft, step.throttle, draft.scope(inputs, result, words)),
+            else _time_limit(draft, "start_timeout", step.start_timeout, draft.templates.scope(inputs, result, words)),
+            limit=None
+            if step.throttle is None
+            else _limit(draft, step.throttle, draft.templates.scope(inputs, result, words)),
         )
     )
 
@@ -106,14 +108,14 @@ def timeout_of(
     tree = step.timeout
     if tree is None or isinstance(tree, float):
         return tree
-    return _time_limit(draft, "timeout", tree, draft.scope(inputs, result, words or {}))
+    return _time_limit(draft, "timeout", tree, draft.templates.scope(inputs, result, words or {}))
 
 
 def _time_limit(draft: Draft, key: str, tree: float | Tree, scope: Scope) -> float:
     """The seconds of a time limit. Raises TemplateError if its template fails or gives no duration."""
     if isinstance(tree, float):
         return tree
-    value = draft.render(tree, scope)
+    value = draft.templates.render(tree, scope)
     try:
         return parse_timeout(value)
     except ValueError:
@@ -124,7 +126,7 @@ def _limit(draft: Draft, throttle: Throttle, scope: Scope) -> JobLimit:
     """The limit that a job counts for. Raises TemplateError if its key fails or is neither text nor number."""
     key = ""
     if throttle.key is not None:
-        value = draft.render(throttle.key, scope)
+        value = draft.templates.render(throttle.key, scope)
         try:
             key = signal_key(value)
         except ValueError:
@@ -197,7 +199,7 @@ def _worker_context(
     context: dict[str, JSON] = {}
     ends: dict[str, StepResult] = {}
     if result is not None and not names.isdisjoint(RESULT_WORDS):
-        ends["result"] = draft.turn_result(result)
+        ends["result"] = draft.templates.turn_result(result)
         context["result"] = ends["result"].data
     named = names | (results if results is not None else frozenset(draft.playbook.steps))
     found = _latest_results(draft, named)
@@ -211,9 +213,9 @@ def _worker_context(
         context["unfinished"] = [
             ["workload", *path]
             for path, text in draft.playbook.deferred.items()
-            if at_path(draft.workload(), path) == text  # the payload has not replaced it
+            if at_path(draft.templates.workload(), path) == text  # the payload has not replaced it
         ]
-    count_output(context, draft.moment.allowance, step.name)
+    count_output(context, draft.allowance, step.name)
     return {key: value for key, value in given.values.items() if key not in CONTEXT_WORDS} | context
 
 
@@ -228,11 +230,11 @@ def _latest_results(draft: Draft, named: frozenset[str]) -> dict[str, StepResult
     try:
         for name in sorted(named):
             if name in draft.playbook.steps:
-                result = draft.step_result(name)
+                result = draft.templates.step_result(name)
                 if result is not None:
                     found[name] = result
     except NotLoaded as missing:
-        raise NotLoaded(missing.wants | draft.wants(named, NO_NAMES)) from None
+        raise NotLoaded(missing.wants | draft.templates.wants(named, NO_NAMES)) from None
     return found
 
 

@@ -18,7 +18,14 @@ def track_started(draft: Draft, step: Step, ordinal: int) -> None:
     """A visit of the step began with event `ordinal`; an earlier visit may have ended in this turn."""
     before = draft.writes.rows.get(step.name, UNTOUCHED)
     draft.writes.rows[step.name] = StepRow(
-        step.name, "RUNNING", draft.visits(step), ordinal, None, before.result_visit, before.taken, before.result_at
+        step.name,
+        "RUNNING",
+        draft.state.visits(step),
+        ordinal,
+        None,
+        before.result_visit,
+        before.taken,
+        before.result_at,
     )
 
 
@@ -30,7 +37,9 @@ def track_ended(
     `result_at` is the position of the emitted event with the result, if the turn's event does not have it.
     """
     before = draft.writes.rows.get(step.name, UNTOUCHED)
-    if draft.tokens and any(token.step == step.name and not token.draining for token in draft.tokens.values()):
+    if draft.state.tokens and any(
+        token.step == step.name and not token.draining for token in draft.state.tokens.values()
+    ):
         status = "RUNNING"
     ended = None if status == "RUNNING" else ordinal
     taken = before.taken
@@ -39,17 +48,17 @@ def track_ended(
     else:
         taken = False
     draft.writes.rows[step.name] = StepRow(
-        step.name, status, draft.visits(step), before.started, ended, result_visit, taken, result_at
+        step.name, status, draft.state.visits(step), before.started, ended, result_visit, taken, result_at
     )
 
 
 def track_cancelled(draft: Draft, ordinal: int) -> None:
     """The execution ended while visits were open."""
-    for token in draft.tokens.values():
+    for token in draft.state.tokens.values():
         step = draft.playbook.steps[token.step]
         before = draft.writes.rows.get(step.name, UNTOUCHED)
         if before.status == "RUNNING" and not token.draining:
             draft.writes.rows[step.name] = StepRow(
-                step.name, "CANCELLED", draft.visits(step), before.started, ordinal, before.result_visit, before.taken,
-                before.result_at,
+                step.name, "CANCELLED", draft.state.visits(step), before.started, ordinal, before.result_visit,
+                before.taken, before.result_at,
             )  # fmt: skip

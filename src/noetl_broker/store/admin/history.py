@@ -12,16 +12,8 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from noetl_broker.broker.draft.context import (
-    Found,
-    UndoRow,
-    result_of,
-    taken_items,
-    taken_over,
-    want_failed,
-    want_step,
-    want_turn,
-)
+from noetl_broker.broker.draft.known import Found, UndoRow, result_of, taken_items, taken_over
+from noetl_broker.broker.draft.wants import want_failed, want_step, want_turn
 from noetl_broker.broker.model.decision import ExecutionEnd
 from noetl_broker.broker.model.event import Emitted, Turn
 from noetl_broker.broker.model.rules import Rules, stored_rules

@@ -6,7 +6,7 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from noetl_broker.broker.draft.context import NOT_LOADED
+from noetl_broker.broker.draft.known import NOT_LOADED
 from noetl_broker.broker.model.decision import Decision
 from noetl_broker.broker.model.event import Event, Turn
 from noetl_broker.broker.model.limits import MAX_ATTEMPT, MAX_PATH_CHARS

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import asyncpg
 
-from noetl_broker.broker.draft.context import Found, ItemState, UndoRow, result_of, want_item_status
+from noetl_broker.broker.draft.known import Found, ItemState, UndoRow, result_of
+from noetl_broker.broker.draft.wants import want_item_status
 from noetl_broker.errors import BrokerError, OversizeFault
 from noetl_broker.nodes import node_id, parse_node
 from noetl_broker.store.connect.sqlstates import is_conflict, is_unreadable, reason_of
