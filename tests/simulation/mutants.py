@@ -17,7 +17,7 @@ from noetl_broker.broker.holds import pauses
 from noetl_broker.broker.state import state
 from noetl_broker.broker.undo import open_visits
 from noetl_broker.broker.waits import approval, signals
-from noetl_broker.broker.work import children, items, iterators, retries
+from noetl_broker.broker.work import children, item_ends, items, iterators, retries
 from noetl_broker.broker.writing import errors
 from noetl_broker.store.turn import claimed_rows
 from tests.simulation.random_plans import APPROVALS_FROM, NEEDS_FROM, SIGNALS_FROM, WAITS_FROM
@@ -163,9 +163,9 @@ MUTANTS = (
         "token.failures if",
         "token.failed_attempt if",
     ),
-    Mutant("an item counts twice", ITEMS_FROM + 109, iterators._ended_item, 'stands.status != "RUNNING"', "False"),
+    Mutant("an item counts twice", ITEMS_FROM + 109, item_ends._open_item, 'item.status != "RUNNING"', "False"),
     Mutant("one item too many at a time", 8, iterators._start_items, r"min\(iteration.conc", "min(1 + iteration.conc"),
-    Mutant("an iterator of failed items completes", 83, iterators._all_failed, "0 < counts", "0 > counts"),
+    Mutant("an iterator of failed items completes", 83, item_ends._all_failed, "0 < counts", "0 > counts"),
     Mutant(
         "failed items are forgotten",
         ITEMS_FROM + 47,
@@ -274,13 +274,7 @@ MUTANTS = (
     Mutant("a caught error has no type", CATCHES_FROM + 45, errors.complete_error, '"type": kind', '"type": ""'),
     Mutant("the catch of an item is not read", ITEMS_FROM + 1, items.catch_item, "if not iteration.catch", "if True"),
     Mutant("an item takes a catch that is false", ITEMS_FROM + 1, items.catch_item, "entry.when is None or", "True or"),
-    Mutant(
-        "a caught item counts as failed",
-        ITEMS_FROM + 1,
-        iterators._end_item,
-        r"\(error if caught is None else None\)",
-        "error",
-    ),
+    Mutant("a caught item counts as failed", ITEMS_FROM + 1, item_ends._count_end, "outcome.failure", "outcome.error"),
     Mutant(
         "an item has one attempt more",
         ITEMS_FROM + 160,
@@ -291,7 +285,7 @@ MUTANTS = (
     Mutant(
         "an iterator tolerates one item more",
         ITEMS_FROM + 165,
-        iterators._is_too_much,
+        item_ends._is_too_much,
         "counts.failed, counts.total",
         "counts.failed - 1, counts.total",
     ),

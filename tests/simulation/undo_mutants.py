@@ -6,7 +6,7 @@ from noetl_broker.broker import compensation, core, dispatcher
 from noetl_broker.broker.draft import known
 from noetl_broker.broker.undo import draining, open_visits
 from noetl_broker.broker.undo import rows as undo
-from noetl_broker.broker.work import iterators, retries
+from noetl_broker.broker.work import item_ends, retries
 from noetl_broker.store.turn import child_rows
 from tests.simulation.mutants import Mutant
 from tests.simulation.scenarios import UNDOS_FROM
@@ -73,7 +73,7 @@ UNDO_MUTANTS = (
         "return False",
     ),
     Mutant("an unwanted child is forgotten", UNDOS_FROM + 2173, core._refused, r"unwanted_child\(.*\n", "None\n"),
-    Mutant("an item whose catch fails stays open", UNDOS_FROM, iterators._end_item, r"_write_end\(.*error\)", "pass"),
+    Mutant("an item whose catch fails stays open", UNDOS_FROM, item_ends._write_outcome, r"draft.add.*event.*", "pass"),
     Mutant("a lost lease is certain", UNDOS_FROM + 39, undo.note_failure, "if lost or", "if"),
     Mutant("a timeout is certain", UNDOS_FROM + 21, undo._is_lost, r'error.get\("type"\) in LOST', "False"),
     Mutant(

@@ -27,14 +27,8 @@ from noetl_broker.broker.work.children import (
     process_failed_child,
     start_child_again,
 )
-from noetl_broker.broker.work.iterators import (
-    begin_iterator,
-    cancel_items,
-    complete_iterator,
-    continue_iterator,
-    end_adopted_child,
-    end_item,
-)
+from noetl_broker.broker.work.item_ends import complete_iterator, end_adopted_child, end_item
+from noetl_broker.broker.work.iterators import begin_iterator, cancel_items, continue_iterator
 from noetl_broker.broker.work.retries import process_failed_action
 from noetl_broker.broker.work.worker_children import complete_action, complete_children
 from noetl_broker.broker.writing.errors import ring_error, template_error

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from noetl_broker.broker.draft.known import ItemState
-from noetl_broker.broker.draft.wants import want_item_action, want_item_status, want_items
-from noetl_broker.broker.flow.transitions import fail_visit, process_completed_steps
-from noetl_broker.broker.model.effects import EventPosted, ItemChildDropped, ItemEnded, ItemsChosen, VisitAbandoned
-from noetl_broker.broker.model.event_types import ACTION_FAILED, ITEM_COMPLETED, ITERATION_DUE, ITERATOR_COMPLETED
-from noetl_broker.broker.model.limits import ITEM_ERROR, shorten_error
+from noetl_broker.broker.draft.wants import want_item_action, want_items
+from noetl_broker.broker.flow.transitions import fail_visit
+from noetl_broker.broker.model.effects import EventPosted, ItemsChosen, VisitAbandoned
+from noetl_broker.broker.model.event_types import ITERATION_DUE, ITERATOR_COMPLETED
 from noetl_broker.broker.model.values import JSON, as_stored
 from noetl_broker.broker.state.state import (
     RUNNING,
@@ -27,18 +25,10 @@ from noetl_broker.broker.state.state import (
     remove_inputs,
 )
 from noetl_broker.broker.undo.draining import drain_items
-from noetl_broker.broker.undo.rows import SUCCESSES, report_item, report_success, report_unknown_item
 from noetl_broker.broker.work.children import render_call, start_child
-from noetl_broker.broker.work.items import (
-    Refused,
-    catch_item,
-    is_retried,
-    iteration_of,
-    refuse_answered,
-    restart_due_items,
-)
-from noetl_broker.broker.writing.errors import describe_error, error_of, template_error, wrong_value
-from noetl_broker.broker.writing.events import emit_caught_iteration, emit_iteration, emit_iterator_started
+from noetl_broker.broker.work.items import iteration_of, restart_due_items
+from noetl_broker.broker.writing.errors import template_error, wrong_value
+from noetl_broker.broker.writing.events import emit_iteration, emit_iterator_started
 from noetl_broker.broker.writing.inputs import condition_scope, inputs_as_request, inputs_of_job, render_inputs
 from noetl_broker.broker.writing.queue import delegate_job, end_job, enqueue_job, timeout_of
 from noetl_broker.playbook.diagnostics import json_type_name
@@ -58,8 +48,6 @@ if TYPE_CHECKING:
 MOST_STARTED = 100  # items that one turn starts
 ITEM_STEPS = 100  # template steps of `where` and `order_by` for one item, beside those of the turn
 STARTED = ("iteration_started", "STARTED")
-COMPLETED = ("iteration_completed", "COMPLETED")
-FAILED = ("iteration_failed", "FAILED")
 
 
 def begin_iterator(draft: Draft, step: Step, visit: int, ordinal: int, given: RenderedInputs, arrival: Arrival) -> None:
@@ -90,185 +78,10 @@ def begin_iterator(draft: Draft, step: Step, visit: int, ordinal: int, given: Re
     _start_items(draft, step, token._replace(items=counts), lambda: request)
 
 
-def end_item(draft: Draft, token: Token) -> None:
-    """Count the end of an item, and start the next items or gather the results. Raises Refused if it is not open."""
-    step, index = draft.playbook.steps[token.step], draft.event.item_index or 0
-    stands, error = _ended_item(draft, step, token)
-    refuse_answered(draft, iteration_of(step), stands, completed=error is None)
-    if error is not None and is_retried(draft, step, token, index, stands, error):
-        return
-    token = _note_undo(draft, step, token, stands)
-    error, broken = _end_item(draft, step, token, stands, error)
-    token = _with_ended(token, error)
-    if broken is not None:
-        cancel_items(draft, step, token)
-        fail_visit(draft, step, token, broken, continues=False)
-    elif not _fails_step(draft, step, token, error):
-        if _all_failed(draft, token):
-            cancel_items(draft, step, token)
-            fail_all(draft, step, token, error and {**error, "index": index})
-        else:
-            _start_more(draft, step, token)
-
-
-def end_adopted_child(draft: Draft, token: Token) -> None:
-    """Count the end of a child that a worker started, and gather the results if it was the last. Raises Refused."""
-    step = draft.playbook.steps[token.step]
-    stands, error = _ended_item(draft, step, token)
-    token = _note_undo(draft, step, token, stands)
-    _write_end(draft, step, token, error)
-    token = _with_ended(token, error)
-    if not _fails_step(draft, step, token, error):
-        gather_when_ended(draft, token, error and {**error, "index": draft.event.item_index or 0})
-
-
-def _ended_item(draft: Draft, step: Step, token: Token) -> tuple[ItemState, dict[str, JSON] | None]:
-    """The item that the event ends, and its error. Raises Refused if it is not open: the same end counts once."""
-    event = draft.event
-    stands: ItemState | None = draft.known.ask(want_item_status(step.name, token.visit, event.item_index or 0))
-    if stands is None or stands.status != "RUNNING":
-        raise Refused("not_open" if stands is None or stands.status == "WAITING" else "duplicate")
-    completed = event.kind in {ITEM_COMPLETED, "action_completed"} and not event.broken and not event.bytes_over
-    return stands, None if completed else describe_error(step, error_of(event))
-
-
-def _with_ended(token: Token, error: dict[str, JSON] | None) -> Token:
-    counts = token.items or Counts(0)
-    return token._replace(items=counts._replace(ended=counts.ended + 1, failed=counts.failed + (error is not None)))
-
-
-def _fails_step(draft: Draft, step: Step, token: Token, error: dict[str, JSON] | None) -> bool:
-    """Fail the step if it cannot go on after the error of an item; false if it goes on."""
-    if error is None or not _is_too_much(step, token):
-        return False
-    _fail_step(draft, step, token, _error_of_items(step, token, {**error, "index": draft.event.item_index or 0}))
-    return True
-
-
-def _note_undo(draft: Draft, step: Step, token: Token, stands: ItemState) -> Token:
-    """Note that an item is to be undone: it reported success, or its action may have happened."""
-    event, index = draft.event, draft.event.item_index or 0
-    if not (draft.playbook.undoes or event.meta):
-        return token
-    if event.kind in SUCCESSES:
-        return report_item(draft, step, token, index)
-    report_unknown_item(draft, step, token.visit, index, stands)
-    return token
-
-
-def _end_item(
-    draft: Draft, step: Step, token: Token, stands: ItemState, error: dict[str, JSON] | None
-) -> tuple[dict[str, JSON] | None, dict[str, JSON] | None]:
-    """End an item; returns its error, None also where a `catch` handles it, and the error of the `catch` itself."""
-    event, index, iteration = draft.event, draft.event.item_index or 0, iteration_of(step)
-    caught = broken = None
-    try:
-        caught = None if error is None else catch_item(draft, step, token, index, stands, error)
-    except TemplateError as fault:
-        broken = template_error(step, fault)
-        error = {**broken, "caused_by": error}
-    if caught is None:
-        _write_end(draft, step, token, error)
-    else:
-        ordinal = emit_caught_iteration(draft, step, token.visit, index, error, caught)
-        kept = shorten_error(error, ITEM_ERROR)
-        end = ItemEnded(step.name, token.visit, index, "COMPLETED", kept, ordinal)
-        draft.add(end)
-    completed = error is None
-    if iteration.keeps_calls or (iteration.task.call is None and not (completed and event.settled)):
-        end_job(draft, step, token.visit, "done" if completed else "dead", index=index)
-    if iteration.task.call is not None and event.kind == ACTION_FAILED:
-        draft.add(ItemChildDropped(step.name, token.visit, index))  # a child that timed out may still run
-    return (error if caught is None else None), broken
-
-
-def _write_end(draft: Draft, step: Step, token: Token, error: dict[str, JSON] | None) -> None:
-    """Write the end of an item as it is."""
-    index, status = draft.event.item_index or 0, "COMPLETED" if error is None else "FAILED"
-    failure = None if error is None else shorten_error(error, ITEM_ERROR)
-    draft.add(ItemEnded(step.name, token.visit, index, status, failure))
-    emit_iteration(draft, step, token.visit, COMPLETED if error is None else FAILED, index, error)
-
-
-def _is_too_much(step: Step, token: Token) -> bool:
-    """Whether the step fails because of the item that has just failed."""
-    iteration, counts = step.iteration, token.items or Counts(0)
-    if iteration is None or iteration.tolerate is None:
-        return iteration is None or iteration.on_error == "fail"
-    return not iteration.tolerate.allows(counts.failed, counts.total)
-
-
-def _error_of_items(step: Step, token: Token, error: dict[str, JSON]) -> dict[str, JSON]:
-    """The error of a step that fails because of this item: its own, or that of too many failed items."""
-    tolerate = step.iteration.tolerate if step.iteration is not None else None
-    if tolerate is None or (tolerate.percent is None and tolerate.count == 0):
-        return error
-    return _too_many_error(step, token.items or Counts(0), error)
-
-
-def _too_many_error(step: Step, counts: Counts, error: dict[str, JSON] | None) -> dict[str, JSON]:
-    message = f"{counts.failed} of {counts.total} items failed, and tolerate is {iteration_of(step).tolerate}"
-    if error is not None:
-        message += f"; item {error['index']}: {error['message']}" if "index" in error else f": {error['message']}"
-    return {**(error or {}), "step": step.name, "message": message, "type": "too_many_items_failed"}
-
-
-def fail_too_many(draft: Draft, step: Step, token: Token, error: dict[str, JSON] | None, counts: Counts) -> None:
-    """Fail the step of a worker that ran all items, because too many failed; `error` is that of one item."""
-    failure = _too_many_error(step, counts, error)
-    fail_visit(draft, step, token, failure, continues=step.on_error == "continue" and step.type != "iterator")
-
-
 def continue_iterator(draft: Draft, token: Token) -> None:
     """`iteration_due`: start more items, and those again that were due during a pause."""
     step = draft.playbook.steps[token.step]
-    _start_more(draft, step, restart_due_items(draft, step, token) if token.again else token)
-
-
-def complete_iterator(draft: Draft, token: Token) -> None:
-    """`iterator_completed`: complete the step with the gathered results."""
-    step, counts = draft.playbook.steps[token.step], token.items
-    if counts is None or counts.ended < counts.total:
-        raise Refused("recorded")
-    if step.compensate is not None:
-        token = report_success(draft, step, token)
-    process_completed_steps(draft, token)
-
-
-def gather_when_ended(draft: Draft, token: Token, error: dict[str, JSON] | None = None) -> None:
-    """Keep the token; gather the results if the worker is done and all children that it started have ended.
-
-    `error` is that of the child that has just failed. If all of them failed, the step fails.
-    """
-    draft.state.tokens[token.step, token.visit] = token
-    if token.answered and token.items is not None and token.items.ended == token.items.total:
-        if _all_failed(draft, token):
-            fail_all(draft, draft.playbook.steps[token.step], token, error)
-        else:
-            draft.add(EventPosted(ITERATOR_COMPLETED, token.step, token.visit))
-
-
-def _all_failed(draft: Draft, token: Token) -> bool:
-    """Whether there are items and all of them failed, which only `tolerate: 100%` allows."""
-    counts, iteration = token.items or Counts(0), draft.playbook.steps[token.step].iteration
-    if iteration is not None and iteration.tolerate is not None and iteration.tolerate.allows_all:
-        return False
-    return 0 < counts.total == counts.failed
-
-
-def fail_all(
-    draft: Draft, step: Step, token: Token, error: dict[str, JSON] | None, *, total: int | None = None
-) -> None:
-    """Fail the step because all items failed, whatever the `on_error` of the items is.
-
-    `error` is that of one item. A step with a `loop` has its own `on_error` beside that of its items.
-    """
-    counted = total if total is not None else (token.items or Counts(0)).total
-    message = "the only item failed" if counted == 1 else f"all {counted} items failed"
-    if error is not None:
-        message += f"; item {error['index']}: {error['message']}" if "index" in error else f": {error['message']}"
-    failure = {**(error or {}), "step": step.name, "message": message, "type": "all_items_failed"}
-    fail_visit(draft, step, token, failure, continues=step.on_error == "continue" and step.type != "iterator")
+    start_more(draft, step, restart_due_items(draft, step, token) if token.again else token)
 
 
 def choose_items(draft: Draft, iteration: Iteration, given: RenderedInputs, result: ResultRef) -> list[JSON]:
@@ -306,7 +119,7 @@ def choose_items(draft: Draft, iteration: Iteration, given: RenderedInputs, resu
     return values if size is None else [values[first : first + size] for first in range(0, len(values), size)]
 
 
-def _start_more(draft: Draft, step: Step, token: Token) -> None:
+def start_more(draft: Draft, step: Step, token: Token) -> None:
     """Start more items; if one cannot be rendered, the step fails."""
     try:
         _start_items(draft, step, token, lambda: draft.templates.request_of(step, token.visit))
@@ -398,12 +211,6 @@ def _start_item(
         draft.allowance.add_repeated(size_of([draft.writes.jobs[-1].action, draft.writes.jobs[-1].context]))
     if iteration.keeps_calls or iteration.reads_failed_inputs:
         draft.known.answers[want_item_action(step.name, token.visit, index)] = draft.writes.jobs[-1].action
-
-
-def _fail_step(draft: Draft, step: Step, token: Token, error: dict[str, JSON]) -> None:
-    """Fail the step because an item failed, and cancel its other items."""
-    cancel_items(draft, step, token)
-    fail_visit(draft, step, token, error, continues=step.on_error == "continue")
 
 
 def cancel_items(draft: Draft, step: Step, token: Token) -> None:
