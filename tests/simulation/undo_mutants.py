@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from noetl_broker.broker import compensation, core, dispatcher
 from noetl_broker.broker.draft import known
-from noetl_broker.broker.undo import draining, open_visits
+from noetl_broker.broker.undo import begin, draining, open_visits
 from noetl_broker.broker.undo import rows as undo
 from noetl_broker.broker.work import item_ends, retries
 from noetl_broker.store.turn import child_rows
@@ -25,7 +25,7 @@ UNDO_MUTANTS = (
     Mutant(
         "an execution ends with something to undo",
         UNDOS_FROM,
-        draining.begin_compensation,
+        begin.begin_compensation,
         "not own and not draft.state.undo",
         "not own",
     ),
@@ -47,7 +47,7 @@ UNDO_MUTANTS = (
     Mutant(
         "open children are not awaited",
         UNDOS_FROM + 50,
-        draining.begin_compensation,
+        begin.begin_compensation,
         r"has_open_child\(step, token\)",
         "False",
     ),

@@ -12,7 +12,7 @@ from noetl_broker.broker.model.limits import ERROR
 from noetl_broker.broker.model.values import JSON, as_stored
 from noetl_broker.broker.state.state import CANCELLED, FAILED, ExecutionState, InlineResult
 from noetl_broker.broker.state.trail import DroppedAtEnd, SpentFailure
-from noetl_broker.broker.undo.draining import begin_compensation
+from noetl_broker.broker.undo.begin import begin_compensation
 from noetl_broker.broker.undo.rows import SUCCESSES
 from noetl_broker.broker.writing.errors import wrong_value
 from noetl_broker.broker.writing.events import CatchRead, emit_execution_end, emit_step_failed
