@@ -43,7 +43,7 @@ create index if not exists start_schedule_declared on noetl.start_schedule (decl
 
 comment on table noetl.start_schedule is
   'Playbooks that start at moments. Change rows with noetl.put_schedule and the functions beside it.';
-comment on column noetl.start_schedule.name is 'The name. One that a playbook declares is path#name.';
+comment on column noetl.start_schedule.name is 'The name. A schedule that a playbook declares is named path#name.';
 comment on column noetl.start_schedule.path is 'The playbook that it starts.';
 comment on column noetl.start_schedule.version is 'The version that it starts; null: the latest at each moment.';
 comment on column noetl.start_schedule.payload is

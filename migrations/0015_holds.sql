@@ -321,8 +321,8 @@ $$;
 
 -- The new statuses of executions that go on living, written by the broker. The children of a paused or resumed execution
 -- get an event of the type `for_children`, with `numbers` of the turns. A queued execution whose path is not paused any more
--- is admitted: the row of the path is locked, so whoever resumes the path finds this execution. Those that wait for places
--- (`waits`) are not.
+-- is admitted: the row of the path is locked, so whoever resumes the path finds this execution. An execution that
+-- waits for places (`waits`) is not admitted.
 create or replace function noetl.set_statuses(
   executions bigint[], statuses text[], admitted boolean[], for_children text[], numbers int[], reasons text[], waits boolean[]
 ) returns void

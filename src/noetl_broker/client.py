@@ -28,7 +28,7 @@ class ExecutionFailed(BrokerError):
     """An execution did not complete; `ended` has its status, result and error."""
 
     def __init__(self, ended: Ended) -> None:
-        """The error's message is that of the execution."""
+        """The error has the message of the execution."""
         error = ended.error if isinstance(ended.error, dict) else {}
         super().__init__(
             f"execution {ended.execution_id} of {ended.path} ended {ended.status}: "
@@ -41,7 +41,7 @@ class ExecutionFailed(BrokerError):
 class Ended:
     """The state of an execution: `status` is COMPLETED, FAILED or CANCELLED.
 
-    One that has not ended is RUNNING, QUEUED or PAUSED.
+    An execution that has not ended is RUNNING, QUEUED or PAUSED.
     `error` is a mapping with `message` and usually `step`.
     """
 

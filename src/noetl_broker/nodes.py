@@ -60,7 +60,7 @@ def item_node_id(visit_node_id: str, index: int) -> str:
 
 
 def items_prefix(visit_node_id: str) -> str:
-    """How the ids of the items of a visit begin, and those of their undos."""
+    """How the ids of the items of a visit and of their undos begin."""
     return f"{_numbered(visit_node_id)}."
 
 

@@ -1,4 +1,4 @@
-"""Text with escapes in place of invisible characters and those that move the cursor.
+"""Text with escapes in place of invisible characters and of characters that move the cursor.
 
 Names, types and messages come from playbooks, producers and servers. Unescaped, they could forge a line, move a
 terminal's cursor, or turn the direction of writing.

@@ -71,7 +71,7 @@ async def run_until(stop: asyncio.Event, work: Coroutine[Any, Any, None], *, gra
 
 
 async def run_beside(background: list[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
-    """Await the work while the background tasks run; one that ends before the work ends it with an error."""
+    """Await the work while the background tasks run. A task that ends before the work ends it with an error."""
     task = asyncio.create_task(work)
     try:
         await asyncio.wait([task, *background], return_when=asyncio.FIRST_COMPLETED)

@@ -182,7 +182,7 @@ def _start_action(draft: Draft, undo: Step, row: UndoRow, ordinal: int) -> None:
 
 def _read(draft: Draft, row: UndoRow) -> tuple[RenderedInputs, dict[str, JSON], ResultRef]:
     """What the templates of an undo see: the inputs of the visit or item, further words, and its result."""
-    # an error without a type is that of a cancel, also in an undo execution
+    # an error without a type comes from a cancel, also in an undo execution
     status = FAILED if draft.state.compensation is not None and draft.state.compensation.status == FAILED else CANCELLED
     error = error_of_execution(_error(draft), status)
     words: dict[str, JSON] = {"error": error, "execution_id": _undone_execution(draft)}
@@ -348,7 +348,7 @@ def abandon_execution(draft: Draft) -> None:
 
 
 def _end_failed(draft: Draft, compensation: Compensation, error: dict[str, JSON]) -> None:
-    """End an execution that did not undo all. One that had failed keeps its error."""
+    """End an execution that did not undo everything. A failed execution keeps its error."""
     kept = compensation.error if compensation.status == FAILED else None
     end_execution(draft, END_EVENTS[FAILED], FAILED, kept or error)
 

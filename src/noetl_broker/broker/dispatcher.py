@@ -323,7 +323,7 @@ def _by_visit(playbook: Playbook, state: ExecutionState, event: Event, kind: str
 
 
 def _by_undo(state: ExecutionState, event: Event, kind: str, rules: Rules) -> str:
-    """The outcome of an event about an undo: only the one that runs reacts, as the visit of an action or a child."""
+    """The outcome of an event about an undo. Only the running undo reacts, as the visit of an action or a child."""
     if state.compensation is None:
         return "not_open"
     if kind not in UNDO_REACTIONS:

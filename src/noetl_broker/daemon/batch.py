@@ -129,7 +129,7 @@ class Batch:
         return claim
 
     async def _open(self, connection: Connection, claim: turn_store.Claim, faults: EventFaults) -> list[Case]:
-        """Each execution with its playbook, state and rules. One that cannot be read is a fault.
+        """Each execution with its playbook, state and rules. An execution that cannot be read is a fault.
 
         While its playbook is being compiled, the mail of an execution is left for another batch.
         """
@@ -244,7 +244,7 @@ class Batch:
         """Decide what can be decided; returns the deciders that need values, none when the time is over."""
         waiting: list[Decider] = []
         wants: turn_store.Wants = {}
-        # Reading the thread's clock is a system call. Its time cannot be over before that of the wall clock.
+        # Reading the thread's clock is a system call. It cannot run out before the wall clock does.
         soonest, until = time.perf_counter() + self.decide_seconds_left, time.thread_time() + self.decide_seconds_left
         for decider in pending:
             is_over = self.chars_left < 0 or (time.perf_counter() > soonest and time.thread_time() > until)

@@ -1,4 +1,4 @@
-"""Several databases in one process: a service for each; one that fails does not stop the others.
+"""Several databases in one process: a service for each. A service that fails does not stop the others.
 
 Each service has its own connections, lanes and metrics. They share the event loop and nothing else.
 """

@@ -55,7 +55,7 @@ async def serve(work: Coroutine[Any, Any, Result], stopping: asyncio.Event, *, d
 
 
 def handled_signals() -> list[signal.Signals]:
-    """The signals that ask a service to finish, without those that the parent process has set to be ignored."""
+    """The signals that ask a service to finish, without signals that the parent process has set to be ignored."""
     return [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
 
 

@@ -185,7 +185,7 @@ class Service:
     async def _serve(self, lanes: Lanes, listener: Listener, pool: Pool, listening: asyncio.Task[None]) -> None:
         """Drain, then sleep, again and again. LISTEN comes first, so no notification in between is missed.
 
-        Raises a fault that no further attempt can mend, also one of the listener.
+        Raises a fault that no further attempt can mend, also a fault of the listener.
         """
         metrics = self.metrics
         sleeper = Sleeper(

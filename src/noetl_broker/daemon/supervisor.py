@@ -1,4 +1,4 @@
-"""The parent of several processes of one command: it starts them, restarts those that die, and passes on signals.
+"""The parent of several processes of one command: it starts them, restarts dead processes, and passes on signals.
 
 A child reads questions from its standard input. When that pipe ends, the parent is gone, and the child stops. On its
 standard output a child reports readiness and progress. It writes its status on request and at its end. The parent
@@ -35,7 +35,7 @@ ANSWER_SECONDS = 1.0  # for a status; a child takes a millisecond unless its mai
 FATAL_CODES = frozenset({EXIT_USAGE, EXIT_NO_PERMISSION, EXIT_SCHEMA, EXIT_UNAVAILABLE})
 PAUSE_SECONDS = (0.1, 10.0)  # before a child that died is replaced
 HEALTHY_SECONDS = 30.0  # a child that lived longer is replaced after the shortest pause
-GRACE_SECONDS = 1.0  # a child ends itself after `drain_seconds`; one that has not by then is killed
+GRACE_SECONDS = 1.0  # a child ends itself after `drain_seconds`; a child that still runs then is killed
 
 
 @dataclass(slots=True, kw_only=True)

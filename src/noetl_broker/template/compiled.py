@@ -69,7 +69,7 @@ class Compiled:
             self.root, self.names = engine.generate(tree, native=native)
 
     def make(self) -> engine.Root:
-        """Make the function that evaluates it: a generator of its texts, or (native) one that gives its value.
+        """Make the function that evaluates it: a generator of its texts, or (native) a function that gives its value.
 
         The source is parsed again: kept trees would take ten times the memory of the rest.
         """

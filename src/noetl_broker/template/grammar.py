@@ -64,7 +64,7 @@ REFUSED: Final[dict[type[nodes.Node], str]] = {
 class Checked(NamedTuple):
     """What `check` finds in the tree of a template.
 
-    `names` are those that it reads; None if it defines names: then only its code shows them. `results` are the steps
+    `names` are the names that it reads; None if it defines names, which only its code shows. `results` are the steps
     read through `results`; None if unknown. `plain`: its result needs no check. `cost` is in steps, without filters,
     operators and loops.
     """

@@ -5,7 +5,7 @@ must equal the value that was stored, or a replay decides differently. The rule:
 
 - An integer of at most 256 bits is exact.
 - A float below 1e16 is a float. From there on it is the integer of its digits, as long as that has at most 256 bits.
-- A longer integer is a float if its digits are those of a float. Otherwise it stays an integer.
+- A longer integer is a float if a float has the same digits. Otherwise it stays an integer.
 """
 
 from __future__ import annotations

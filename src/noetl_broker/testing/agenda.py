@@ -29,7 +29,7 @@ class Agenda:
 
     def __init__(self) -> None:
         """Nothing to come; the clock stands at `STORY_START`."""
-        self.now = STORY_START  # the time of the latest turn, or that of the latest jump
+        self.now = STORY_START  # the time of the latest turn, or of the latest jump
         self.jumped = timedelta()  # in all
         self._floor = STORY_START  # no turn comes before the latest jump
         self._entries: list[Entry] = []

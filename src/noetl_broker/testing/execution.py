@@ -36,7 +36,7 @@ _ordinals = itertools.count()
 
 
 class Parent(NamedTuple):
-    """The visit that waits for a child, with its execution; `item_index` is that of an item."""
+    """The visit that waits for a child, with its execution; `item_index` is the index of an item."""
 
     execution: Execution
     step: str
@@ -193,7 +193,7 @@ class Execution:
         return next((job.timeout for job in jobs if (job.step, job.visit, job.item_index) == node), None)
 
     def signals_taken(self) -> Iterator[int]:
-        """The numbers of the signals that its waits took: those that it read before its end and does not keep."""
+        """The numbers of the signals that its waits took: signals that it read before its end and does not keep."""
         for turn, (event, decision) in enumerate(self._turns, 1):
             if event.type == EXECUTION_SIGNAL and decision.outcome == DECIDED and turn not in self._kept:
                 yield event.context["signal_id"]

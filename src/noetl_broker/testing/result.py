@@ -77,7 +77,7 @@ class Story:
 def visits_of(
     turns: Iterable[tuple[Event, Decision]], moments: Iterable[datetime], *, ended: bool
 ) -> tuple[Visit, ...]:
-    """The visits that the turns of an execution started; `moments` are those of the turns."""
+    """The visits that the turns of an execution started; `moments` are the moments of the turns."""
     found: dict[tuple[str, int], Visit] = {}
     for (event, decision), at in zip(turns, moments, strict=True):
         for visit in _changed_visits(event, decision):

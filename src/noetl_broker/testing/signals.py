@@ -1,4 +1,4 @@
-"""The signals of a simulation: those that a test sends, those that steps send, and the waits that take them."""
+"""The signals of a simulation: a test or a step sends them, and waits take them."""
 
 from __future__ import annotations
 

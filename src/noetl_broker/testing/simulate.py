@@ -337,7 +337,7 @@ class Simulation:
         self.agenda.add(moment, act, execution=execution.number, node=node)
 
     def _next_job(self) -> tuple[Execution, Node] | None:
-        """The open job with the highest priority, the oldest of equals; those of a paused execution are held."""
+        """The open job with the highest priority, the oldest of equals. Jobs of a paused execution are held."""
         due = [
             (*job.rank, execution, node)
             for execution in self.executions

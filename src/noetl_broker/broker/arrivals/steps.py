@@ -213,7 +213,7 @@ def are_all_ways_spent(playbook: Playbook, step: str, spent: frozenset[str]) -> 
 
 
 def visit_inputs(draft: Draft, step: Step, arrival: Arrival) -> RenderedInputs:
-    """The visit's inputs: the step's own, and over them those of its transitions, which the step's own may read."""
+    """The visit's inputs: the step's own, and over them its transitions' inputs, which the step's own may read."""
     given = RenderedInputs(arrival.inputs) if arrival.inputs else NO_INPUTS
     if step.inputs.empty:
         return given

@@ -103,7 +103,7 @@ class Templates:
         return self._with_failed(self.ended_visit, self._ended_result)
 
     def turn_result(self, number: int | InlineResult) -> StepResult:
-        """The result that a token carries: that of this turn's event, of an earlier one, or an inline result."""
+        """The result that a token carries: the result of this event, of an earlier event, or an inline result."""
         if isinstance(number, InlineResult):
             return made_result(number)
         if number == self._turn.number:
@@ -198,7 +198,7 @@ class Templates:
             raise NotLoaded(missing.wants | self.wants(tree.names, tree.results)) from None
 
     def wants(self, names: frozenset[str], results: frozenset[str] | None) -> frozenset[tuple[object, ...]]:
-        """The wants of a template that reads these names, without those that are answered."""
+        """The wants of a template that reads these names, without answered wants."""
         steps = self._playbook.steps
         named = names | (frozenset(steps) if results is None else results)
         ended = None if self.ended_visit is None else self.ended_visit[0]

@@ -67,7 +67,7 @@ def track_failed(draft: Draft, step: Step, visit: int, ordinal: int) -> None:
 
 
 def keeps_item(draft: Draft, step: Step) -> bool:
-    """Whether the result of the turn is that of an item which succeeded and has a `compensate`."""
+    """Whether the turn has the result of an item that succeeded and has a `compensate`."""
     event, iteration = draft.event, step.iteration
     is_success = event.item_index is not None and event.kind in SUCCESSES
     return is_success and iteration is not None and iteration.task.compensate is not None

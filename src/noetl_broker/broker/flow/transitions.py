@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from noetl_broker.template.scope import Scope
 
 Conditions = list[dict[str, JSON]]
-# Where the result of a visit is: in the event, or in the step_completed: one that the broker made, or the `output`.
+# Where the result of a visit is: in the event, or in the step_completed (made by the broker, or by `output`).
 Origin = Literal["event", "made", "output"]
 
 

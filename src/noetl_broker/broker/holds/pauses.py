@@ -50,7 +50,7 @@ def cause_of(event: Event) -> str:
 
 
 def number_of(event: Event) -> int | None:
-    """The number of a pause or a resume; None of one that was inserted by hand."""
+    """The number of a pause or a resume; None if the event was inserted by hand."""
     number = event.meta.get("number") if isinstance(event.meta, dict) else None
     return number if isinstance(number, int) and not isinstance(number, bool) else None
 

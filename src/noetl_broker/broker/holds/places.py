@@ -1,6 +1,6 @@
 """Places: at most so many executions of one key run. The others are queued, skipped, failed, or replace those that run.
 
-An execution may want two places: one of its schedule (`overlap`) and one of its playbook (`metadata.concurrency`). It
+An execution may want two places: its schedule has one (`overlap`), and its playbook (`metadata.concurrency`). It
 takes all of them or none. The store knows which are free. The answer is asked as `Known`, under the locks of the
 places, and recorded in the facts of the turn. An execution keeps its places until it has ended.
 """
@@ -30,7 +30,7 @@ OVERLAPS = {"skip": SKIP, "queue": QUEUE, "cancel": CANCEL_RUNNING}
 
 
 def wanted_places(draft: Draft) -> tuple[Place, ...]:
-    """The places that a start must take, that of its schedule first. Raises TemplateError.
+    """The places that a start must take: first the place of its schedule. Raises TemplateError.
 
     A fork or a retry is queued, whatever the playbook says: a person asked for it. An undo execution wants none.
     """
@@ -133,7 +133,7 @@ def is_given(event: Event) -> bool:
 def receive_place(draft: Draft) -> None:
     """`place_free`: a queued execution runs if it has its places; otherwise it asks for them.
 
-    A paused one that was never admitted gives them back. Raises Refused if there is nothing to do.
+    A paused execution that was never admitted gives its places back. Raises Refused if there is nothing to do.
     """
     waits = waits_for_place(draft)
     if draft.state.status == PAUSED:
@@ -148,7 +148,7 @@ def receive_place(draft: Draft) -> None:
 
 
 def resume_queued(draft: Draft) -> None:
-    """`execution_resume`: as `resume_execution`. One that waited for places asks for them again."""
+    """`execution_resume`: as `resume_execution`. An execution that waited for places asks for them again."""
     resume_execution(draft)
     if draft.state.status == QUEUED and waits_for_place(draft) and take_places(draft):
         admit_execution(draft)

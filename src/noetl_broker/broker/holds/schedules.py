@@ -20,7 +20,7 @@ STEP: Final = timedelta(seconds=1)  # a clock that is ahead by less has not step
 class Schedule:
     """A schedule as its row has it, with its timing read.
 
-    Its moments are those after `since_at`. Those from `paused_at` until `resumed_at` passed while it was paused.
+    The schedule has moments after `since_at`. Moments from `paused_at` until `resumed_at` passed during a pause.
     `moved_at` is when the row was last moved; `next_at` is the moment that was found then.
     """
 
@@ -66,7 +66,7 @@ def plan_move(
 ) -> Move:
     """Decide on the moments that are due.
 
-    Those that are late by more than `catch_up`, or that passed during a pause, are skipped. Of the others the last is
+    Moments that are late by more than `catch_up` or passed during a pause are skipped. The last other moment is
     started. A moment is not late if it became due after `watched_since`, when a broker began to watch. After `most`
     moments the move ends; the next one goes on from there.
     """

@@ -1,7 +1,7 @@
 """Effects: what a turn writes beside its events, jobs and tracking rows. Each kind is one named tuple.
 
 A rule adds an effect to the draft, `draft.add(WaitOpened(…))`. `EFFECTS` in the store says how each kind is written.
-Few turns have any. Positions are those of the events that the turn emits, from 0.
+Few turns have any. A position is the index of an event that the turn emits, from 0.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 from noetl_broker.broker.model.values import JSON
 
-OWN_VERSION: Final = 0  # of a child: that of its parent. The child is a block of the same playbook
+OWN_VERSION: Final = 0  # of a child: the version of its parent. The child is a block of the same playbook
 
 
 # The execution
@@ -134,7 +134,7 @@ class JobChanged(NamedTuple):
 class ChildStarted(NamedTuple):
     """A child execution starts for a visit, or for an item of an iterator (`item_index`, from 0).
 
-    `version`: None is the latest, OWN_VERSION that of the parent. `ordinal` is the position of its iteration_started.
+    `version`: None is the latest, OWN_VERSION the parent's. `ordinal` is the position of its iteration_started.
     `meta` goes into its execution_start: {parent: {depth, return_step, attempt}}. `undo`: it undoes the visit
     or item, and `parent` has `undoes`, so that no pause of its path holds it. Its answer is an `action_completed` or
     `action_failed`, also that of an item, with the node_id of the undo job. With `undo_of`, it is an undo execution of
@@ -299,7 +299,7 @@ class UndoNoted(NamedTuple):
     status `open`: its action or child reported success in this turn. `unknown`: it never did, but an attempt timed out
     or lost its lease. The row has the number of this turn, which is the order of undoing: last first. A row that the
     visit or item has already is replaced, with its turn. `child_execution_id` is set if the visit or item has no
-    `compensate`: the rows of this completed child are undone. An open row without an index replaces those of the items
+    `compensate`: the rows of this completed child are undone. An open row without an index replaces rows of the items
     and children of its visit: they become `superseded`, if they are open.
     """
 

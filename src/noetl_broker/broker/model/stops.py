@@ -38,17 +38,17 @@ class Stops(NamedTuple):
     dead_undos: frozenset[Item]
 
     def visit(self, step: str, visit: int) -> bool:
-        """Whether the jobs that no worker holds and the children of a visit stop, also those that the turn starts."""
+        """Whether a visit stops: its children and its jobs that no worker holds, also those of this turn."""
         return self.all_work or (step, visit) in self.visits
 
     def job(self, step: str, visit: int, index: int | None, *, undo: bool) -> bool:
-        """Whether the job of a visit or an item stops, or the one that undoes it."""
+        """Whether the job of a visit or an item stops, or its undo job."""
         if undo:
             return self.execution or (step, visit, index) in self.dead_undos
         return self.visit(step, visit)
 
     def child(self, step: str, visit: int, index: int | None, *, undo: bool) -> bool:
-        """Whether a child of a visit or an item stops, or the one that undoes it."""
+        """Whether a child of a visit or an item stops, or the child that undoes it."""
         if undo:
             return self.execution or (step, visit, index) in self.undos
         return self.visit(step, visit) or (step, visit, index) in self.item_children

@@ -26,7 +26,7 @@ class Compensation(NamedTuple):
     """The progress of a COMPENSATING execution. It will end with `status` and `error`, unless an undo fails.
 
     `cursor`: the rows of this turn and of later turns are done; None: no row is. `current` is the undo that runs.
-    `done` and `failed` count rows; those that are left, and the unknown ones, are counted in the state. `execution_id`:
+    `done` and `failed` count rows; the state counts open and unknown rows. `execution_id`:
     of an undo execution, the execution whose actions it undoes; 0: this one.
 
     The `execution_start` of an undo execution has `undo: {execution_id, origin, rows, error}` in its meta.

@@ -47,7 +47,7 @@ class Awaited(NamedTuple):
     """What an open wait for a signal is for: one of these names, and the key (None: the execution).
 
     `listed`: the names were a list. `since`: the seconds before the start of the execution from which signals count.
-    `turn`: in which the wait began. `tried`: the wait has kept signals to try, those of turns after this one.
+    `turn`: in which the wait began. `tried`: the wait has kept signals to try, signals of turns after this one.
     """
 
     names: tuple[str, ...]
@@ -237,9 +237,9 @@ class ExecutionState(NamedTuple):
 
     `seen` has one bit for each step, by its index in the document. `repeats` counts the visits of steps that were
     visited more than once, `total` counts all visits. `ends` are the steps with data at the ends of branches. `end` is
-    the last visit of `end`. `hold`: of an execution that was paused or queued. `signals`: those that
-    fitted no wait, in the order of their turns. `hops`: how many executions sent signals that led to this one.
-    `undo` counts the open rows of `noetl.undo`, `unknown` the unknown ones. `compensation`: of a COMPENSATING one.
+    the last visit of `end`. `hold` is set if the execution was paused or queued. `signals`: signals
+    that fitted no wait, in the order of their turns. `hops`: how many executions sent signals that led to this one.
+    `undo` counts the open rows of `noetl.undo`, `unknown` the unknown ones. `compensation` is set while COMPENSATING.
     `failed_before`: the execution whose failure led to this one (`metadata.on_failure`).
     """
 

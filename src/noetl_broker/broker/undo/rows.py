@@ -37,7 +37,7 @@ def child_with_undo(event: Event) -> int | None:
 def report_success(draft: Draft, step: Step, token: Token) -> Token:
     """Note that the action or the child of a visit reported success, also if its result is refused.
 
-    The row of the visit replaces those of its items and children. Returns the token, which counts it.
+    The row of the visit replaces the rows of its items and children. Returns the token, which counts it.
     """
     child = None if step.compensate is not None else child_with_undo(draft.event)
     if step.compensate is None and child is None:

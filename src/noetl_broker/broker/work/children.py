@@ -129,7 +129,7 @@ def start_child_again(draft: Draft, token: Token) -> None:
 def error_of_child(execution_id: int, ended: ExecutionEnd) -> dict[str, JSON]:
     """The error of a child that did not complete, for its parent; `step` and `at` of the child get names of their own.
 
-    The type stays that of the cause, so that a parent can distinguish failures.
+    The error keeps the type of its cause, so that a parent can distinguish failures.
     """
     cause = ended.error or {}
     error = {**cause, "message": cause.get("message") or "the child failed"}

@@ -171,7 +171,7 @@ def _is_too_much(step: Step, token: Token) -> bool:
 
 
 def _error_of_items(step: Step, token: Token, error: dict[str, JSON]) -> dict[str, JSON]:
-    """The error of a step that fails because of this item: its own, or that of too many failed items."""
+    """The error of a step that fails because of this item: the error of the item, or "too many items failed"."""
     tolerate = step.iteration.tolerate if step.iteration is not None else None
     if tolerate is None or (tolerate.percent is None and tolerate.count == 0):
         return error
@@ -186,7 +186,7 @@ def _too_many_error(step: Step, counts: Counts, error: dict[str, JSON] | None) -
 
 
 def fail_too_many(draft: Draft, step: Step, token: Token, error: dict[str, JSON] | None, counts: Counts) -> None:
-    """Fail the step of a worker that ran all items, because too many failed; `error` is that of one item."""
+    """Fail the step of a worker that ran all items, because too many failed; `error` is the error of one item."""
     failure = _too_many_error(step, counts, error)
     fail_visit(draft, step, token, failure, continues=step.on_error == "continue" and step.type != "iterator")
 
@@ -204,7 +204,7 @@ def complete_iterator(draft: Draft, token: Token) -> None:
 def gather_when_ended(draft: Draft, token: Token, error: dict[str, JSON] | None = None) -> None:
     """Keep the token; gather the results if the worker is done and all children that it started have ended.
 
-    `error` is that of the child that has just failed. If all of them failed, the step fails.
+    `error` is the error of the child that has just failed. If all of them failed, the step fails.
     """
     draft.state.tokens[token.step, token.visit] = token
     if token.answered and token.items is not None and token.items.ended == token.items.total:
@@ -227,7 +227,7 @@ def fail_all(
 ) -> None:
     """Fail the step because all items failed, whatever the `on_error` of the items is.
 
-    `error` is that of one item. A step with a `loop` has its own `on_error` beside that of its items.
+    `error` is the error of one item. A step with a `loop` has its own `on_error` beside the `on_error` of its items.
     """
     counted = total if total is not None else (token.items or Counts(0)).total
     message = "the only item failed" if counted == 1 else f"all {counted} items failed"

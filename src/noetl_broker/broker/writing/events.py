@@ -26,8 +26,8 @@ CAUGHT = "CAUGHT"  # the `status` in the meta of a step_failed that a `catch` ha
 class CatchRead(NamedTuple):
     """The outcome of the `catch` of a failed visit: its conditions with their outcomes, and the entry that was taken.
 
-    `entry` counts from 0; None: no entry was true. `to` are the targets of that entry. `result` is that of the action,
-    which had completed.
+    `entry` counts from 0; None: no entry was true. `to` are the targets of that entry. `result` is the result of
+    the action, which had completed.
     """
 
     conditions: list[dict[str, JSON]]
@@ -47,7 +47,7 @@ def emit_step_completed(
 ) -> int:
     """A visit completed; `conditions` are the evaluated `when`s, each with its outcome and its targets.
 
-    `result` is that of a visit that the broker itself completes.
+    `result` is set for a visit that the broker itself completes.
     """
     meta: dict[str, JSON] = {"turn": draft.turn.number}
     if conditions:
@@ -95,7 +95,7 @@ def emit_action_retry(
 ) -> int:
     """A failed action is retried. `attempts`: the failed one (from 1), how many there may be, the delay in seconds.
 
-    `index` is that of an iterator's item.
+    `index` is the index of an iterator's item.
     """
     attempt, max_attempts, delay = attempts
     meta: dict[str, JSON] = {
@@ -173,7 +173,7 @@ def emit_status(draft: Draft, event_type: str, context: dict[str, JSON] | None =
 
 
 def node_name_of(event: Emitted) -> str | None:
-    """The step; `step[index]` where the event has the result of an item, which is not that of the step."""
+    """The step; `step[index]` where the event has the result of an item, not of the step."""
     if event.type == "iteration_completed" and event.result is not None and event.context is not None:
         return f"{event.step}[{event.context['index']}]"
     return event.step

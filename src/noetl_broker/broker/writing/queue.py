@@ -188,7 +188,7 @@ def _worker_context(
 ) -> dict[str, JSON]:
     """The context of the job: the inputs and everything that its deferred strings read.
 
-    `results` are those of steps, `result` is given to the visit. `outcomes` are of steps that did not simply complete.
+    `results` are results of steps, `result` is given to the visit. `outcomes` name steps that did not simply complete.
     `unfinished` lists the deferred strings of the workload. `reads_failed`: a deferred string may read failed items.
     """
     names, results = step.fields.worker_names, step.fields.worker_results

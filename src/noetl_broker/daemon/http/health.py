@@ -75,7 +75,7 @@ class Health:
         return _json_answer(good=not failed, document=document)
 
     async def metrics(self) -> Answer:
-        """All metrics: those of the processes, and what the databases answer now."""
+        """All metrics: the metrics of the processes, and what the databases answer now."""
         status, collected = await asyncio.gather(self._get_status(), self._collect())
         metrics: MetricsByDatabase = {}
         merge_all(metrics, status.ended, ended=True)

@@ -123,7 +123,7 @@ class MetricValues:
         self.add(FAULTS, 1, state if (state,) in states or len(states) < MAX_SQLSTATES else OTHER)
 
     def merge(self, other: MetricValues, *, ended: bool = False) -> None:
-        """Add the values of another process; of one that has `ended`, only counters and histograms."""
+        """Add the values of another process. If it has `ended`, add only counters and histograms."""
         for name, values in other.values.items():
             if ended and BY_NAME[name].kind == "gauge":
                 continue
@@ -162,6 +162,6 @@ MetricsByDatabase = dict[str, MetricValues]  # by the name of a database, and PR
 
 
 def merge_all(into: MetricsByDatabase, values: Mapping[str, MetricValues], *, ended: bool = False) -> None:
-    """Add the values of another process; of one that has `ended`, only counters and histograms."""
+    """Add the values of another process. If it has `ended`, add only counters and histograms."""
     for database, each in values.items():
         into.setdefault(database, MetricValues()).merge(each, ended=ended)

@@ -95,7 +95,7 @@ async def find_schedule(connection: Connection, name: str) -> dict[str, Any]:
 
 
 async def started_moments(connection: Connection, name: str, moments: Sequence[datetime]) -> set[datetime]:
-    """Those of the moments that have an execution already."""
+    """The moments that have an execution already."""
     return {row["moment"] for row in await connection.fetch(sql("started_moments"), name, [*moments])}
 
 

@@ -206,7 +206,7 @@ async def check_rights(connection: Connection) -> None:
     """Raise PermissionFault with the rights that a daemon's role lacks."""
     missing = await missing_rights(connection)
     if missing:
-        message = f"the role lacks {', '.join(missing)}; noetl-broker migrate --roles makes one that has it"
+        message = f"the role lacks {', '.join(missing)}; noetl-broker migrate --roles makes a role that has it"
         raise PermissionFault(with_schema(message, schema_of(connection)))
 
 

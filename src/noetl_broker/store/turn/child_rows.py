@@ -30,7 +30,7 @@ def json_or_null(value: JSON) -> str | None:
 def child_row(execution: Execution, child: ChildStarted) -> tuple[object, ...]:
     """A child to be started, with what its execution_start says of its parent.
 
-    One that undoes an item answers for the undo, which is one job: so it has no index.
+    A child that undoes an item answers for the undo job, so it has no index.
     """
     owner = execution.execution_id
     node = node_id(owner, child.step, child.visit, child.item_index if child.undo else None, undo=child.undo)
@@ -44,7 +44,7 @@ def child_meta(owner: int, child: ChildStarted) -> dict[str, JSON]:
 
 
 def _answer_type(parent: ParentVisit, *, completed: bool) -> str:
-    """`action_...` for the only child of a step; `execution_...` for one of many."""
+    """`action_...` for the only child of a step; `execution_...` for one of several children."""
     if parent.item_index is None:
         return "action_completed" if completed else "action_failed"
     return "execution_complete" if completed else "execution_failed"

@@ -55,7 +55,7 @@ MOST_HELD = 1_000  # jobs that one turn parks or releases
 
 
 class Origin(NamedTuple):
-    """The turn that an effect is of; `first` is the ordinal in the batch before that of its first event."""
+    """The turn that an effect is of; `first` is the ordinal in the batch before its first event."""
 
     execution: Execution
     mail: Mail

@@ -52,8 +52,8 @@ def _take_inserted(
 ) -> dict[int, dict[str, list[object]]]:
     """Take the steps of the executions in `begun`, which are inserted, out of `rows`; gives them by execution and step.
 
-    Each is [status, visits, moment of the start, moment of the end]. One with a result has three more: its visit, its
-    event, and the ordinal of the emitted event that has it.
+    Each is [status, visits, moment of the start, moment of the end]. A step with a result has three more: its visit,
+    its event, and the ordinal of the emitted event that has it.
     """
     inserted: dict[int, dict[str, list[object]]] = {}
     for key in [key for key in rows if key[0] in begun]:

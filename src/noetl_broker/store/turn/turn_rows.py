@@ -144,7 +144,7 @@ def _add_status(columns: Columns, execution_id: int, taken: list[DecidedTurn], s
         )
     if changes:
         last = changes[-1][2]
-        # an execution that was just queued or admitted has no jobs; the jobs of one that undoes are not held
+        # an execution that was just queued or admitted has no jobs; a compensating execution keeps its jobs
         if not (last.admitted or last.status == QUEUED or state.status == COMPENSATING):
             columns.holds[execution_id] = None
     else:

@@ -16,7 +16,8 @@ select pg_try_advisory_lock(1852794228, 5);
 select pg_advisory_unlock(1852794228, 5);
 
 -- name: lock_starts
--- Playbooks that signals may start, with the condition of the latest version. One that is no longer declared has none.
+-- Playbooks that signals may start, with the condition of the latest version. A signal that is no longer declared has
+-- no condition.
 select k.look_id, k.path, k.signal_id, s.hops, o.path is not null as is_declared, o.condition,
   s.name, s.key, s.payload, s.sent_at
 from noetl.look k
