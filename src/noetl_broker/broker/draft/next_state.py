@@ -73,7 +73,7 @@ class NextState:
 
     def visits(self, step: Step) -> int:
         """The number of visits of the step."""
-        return self.repeats.get(step.name, 1) if self.has_visited(step) else 0
+        return self.repeats.get(step.name, self.seen >> step.index & 1)
 
     def count_visit(self, step: Step, number: int) -> None:
         """Count one more visit of the step."""
