@@ -23,7 +23,7 @@ from pytest_postgresql.executors import NoopExecutor
 pytest.register_assert_rewrite(*(f"tests.{path.stem}" for path in Path(__file__).parent.iterdir()))
 
 from noetl_broker import embedded_postgres, logs
-from noetl_broker.form import installed_form
+from noetl_broker.compiled_form import installed_form
 from noetl_broker.store.connect.migrations import migrate
 from tests import summary
 from tests.postgres import SCHEMA_VARIABLE, Copies, Database, Server, psycopg_connect, start_server

@@ -15,7 +15,7 @@ from types import ModuleType
 
 import pytest
 
-from noetl_broker.form import installed_form
+from noetl_broker.compiled_form import installed_form
 from tests.packaging.wheels import PATIENCE_SECONDS
 from tests.test_tidy import ROOT
 

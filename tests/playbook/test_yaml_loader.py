@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from noetl_broker.playbook import PlaybookRules
 from noetl_broker.playbook import yaml_loader as module
 from noetl_broker.playbook.diagnostics import Report
-from noetl_broker.playbook.work import Work
+from noetl_broker.playbook.work_budget import Work
 from noetl_broker.playbook.yaml_loader import Document, load_into
 from noetl_broker.template import number_of
 from tests.playbook.documents import document_findings

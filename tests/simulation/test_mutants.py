@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from noetl_broker.broker.arrivals import joins
-from noetl_broker.form import installed_form
+from noetl_broker.compiled_form import installed_form
 from tests.simulation.mutants import MUTANTS, Mutant, applied, first_failure
 from tests.simulation.run import report
 from tests.simulation.undo_mutants import UNDO_MUTANTS

@@ -6,7 +6,7 @@ import os
 
 from noetl_broker.cli import output
 from noetl_broker.cli.command import Call, command
-from noetl_broker.form import installed_form
+from noetl_broker.compiled_form import installed_form
 from noetl_broker.settings import HIDDEN, explain_settings, file_values
 
 

@@ -19,7 +19,7 @@ from click.shell_completion import CompletionItem
 
 from noetl_broker import __version__
 from noetl_broker.commands import COMMANDS
-from noetl_broker.form import installed_form
+from noetl_broker.compiled_form import installed_form
 from noetl_broker.visible import visible
 
 

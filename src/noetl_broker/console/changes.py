@@ -13,10 +13,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from heapq import nlargest
 
+from noetl_broker.backoff import Backoff
 from noetl_broker.console.connections import Connections
 from noetl_broker.errors import BrokerError
 from noetl_broker.store.admin.changes import NEWEST, Attention, LatestTurn, count_attention, load_latest_turns
-from noetl_broker.waits import Backoff, wait_for
+from noetl_broker.tasks import wait_for
 
 POLL_SECONDS = 0.25  # between two polls, while there are streams
 COUNT_SECONDS = 1.0  # between two counts of what waits for a person

@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import time
 
+from noetl_broker.backoff import Backoff
 from noetl_broker.daemon.claim_cursor import ClaimCursor
 from noetl_broker.store.connect.connection import CALL_SECONDS, Pool, borrowed
 from noetl_broker.store.connect.listener import Listener
 from noetl_broker.store.queries import sql
-from noetl_broker.waits import Backoff, wait_for
+from noetl_broker.tasks import wait_for
 
 POLL_SECONDS = (0.002, 0.1)
 HELD_SECONDS = 0.02  # the least pause before the next look at mail that another broker holds

@@ -15,7 +15,7 @@ from noetl_broker.daemon.metrics.registry import LISTENER_DEAF
 from noetl_broker.daemon.metrics.values import MetricValues
 from noetl_broker.store.connect.connection import Pool
 from noetl_broker.store.connect.listener import Listener
-from noetl_broker.waits import wait_for
+from noetl_broker.tasks import wait_for
 
 log = structlog.get_logger(__name__)
 

@@ -15,6 +15,7 @@ from functools import partial
 
 import structlog
 
+from noetl_broker.backoff import Backoff, jittered
 from noetl_broker.broker.model.rules import Rules
 from noetl_broker.daemon.batch import Batch, event_fields
 from noetl_broker.daemon.batch_size import BatchSize
@@ -29,7 +30,6 @@ from noetl_broker.store.connect.connection import ANSWER_SECONDS, Pool, borrowed
 from noetl_broker.store.connect.sqlstates import Remedy, fault_class_of, is_unreadable, log_fields, reason_of
 from noetl_broker.store.turn import turn_store
 from noetl_broker.store.turn.claimed_rows import Mail
-from noetl_broker.waits import Backoff, jittered
 
 log = structlog.get_logger(__name__)
 

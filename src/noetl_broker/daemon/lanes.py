@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from noetl_broker.daemon.garbage_collection import collect
 from noetl_broker.daemon.lane import Lane, LaneResources
 from noetl_broker.daemon.metrics.registry import DRAINS
-from noetl_broker.waits import wait_for
+from noetl_broker.tasks import wait_for
 
 WAIT_SECONDS = 0.01  # of a lane without mail, while other lanes work
 MAX_NEEDLESS_WAKES = 3  # by notifications in a row; anybody who can log in can notify

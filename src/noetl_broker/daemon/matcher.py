@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from noetl_broker.backoff import Backoff
 from noetl_broker.daemon.background import attempt
 from noetl_broker.daemon.metrics.registry import (
     SIGNAL_ERRORS,
@@ -29,9 +30,9 @@ from noetl_broker.playbook.durations import moment_text
 from noetl_broker.playbook.keywords import SIGNAL
 from noetl_broker.store.connect.connection import ANSWER_SECONDS, Pool, borrowed, transaction
 from noetl_broker.store.queries import sql
+from noetl_broker.tasks import wait_for
 from noetl_broker.template import Template, TemplateError, compile_condition
 from noetl_broker.template.scope import Moment, Scope
-from noetl_broker.waits import Backoff, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

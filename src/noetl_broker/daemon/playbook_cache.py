@@ -1,8 +1,8 @@
 """The cache of compiled playbooks, by catalog version. They are compiled in threads, because some take seconds.
 
 A batch waits a moment for a playbook, which is enough for nearly all. After that it leaves the mail of that playbook's
-executions and decides on the rest. `playbook/work.py` bounds the work for one document. The result is cached, also when
-it is an error, so each version is compiled once.
+executions and decides on the rest. `playbook/work_budget.py` bounds the work for one document. The result is cached,
+also when it is an error, so each version is compiled once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from noetl_broker.errors import PlaybookFault
 from noetl_broker.playbook.compile import compile_playbook
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.playbook.model import Playbook
-from noetl_broker.playbook.work import Abandoned
+from noetl_broker.playbook.work_budget import Abandoned
 from noetl_broker.store.connect.connection import Connection
 from noetl_broker.store.connect.sqlstates import reason_of
 from noetl_broker.store.turn import turn_store

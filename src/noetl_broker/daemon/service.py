@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
+from noetl_broker.backoff import Backoff
 from noetl_broker.broker.model.rules import Rules
 from noetl_broker.daemon.idle import POLL_SECONDS, Sleeper, has_mail
 from noetl_broker.daemon.keep_listening import keep_listening, keep_probing
@@ -38,8 +39,8 @@ from noetl_broker.store.connect.migrations import check_rights, check_version
 from noetl_broker.store.connect.schema_name import with_schema
 from noetl_broker.store.connect.sqlstates import Remedy, fault_class_of, is_transient, log_fields, message_of
 from noetl_broker.store.queries import sql
+from noetl_broker.tasks import wait_for
 from noetl_broker.tracing.spans import Emit
-from noetl_broker.waits import Backoff, wait_for
 
 log = structlog.get_logger(__name__)
 

@@ -12,12 +12,13 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
+from noetl_broker.backoff import Backoff
 from noetl_broker.daemon.background import attempt
 from noetl_broker.daemon.metrics.registry import TIMER_LATENESS, TIMERS_FIRED
 from noetl_broker.daemon.metrics.values import MetricValues
 from noetl_broker.store.connect.connection import ANSWER_SECONDS, Pool, borrowed
 from noetl_broker.store.queries import sql
-from noetl_broker.waits import Backoff, wait_for
+from noetl_broker.tasks import wait_for
 
 MAX_TIMERS: Final = 1000  # in one transaction
 # Somebody who writes an earlier moment announces it only if it is the first of all. While it was written, a moment may

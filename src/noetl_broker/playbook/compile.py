@@ -26,7 +26,7 @@ from noetl_broker.playbook.reader import Part, Reading
 from noetl_broker.playbook.scopes import arriving_inputs
 from noetl_broker.playbook.signals import read_on_signal
 from noetl_broker.playbook.steps import read_step
-from noetl_broker.playbook.work import TooMuchWork, Work
+from noetl_broker.playbook.work_budget import TooMuchWork, Work
 from noetl_broker.playbook.yaml_loader import Document, load_into
 from noetl_broker.template import WORKER_WORDS, Tree
 

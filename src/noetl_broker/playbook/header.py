@@ -12,7 +12,7 @@ from noetl_broker.playbook.model import Raw
 from noetl_broker.playbook.plain_values import NAME_CHARS, PRIORITIES, SECONDS, Range, read_integer, read_seconds
 from noetl_broker.playbook.reader import Part, Reading, WrittenBlock, strings
 from noetl_broker.playbook.value_schema import check_schema
-from noetl_broker.playbook.work import weight_of
+from noetl_broker.playbook.work_budget import weight_of
 from noetl_broker.template import Tree
 
 API_VERSION: Final = "noetl.io/v1"

@@ -10,7 +10,7 @@ from noetl_broker.playbook.diagnostics import Location, PlaybookRules, Report, p
 from noetl_broker.playbook.fields import union_of_results
 from noetl_broker.playbook.model import Arc
 from noetl_broker.playbook.template_reads import input_read, workload_key_read
-from noetl_broker.playbook.work import Work, weight_of
+from noetl_broker.playbook.work_budget import Work, weight_of
 from noetl_broker.template import (
     WORKER_WORDS,
     Template,

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import yaml
 
 from noetl_broker.playbook.diagnostics import Location, PlaybookRules, Position, Report, json_type_name
-from noetl_broker.playbook.work import CHARS, Work
+from noetl_broker.playbook.work_budget import CHARS, Work
 from noetl_broker.template import number_of
 
 LOADER: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader

@@ -7,9 +7,10 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from noetl_broker.backoff import JITTER, RETRY_SECONDS, Backoff
 from noetl_broker.errors import DatabaseFault
 from noetl_broker.store.worker.jobs import JobDatabase, LeasedJob, heartbeat_job, heartbeat_jobs
-from noetl_broker.waits import JITTER, RETRY_SECONDS, Backoff, wait_for
+from noetl_broker.tasks import wait_for
 from noetl_broker.worker.job_log import JobLog
 from noetl_broker.worker.job_progress import JobProgress
 from noetl_broker.worker.logger import Log, job_fields

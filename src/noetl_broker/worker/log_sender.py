@@ -9,9 +9,10 @@ import asyncio
 import contextlib
 from collections.abc import Collection, Iterator, Sequence
 
+from noetl_broker.backoff import JITTER, RETRY_SECONDS, Backoff
 from noetl_broker.errors import DatabaseFault, PermissionFault, SchemaFault
 from noetl_broker.store.worker.jobs import JobDatabase, Lease, LogPart, RefusedFault, log_jobs
-from noetl_broker.waits import JITTER, RETRY_SECONDS, Backoff, wait_for
+from noetl_broker.tasks import wait_for
 from noetl_broker.worker.job_log import JobLog, LogBuffer
 from noetl_broker.worker.logger import Log
 from noetl_broker.worker.redaction import Redactor

@@ -13,6 +13,7 @@ from typing import Any
 
 import structlog
 
+from noetl_broker.backoff import JITTER, RETRY_SECONDS, Backoff
 from noetl_broker.errors import DatabaseFault, OperatorFault, PermissionFault, SchemaFault
 from noetl_broker.playbook.keywords import ACTION_TYPES
 from noetl_broker.store.worker.jobs import (
@@ -26,7 +27,7 @@ from noetl_broker.store.worker.jobs import (
     complete_jobs,
     lease_jobs,
 )
-from noetl_broker.waits import JITTER, RETRY_SECONDS, Backoff, first, run_beside, run_until
+from noetl_broker.tasks import first, run_beside, run_until
 from noetl_broker.worker.environment import kept_environment, visible_environment
 from noetl_broker.worker.errors import Failure, ToolFault, failure_of
 from noetl_broker.worker.executor import Success, execute, types_with

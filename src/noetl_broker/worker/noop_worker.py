@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from dataclasses import asdict
 
+from noetl_broker.backoff import JITTER, RETRY_SECONDS, Backoff
 from noetl_broker.errors import DatabaseFault, PermissionFault, SchemaFault
 from noetl_broker.store.worker.jobs import Completion, JobDatabase, RefusedFault, complete_jobs, lease_jobs
-from noetl_broker.waits import JITTER, RETRY_SECONDS, Backoff, first
+from noetl_broker.tasks import first
 from noetl_broker.worker.logger import Log
 from noetl_broker.worker.options import WorkerOptions
 from noetl_broker.worker.stats import Stats

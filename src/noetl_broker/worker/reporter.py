@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
 
+from noetl_broker.backoff import JITTER, RETRY_SECONDS, Backoff
 from noetl_broker.errors import DatabaseFault
 from noetl_broker.store.worker.jobs import (
     AttemptFailure,
@@ -22,8 +23,8 @@ from noetl_broker.store.worker.jobs import (
     fail_jobs,
     traceparent_of,
 )
+from noetl_broker.tasks import wait_for
 from noetl_broker.tracing.spans import Emit, Span, reason_of, span_id_of
-from noetl_broker.waits import JITTER, RETRY_SECONDS, Backoff, wait_for
 from noetl_broker.worker.errors import Failure
 from noetl_broker.worker.executor import Success
 from noetl_broker.worker.logger import Log, job_fields

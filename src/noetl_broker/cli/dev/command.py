@@ -35,7 +35,7 @@ from noetl_broker.settings import PREFIX
 from noetl_broker.store.admin.api_tokens import check_token, create_token
 from noetl_broker.store.connect.migrations import migrate
 from noetl_broker.store.connect.session import session
-from noetl_broker.waits import wait_for
+from noetl_broker.tasks import wait_for
 from noetl_broker.worker import WorkerOptions, run_worker
 
 STOP_SECONDS = 8.0

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from noetl_broker.waits import wait_for
+from noetl_broker.tasks import wait_for
 
 ENDINGS: Final = (".yaml", ".yml", ".json")
 SKIPPED: Final = frozenset({"node_modules", "__pycache__"})  # beside folders whose names begin with a dot

@@ -17,7 +17,7 @@ from noetl_broker.playbook.model import Playbook
 from noetl_broker.playbook.retries import refuse_keys_of_retry_words
 from noetl_broker.playbook.schedules import read_schedules
 from noetl_broker.playbook.scopes import Scopes, Seen
-from noetl_broker.playbook.work import TooMuchWork, Work
+from noetl_broker.playbook.work_budget import TooMuchWork, Work
 
 CODE = "bad-schedule"
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, TemplateSyntaxError, nodes
 
-from noetl_broker.playbook.work import Work
+from noetl_broker.playbook.work_budget import Work
 
 MOST_ALTERNATIVES = 32
 MISSING = object()

@@ -12,7 +12,7 @@ from noetl_broker.playbook.keywords import END, START
 from noetl_broker.playbook.lint.overlapping_conditions import alternatives, exclude_each_other, first_overlap
 from noetl_broker.playbook.model import Arc, Entry, Playbook, Step, Target
 from noetl_broker.playbook.reader import COST_OF_COPY, Reading
-from noetl_broker.playbook.work import Work
+from noetl_broker.playbook.work_budget import Work
 
 SHOWN_STEPS = 20  # of a loop
 MOST_PAIRS = 2_000  # of conditions compared in one step

@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Self, TypeVar
 
+from noetl_broker.backoff import Backoff
 from noetl_broker.errors import DatabaseFault, PermissionFault, SchemaFault
 from noetl_broker.store.connect.connection import Connection
 from noetl_broker.store.connect.dsn import Database
 from noetl_broker.store.connect.session import session, translate_faults
 from noetl_broker.store.connect.sqlstates import is_transient
-from noetl_broker.waits import Backoff
 
 Answer = TypeVar("Answer")
 PAUSES = (0.1, 2.0)  # seconds between two attempts to connect, the first and the longest

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from noetl_broker.backoff import Backoff
 from noetl_broker.store.connect.connection import CALL_SECONDS, LISTEN_SECONDS, borrowed, connect
 from noetl_broker.store.connect.dsn import Database
 from noetl_broker.store.connect.sqlstates import is_transient, log_fields
 from noetl_broker.store.queries import sql
-from noetl_broker.waits import Backoff, wait_for
+from noetl_broker.tasks import wait_for
 
 if TYPE_CHECKING:
     import asyncpg

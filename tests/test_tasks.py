@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from noetl_broker.waits import run_beside, wait_for
+from noetl_broker.tasks import run_beside, wait_for
 
 
 async def lost() -> None:
