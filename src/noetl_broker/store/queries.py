@@ -3,6 +3,8 @@
 `hot` is what a turn runs, `worker` what workers run, `daemon` what runs beside the turns, `admin` the commands. Hot
 statements also call functions of the migrations, such as `noetl.take_mail` of 0007_claim.sql.
 `parts.sql` has conditions that several statements share, and what `write_first_turns` adds to `write_turns`.
+
+`{filter.path}` is the parameter for the path of a filter. The parameters of a filter come after the statement's own.
 """
 
 from __future__ import annotations
@@ -17,12 +19,20 @@ from noetl_broker.store.row_layout import with_positions
 _FOLDER = Path(__file__).with_name("sql")
 _NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
 _PART = re.compile(r"\{part[.](\w+)(?: (\w+))?\}")
+_OF_FILTER = re.compile(r"\{filter[.](\w+)\}")
+_NUMBERED = re.compile(r"\$([0-9]+)")
+
+
+def load() -> dict[str, str]:
+    """All statements by name, without the final semicolon."""
+    return _load()[0]
 
 
 @cache
-def load() -> dict[str, str]:
-    """All statements by name, without the final semicolon."""
+def _load() -> tuple[dict[str, str], dict[str, list[str]]]:
+    """All statements by name, and the parameters of a filter that each has, in their order."""
     statements: dict[str, str] = {}
+    of_filter: dict[str, list[str]] = {}
     parts: dict[str, str] = {}
     for name, text in _named(_FOLDER / "parts.sql"):
         parts[name] = _with_parts(text, parts)  # a part may have those above it
@@ -31,11 +41,12 @@ def load() -> dict[str, str]:
             if name in statements:
                 message = f"two statements are named {name}; the second is in {file.name}"
                 raise ValueError(message)
-            statements[name] = with_positions(_with_parts(text.strip().rstrip(";"), parts))
+            whole = with_positions(_with_parts(text.strip().rstrip(";"), parts))
+            statements[name], of_filter[name] = _with_filter(whole)
     # Most batches begin no execution, and do not pay for these rows.
     turns = statements["write_turns"]
     statements["write_first_turns"] = turns.replace("-- the rows of a begin", parts["begin"].strip())
-    return statements
+    return statements, of_filter
 
 
 def _named(file: Path) -> Iterator[tuple[str, str]]:
@@ -47,6 +58,18 @@ def _named(file: Path) -> Iterator[tuple[str, str]]:
 def _with_parts(text: str, parts: Mapping[str, str]) -> str:
     """SQL text with each part in place of its name; raises KeyError for an unknown part."""
     return _PART.sub(lambda found: parts[found[1]].strip().replace("{id}", found[2] or ""), text)
+
+
+def _with_filter(text: str) -> tuple[str, list[str]]:
+    """SQL text whose parameters of a filter are numbered, and the names of these parameters in that order."""
+    names = [*dict.fromkeys(_OF_FILTER.findall(text))]
+    first = 1 + max((int(number) for number in _NUMBERED.findall(text)), default=0)
+    return _OF_FILTER.sub(lambda found: f"${first + names.index(found[1])}", text), names
+
+
+def filter_parameters(name: str) -> list[str]:
+    """The parameters of a filter that this statement has after its own, in their order."""
+    return _load()[1][name]
 
 
 def sql(name: str) -> str:

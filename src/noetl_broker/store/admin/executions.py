@@ -24,7 +24,7 @@ from noetl_broker.store.admin.progress import load_progress
 from noetl_broker.store.admin.undo import list_awaited, load_undo
 from noetl_broker.store.connect.connection import Connection, fetch_planned
 from noetl_broker.store.connect.session import OWN_STATES, fault_of
-from noetl_broker.store.queries import sql
+from noetl_broker.store.queries import filter_parameters, sql
 
 _Answer = TypeVar("_Answer")
 Entry = dict[str, Any]  # one row as a JSON object; moments are aware datetimes
@@ -95,16 +95,25 @@ class Filter:
     until: datetime | float | None = None
     version: int | None = None
 
-    @property
-    def arguments(self) -> tuple[object, ...]:
-        """The first nine parameters of every statement that takes a filter."""
-        path = None if self.path is None else like(self.path)
-        error = None if self.error is None else like(self.error, anywhere=True)
-        moments = *moment_or_seconds(self.since), *moment_or_seconds(self.until)
-        return path, self.status, error, self.step, *moments, self.version
+    def call(self, statement: str, *own: object) -> tuple[Any, ...]:
+        """The text of a statement that takes a filter, its own arguments, and those of the filter that it names."""
+        since, since_seconds = _moment_or_seconds(self.since)
+        until, until_seconds = _moment_or_seconds(self.until)
+        values = {
+            "path": None if self.path is None else like(self.path),
+            "status": self.status,
+            "error": None if self.error is None else like(self.error, anywhere=True),
+            "step": self.step,
+            "since": since,
+            "since_seconds": since_seconds,
+            "until": until,
+            "until_seconds": until_seconds,
+            "version": self.version,
+        }
+        return sql(statement), *own, *(values[name] for name in filter_parameters(statement))
 
 
-def moment_or_seconds(time: datetime | float | None) -> tuple[datetime | None, float | None]:
+def _moment_or_seconds(time: datetime | float | None) -> tuple[datetime | None, float | None]:
     """A time of a filter as two parameters of a statement, one of which is null."""
     return (time, None) if isinstance(time, datetime) else (None, None if time is None else float(time))
 
@@ -117,14 +126,14 @@ async def list_executions(
     A login that may only read the views of noetl_reader gets no `error`.
     """
     try:
-        return [dict(row) for row in await connection.fetch(sql("list_executions"), *which.arguments, limit, before)]
+        return [dict(row) for row in await connection.fetch(*which.call("list_executions", limit, before))]
     except asyncpg.InsufficientPrivilegeError:
         if which.error is not None or which.step is not None:  # no view has errors
             raise
-        rows = await _as_reader(reader.list_executions(connection, which.arguments, limit=limit, before=before))
+        rows = await _as_reader(connection.fetch(*which.call("list_executions_for_readers", limit, before)))
         if rows is None:
             raise
-        return rows
+        return [dict(row) for row in rows]
 
 
 async def search_executions(
@@ -140,8 +149,7 @@ async def search_executions(
 
     `new_only`: only those that have no parent, and that no fork or retry brought back. `after`: only with a larger id.
     """
-    text = sql("search_executions")
-    rows = await fetch_planned(connection, text, *which.arguments, limit, [*statuses], new_only, after)
+    rows = await fetch_planned(connection, *which.call("search_executions", limit, [*statuses], new_only, after))
     return [dict(row) for row in rows]
 
 

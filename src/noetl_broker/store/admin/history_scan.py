@@ -70,14 +70,14 @@ class HistorySize(NamedTuple):
 
 async def count_histories(connection: Connection, which: Filter) -> int:
     """The number of executions that match a filter."""
-    return int(await connection.fetchval(sql("count_histories"), *which.arguments))
+    return int(await connection.fetchval(*which.call("count_histories")))
 
 
 async def measure_sizes(connection: Connection, which: Filter) -> AsyncGenerator[list[HistorySize], None]:
     """All matching executions with turns, oldest first, in batches that fit into memory."""
     last = 0
     while True:
-        rows = await connection.fetch(sql("history_ids"), *which.arguments, last, PAGE)
+        rows = await connection.fetch(*which.call("history_ids", last, PAGE))
         for batch in group_into_batches([HistorySize(row["execution_id"], row["turns"], row["bytes"]) for row in rows]):
             yield batch
         if len(rows) < PAGE:

@@ -6,13 +6,14 @@ A page may hold fewer rows than asked for, or none, while more follow: its filte
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from noetl_broker.broker.state.state import CANCELLED, FAILED, is_live
 from noetl_broker.playbook.plain_values import LARGEST_VERSION
 from noetl_broker.store.admin.approvals import in_order
-from noetl_broker.store.admin.executions import Entry, Filter, like, moment_or_seconds
+from noetl_broker.store.admin.executions import Entry, Filter, like
 from noetl_broker.store.connect.connection import Connection
 from noetl_broker.store.queries import sql
 
@@ -59,13 +60,9 @@ async def page_executions(
     if text is not None or which.error is not None:
         read = min(read, SEARCHED)
         oldest = await connection.fetchval(sql("page_executions_end"), kind, LARGEST, SEARCHED) or 0
-    path, status, error, step, *_ = which.arguments
     pattern = None if text is None else like(text, anywhere=True)
-    rows = await connection.fetch(
-        sql("page_executions"),
-        *(path, status, error, step, since, until, pattern),
-        *(kind, before, read, limit + 1, oldest, with_values, which.version),
-    )
+    own = (pattern, kind, before, read, limit + 1, oldest, with_values)
+    rows = await connection.fetch(*replace(which, since=since, until=until).call("page_executions", *own))
     page = _page(rows, limit, "execution_id")
     if page.next is None:
         end = await connection.fetchval(sql("page_executions_end"), kind, before, read)
@@ -77,8 +74,7 @@ async def _moments(connection: Connection, which: Filter) -> tuple[datetime | No
     """The moments of a filter, and an id after which no execution started until then, if one is known."""
     if which.since is None and which.until is None:
         return None, None, None
-    times = (*moment_or_seconds(which.since), *moment_or_seconds(which.until))
-    row = await connection.fetchrow(sql("moments_of_filter"), *times)
+    row = await connection.fetchrow(*which.call("moments_of_filter"))
     return (None, None, None) if row is None else tuple(row)
 
 

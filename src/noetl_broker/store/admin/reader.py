@@ -19,18 +19,6 @@ Entry = dict[str, Any]
 MOST_JOBS = 50  # in one answer
 
 
-async def list_executions(
-    connection: Connection, arguments: tuple[object, ...], *, limit: int, before: int | None
-) -> list[Entry]:
-    """The newest executions first, as `executions.list_executions` gives them, without `error`.
-
-    `arguments` are those of a filter; it must not ask for errors.
-    """
-    path, status, _error, _step, *others = arguments
-    rows = await connection.fetch(sql("list_executions_for_readers"), path, status, *others, limit, before)
-    return [dict(row) for row in rows]
-
-
 async def load_execution_details(connection: Connection, execution_id: int) -> Entry:
     """One execution in one snapshot, as `executions.load_execution_details` gives it, without values.
 

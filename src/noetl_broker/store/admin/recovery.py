@@ -14,19 +14,19 @@ RETRY_KEY = "retry of "  # + execution id: a second retry returns the same fork
 
 async def search_dead_letters(connection: Connection, which: Filter, *, limit: int) -> list[Entry]:
     """Dead letters with their executions, the oldest first; `reason` and `since` are those of the dead letter."""
-    rows = await connection.fetch(sql("search_dead_letters"), *which.arguments, limit)
+    rows = await connection.fetch(*which.call("search_dead_letters", limit))
     return [dict(row) for row in rows]
 
 
 async def search_failed(connection: Connection, which: Filter, *, limit: int, after: int = 0) -> list[Entry]:
     """Failed executions without a retry, the oldest first, without children; `after`: only with a larger id."""
-    rows = await fetch_planned(connection, sql("search_failed"), *which.arguments, limit, after)
+    rows = await fetch_planned(connection, *which.call("search_failed", limit, after))
     return [dict(row) for row in rows]
 
 
 async def list_brought_back(connection: Connection, which: Filter, *, limit: int) -> list[int]:
     """Executions without a parent that a retry or a fork brought back; without a status, failed ones."""
-    rows = await fetch_planned(connection, sql("list_brought_back"), *which.arguments, limit)
+    rows = await fetch_planned(connection, *which.call("list_brought_back", limit))
     return [row["execution_id"] for row in rows]
 
 

@@ -172,7 +172,7 @@ async def _requested_ids(connection: Connection, scope: Scope) -> list[Sized] | 
             )
         return [Sized(*row) for row in family]
     if scope.which != Filter():
-        return [Sized(*row) for row in await connection.fetch(sql("verify_changed"), *scope.which.arguments)]
+        return [Sized(*row) for row in await connection.fetch(*scope.which.call("verify_changed"))]
     return None
 
 

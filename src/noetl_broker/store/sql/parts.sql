@@ -1,8 +1,10 @@
 -- Parts of statements, most of them conditions that several share. `{part.chosen}` in a statement stands for the text below
 -- its name. Its tables are x, an execution, and s, its state. `{part.not_archived s}` has `s` in place of `{id}`.
+-- `{filter.path}` is the parameter for that field of a `Filter` (store/admin/executions.py).
 --
--- chosen: the filters of commands by path, status, error, step, time of the start, and version
--- changed_since: those by the last change, since a moment or for so many seconds
+-- chosen_in_view: the filters of commands that the views of noetl_reader have a column for, but `since`
+-- chosen: all filters but `since`
+-- changed_since: the filter by the last change, since a moment or for so many seconds
 -- left_undone: what is left to undo in an execution that ended; u is a row of noetl.undo, and an index has this condition
 -- counts_left_undone: how many of these an execution has, by status; null: none
 -- log: rows of the log l, with the byte at which each attempt's log went on before
@@ -11,18 +13,30 @@
 -- not_archived: whether the rows of an execution are in the tables of history
 -- begin: what write_first_turns adds to write_turns
 
+-- name: chosen_in_view
+({filter.path}::text is null or x.path like {filter.path} and ({filter.path} like '%#%' or x.path not like '%#%'))
+  and ({filter.status}::text is null or x.status = {filter.status})
+  and ({filter.until}::timestamptz is null or x.started_at <= {filter.until})
+  and (
+    {filter.until_seconds}::float8 is null
+    or x.started_at <= clock_timestamp() - make_interval(secs => {filter.until_seconds})
+  )
+  and ({filter.version}::int is null or x.version = {filter.version})
+
 -- name: chosen
-($1::text is null or x.path like $1 and ($1 like '%#%' or x.path not like '%#%'))
-  and ($2::text is null or x.status = $2)
-  and ($3::text is null or nullif(concat_ws(': ', x.error ->> 'type', x.error ->> 'message'), '') ilike $3)
-  and ($4::text is null or x.error ->> 'step' = $4)
-  and ($7::timestamptz is null or x.started_at <= $7)
-  and ($8::float8 is null or x.started_at <= clock_timestamp() - make_interval(secs => $8))
-  and ($9::int is null or x.version = $9)
+{part.chosen_in_view}
+  and (
+    {filter.error}::text is null
+    or nullif(concat_ws(': ', x.error ->> 'type', x.error ->> 'message'), '') ilike {filter.error}
+  )
+  and ({filter.step}::text is null or x.error ->> 'step' = {filter.step})
 
 -- name: changed_since
-($5::timestamptz is null or greatest(x.started_at, s.last_at) >= $5)
-  and ($6::float8 is null or greatest(x.started_at, s.last_at) >= clock_timestamp() - make_interval(secs => $6))
+({filter.since}::timestamptz is null or greatest(x.started_at, s.last_at) >= {filter.since})
+  and (
+    {filter.since_seconds}::float8 is null
+    or greatest(x.started_at, s.last_at) >= clock_timestamp() - make_interval(secs => {filter.since_seconds})
+  )
 
 -- name: not_archived
 not exists (

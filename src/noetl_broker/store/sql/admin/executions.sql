@@ -8,7 +8,7 @@ select noetl.start_executions($1::text, $2::text[]::jsonb[], $3::text[], $4::int
 select noetl.cancel_execution($1::bigint, $2::text);
 
 -- name: list_executions
--- Ids are time-ordered and indexed; starting times are not indexed. $11: the last id of the page before.
+-- Ids are time-ordered and indexed; starting times are not indexed. $2: the last id of the page before.
 select x.execution_id, x.path, x.version, x.status, x.started_at, x.ended_at, x.parent_execution_id,
   x.forked_from, x.error, noetl.brought_back_as(x.execution_id) as brought_back_as,
   {part.counts_left_undone} as left_undone
@@ -16,20 +16,20 @@ from noetl.execution x
 left join noetl.execution_state s on s.execution_id = x.execution_id
 where {part.chosen}
   and {part.changed_since}
-  and ($11::bigint is null or x.execution_id < $11)
+  and ($2::bigint is null or x.execution_id < $2)
 order by x.execution_id desc
-limit $10::int;
+limit $1::int;
 
 -- name: search_executions
--- Executions in one of the statuses $11, the oldest first. $12: only those without a parent, fork and retry. $13: after that one.
+-- Executions in one of the statuses $2, the oldest first. $3: only those without a parent, fork and retry. $4: after that one.
 select x.execution_id, x.path, x.version, x.status, x.error ->> 'step' as step, {part.reason} as reason
 from noetl.execution x
 left join noetl.execution_state s on s.execution_id = x.execution_id
 where {part.chosen}
   and {part.changed_since}
-  and x.status = any($11::text[])
+  and x.status = any($2::text[])
   and not (
-    $12::boolean and (
+    $3::boolean and (
       x.parent_execution_id is not null
       or exists (
         select
@@ -39,9 +39,9 @@ where {part.chosen}
       or x.forked_from is not null and noetl.is_undo_execution(x.execution_id)
     )
   )
-  and x.execution_id > $13::bigint
+  and x.execution_id > $4::bigint
 order by x.execution_id
-limit $10::int;
+limit $1::int;
 
 -- name: with_turns
 select s.execution_id
@@ -188,18 +188,13 @@ select x.execution_id, x.path, x.version, x.status, x.started_at, x.ended_at, x.
   ) as brought_back_as, {part.counts_left_undone} as left_undone
 from noetl.executions x
 cross join lateral (
-  select greatest(x.started_at, (select max(t.decided_at) from noetl.turns t where t.execution_id = x.execution_id)) as at
+  select (select max(t.decided_at) from noetl.turns t where t.execution_id = x.execution_id) as last_at
 ) s
-where ($1::text is null or x.path like $1 and ($1 like '%#%' or x.path not like '%#%'))
-  and ($2::text is null or x.status = $2)
-  and ($3::timestamptz is null or s.at >= $3)
-  and ($4::float8 is null or s.at >= clock_timestamp() - make_interval(secs => $4))
-  and ($5::timestamptz is null or x.started_at <= $5)
-  and ($6::float8 is null or x.started_at <= clock_timestamp() - make_interval(secs => $6))
-  and ($7::int is null or x.version = $7)
-  and ($9::bigint is null or x.execution_id < $9)
+where {part.chosen_in_view}
+  and {part.changed_since}
+  and ($2::bigint is null or x.execution_id < $2)
 order by x.execution_id desc
-limit $8::int;
+limit $1::int;
 
 -- name: find_execution_for_readers
 select x.execution_id, x.path, x.version, x.status, x.started_at, x.ended_at, x.parent_execution_id, x.forked_from,

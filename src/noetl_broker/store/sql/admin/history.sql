@@ -10,7 +10,7 @@ select s.execution_id, s.turn as turns, (
 ) as bytes
 from noetl.execution_state s
 left join noetl.execution x on x.execution_id = s.execution_id
-where s.execution_id > $10::bigint
+where s.execution_id > $1::bigint
   -- beside a NoETL server, events of executions of another broker have a turn that decided nothing
   and (
     x.execution_id is not null
@@ -20,7 +20,7 @@ where s.execution_id > $10::bigint
   and {part.changed_since}
   and {part.not_archived s}
 order by s.execution_id
-limit $11::int;
+limit $2::int;
 
 -- name: history_size
 -- The same for one execution.

@@ -1,70 +1,65 @@
 -- name: page_executions
--- Executions before the id $9, the newest first, among at most $10 of the kind $8: live, failed (or cancelled), or all.
--- $7 is a part of the id, the path or the error's step. With $13 it may be a part of more: the idempotency key, the
--- error's type and message, a workload of up to 2,000 bytes. $12: none older than this id.
+-- Executions before the id $3, the newest first, among at most $4 of the kind $2: live, failed (or cancelled), or all.
+-- $1 is a part of the id, the path or the error's step. With $7 it may be a part of more: the idempotency key, the
+-- error's type and message, a workload of up to 2,000 bytes. $6: none older than this id.
 -- Each kind has an index in the order of ids, so a page reads no more rows.
 with candidates as (
   select *
   from (
     select x.*
     from noetl.execution x
-    where $8::text = 'all' and x.execution_id < $9::bigint
+    where $2::text = 'all' and x.execution_id < $3::bigint
     order by x.execution_id desc
-    limit $10::int
+    limit $4::int
   ) every
   union all
   select *
   from (
     select x.*
     from noetl.execution x
-    where $8::text = 'live' and x.execution_id < $9::bigint and noetl.is_live(x.status)
+    where $2::text = 'live' and x.execution_id < $3::bigint and noetl.is_live(x.status)
     order by x.execution_id desc
-    limit $10::int
+    limit $4::int
   ) live
   union all
   select *
   from (
     select x.*
     from noetl.execution x
-    where $8::text = 'failed' and x.execution_id < $9::bigint and x.status in ('FAILED', 'CANCELLED')
+    where $2::text = 'failed' and x.execution_id < $3::bigint and x.status in ('FAILED', 'CANCELLED')
     order by x.execution_id desc
-    limit $10::int
+    limit $4::int
   ) failed
 )
 select x.execution_id, x.path, x.version, x.status, x.started_at, x.ended_at, x.parent_execution_id,
   x.forked_from, x.error, noetl.brought_back_as(x.execution_id) as brought_back_as
 from candidates x
-where ($1::text is null or x.path like $1 and ($1 like '%#%' or x.path not like '%#%'))
-  and ($2::text is null or x.status = $2)
-  and ($3::text is null or nullif(concat_ws(': ', x.error ->> 'type', x.error ->> 'message'), '') ilike $3)
-  and ($4::text is null or x.error ->> 'step' = $4)
+where {part.chosen}
   -- one that has ended changed last at its end; only of others the state is read
   and (
-    $5::timestamptz is null
-    or x.started_at >= $5
-    or x.ended_at >= $5
+    {filter.since}::timestamptz is null
+    or x.started_at >= {filter.since}
+    or x.ended_at >= {filter.since}
     or x.ended_at is null and exists (
       select
       from noetl.execution_state s
-      where s.execution_id = x.execution_id and s.last_at >= $5
+      where s.execution_id = x.execution_id and s.last_at >= {filter.since}
     )
   )
-  and ($6::timestamptz is null or x.started_at <= $6)
   and (
-    $7::text is null
-    or x.execution_id::text like $7
-    or x.path ilike $7
-    or x.error ->> 'step' ilike $7
-    or $13::boolean and (
-      x.idempotency_key ilike $7
-      or concat_ws(': ', x.error ->> 'type', x.error ->> 'message') ilike $7
-      or case when pg_column_size(x.workload) <= 2000 then x.workload::text ilike $7 end
+    $1::text is null
+    or x.execution_id::text like $1
+    or x.path ilike $1
+    or x.error ->> 'step' ilike $1
+    or $7::boolean and (
+      x.idempotency_key ilike $1
+      or concat_ws(': ', x.error ->> 'type', x.error ->> 'message') ilike $1
+      or case when pg_column_size(x.workload) <= 2000 then x.workload::text ilike $1 end
     )
   )
-  and x.execution_id >= $12::bigint
-  and ($14::int is null or x.version = $14)
+  and x.execution_id >= $6::bigint
 order by x.execution_id desc
-limit $11::int;
+limit $5::int;
 
 -- name: page_executions_end
 -- The id of the last row that page_executions looks at; none where there are fewer than $3.
@@ -107,8 +102,8 @@ select m.since, m.until, case
       then noetl.first_id_at(m.until + interval '1 minute')
   end as before
 from (
-  select coalesce($1::timestamptz, clock_timestamp() - make_interval(secs => $2::float8)) as since,
-    coalesce($3::timestamptz, clock_timestamp() - make_interval(secs => $4::float8)) as until
+  select coalesce({filter.since}::timestamptz, clock_timestamp() - make_interval(secs => {filter.since_seconds}::float8)) as since,
+    coalesce({filter.until}::timestamptz, clock_timestamp() - make_interval(secs => {filter.until_seconds}::float8)) as until
 ) m;
 
 -- name: page_playbooks

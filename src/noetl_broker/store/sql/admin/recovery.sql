@@ -9,17 +9,23 @@ select d.execution_id, x.path, x.version, x.status, d.event_id, e.event_type, e.
 from noetl.dead_letter d
 left join noetl.execution x on x.execution_id = d.execution_id
 left join noetl.event e on e.execution_id = d.execution_id and e.event_id = d.event_id
-where ($1::text is null or x.path like $1)
-  and ($2::text is null or x.status = $2)
-  and ($3::text is null or d.reason ilike $3)
-  and ($4::text is null or x.error ->> 'step' = $4)
-  and ($5::timestamptz is null or d.created_at >= $5)
-  and ($6::float8 is null or d.created_at >= clock_timestamp() - make_interval(secs => $6))
-  and ($7::timestamptz is null or d.created_at <= $7)
-  and ($8::float8 is null or d.created_at <= clock_timestamp() - make_interval(secs => $8))
-  and ($9::int is null or x.version = $9)
+where ({filter.path}::text is null or x.path like {filter.path})
+  and ({filter.status}::text is null or x.status = {filter.status})
+  and ({filter.error}::text is null or d.reason ilike {filter.error})
+  and ({filter.step}::text is null or x.error ->> 'step' = {filter.step})
+  and ({filter.since}::timestamptz is null or d.created_at >= {filter.since})
+  and (
+    {filter.since_seconds}::float8 is null
+    or d.created_at >= clock_timestamp() - make_interval(secs => {filter.since_seconds})
+  )
+  and ({filter.until}::timestamptz is null or d.created_at <= {filter.until})
+  and (
+    {filter.until_seconds}::float8 is null
+    or d.created_at <= clock_timestamp() - make_interval(secs => {filter.until_seconds})
+  )
+  and ({filter.version}::int is null or x.version = {filter.version})
 order by d.created_at, d.event_id
-limit $10::int;
+limit $1::int;
 
 -- name: search_failed
 -- Executions that can be retried: not a child, whose parent decides, not brought back before by a retry or a fork, and no
@@ -37,16 +43,16 @@ where x.status = 'FAILED'
   and not (x.forked_from is not null and noetl.is_undo_execution(x.execution_id))
   and {part.chosen}
   and {part.changed_since}
-  and x.execution_id > $11::bigint
+  and x.execution_id > $2::bigint
 order by x.execution_id
-limit $10::int;
+limit $1::int;
 
 -- name: list_brought_back
--- As search_failed, but those that a retry or a fork brought back before. Without a status in $2: failed ones.
+-- As search_failed, but those that a retry or a fork brought back before. Without a status: failed ones.
 select x.execution_id
 from noetl.execution x
 left join noetl.execution_state s on s.execution_id = x.execution_id
-where x.status = coalesce($2::text, 'FAILED')
+where x.status = coalesce({filter.status}::text, 'FAILED')
   and x.parent_execution_id is null
   and exists (
     select
@@ -57,7 +63,7 @@ where x.status = coalesce($2::text, 'FAILED')
   and {part.chosen}
   and {part.changed_since}
 order by x.execution_id
-limit $10::int;
+limit $1::int;
 
 -- name: find_retry
 select f.execution_id, f.status

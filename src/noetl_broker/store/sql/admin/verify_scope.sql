@@ -46,7 +46,8 @@ limit $2::int;
 -- is indexed: the table of states is read, and ids are time-ordered. `noetl.is_archived` would be called for each state.
 with since as materialized (
   select coalesce(
-    $5::timestamptz, clock_timestamp() - make_interval(secs => $6::float8), timestamptz '2000-01-01 00:00Z'
+    {filter.since}::timestamptz, clock_timestamp() - make_interval(secs => {filter.since_seconds}::float8),
+    timestamptz '2000-01-01 00:00Z'
   ) as at
 ), changed as (
   select s.execution_id
