@@ -20,7 +20,7 @@ from noetl_broker.store.admin import approvals, pages
 router = APIRouter(prefix="/approvals", tags=["approvals"])
 
 
-class Approval(BaseModel):
+class ApprovalView(BaseModel):
     """A visit that waits for a person."""
 
     execution_id: Id
@@ -35,7 +35,7 @@ class Approval(BaseModel):
     times_out_at: Moment | None
 
 
-class Decision(Given):
+class DecisionRequest(Given):
     """What a person decides."""
 
     execution_id: GivenId
@@ -50,7 +50,7 @@ class Decision(Given):
     form: dict[str, Any] = Field(default_factory=dict, description="the fields of the form, and `comment`")
 
 
-class Decided(BaseModel):
+class DecisionView(BaseModel):
     """The visit that was decided."""
 
     execution_id: Id
@@ -59,7 +59,7 @@ class Decided(BaseModel):
     decided: Literal[True] = True
 
 
-@router.get("", response_model=Listed[Approval])
+@router.get("", response_model=Listed[ApprovalView])
 async def list_approvals(
     caller: Viewer,
     connections: Pooled,
@@ -74,8 +74,8 @@ async def list_approvals(
     return page.document(found)
 
 
-@router.post("/decisions", response_model=Decided)
-async def decide(caller: Operator, connections: Pooled, given: Decision) -> Any:
+@router.post("/decisions", response_model=DecisionView)
+async def decide(caller: Operator, connections: Pooled, given: DecisionRequest) -> Any:
     """Approve or reject. A form that breaks its schema is refused. A second decision is refused, too (409)."""
     step, visit = read_visit(given.step)
     form = mapping_text(given.form, "form")

@@ -74,7 +74,7 @@ class Which(Given):
         return which
 
 
-class Bulk(Given):
+class BulkRequest(Given):
     """What to do with which executions."""
 
     which: Which
@@ -87,7 +87,7 @@ class Bulk(Given):
     or_from_start: OrFromStart = False
 
 
-class Group(BaseModel):
+class GroupView(BaseModel):
     """Executions of one version, step and reason, without the numbers and ids in which their reasons differ."""
 
     path: str | None
@@ -124,14 +124,14 @@ class Treated(BaseModel):
 
     found: int
     left_out: int = Field(0, description="of a preview: they match, but a retry or a fork continues them")
-    groups: list[Group] = Field(default_factory=list)
+    groups: list[GroupView] = Field(default_factory=list)
     done: list[Done] = Field(default_factory=list)
     failed: list[Failed] = Field(default_factory=list)
     next: Id | None = Field(None, description="`after` of the next request; null: there are no more")
 
 
 @router.post("/{action}", response_model=Treated)
-async def act_on_many(_caller: Operator, work: LongWork, rules: Rules, action: Acting, bulk: Bulk) -> Any:
+async def act_on_many(_caller: Operator, work: LongWork, rules: Rules, action: Acting, bulk: BulkRequest) -> Any:
     """Cancel, pause, resume, retry, fork or reevaluate many executions, or count them by a preview.
 
     `retry` takes failed executions that nothing brought back before and that have no parent; `fork` does so too, but

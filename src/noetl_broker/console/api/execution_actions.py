@@ -73,7 +73,7 @@ def on_version(
     return retries.OnVersion(None if version == "latest" else version, rules, or_from_start=or_from_start)
 
 
-class Retry(Given):
+class RetryRequest(Given):
     """The version. Without it, the retry continues on the version of the execution."""
 
     model_config = ConfigDict(
@@ -114,7 +114,7 @@ class SentToExecution(BaseModel):
     )
 
 
-class Retried(BaseModel):
+class RetriedView(BaseModel):
     """The execution that continues a failed one; of a running one, how many events went back to the broker."""
 
     execution_id: Id
@@ -126,7 +126,7 @@ class Retried(BaseModel):
     put_back: int | None = None
 
 
-class Fork(Given):
+class ForkRequest(Given):
     """The step to start from, and results to use in place of the recorded ones."""
 
     from_step: str = Field(alias="from", min_length=1, max_length=LONGEST_TEXT)
@@ -136,7 +136,7 @@ class Fork(Given):
     )
 
 
-class Forked(BaseModel):
+class ForkedView(BaseModel):
     """The new execution, and the steps whose results it has."""
 
     execution_id: Id
@@ -150,7 +150,7 @@ UndoVersion = Annotated[
 ]
 
 
-class Undo(Given):
+class UndoRequest(Given):
     """What to undo."""
 
     unknown: StrictBool = Field(default=False, description="also what may not have happened")
@@ -230,28 +230,28 @@ async def signal_execution(
     return {"signal_id": sent, "other_keys": [] if str(execution_id) in keys else keys}
 
 
-@router.post("/retry", status_code=HTTPStatus.CREATED, response_model=Retried)
+@router.post("/retry", status_code=HTTPStatus.CREATED, response_model=RetriedView)
 async def retry_execution(
-    _caller: Operator, work: ShortWork, rules: Rules, execution_id: ExecutionId, given: Retry | None = None
+    _caller: Operator, work: ShortWork, rules: Rules, execution_id: ExecutionId, given: RetryRequest | None = None
 ) -> Any:
     """Continue a failed execution from its failed step as a new one; each retry gives the same new execution.
 
     With `version` it goes on only if that version decides the same up to the failure. Of a running execution, its dead
     letters go back to the broker.
     """
-    asked = given or Retry()
+    asked = given or RetryRequest()
     on = on_version(asked.version, rules, or_from_start=asked.or_from_start)
     retried = await work.run(lambda connection: retries.retry_one(connection, execution_id, rules, on))
     return retried.as_document()
 
 
-@router.post("/fork", status_code=HTTPStatus.CREATED, response_model=Forked)
+@router.post("/fork", status_code=HTTPStatus.CREATED, response_model=ForkedView)
 async def fork_execution(
     _caller: Operator,
     work: ShortWork,
     rules: Rules,
     execution_id: ExecutionId,
-    given: Fork,
+    given: ForkRequest,
     idempotency_key: IdempotencyKey = None,
 ) -> Any:
     """Start an execution from a step of another, with its results."""
@@ -274,10 +274,10 @@ async def fork_execution(
 
 @router.post("/undo", status_code=HTTPStatus.CREATED, response_model=Undone)
 async def undo_execution(
-    _caller: Operator, work: ShortWork, rules: Rules, execution_id: ExecutionId, given: Undo | None = None
+    _caller: Operator, work: ShortWork, rules: Rules, execution_id: ExecutionId, given: UndoRequest | None = None
 ) -> Any:
     """Undo what is left of an execution that has ended, in a new execution. The last success is undone first."""
-    asked = given or Undo()
+    asked = given or UndoRequest()
     on = on_version(asked.version, rules)
     new = await work.run(
         lambda connection: undos.undo_execution(connection, execution_id, unknown=asked.unknown, on=on)

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
 from noetl_broker.console.access import Operator, Role, Viewer
-from noetl_broker.console.api.executions import Undo
+from noetl_broker.console.api.executions import UndoView
 from noetl_broker.console.images import IMAGES, TIMELINE, Form, drawn, svg_answer
 from noetl_broker.console.paging import Listed, Paging
 from noetl_broker.console.services import LongWork, Pooled, Rules, ShortWork
@@ -45,7 +45,7 @@ Step = Annotated[
 ]
 
 
-class Event(BaseModel):
+class EventView(BaseModel):
     """One event, with the columns of noetl.event."""
 
     execution_id: Id
@@ -67,14 +67,14 @@ class Event(BaseModel):
     worker_id: Hidden
 
 
-class ListedUndo(Undo):
+class ListedUndo(UndoView):
     """A visit or an item that was undone, or is to be undone."""
 
     turn: int = Field(description="that read its success")
     taken_by: Id | None = Field(description="the execution that undoes it instead")
 
 
-class Job(BaseModel):
+class JobView(BaseModel):
     """One job."""
 
     queue_id: Id
@@ -95,7 +95,7 @@ class Job(BaseModel):
     limit_key: Hidden
 
 
-class Item(BaseModel):
+class ItemView(BaseModel):
     """One item of an iterator that the broker runs."""
 
     node_id: str = Field(description="the visit of the iterator")
@@ -105,13 +105,13 @@ class Item(BaseModel):
     error: WorkerFault
 
 
-class Reason(BaseModel):
+class ReasonView(BaseModel):
     """One sentence, facts for programs, and the reasons behind it."""
 
     kind: str
     says: str
     facts: Facts = Field(default_factory=dict)
-    because: list[Reason] = Field(default_factory=list)
+    because: list[ReasonView] = Field(default_factory=list)
 
 
 class Invariant(BaseModel):
@@ -141,7 +141,7 @@ class Replayed(BaseModel):
     differences: list[Facts]
 
 
-@router.get("/events", response_model=Listed[Event])
+@router.get("/events", response_model=Listed[EventView])
 async def list_events(_caller: Viewer, connections: Pooled, page: Paging, execution_id: ExecutionId) -> Any:
     """List the events of an execution by id, which is nearly the order of its turns."""
     async with connections.borrow() as connection:
@@ -149,7 +149,7 @@ async def list_events(_caller: Viewer, connections: Pooled, page: Paging, execut
         return page.document(await pages.page_events(connection, execution_id, **page.arguments(int)))
 
 
-@router.get("/jobs", response_model=Listed[Job])
+@router.get("/jobs", response_model=Listed[JobView])
 async def list_jobs(_caller: Viewer, connections: Pooled, page: Paging, execution_id: ExecutionId) -> Any:
     """List the jobs of an execution, also those that are done."""
     async with connections.borrow() as connection:
@@ -157,7 +157,7 @@ async def list_jobs(_caller: Viewer, connections: Pooled, page: Paging, executio
         return page.document(await pages.page_jobs(connection, execution_id, **page.arguments(str)))
 
 
-@router.get("/items", response_model=Listed[Item])
+@router.get("/items", response_model=Listed[ItemView])
 async def list_items(
     _caller: Viewer,
     connections: Pooled,
@@ -181,7 +181,7 @@ async def list_undos(_caller: Viewer, connections: Pooled, page: Paging, executi
         return page.document(await pages.page_undos(connection, execution_id, **page.arguments(int, int, str)))
 
 
-@router.get("/explain", response_model=Reason, response_model_exclude_defaults=True)
+@router.get("/explain", response_model=ReasonView, response_model_exclude_defaults=True)
 async def explain(caller: Viewer, work: ShortWork, rules: Rules, execution_id: ExecutionId, step: Step = None) -> Any:
     """Say why a step ran or not, or what the execution waits for and how it ended. A viewer gets no values."""
     shows_values = caller.role is Role.OPERATOR

@@ -26,7 +26,7 @@ UndoStatus = Literal["open", "running", "done", "failed", "unknown", "superseded
 LONGEST_TEXT = 1_000  # characters of a filter or a key
 
 
-class Execution(BaseModel):
+class ExecutionView(BaseModel):
     """One execution of a list."""
 
     execution_id: Id
@@ -41,7 +41,7 @@ class Execution(BaseModel):
     brought_back_as: Id | None = Field(description="the fork or retry that brought it back")
 
 
-class Step(BaseModel):
+class StepView(BaseModel):
     """Where one step stands."""
 
     step: str
@@ -65,7 +65,7 @@ class Wait(BaseModel):
     due_at: Moment | None
 
 
-class OpenJob(BaseModel):
+class OpenJobView(BaseModel):
     """A job that is open or that failed."""
 
     queue_id: Id
@@ -83,7 +83,7 @@ class OpenJob(BaseModel):
     stop: bool | None
 
 
-class ItemErrors(BaseModel):
+class ItemErrorsView(BaseModel):
     """Failed items whose errors have the same type; `first` is the least index, null while one worker runs all."""
 
     type: ErrorType
@@ -104,7 +104,7 @@ class IteratorProgress(BaseModel):
     retrying: int = Field(description="open items that failed and wait for another attempt")
     held: int = Field(description="open items whose job a limit holds")
     is_open: bool
-    errors: list[ItemErrors]
+    errors: list[ItemErrorsView]
     other_errors: int
     other_types: int
     last_ended_at: Moment | None
@@ -144,7 +144,7 @@ class AwaitedVisit(BaseModel):
     visit: int
 
 
-class Undo(BaseModel):
+class UndoView(BaseModel):
     """A visit or an item that was undone, or is to be undone."""
 
     node_id: str
@@ -164,11 +164,11 @@ class UndoExecution(BaseModel):
     status: str
 
 
-class Undoing(BaseModel):
+class UndoingView(BaseModel):
     """What an execution has to undo."""
 
     counts: dict[UndoStatus, int]
-    left: list[Undo] = Field(description="what runs, failed, is unknown or open; the first 20")
+    left: list[UndoView] = Field(description="what runs, failed, is unknown or open; the first 20")
     executions: list[UndoExecution] = Field(description="those that undo what it left")
 
 
@@ -189,13 +189,13 @@ class ExecutionDetails(BaseModel):
     archived: bool
     unread: int = Field(description="events that the broker has not decided on")
     read_at: Moment = Field(description="the database's clock")
-    steps: list[Step]
+    steps: list[StepView]
     waits: list[Wait]
-    jobs: list[OpenJob] = Field(description="of iterator items, the first")
+    jobs: list[OpenJobView] = Field(description="of iterator items, the first")
     unlisted_jobs: int = Field(description="jobs of items that are not listed")
     iterators: list[IteratorProgress]
     places: list[PlaceOf] = Field(description="places that it holds or waits for")
-    undo: Undoing | None = Field(description="null: it never had anything to undo")
+    undo: UndoingView | None = Field(description="null: it never had anything to undo")
     awaited: list[AwaitedVisit] = Field(description="visits that are over; if one still succeeds, that is undone")
     dead_letters: list[DeadLetterOfExecution]
 
@@ -222,7 +222,7 @@ def _moment(description: str) -> Any:
     return Query(description=f"{description}: a moment or a span")
 
 
-@router.get("", response_model=Listed[Execution])
+@router.get("", response_model=Listed[ExecutionView])
 async def list_executions(
     caller: Viewer,
     connections: Pooled,

@@ -24,7 +24,7 @@ class Alive(BaseModel):
     status: Literal["ok"]
 
 
-class Finding(BaseModel):
+class DoctorFindingView(BaseModel):
     """One check: what it found, why that matters, what to do."""
 
     check: str
@@ -47,12 +47,12 @@ class LeftUndone(BaseModel):
     unknown: int = Field(description="nobody knows whether they happened")
 
 
-class Health(BaseModel):
+class HealthView(BaseModel):
     """What keeps brokers from working."""
 
     problems: int
     notices: int
-    findings: list[Finding]
+    findings: list[DoctorFindingView]
 
 
 @router.get("", response_model=Alive, dependencies=[Anybody])
@@ -70,7 +70,7 @@ async def list_left_undone(_caller: Viewer, connections: Pooled, page: Paging) -
         return page.document(await pages.page_left_undone(connection, **page.arguments(int)))
 
 
-@router.get("/findings", response_model=Health)
+@router.get("/findings", response_model=HealthView)
 async def list_findings(_caller: Viewer, connections: Pooled) -> Any:
     """Examine the database, as the command doctor does with the login of the console."""
     found = await examine(connections.database)

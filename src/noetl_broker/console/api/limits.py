@@ -28,7 +28,7 @@ Name = Annotated[
 ]
 
 
-class Counts(BaseModel):
+class JobCounts(BaseModel):
     """Jobs by what they do."""
 
     leased: int
@@ -36,7 +36,7 @@ class Counts(BaseModel):
     held: int = Field(description="until there is a place")
 
 
-class Limit(Counts):
+class Limit(JobCounts):
     """A limit, and the jobs that count for it."""
 
     name: str
@@ -53,7 +53,7 @@ class Limits(BaseModel):
     items: list[Limit]
 
 
-class KeyOfLimit(Counts):
+class KeyOfLimit(JobCounts):
     """A key of a limit that has jobs."""
 
     key: Hidden
@@ -65,7 +65,7 @@ class KeysOfLimit(BaseModel):
     items: list[KeyOfLimit]
 
 
-class Put(Given):
+class LimitRequest(Given):
     """What a limit allows. What is not given is not limited; `burst` needs `rate`."""
 
     model_config = ConfigDict(
@@ -82,7 +82,7 @@ class Put(Given):
     burst: int | None = Field(None, ge=1, le=MOST)
 
 
-class Changed(BaseModel):
+class LimitChange(BaseModel):
     """Whether the limit is new, or was there."""
 
     name: str
@@ -106,8 +106,8 @@ async def list_keys(
         return {"items": await store.list_keys(connection, name, most=limit)}
 
 
-@router.put("/{name:limit}", response_model=Changed)
-async def put_limit(_caller: Operator, connections: Pooled, name: Name, given: Put) -> Any:
+@router.put("/{name:limit}", response_model=LimitChange)
+async def put_limit(_caller: Operator, connections: Pooled, name: Name, given: LimitRequest) -> Any:
     """Make a limit, or change its numbers.
 
     Fewer places stop no job: jobs that run or are ready go on.
@@ -117,7 +117,7 @@ async def put_limit(_caller: Operator, connections: Pooled, name: Name, given: P
     return {"name": name, "new": new}
 
 
-@router.delete("/{name:limit}", response_model=Changed)
+@router.delete("/{name:limit}", response_model=LimitChange)
 async def delete_limit(_caller: Operator, connections: Pooled, name: Name) -> Any:
     """Delete a limit: its held jobs run."""
     async with connections.borrow() as connection:

@@ -27,7 +27,7 @@ Subject = Annotated[
 ]
 
 
-class Entry(BaseModel):
+class LogEntry(BaseModel):
     """Text that one attempt printed on one stream, or logged with one level."""
 
     execution_id: Id
@@ -43,7 +43,7 @@ class Entry(BaseModel):
     missing_bytes: int = Field(description="printed before this entry, and not kept")
 
 
-@router.get("/logs", response_model=Listed[Entry])
+@router.get("/logs", response_model=Listed[LogEntry])
 async def list_log(
     _caller: Operator, connections: Pooled, page: Paging, execution_id: ExecutionId, step: Subject = None
 ) -> Any:

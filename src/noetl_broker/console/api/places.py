@@ -19,7 +19,7 @@ router = APIRouter(prefix="/places", tags=["limits"])
 PathOf = Annotated[str, Query(max_length=LONGEST_TEXT, description="of which playbook; empty: of schedules")]
 
 
-class Place(BaseModel):
+class PlaceView(BaseModel):
     """A place: at most so many executions of a path and key hold it."""
 
     path: str = Field(description="empty: the place of a schedule")
@@ -44,7 +44,7 @@ class InLine(BaseModel):
     cancelled_at: Moment | None = Field(description="when it was told to cancel for a later one")
 
 
-@router.get("", response_model=Listed[Place])
+@router.get("", response_model=Listed[PlaceView])
 async def list_places(
     _caller: Viewer,
     connections: Pooled,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from difflib import unified_diff
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field, StrictBool
@@ -21,6 +21,7 @@ from noetl_broker.operations.back_tests import back_test as compare
 from noetl_broker.operations.back_tests import check_text
 from noetl_broker.operations.check import Checked
 from noetl_broker.operations.pictures import without_values
+from noetl_broker.playbook.diagnostics import Finding
 from noetl_broker.playbook.plain_values import LARGEST_VERSION
 from noetl_broker.store.admin import catalog, executions, pages
 from noetl_broker.store.connect.connection import Connection
@@ -33,7 +34,7 @@ PathOf = Annotated[str, Query(min_length=1, max_length=LONGEST_TEXT, examples=["
 VersionOf = Annotated[int | None, Query(ge=1, le=LARGEST_VERSION, description="default: the latest")]
 
 
-class Playbook(BaseModel):
+class PlaybookView(BaseModel):
     """A version of a playbook."""
 
     path: str
@@ -43,7 +44,7 @@ class Playbook(BaseModel):
     created_at: Moment
 
 
-class Latest(Playbook):
+class Latest(PlaybookView):
     """The latest version of a path."""
 
     paused: bool = Field(description="its new executions are queued")
@@ -57,7 +58,7 @@ class Source(BaseModel):
     content: str
 
 
-class Difference(BaseModel):
+class DifferenceView(BaseModel):
     """A unified diff of two versions; empty where they are equal."""
 
     path: str
@@ -71,19 +72,6 @@ class Text(Given):
 
     content: str = Field(max_length=LONGEST_SOURCE)
     strict: StrictBool = Field(default=False, description="warnings are errors")
-
-
-class Finding(BaseModel):
-    """One thing that is wrong with a playbook."""
-
-    severity: Literal["error", "warning"]
-    code: str
-    message: str
-    file: str
-    line: int
-    column: int
-    path: str
-    hint: str
 
 
 class Findings(BaseModel):
@@ -137,7 +125,7 @@ async def list_playbooks(
         return page.document(await pages.page_playbooks(connection, path=path, **page.arguments(str)))
 
 
-@router.get("/versions", response_model=Listed[Playbook])
+@router.get("/versions", response_model=Listed[PlaybookView])
 async def list_versions(_caller: Viewer, connections: Pooled, page: Paging, path: PathOf) -> Any:
     """List the versions of a playbook, the latest first."""
     async with connections.borrow() as connection:
@@ -174,7 +162,7 @@ async def draw_playbook(
     return await work.run(draw)
 
 
-@router.get("/difference", response_model=Difference)
+@router.get("/difference", response_model=DifferenceView)
 async def compare_versions(
     _caller: Operator,
     work: ShortWork,
@@ -200,7 +188,7 @@ async def validate(_caller: Operator, work: ShortWork, rules: Rules, text: Text)
         return await check_text(connection, text.content, rules, strict=text.strict)
 
     checked = await work.run(check)
-    return {"valid": not checked.errors, "findings": [found.as_dict() for found in checked.findings]}
+    return {"valid": not checked.errors, "findings": checked.findings}
 
 
 @router.post("/back-test", response_model=BackTested)
@@ -211,7 +199,7 @@ async def back_test(_caller: Operator, work: LongWork, rules: Rules, test: BackT
     async def run(connection: Connection) -> dict[str, Any]:
         checked = await check_text(connection, test.content, rules)
         if checked.errors:
-            return {"findings": [found.as_dict() for found in checked.findings]}
+            return {"findings": checked.findings}
         comparisons = await compare(connection, checked, which, rules, limit=test.limit, ways_only=test.ways_only)
         return comparisons.as_document()
 

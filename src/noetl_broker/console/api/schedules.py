@@ -42,7 +42,7 @@ Name = Annotated[
 Seconds = Annotated[float, Field(ge=0, le=MOST_SECONDS)]
 
 
-class Schedule(BaseModel):
+class ScheduleView(BaseModel):
     """A playbook that starts at moments; spans are in seconds."""
 
     name: str
@@ -70,7 +70,7 @@ class Schedule(BaseModel):
     path_pause_reason: Payload
 
 
-class Put(Given):
+class ScheduleRequest(Given):
     """What a schedule is; exactly one of `cron` and `every`."""
 
     path: str = Field(min_length=1, max_length=LONGEST_TEXT)
@@ -84,7 +84,7 @@ class Put(Given):
     overlap: Literal["skip", "queue", "cancel", "allow"] = "skip"
 
 
-class Changed(BaseModel):
+class ScheduleChange(BaseModel):
     """Whether something changed, and the next moment."""
 
     name: str
@@ -99,7 +99,7 @@ class Moments(BaseModel):
     next: list[str]
 
 
-class Backfill(Given):
+class BackfillRequest(Given):
     """Which past moments to start."""
 
     since: Time
@@ -118,7 +118,7 @@ class Backfilled(BaseModel):
     failed: list[dict[str, Any]] = Field(default_factory=list)
 
 
-@router.get("", response_model=Listed[Schedule])
+@router.get("", response_model=Listed[ScheduleView])
 async def list_schedules(
     _caller: Viewer,
     connections: Pooled,
@@ -140,15 +140,15 @@ async def list_moments(
         return {"name": name, "next": next_moments(await store.find_schedule(connection, name), count)}
 
 
-@router.get("/{name:schedule}", response_model=Schedule)
+@router.get("/{name:schedule}", response_model=ScheduleView)
 async def show_schedule(_caller: Viewer, connections: Pooled, name: Name) -> Any:
     """Show one schedule."""
     async with connections.borrow() as connection:
         return schedule_as_document(await store.find_schedule(connection, name))
 
 
-@router.put("/{name:schedule}", response_model=Changed)
-async def put_schedule(_caller: Operator, connections: Pooled, name: Name, given: Put) -> Any:
+@router.put("/{name:schedule}", response_model=ScheduleChange)
+async def put_schedule(_caller: Operator, connections: Pooled, name: Name, given: ScheduleRequest) -> Any:
     """Make a schedule, or change it. Another timing counts from now; a paused schedule stays paused."""
     cron = given.cron
     if cron is not None:
@@ -172,14 +172,14 @@ async def put_schedule(_caller: Operator, connections: Pooled, name: Name, given
     return {"name": name, "changed": changed, "next": following}
 
 
-@router.post("/{name:path}/pause", response_model=Changed)
+@router.post("/{name:path}/pause", response_model=ScheduleChange)
 async def pause_schedule(_caller: Operator, connections: Pooled, name: Name) -> Any:
     """Pause a schedule: its moments pass without a start."""
     async with connections.borrow() as connection:
         return {"name": name, "changed": await store.pause_schedule(connection, name)}
 
 
-@router.post("/{name:path}/resume", response_model=Changed)
+@router.post("/{name:path}/resume", response_model=ScheduleChange)
 async def resume_schedule(_caller: Operator, connections: Pooled, name: Name) -> Any:
     """End the pause of a schedule; a backfill starts the moments that passed."""
     async with connections.borrow() as connection:
@@ -187,7 +187,7 @@ async def resume_schedule(_caller: Operator, connections: Pooled, name: Name) ->
 
 
 @router.post("/{name:path}/backfill", response_model=Backfilled)
-async def backfill_schedule(_caller: Operator, work: LongWork, name: Name, given: Backfill) -> Any:
+async def backfill_schedule(_caller: Operator, work: LongWork, name: Name, given: BackfillRequest) -> Any:
     """Start missing executions of past moments, oldest first, or count them by a preview."""
 
     async def start(connection: Connection) -> dict[str, Any]:
@@ -203,7 +203,7 @@ async def backfill_schedule(_caller: Operator, work: LongWork, name: Name, given
     return await work.run(start)
 
 
-@router.delete("/{name:schedule}", response_model=Changed)
+@router.delete("/{name:schedule}", response_model=ScheduleChange)
 async def delete_schedule(_caller: Operator, connections: Pooled, name: Name) -> Any:
     """Delete a schedule. Executions that it started stay; one that a playbook declares is refused."""
     async with connections.borrow() as connection:

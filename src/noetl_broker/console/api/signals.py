@@ -60,7 +60,7 @@ class Send(Given):
     )
 
 
-class Sent(BaseModel):
+class SentSignal(BaseModel):
     """The signal that was sent."""
 
     signal_id: Id
@@ -85,7 +85,7 @@ async def list_signals(
     return page.document(found)
 
 
-@router.post("", status_code=HTTPStatus.CREATED, response_model=Sent)
+@router.post("", status_code=HTTPStatus.CREATED, response_model=SentSignal)
 async def send_signal(
     _caller: Operator, connections: Pooled, given: Send, idempotency_key: IdempotencyKey = None
 ) -> Any:

@@ -32,7 +32,7 @@ class StepTypes(BaseModel):
     next: None = None
 
 
-class Changed(BaseModel):
+class StepTypeChange(BaseModel):
     """Whether something changed."""
 
     name: str
@@ -46,14 +46,14 @@ async def list_step_types(_caller: Viewer, connections: Pooled) -> Any:
         return {"items": await catalog.list_step_types(connection)}
 
 
-@router.put("/{name}", response_model=Changed)
+@router.put("/{name}", response_model=StepTypeChange)
 async def add_step_type(_caller: Operator, connections: Pooled, name: Name) -> Any:
     """Add a step type."""
     async with connections.borrow() as connection:
         return {"name": name, "changed": bool(await catalog.announce_step_types(connection, [name]))}
 
 
-@router.delete("/{name}", response_model=Changed)
+@router.delete("/{name}", response_model=StepTypeChange)
 async def remove_step_type(_caller: Operator, connections: Pooled, name: Name) -> Any:
     """Remove a step type. Registered playbooks go on."""
     async with connections.borrow() as connection:

@@ -16,7 +16,7 @@ from noetl_broker.store.admin import pages
 router = APIRouter(prefix="/workers", tags=["workers"])
 
 
-class Worker(BaseModel):
+class WorkerView(BaseModel):
     """Who holds leases."""
 
     worker_id: Hidden
@@ -30,11 +30,11 @@ class Worker(BaseModel):
 class Workers(BaseModel):
     """All of them."""
 
-    items: list[Worker]
+    items: list[WorkerView]
     next: None = None
 
 
-class Lease(BaseModel):
+class LeaseView(BaseModel):
     """A job that a worker has."""
 
     queue_id: Id
@@ -55,7 +55,7 @@ async def list_workers(_caller: Viewer, connections: Pooled) -> Any:
         return {"items": await pages.list_workers(connection)}
 
 
-@router.get("/leases", response_model=Listed[Lease])
+@router.get("/leases", response_model=Listed[LeaseView])
 async def list_leases(
     caller: Viewer,
     connections: Pooled,

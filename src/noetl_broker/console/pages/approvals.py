@@ -12,7 +12,7 @@ from fastapi import APIRouter, Query, Response
 
 from noetl_broker.client import mapping_text
 from noetl_broker.console.access import Operator, refuse_hidden_filter
-from noetl_broker.console.api.approvals import Approval
+from noetl_broker.console.api.approvals import ApprovalView
 from noetl_broker.console.api.execution_actions import LONGEST_TEXT
 from noetl_broker.console.pages.form_values import read_id
 from noetl_broker.console.pages.schema_form import Input, inputs_of_form, read_inputs, with_errors
@@ -73,7 +73,7 @@ async def list_approvals(
         return page.document(found)
 
     listed = await screen.read(("approvals", page, path, assignee), load)
-    rows = [screen.seen(Approval, row) for row in listed["items"]]
+    rows = [screen.seen(ApprovalView, row) for row in listed["items"]]
     return screen.render(
         "approvals.html",
         title="Approvals",
@@ -92,7 +92,7 @@ async def decide(caller: Operator, form: Posted, connections: Pooled) -> Respons
     step, visit = read_visit(form.text("step"))
     async with connections.borrow() as connection:
         found = await approvals.find_approval(connection, execution_id, step, visit)
-        row = form.screen.seen(Approval, {name: getattr(found, name) for name in Approval.model_fields})
+        row = form.screen.seen(ApprovalView, {name: getattr(found, name) for name in ApprovalView.model_fields})
         filled = read_inputs(form, inputs_of(row), merged=False)
         inputs = filled.inputs
         faults: list[str] = []

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Query, Response
 
 from noetl_broker.broker.state.state import is_live
 from noetl_broker.console.access import Operator
-from noetl_broker.console.api.execution_reads import Event, Item, ListedUndo
+from noetl_broker.console.api.execution_reads import EventView, ItemView, ListedUndo
 from noetl_broker.console.api.executions import ExecutionDetails
 from noetl_broker.console.explanations import Explanations, is_settled
 from noetl_broker.console.pages.rendering import link, pretty
@@ -278,12 +278,12 @@ async def _load_tab(connection: Connection, screen: Screen, view: View, asked: A
     execution_id, page, tab = view.details["execution_id"], asked.page, asked.tab
     if tab == "events":
         found = await pages.page_events(connection, execution_id, **page.arguments(int))
-        return page.document(found._replace(items=[screen.seen(Event, row) for row in found.items]))
+        return page.document(found._replace(items=[screen.seen(EventView, row) for row in found.items]))
     if tab == "jobs":
         return page.document(await pages.page_jobs(connection, execution_id, **page.arguments(str)))
     if tab == "items":
         found = await pages.page_items(connection, execution_id, status=asked.status, **page.arguments(str, int))
-        return page.document(found._replace(items=[screen.seen(Item, row) for row in found.items]))
+        return page.document(found._replace(items=[screen.seen(ItemView, row) for row in found.items]))
     if tab == "undo":
         found = await pages.page_undos(connection, execution_id, **page.arguments(int, int, str))
         return page.document(found._replace(items=[screen.seen(ListedUndo, row) for row in found.items]))

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from noetl_broker.console.api.executions import LONGEST_TEXT, Execution
+from noetl_broker.console.api.executions import LONGEST_TEXT, ExecutionView
 from noetl_broker.console.pages.form_values import read_version
 from noetl_broker.console.pages.screen import Shown
 from noetl_broker.console.paging import Paging
@@ -102,7 +102,7 @@ async def list_executions(
         "executions.html",
         title="Executions",
         changes="all",
-        items=[screen.seen(Execution, row) for row in listed["items"]],
+        items=[screen.seen(ExecutionView, row) for row in listed["items"]],
         next=listed["next"],
         places=listed["places"],
         asked=asked,

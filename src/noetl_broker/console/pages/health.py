@@ -6,7 +6,7 @@ from typing import Final
 
 from fastapi import APIRouter, Response
 
-from noetl_broker.console.api.health import Finding
+from noetl_broker.console.api.health import DoctorFindingView
 from noetl_broker.console.pages.screen import Shown
 from noetl_broker.console.services import Pooled
 from noetl_broker.store.admin import pages
@@ -23,7 +23,7 @@ async def show_health(screen: Shown, connections: Pooled) -> Response:
     """All findings; problems first."""
     async with connections.borrow() as connection:
         left = await pages.page_left_undone(connection, limit=MOST_LEFT)
-    found = [screen.seen(Finding, finding._asdict()) for finding in await examine(connections.database)]
+    found = [screen.seen(DoctorFindingView, finding._asdict()) for finding in await examine(connections.database)]
     return screen.render(
         "health.html",
         title="Health",

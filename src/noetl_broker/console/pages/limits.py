@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Response
 from noetl_broker.console.access import Operator
 from noetl_broker.console.api.execution_actions import LONGEST_TEXT
 from noetl_broker.console.api.limits import MOST, KeyOfLimit, Limit
-from noetl_broker.console.api.places import InLine, Place
+from noetl_broker.console.api.places import InLine, PlaceView
 from noetl_broker.console.pages.rendering import link
 from noetl_broker.console.pages.screen import Posted, Shown
 from noetl_broker.console.paging import Paging
@@ -49,7 +49,7 @@ async def list_limits(
         changes="all",
         limits=[{**screen.seen(Limit, row), "allows": job_limits.shown(row)} for row in found["limits"]],
         keys=[screen.seen(KeyOfLimit, row) for row in found["keys"]],
-        places=[{**screen.seen(Place, row), "is_schedule": row["path"] == ""} for row in found["items"]],
+        places=[{**screen.seen(PlaceView, row), "is_schedule": row["path"] == ""} for row in found["items"]],
         next=found["next"],
         asked={"path": path, "name": name},
     )

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, NamedTuple
 from fastapi import Depends, Query, Response
 
 from noetl_broker.console.api.execution_actions import LONGEST_TEXT
-from noetl_broker.console.api.playbooks import Playbook as VersionRow
+from noetl_broker.console.api.playbooks import PlaybookView
 from noetl_broker.console.pages.form_values import version_in
 from noetl_broker.console.pages.screen import Form, Screen
 from noetl_broker.errors import OperatorFault
@@ -90,7 +90,7 @@ async def open_playbook(screen: Screen, connection: Connection, named: Named) ->
     return Opened(
         of=found,
         latest=latest or {"version": found.version, "paused": False},
-        versions=[screen.seen(VersionRow, row) for row in versions.items],
+        versions=[screen.seen(PlaybookView, row) for row in versions.items],
     )
 
 

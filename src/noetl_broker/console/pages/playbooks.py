@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Response
 
 from noetl_broker.console.access import Operator
 from noetl_broker.console.api.execution_actions import LONGEST_TEXT
-from noetl_broker.console.api.executions import Execution
+from noetl_broker.console.api.executions import ExecutionView
 from noetl_broker.console.api.playbooks import Latest
 from noetl_broker.console.pages.opened_playbook import Opened, WhichPlaybook, compiled, open_playbook, show_part
 from noetl_broker.console.pages.rendering import link
@@ -60,7 +60,7 @@ async def show_playbooks(
         changes="all",
         drawn=drawn,
         fault=fault if screen.may_act else fault and "This version cannot be read.",
-        recent=[screen.seen(Execution, row) for row in recent.items],
+        recent=[screen.seen(ExecutionView, row) for row in recent.items],
     )
 
 

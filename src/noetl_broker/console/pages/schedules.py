@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Response
 
 from noetl_broker.console.access import Operator
 from noetl_broker.console.api.execution_actions import LONGEST_TEXT
-from noetl_broker.console.api.schedules import Schedule
+from noetl_broker.console.api.schedules import ScheduleView
 from noetl_broker.console.pages.rendering import link
 from noetl_broker.console.pages.screen import Posted, Shown
 from noetl_broker.console.paging import Paging
@@ -45,7 +45,7 @@ async def list_schedules(
         return page.document(found._replace(items=[schedule_as_document(row) for row in found.items]))
 
     listed = await screen.read(("schedules", page, path), load)
-    items = [screen.seen(Schedule, row) for row in listed["items"]]
+    items = [screen.seen(ScheduleView, row) for row in listed["items"]]
     return screen.render(
         "schedules.html",
         title="Schedules",
@@ -65,7 +65,7 @@ async def show_schedule(screen: Shown, connections: Pooled, name: NameOf) -> Res
         following, fault = next_moments(row, MOMENTS), None
     except OperatorFault as error:
         following, fault = [], str(error)
-    seen = screen.seen(Schedule, schedule_as_document(row))
+    seen = screen.seen(ScheduleView, schedule_as_document(row))
     return screen.render(
         "schedule.html", title=name, changes="all", of=seen, timing=timing_in_words(seen), next=following, fault=fault
     )
@@ -98,7 +98,7 @@ async def confirm_delete(screen: Shown, _caller: Operator, connections: Pooled, 
     """Ask before a schedule is deleted."""
     async with connections.borrow() as connection:
         row = await store.find_schedule(connection, name)
-    seen = screen.seen(Schedule, schedule_as_document(row))
+    seen = screen.seen(ScheduleView, schedule_as_document(row))
     return screen.render("delete_schedule.html", title="Delete a schedule", of=seen, timing=timing_in_words(seen))
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 
 from noetl_broker.console.access import refuse_hidden_filter
-from noetl_broker.console.api.workers import Lease, Worker
+from noetl_broker.console.api.workers import LeaseView, WorkerView
 from noetl_broker.console.pages.overview import find_unserved
 from noetl_broker.console.pages.screen import Shown
 from noetl_broker.console.paging import Paging
@@ -36,8 +36,8 @@ async def show_workers(
         "workers.html",
         title="Workers",
         changes="all",
-        workers=[screen.seen(Worker, row) for row in workers],
-        leases=[screen.seen(Lease, row) for row in leases["items"]],
+        workers=[screen.seen(WorkerView, row) for row in workers],
+        leases=[screen.seen(LeaseView, row) for row in leases["items"]],
         next=leases["next"],
         worker_id=worker_id,
         warnings=list(find_unserved(unserved)),
