@@ -15,7 +15,7 @@ import pytest
 from noetl_broker.console.access import COOKIE
 from noetl_broker.console.connections import Connections
 from noetl_broker.console.pages import live, shared
-from noetl_broker.console.pages.shared import FIRST_GUESS, LONGEST_WAIT, Allowance, Read, TooSoonError
+from noetl_broker.console.pages.shared import FIRST_GUESS, LONGEST_WAIT, ReadAllowance, SharedRead, TooSoonError
 from noetl_broker.store.admin.api_tokens import create_token
 from noetl_broker.store.queries import sql
 from tests.brokers import drain, register, start
@@ -52,7 +52,7 @@ async def readers(database: Database, *roles: str) -> AsyncIterator[list[httpx.A
 def _counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Count statements; scripts may ask as much as they like, also on a slow machine."""
     count_statements(monkeypatch)
-    monkeypatch.setattr(live, "Allowance", partial(Allowance, saved=600.0))
+    monkeypatch.setattr(live, "ReadAllowance", partial(ReadAllowance, saved=600.0))
 
 
 async def test_many_readers_of_a_page_ask_the_database_once(
@@ -123,7 +123,7 @@ async def test_what_a_person_loads_ends_what_was_shared(database: Database) -> N
 
 async def test_scripts_get_a_bounded_share_of_the_time(database: Database) -> None:
     """Four reads of 0.1 s, which may take half of the time: the next begins after 0.8 s."""
-    connections, allowance = Connections(database), Allowance(0.5, saved=0.0)
+    connections, allowance = Connections(database), ReadAllowance(0.5, saved=0.0)
 
     async def load() -> float:
         async with connections.borrow() as connection:
@@ -142,7 +142,7 @@ async def test_scripts_get_a_bounded_share_of_the_time(database: Database) -> No
 
 async def test_who_would_wait_too_long_is_told_to_ask_again() -> None:
     """A read that cost less than was thought gives the rest back."""
-    allowance = Allowance(FIRST_GUESS / LONGEST_WAIT / 2, saved=0.0)
+    allowance = ReadAllowance(FIRST_GUESS / LONGEST_WAIT / 2, saved=0.0)
     begun, end = asyncio.Event(), asyncio.Event()
 
     async def load() -> int:
@@ -167,7 +167,7 @@ async def test_an_expensive_answer_is_kept_longer(database: Database) -> None:
             await connection.fetchval("select pg_sleep($1)", seconds)
 
     try:
-        reads = [Read(partial(load, seconds)) for seconds in (0.0, 0.06)]
+        reads = [SharedRead(partial(load, seconds)) for seconds in (0.0, 0.06)]
         await asyncio.gather(*(read.future for read in reads))
     finally:
         await connections.close()

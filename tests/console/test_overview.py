@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from noetl_broker.console.connections import Connections
-from noetl_broker.console.pages.attention import Attention
+from noetl_broker.console.pages.attention import AttentionCache
 from noetl_broker.console.pages.overview import (
     HEIGHT,
     LATE_SECONDS,
@@ -106,7 +106,7 @@ async def test_the_navigation_counts_what_needs_a_person(database: Database) -> 
     await start(database, count=2)
     await drain(database)
     connections = Connections(database)
-    attention = Attention(connections)
+    attention = AttentionCache(connections)
     try:
         first = attention.counts()
         assert attention._task is not None

@@ -14,7 +14,7 @@ from noetl_broker.console.pages.schema_form import (
     read_inputs,
     with_errors,
 )
-from noetl_broker.console.pages.screen import Form
+from noetl_broker.console.pages.screen import SentForm
 from noetl_broker.operations.source_lines import compare_texts
 from tests.brokers import drain, execute, register, rows, start, value
 from tests.console.conftest import console
@@ -56,7 +56,7 @@ def read(**typed: str) -> tuple[dict[str, Any], list[str | None]]:
     """The values and errors of a form with these fields."""
     inputs = inputs_of_workload(SCHEMA, {"o": {"a": {"b": 1, "c": 2}}, "s": "x"})
     shown = {one.field: [typed.get(one.field, one.shown)] for one in inputs}
-    filled = read_inputs(Form(None, shown), inputs)  # type: ignore[arg-type] # its fields alone
+    filled = read_inputs(SentForm(None, shown), inputs)  # type: ignore[arg-type] # its fields alone
     return filled.values, [one.error for one in filled.inputs if one.error]
 
 

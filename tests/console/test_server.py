@@ -13,13 +13,13 @@ import pytest
 
 from noetl_broker.console.app import ConsoleOptions, create_app
 from noetl_broker.console.pages.assets import folder
-from noetl_broker.console.protocol import Limits
+from noetl_broker.console.protocol import ConnectionLimits
 from noetl_broker.console.server import open_socket, serving, url_of
 from tests.brokers import PATIENCE_SECONDS
 from tests.postgres import Database
 
 HEALTH = "/api/v1/health"
-SHORT = Limits(head_seconds=0.2, body_seconds=0.2, idle_seconds=1, stalled_seconds=0.2)
+SHORT = ConnectionLimits(head_seconds=0.2, body_seconds=0.2, idle_seconds=1, stalled_seconds=0.2)
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -30,7 +30,7 @@ def test_answers_are_sent_at_once() -> None:
 
 
 @asynccontextmanager
-async def limited(database: Database, limits: Limits) -> AsyncIterator[str]:
+async def limited(database: Database, limits: ConnectionLimits) -> AsyncIterator[str]:
     """Serve the console with other limits, and yield its address."""
     opened = open_socket("127.0.0.1", 0)
     async with serving(create_app(ConsoleOptions(database=database)), opened, limits):
@@ -109,7 +109,7 @@ async def test_who_does_not_read_its_answers_is_closed(database: Database) -> No
 @pytest.mark.parametrize("sent", [b"", HEAD, HEAD + b"Content-Length: 9\r\n\r\n"])
 async def test_the_oldest_idle_connection_makes_room(database: Database, sent: bytes) -> None:
     """So those that only stay take nobody's place."""
-    limits = Limits(connections=3)
+    limits = ConnectionLimits(connections=3)
     async with limited(database, limits) as url:
         idle = [await connect(url, sent) for _ in range(limits.connections)]
         statuses = [await get(url) for _ in range(2)]
@@ -120,7 +120,7 @@ async def test_the_oldest_idle_connection_makes_room(database: Database, sent: b
 
 async def test_one_address_cannot_take_every_place(database: Database) -> None:
     """Its next request gets 503; another address is served."""
-    limits = Limits(connections=9, connections_of_address=2)
+    limits = ConnectionLimits(connections=9, connections_of_address=2)
     async with limited(database, limits) as url, AsyncExitStack() as stack:
         client = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS))
         for _ in range(limits.connections_of_address):

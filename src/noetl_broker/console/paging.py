@@ -30,7 +30,7 @@ class Listed(BaseModel, Generic[Row]):
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class PageQuery:
     """Which page of a list is asked for: at most `limit` rows after the row of the cursor."""
 
     cursor: str | None
@@ -81,8 +81,8 @@ def _cursor(key: Sequence[Key]) -> str:
 async def _page(
     cursor: Annotated[str | None, Query(max_length=1000, description="`next` of the page before")] = None,
     limit: Annotated[int, Query(ge=1, le=MOST_ROWS, description="rows of the page")] = DEFAULT_ROWS,
-) -> Page:
-    return Page(cursor, limit)
+) -> PageQuery:
+    return PageQuery(cursor, limit)
 
 
-Paging = Annotated[Page, Depends(_page)]
+Paging = Annotated[PageQuery, Depends(_page)]

@@ -20,7 +20,7 @@ def _most_connections() -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class ConnectionLimits:
     """What connections may take: seconds for the head and the body of a request, between two, and to read an answer.
 
     Behind a proxy, all clients have one address: so `connections_of_address` is large.
@@ -40,7 +40,7 @@ class BoundedProtocol(H11Protocol):
     The connection that has waited longest for its client goes first. One whose request is answered never goes.
     """
 
-    limits: ClassVar[Limits]
+    limits: ClassVar[ConnectionLimits]
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 import uvicorn
 from fastapi import FastAPI
 
-from noetl_broker.console.protocol import BoundedProtocol, Limits
+from noetl_broker.console.protocol import BoundedProtocol, ConnectionLimits
 from noetl_broker.errors import OperatorFault
 
 DEFAULT_HOST = "127.0.0.1"
@@ -66,9 +66,9 @@ def url_of(opened: socket.socket) -> str:
 
 
 @contextlib.asynccontextmanager
-async def serving(app: FastAPI, opened: socket.socket, limits: Limits | None = None) -> AsyncIterator[None]:
+async def serving(app: FastAPI, opened: socket.socket, limits: ConnectionLimits | None = None) -> AsyncIterator[None]:
     """Serve while the block runs; the block begins when requests are answered."""
-    given = limits or Limits()
+    given = limits or ConnectionLimits()
 
     class Protocol(BoundedProtocol):
         limits = given

@@ -21,7 +21,7 @@ Value = TypeVar("Value")
 CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
 
-class Failures(NamedTuple):
+class SignInFailures(NamedTuple):
     """Wrong tokens of one address since a moment of this process's clock."""
 
     number: int
@@ -39,7 +39,7 @@ class SignIn:
         self._demanded = demanded
         self._checked_seconds = checked_seconds
         self._checked: OrderedDict[str | None, tuple[Checked, float]] = OrderedDict()
-        self._failures: OrderedDict[str, Failures] = OrderedDict()
+        self._failures: OrderedDict[str, SignInFailures] = OrderedDict()
 
     async def check(self, token: str | None, address: str) -> Checked | None:
         """What a token allows; None if no token is needed and none is given.
@@ -95,7 +95,7 @@ class SignIn:
         now = time.monotonic()
         failures = self._failures.get(address)
         if failures is None or now - failures.since > FAILURE_SECONDS:
-            failures = Failures(0, now)
+            failures = SignInFailures(0, now)
         _keep(self._failures, address, failures._replace(number=failures.number + 1), MOST_ADDRESSES)
 
 

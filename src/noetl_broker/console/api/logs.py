@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from noetl_broker.console.access import Operator
-from noetl_broker.console.paging import Key, Listed, Page, Paging
+from noetl_broker.console.paging import Key, Listed, PageQuery, Paging
 from noetl_broker.console.services import Pooled
 from noetl_broker.console.values import ExecutionId, Id, Moment
 from noetl_broker.errors import OperatorFault
@@ -59,7 +59,7 @@ def _key(row: Mapping[str, Any]) -> tuple[Key, ...]:
     return row["created_at"].isoformat(), row["node_id"], row["attempt"], row["ordinal"]
 
 
-def _after(page: Page) -> logs.Key | None:
+def _after(page: PageQuery) -> logs.Key | None:
     moment, node_id, attempt, ordinal = page.after(str, str, int, int)
     if moment is None:
         return None

@@ -73,7 +73,7 @@ from noetl_broker.console.pages import (
     signals,
     workers,
 )
-from noetl_broker.console.pages.attention import Attention
+from noetl_broker.console.pages.attention import AttentionCache
 from noetl_broker.console.pages.section import Section
 from noetl_broker.console.pages.shared import SharedReads
 from noetl_broker.console.pasts import Pasts
@@ -106,7 +106,7 @@ def create_pages(services: Services, *, signs_in_by_address: bool = False) -> Fa
     """The application of the pages, to be mounted beside the API."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     app.state.services = services
-    app.state.attention = Attention(services.connections, services.changes)
+    app.state.attention = AttentionCache(services.connections, services.changes)
     app.state.shared_reads = SharedReads()
     app.state.pasts = Pasts()
     app.state.explanations = Explanations()

@@ -11,8 +11,7 @@ from typing import Final
 from noetl_broker.console.changes import Changes
 from noetl_broker.console.connections import Connections
 from noetl_broker.errors import BrokerError
-from noetl_broker.store.admin.changes import Attention as Counts
-from noetl_broker.store.admin.changes import count_attention
+from noetl_broker.store.admin.changes import Attention, count_attention
 from noetl_broker.store.admin.overview import MOST_COUNTED
 
 KEPT_SECONDS: Final = 5.0
@@ -20,7 +19,7 @@ KEPT_SECONDS: Final = 5.0
 COUNTED: Final = (("/approvals", "approvals", "run"), ("/dead-letters", "dead_letters", "bad"))
 
 
-class Attention:
+class AttentionCache:
     """Counts by the address of a section; a page that finds old counts shows them, and starts a new read."""
 
     def __init__(self, connections: Connections, changes: Changes | None = None) -> None:
@@ -54,7 +53,7 @@ class Attention:
                 self._counts = _shown(await count_attention(connection))
 
 
-def _shown(found: Counts) -> Mapping[str, tuple[str, str]]:
+def _shown(found: Attention) -> Mapping[str, tuple[str, str]]:
     """The text and the colour of each count that is not 0, by the address of its section."""
     counts = found._asdict()
     return {

@@ -14,10 +14,10 @@ from noetl_broker.broker.state.state import FAILED
 from noetl_broker.console.access import Operator
 from noetl_broker.console.api.bulk import MOST_COUNTED, MOST_TREATED, RATE
 from noetl_broker.console.api.execution_actions import LONGEST_TEXT
-from noetl_broker.console.pages.executions import Asked
+from noetl_broker.console.pages.executions import FilterQuery
 from noetl_broker.console.pages.form_values import read_id, read_version
 from noetl_broker.console.pages.rendering import link
-from noetl_broker.console.pages.screen import Form, Posted, Shown
+from noetl_broker.console.pages.screen import Posted, SentForm, Shown
 from noetl_broker.console.paging import MOST_ROWS
 from noetl_broker.console.services import LongWork, Rules
 from noetl_broker.console.values import GivenId
@@ -119,7 +119,7 @@ class On(NamedTuple):
         return Request(action, rules, reason, self.from_step.strip() or None, on)
 
 
-class Wanted:
+class BulkQuery:
     """What the address asks for: an action on the executions of `ids`, or on all that match the filters."""
 
     def __init__(
@@ -146,14 +146,14 @@ async def show_preview(
     _caller: Operator,
     work: LongWork,
     rules: Rules,
-    asked: Annotated[Asked, Depends()],
-    wanted: Annotated[Wanted, Depends()],
+    asked: Annotated[FilterQuery, Depends()],
+    wanted: Annotated[BulkQuery, Depends()],
 ) -> Response:
     """What the action would do. Without `scope`, with the executions of `id`; else with all that match."""
     action = wanted.action
     back = link("/dead-letters" if action == "reevaluate" else "/executions", **asked.fields, text=asked.text)
     if not wanted.is_all and not wanted.ids:
-        return Form(screen, {}).done(back, "Choose executions first: no one was chosen.", kind="warn")
+        return SentForm(screen, {}).done(back, "Choose executions first: no one was chosen.", kind="warn")
 
     fault = None
     try:
@@ -224,7 +224,7 @@ async def with_outlook(connection: Connection, request: Request, group: Group) -
     return group._replace(outlook=outlook.says, goes_on=outlook.goes_on)
 
 
-async def preview_matching(connection: Connection, action: Acting, asked: Asked, *, after: int) -> Preview:
+async def preview_matching(connection: Connection, action: Acting, asked: FilterQuery, *, after: int) -> Preview:
     """All that match the filters and that the action is for; a searched text chooses among the newest executions."""
     which = asked.filter(may_act=True)
     if asked.faults:
@@ -297,7 +297,7 @@ def sentence(action: str, acted: Acted) -> str:
     return f"{said}; {failed:,} could not be." if failed else f"{said}."
 
 
-def _action_of(form: Form) -> Acting:
+def _action_of(form: SentForm) -> Acting:
     action = form.text("action")
     for known in ("retry", "fork", "pause", "resume", "cancel", "reevaluate"):
         if action == known:
@@ -305,7 +305,7 @@ def _action_of(form: Form) -> Acting:
     raise OperatorFault(f"there is no action {action!r:.80}: it is one of {', '.join(WORDINGS)}")
 
 
-def _ids_of(form: Form) -> list[int]:
+def _ids_of(form: SentForm) -> list[int]:
     ids = [read_id(text) for text in islice(dict.fromkeys(form.all("id")), MOST_TREATED)]
     if not ids:
         raise OperatorFault("the form names no executions: choose them on the list of executions")

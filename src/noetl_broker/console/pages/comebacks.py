@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Response
 from noetl_broker.console.access import Operator
 from noetl_broker.console.api.execution_actions import LONGEST_TEXT
 from noetl_broker.console.pages.form_values import read_version
-from noetl_broker.console.pages.screen import Form, Posted, Shown
+from noetl_broker.console.pages.screen import Posted, SentForm, Shown
 from noetl_broker.console.services import Pooled, Rules, ShortWork
 from noetl_broker.console.values import ExecutionId
 from noetl_broker.errors import OperatorFault
@@ -138,7 +138,7 @@ async def abandon(form: Posted, connections: Pooled, execution_id: ExecutionId) 
     return form.done(_url(execution_id), said, kind="ok" if requested else "info")
 
 
-def _reason(form: Form) -> str | None:
+def _reason(form: SentForm) -> str | None:
     return form.text("reason").strip()[:LONGEST_TEXT] or None
 
 

@@ -16,7 +16,7 @@ from noetl_broker.console.api.executions import ExecutionDetails
 from noetl_broker.console.explanations import Explanations, is_settled
 from noetl_broker.console.pages.rendering import link, pretty
 from noetl_broker.console.pages.screen import Screen, Shown
-from noetl_broker.console.pages.step_panel import EXPLAINED_TURNS, Chosen, Moment, choose, explained, load_panel
+from noetl_broker.console.pages.step_panel import EXPLAINED_TURNS, Chosen, ShownTurn, choose, explained, load_panel
 from noetl_broker.console.paging import Paging
 from noetl_broker.console.pasts import MOST_TURNS, Pasts
 from noetl_broker.console.services import LongWork, Pooled, Rules, ShortWork
@@ -71,7 +71,7 @@ STATE_WORDS: Final = {"pending": "not yet", "completed": "completed", "cancelled
 SHOWN_OF_ERROR: Final = frozenset({"type", "message", "reason", "step", "index", "at", "template", "traceback"})
 
 
-class Asked:
+class ExecutionQuery:
     """What the address of the page chooses: a tab, a turn, a step, and whether a long history is explained."""
 
     def __init__(
@@ -118,7 +118,7 @@ async def show_execution(
     long_work: LongWork,
     rules: Rules,
     execution_id: ExecutionId,
-    asked: Annotated[Asked, Depends()],
+    asked: Annotated[ExecutionQuery, Depends()],
 ) -> Response:
     """Show an execution as it is, or as it was after a turn."""
 
@@ -189,7 +189,9 @@ async def show_value(
     return Response((await asyncio.to_thread(pretty, found, None)).text, media_type="application/json")
 
 
-async def _load(connection: Connection, screen: Screen, rules: PlaybookRules, execution_id: int, asked: Asked) -> View:
+async def _load(
+    connection: Connection, screen: Screen, rules: PlaybookRules, execution_id: int, asked: ExecutionQuery
+) -> View:
     pasts: Pasts = screen.request.app.state.pasts
     kept = pasts.ended(execution_id) if asked.turn is not None else None
     details = kept[0] if kept is not None else await executions.load_execution_details(connection, execution_id)
@@ -247,7 +249,7 @@ async def _load_spans(connection: Connection, view: View) -> ExecutionSpans:
     return await visit_spans.load_spans(connection, view.details, went_on=went_on, notes=_notes(view))
 
 
-async def _load_step(connection: Connection, screen: Screen, view: View, asked: Asked) -> None:
+async def _load_step(connection: Connection, screen: Screen, view: View, asked: ExecutionQuery) -> None:
     """The step that the address chooses, or why there is none."""
     try:
         view.chosen = choose(asked.step, _steps_after(view))
@@ -257,7 +259,7 @@ async def _load_step(connection: Connection, screen: Screen, view: View, asked: 
     if view.chosen is None:
         view.no_step = f"this execution has no step or visit {asked.step!r}"
         return
-    moment = None if view.past is None or asked.turn is None else Moment(view.past, asked.turn)
+    moment = None if view.past is None or asked.turn is None else ShownTurn(view.past, asked.turn)
     view.panel = await load_panel(connection, screen, view.details["execution_id"], view.chosen, moment)
 
 
@@ -274,7 +276,7 @@ async def _load_picture(connection: Connection, rules: PlaybookRules, view: View
         view.no_picture = str(fault)
 
 
-async def _load_tab(connection: Connection, screen: Screen, view: View, asked: Asked) -> dict[str, Any] | None:
+async def _load_tab(connection: Connection, screen: Screen, view: View, asked: ExecutionQuery) -> dict[str, Any] | None:
     execution_id, page, tab = view.details["execution_id"], asked.page, asked.tab
     if tab == "events":
         found = await pages.page_events(connection, execution_id, **page.arguments(int))

@@ -13,7 +13,7 @@ from noetl_broker.console.access import Operator
 from noetl_broker.console.bodies import MANY_VALUES, has_many_values
 from noetl_broker.console.pages.form_values import version_in
 from noetl_broker.console.pages.opened_playbook import compiled
-from noetl_broker.console.pages.screen import Form, Posted, Screen, Shown
+from noetl_broker.console.pages.screen import Posted, Screen, SentForm, Shown
 from noetl_broker.console.problem import Refusal
 from noetl_broker.console.services import Pooled, Rules, ShortWork
 from noetl_broker.console.values import ExecutionId
@@ -198,7 +198,7 @@ async def decide(caller: Operator, form: Posted, connections: Pooled, execution_
     return form.done(_url(execution_id), f"{form.text('step')} is {word} by {caller.name}.")
 
 
-def form_values(form: Form, schema: dict[str, Any]) -> dict[str, Any]:
+def form_values(form: SentForm, schema: dict[str, Any]) -> dict[str, Any]:
     """The values of an approval's form, of the types that its schema names; empty fields are left out."""
     values: dict[str, Any] = {}
     for name, field in schema.items():
@@ -286,5 +286,5 @@ def _version(text: str) -> int | None:
     return version
 
 
-def _reason(form: Form) -> str | None:
+def _reason(form: SentForm) -> str | None:
     return form.text("reason").strip()[:LONGEST] or None

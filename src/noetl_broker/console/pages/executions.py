@@ -34,7 +34,7 @@ EVERY_ACTION: Final = ("retry", "fork", "pause", "resume", "cancel")
 Text = Annotated[str, Query(max_length=LONGEST_TEXT)]
 
 
-class Asked:
+class FilterQuery:
     """The filters as the page's address has them; an empty text filters nothing."""
 
     def __init__(
@@ -84,7 +84,7 @@ class Asked:
 
 @router.get("/executions")
 async def list_executions(
-    screen: Shown, connections: Pooled, page: Paging, asked: Annotated[Asked, Depends()]
+    screen: Shown, connections: Pooled, page: Paging, asked: Annotated[FilterQuery, Depends()]
 ) -> Response:
     """Executions, the newest first."""
     which = asked.filter(may_act=screen.may_act)

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from noetl_broker.console.access import COOKIE, Caller, caller_of
 from noetl_broker.console.pages import csrf, failures
 from noetl_broker.console.pages.screen import SHARED, Blanks
-from noetl_broker.console.pages.shared import Allowance, SharedReads, TooSoonError
+from noetl_broker.console.pages.shared import ReadAllowance, SharedReads, TooSoonError
 from noetl_broker.console.problem import Refusal
 from noetl_broker.errors import BrokerError
 from noetl_broker.visible import visible_lines
@@ -47,7 +47,7 @@ class LiveAnswers:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._shared = SharedReads()
-        self._allowance = Allowance()
+        self._allowance = ReadAllowance()
         self._blanks = Blanks(f"name-{secrets.token_hex(16)}", secrets.token_hex(32))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -12,7 +12,7 @@ from fastapi import Depends, Query, Response
 from noetl_broker.console.api.execution_actions import LONGEST_TEXT
 from noetl_broker.console.api.playbooks import PlaybookView
 from noetl_broker.console.pages.form_values import version_in
-from noetl_broker.console.pages.screen import Form, Screen
+from noetl_broker.console.pages.screen import Screen, SentForm
 from noetl_broker.errors import OperatorFault
 from noetl_broker.playbook import Playbook, PlaybookError, PlaybookRules
 from noetl_broker.playbook.plain_values import LARGEST_VERSION
@@ -22,7 +22,7 @@ from noetl_broker.store.connect.connection import Connection
 LISTED_VERSIONS: Final = 200  # to choose from
 
 
-class Part(NamedTuple):
+class PlaybookTab(NamedTuple):
     """A part of a playbook's page."""
 
     name: str
@@ -32,12 +32,12 @@ class Part(NamedTuple):
 
 
 PARTS: Final = (
-    Part("graph", "Graph", "/playbooks", for_viewers=True),
-    Part("start", "Start", "/playbooks/start"),
-    Part("source", "Source", "/playbooks/source"),
-    Part("versions", "Versions", "/playbooks/versions", for_viewers=True),
-    Part("difference", "Differences", "/playbooks/difference"),
-    Part("edit", "Edit and back-test", "/playbooks/edit"),
+    PlaybookTab("graph", "Graph", "/playbooks", for_viewers=True),
+    PlaybookTab("start", "Start", "/playbooks/start"),
+    PlaybookTab("source", "Source", "/playbooks/source"),
+    PlaybookTab("versions", "Versions", "/playbooks/versions", for_viewers=True),
+    PlaybookTab("difference", "Differences", "/playbooks/difference"),
+    PlaybookTab("edit", "Edit and back-test", "/playbooks/edit"),
 )
 
 
@@ -58,7 +58,7 @@ def _named(
 WhichPlaybook = Annotated[Named, Depends(_named)]
 
 
-def named_in(form: Form) -> Named:
+def named_in(form: SentForm) -> Named:
     """The version that a form is about. Raises OperatorFault."""
     text = form.text("version")
     version = version_in(text)

@@ -59,7 +59,7 @@ class Piece(NamedTuple):
     height: float
 
 
-class Bar(NamedTuple):
+class StartsBar(NamedTuple):
     """The executions that started in a time: a bar in the chart, what it says, where it leads."""
 
     x: float
@@ -79,7 +79,7 @@ class Warned(NamedTuple):
     href: str | None = None
 
 
-class Read(NamedTuple):
+class OverviewFacts(NamedTuple):
     """What an overview shows: the present counts, the oldest executions, the span of the chart, and its starts."""
 
     present: Mapping[str, Any]
@@ -94,7 +94,7 @@ class Read(NamedTuple):
 async def show_overview(screen: Shown, connections: Pooled, span: Annotated[str, Query(max_length=8)] = "") -> Response:
     """What an operator wants to know first. `span`: a key of SPANS; without it, the shortest that has the last day."""
 
-    async def load() -> Read:
+    async def load() -> OverviewFacts:
         async with connections.borrow() as connection:
             present = await overview.load_present(connection)
             unserved = await overview.list_unserved(connection)
@@ -107,7 +107,7 @@ async def show_overview(screen: Shown, connections: Pooled, span: Annotated[str,
                 shorter = next((word for word, seconds in SPANS.items() if age <= seconds), USUAL)
                 if shorter != chosen:
                     chosen, activity = shorter, await read_activity(connection, shorter)
-            return Read(present, unserved, oldest, places, chosen, activity)
+            return OverviewFacts(present, unserved, oldest, places, chosen, activity)
 
     present, unserved, oldest, places, chosen, activity = await screen.read(("overview", span), load)
     bars = list(draw_bars(activity))
@@ -164,7 +164,7 @@ def find_unserved(unserved: Iterable[Mapping[str, Any]]) -> Iterator[Warned]:
             yield Warned("warn", words, href=link(f"/executions/{one['execution_id']}", tab="jobs"))
 
 
-def draw_bars(activity: Mapping[str, Any]) -> Iterator[Bar]:
+def draw_bars(activity: Mapping[str, Any]) -> Iterator[StartsBar]:
     """The bars of the chart, in order of time."""
     counts: list[dict[str, int]] = [{} for _ in range(PARTS)]
     for index, status, count in activity["parts"]:
@@ -173,7 +173,7 @@ def draw_bars(activity: Mapping[str, Any]) -> Iterator[Bar]:
     step = (activity["read_at"] - activity["since"]) / PARTS
     for index, found in enumerate(counts):
         since = activity["since"] + index * step
-        yield Bar(
+        yield StartsBar(
             x=round(index * WIDTH / PARTS + GAP / 2, 1),
             width=round(WIDTH / PARTS - GAP, 1),
             pieces=list(stack(found, HEIGHT / most)),

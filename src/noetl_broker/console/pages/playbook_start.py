@@ -27,7 +27,7 @@ from noetl_broker.store.connect.session import translate_faults
 router = APIRouter()
 
 
-class Wanted(NamedTuple):
+class StartForm(NamedTuple):
     """What to start: a version, compiled where it can be, with what a person typed, once for a key."""
 
     of: Version
@@ -36,7 +36,7 @@ class Wanted(NamedTuple):
     key: str
 
 
-class Refused(NamedTuple):
+class StartRefusal(NamedTuple):
     """Why nothing started: the fields with their errors, and the errors that belong to no field."""
 
     inputs: list[Input]
@@ -77,9 +77,9 @@ async def start(form: Posted, connections: Pooled, rules: Rules) -> Response:
         opened = await open_playbook(form.screen, connection, named)
         playbook, _ = await compiled(opened.of, rules)
         filled = read_inputs(form, inputs_of(playbook))
-        refused: Refused | int = Refused(filled.inputs, [])
+        refused: StartRefusal | int = StartRefusal(filled.inputs, [])
         if not filled.has_errors:
-            refused = await _start(connection, Wanted(opened.of, playbook, filled, key))
+            refused = await _start(connection, StartForm(opened.of, playbook, filled, key))
     if isinstance(refused, int):
         return form.done(f"/executions/{refused}", f"Version {opened.of.version} of {opened.of.path} has started.")
     return show_part(
@@ -94,14 +94,14 @@ async def start(form: Posted, connections: Pooled, rules: Rules) -> Response:
     )
 
 
-async def _start(connection: Connection, wanted: Wanted) -> Refused | int:
+async def _start(connection: Connection, wanted: StartForm) -> StartRefusal | int:
     """The id of the execution, or why there is none."""
     try:
         payload = mapping_text(wanted.filled.values)
         if wanted.playbook is not None:
             error = await asyncio.to_thread(payload_fault, wanted.playbook, payload)
             if error is not None:
-                return Refused(*with_errors(wanted.filled.inputs, error["places"]))
+                return StartRefusal(*with_errors(wanted.filled.inputs, error["places"]))
         key, of = _key_of(wanted.key, payload), wanted.of
         with translate_faults():
             return await executions.start_execution(
@@ -110,7 +110,7 @@ async def _start(connection: Connection, wanted: Wanted) -> Refused | int:
     except DatabaseFault:
         raise
     except BrokerError as fault:
-        return Refused(wanted.filled.inputs, [str(fault)])
+        return StartRefusal(wanted.filled.inputs, [str(fault)])
 
 
 def _key_of(key: str, payload: str) -> str | None:

@@ -13,8 +13,8 @@ from noetl_broker.console.api.executions import ExecutionView
 from noetl_broker.console.api.playbooks import Latest
 from noetl_broker.console.pages.opened_playbook import Opened, WhichPlaybook, compiled, open_playbook, show_part
 from noetl_broker.console.pages.rendering import link
-from noetl_broker.console.pages.screen import Form, Posted, Screen, Shown, picture
-from noetl_broker.console.paging import Page, Paging
+from noetl_broker.console.pages.screen import Posted, Screen, SentForm, Shown, picture
+from noetl_broker.console.paging import PageQuery, Paging
 from noetl_broker.console.services import LongWork, Pooled, Rules
 from noetl_broker.diagram.build import picture_of_playbook
 from noetl_broker.diagram.svg import render_svg
@@ -64,7 +64,7 @@ async def show_playbooks(
     )
 
 
-async def list_playbooks(screen: Screen, connection: Connection, page: Page, search: str) -> Response:
+async def list_playbooks(screen: Screen, connection: Connection, page: PageQuery, search: str) -> Response:
     """The latest version of each path; a search without `*` finds a part of the path."""
     pattern = search if "*" in search or not search else f"*{search}*"
     found = page.document(await pages.page_playbooks(connection, path=pattern or None, **page.arguments(str)))
@@ -147,7 +147,7 @@ async def resume(form: Posted, work: LongWork) -> Response:
     return form.done(link("/playbooks", path=path), said)
 
 
-def _one_path(form: Form) -> str:
+def _one_path(form: SentForm) -> str:
     path = form.text("path")
     if not path or "*" in path:
         raise OperatorFault(f"{path!r:.80} is not the path of one playbook")

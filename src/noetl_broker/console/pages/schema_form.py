@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, NamedTuple
 
 from noetl_broker.console.pages.form_values import read_json
-from noetl_broker.console.pages.screen import Form
+from noetl_broker.console.pages.screen import SentForm
 from noetl_broker.playbook.diagnostics import path_text
 from noetl_broker.text import short_json
 
@@ -216,7 +216,7 @@ def _json_word(schema: Mapping[str, Any]) -> str:
     return word or "JSON"
 
 
-def read_inputs(form: Form, inputs: Sequence[Input], *, merged: bool = True) -> Filled:
+def read_inputs(form: SentForm, inputs: Sequence[Input], *, merged: bool = True) -> Filled:
     """The values that differ from what the form showed, and the fields with what cannot be read.
 
     `merged`: the values are merged over the defaults, so a mapping has only what differs.

@@ -132,7 +132,7 @@ class Screen:
         return with_query(self.request.url.path, {**given, **changes})
 
 
-class Form:
+class SentForm:
     """The fields of a form of ours that was sent."""
 
     def __init__(self, screen: Screen, fields: Mapping[str, list[str]]) -> None:
@@ -182,7 +182,7 @@ async def _anonymous(request: Request) -> Screen:
     return Screen(request, None)
 
 
-async def read_form(screen: Screen) -> Form:
+async def read_form(screen: Screen) -> SentForm:
     """The form of a request. Raises Refusal (415, 400, 403) where it is not a form that this browser got from us."""
     request = screen.request
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != FORM_TYPE:
@@ -200,19 +200,19 @@ async def read_form(screen: Screen) -> Form:
         raise Refusal(
             HTTPStatus.FORBIDDEN, "the form is not of this session, or your browser sent no cookie; load its page again"
         )
-    return Form(screen, fields)
+    return SentForm(screen, fields)
 
 
-async def _posted(screen: Annotated[Screen, Depends(_shown)], _operator: Operator) -> Form:
+async def _posted(screen: Annotated[Screen, Depends(_shown)], _operator: Operator) -> SentForm:
     return await read_form(screen)
 
 
-async def _submitted(screen: Annotated[Screen, Depends(_anonymous)]) -> Form:
+async def _submitted(screen: Annotated[Screen, Depends(_anonymous)]) -> SentForm:
     access.refuse_foreign_page(screen.request)  # another port of this machine may have set our cookie
     return await read_form(screen)
 
 
 Shown = Annotated[Screen, Depends(_shown)]  # a page for who is signed in
-Posted = Annotated[Form, Depends(_posted)]  # a form of an operator
+Posted = Annotated[SentForm, Depends(_posted)]  # a form of an operator
 Anonymous = Annotated[Screen, Depends(_anonymous)]  # a page for anybody
-Submitted = Annotated[Form, Depends(_submitted)]  # a form of anybody
+Submitted = Annotated[SentForm, Depends(_submitted)]  # a form of anybody

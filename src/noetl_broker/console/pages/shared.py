@@ -44,7 +44,7 @@ class SharedReads:
     """
 
     def __init__(self) -> None:
-        self._reads: OrderedDict[Hashable, Read] = OrderedDict()
+        self._reads: OrderedDict[Hashable, SharedRead] = OrderedDict()
 
     async def get(self, key: Hashable, load: Callable[[], Awaitable[Any]], *, fresh: bool = False) -> Any:
         """The answer of `load`, or of another read with this key: if `fresh`, of one that begins from now on."""
@@ -62,25 +62,25 @@ class SharedReads:
         """Let nobody get an answer that was begun before."""
         self._reads.pop(key, None)
 
-    def _begin(self, key: Hashable, load: Callable[[], Awaitable[Any]]) -> Read:
-        read = self._reads[key] = Read(load)
+    def _begin(self, key: Hashable, load: Callable[[], Awaitable[Any]]) -> SharedRead:
+        read = self._reads[key] = SharedRead(load)
         self._reads.move_to_end(key)
         read.future.add_done_callback(partial(self._keep_briefly, key, read))
         if len(self._reads) > MOST_KEPT:
             self._reads.popitem(last=False)
         return read
 
-    def _keep_briefly(self, key: Hashable, read: Read, future: asyncio.Future[Any]) -> None:
+    def _keep_briefly(self, key: Hashable, read: SharedRead, future: asyncio.Future[Any]) -> None:
         failed = future.cancelled() or future.exception() is not None  # nobody may be left who asks for it
         seconds = 0.0 if failed else max(0.0, read.until - time.monotonic())
         asyncio.get_running_loop().call_later(seconds, self._forget, key, read)
 
-    def _forget(self, key: Hashable, read: Read) -> None:
+    def _forget(self, key: Hashable, read: SharedRead) -> None:
         if self._reads.get(key) is read:
             del self._reads[key]
 
 
-class Read:
+class SharedRead:
     """One read under way or ended: when it began, and what it took the database."""
 
     def __init__(self, load: Callable[[], Awaitable[Any]]) -> None:
@@ -102,7 +102,7 @@ class Read:
         return not self.future.done() or time.monotonic() <= self.until
 
 
-class Allowance:
+class ReadAllowance:
     """Lets scripts take the database at most `share` of its time, and `saved` seconds more after a quiet time.
 
     Each read waits for those before it. It is charged with what the last one of its kind took, and with the difference

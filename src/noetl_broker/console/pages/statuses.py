@@ -9,7 +9,7 @@ from noetl_broker.diagram.shapes import SYMBOLS
 Tone = Literal["ok", "run", "bad", "warn", "gone", "idle"]
 
 
-class Look(NamedTuple):
+class StatusBadge(NamedTuple):
     """The class of the colour, the path of the symbol on its disc, and the word beside it."""
 
     tone: Tone
@@ -21,48 +21,48 @@ _DONE, _ACTIVE, _FAILED = SYMBOLS["completed"], SYMBOLS["running"], SYMBOLS["fai
 _WAITING, _HELD, _AGAIN, _CLOSED = SYMBOLS["waiting"], SYMBOLS["held"], SYMBOLS["retrying"], SYMBOLS["cancelled"]
 
 # Statuses of executions, steps, visits and items are upper case, those of jobs and of the rest lower case.
-LOOKS: Final[dict[str, Look]] = {
-    "COMPLETED": Look("ok", _DONE, "Completed"),
-    "FAILED": Look("bad", _FAILED, "Failed"),
-    "CANCELLED": Look("gone", _CLOSED, "Cancelled"),
-    "RUNNING": Look("run", _ACTIVE, "Running"),
-    "STARTED": Look("run", _ACTIVE, "Running"),
-    "WAITING": Look("run", _WAITING, "Waiting"),
-    "QUEUED": Look("idle", _WAITING, "Queued"),
-    "PAUSED": Look("idle", _HELD, "Paused"),
-    "COMPENSATING": Look("warn", _AGAIN, "Compensating"),
-    "PENDING": Look("idle", "", "Pending"),
-    "SKIPPED": Look("idle", _CLOSED, "Skipped"),
-    "CAUGHT": Look("warn", _FAILED, "Caught"),
-    "went_on": Look("warn", _FAILED, "Went on"),
-    "queued": Look("idle", _WAITING, "Queued"),
-    "leased": Look("run", _ACTIVE, "Leased"),
-    "delegated": Look("run", _ACTIVE, "Delegated"),
-    "held": Look("idle", _HELD, "Held"),
-    "done": Look("ok", _DONE, "Done"),
-    "failed": Look("bad", _FAILED, "Failed"),
-    "retry": Look("warn", _AGAIN, "Retrying"),
-    "dead": Look("bad", _FAILED, "Failed for good"),
-    "cancelled": Look("gone", _CLOSED, "Cancelled"),
-    "open": Look("run", _WAITING, "Open"),
-    "signalled": Look("run", _WAITING, "Deciding"),
-    "approved": Look("ok", _DONE, "Approved"),
-    "rejected": Look("bad", _FAILED, "Rejected"),
-    "expired": Look("idle", _CLOSED, "Expired"),
-    "running": Look("run", _ACTIVE, "Running"),
-    "not_undone": Look("bad", _WAITING, "Not undone"),
-    "unknown": Look("warn", _WAITING, "Unknown"),
-    "superseded": Look("idle", _CLOSED, "Replaced"),
-    "taken": Look("idle", _CLOSED, "Taken over"),
-    "active": Look("ok", _DONE, "Active"),
-    "paused": Look("idle", _HELD, "Paused"),
-    "ok": Look("ok", _DONE, "Good"),
-    "warning": Look("warn", _WAITING, "Warning"),
-    "error": Look("bad", _FAILED, "Error"),
+LOOKS: Final[dict[str, StatusBadge]] = {
+    "COMPLETED": StatusBadge("ok", _DONE, "Completed"),
+    "FAILED": StatusBadge("bad", _FAILED, "Failed"),
+    "CANCELLED": StatusBadge("gone", _CLOSED, "Cancelled"),
+    "RUNNING": StatusBadge("run", _ACTIVE, "Running"),
+    "STARTED": StatusBadge("run", _ACTIVE, "Running"),
+    "WAITING": StatusBadge("run", _WAITING, "Waiting"),
+    "QUEUED": StatusBadge("idle", _WAITING, "Queued"),
+    "PAUSED": StatusBadge("idle", _HELD, "Paused"),
+    "COMPENSATING": StatusBadge("warn", _AGAIN, "Compensating"),
+    "PENDING": StatusBadge("idle", "", "Pending"),
+    "SKIPPED": StatusBadge("idle", _CLOSED, "Skipped"),
+    "CAUGHT": StatusBadge("warn", _FAILED, "Caught"),
+    "went_on": StatusBadge("warn", _FAILED, "Went on"),
+    "queued": StatusBadge("idle", _WAITING, "Queued"),
+    "leased": StatusBadge("run", _ACTIVE, "Leased"),
+    "delegated": StatusBadge("run", _ACTIVE, "Delegated"),
+    "held": StatusBadge("idle", _HELD, "Held"),
+    "done": StatusBadge("ok", _DONE, "Done"),
+    "failed": StatusBadge("bad", _FAILED, "Failed"),
+    "retry": StatusBadge("warn", _AGAIN, "Retrying"),
+    "dead": StatusBadge("bad", _FAILED, "Failed for good"),
+    "cancelled": StatusBadge("gone", _CLOSED, "Cancelled"),
+    "open": StatusBadge("run", _WAITING, "Open"),
+    "signalled": StatusBadge("run", _WAITING, "Deciding"),
+    "approved": StatusBadge("ok", _DONE, "Approved"),
+    "rejected": StatusBadge("bad", _FAILED, "Rejected"),
+    "expired": StatusBadge("idle", _CLOSED, "Expired"),
+    "running": StatusBadge("run", _ACTIVE, "Running"),
+    "not_undone": StatusBadge("bad", _WAITING, "Not undone"),
+    "unknown": StatusBadge("warn", _WAITING, "Unknown"),
+    "superseded": StatusBadge("idle", _CLOSED, "Replaced"),
+    "taken": StatusBadge("idle", _CLOSED, "Taken over"),
+    "active": StatusBadge("ok", _DONE, "Active"),
+    "paused": StatusBadge("idle", _HELD, "Paused"),
+    "ok": StatusBadge("ok", _DONE, "Good"),
+    "warning": StatusBadge("warn", _WAITING, "Warning"),
+    "error": StatusBadge("bad", _FAILED, "Error"),
 }
 
 
-def look_of(status: str | None) -> Look:
+def look_of(status: str | None) -> StatusBadge:
     """How a status looks; one that is not in the table is grey, with its own word."""
     known = LOOKS.get(status or "")
-    return Look("idle", "", status or "Not begun") if known is None else known
+    return StatusBadge("idle", "", status or "Not begun") if known is None else known

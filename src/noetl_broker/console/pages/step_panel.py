@@ -38,7 +38,7 @@ class Chosen(NamedTuple):
         return visit_name(self.step, self.visit, self.item_index) if self.visit else self.step
 
 
-class Visit(BaseModel):
+class VisitValues(BaseModel):
     """What a viewer sees of a visit: no values."""
 
     inputs: Payload
@@ -57,7 +57,7 @@ def choose(text: str, steps: Sequence[Mapping[str, Any]]) -> Chosen | None:
     return Chosen(step, visit or visits[step], visits[step], index)
 
 
-class Moment(NamedTuple):
+class ShownTurn(NamedTuple):
     """A turn of an execution's past."""
 
     past: Past
@@ -70,7 +70,7 @@ class Moment(NamedTuple):
 
 
 async def load_panel(
-    connection: Connection, screen: Screen, execution_id: int, chosen: Chosen, moment: Moment | None
+    connection: Connection, screen: Screen, execution_id: int, chosen: Chosen, moment: ShownTurn | None
 ) -> dict[str, Any]:
     """What the panel shows of a step, now or as it was after a turn; no `visit` where it was not visited."""
     panel: dict[str, Any] = {"chosen": chosen, "visit": None, "attempts": (), "log": []}
@@ -84,7 +84,7 @@ async def load_panel(
         result, error = (found.data, found.error) if is_its and found is not None else (None, None)
     panel |= {
         "visit": visit,
-        "shown": screen.seen(Visit, {"inputs": visit.inputs, "result": result, "error": error}),
+        "shown": screen.seen(VisitValues, {"inputs": visit.inputs, "result": result, "error": error}),
         "attempts": _attempts([event for event in visit.events if moment is None or event["created_at"] <= moment.at]),
         "has_result": result is not None,
         "has_error": error is not None,
