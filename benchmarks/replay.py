@@ -39,10 +39,10 @@ async def measure(bench: Bench) -> list[Row]:
     ]  # fmt: skip
 
 
-async def _stored(database: Database, executions: int) -> list[history_scan.Part]:
+async def _stored(database: Database, executions: int) -> list[history_scan.HistoryPart]:
     """Read this many histories into memory."""
     versions = Versions(PlaybookRules())
-    parts: list[history_scan.Part] = []
+    parts: list[history_scan.HistoryPart] = []
     async for batch in history_scan.measure_sizes(database.connection, Filter()):
         async with aclosing(history_scan.read(database.connection, batch, versions)) as loaded:
             async for read in loaded:
@@ -52,7 +52,7 @@ async def _stored(database: Database, executions: int) -> list[history_scan.Part
     return parts
 
 
-def _replay(parts: list[history_scan.Part]) -> float:
+def _replay(parts: list[history_scan.HistoryPart]) -> float:
     """Return executions a second of processor time, which does not depend on other load."""
     began = time.thread_time()
     for part in parts:

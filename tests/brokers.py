@@ -11,7 +11,7 @@ from noetl_broker.broker.model.rules import Rules
 from noetl_broker.broker.model.values import JSON
 from noetl_broker.daemon.service import Service, ServiceOptions
 from noetl_broker.playbook.diagnostics import PlaybookRules
-from noetl_broker.store.admin.verify import Scope, verify
+from noetl_broker.store.admin.verify import VerifyScope, verify
 from noetl_broker.store.connect.connection import connect
 from tests.postgres import Database
 from tests.sessions import lent_pool, pooled_session
@@ -138,7 +138,7 @@ async def broken_invariants(database: Database, *, ignore: Iterable[str] = ()) -
     `ignore` names the checks that the test breaks on purpose. Checks of `verify` are named by invariant and sentence.
     """
     async with pooled_session(database) as connection:
-        report = await verify(connection, Scope())
+        report = await verify(connection, VerifyScope())
         found = {name: [tuple(row) for row in await connection.fetch(text)] for name, text in WHEN_IDLE.items()}
     for verdict in report.verdicts:
         found[f"{verdict.check.invariant} {verdict.check.sentence}"] = [tuple(fault) for fault in verdict.examples]

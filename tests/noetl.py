@@ -18,7 +18,7 @@ from jinja2 import Environment, StrictUndefined, TemplateError
 
 from noetl_broker.broker.model.values import JSON
 from noetl_broker.playbook import PlaybookRules
-from noetl_broker.store.admin.verify import Scope, verify
+from noetl_broker.store.admin.verify import VerifyScope, verify
 from noetl_broker.store.connect.connection import Connection, connect
 from tests.brokers import drain
 from tests.postgres import Database
@@ -289,7 +289,7 @@ async def run(noetl: NoETL, database: Database, *, turns: int = 50, **changes: A
 
 async def verify_faults(noetl: NoETL) -> dict[str, list[str]]:
     """Return the faults that `verify --deep` finds, by the sentence of the check."""
-    report = await verify(noetl.connection, Scope(), deep=PlaybookRules())
+    report = await verify(noetl.connection, VerifyScope(), deep=PlaybookRules())
     return {v.check.sentence: [fault.detail for fault in v.examples] for v in report.verdicts if v.broken}
 
 

@@ -14,7 +14,7 @@ from noetl_broker import embedded_postgres
 from noetl_broker.embedded_postgres.server import EmbeddedPostgres
 from noetl_broker.errors import DatabaseFault
 from noetl_broker.store.admin.doctor import examine
-from noetl_broker.store.admin.doctor_checks import Finding, Limits
+from noetl_broker.store.admin.doctor_checks import DoctorFinding, Thresholds
 from noetl_broker.store.connect.connection import connect
 from noetl_broker.store.connect.migrations import create_roles, migrate
 from tests.brokers import drain, execute, register, running, start
@@ -25,7 +25,7 @@ from tests.roles import login, logins
 from tests.sessions import put_job, session
 
 # Low limits, so that the tests need not wait.
-AT_ONCE = replace(Limits(), unread_seconds=0, lease_seconds=0, job_seconds=0, snapshot_seconds=0, dead_rows=1000)
+AT_ONCE = replace(Thresholds(), unread_seconds=0, lease_seconds=0, job_seconds=0, snapshot_seconds=0, dead_rows=1000)
 ONE_STEP = """
     workflow:
       - {step: start, next: fetch}
@@ -34,14 +34,14 @@ ONE_STEP = """
     """
 
 
-async def problems(database: Database, limits: Limits | None = None, *, but: tuple[str, ...] = ("brokers",)) -> str:
+async def problems(database: Database, limits: Thresholds | None = None, *, but: tuple[str, ...] = ("brokers",)) -> str:
     """Give the problems that `examine` finds, one a line; each has a reason and a remedy. No broker runs here."""
     found = await examine(database, limits)
     assert [finding.check for finding in found if finding.state != "ok" and not (finding.why and finding.do)] == []
     return "\n".join(_line(finding) for finding in found if finding.state == "problem" and finding.check not in but)
 
 
-def _line(finding: Finding) -> str:
+def _line(finding: DoctorFinding) -> str:
     return f"{finding.check}: {finding.says}"
 
 
@@ -252,7 +252,7 @@ async def test_dead_rows_and_the_transaction_that_keeps_them_are_found(database:
 async def test_listen_without_notifications_is_found(database: Database) -> None:
     """Behind a transaction pooler, LISTEN succeeds and no notification arrives."""
     async with SilentProxy(database, deaf=b"noetl-broker doctor") as proxy:
-        found = await problems(proxy.database, replace(Limits(), probe_seconds=0.3))
+        found = await problems(proxy.database, replace(Thresholds(), probe_seconds=0.3))
     assert found == "listen: a notification was not heard within 0.3 s"
 
 
@@ -300,7 +300,7 @@ async def test_a_database_that_is_set_to_read_only_is_found(database: Database) 
 
 async def test_a_slow_connection_is_a_notice(database: Database) -> None:
     """It limits how fast steps follow each other."""
-    found = await examine(database, replace(Limits(), slow_trip_seconds=0))
+    found = await examine(database, replace(Thresholds(), slow_trip_seconds=0))
     assert [finding.state for finding in found if finding.check == "connection"] == ["notice"]
 
 

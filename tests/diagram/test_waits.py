@@ -9,7 +9,7 @@ import pytest
 from noetl_broker.diagram.build import picture_of_execution, picture_of_playbook
 from noetl_broker.diagram.labels import step_texts
 from noetl_broker.diagram.tooltips import status_line
-from noetl_broker.history.path import ExecutionPath, OpenJob, StepStatus
+from noetl_broker.history.path import ExecutionPath, StepJob, StepStatus
 from tests.stories import playbook
 
 BODY = """
@@ -43,7 +43,7 @@ def test_a_step_says_when_it_is_tried_again() -> None:
     body = playbook(
         "workflow: [{step: start, next: [a, b]}, {step: a, type: http, url: u}, {step: b, type: http, url: u}]"
     )
-    jobs = {"a": OpenJob("retry", None, NOW + timedelta(minutes=5)), "b": OpenJob("leased", "w", NOW)}
+    jobs = {"a": StepJob("retry", None, NOW + timedelta(minutes=5)), "b": StepJob("leased", "w", NOW)}
     path = ExecutionPath(
         execution_id=1, version=1, status="RUNNING", started_at=NOW, ended_at=None, read_at=NOW,
         steps={name: StepStatus(status="RUNNING", visits=1, started_at=NOW, job=job) for name, job in jobs.items()},

@@ -11,7 +11,7 @@ import yaml
 from noetl_broker.broker.model.values import JSON
 from noetl_broker.playbook import PlaybookRules
 from noetl_broker.resources import playbooks_folder
-from noetl_broker.store.admin.verify import Scope, verify
+from noetl_broker.store.admin.verify import VerifyScope, verify
 from tests.brokers import value
 from tests.chaos.daemons import daemon
 from tests.daemon.beside_noetl.test_examples import EXAMPLES
@@ -72,7 +72,7 @@ async def served(real: RealNoETL, *, owner: str = "worker") -> AsyncIterator[Non
     async with daemon(real.database, retry_owner=owner, reap_seconds="0.2"):
         yield
     async with session(real.database) as own:
-        report = await verify(own, Scope(), deep=PlaybookRules())
+        report = await verify(own, VerifyScope(), deep=PlaybookRules())
         ran = await own.fetch("select execution_id from noetl.execution where execution_id <> all($1)", before or [])
     assert {v.check.sentence: v.examples for v in report.verdicts if v.broken} == {}
     assert {number: found for (number,) in ran if (found := await differences(real.database, number))} == {}

@@ -19,7 +19,7 @@ from noetl_broker.store.admin.executions import Filter, find_execution, list_eve
 from noetl_broker.store.admin.explain_facts import load_history_and_facts
 from noetl_broker.store.admin.history import find_turn, load_history
 from noetl_broker.store.admin.history_scan import count_histories, measure_sizes
-from noetl_broker.store.admin.verify import Scope, verify
+from noetl_broker.store.admin.verify import VerifyScope, verify
 from noetl_broker.store.connect.connection import Connection, connect
 from noetl_broker.store.connect.migrations import migrate
 from noetl_broker.store.connect.session import session as command_session
@@ -353,7 +353,7 @@ COMMANDS: dict[str, Command] = {
     "replay --until": lambda connection, ended_id: find_turn(connection, ended_id, 1),
     "explain": lambda connection, ended_id: load_history_and_facts(connection, ended_id, PlaybookRules()),
     "graph": lambda connection, ended_id: load_execution_path(connection, ended_id, PlaybookRules()),
-    "verify": lambda connection, ended_id: verify(connection, Scope(ended_id)),
+    "verify": lambda connection, ended_id: verify(connection, VerifyScope(ended_id)),
     "reevaluate": lambda connection, ended_id: connection.fetchval("select noetl.put_back($1)", ended_id),
     "fork": lambda connection, ended_id: connection.fetchval(
         "select noetl.fork_execution($1, $2)", ended_id, {"results": []}
@@ -383,7 +383,7 @@ async def test_commands_over_all_executions_skip_archived_ones(database: Databas
             await archive.archive_period(connection, period, 0.0)
         assert [size.execution_id async for load in measure_sizes(connection, Filter()) for size in load] == remaining
         assert await count_histories(connection, Filter()) == 1
-        report = await verify(connection, Scope(), deep=PlaybookRules())
+        report = await verify(connection, VerifyScope(), deep=PlaybookRules())
     assert (report.executions, report.broken) == (1, 0)
 
 

@@ -13,14 +13,14 @@ from pytest_postgresql.executors import NoopExecutor
 from noetl_broker.errors import NotFoundFault
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.store.admin.executions import Filter
-from noetl_broker.store.admin.verify import CHECKS, TABLES, TURNS, Scope, verify
+from noetl_broker.store.admin.verify import CHECKS, TABLES, TURNS, VerifyScope, verify
 from tests.brokers import drain, execute, rows, value
 from tests.postgres import Copies, Database
 from tests.sessions import Session, close_pools, session
 from tests.store.breaches import BREACHES, DEEP_BREACHES, Breach
 from tests.store.histories import make_histories
 
-EVERYTHING = Scope()
+EVERYTHING = VerifyScope()
 PATHS = """
     select x.execution_id, x.path from noetl.execution x
     union
@@ -51,7 +51,7 @@ async def id_of(database: Database, path: str) -> int:
     return int(await value(database, "select min(execution_id) from noetl.execution where path = $1", path))
 
 
-async def verify_all(database: Database, scope: Scope = EVERYTHING, *, deep: bool = False) -> Found:
+async def verify_all(database: Database, scope: VerifyScope = EVERYTHING, *, deep: bool = False) -> Found:
     """Run `verify`. Return the paths with faults by statement, or by invariant for the core."""
     async with session(database) as connection:
         return await faults_of(connection, scope, deep=deep)
@@ -78,7 +78,7 @@ def expected(breaches: Iterable[Breach]) -> dict[str, Found]:
     return {breach.what: {check: {breach.path} for check in breach.seen} for breach in breaches}
 
 
-async def faults_of(connection: Session[Any], scope: Scope = EVERYTHING, *, deep: bool = False) -> Found:
+async def faults_of(connection: Session[Any], scope: VerifyScope = EVERYTHING, *, deep: bool = False) -> Found:
     """Verify in a session."""
     report = await verify(connection, scope, deep=PlaybookRules() if deep else None)
     paths = {row[0]: row[1] for row in await connection.fetch(PATHS)}
@@ -190,19 +190,19 @@ async def test_verify_checks_recent_changes_by_default(database: Database) -> No
     await execute(database, LONG_AGO)
     for execution_id in (done, late):
         await execute(database, LOST, execution_id)
-    assert await verify_all(database, Scope(which=Filter(since=3600))) == {}
-    assert await verify_all(database, Scope(which=Filter(since=3 * 3600))) == {"verify_ends": {"done", "late"}}
-    assert await verify_all(database, Scope()) == {"verify_ends": {"done", "late"}}
-    assert await verify_all(database, Scope(done)) == {"verify_ends": {"done"}}
+    assert await verify_all(database, VerifyScope(which=Filter(since=3600))) == {}
+    assert await verify_all(database, VerifyScope(which=Filter(since=3 * 3600))) == {"verify_ends": {"done", "late"}}
+    assert await verify_all(database, VerifyScope()) == {"verify_ends": {"done", "late"}}
+    assert await verify_all(database, VerifyScope(done)) == {"verify_ends": {"done"}}
     await execute(database, "update noetl.execution_state set last_at = now() where execution_id = $1", done)
-    assert await verify_all(database, Scope(which=Filter(since=3600))) == {"verify_ends": {"done"}}
+    assert await verify_all(database, VerifyScope(which=Filter(since=3600))) == {"verify_ends": {"done"}}
 
 
 async def test_an_old_execution_that_cannot_move_is_reported(database: Database) -> None:
     """This check covers all running executions, so the alarm stays."""
     await execute(database, LONG_AGO)
     await execute(database, "update noetl.queue set status = 'cancelled' where status in ('queued', 'retry')")
-    faults = await verify_all(database, Scope(which=Filter(since=60)))
+    faults = await verify_all(database, VerifyScope(which=Filter(since=60)))
     assert faults == {check: {"half", "fresh", "child"} for check in ("verify_visits", "verify_standstill")}
 
 
@@ -210,15 +210,17 @@ async def test_verify_of_one_execution_includes_all_descendants(database: Databa
     """Those that ended and those that run, and no other execution."""
     of_children = "execution_id in (select execution_id from noetl.execution where path = 'child')"
     await execute(database, f"update noetl.execution_state set turn = turn + 1 where {of_children}")
-    assert await verify_all(database, Scope(await id_of(database, "done"))) == {}
+    assert await verify_all(database, VerifyScope(await id_of(database, "done"))) == {}
     for path in ("family", "calling", "adopting"):
-        assert await verify_all(database, Scope(await id_of(database, path))) == {"verify_turn_numbers": {"child"}}
+        assert await verify_all(database, VerifyScope(await id_of(database, path))) == {
+            "verify_turn_numbers": {"child"}
+        }
 
 
 async def test_verify_reports_an_unknown_execution(database: Database) -> None:
     """An empty result would look like success."""
     with pytest.raises(NotFoundFault, match="no execution 5"):
-        await verify_all(database, Scope(5))
+        await verify_all(database, VerifyScope(5))
 
 
 async def test_small_pages_skip_no_execution(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from noetl_broker.embedded_postgres.binaries import BIN_FOLDER_VARIABLE
 from noetl_broker.errors import EXIT_FAILED, BrokerError
 from noetl_broker.settings import PREFIX, Settings
 from noetl_broker.store.admin.doctor import examine
-from noetl_broker.store.admin.doctor_checks import Finding, State
+from noetl_broker.store.admin.doctor_checks import DoctorFinding, State
 from noetl_broker.store.connect.dsn import Database, database_names
 
 COLOURS: dict[State, str] = {"ok": "green", "notice": "yellow", "problem": "red"}
@@ -33,7 +33,7 @@ def doctor(call: Call) -> int:
     jobs that no worker takes. Also checks bloat, open transactions and the notification queue. Changes nothing. Run it
     on the broker's machine with the broker's login. Exit 1 if it finds a problem; a notice is not a problem.
     """
-    looked_at: dict[str, Sequence[Finding]] = {}
+    looked_at: dict[str, Sequence[DoctorFinding]] = {}
     if of_all := misspelled(dict(os.environ)):
         looked_at[HERE] = of_all
     for name, database in zip(database_names(call.databases), call.databases, strict=True):
@@ -54,7 +54,7 @@ def doctor(call: Call) -> int:
     return EXIT_FAILED if problems else 0
 
 
-async def _look(database: Database, *, alone: bool) -> Sequence[Finding]:
+async def _look(database: Database, *, alone: bool) -> Sequence[DoctorFinding]:
     """Examine one database; if there are several, one that cannot be reached is a finding."""
     try:
         return await examine(database)
@@ -62,10 +62,10 @@ async def _look(database: Database, *, alone: bool) -> Sequence[Finding]:
         if alone:
             raise
         why = "A broker of several databases serves the others and retries this one."
-        return [Finding("connection", "problem", str(fault), why, "Correct what the message names.")]
+        return [DoctorFinding("connection", "problem", str(fault), why, "Correct what the message names.")]
 
 
-def misspelled(environ: dict[str, str]) -> list[Finding]:
+def misspelled(environ: dict[str, str]) -> list[DoctorFinding]:
     """Find variables that look like settings but are none."""
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     found = []
@@ -74,7 +74,7 @@ def misspelled(environ: dict[str, str]) -> list[Finding]:
             continue
         near = get_close_matches(name.upper(), known, n=1)
         meant = f"Did you mean {near[0]}? " if near else ""
-        found.append(Finding(
+        found.append(DoctorFinding(
             "settings", "notice", f"the variable {name} is not a setting",
             "It has no effect.", f"{meant}noetl-broker config lists all settings.",
             {"variable": name, "meant": near[0] if near else None},
@@ -82,7 +82,7 @@ def misspelled(environ: dict[str, str]) -> list[Finding]:
     return found
 
 
-def _show(found: Sequence[Finding]) -> None:
+def _show(found: Sequence[DoctorFinding]) -> None:
     widest = max(len(finding.check) for finding in found)
     for finding in found:
         state = output.Styled(finding.state.ljust(len("problem")), COLOURS[finding.state])

@@ -17,7 +17,7 @@ from noetl_broker.cli.command import Call, command, execution_id
 from noetl_broker.cli.tail import REST_FACTOR, step_name
 from noetl_broker.nodes import read_node
 from noetl_broker.store.admin import executions
-from noetl_broker.store.admin.logs import LogReader, Subject, read_log
+from noetl_broker.store.admin.logs import LogReader, LogSubject, read_log
 from noetl_broker.store.connect.lasting_session import LastingSession
 
 LOOK_SECONDS = 0.5
@@ -44,7 +44,7 @@ def logs(call: Call, *, execution_id: int, step: str | None, live: bool) -> None
     a line says how much is missing between them. --json prints the entries with their levels and times.
     """
     name, visit, index = (None, None, None) if step is None else read_node(step)
-    subject = Subject(execution_id=execution_id, step=name, visit=visit, item_index=index)
+    subject = LogSubject(execution_id=execution_id, step=name, visit=visit, item_index=index)
 
     async def ask() -> None:
         async with LastingSession(call.database, name="logs", say=output.note) as source:
@@ -72,7 +72,7 @@ async def _show(call: Call, pages: AsyncIterator[list[Entry]], *, live: bool) ->
         output.note("nothing was printed")
 
 
-async def follow(source: LastingSession, subject: Subject) -> AsyncIterator[list[Entry]]:
+async def follow(source: LastingSession, subject: LogSubject) -> AsyncIterator[list[Entry]]:
     """Yield the new entries of each look (perhaps none), until the execution has ended."""
     reader, find = LogReader(subject), partial(executions.find_execution, execution_id=subject.execution_id)
     while True:

@@ -14,7 +14,7 @@ from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.rights import OWNER
 from noetl_broker.cli.sarif import as_sarif
 from noetl_broker.errors import EXIT_FAILED, DatabaseFault, OperatorFault
-from noetl_broker.operations.check import Checked, check_source, with_calls, with_step_types
+from noetl_broker.operations.check import CheckedFile, check_source, with_calls, with_step_types
 from noetl_broker.playbook import PlaybookRules, compile_playbook
 from noetl_broker.store.admin import catalog
 from noetl_broker.store.connect.session import session
@@ -101,7 +101,7 @@ def read_source(path: Path) -> bytes:
         raise OperatorFault(f"the file {path} cannot be read: {error.strerror or error}") from error
 
 
-async def _ask_database(call: Call, checked: list[Checked], *, strict: bool) -> list[Checked]:
+async def _ask_database(call: Call, checked: list[CheckedFile], *, strict: bool) -> list[CheckedFile]:
     """Check again with what the catalog knows. Where the database does not answer, it is not asked."""
     try:
         async with session(call.database, name="validate") as connection:
@@ -111,7 +111,7 @@ async def _ask_database(call: Call, checked: list[Checked], *, strict: bool) -> 
         return checked
 
 
-async def check_with_database(call: Call, paths: Sequence[Path], *, strict: bool = False) -> list[Checked]:
+async def check_with_database(call: Call, paths: Sequence[Path], *, strict: bool = False) -> list[CheckedFile]:
     """Check files that are to be registered; asks the database about types that neither we nor the settings know."""
     checked = [check_file(path, call.registration_rules(), strict=strict) for path in paths]
     if not any(file.has_unknown_types for file in checked):
@@ -120,6 +120,6 @@ async def check_with_database(call: Call, paths: Sequence[Path], *, strict: bool
         return await with_step_types(connection, checked, call.registration_rules(), strict=strict)
 
 
-def check_file(path: Path, rules: PlaybookRules, *, strict: bool) -> Checked:
+def check_file(path: Path, rules: PlaybookRules, *, strict: bool) -> CheckedFile:
     """Read and check a playbook's file; raises OperatorFault if it cannot be read."""
     return check_source(str(path), read_source(path), rules, strict=strict)

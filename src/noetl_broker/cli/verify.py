@@ -15,7 +15,7 @@ from noetl_broker.cli.output import spinner
 from noetl_broker.cli.selection import Selection, selection
 from noetl_broker.errors import EXIT_FAILED
 from noetl_broker.store.admin.executions import Filter
-from noetl_broker.store.admin.verify import Report, Scope, Verdict
+from noetl_broker.store.admin.verify import Verdict, VerifyReport, VerifyScope
 from noetl_broker.store.admin.verify import verify as verify_in
 from noetl_broker.store.connect.session import session
 
@@ -43,9 +43,9 @@ def verify(call: Call, *, chosen: Selection, deep: bool, examples: int) -> int:
     move is checked for all that run. Exit 1 if an invariant is broken.
     """
     which = chosen.which if chosen.named else Filter(since=RECENT_SECONDS)
-    scope = Scope(chosen.ids[0] if chosen.ids else None, which)
+    scope = VerifyScope(chosen.ids[0] if chosen.ids else None, which)
 
-    async def ask() -> Report:
+    async def ask() -> VerifyReport:
         async with session(call.database, name="verify") as connection:
             return await verify_in(connection, scope, examples=examples, deep=call.playbook_rules if deep else None)
 
@@ -81,7 +81,7 @@ def _as_json(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _show(report: Report, seconds: float) -> None:
+def _show(report: VerifyReport, seconds: float) -> None:
     rows = [(verdict.check.invariant, verdict.broken, verdict.check.sentence) for verdict in report.verdicts]
     output.show_table(("invariant", "broken", "what must hold"), rows)
     for verdict in report.verdicts:

@@ -18,7 +18,7 @@ from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBea
 from noetl_broker.console.problem import FieldError, Refusal
 from noetl_broker.console.services import services_of
 from noetl_broker.console.values import shows_payloads
-from noetl_broker.store.admin.api_tokens import Checked
+from noetl_broker.store.admin.api_tokens import TokenCheck
 
 COOKIE = "noetl_session"
 
@@ -84,7 +84,7 @@ async def _find_caller(request: Request, token: str | None) -> Caller:
     return caller
 
 
-async def check_again(request: Request) -> Checked | None:
+async def check_again(request: Request) -> TokenCheck | None:
     """What the token of a request allows now; None if none is needed. Raises Refusal, as `viewer` does."""
     address = request.client.host if request.client is not None else ""
     return await services_of(request).sign_in.check(request.state.token, address)

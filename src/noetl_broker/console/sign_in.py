@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 
 from noetl_broker.console.connections import Connections
 from noetl_broker.console.problem import Refusal
-from noetl_broker.store.admin.api_tokens import Checked, check_token
+from noetl_broker.store.admin.api_tokens import TokenCheck, check_token
 
 MOST_CHECKED = 1_000  # answers that are kept
 MOST_FAILURES = 10  # wrong tokens of one address in FAILURE_SECONDS; then each further one gets 429
@@ -38,10 +38,10 @@ class SignIn:
         self._connections = connections
         self._demanded = demanded
         self._checked_seconds = checked_seconds
-        self._checked: OrderedDict[str | None, tuple[Checked, float]] = OrderedDict()
+        self._checked: OrderedDict[str | None, tuple[TokenCheck, float]] = OrderedDict()
         self._failures: OrderedDict[str, SignInFailures] = OrderedDict()
 
-    async def check(self, token: str | None, address: str) -> Checked | None:
+    async def check(self, token: str | None, address: str) -> TokenCheck | None:
         """What a token allows; None if no token is needed and none is given.
 
         Raises Refusal: 401 without a valid token, 429 for a wrong one of an address that sent many. Raises
@@ -64,11 +64,11 @@ class SignIn:
         self._count_failure(address)
         raise Refusal(HTTPStatus.UNAUTHORIZED, "the token is not valid: it is unknown, expired or revoked", CHALLENGE)
 
-    def _recall(self, token: str | None) -> Checked | None:
+    def _recall(self, token: str | None) -> TokenCheck | None:
         checked, until = self._checked.get(token, (None, 0.0))
         return checked if time.monotonic() < until else None
 
-    async def _ask(self, token: str | None) -> Checked:
+    async def _ask(self, token: str | None) -> TokenCheck:
         if token is not None and len(token) > LONGEST_TOKEN:
             token = ""  # no token is so long
         async with self._connections.borrow() as connection:

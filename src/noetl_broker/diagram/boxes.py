@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from noetl_broker.diagram.labels import LOOKS, Label, is_marker, step_texts
 from noetl_broker.diagram.layout import Size
-from noetl_broker.diagram.model import Node
+from noetl_broker.diagram.model import DiagramNode
 from noetl_broker.diagram.text_width import monospaced_width, text_width
 
 PADDING = 14.0
@@ -48,7 +48,7 @@ class Chip(NamedTuple):
     texts: tuple[Placed, ...]
 
 
-def step_card(node: Node) -> Card:
+def step_card(node: DiagramNode) -> Card:
     """The box of a step, measured."""
     lines = [(*line, text) for line, text in zip(LINES, step_texts(node), strict=True) if text]
     if is_marker(node) and node.progress is not None and node.progress.state in QUIET:

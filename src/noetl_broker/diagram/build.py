@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from noetl_broker.broker.state.state import is_live
-from noetl_broker.diagram.model import Block, Edge, Manner, Node, Picture, Shape, State, StepProgress
-from noetl_broker.history.path import ExecutionPath, OpenJob, StepStatus, entry_key, error_message
+from noetl_broker.diagram.model import Block, DiagramNode, Edge, Manner, Picture, Shape, State, StepProgress
+from noetl_broker.history.path import ExecutionPath, StepJob, StepStatus, entry_key, error_message
 from noetl_broker.playbook.model import Arc, Iteration, Playbook, Step
 
 RUNNING = "RUNNING"
@@ -65,8 +65,8 @@ def picture_of_execution(playbook: Playbook, path: ExecutionPath) -> Picture:
     )
 
 
-def _node(playbook: Playbook, step: Step, id_: str) -> Node:
-    return Node(
+def _node(playbook: Playbook, step: Step, id_: str) -> DiagramNode:
+    return DiagramNode(
         id=id_,
         step=step.name,
         shape=_shape(playbook, step),
@@ -91,7 +91,7 @@ def _undo(step: Step) -> str:
     return "" if undo is None else " ".join(part for part in (undo.type, _task(undo)) if part)
 
 
-def _undone(node: Node, path: ExecutionPath) -> str:
+def _undone(node: DiagramNode, path: ExecutionPath) -> str:
     """How far the undo of a step is; empty where none began."""
     counts = path.trace.undos.get(node.step)
     if counts is None:
@@ -178,7 +178,7 @@ def _with_outcomes(playbook: Playbook, edge: Edge, path: ExecutionPath) -> Edge:
     )
 
 
-def _progress(node: Node, path: ExecutionPath) -> StepProgress:
+def _progress(node: DiagramNode, path: ExecutionPath) -> StepProgress:
     status = path.steps.get(node.step, StepStatus())
     trace, job = path.trace, status.job
     until = status.ended_at or (path.read_at if status.status == RUNNING else None)
@@ -196,7 +196,7 @@ def _progress(node: Node, path: ExecutionPath) -> StepProgress:
     )
 
 
-def _state(node: Node, status: StepStatus, path: ExecutionPath) -> State:
+def _state(node: DiagramNode, status: StepStatus, path: ExecutionPath) -> State:
     if status.status == "PENDING":
         if status.arrived:
             return "waiting"
@@ -208,5 +208,5 @@ def _state(node: Node, status: StepStatus, path: ExecutionPath) -> State:
     return STATES.get(status.status, "pending")
 
 
-def _state_of_job(job: OpenJob | None) -> State:
+def _state_of_job(job: StepJob | None) -> State:
     return "running" if job is None else JOB_STATES.get(job.status, "running")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from noetl_broker.diagram.model import Edge, Node, State, StepProgress
+from noetl_broker.diagram.model import DiagramNode, Edge, State, StepProgress
 from noetl_broker.history.path import Items
 from noetl_broker.text import clock, span
 from noetl_broker.visible import visible
@@ -18,27 +18,27 @@ GAP = " · "
 UNDO_MARK = "↶"
 
 
-class Look(NamedTuple):
+class StateLabel(NamedTuple):
     """A state without colour: a symbol, and words."""
 
     symbol: str
     words: str
 
 
-STATES: dict[State, Look] = {
-    "pending": Look("○", "not yet"),
-    "unreached": Look("○", "not run"),
-    "waiting": Look("◔", "waits for others"),
-    "queued": Look("◔", "waits for a worker"),
-    "asking": Look("◔", "waits for a person"),
-    "due_later": Look("◔", "waits for its moment or signal"),
-    "held": Look("‖", "held, the execution is paused"),
-    "running": Look("▶", "running"),
-    "retrying": Look("↻", "failed, is tried again"),
-    "completed": Look("✓", "completed"),
-    "failed": Look("✗", "failed"),
-    "went_on": Look("✗", "failed, went on"),
-    "cancelled": Look("⊘", "cancelled"),
+STATES: dict[State, StateLabel] = {
+    "pending": StateLabel("○", "not yet"),
+    "unreached": StateLabel("○", "not run"),
+    "waiting": StateLabel("◔", "waits for others"),
+    "queued": StateLabel("◔", "waits for a worker"),
+    "asking": StateLabel("◔", "waits for a person"),
+    "due_later": StateLabel("◔", "waits for its moment or signal"),
+    "held": StateLabel("‖", "held, the execution is paused"),
+    "running": StateLabel("▶", "running"),
+    "retrying": StateLabel("↻", "failed, is tried again"),
+    "completed": StateLabel("✓", "completed"),
+    "failed": StateLabel("✗", "failed"),
+    "went_on": StateLabel("✗", "failed, went on"),
+    "cancelled": StateLabel("⊘", "cancelled"),
 }
 # The style class of each state.
 LOOKS: dict[State, str] = {
@@ -66,7 +66,7 @@ class Texts(NamedTuple):
     message: str
 
 
-def step_texts(node: Node) -> Texts:
+def step_texts(node: DiagramNode) -> Texts:
     """The lines of a step's box; a line may be empty."""
     progress = node.progress
     return Texts(
@@ -80,19 +80,19 @@ def step_texts(node: Node) -> Texts:
     )
 
 
-def is_marker(node: Node) -> bool:
+def is_marker(node: DiagramNode) -> bool:
     """Whether a step only marks a place (start, router, end): no worker runs it, and it takes no time."""
     return node.shape == "router" or (node.shape in {"start", "end"} and node.type == node.shape)
 
 
-def _kind(node: Node) -> str:
+def _kind(node: DiagramNode) -> str:
     """The kind of a step; markers show it by their shape."""
     if node.type in {node.shape, "route"}:
         return cut_at_front(node.task, LONGEST_LINE)
     return GAP.join(part for part in (node.type, cut_at_front(node.task, LONGEST_LINE - 10)) if part)
 
 
-def step_traits(node: Node) -> list[str]:
+def step_traits(node: DiagramNode) -> list[str]:
     """Join, `on_error`, attempts and undo of a step."""
     traits = [] if node.join is None else [JOINS[node.join] if node.need == 1 else f"runs at arrival {node.need}"]
     if node.cancels:
@@ -106,7 +106,7 @@ def step_traits(node: Node) -> list[str]:
     return traits
 
 
-def _state(node: Node, progress: StepProgress) -> list[str]:
+def _state(node: DiagramNode, progress: StepProgress) -> list[str]:
     words = [STATES[progress.state].words]
     if progress.step.items is not None:
         words.append(items_text(progress.step.items))
@@ -127,7 +127,7 @@ def items_text(items: Items) -> str:
     return f"{items.completed + items.failed}/{items.total}{failed}"
 
 
-def step_times(node: Node, progress: StepProgress) -> list[str]:
+def step_times(node: DiagramNode, progress: StepProgress) -> list[str]:
     """When a step started, how often, and on which worker."""
     words = [] if progress.step.started_at is None or is_marker(node) else [clock(progress.step.started_at)]
     if progress.step.visits > 1:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from noetl_broker.diagram.labels import LOOKS, STATES, Label, edge_label, step_texts
-from noetl_broker.diagram.model import Edge, Node, Picture, Shape
+from noetl_broker.diagram.model import DiagramNode, Edge, Picture, Shape
 from noetl_broker.diagram.tooltips import description, headline
 
 BRACKETS: dict[Shape, tuple[str, str]] = {
@@ -70,7 +70,7 @@ def _boxes(picture: Picture, prefix: str = "") -> Iterator[str]:
         yield f'  {prefix}{node.id}{opened}"{_box_text(node)}"{closed}{mark}'
 
 
-def _box_text(node: Node) -> str:
+def _box_text(node: DiagramNode) -> str:
     texts = step_texts(node)
     if node.progress is not None:
         texts = texts._replace(state=f"{STATES[node.progress.state].symbol} {texts.state}")

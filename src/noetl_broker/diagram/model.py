@@ -50,7 +50,7 @@ class StepProgress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
+class DiagramNode:
     """A step; `id` is n0, n1, … and not the step's name."""
 
     id: str
@@ -95,7 +95,7 @@ class Picture:
 
     path: str
     version: int | None
-    nodes: tuple[Node, ...]
+    nodes: tuple[DiagramNode, ...]
     edges: tuple[Edge, ...]
     execution: ExecutionPath | None = None
     blocks: tuple[Block, ...] = ()
@@ -105,7 +105,7 @@ class Picture:
 class Block:
     """The diagram of a block, and the node of the step that has it."""
 
-    node: Node
+    node: DiagramNode
     picture: Picture
 
 
@@ -142,7 +142,7 @@ def _execution(path: ExecutionPath) -> dict[str, Any]:
     }
 
 
-def _node(node: Node) -> dict[str, Any]:
+def _node(node: DiagramNode) -> dict[str, Any]:
     document: dict[str, Any] = {
         "step": node.step,
         "shape": node.shape,

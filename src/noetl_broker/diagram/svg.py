@@ -11,7 +11,7 @@ from noetl_broker.diagram import shapes
 from noetl_broker.diagram.boxes import Card, label_chip, step_card
 from noetl_broker.diagram.labels import Label, edge_label, printable, wrapped
 from noetl_broker.diagram.layout import Box, EdgeSpec, Plan, Point, Size, place
-from noetl_broker.diagram.model import Edge, Node, Picture, has_catch
+from noetl_broker.diagram.model import DiagramNode, Edge, Picture, has_catch
 from noetl_broker.diagram.shapes import number
 from noetl_broker.diagram.text_width import text_width
 from noetl_broker.diagram.tooltips import (
@@ -56,7 +56,7 @@ class Drawn(NamedTuple):
     name: str = ""
 
 
-def render_svg(picture: Picture, *, link: Callable[[Node], str] | None = None, chosen: str | None = None) -> str:
+def render_svg(picture: Picture, *, link: Callable[[DiagramNode], str] | None = None, chosen: str | None = None) -> str:
     """The diagram as the text of an SVG file. Raises OperatorFault if the layout library is missing.
 
     Blocks stand below it, each in a frame. For a page that has its own headline and legend, and links to the executions
@@ -114,7 +114,7 @@ def _frame_height(frame: Drawn) -> float:
 
 
 def _draw(
-    body: ET.Element, drawn: Drawn, *, link: Callable[[Node], str] | None = None, chosen: str | None = None
+    body: ET.Element, drawn: Drawn, *, link: Callable[[DiagramNode], str] | None = None, chosen: str | None = None
 ) -> None:
     picture, cards, labels, plan, _ = drawn
     _draw_edges(body, picture, labels, plan)
@@ -223,7 +223,7 @@ def _draw_label(group: ET.Element, label: Label, box: Box) -> None:
         _text(group, (name, text, box.x + x, box.y + y))
 
 
-def _draw_step(body: ET.Element, node: Node, card: Card, box: Box) -> None:
+def _draw_step(body: ET.Element, node: DiagramNode, card: Card, box: Box) -> None:
     group = ET.SubElement(body, "g", {"class": f"step {card.look}"})
     ET.SubElement(group, "title").text = step_tooltip(node)
     for path in shapes.behind(node.shape, box):

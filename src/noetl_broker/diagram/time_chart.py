@@ -17,7 +17,7 @@ from noetl_broker.history.visit_spans import (
     Attempt,
     ChildSpan,
     ExecutionSpans,
-    Lane,
+    StepLane,
     VisitSpan,
     times_of,
     times_text,
@@ -74,7 +74,7 @@ class Bar(NamedTuple):
 class Placed(NamedTuple):
     """A lane with the rows of its visits and of its children, and its place; `hidden` bars have no room."""
 
-    lane: Lane
+    lane: StepLane
     rows: tuple[tuple[Bar, ...], ...]
     children: tuple[tuple[Bar, ...], ...]
     top: float
@@ -114,7 +114,7 @@ class TimeChart:
         part = (at - self.spans.began_at).total_seconds() / self.seconds
         return self.left + WIDTH * min(max(part, 0.0), 1.0)
 
-    def _place(self, lanes: Iterable[Lane]) -> Iterable[Placed]:
+    def _place(self, lanes: Iterable[StepLane]) -> Iterable[Placed]:
         top = AXIS
         for lane in lanes:
             rows, more = self._rows(lane.visits, MOST_ROWS)
@@ -211,7 +211,7 @@ class TimeChart:
             y = placed.top + placed.height - GAP
             _text(group, "note", self.left + WIDTH - 120, y, f"and {placed.hidden:,} more")
 
-    def _draw_visit(self, group: ET.Element, lane: Lane, bar: Bar, y: float) -> None:
+    def _draw_visit(self, group: ET.Element, lane: StepLane, bar: Bar, y: float) -> None:
         first = bar.visit
         assert isinstance(first, VisitSpan)  # noqa: S101 - rows of visits hold visits
         inner = ET.SubElement(_linked(group, self._href(lane.step, first.visit)), "g", {"class": _look(bar.status)})

@@ -5,18 +5,27 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from noetl_broker.diagram.labels import GAP, STATES, Look, printable, shortened, step_texts, step_times, step_traits
-from noetl_broker.diagram.model import Edge, Node, Picture
+from noetl_broker.diagram.labels import (
+    GAP,
+    STATES,
+    StateLabel,
+    printable,
+    shortened,
+    step_texts,
+    step_times,
+    step_traits,
+)
+from noetl_broker.diagram.model import DiagramNode, Edge, Picture
 from noetl_broker.history.path import ExecutionPath
 from noetl_broker.playbook.blocks import MARK
 from noetl_broker.text import moment, span
 
 LONGEST_TITLE = 100  # characters
-RUNS: dict[str, Look] = {
-    "QUEUED": Look("◔", "queued"),
+RUNS: dict[str, StateLabel] = {
+    "QUEUED": StateLabel("◔", "queued"),
     "RUNNING": STATES["running"],
-    "PAUSED": Look("‖", "paused"),
-    "COMPENSATING": Look("↶", "undoing"),
+    "PAUSED": StateLabel("‖", "paused"),
+    "COMPENSATING": StateLabel("↶", "undoing"),
     "COMPLETED": STATES["completed"],
     "FAILED": STATES["failed"],
     "CANCELLED": STATES["cancelled"],
@@ -59,7 +68,7 @@ def start_line(execution: ExecutionPath) -> str:
     return f"started {moment(execution.started_at)}{child}"
 
 
-def step_tooltip(node: Node) -> str:
+def step_tooltip(node: DiagramNode) -> str:
     """The tooltip of a step: everything about it."""
     facts = [printable(node.step), GAP.join(part for part in (node.type, printable(node.task), node.each) if part)]
     facts += [printable(node.description)] if node.description else []

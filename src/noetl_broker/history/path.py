@@ -35,7 +35,7 @@ class Items(NamedTuple):
     running: int
 
 
-class OpenJob(NamedTuple):
+class StepJob(NamedTuple):
     """The job of a running step: its status in `noetl.queue`, its worker, and when it may be leased again."""
 
     status: str
@@ -100,7 +100,7 @@ class StepStatus:
     started_at: datetime | None = None
     ended_at: datetime | None = None
     arrived: int = 0
-    job: OpenJob | None = None
+    job: StepJob | None = None
     items: Items | None = None
     children: tuple[int, ...] = ()
 

@@ -54,7 +54,7 @@ class ChildSpan(NamedTuple):
     status: str
 
 
-class Lane(NamedTuple):
+class StepLane(NamedTuple):
     """The visits of one step, in their order, and the children that they started."""
 
     step: str
@@ -76,7 +76,7 @@ class ExecutionSpans(NamedTuple):
     began_at: datetime
     until_at: datetime
     is_live: bool
-    lanes: tuple[Lane, ...]
+    lanes: tuple[StepLane, ...]
     queued_until: datetime | None = None
     left_out: bool = False
     children_left_out: bool = False
@@ -89,7 +89,7 @@ def lanes_of(
     is_live: bool,
     went_on: Collection[str] = (),
     notes: Mapping[str, str] | None = None,
-) -> tuple[Lane, ...]:
+) -> tuple[StepLane, ...]:
     """The lanes of the rows of visits and children, in the order in which their steps were first visited.
 
     `went_on`: steps that failed and let the execution go on. `notes` are by step.
@@ -106,7 +106,7 @@ def lanes_of(
         child = ChildSpan(item_index=row["index"], **values)
         own.setdefault(row["step"] or "", []).append(child)
     return tuple(
-        Lane(step, types[step], tuple(found), tuple(own.get(step, ())), (notes or {}).get(step, ""))
+        StepLane(step, types[step], tuple(found), tuple(own.get(step, ())), (notes or {}).get(step, ""))
         for step, found in spans.items()
     )
 

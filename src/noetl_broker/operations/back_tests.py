@@ -6,7 +6,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Final
 
-from noetl_broker.operations.check import Checked, check_source, with_calls
+from noetl_broker.operations.check import CheckedFile, check_source, with_calls
 from noetl_broker.operations.comparisons import Comparisons
 from noetl_broker.operations.histories import read_histories
 from noetl_broker.playbook import PlaybookRules, compile_playbook
@@ -18,7 +18,9 @@ from noetl_broker.store.connect.connection import Connection
 FILE: Final = "playbook.yaml"  # the name of a text in findings
 
 
-async def check_text(connection: Connection, content: str, rules: PlaybookRules, *, strict: bool = False) -> Checked:
+async def check_text(
+    connection: Connection, content: str, rules: PlaybookRules, *, strict: bool = False
+) -> CheckedFile:
     """Check a text as a registration does, with the step types and the playbooks of the catalog."""
     registration = replace(rules, any_step_type=False)
     source = content.encode(errors="surrogatepass")
@@ -29,7 +31,7 @@ async def check_text(connection: Connection, content: str, rules: PlaybookRules,
 
 async def back_test(
     connection: Connection,
-    checked: Checked,
+    checked: CheckedFile,
     which: Filter,
     rules: PlaybookRules,
     *,

@@ -13,7 +13,7 @@ from noetl_broker.store.admin import catalog
 from noetl_broker.store.connect.connection import Connection
 
 
-class Checked(NamedTuple):
+class CheckedFile(NamedTuple):
     """A file's name, its bytes and its findings."""
 
     file: str
@@ -31,25 +31,25 @@ class Checked(NamedTuple):
         return any(found.code == UNKNOWN_TYPE for found in self.findings)
 
 
-def check_source(file: str, source: bytes, rules: PlaybookRules, *, strict: bool = False) -> Checked:
+def check_source(file: str, source: bytes, rules: PlaybookRules, *, strict: bool = False) -> CheckedFile:
     """Check the text of a playbook; `strict`: warnings are errors."""
     findings = check(source, file=file, rules=rules)
     if strict:
         findings = tuple(replace(found, severity="error") for found in findings)
-    return Checked(file, source, findings)
+    return CheckedFile(file, source, findings)
 
 
 async def with_step_types(
-    connection: Connection, checked: Sequence[Checked], rules: PlaybookRules, *, strict: bool = False
-) -> list[Checked]:
+    connection: Connection, checked: Sequence[CheckedFile], rules: PlaybookRules, *, strict: bool = False
+) -> list[CheckedFile]:
     """Check again with the step types of the catalog."""
     known = await _with_catalog(connection, rules)
     return [check_source(one.file, one.source, known, strict=strict) for one in checked]
 
 
 async def with_calls(
-    connection: Connection, checked: Sequence[Checked], rules: PlaybookRules, *, strict: bool = False
-) -> list[Checked]:
+    connection: Connection, checked: Sequence[CheckedFile], rules: PlaybookRules, *, strict: bool = False
+) -> list[CheckedFile]:
     """Check again with the step types of the catalog, and look there for the playbooks that steps call."""
     again = await with_step_types(connection, checked, rules, strict=strict)
     registered = await catalog.registered_versions(connection)
@@ -62,7 +62,7 @@ async def _with_catalog(connection: Connection, rules: PlaybookRules) -> Playboo
     return replace(rules, extra_step_types=rules.extra_step_types | await catalog.known_step_types(connection))
 
 
-def _path_in(checked: Checked, rules: PlaybookRules) -> list[str]:
+def _path_in(checked: CheckedFile, rules: PlaybookRules) -> list[str]:
     """The path of a playbook; nothing if it has errors."""
     try:
         return [compile_playbook(checked.source, file=checked.file, rules=rules).path]
@@ -71,8 +71,8 @@ def _path_in(checked: Checked, rules: PlaybookRules) -> list[str]:
 
 
 def _add_missing(
-    checked: Checked, rules: PlaybookRules, registered: Mapping[str, Sequence[int]], *, strict: bool
-) -> Checked:
+    checked: CheckedFile, rules: PlaybookRules, registered: Mapping[str, Sequence[int]], *, strict: bool
+) -> CheckedFile:
     called = called_playbooks(checked.source, file=checked.file, rules=rules)
     missing = missing_playbooks(called, registered)
     if strict:

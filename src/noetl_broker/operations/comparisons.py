@@ -13,7 +13,7 @@ from noetl_broker.history.record import History, RecordedTurn
 from noetl_broker.operations.histories import Pace
 from noetl_broker.playbook import Playbook
 from noetl_broker.playbook.blocks import part_of
-from noetl_broker.store.admin.history_scan import Part
+from noetl_broker.store.admin.history_scan import HistoryPart
 
 MOST_GROUPS = 1000  # divergences that are counted apart
 MOST_EXAMPLES = 5
@@ -21,7 +21,7 @@ KEYS = ("step", "what", "because", "was", "instead")
 
 
 @dataclass(slots=True)
-class Group:
+class DivergenceGroup:
     """Executions that diverge in the same way: how many, and some of them."""
 
     executions: int = 0
@@ -40,10 +40,10 @@ class Comparisons:
         self.notes: Counter[Note] = Counter()
         self.unreadable: Counter[str] = Counter()
         self._playbook, self._ways_only = playbook, ways_only
-        self._groups: dict[tuple[str, ...], Group] = {}
+        self._groups: dict[tuple[str, ...], DivergenceGroup] = {}
         self._comparison: Comparison | None = None
 
-    def take(self, part: Part) -> None:
+    def take(self, part: HistoryPart) -> None:
         """Compare a history, or a part of one, up to its first divergence."""
         if part.first:
             self.pace.executions += 1
@@ -67,7 +67,7 @@ class Comparisons:
             self.running += part.history.ended is None
             self.notes.update(comparison.notes.keys())
 
-    def groups(self) -> list[tuple[tuple[str, ...], Group]]:
+    def groups(self) -> list[tuple[tuple[str, ...], DivergenceGroup]]:
         """The divergences by `KEYS`, the most frequent first."""
         return sorted(self._groups.items(), key=lambda item: -item[1].executions)
 
@@ -104,7 +104,7 @@ class Comparisons:
         key = (divergence.step, divergence.what, divergence.because, divergence.was, divergence.instead)
         if key not in self._groups and len(self._groups) == MOST_GROUPS:
             key = ("", "more divergences", "", "", "")
-        group = self._groups.setdefault(key, Group())
+        group = self._groups.setdefault(key, DivergenceGroup())
         group.executions += 1
         if len(group.examples) < MOST_EXAMPLES:
             example = {

@@ -14,7 +14,7 @@ from noetl_broker.history.record import History, RecordedTurn
 from noetl_broker.history.replay import Difference, Replay, ReplayedTurn
 from noetl_broker.operations.histories import read_histories
 from noetl_broker.playbook.diagnostics import PlaybookRules
-from noetl_broker.store.admin.history_scan import Part
+from noetl_broker.store.admin.history_scan import HistoryPart
 from noetl_broker.store.connect.connection import Connection
 
 MOST_KEPT = 1000  # differences of one execution; all are counted
@@ -37,7 +37,7 @@ class Differences:
         """Whether the execution runs on after the last turn."""
         return self._replay is not None and is_live(self._replay.state.status)
 
-    def take(self, part: Part, on_each: Callable[[ReplayedTurn], None] = lambda _turn: None) -> None:
+    def take(self, part: HistoryPart, on_each: Callable[[ReplayedTurn], None] = lambda _turn: None) -> None:
         """Replay some of its turns, or all; raises HistoryFault where that is impossible. `on_each` gets each turn."""
         if self._replay is None:
             self._replay = Replay(self.history, in_parts=self._in_parts)

@@ -31,7 +31,7 @@ class Pace:
 
 async def read_histories(
     connection: Connection, which: Filter | Sequence[int], rules: PlaybookRules
-) -> AsyncGenerator[store.Part, None]:
+) -> AsyncGenerator[store.HistoryPart, None]:
     """Yield the histories of these executions, each whole or in parts; the next ones load meanwhile."""
     async with aclosing(store.prefetch(_load(connection, which, rules))) as batches:
         async for parts in batches:
@@ -43,7 +43,7 @@ async def read_histories(
 
 async def _load(
     connection: Connection, which: Filter | Sequence[int], rules: PlaybookRules
-) -> AsyncGenerator[Iterable[store.Part], None]:
+) -> AsyncGenerator[Iterable[store.HistoryPart], None]:
     versions = Versions(rules)
     batches = (
         store.measure_sizes(connection, which)

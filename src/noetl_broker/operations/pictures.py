@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from noetl_broker.diagram.model import Node, Picture
+from noetl_broker.diagram.model import DiagramNode, Picture
 
 
 def without_values(picture: Picture) -> Picture:
@@ -21,7 +21,7 @@ def without_values(picture: Picture) -> Picture:
     )
 
 
-def _without_values(node: Node) -> Node:
+def _without_values(node: DiagramNode) -> DiagramNode:
     progress = node.progress
     return replace(
         node, description=None, progress=None if progress is None else replace(progress, message=None, worker=None)

@@ -6,7 +6,7 @@ from noetl_broker.operations.explanations import explain_part
 from noetl_broker.playbook import PlaybookRules
 from noetl_broker.store.admin.doctor import examine
 from noetl_broker.store.admin.executions import load_execution_details
-from noetl_broker.store.admin.verify import Scope, verify
+from noetl_broker.store.admin.verify import VerifyScope, verify
 from noetl_broker.store.connect.migrations import create_roles
 from tests.brokers import drain, rows
 from tests.noetl import open_noetl
@@ -53,7 +53,7 @@ async def test_an_operator_explains_and_verifies_on_the_database_of_a_noetl_serv
         await noetl.work()
         async with session(operator) as connection:
             why = await explain_part(connection, 9, "a", PlaybookRules(), shows_values=True)
-            report = await verify(connection, Scope(), deep=PlaybookRules())
+            report = await verify(connection, VerifyScope(), deep=PlaybookRules())
             details = await load_execution_details(connection, 9)
             found = await examine(operator)
     await noetl.connection.close()

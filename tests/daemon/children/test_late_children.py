@@ -8,7 +8,7 @@ import pytest
 
 from noetl_broker.daemon.metrics import registry as metric
 from noetl_broker.playbook.diagnostics import PlaybookRules
-from noetl_broker.store.admin.verify import Scope, verify
+from noetl_broker.store.admin.verify import VerifyScope, verify
 from noetl_broker.store.connect.connection import connect
 from noetl_broker.store.queries import sql
 from tests.brokers import (
@@ -100,7 +100,7 @@ async def test_a_child_that_is_never_started_ends_with_its_parent(database: Data
     assert await value(database, "select noetl.cancel_execution(77)") is False
     assert await broken_invariants(database) == {}
     async with session(database) as own:
-        report = await verify(own, Scope(execution_id=77), deep=PlaybookRules())
+        report = await verify(own, VerifyScope(execution_id=77), deep=PlaybookRules())
         assert [v.examples for v in report.verdicts if v.broken] == []
         assert await own.fetch(sql("living_in_period"), 0, 2**62, 9) == []
 

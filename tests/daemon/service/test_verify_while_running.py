@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from noetl_broker.store.admin.executions import Filter
-from noetl_broker.store.admin.verify import Scope, Violation, verify
+from noetl_broker.store.admin.verify import VerifyScope, Violation, verify
 from noetl_broker.store.connect.connection import Connection, connect
 from tests.brokers import PATIENCE_SECONDS, broken_invariants, register, rows, running, start
 from tests.chaos.under_load import leave_core
@@ -112,7 +112,7 @@ async def test_verify_finds_no_fault_in_a_busy_system(database: Database) -> Non
         else:
             await own.execute(CANCEL_IDLE)
         turns = await own.fetchval("select count(*) from noetl.turn")
-        report = await verify(own, Scope(which=Filter(since=1 if len(ran) % 2 else None)))
+        report = await verify(own, VerifyScope(which=Filter(since=1 if len(ran) % 2 else None)))
         faults.extend(fault for verdict in report.verdicts for fault in verdict.examples)
         if report.running:
             ran[turns] = report.running

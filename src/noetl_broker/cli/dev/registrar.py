@@ -14,7 +14,7 @@ from noetl_broker.cli.command import Call
 from noetl_broker.cli.dev.watch import Changes
 from noetl_broker.cli.places import shown_path
 from noetl_broker.errors import BrokerError, DatabaseFault
-from noetl_broker.operations.check import Checked, check_source
+from noetl_broker.operations.check import CheckedFile, check_source
 from noetl_broker.playbook import Playbook, PlaybookRules, compile_playbook
 from noetl_broker.playbook.lint.child_playbooks import called_playbooks, missing_playbooks
 from noetl_broker.store.admin import catalog
@@ -103,7 +103,7 @@ class Registrar:
             return False  # a check of large data takes seconds
         return not check_source(str(file), source, self._call.registration_rules()).errors
 
-    async def _register(self, connection: Connection, file: Path, checked: Checked, report: Report) -> None:
+    async def _register(self, connection: Connection, file: Path, checked: CheckedFile, report: Report) -> None:
         report.lines += [str(found) for found in checked.findings]
         if checked.errors:
             report.refused.append(file)
@@ -131,7 +131,7 @@ class Registrar:
             del self._files[path]
         self._files[playbook.path] = file
 
-    def _compile(self, file: Path, checked: Checked) -> Playbook:
+    def _compile(self, file: Path, checked: CheckedFile) -> Playbook:
         """Compile a playbook. Raises BrokerError if another file has its path: each would replace the other."""
         playbook = compile_playbook(checked.source, file=checked.file, rules=self._call.playbook_rules)
         holder = self._files.get(playbook.path, file)
@@ -139,7 +139,7 @@ class Registrar:
             raise BrokerError(f"{shown_path(holder)} has the path {playbook.path}; change metadata.path in one of them")
         return playbook
 
-    async def _look_for_children(self, connection: Connection, checked: Sequence[Checked], report: Report) -> None:
+    async def _look_for_children(self, connection: Connection, checked: Sequence[CheckedFile], report: Report) -> None:
         """Report the calls of playbooks that are not registered."""
         rules: PlaybookRules = self._call.playbook_rules
         calls = [call for file in checked for call in called_playbooks(file.source, file=file.file, rules=rules)]

@@ -13,7 +13,7 @@ from noetl_broker.store.admin import history_scan as store
 from noetl_broker.store.connect.session import session
 
 
-async def read_histories(call: Call, chosen: Selection) -> AsyncGenerator[store.Part, None]:
+async def read_histories(call: Call, chosen: Selection) -> AsyncGenerator[store.HistoryPart, None]:
     """Yield the chosen histories, each whole or in parts; the next ones load meanwhile."""
     which = chosen.ids or chosen.which
     async with session(call.database, name="replay") as connection:

@@ -13,7 +13,7 @@ from noetl_broker.history.replay import Difference, ReplayedTurn
 from noetl_broker.history.story import format_turn
 from noetl_broker.operations.differences import Differences, diff
 from noetl_broker.operations.histories import Pace
-from noetl_broker.store.admin.history_scan import Part
+from noetl_broker.store.admin.history_scan import HistoryPart
 
 MOST_KEPT = 1000  # executions in the JSON document; all are counted
 MOST_LINES = 60  # of a diff
@@ -33,7 +33,7 @@ class Summary:
         self._kept: dict[str, list[dict[str, Any]]] = {"different": [], "unreadable": []}
         self._current: Differences | None = None
 
-    def take(self, part: Part) -> None:
+    def take(self, part: HistoryPart) -> None:
         """Replay a history, or a part of one."""
         if part.first:
             self._current = Differences(part.history, in_parts=part.jobs is not None)

@@ -31,7 +31,7 @@ from noetl_broker.operations.snapshots import state_after
 from noetl_broker.store.admin import pages
 from noetl_broker.store.admin.execution_path import load_execution_path
 from noetl_broker.store.admin.executions import find_execution
-from noetl_broker.store.admin.verify import Scope, verify
+from noetl_broker.store.admin.verify import VerifyScope, verify
 from noetl_broker.store.admin.visit_spans import load_spans
 from noetl_broker.store.connect.connection import Connection
 from noetl_broker.text import ids_as_text
@@ -253,7 +253,7 @@ async def replay_execution(_caller: Operator, work: LongWork, rules: Rules, exec
 @router.get("/verify", response_model=Verified)
 async def verify_execution(_caller: Operator, work: LongWork, execution_id: ExecutionId) -> Any:
     """Check the invariants of an execution and its children in one snapshot."""
-    report = await work.run(lambda connection: verify(connection, Scope(execution_id), examples=MOST_EXAMPLES))
+    report = await work.run(lambda connection: verify(connection, VerifyScope(execution_id), examples=MOST_EXAMPLES))
     invariants = [
         {
             "invariant": verdict.check.invariant,

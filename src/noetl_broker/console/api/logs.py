@@ -49,7 +49,7 @@ async def list_log(
 ) -> Any:
     """List what the steps of an execution printed and logged, by time."""
     name, visit, index = (None, None, None) if step is None else read_node(step)
-    subject = logs.Subject(execution_id=execution_id, step=name, visit=visit, item_index=index)
+    subject = logs.LogSubject(execution_id=execution_id, step=name, visit=visit, item_index=index)
     async with connections.borrow() as connection:
         rows = await logs.list_log(connection, subject, after=_after(page), limit=page.fetched)
     return page.listed(rows, _key)

@@ -19,7 +19,7 @@ from noetl_broker.diagram.build import picture_of_playbook
 from noetl_broker.errors import OperatorFault
 from noetl_broker.operations.back_tests import back_test as compare
 from noetl_broker.operations.back_tests import check_text
-from noetl_broker.operations.check import Checked
+from noetl_broker.operations.check import CheckedFile
 from noetl_broker.operations.pictures import without_values
 from noetl_broker.playbook.diagnostics import Finding
 from noetl_broker.playbook.plain_values import LARGEST_VERSION
@@ -184,7 +184,7 @@ async def compare_versions(
 async def validate(_caller: Operator, work: ShortWork, rules: Rules, text: Text) -> Any:
     """Check the text of a playbook with the step types and the playbooks of the catalog. Registers nothing."""
 
-    async def check(connection: Connection) -> Checked:
+    async def check(connection: Connection) -> CheckedFile:
         return await check_text(connection, text.content, rules, strict=text.strict)
 
     checked = await work.run(check)

@@ -23,7 +23,7 @@ from noetl_broker.console.services import LongWork, Pooled, Rules, ShortWork
 from noetl_broker.console.values import ExecutionId
 from noetl_broker.diagram.build import picture_of_execution
 from noetl_broker.diagram.labels import STATES, is_marker, items_text
-from noetl_broker.diagram.model import Node, Picture
+from noetl_broker.diagram.model import DiagramNode, Picture
 from noetl_broker.diagram.svg import LEGEND, render_svg
 from noetl_broker.diagram.time_chart import TimeChart, lane_heights
 from noetl_broker.errors import BrokerError, NotFoundFault, OperatorFault
@@ -339,7 +339,7 @@ def _steps(view: View) -> list[dict[str, Any]]:
     return [_step(node) for node in view.picture.nodes]
 
 
-def _step(node: Node) -> dict[str, Any]:
+def _step(node: DiagramNode) -> dict[str, Any]:
     progress = node.progress
     assert progress is not None  # noqa: S101 - the picture is one of an execution
     return {

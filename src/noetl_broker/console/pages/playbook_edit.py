@@ -13,7 +13,7 @@ from noetl_broker.console.pages.screen import Posted, Shown
 from noetl_broker.console.services import LongWork, Pooled, Rules
 from noetl_broker.errors import OperatorFault
 from noetl_broker.operations.back_tests import FILE, back_test, check_text
-from noetl_broker.operations.check import Checked
+from noetl_broker.operations.check import CheckedFile
 from noetl_broker.operations.source_lines import lines_with_findings
 from noetl_broker.store.admin.executions import Filter
 from noetl_broker.store.connect.connection import Connection
@@ -58,7 +58,7 @@ async def check(form: Posted, connections: Pooled, work: LongWork, rules: Rules)
         opened = await open_playbook(form.screen, connection, named_in(form))
     which = Filter(path=opened.of.path)
 
-    async def compare(connection: Connection) -> tuple[Checked, dict[str, Any] | None]:
+    async def compare(connection: Connection) -> tuple[CheckedFile, dict[str, Any] | None]:
         checked = await check_text(connection, content, rules)
         if checked.errors:
             return checked, None

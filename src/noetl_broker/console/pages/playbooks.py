@@ -19,7 +19,7 @@ from noetl_broker.console.services import LongWork, Pooled, Rules
 from noetl_broker.diagram.build import picture_of_playbook
 from noetl_broker.diagram.svg import render_svg
 from noetl_broker.errors import OperatorFault
-from noetl_broker.operations.check import Checked, check_source
+from noetl_broker.operations.check import CheckedFile, check_source
 from noetl_broker.operations.pictures import without_values
 from noetl_broker.operations.source_lines import compare_texts, lines_with_findings
 from noetl_broker.playbook import PlaybookRules
@@ -89,7 +89,7 @@ async def show_source(
     return show_part(screen, opened, "source", lines=lines, checked=checked)
 
 
-def _lint(version: catalog.Version, rules: PlaybookRules) -> Checked:
+def _lint(version: catalog.Version, rules: PlaybookRules) -> CheckedFile:
     """The findings of a registered text: nothing in the catalog is refused for the types of its steps."""
     return check_source(version.path, version.content.encode(errors="surrogatepass"), rules.of_registered())
 

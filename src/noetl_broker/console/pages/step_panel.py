@@ -90,7 +90,7 @@ async def load_panel(
         "has_error": error is not None,
     }
     if screen.may_act:
-        subject = logs.Subject(
+        subject = logs.LogSubject(
             execution_id=execution_id, step=chosen.step, visit=chosen.visit, item_index=chosen.item_index
         )
         entries = await logs.list_newest_log(connection, subject, limit=LOG_ENTRIES + 1)

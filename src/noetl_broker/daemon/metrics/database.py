@@ -17,7 +17,7 @@ import structlog
 from noetl_broker.daemon.metrics import registry as metric
 from noetl_broker.daemon.metrics.values import MetricValues
 from noetl_broker.store.admin.executions import Filter
-from noetl_broker.store.admin.verify import CHECKS, Report, Scope, verify
+from noetl_broker.store.admin.verify import CHECKS, VerifyReport, VerifyScope, verify
 from noetl_broker.store.connect.connection import Connection, connect
 from noetl_broker.store.connect.dsn import Database
 from noetl_broker.store.connect.sqlstates import log_fields, message_of
@@ -91,7 +91,7 @@ class DatabaseMetrics:
         """Verify the invariants of what changed in the last seconds; log each violation."""
         began = time.monotonic()
         async with self._own_connection("noetl-broker verify") as connection:
-            report = await verify(connection, Scope(which=Filter(since=since_seconds)), examples=EXAMPLES)
+            report = await verify(connection, VerifyScope(which=Filter(since=since_seconds)), examples=EXAMPLES)
         self._record(report, time.monotonic() - began)
 
     async def close(self) -> None:
@@ -128,7 +128,7 @@ class DatabaseMetrics:
         finally:
             connection.terminate()
 
-    def _record(self, report: Report, seconds: float) -> None:
+    def _record(self, report: VerifyReport, seconds: float) -> None:
         broken = Counter({check.invariant: 0 for check in CHECKS})
         for verdict in report.verdicts:
             broken[verdict.check.invariant] += verdict.broken

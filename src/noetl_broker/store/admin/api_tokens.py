@@ -14,7 +14,7 @@ PREFIX = "nbt_"  # tells a leaked token from other secrets
 _BYTES = 32
 
 
-class Checked(NamedTuple):
+class TokenCheck(NamedTuple):
     """What the database says about a token: name and role of a valid one, else None.
 
     `any_token`: there is or was a token. `valid_token`: one of them is valid.
@@ -45,11 +45,11 @@ async def list_tokens(connection: Connection) -> list[dict[str, Any]]:
     return [dict(row) for row in await connection.fetch(sql("list_api_tokens"))]
 
 
-async def check_token(connection: Connection, token: str | None) -> Checked:
+async def check_token(connection: Connection, token: str | None) -> TokenCheck:
     """Whose token this is; None: only whether there are tokens."""
     digest = None if token is None else digest_of(token)
     [row] = await connection.fetch(sql("check_api_token"), digest)
-    return Checked(*row)
+    return TokenCheck(*row)
 
 
 def digest_of(token: str) -> bytes:

@@ -16,7 +16,7 @@ import asyncpg
 
 from noetl_broker.errors import DatabaseFault, PermissionFault, SchemaFault
 from noetl_broker.store.admin import doctor_checks
-from noetl_broker.store.admin.doctor_checks import Finding, Limits
+from noetl_broker.store.admin.doctor_checks import DoctorFinding, Thresholds
 from noetl_broker.store.connect.connection import SESSION, Connection, connect, schema_of
 from noetl_broker.store.connect.dsn import Database
 from noetl_broker.store.connect.listener import CHANNEL
@@ -41,12 +41,12 @@ SHOWN = 4  # of a list of rights
 Server = Mapping[str, Any]
 
 
-async def examine(database: Database, limits: Limits | None = None) -> list[Finding]:
+async def examine(database: Database, limits: Thresholds | None = None) -> list[DoctorFinding]:
     """Run all checks; the first problem may explain the later ones.
 
     Raises the fault that fits if there is no connection.
     """
-    limits = limits or Limits()
+    limits = limits or Thresholds()
     connection = await connect(database, name=NAME, takes="reads")
     try:
         mixes = await _mixes_up(database, connection)
@@ -66,30 +66,30 @@ async def examine(database: Database, limits: Limits | None = None) -> list[Find
             await connection.close(timeout=2.0)
 
 
-def _with_schema(finding: Finding, schema: str) -> Finding:
+def _with_schema(finding: DoctorFinding, schema: str) -> DoctorFinding:
     """The finding with the schema in the commands that it names."""
     why, do = (None if text is None else with_schema(text, schema) for text in (finding.why, finding.do))
     return finding._replace(why=why, do=do)
 
 
-Check = Callable[[Connection, Limits], Awaitable[list[Finding]]]
+Check = Callable[[Connection, Thresholds], Awaitable[list[DoctorFinding]]]
 
 
-async def _allowed(check: Check, connection: Connection, limits: Limits) -> list[Finding]:
+async def _allowed(check: Check, connection: Connection, limits: Thresholds) -> list[DoctorFinding]:
     """Run a check; a missing right is its finding."""
     try:
         return await check(connection, limits)
     except asyncpg.InsufficientPrivilegeError as error:
         name = check.__name__.removeprefix("_").removeprefix("look_at_").replace("_", " ")
         return [
-            Finding(
+            DoctorFinding(
                 name, "notice", f"this login lacks the right: {message_of(error)}",
                 "A problem there is not found.", "Call doctor with an operator's login, or the owner's.",
             )
         ]  # fmt: skip
 
 
-async def _look_at_server(connection: Connection, limits: Limits) -> list[Finding]:
+async def _look_at_server(connection: Connection, limits: Thresholds) -> list[DoctorFinding]:
     looks = [await _ask(connection) for _ in range(TRIPS)]
     # The quickest says most about the network and least about other work.
     trip, here, server = min(looks, key=lambda look: look[0])
@@ -114,7 +114,7 @@ async def _ask(connection: Connection) -> tuple[float, float, Server]:
     return seconds, here + seconds / 2, dict(row)
 
 
-def _server(server: Server, trip: float, limits: Limits, why: ReadOnly | None) -> Finding:
+def _server(server: Server, trip: float, limits: Thresholds, why: ReadOnly | None) -> DoctorFinding:
     facts = {"version": server["version"], "database": server["database"], "role": server["role"]}
     facts |= {"round_trip_seconds": round(trip, 6)}
     says = (
@@ -122,26 +122,26 @@ def _server(server: Server, trip: float, limits: Limits, why: ReadOnly | None) -
         f" a round trip takes {trip * 1000:.1f} ms"
     )
     if why is not None:
-        return Finding(
+        return DoctorFinding(
             "connection", "problem", f"{says}; but {why.reason}",
             "A broker writes in every turn, and on a replica LISTEN is refused.",
             f"{why.remedy[:1].upper()}{why.remedy[1:]}.", facts,
         )  # fmt: skip
     if trip > limits.slow_trip_seconds:
-        return Finding(
+        return DoctorFinding(
             "connection", "notice", says,
             "Each transaction of a broker takes four round trips: each of them delays the next step.",
             "Run the broker near its database.", facts,
         )  # fmt: skip
-    return Finding("connection", "ok", says, facts=facts)
+    return DoctorFinding("connection", "ok", says, facts=facts)
 
 
-async def _mixes_up(database: Database, connection: Connection) -> list[Finding]:
+async def _mixes_up(database: Database, connection: Connection) -> list[DoctorFinding]:
     try:
         await refuse_mixing(connection, lambda: connect(database, name=NAME))
     except DatabaseFault as fault:
         return [
-            Finding(
+            DoctorFinding(
                 "pooler", "problem", str(fault).partition(":")[0],
                 "A statement may be another program's of the same name: brokers and workers wait, clients are refused.",
                 f"{REMEDY[:1].upper()}{REMEDY[1:]}.",
@@ -150,7 +150,7 @@ async def _mixes_up(database: Database, connection: Connection) -> list[Finding]
     return []
 
 
-def _pooler(connection: Connection, server: Server) -> list[Finding]:
+def _pooler(connection: Connection, server: Server) -> list[DoctorFinding]:
     """Find a pooler by its signs: another process answers than greeted us, or our session settings are dropped."""
     greeted = connection.get_server_pid()
     kept = server["statement_timeout"] == SESSION["statement_timeout"]
@@ -162,7 +162,7 @@ def _pooler(connection: Connection, server: Server) -> list[Finding]:
     if not kept:
         signs.append(f"statement_timeout is {server['statement_timeout']}, not our {SESSION['statement_timeout']}")
     return [
-        Finding(
+        DoctorFinding(
             "pooler", "problem", f"a pooler stands between here and the server: {'; '.join(signs)}",
             "LISTEN, the gate and prepared statements belong to one session. Without our time limits, a broker that"
             " hangs keeps its locks.",
@@ -173,19 +173,19 @@ def _pooler(connection: Connection, server: Server) -> list[Finding]:
     ]  # fmt: skip
 
 
-def _version(server: Server) -> list[Finding]:
+def _version(server: Server) -> list[DoctorFinding]:
     major = server["version_number"] // 10_000
     facts = {"major": major}
     if major < LEAST_VERSION:
         return [
-            Finding(
+            DoctorFinding(
                 "version", "problem", f"PostgreSQL {major} is older than {LEAST_VERSION}",
                 "The program is made for and tested on newer ones.", f"Upgrade to {WITH_TRANSACTION_TIMEOUT}.", facts,
             )
         ]  # fmt: skip
     if major < WITH_TRANSACTION_TIMEOUT:
         return [
-            Finding(
+            DoctorFinding(
                 "version", "notice", f"PostgreSQL {major} has no transaction_timeout",
                 "A broker that hangs between two statements keeps its locks for 10 s, one in a statement for 30 s.",
                 f"PostgreSQL {WITH_TRANSACTION_TIMEOUT} limits the whole transaction. Nothing is lost without it.",
@@ -195,13 +195,15 @@ def _version(server: Server) -> list[Finding]:
     return []
 
 
-def _clock(server: Server, here: float, limits: Limits) -> Finding:
+def _clock(server: Server, here: float, limits: Thresholds) -> DoctorFinding:
     ahead = here - server["now_seconds"]
     facts = {"ahead_seconds": round(ahead, 3)}
     if abs(ahead) <= limits.clock_seconds:
-        return Finding("clock", "ok", f"this machine and the database agree within {abs(ahead):.2f} s", facts=facts)
+        return DoctorFinding(
+            "clock", "ok", f"this machine and the database agree within {abs(ahead):.2f} s", facts=facts
+        )
     way = "ahead of" if ahead > 0 else "behind"
-    return Finding(
+    return DoctorFinding(
         "clock", "problem", f"this machine's clock is {abs(ahead):.1f} s {way} the database's",
         "Leases and delays go by the database's clock alone and stay right. But the log of a broker here does not match"
         " the times of events. Servers may refuse certificates and tokens.",
@@ -209,17 +211,17 @@ def _clock(server: Server, here: float, limits: Limits) -> Finding:
     )  # fmt: skip
 
 
-async def _durability(connection: Connection) -> list[Finding]:
+async def _durability(connection: Connection) -> list[DoctorFinding]:
     off = [row["name"] for row in await connection.fetch(sql("examine_durability"))]
     found = []
     if unsafe := [name for name in off if name in {"fsync", "full_page_writes"}]:
-        found.append(Finding(
+        found.append(DoctorFinding(
             "durability", "notice", f"{' and '.join(unsafe)} {'is' if len(unsafe) == 1 else 'are'} off",
             "A crash of the machine may lose or damage what was committed.",
             "Switch it on, except where the data may be lost, as in tests.", {"off": unsafe},
         ))  # fmt: skip
     if idle := [name for name in off if name in {"autovacuum", "track_counts"}]:
-        found.append(Finding(
+        found.append(DoctorFinding(
             "vacuum", "problem", f"{' and '.join(idle)} {'is' if len(idle) == 1 else 'are'} off",
             "Each turn writes the inbox and the state; without vacuum each read of them takes longer and longer.",
             "Switch it on: alter system set autovacuum = on; select pg_reload_conf().", {"off": idle},
@@ -227,12 +229,12 @@ async def _durability(connection: Connection) -> list[Finding]:
     return found
 
 
-async def _connections(connection: Connection, limits: Limits) -> list[Finding]:
+async def _connections(connection: Connection, limits: Thresholds) -> list[DoctorFinding]:
     row = await connection.fetchrow(sql("examine_connections"))
     if row is None or row["used"] <= row["most"] * limits.connections_share:
         return []
     return [
-        Finding(
+        DoctorFinding(
             "connections", "problem", f"{row['used']} of {row['most']} connections are in use",
             "A broker or worker that is started, or connects again, may be refused.",
             "Raise max_connections, or run fewer processes (a broker holds lanes + 4).", dict(row),
@@ -240,7 +242,7 @@ async def _connections(connection: Connection, limits: Limits) -> list[Finding]:
     ]  # fmt: skip
 
 
-async def _look_at_listening(database: Database, connection: Connection, limits: Limits) -> list[Finding]:
+async def _look_at_listening(database: Database, connection: Connection, limits: Thresholds) -> list[DoctorFinding]:
     """LISTEN on a second connection and notify it from this one, as a broker does."""
     heard = asyncio.Event()
     word = f"probe:{uuid.uuid4().hex[:12]}"  # brokers ignore notifications that begin with probe:
@@ -262,9 +264,9 @@ async def _look_at_listening(database: Database, connection: Connection, limits:
     seconds = time.monotonic() - began
     if heard.is_set():
         says = f"a notification is heard after {seconds * 1000:.1f} ms"
-        return [Finding("listen", "ok", says, facts={"seconds": round(seconds, 6)})]
+        return [DoctorFinding("listen", "ok", says, facts={"seconds": round(seconds, 6)})]
     return [
-        Finding(
+        DoctorFinding(
             "listen", "problem", reason,
             "Nothing is lost, but each step may wait: a sleeping broker finds events only when it looks by itself."
             " It looks every sweep_seconds (5 s by default).",
@@ -274,7 +276,7 @@ async def _look_at_listening(database: Database, connection: Connection, limits:
     ]  # fmt: skip
 
 
-async def _look_at_schema(connection: Connection) -> list[Finding]:
+async def _look_at_schema(connection: Connection) -> list[DoctorFinding]:
     """Whether the applied migrations are those of this program, and the trigger that makes mail of events is there."""
     schema, newest = schema_of(connection), migrations()[-1]
     why = "Brokers refuse to start on a schema that they cannot serve (exit 78)."
@@ -284,19 +286,19 @@ async def _look_at_schema(connection: Connection) -> list[Finding]:
         await check_applied(connection)
     except SchemaFault as fault:
         what, _, remedy = str(fault).partition("; ")
-        return [Finding("schema", "problem", what, why, f"{remedy[:1].upper()}{remedy[1:]}.")]
+        return [DoctorFinding("schema", "problem", what, why, f"{remedy[:1].upper()}{remedy[1:]}.")]
     except PermissionFault as fault:
         says = f"this login may not see it: {str(fault).partition(': ')[2]}"
         why = "A broker with this login ends with 77."
         do = f"Call doctor with a login in the role {schema}_operator, which noetl-broker migrate --roles makes."
-        return [Finding("schema", "problem", says, why, do)]
+        return [DoctorFinding("schema", "problem", says, why, do)]
     says, facts = f"version {newest.version}, as this program needs", {"version": newest.version}
-    found = [Finding("schema", "ok", says, facts=facts)]
+    found = [DoctorFinding("schema", "ok", says, facts=facts)]
     if await connection.fetchval(sql("examine_given_back")):
         says = "none of our triggers is on the tables of this NoETL server; its own broker decides"
-        return [*found, Finding("triggers", "ok", says)]
+        return [*found, DoctorFinding("triggers", "ok", says)]
     if off := [row["trigger_name"] for row in await connection.fetch(sql("examine_triggers"))]:
-        found.append(Finding(
+        found.append(DoctorFinding(
             "triggers", "problem", f"the trigger {', '.join(off)} on {schema}.event is missing or switched off",
             "Events that are inserted reach no broker: executions do not move, and nothing says why.",
             f"Call alter table {schema}.event enable trigger all; then noetl-broker reevaluate ID for each that stands"
@@ -306,20 +308,20 @@ async def _look_at_schema(connection: Connection) -> list[Finding]:
     return found
 
 
-async def _look_at_rights(connection: Connection, _limits: Limits) -> list[Finding]:
+async def _look_at_rights(connection: Connection, _limits: Thresholds) -> list[DoctorFinding]:
     """The rights of our login and of the role that `migrate --roles` made, which may lack some after an upgrade."""
     schema, found = schema_of(connection), []
     for role, is_superuser in await connection.fetch(sql("examine_roles")):
         lacking = await missing_rights(connection, role)
         if lacking:
-            found.append(Finding(
+            found.append(DoctorFinding(
                 "rights", "problem", f"the role {role} lacks {_first_of(lacking)}",
                 "A broker with this login ends with 77, or stops deciding if it lost a right while it ran.",
                 "noetl-broker migrate --roles as the owner of the schema, after each upgrade too; then give brokers"
                 f" a login in the role {schema}_broker.", {"role": role, "missing": lacking},
             ))  # fmt: skip
         elif is_superuser:
-            found.append(Finding(
+            found.append(DoctorFinding(
                 "rights", "notice", f"the role {role} is a superuser",
                 "Anybody who finds a broker's DSN then owns the whole server.",
                 "noetl-broker migrate --roles, then: create role broker_1 login password '…'"
@@ -327,11 +329,13 @@ async def _look_at_rights(connection: Connection, _limits: Limits) -> list[Findi
                 {"role": role},
             ))  # fmt: skip
         else:
-            found.append(Finding("rights", "ok", f"the role {role} may do what a broker does", facts={"role": role}))
+            found.append(
+                DoctorFinding("rights", "ok", f"the role {role} may do what a broker does", facts={"role": role})
+            )
     for (role,) in await connection.fetch(sql("examine_operators")):
         lacking = await missing_operator_rights(connection, role)
         if lacking:
-            found.append(Finding(
+            found.append(DoctorFinding(
                 "rights", "problem", f"the role {role} lacks {_first_of(lacking)}",
                 "The console, and commands of people, are refused what needs it.",
                 "noetl-broker migrate --roles as the owner of the schema, after each upgrade too.",

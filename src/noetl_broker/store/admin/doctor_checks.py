@@ -16,7 +16,7 @@ MANY = 100_000  # mail is counted up to here
 State = Literal["ok", "notice", "problem"]
 
 
-class Finding(NamedTuple):
+class DoctorFinding(NamedTuple):
     """The result of one check: `says` what was found; if it is not ok, `why` that matters and what to `do`.
 
     `facts` are the numbers and names in it, for programs: seconds, counts, bytes.
@@ -31,7 +31,7 @@ class Finding(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class Thresholds:
     """Above which values a check is a finding; times in seconds, shares from 0 to 1."""
 
     probe_seconds: float = 3.0  # a notification is heard within milliseconds
@@ -47,17 +47,17 @@ class Limits:
     queue_share: float = 0.1
 
 
-async def look_at_brokers(connection: Connection, _limits: Limits) -> list[Finding]:
+async def look_at_brokers(connection: Connection, _limits: Thresholds) -> list[DoctorFinding]:
     """How many brokers and workers are connected, by the application names of their connections."""
     row, schema = await connection.fetchrow(sql("examine_brokers")), schema_of(connection)
     listening, workers = (0, 0) if row is None else (row["listening"], row["workers"])
     facts = {"brokers": listening, "worker_connections": workers}
     if listening:
-        return [Finding("brokers", "ok", f"{_count(listening, 'broker listens', 'brokers listen')}", facts=facts)]
+        return [DoctorFinding("brokers", "ok", f"{_count(listening, 'broker listens', 'brokers listen')}", facts=facts)]
     if await connection.fetchval(sql("examine_given_back")):
-        return [Finding("brokers", "ok", "none is connected: the server's own broker decides here", facts=facts)]
+        return [DoctorFinding("brokers", "ok", "none is connected: the server's own broker decides here", facts=facts)]
     return [
-        Finding(
+        DoctorFinding(
             "brokers", "problem",
             f"no broker {'is connected to this database' if schema == DEFAULT_SCHEMA else f'serves schema {schema}'}",
             "No event is decided on: executions do not move.",
@@ -66,19 +66,19 @@ async def look_at_brokers(connection: Connection, _limits: Limits) -> list[Findi
     ]  # fmt: skip
 
 
-async def look_at_mail(connection: Connection, limits: Limits) -> list[Finding]:
+async def look_at_mail(connection: Connection, limits: Thresholds) -> list[DoctorFinding]:
     """The age of the oldest event that no broker has decided on."""
     row = await connection.fetchrow(sql("examine_mail"))
     if row is None:
-        return [Finding("mail", "ok", "no mail is unread", facts={"unread": 0, "oldest_seconds": 0.0})]
+        return [DoctorFinding("mail", "ok", "no mail is unread", facts={"unread": 0, "oldest_seconds": 0.0})]
     age, unread = row["age_seconds"], row["unread"]
     many = f"more than {MANY - 1}" if unread >= MANY else str(unread)
     facts = {"unread": unread, "oldest_seconds": round(age, 3), "execution_id": row["execution_id"]}
     says = f"{many} unread, the oldest for {span(age)} (execution {row['execution_id']})"
     if age <= limits.unread_seconds:
-        return [Finding("mail", "ok", says, facts=facts)]
+        return [DoctorFinding("mail", "ok", says, facts=facts)]
     return [
-        Finding(
+        DoctorFinding(
             "mail", "problem", says,
             "Each of these events needs a decision. Until then its execution does not move.",
             "Is a broker running (above)? Does its log name a fault? If it cannot keep up: noetl-broker run"
@@ -87,13 +87,13 @@ async def look_at_mail(connection: Connection, limits: Limits) -> list[Finding]:
     ]  # fmt: skip
 
 
-async def look_at_dead_letters(connection: Connection, _limits: Limits) -> list[Finding]:
+async def look_at_dead_letters(connection: Connection, _limits: Thresholds) -> list[DoctorFinding]:
     """The number of dead letters."""
     row = await connection.fetchrow(sql("examine_dead_letters"))
     if row is None or not row["set_aside"]:
-        return [Finding("dead letters", "ok", "none", facts={"set_aside": 0})]
+        return [DoctorFinding("dead letters", "ok", "none", facts={"set_aside": 0})]
     return [
-        Finding(
+        DoctorFinding(
             "dead letters", "problem",
             f"{row['set_aside']} set aside of {_count(row['executions'], 'execution', 'executions')}, the latest:"
             f" {row['reason']}",
@@ -105,7 +105,7 @@ async def look_at_dead_letters(connection: Connection, _limits: Limits) -> list[
     ]  # fmt: skip
 
 
-async def look_at_clock(connection: Connection, _limits: Limits) -> list[Finding]:
+async def look_at_clock(connection: Connection, _limits: Thresholds) -> list[DoctorFinding]:
     """Whether the server's clock has stepped back."""
     row = await connection.fetchrow(sql("examine_clock"))
     if row is None:
@@ -113,7 +113,7 @@ async def look_at_clock(connection: Connection, _limits: Limits) -> list[Finding
     facts = {"behind_seconds": round(row["behind_seconds"], 3), "steps": row["steps"]}
     if row["behind_seconds"] > 1.0:
         return [
-            Finding(
+            DoctorFinding(
                 "clock steps", "problem",
                 f"the server's clock is {span(row['behind_seconds'])} behind the latest time that brokers saw on it",
                 "Jobs, retries, leases and deadlines from before that wait until the clock reaches their time.",
@@ -126,7 +126,7 @@ async def look_at_clock(connection: Connection, _limits: Limits) -> list[Finding
     facts |= {"step_seconds": round(row["step_seconds"], 3), "stepped_at": row["stepped_at"]}
     done = "is being corrected" if row["is_pulling"] else "was corrected"
     return [
-        Finding(
+        DoctorFinding(
             "clock steps", "notice",
             f"the server's clock stepped back by {span(row['step_seconds'])}, to {row['stepped_at']:%Y-%m-%d %H:%M:%S}",
             f"What was due {done}. Delays and leases of that moment may be slightly wrong.",
@@ -135,7 +135,7 @@ async def look_at_clock(connection: Connection, _limits: Limits) -> list[Finding
     ]  # fmt: skip
 
 
-async def look_at_pauses(connection: Connection, _limits: Limits) -> list[Finding]:
+async def look_at_pauses(connection: Connection, _limits: Thresholds) -> list[DoctorFinding]:
     """Paused executions and playbooks; a problem where a queued execution of no paused playbook waits."""
     row = await connection.fetchrow(sql("examine_pauses"))
     if row is None or not (row["paused"] or row["paths"] or row["queued"]):
@@ -144,7 +144,7 @@ async def look_at_pauses(connection: Connection, _limits: Limits) -> list[Findin
     says = f"{_count(row['paused'], 'execution', 'executions')} paused, {row['queued']} queued"
     if row["stranded"]:
         return [
-            Finding(
+            DoctorFinding(
                 "pauses", "problem", f"{says}, {row['stranded']} of playbooks that are not paused",
                 "A running broker admits them within seconds.", "Is a broker running (above)?", facts,
             )
@@ -153,14 +153,14 @@ async def look_at_pauses(connection: Connection, _limits: Limits) -> list[Findin
         first = f"the first {row['path']} since {row['since']:%Y-%m-%d %H:%M:%S}"
         says += f"; {_count(row['paths'], 'playbook', 'playbooks')} paused, {first}"
     return [
-        Finding(
+        DoctorFinding(
             "pauses", "notice", says, "They wait until somebody resumes them.",
             "noetl-broker resume ID, or noetl-broker resume --path PATH.", facts,
         )
     ]  # fmt: skip
 
 
-async def look_at_places(connection: Connection, _limits: Limits) -> list[Finding]:
+async def look_at_places(connection: Connection, _limits: Thresholds) -> list[DoctorFinding]:
     """Executions that wait for places; a problem where a place is free and somebody waits for it."""
     row = await connection.fetchrow(sql("examine_places"))
     if row is None or not row["waiting"]:
@@ -170,14 +170,14 @@ async def look_at_places(connection: Connection, _limits: Limits) -> list[Findin
     says = f"{waiting} for {_count(row['places'], 'place', 'places')}"
     if row["free"]:
         return [
-            Finding(
+            DoctorFinding(
                 "places", "problem", f"{says}, {row['free']} of them free",
                 "A running broker gives them within seconds.",
                 "Is a broker running (above)? If so, report a bug: the end of an execution gives its places.", facts,
             )
         ]  # fmt: skip
     return [
-        Finding(
+        DoctorFinding(
             "places", "notice", f"{says}, the first since {row['since']:%Y-%m-%d %H:%M:%S}",
             "metadata.concurrency or the overlap of a schedule limits them.",
             f"noetl-broker status {row['execution_id']} says who holds its place.", facts,
@@ -185,7 +185,7 @@ async def look_at_places(connection: Connection, _limits: Limits) -> list[Findin
     ]  # fmt: skip
 
 
-async def look_at_undos(connection: Connection, _limits: Limits) -> list[Finding]:
+async def look_at_undos(connection: Connection, _limits: Thresholds) -> list[DoctorFinding]:
     """What executions that failed or were cancelled have left undone."""
     row = await connection.fetchrow(sql("examine_undos"))
     if row is None or not row["executions"]:
@@ -200,7 +200,7 @@ async def look_at_undos(connection: Connection, _limits: Limits) -> list[Finding
         f"; an undo of execution {row['to_mend']} failed on a template: {mend_remedy(row['to_mend'])}"
     )  # fmt: skip
     return [
-        Finding(
+        DoctorFinding(
             "undo", "notice" if only_unknown else "problem", f"{left}: {counts}; the latest is {example}",
             "The effects of their actions remain, such as a charge without its refund." if not only_unknown
             else "These actions timed out or lost their lease: nobody knows whether they happened.",
@@ -210,7 +210,7 @@ async def look_at_undos(connection: Connection, _limits: Limits) -> list[Finding
     ]  # fmt: skip
 
 
-async def look_at_approvals(connection: Connection, _limits: Limits) -> list[Finding]:
+async def look_at_approvals(connection: Connection, _limits: Thresholds) -> list[DoctorFinding]:
     """How many executions wait for a person, and since when."""
     row = await connection.fetchrow(sql("examine_approvals"))
     if row is None or not row["approvals"]:
@@ -220,10 +220,10 @@ async def look_at_approvals(connection: Connection, _limits: Limits) -> list[Fin
     says = f"{row['approvals']} {wait} for a person, the oldest since {row['since']:%Y-%m-%d %H:%M:%S}"
     if row["times_out_at"] is not None:
         says += f"; the next times out at {row['times_out_at']:%Y-%m-%d %H:%M:%S}"
-    return [Finding("approvals", "ok", says, facts=facts)]
+    return [DoctorFinding("approvals", "ok", says, facts=facts)]
 
 
-async def look_at_schedules(connection: Connection, limits: Limits) -> list[Finding]:
+async def look_at_schedules(connection: Connection, limits: Thresholds) -> list[DoctorFinding]:
     """Schedules that no broker moves, and those whose last start failed."""
     row = await connection.fetchrow(sql("examine_schedules"), limits.unread_seconds)
     if row is None or not row["schedules"]:
@@ -232,7 +232,7 @@ async def look_at_schedules(connection: Connection, limits: Limits) -> list[Find
     says = f"{_count(row['schedules'], 'schedule', 'schedules')}, {row['paused']} paused"
     if row["overdue"]:
         return [
-            Finding(
+            DoctorFinding(
                 "schedules", "problem",
                 f"{says}, {row['overdue']} overdue, the first since {row['first_due_at']:%Y-%m-%d %H:%M:%S}",
                 "Brokers start what is due within a second. Moments that are later than catch_up are skipped.",
@@ -241,7 +241,7 @@ async def look_at_schedules(connection: Connection, limits: Limits) -> list[Find
         ]  # fmt: skip
     if row["failing"]:
         return [
-            Finding(
+            DoctorFinding(
                 "schedules", "problem",
                 f"{says}, {row['failing']} with an error, such as {row['name']}: {row['error']}",
                 "These moments did not start their executions.",
@@ -249,16 +249,16 @@ async def look_at_schedules(connection: Connection, limits: Limits) -> list[Find
                 " missing.", facts,
             )
         ]  # fmt: skip
-    return [Finding("schedules", "ok", says, facts=facts)]
+    return [DoctorFinding("schedules", "ok", says, facts=facts)]
 
 
-async def look_at_leases(connection: Connection, limits: Limits) -> list[Finding]:
+async def look_at_leases(connection: Connection, limits: Thresholds) -> list[DoctorFinding]:
     """Leases that expired and that no broker has reaped."""
     row = await connection.fetchrow(sql("examine_leases"), limits.lease_seconds)
     if row is None or not row["expired"]:
-        return [Finding("leases", "ok", "none has run out unnoticed", facts={"expired": 0})]
+        return [DoctorFinding("leases", "ok", "none has run out unnoticed", facts={"expired": 0})]
     return [
-        Finding(
+        DoctorFinding(
             "leases", "problem",
             f"{_count(row['expired'], 'lease', 'leases')} ran out up to {span(row['late_seconds'])} ago, and no broker"
             " has put the job back",
@@ -269,13 +269,13 @@ async def look_at_leases(connection: Connection, limits: Limits) -> list[Finding
     ]  # fmt: skip
 
 
-async def look_at_jobs(connection: Connection, limits: Limits) -> list[Finding]:
+async def look_at_jobs(connection: Connection, limits: Thresholds) -> list[DoctorFinding]:
     """Jobs that are due and that no worker leases, by type."""
     found = await connection.fetch(sql("examine_jobs"), limits.job_seconds)
     if not found:
-        return [Finding("jobs", "ok", "none waits long for a worker")]
+        return [DoctorFinding("jobs", "ok", "none waits long for a worker")]
     return [
-        Finding(
+        DoctorFinding(
             "jobs", "problem",
             f"{_count(row['waiting'], 'job', 'jobs')} of type {row['type']} wait for a worker, the oldest for"
             f" {span(row['age_seconds'])}",
@@ -287,13 +287,13 @@ async def look_at_jobs(connection: Connection, limits: Limits) -> list[Finding]:
     ]  # fmt: skip
 
 
-async def look_at_bloat(connection: Connection, limits: Limits) -> list[Finding]:
+async def look_at_bloat(connection: Connection, limits: Thresholds) -> list[DoctorFinding]:
     """Dead rows that vacuum has not removed."""
     found = []
     for row in await connection.fetch(sql("examine_bloat")):
         table = f"{schema_of(connection)}.{row['table']}"
         if row["is_never_vacuumed"]:
-            found.append(Finding(
+            found.append(DoctorFinding(
                 "bloat", "problem", f"autovacuum is switched off for {table}",
                 "Dead rows pile up, and each read of the table takes longer and longer.",
                 f"Switch it on: alter table {table} reset (autovacuum_enabled).", {"table": row["table"]},
@@ -302,7 +302,7 @@ async def look_at_bloat(connection: Connection, limits: Limits) -> list[Finding]
             continue
         vacuumed = row["last_autovacuum"]
         when = f"last vacuumed by itself at {vacuumed:%Y-%m-%d %H:%M}" if vacuumed else "never vacuumed by itself"
-        found.append(Finding(
+        found.append(DoctorFinding(
             "bloat", "problem",
             f"{table} has {row['dead']} dead rows beside {row['live']} live ones in"
             f" {row['bytes'] / (1 << 20):.0f} MiB, {when}",
@@ -310,17 +310,17 @@ async def look_at_bloat(connection: Connection, limits: Limits) -> list[Finding]
             f"Call vacuum {table}; if that removes none, somebody holds an old snapshot (below).",
             {"table": row["table"], "dead": row["dead"], "live": row["live"], "bytes": row["bytes"]},
         ))  # fmt: skip
-    return found or [Finding("bloat", "ok", "vacuum keeps up")]
+    return found or [DoctorFinding("bloat", "ok", "vacuum keeps up")]
 
 
-async def look_at_snapshots(connection: Connection, limits: Limits) -> list[Finding]:
+async def look_at_snapshots(connection: Connection, limits: Thresholds) -> list[DoctorFinding]:
     """Transactions that are open so long that vacuum cannot remove rows."""
     why = (
         "Vacuum must keep every row that it might still see, and the notification queue every word: the inbox bloats,"
         " and brokers slow down."
     )
     found = [
-        Finding(
+        DoctorFinding(
             "snapshots", "problem",
             f"process {row['process_id']} ({row['application_name'] or 'without a name'}, {row['role']},"
             f" {row['state']}) has a transaction open for {span(row['age_seconds'])}",
@@ -330,23 +330,23 @@ async def look_at_snapshots(connection: Connection, limits: Limits) -> list[Find
         for row in await connection.fetch(sql("examine_snapshots"), limits.snapshot_seconds)
     ]  # fmt: skip
     found += [
-        Finding(
+        DoctorFinding(
             "snapshots", "problem", f"the prepared transaction {row['name']} of {row['role']} is open for"
             f" {span(row['age_seconds'])}", why, f"commit prepared '{row['name']}', or rollback prepared.", dict(row),
         )
         for row in await connection.fetch(sql("examine_prepared"), limits.snapshot_seconds)
     ]  # fmt: skip
-    return found or [Finding("snapshots", "ok", "no transaction is open for long")]
+    return found or [DoctorFinding("snapshots", "ok", "no transaction is open for long")]
 
 
-async def look_at_notify_queue(connection: Connection, limits: Limits) -> list[Finding]:
+async def look_at_notify_queue(connection: Connection, limits: Thresholds) -> list[DoctorFinding]:
     """How full the notification queue is; at 1 the commits of writers fail."""
     usage = float(await connection.fetchval(sql("notification_queue_usage")))
     says, facts = f"{usage:.1%} full", {"usage": usage}
     if usage <= limits.queue_share:
-        return [Finding("notify queue", "ok", says, facts=facts)]
+        return [DoctorFinding("notify queue", "ok", says, facts=facts)]
     return [
-        Finding(
+        DoctorFinding(
             "notify queue", "problem", says,
             "At 100 % the commit of everybody who notifies fails, that of producers too. Brokers stop asking for rings"
             " at half, and poll.",
@@ -355,7 +355,7 @@ async def look_at_notify_queue(connection: Connection, limits: Limits) -> list[F
     ]  # fmt: skip
 
 
-CHECKS: tuple[Callable[[Connection, Limits], Awaitable[list[Finding]]], ...] = (
+CHECKS: tuple[Callable[[Connection, Thresholds], Awaitable[list[DoctorFinding]]], ...] = (
     look_at_clock,
     look_at_brokers,
     look_at_mail,

@@ -7,7 +7,7 @@ from typing import Any
 
 from noetl_broker.broker.model.event import Emitted
 from noetl_broker.errors import NotFoundFault
-from noetl_broker.history.path import ExecutionPath, Items, OpenJob, StepStatus, trace_path
+from noetl_broker.history.path import ExecutionPath, Items, StepJob, StepStatus, trace_path
 from noetl_broker.nodes import parse_node
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.playbook.model import Playbook
@@ -87,10 +87,10 @@ def _latest(rows: Rows, visits: Mapping[str, int]) -> dict[str, list[Row]]:
     return found
 
 
-def _job(rows: Rows) -> OpenJob | None:
+def _job(rows: Rows) -> StepJob | None:
     """The step's own job, not the jobs of iterator items."""
     own = next((row for row in rows if parse_node(row["node_id"], None).item_index is None), None)
-    return None if own is None else OpenJob(own["status"], own["worker_id"], own["available_at"])
+    return None if own is None else StepJob(own["status"], own["worker_id"], own["available_at"])
 
 
 def _items(rows: Rows) -> Items | None:

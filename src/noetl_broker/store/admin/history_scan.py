@@ -35,7 +35,7 @@ T = TypeVar("T")
 READ_ERRORS = (TypeError, ValueError, KeyError, AttributeError)
 
 
-class Part(NamedTuple):
+class HistoryPart(NamedTuple):
     """A history, or a part of a long one: then `history` itself has no turns, jobs and unlinked.
 
     `last`: no part of this execution follows. The last one may be a history that is `broken`.
@@ -112,7 +112,7 @@ def group_into_batches(histories: list[HistorySize]) -> Iterator[list[HistorySiz
 
 async def read(
     connection: Connection, batch: list[HistorySize], versions: Versions
-) -> AsyncGenerator[Iterable[Part], None]:
+) -> AsyncGenerator[Iterable[HistoryPart], None]:
     """The histories of one batch, or the parts of a long one."""
     if len(batch) == 1 and batch[0].long:
         async with aclosing(_in_parts(connection, batch[0], versions)) as parts:
@@ -120,7 +120,7 @@ async def read(
                 yield (part,)
         return
     histories = await load_histories(connection, [size.execution_id for size in batch], versions)
-    yield (Part(history, history.turns, unlinked=history.unlinked) for history in histories)
+    yield (HistoryPart(history, history.turns, unlinked=history.unlinked) for history in histories)
 
 
 async def prefetch(source: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
@@ -140,7 +140,7 @@ async def prefetch(source: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
         await source.aclose()
 
 
-async def _in_parts(connection: Connection, size: HistorySize, versions: Versions) -> AsyncGenerator[Part, None]:
+async def _in_parts(connection: Connection, size: HistorySize, versions: Versions) -> AsyncGenerator[HistoryPart, None]:
     """One long history in parts, read through cursors in one snapshot."""
     ids = [size.execution_id]
     count = max(1, min(PART_TURNS, MOST_BYTES * size.turns // max(size.bytes, 1)))
@@ -158,10 +158,10 @@ async def _in_parts(connection: Connection, size: HistorySize, versions: Version
                     begun = True
                     yield part
         except READ_ERRORS as error:
-            yield Part(unreadable(head, versions.of(head), error), (), first=not begun)
+            yield HistoryPart(unreadable(head, versions.of(head), error), (), first=not begun)
 
 
-async def _parts(connection: Connection, history: History, count: int) -> AsyncGenerator[Part, None]:
+async def _parts(connection: Connection, history: History, count: int) -> AsyncGenerator[HistoryPart, None]:
     ids = [history.execution_id]
     names = ("history_turns", "history_events", "history_jobs")
     cursor, of_events, of_jobs = [await connection.cursor(sql(name), ids) for name in names]
@@ -177,9 +177,9 @@ async def _parts(connection: Connection, history: History, count: int) -> AsyncG
         own_jobs = jobs_of(await jobs.take(upto), history.workload)
         if not following:
             sentences = await unlinked_events(connection, history.execution_id, unlinked)
-            yield Part(history, turns, own_jobs, sentences, first)
+            yield HistoryPart(history, turns, own_jobs, sentences, first)
             return
-        yield Part(history, turns, own_jobs, (), first, last=False)
+        yield HistoryPart(history, turns, own_jobs, (), first, last=False)
         page, first = following, False
 
 

@@ -21,7 +21,7 @@ PAGE_ROWS = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
+class LogSubject:
     """Whose log: an execution's, or only that of a step, a visit of it, or an item (`item_index`) of that visit."""
 
     execution_id: int
@@ -49,7 +49,7 @@ class Key(NamedTuple):
 
 
 async def list_log(
-    connection: Connection, subject: Subject, *, after: Key | None = None, limit: int = PAGE_ROWS
+    connection: Connection, subject: LogSubject, *, after: Key | None = None, limit: int = PAGE_ROWS
 ) -> list[Entry]:
     """Up to `limit` entries after a key, the oldest first.
 
@@ -64,13 +64,13 @@ async def list_log(
     return [_entry(dict(row)) for row in rows]
 
 
-async def list_newest_log(connection: Connection, subject: Subject, *, limit: int) -> list[Entry]:
+async def list_newest_log(connection: Connection, subject: LogSubject, *, limit: int) -> list[Entry]:
     """The last entries of a log, as `list_log` gives them, the oldest of them first; none if there is no such log."""
     rows = await connection.fetch(sql("list_newest_log"), *subject.arguments, limit)
     return [_entry(dict(row)) for row in reversed(rows)]
 
 
-async def _check(connection: Connection, subject: Subject) -> None:
+async def _check(connection: Connection, subject: LogSubject) -> None:
     """Raise NotFoundFault if there is nothing that could have a log."""
     if (archived := await archived_fault(connection, subject.execution_id)) is not None:
         raise archived
@@ -82,7 +82,7 @@ async def _check(connection: Connection, subject: Subject) -> None:
         )
 
 
-async def _check_item(connection: Connection, subject: Subject) -> None:
+async def _check_item(connection: Connection, subject: LogSubject) -> None:
     """Raise NotFoundFault for an item that does not exist, or that has no log of its own."""
     if subject.item_index is None or subject.step is None:
         return
@@ -106,7 +106,7 @@ def _entry(row: dict[str, Any], *, shown: int = 0) -> Entry:
 class LogReader:
     """Reads what is new in a log at each call, also rows that became visible late."""
 
-    subject: Subject
+    subject: LogSubject
     _ordinals: dict[tuple[str, int], int] = field(default_factory=dict)
     _shown: dict[tuple[str, int], int] = field(default_factory=dict)
 
@@ -126,7 +126,7 @@ class LogReader:
         return entries
 
 
-async def read_log(source: LastingSession, subject: Subject) -> AsyncIterator[list[Entry]]:
+async def read_log(source: LastingSession, subject: LogSubject) -> AsyncIterator[list[Entry]]:
     """Yield the whole log in pages, the oldest first."""
     after: Key | None = None
     while entries := await source.read(partial(list_log, subject=subject, after=after)):

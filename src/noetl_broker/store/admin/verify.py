@@ -102,14 +102,14 @@ class Verdict:
                 self.examples.append(fault)
 
 
-class Scope(NamedTuple):
+class VerifyScope(NamedTuple):
     """What is checked: one execution with its children, those of a filter, or all."""
 
     execution_id: int | None = None
     which: Filter = Filter()
 
 
-class Report(NamedTuple):
+class VerifyReport(NamedTuple):
     """The verdicts; `executions` had their history checked, `running` their next move."""
 
     executions: int
@@ -133,8 +133,8 @@ ReplayDifferences = tuple[list[str], list[str]]  # how the rows differ that are 
 
 
 async def verify(
-    connection: Connection, scope: Scope, *, examples: int | None = None, deep: PlaybookRules | None = None
-) -> Report:
+    connection: Connection, scope: VerifyScope, *, examples: int | None = None, deep: PlaybookRules | None = None
+) -> VerifyReport:
     """Run every check in one snapshot; `deep` (the rules of playbooks) adds those that replay the turns.
 
     At most `examples` faults of each check are kept (None: all). Raises NotFoundFault if the one execution of the scope
@@ -159,10 +159,10 @@ async def verify(
             await connection.fetch(sql("verify_one_by_one"))
             async for page in _pages(connection, "verify_everything", requested):
                 await _check_deep(connection, verdicts, page, deep)
-    return Report(executions, running, [*verdicts.values()])
+    return VerifyReport(executions, running, [*verdicts.values()])
 
 
-async def _requested_ids(connection: Connection, scope: Scope) -> list[Sized] | None:
+async def _requested_ids(connection: Connection, scope: VerifyScope) -> list[Sized] | None:
     """The executions of the scope; None: all."""
     if scope.execution_id is not None:
         family = await connection.fetch(sql("verify_family"), scope.execution_id)
