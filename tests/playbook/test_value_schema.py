@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from noetl_broker.playbook.value_schema import MOST_FAULTS, SchemaFault, check_schema, faults_of
+from noetl_broker.playbook.value_schema import MOST_FAULTS, SchemaFinding, check_schema, faults_of
 
 ORDER = {
     "type": "object",
@@ -126,7 +126,7 @@ def test_no_more_faults_than_a_person_reads_are_listed() -> None:
         ("string", ((), "a string is no schema", "{type: string}")),
     ],
 )
-def test_a_schema_is_refused_with_its_location_and_a_remedy(schema: Any, expected: SchemaFault) -> None:
+def test_a_schema_is_refused_with_its_location_and_a_remedy(schema: Any, expected: SchemaFinding) -> None:
     """A keyword that is not known would check nothing."""
     [fault] = check_schema(schema)
     location, message, hint = expected[:3]

@@ -11,9 +11,9 @@ from typing import Any
 from noetl_broker.playbook.diagnostics import json_type_name
 from noetl_broker.playbook.durations import DURATION_FORMS, parse_duration
 from noetl_broker.playbook.model import ApprovalSpec
-from noetl_broker.playbook.reader import Part, Reading, strings
+from noetl_broker.playbook.reader import Reading, TemplateSite, strings
 from noetl_broker.playbook.tasks import Declared
-from noetl_broker.playbook.value_schema import Schema, SchemaFault, ValueFault, check_schema, faults_of
+from noetl_broker.playbook.value_schema import Schema, SchemaFinding, ValueFault, check_schema, faults_of
 from noetl_broker.playbook.wait import read_parsed
 from noetl_broker.template import Tree
 
@@ -28,7 +28,7 @@ FORM_HINT = "write a schema for each field: {discount: {type: number, maximum: 3
 
 def read_approval(reading: Reading, name: str, declared: Declared) -> ApprovalSpec:
     """Read what an `approval` step shows; report what is wrong."""
-    part = Part(step=name, role="fields")
+    part = TemplateSite(step=name, role="fields")
     value, where = declared.lookup("retry")
     if value is not None:
         reading.report.error("bad-approval", where, f"`retry` of the approval `{name}` has no meaning", "remove it")
@@ -46,7 +46,7 @@ def read_approval(reading: Reading, name: str, declared: Declared) -> ApprovalSp
     )
 
 
-def _tree(reading: Reading, declared: Declared, key: str, part: Part) -> Tree | None:
+def _tree(reading: Reading, declared: Declared, key: str, part: TemplateSite) -> Tree | None:
     value, where = declared.lookup(key)
     return None if value is None else reading.tree(value, where, part)
 
@@ -79,19 +79,19 @@ def assignees_of(value: Any) -> list[str] | None:
     return listed if all(isinstance(one, str) for one in listed) else None
 
 
-def faults_of_form(form: Any) -> list[SchemaFault]:
+def faults_of_form(form: Any) -> list[SchemaFinding]:
     """What is wrong with a form; an empty list means that `schema_of_form` can use it."""
     if not isinstance(form, dict):
-        return [SchemaFault((), f"`{FORM}` is {json_type_name(form)}", FORM_HINT)]
+        return [SchemaFinding((), f"`{FORM}` is {json_type_name(form)}", FORM_HINT)]
     faults = []
     for name, schema in form.items():
         if name in RESERVED:
             message = f"`{name}` is no field of a form: the decision itself has it"
-            faults.append(SchemaFault((name,), message, "choose another name", of_key=True))
+            faults.append(SchemaFinding((name,), message, "choose another name", of_key=True))
             continue
         if not isinstance(schema, dict | bool):
             message = f"`{FORM}.{name}` is {json_type_name(schema)}, not a schema"
-            faults.append(SchemaFault((name,), message, "write a mapping such as {type: string}"))
+            faults.append(SchemaFinding((name,), message, "write a mapping such as {type: string}"))
             continue
         faults += [
             fault._replace(location=(name, *fault.location)) for fault in check_schema(_without_required(schema))

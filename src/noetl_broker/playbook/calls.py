@@ -9,7 +9,7 @@ from noetl_broker.playbook.blocks import block_path
 from noetl_broker.playbook.diagnostics import json_type_name
 from noetl_broker.playbook.model import ChildCall
 from noetl_broker.playbook.plain_values import VERSIONS, as_version, read_whole
-from noetl_broker.playbook.reader import CallOfPath, Part, Reading, WrittenBlock
+from noetl_broker.playbook.reader import CallOfPath, Reading, TemplateSite, WrittenBlock
 from noetl_broker.playbook.tasks import NO_SURROUNDINGS, Declared, Surroundings
 from noetl_broker.template import Tree
 
@@ -28,7 +28,7 @@ def read_call(
     if limit is not None and location[0] != "workbook" and not isinstance(limit, int):
         message, hint = f"`concurrency` of the step `{name}` has no effect", "write it in the metadata of that playbook"
         reading.report.warning("unused-key", location, message, hint, key=True)
-    part = Part(step=name, role="fields", names=around.names)
+    part = TemplateSite(step=name, role="fields", names=around.names)
     path, where = declared.lookup("path")
     if not isinstance(path, str) or not path.strip():
         empty = path is None or isinstance(path, str)
@@ -72,11 +72,11 @@ def _read_block(reading: Reading, name: str, declared: Declared, around: Surroun
         report.error(CODE, where, f"the step `{name}` has two blocks", "keep one of them", key=True)
         return None
     reading.blocks[name] = WrittenBlock(workflow, where, *declared.lookup("concurrency"))
-    part = Part(step=name, role="fields", names=around.names)
+    part = TemplateSite(step=name, role="fields", names=around.names)
     return ChildCall(path=reading.tree(None, where, part), block=path, return_step=_answer(reading, declared, part))
 
 
-def _answer(reading: Reading, declared: Declared, part: Part) -> Tree | None:
+def _answer(reading: Reading, declared: Declared, part: TemplateSite) -> Tree | None:
     """Read the step whose data is the answer of the child."""
     answer, where = declared.lookup("return_step")
     if answer is None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from noetl_broker.playbook.keywords import END
-from noetl_broker.playbook.reader import Part
+from noetl_broker.playbook.reader import TemplateSite
 from noetl_broker.playbook.transitions import read_entries
 
 if TYPE_CHECKING:
-    from noetl_broker.playbook.header import Written
+    from noetl_broker.playbook.header import WrittenStep
     from noetl_broker.playbook.model import Entry
     from noetl_broker.playbook.reader import Reading
     from noetl_broker.playbook.tasks import Declared
@@ -19,7 +19,7 @@ CATCH: Final = "catch"
 OUTPUT: Final = "output"
 
 
-def read_catch(reading: Reading, written: Written, declared: Declared) -> tuple[Entry, ...]:
+def read_catch(reading: Reading, written: WrittenStep, declared: Declared) -> tuple[Entry, ...]:
     """Read the entries of a step's `catch`, and add their arcs to the reading."""
     raw, location = written.raw.get(CATCH), (*written.location, CATCH)
     if raw is None:
@@ -51,4 +51,4 @@ def read_output(reading: Reading, name: str, declared: Declared, *, iterating: b
         message = f"`output` of step `{name}` is not read: the step has no result of its own"
         reading.report.warning("unused-key", location, message, "remove it", key=True)
         return None
-    return reading.tree(value, location, Part(step=name, role="next"))
+    return reading.tree(value, location, TemplateSite(step=name, role="next"))

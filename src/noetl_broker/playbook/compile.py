@@ -22,7 +22,7 @@ from noetl_broker.playbook.keywords import END, START, TYPE_KEYS
 from noetl_broker.playbook.kinds import TRAITS
 from noetl_broker.playbook.model import Action, Playbook, Raw, Step
 from noetl_broker.playbook.on_failure import read_on_failure
-from noetl_broker.playbook.reader import Part, Reading
+from noetl_broker.playbook.reader import Reading, TemplateSite
 from noetl_broker.playbook.scopes import arriving_inputs
 from noetl_broker.playbook.signals import read_on_signal
 from noetl_broker.playbook.steps import read_step
@@ -31,13 +31,13 @@ from noetl_broker.playbook.yaml_loader import Document, load_into
 from noetl_broker.template import WORKER_WORDS, Tree
 
 
-class Draft(NamedTuple):
+class Compilation(NamedTuple):
     """The reading of a document with its report, and the playbook; the same for each of its blocks."""
 
     reading: Reading
     playbook: Playbook | None  # None if there is no usable workflow; with errors, only for further checks
     locations: Mapping[str, Location] = MappingProxyType({})  # of the names of the steps
-    blocks: Mapping[str, Draft] = MappingProxyType({})  # by the step that has it
+    blocks: Mapping[str, Compilation] = MappingProxyType({})  # by the step that has it
 
 
 def compile_playbook(
@@ -70,7 +70,7 @@ def read_document(
     rules: PlaybookRules,
     stopping: threading.Event | None = None,
     registering: bool = False,
-) -> Draft:
+) -> Compilation:
     """Read a document; errors are in the report, never raised.
 
     `registering`: also refuse what a version of the catalog may have.
@@ -85,25 +85,25 @@ def read_document(
         hint = "split it into playbooks that call each other"
         reading.report.error("too-much-work", (), f"reading the document takes more than {too_much}", hint)
         reading.broken = True
-        return Draft(reading, None)
+        return Compilation(reading, None)
 
 
-def _read(reading: Reading, document: Document, source: str | bytes) -> Draft:
+def _read(reading: Reading, document: Document, source: str | bytes) -> Compilation:
     load_into(document, source, reading.report, reading.rules, reading.work)
     if document.fatal:
-        return Draft(reading, None)
+        return Compilation(reading, None)
     outline = read_outline(reading, document.value)
-    return Draft(reading, None) if outline is None else _read_outlined(reading, outline)
+    return Compilation(reading, None) if outline is None else _read_outlined(reading, outline)
 
 
-def _read_outlined(reading: Reading, outline: Outline) -> Draft:
+def _read_outlined(reading: Reading, outline: Outline) -> Compilation:
     """Read the steps of a playbook or of a block, and the blocks in them."""
     workload = _read_workload(reading, outline)
     reading.deferred_keys = frozenset(key for key, tree in workload.items() if tree.deferred)
     steps = _read_steps(reading, outline)
     blocks = {name: _read_block(reading, outline, name) for name in reading.blocks}
     if START not in steps:
-        return Draft(reading, None, blocks=blocks)
+        return Compilation(reading, None, blocks=blocks)
     playbook = _join(reading, outline, steps, workload)
     if not reading.broken:
         refuse_reads(reading, playbook)
@@ -113,10 +113,10 @@ def _read_outlined(reading: Reading, outline: Outline) -> Draft:
     if found or undoes:
         playbook = replace(playbook, blocks=found, undoes=undoes)
     locations = {one.name: (*one.location, "step" if "step" in one.raw else "name") for one in outline.steps}
-    return Draft(reading, playbook, locations, blocks)
+    return Compilation(reading, playbook, locations, blocks)
 
 
-def _read_block(reading: Reading, outline: Outline, name: str) -> Draft:
+def _read_block(reading: Reading, outline: Outline, name: str) -> Compilation:
     block = reading.blocks[name]
     inner = reading.of_block(block_path(reading.path, name), block.location)
     return _read_outlined(inner, read_block_outline(inner, outline, name, block))
@@ -128,7 +128,7 @@ def _read_steps(reading: Reading, outline: Outline) -> dict[str, Step]:
 
 def _read_workload(reading: Reading, outline: Outline) -> dict[str, Tree]:
     """Compile the defaults of the workload."""
-    part = Part(step=None, role="workload", worker=WORKER_WORDS)
+    part = TemplateSite(step=None, role="workload", worker=WORKER_WORDS)
     return {
         key: reading.tree(value, (*outline.workload_location, key), part) for key, value in outline.workload.items()
     }

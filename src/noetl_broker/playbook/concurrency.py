@@ -9,7 +9,7 @@ from typing import Any, Final
 from noetl_broker.playbook.diagnostics import Location, json_type_name
 from noetl_broker.playbook.model import Concurrency, Raw
 from noetl_broker.playbook.plain_values import KEY_BYTES, Range, read_integer
-from noetl_broker.playbook.reader import Part, Reading, strings
+from noetl_broker.playbook.reader import Reading, TemplateSite, strings
 from noetl_broker.template import Tree
 
 SKIP, FAIL, QUEUE, CANCEL_RUNNING = "skip", "fail", "queue", "cancel_running"
@@ -76,6 +76,6 @@ def _read_key(reading: Reading, raw: Raw, location: Location) -> tuple[Tree | No
             message = f"`key` is {value!r:.80} for all executions, so the limit counts them all"
             hint = "leave it out, or write a template, such as {{ workload.customer }}"
             reading.report.warning("constant-key", location, message, hint)
-    tree = reading.tree(value, location, Part(step=None, role="workload"))
+    tree = reading.tree(value, location, TemplateSite(step=None, role="workload"))
     named = _NAMED.fullmatch(value) if isinstance(value, str) else None
     return tree, named[1] if named else ""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from noetl_broker.playbook.diagnostics import json_type_name
 from noetl_broker.playbook.keywords import ERROR, ERROR_KEYS
 from noetl_broker.playbook.model import FailSpec
-from noetl_broker.playbook.reader import Part
+from noetl_broker.playbook.reader import TemplateSite
 
 if TYPE_CHECKING:
     from noetl_broker.playbook.reader import Reading
@@ -38,6 +38,6 @@ def read_fail(reading: Reading, name: str, declared: Declared) -> FailSpec:
         if key not in ERROR_KEYS:
             hint = reading.report.did_you_mean(key, ERROR_KEYS)
             reading.report.error(CODE, locations[key], f"unknown key `{key}` in `error`", hint, key=True)
-    part = Part(step=name, role="fields")
+    part = TemplateSite(step=name, role="fields")
     trees = {key: reading.tree(error[key], locations[key], part) for key in ERROR_KEYS if error.get(key) is not None}
     return FailSpec(**trees)

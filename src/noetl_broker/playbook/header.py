@@ -10,7 +10,7 @@ from noetl_broker.playbook.diagnostics import Location, json_type_name
 from noetl_broker.playbook.keywords import METADATA_KEYS, ROOT_KEYS, START
 from noetl_broker.playbook.model import Raw
 from noetl_broker.playbook.plain_values import NAME_CHARS, PRIORITIES, SECONDS, Range, read_integer, read_seconds
-from noetl_broker.playbook.reader import Part, Reading, WrittenBlock, strings
+from noetl_broker.playbook.reader import Reading, TemplateSite, WrittenBlock, strings
 from noetl_broker.playbook.value_schema import check_schema
 from noetl_broker.playbook.work_budget import weight_of
 from noetl_broker.template import Tree
@@ -25,7 +25,7 @@ KEYS_OF_A_STEP: Final = ("next", "next_mode", "join", "result")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Written:
+class WrittenStep:
     """A step as written; `index` counts the steps that could be read, from 0."""
 
     name: str
@@ -40,7 +40,7 @@ class Outline:
 
     name: str
     path: str
-    steps: tuple[Written, ...]
+    steps: tuple[WrittenStep, ...]
     workload: Raw
     workload_location: Location
     workload_schema: Raw | None
@@ -97,7 +97,7 @@ def read_outline(reading: Reading, document: Any) -> Outline | None:
     )
 
 
-def read_workflow(reading: Reading, workflow: list[Any], location: Location) -> tuple[Written, ...]:
+def read_workflow(reading: Reading, workflow: list[Any], location: Location) -> tuple[WrittenStep, ...]:
     """Read the names of steps, and add them to the reading; there must be a `start`."""
     steps = _steps(reading, workflow, location)
     reading.steps = {step.name: step.index for step in steps}
@@ -221,7 +221,7 @@ def _deadline(reading: Reading, metadata: Raw) -> float | Tree | None:
     """Read the seconds of a deadline, or a template of the workload that gives a duration."""
     value, location = metadata.get("deadline"), ("metadata", "deadline")
     if isinstance(value, str) and any(strings(value, location)):
-        return reading.tree(value, location, Part(step=None, role="workload"))
+        return reading.tree(value, location, TemplateSite(step=None, role="workload"))
     return None if value is None else read_seconds(reading, value, location, SECONDS)
 
 
@@ -251,8 +251,8 @@ def _warn_of_step_keys(reading: Reading, name: str, raw: Raw, location: Location
             )
 
 
-def _steps(reading: Reading, workflow: list[Any], location: Location) -> tuple[Written, ...]:
-    steps: dict[str, Written] = {}
+def _steps(reading: Reading, workflow: list[Any], location: Location) -> tuple[WrittenStep, ...]:
+    steps: dict[str, WrittenStep] = {}
     for index, raw in enumerate(workflow):
         where = (*location, index)
         name = _named(reading, raw, where, ("step", "name"), "a step")
@@ -266,7 +266,7 @@ def _steps(reading: Reading, workflow: list[Any], location: Location) -> tuple[W
             reading.report.error("duplicate-step", (*where, key), message, "rename one of them")
             continue
         _check_name(reading, name, (*where, key))
-        steps[name] = Written(name=name, index=len(steps), raw=raw, location=where)
+        steps[name] = WrittenStep(name=name, index=len(steps), raw=raw, location=where)
     return tuple(steps.values())
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from noetl_broker.playbook.diagnostics import Location, json_type_name
 from noetl_broker.playbook.keywords import INPUT_WORDS
 from noetl_broker.playbook.model import NO_INPUTS, Inputs, Step
-from noetl_broker.playbook.reader import NO_NAMES, Part, Reading
+from noetl_broker.playbook.reader import NO_NAMES, Reading, TemplateSite
 from noetl_broker.playbook.template_reads import ARGS, reads_of
 from noetl_broker.template import Template, Tree
 
@@ -18,7 +18,7 @@ Aliases = Mapping[str, tuple[str, ...] | None]
 
 
 def read_inputs(
-    reading: Reading, raw: Mapping[str, Any], location: Location, part: Part, own: frozenset[str] = NO_NAMES
+    reading: Reading, raw: Mapping[str, Any], location: Location, part: TemplateSite, own: frozenset[str] = NO_NAMES
 ) -> Inputs:
     """Merge the input words of one level; `own` are words that the step's type uses for something else."""
     inputs = NO_INPUTS

@@ -8,7 +8,7 @@ from typing import Any
 from noetl_broker.playbook.diagnostics import Location, json_type_name
 from noetl_broker.playbook.keywords import ERROR
 from noetl_broker.playbook.model import ItemCatch, Retry, Tolerance
-from noetl_broker.playbook.reader import Part, Reading
+from noetl_broker.playbook.reader import Reading, TemplateSite
 from noetl_broker.playbook.retries import read_retry
 from noetl_broker.playbook.tasks import Declared
 
@@ -59,7 +59,7 @@ def read_item_catch(reading: Reading, name: str, task: Declared, names: frozense
     if raw is None:
         return ()
     entries = raw if isinstance(raw, list) else [raw]
-    part = Part(step=name, role="catch", names=names | {ERROR})
+    part = TemplateSite(step=name, role="catch", names=names | {ERROR})
     found: list[ItemCatch] = []
     for index, entry in enumerate(entries):
         where = (*location, index) if isinstance(raw, list) else location

@@ -13,7 +13,7 @@ from noetl_broker.playbook.catch import read_output
 from noetl_broker.playbook.compensations import read_compensate
 from noetl_broker.playbook.diagnostics import Location, json_type_name
 from noetl_broker.playbook.fields import Fields
-from noetl_broker.playbook.header import Written
+from noetl_broker.playbook.header import WrittenStep
 from noetl_broker.playbook.inputs import is_one_template, names_of
 from noetl_broker.playbook.items import expands, read_item_catch, read_item_retry, read_tolerance
 from noetl_broker.playbook.keywords import (
@@ -27,7 +27,7 @@ from noetl_broker.playbook.keywords import (
 from noetl_broker.playbook.model import NO_INPUTS, Inputs, Iteration, Raw, Step, Tolerance
 from noetl_broker.playbook.own_keys import refuse_wrong_keys
 from noetl_broker.playbook.plain_values import Range, read_boolean, read_integer, read_whole, read_word
-from noetl_broker.playbook.reader import NO_NAMES, Part, Reading
+from noetl_broker.playbook.reader import NO_NAMES, Reading, TemplateSite
 from noetl_broker.playbook.tasks import (
     NO_FIELDS,
     Declared,
@@ -70,7 +70,7 @@ def is_iterating(declared: Declared) -> bool:
     return declared.kind == "iterator" or declared.lookup("loop")[0] is not None
 
 
-def read_iterated(reading: Reading, written: Written, declared: Declared) -> Iterated:
+def read_iterated(reading: Reading, written: WrittenStep, declared: Declared) -> Iterated:
     """Read an iterator step; report errors and give no `iteration` if it cannot be one."""
     looped = declared.kind != "iterator"
     keys = _Keys(reading, written, declared)
@@ -82,7 +82,7 @@ def read_iterated(reading: Reading, written: Written, declared: Declared) -> Ite
     expanded = task.traits.waits_for == "child" or distribute or (not looped and expands(task))
     names = frozenset({element, LOOP_NAME})
     around = Surroundings(names=names, worker=frozenset() if expanded else names)
-    part = Part(step=written.name, role="iteration", names=names)
+    part = TemplateSite(step=written.name, role="iteration", names=names)
     mode = keys.mode()
     iteration = Iteration(
         collection=keys.collection(),
@@ -118,7 +118,7 @@ def read_iterated(reading: Reading, written: Written, declared: Declared) -> Ite
 class _Keys:
     """The keys of one iteration with their locations; those of `loop` win over those of the step."""
 
-    def __init__(self, reading: Reading, written: Written, declared: Declared) -> None:
+    def __init__(self, reading: Reading, written: WrittenStep, declared: Declared) -> None:
         self.reading, self.name = reading, written.name
         self.location = written.location
         self.keys: dict[str, tuple[Any, Location]] = {}
@@ -222,7 +222,7 @@ class _Keys:
     def collection(self) -> Tree:
         """Compile the collection: an expression, a list or a mapping."""
         value, location = self.get("collection")
-        part = Part(step=self.name, role="iteration")
+        part = TemplateSite(step=self.name, role="iteration")
         if isinstance(value, str):
             if self.condition("collection", part) is None:
                 return self.reading.tree(None, location, part)
@@ -233,7 +233,7 @@ class _Keys:
             )
         return self.reading.tree(value, location, part)
 
-    def condition(self, key: str, part: Part) -> Template | None:
+    def condition(self, key: str, part: TemplateSite) -> Template | None:
         """Compile a key that is one expression; remember a wrong one, so that it is reported once."""
         value, location = self.get(key)
         template = None if value is None else self.reading.condition(value, location, part, CODE)
@@ -244,7 +244,7 @@ class _Keys:
     def whole(self, key: str, *, least: int) -> Tree | None:
         """Compile a key that is a whole number or a template, evaluated once for all items."""
         value, location = self.get(key)
-        part = Part(step=self.name, role="iteration")
+        part = TemplateSite(step=self.name, role="iteration")
         return None if value is None else read_whole(self.reading, value, location, part, Range(least, inf), CODE)
 
     def boolean(self, key: str) -> bool:
@@ -283,7 +283,9 @@ class _Keys:
         return (number or ASYNC_CONCURRENCY) if mode == "async" else 1
 
 
-def _task_step(reading: Reading, written: Written, declared: tuple[Declared, Declared], around: Surroundings) -> Step:
+def _task_step(
+    reading: Reading, written: WrittenStep, declared: tuple[Declared, Declared], around: Surroundings
+) -> Step:
     """Compile the task that the broker starts for each item, with the element in its scope."""
     name, (step, task) = written.name, declared
     priority = read_priority(reading, task)
@@ -315,7 +317,7 @@ def _task_step(reading: Reading, written: Written, declared: tuple[Declared, Dec
     )
 
 
-def _task_of_worker(written: Written, task: Declared) -> Step:
+def _task_of_worker(written: WrittenStep, task: Declared) -> Step:
     """Describe the task that one worker repeats: its content is in the step's own job."""
     return Step(
         name=written.name,
@@ -360,7 +362,7 @@ def read_task_of_worker(reading: Reading, name: str, task: Declared, around: Sur
     seen = Surroundings(names=around.names | given | words, worker=worker, deferred=given)
     fields, plain = read_fields(reading, name, task, seen, TASK_KEYS)
     location = task.layers[-1].location
-    kind = reading.tree(task.type, (*location, "type"), Part(step=name, role="fields"))
+    kind = reading.tree(task.type, (*location, "type"), TemplateSite(step=name, role="fields"))
     return Fields({**fields.parts, "type": kind, **_inputs_of_job(reading, inputs, task)}, fields.at), plain
 
 

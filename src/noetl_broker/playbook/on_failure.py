@@ -7,7 +7,7 @@ from typing import Any, Final
 from noetl_broker.playbook.blocks import MARK
 from noetl_broker.playbook.diagnostics import Location, json_type_name
 from noetl_broker.playbook.model import OnFailure, Raw
-from noetl_broker.playbook.reader import CallOfPath, Part, Reading, strings
+from noetl_broker.playbook.reader import CallOfPath, Reading, TemplateSite, strings
 from noetl_broker.template import Tree
 
 LOCATION: Final[Location] = ("metadata", "on_failure")
@@ -67,5 +67,5 @@ def _read_args(reading: Reading, args: Any) -> dict[str, Tree]:
         if key in args:
             message = f"`args` of `on_failure` has the key `{key}`, which the broker gives"
             reading.report.error(CODE, (*location, key), message, "rename it", key=True)
-    part = Part(step=None, role="workload", names=SEEN)
+    part = TemplateSite(step=None, role="workload", names=SEEN)
     return {key: reading.tree(value, (*location, key), part) for key, value in args.items()}

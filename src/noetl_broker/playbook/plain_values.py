@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from noetl_broker.playbook.diagnostics import Location, json_type_name
 from noetl_broker.playbook.durations import DURATION_FORMS, parse_duration
-from noetl_broker.playbook.reader import Part, Reading, strings
+from noetl_broker.playbook.reader import Reading, TemplateSite, strings
 from noetl_broker.template import Tree
 
 
@@ -70,7 +70,7 @@ def read_integer(
 
 
 def read_whole(
-    reading: Reading, value: Any, location: Location, part: Part, allowed: Range, code: str = "bad-value"
+    reading: Reading, value: Any, location: Location, part: TemplateSite, allowed: Range, code: str = "bad-value"
 ) -> Tree:
     """Compile an integer in a range, or a template; report anything else as an error."""
     whole = isinstance(value, int) and not isinstance(value, bool) and allowed.least <= value <= allowed.most

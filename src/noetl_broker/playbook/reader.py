@@ -30,7 +30,7 @@ COST_OF_ACTION = 20  # units of work: one value of a workbook action, for each s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class TemplateSite:
     """Where a template is: its step and role, the further `names` that it finds, its worker-side words.
 
     Without worker-side words the broker renders it, or an error says why not. `deferred` are inputs that it may read.
@@ -49,7 +49,7 @@ class Use:
 
     location: Location
     value: Any
-    part: Part
+    part: TemplateSite
     names: frozenset[str]  # all that it names, deferred strings too
     results: frozenset[str] | None  # steps that it reads through `results`; None: not known
 
@@ -135,7 +135,7 @@ class Reading:
             self.weights[name] = COST_OF_ACTION * weight_of(self.actions[name][0])
         self.work.spend(self.weights[name])
 
-    def tree(self, value: Any, location: Location, part: Part) -> Tree:
+    def tree(self, value: Any, location: Location, part: TemplateSite) -> Tree:
         """Compile a value whose strings may be templates; report an error for each bad string."""
         at = path_text(location)
         if self._are_too_many((text for _, text in strings(value, location)), location):
@@ -159,19 +159,19 @@ class Reading:
             self.uses.append(Use(location=location, value=value, part=part, names=names, results=results))
         return tree
 
-    def is_deferred(self, text: str, part: Part) -> bool:
+    def is_deferred(self, text: str, part: TemplateSite) -> bool:
         """Whether a template that compiles is left for the worker."""
         reads_deferred = self._reads_deferred(part)
         return not part.worker.isdisjoint(read_by_text(text)[0]) or bool(reads_deferred and reads_deferred(text))
 
-    def _reads_deferred(self, part: Part) -> Callable[[str], object] | None:
+    def _reads_deferred(self, part: TemplateSite) -> Callable[[str], object] | None:
         """Give a test whether a string for a worker reads a deferred input or workload key; None if none can."""
         keys = self.deferred_keys if part.worker else NO_NAMES
         if not (keys or part.deferred):
             return None
         return lambda source: workload_key_read(source, keys, part.names) or input_read(source, part.deferred, NO_NAMES)
 
-    def condition(self, value: Any, location: Location, part: Part, code: str = "bad-when") -> Template | None:
+    def condition(self, value: Any, location: Location, part: TemplateSite, code: str = "bad-when") -> Template | None:
         """Compile a condition; report an error and give None if it is not one expression."""
         if self._are_too_many((str(value),), location):
             return None
@@ -207,7 +207,9 @@ class Reading:
             )
         return len(self.templates) > most
 
-    def _bad_strings(self, value: Any, location: Location, part: Part) -> Iterator[tuple[Location, TemplateError]]:
+    def _bad_strings(
+        self, value: Any, location: Location, part: TemplateSite
+    ) -> Iterator[tuple[Location, TemplateError]]:
         for where, text in strings(value, location):
             if self.report.is_full("error"):
                 return

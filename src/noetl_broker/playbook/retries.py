@@ -8,7 +8,7 @@ from noetl_broker.playbook.diagnostics import Location, json_type_name
 from noetl_broker.playbook.keywords import PLAIN_RETRY_WORDS, RETRY_KEYS, RETRY_WORDS
 from noetl_broker.playbook.model import Retry
 from noetl_broker.playbook.plain_values import DELAYS, Range, read_boolean, read_integer, read_number, read_seconds
-from noetl_broker.playbook.reader import NO_NAMES, Part, Reading
+from noetl_broker.playbook.reader import NO_NAMES, Reading, TemplateSite
 from noetl_broker.playbook.template_reads import reads_of
 
 CODE = "bad-retry"
@@ -92,7 +92,7 @@ def _read_mapping(reading: Reading, step: str, raw: dict[str, Any], location: Lo
     jitter: bool | None = default.jitter
     if raw.get("jitter") is not None:
         jitter = read_boolean(reading, raw["jitter"], (*location, "jitter"), CODE)
-    part = Part(step=step, role="retry", names=RETRY_WORDS | names)
+    part = TemplateSite(step=step, role="retry", names=RETRY_WORDS | names)
     conditions = {
         key: reading.condition(raw[key], (*location, key), part, code=CODE)
         for key in ("retry_when", "stop_when")

@@ -70,7 +70,7 @@ def read_schedules(document: Mapping[str, Any], refuse: Refuse) -> tuple[Declare
         return ()
     found: dict[str, DeclaredSchedule] = {}
     for location, entry in entries:
-        schedule = _Entry(location, entry, refuse).read()
+        schedule = _ScheduleReader(location, entry, refuse).read()
         if schedule is not None and schedule.name in found:
             refuse((*location, "name"), f"there are two schedules `{schedule.name}`", "rename one of them")
         elif schedule is not None:
@@ -78,7 +78,7 @@ def read_schedules(document: Mapping[str, Any], refuse: Refuse) -> tuple[Declare
     return tuple(found.values())
 
 
-class _Entry:
+class _ScheduleReader:
     """One schedule while it is read."""
 
     def __init__(self, location: Location, raw: Any, refuse: Refuse) -> None:

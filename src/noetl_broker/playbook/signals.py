@@ -10,7 +10,7 @@ from noetl_broker.playbook.diagnostics import Location, json_type_name
 from noetl_broker.playbook.keywords import SIGNAL
 from noetl_broker.playbook.model import OnSignal, Raw, SignalSpec
 from noetl_broker.playbook.plain_values import KEY_BYTES, NAME_CHARS
-from noetl_broker.playbook.reader import Part, Reading, strings
+from noetl_broker.playbook.reader import Reading, TemplateSite, strings
 from noetl_broker.playbook.tasks import Declared
 from noetl_broker.template import Template, Tree
 
@@ -47,7 +47,7 @@ def signal_key(value: Any) -> str:
     return value
 
 
-def read_names(reading: Reading, value: Any, location: Location, part: Part) -> Tree | None:
+def read_names(reading: Reading, value: Any, location: Location, part: TemplateSite) -> Tree | None:
     """Compile the names that a wait is for."""
     if value is None:
         return None
@@ -56,7 +56,7 @@ def read_names(reading: Reading, value: Any, location: Location, part: Part) -> 
     return reading.tree(value, location, part)
 
 
-def read_key(reading: Reading, declared: Declared, part: Part) -> Tree | None:
+def read_key(reading: Reading, declared: Declared, part: TemplateSite) -> Tree | None:
     """Compile a key; None if there is none. A null is an error: it may be a forgotten value."""
     value, location = declared.lookup(KEY)
     if value is None:
@@ -71,7 +71,7 @@ def read_key(reading: Reading, declared: Declared, part: Part) -> Tree | None:
 
 def read_signal(reading: Reading, name: str, declared: Declared) -> SignalSpec | None:
     """Read a `signal` step; report an error and give None if it names no signal."""
-    part = Part(step=name, role="fields")
+    part = TemplateSite(step=name, role="fields")
     signal, location = declared.lookup("signal")
     if signal is None:
         message = f"the signal step `{name}` names no signal"
@@ -133,7 +133,7 @@ def _read_condition(reading: Reading, when: Any, location: Location) -> Template
     """Compile the condition of an `on_signal`, which reads nothing but the signal."""
     if when is None:
         return None
-    condition = reading.condition(when, location, Part(step=None, role="workload", names=SIGNAL_PART_NAMES))
+    condition = reading.condition(when, location, TemplateSite(step=None, role="workload", names=SIGNAL_PART_NAMES))
     for name in sorted(condition.names - SIGNAL_PART_NAMES if condition is not None else ()):
         message = f"`when` of `on_signal` reads `{name}`; it can read `{SIGNAL}` alone: its name, key, payload and at"
         reading.report.error("bad-when", location, message, "write {{ signal.payload.x }}, or decide in a step")

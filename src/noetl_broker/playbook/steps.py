@@ -13,7 +13,7 @@ from noetl_broker.playbook.catch import read_catch, read_output
 from noetl_broker.playbook.compensations import read_compensate
 from noetl_broker.playbook.diagnostics import Location
 from noetl_broker.playbook.fail import read_fail
-from noetl_broker.playbook.header import Written
+from noetl_broker.playbook.header import WrittenStep
 from noetl_broker.playbook.iterations import Iterated, is_iterating, read_iterated
 from noetl_broker.playbook.joins import read_join
 from noetl_broker.playbook.keywords import (
@@ -28,7 +28,7 @@ from noetl_broker.playbook.kinds import StepKind
 from noetl_broker.playbook.model import Iteration, OnError, Raw, Retry, Step, Throttle
 from noetl_broker.playbook.own_keys import refuse_wrong_keys
 from noetl_broker.playbook.plain_values import read_word
-from noetl_broker.playbook.reader import NO_NAMES, Part, Reading
+from noetl_broker.playbook.reader import NO_NAMES, Reading, TemplateSite
 from noetl_broker.playbook.retries import read_retry
 from noetl_broker.playbook.signals import read_signal
 from noetl_broker.playbook.tasks import (
@@ -61,7 +61,7 @@ READERS: Mapping[StepKind, tuple[str, Callable[[Reading, str, Declared], object]
 NEXT_MODES = ("inclusive", "exclusive")
 
 
-def read_step(reading: Reading, written: Written) -> Step:
+def read_step(reading: Reading, written: WrittenStep) -> Step:
     """Read a step; a wrong value is reported and becomes its default."""
     name, raw, location = written.name, written.raw, written.location
     declared = declare(reading, name, raw, location)
@@ -139,7 +139,7 @@ def _throttle(reading: Reading, name: str, declared: Declared, done: Iterated) -
     return read_throttle(reading, name, declared, by_worker=_kind(name, declared, done) == "action", hint=hint)
 
 
-def _read_task(reading: Reading, written: Written, declared: Declared) -> Iterated:
+def _read_task(reading: Reading, written: WrittenStep, declared: Declared) -> Iterated:
     if is_iterating(declared):
         return read_iterated(reading, written, declared)
     inputs = read_task_inputs(reading, written.name, declared)
@@ -161,7 +161,7 @@ def _read_retry(
     return replace(iteration, task=replace(iteration.task, retry=retry)), None
 
 
-def _warn_unused(reading: Reading, written: Written, declared: Declared, done: Iterated) -> None:
+def _warn_unused(reading: Reading, written: WrittenStep, declared: Declared, done: Iterated) -> None:
     report, name, raw, location = reading.report, written.name, written.raw, written.location
     for key in PLAIN_KEYS if declared.type in SQL_TYPES else ():
         if "{{" in program_text(key, done.plain.get(key)):
@@ -219,7 +219,7 @@ def _on_error(reading: Reading, declared: Declared) -> OnError:
 def _result(reading: Reading, name: str, raw: Raw, location: Location) -> Tree | None:
     if name != END or raw.get("result") is None:
         return None
-    return reading.tree(raw["result"], (*location, "result"), Part(step=name, role="result"))
+    return reading.tree(raw["result"], (*location, "result"), TemplateSite(step=name, role="result"))
 
 
 def _save_data(reading: Reading, name: str, raw: Raw, location: Location) -> Tree | None:
@@ -230,5 +230,5 @@ def _save_data(reading: Reading, name: str, raw: Raw, location: Location) -> Tre
         save: Any = raw.get(key)
         for word in ("data", "args"):
             if isinstance(save, dict) and save.get(word) is not None:
-                return reading.tree(save[word], (*location, key, word), Part(step=name, role="result"))
+                return reading.tree(save[word], (*location, key, word), TemplateSite(step=name, role="result"))
     return None

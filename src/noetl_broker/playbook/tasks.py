@@ -38,7 +38,7 @@ from noetl_broker.playbook.plain_values import (
     PRIORITIES,
     read_integer,
 )
-from noetl_broker.playbook.reader import NO_NAMES, Part, Program, Reading, Role, strings
+from noetl_broker.playbook.reader import NO_NAMES, Program, Reading, Role, TemplateSite, strings
 from noetl_broker.template import SAVE_WORDS, WORKER_WORDS, Tree
 
 NO_FIELDS = Fields({}, "")
@@ -196,7 +196,7 @@ def read_task_inputs(
     """Merge the inputs of a workbook action under those of the step."""
     inputs = NO_INPUTS
     worker = reading.worker_words | around.worker if declared.traits.waits_for == "worker" else NO_NAMES
-    part, first = Part(step=name, role=role, names=around.names, worker=worker), len(reading.uses)
+    part, first = TemplateSite(step=name, role=role, names=around.names, worker=worker), len(reading.uses)
     for layer in declared.layers:
         inputs = merge(inputs, read_inputs(reading, layer.raw, layer.location, part, declared.own))
     if role == "inputs" and deferred_names(inputs):
@@ -218,7 +218,7 @@ def read_fields(
     """
     names, worker = around.names | names_of(inputs), reading.worker_words | around.worker
     deferred = around.deferred | deferred_names(inputs)
-    part = Part(step=name, role="fields", names=names, worker=worker, deferred=deferred)
+    part = TemplateSite(step=name, role="fields", names=names, worker=worker, deferred=deferred)
     values: dict[str, tuple[Any, Location]] = {}
     plain: Raw = {}
     for layer in declared.layers:
@@ -239,7 +239,7 @@ def read_fields(
     return Fields(parts, path_text(declared.layers[-1].location)), plain
 
 
-def _field(reading: Reading, key: str, value: Any, location: Location, part: Part) -> Tree | Fields:
+def _field(reading: Reading, key: str, value: Any, location: Location, part: TemplateSite) -> Tree | Fields:
     if key in SAVE_KEYS:
         part = replace(
             part, names=part.names | SAVED_WORDS, worker=part.worker | (SAVE_WORDS - WORKER_WORDS) | SAVED_WORDS
@@ -350,7 +350,7 @@ def _read_time_limit(
     reading: Reading, name: str, value: Any, where: Location, around: Surroundings
 ) -> float | Tree | None:
     if isinstance(value, str) and any(strings(value, where)):
-        return reading.tree(value, where, Part(step=name, role="fields", names=around.names))
+        return reading.tree(value, where, TemplateSite(step=name, role="fields", names=around.names))
     try:
         return parse_timeout(value)
     except ValueError:

@@ -10,7 +10,7 @@ from noetl_broker.playbook.diagnostics import Location, json_type_name
 from noetl_broker.playbook.keywords import THROTTLE
 from noetl_broker.playbook.model import Raw, Throttle
 from noetl_broker.playbook.plain_values import NAME_CHARS, Range, read_integer
-from noetl_broker.playbook.reader import Part, Reading, strings
+from noetl_broker.playbook.reader import Reading, TemplateSite, strings
 from noetl_broker.playbook.signals import KEY_FORMS, signal_key
 from noetl_broker.playbook.tasks import NO_SURROUNDINGS, Declared, Surroundings
 
@@ -74,7 +74,7 @@ def read_throttle(
         except ValueError:
             message = f"`key` is {json_type_name(key)}, not {KEY_FORMS}"
             reading.report.error(CODE, where, message, "write what the limit counts by")
-    part = Part(step=name, role="fields", names=around.names)
+    part = TemplateSite(step=name, role="fields", names=around.names)
     return Throttle(
         name=limit,
         key=None if key is None else reading.tree(key, where, part),

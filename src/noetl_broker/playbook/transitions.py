@@ -9,7 +9,7 @@ from noetl_broker.playbook.diagnostics import Location, json_type_name
 from noetl_broker.playbook.inputs import merge, raw_inputs, read_inputs
 from noetl_broker.playbook.keywords import CATCH_KEYS, ENTRY_KEYS, ENTRY_WORDS, ERROR, START, TARGET_KEYS
 from noetl_broker.playbook.model import NO_INPUTS, Arc, Branch, Entry, Inputs, Target
-from noetl_broker.playbook.reader import COST_OF_COPY, Part, Reading
+from noetl_broker.playbook.reader import COST_OF_COPY, Reading, TemplateSite
 from noetl_broker.template import Template
 
 EntryList = Literal["next", "catch"]
@@ -40,19 +40,20 @@ def read_entries(
         [(item, (*location, index)) for index, item in enumerate(raw)] if isinstance(raw, list) else [(raw, location)]
     )
     read = [
-        (_Entry(reading, source, index, word).read(item, where), where) for index, (item, where) in enumerate(items)
+        (_EntryReader(reading, source, index, word).read(item, where), where)
+        for index, (item, where) in enumerate(items)
     ]
     reading.broken = reading.broken or any(entry is None for entry, _ in read)
     return read
 
 
-class _Entry:
+class _EntryReader:
     """Reads one entry of one step's `next` or `catch`."""
 
     def __init__(self, reading: Reading, source: str, index: int, word: EntryList) -> None:
         self.reading, self.source, self.index, self.word = reading, source, index, word
         names = frozenset({ERROR}) if word == "catch" else frozenset()
-        self.part = Part(step=source, role="next", names=names)
+        self.part = TemplateSite(step=source, role="next", names=names)
         self.condition: str | None = None
         self.defaults = NO_INPUTS  # the entry's inputs, for each of its targets
         self.level = NO_LEVEL  # the mapping of the entry

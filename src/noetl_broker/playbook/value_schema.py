@@ -57,7 +57,7 @@ REFUSED = {
 }
 
 
-class SchemaFault(NamedTuple):
+class SchemaFinding(NamedTuple):
     """What is wrong in a schema; `location` is below the schema's own."""
 
     location: Location
@@ -73,7 +73,7 @@ class ValueFault(NamedTuple):
     message: str  # goes on from the path: "is missing"
 
 
-def check_schema(schema: Schema) -> list[SchemaFault]:
+def check_schema(schema: Schema) -> list[SchemaFinding]:
     """Every fault of a schema, which is JSON; an empty list means that `faults_of` can use it."""
     return [*_check_schema(schema, ())]
 
@@ -100,11 +100,13 @@ def _path(location: Location) -> str:
     return text if len(text) <= PATH_CHARS else f"{text[:PATH_CHARS]}…"
 
 
-def _check_schema(schema: Schema, location: Location) -> Iterator[SchemaFault]:
+def _check_schema(schema: Schema, location: Location) -> Iterator[SchemaFinding]:
     if isinstance(schema, bool):
         return
     if not isinstance(schema, dict):
-        yield SchemaFault(location, f"{json_type_name(schema)} is no schema", "write a mapping such as {type: string}")
+        yield SchemaFinding(
+            location, f"{json_type_name(schema)} is no schema", "write a mapping such as {type: string}"
+        )
         return
     for keyword, value in schema.items():
         where = (*location, keyword)
@@ -114,18 +116,18 @@ def _check_schema(schema: Schema, location: Location) -> Iterator[SchemaFault]:
             yield _unknown_keyword(keyword, value, where)
 
 
-def _unknown_keyword(keyword: str, value: Any, location: Location) -> SchemaFault:
+def _unknown_keyword(keyword: str, value: Any, location: Location) -> SchemaFinding:
     if keyword in REFUSED:
-        return SchemaFault(location, f"the keyword `{keyword}` is not supported", REFUSED[keyword], of_key=True)
+        return SchemaFinding(location, f"the keyword `{keyword}` is not supported", REFUSED[keyword], of_key=True)
     near = did_you_mean(keyword, KEYWORDS)
     hint = near if near or not isinstance(value, dict | bool) else f"write a field as properties: {{{keyword}: …}}"
-    return SchemaFault(location, f"unknown keyword `{keyword}` in a schema", hint, of_key=True)
+    return SchemaFinding(location, f"unknown keyword `{keyword}` in a schema", hint, of_key=True)
 
 
-def _check_type(keyword: str, value: Any, location: Location) -> Iterator[SchemaFault]:
+def _check_type(keyword: str, value: Any, location: Location) -> Iterator[SchemaFinding]:
     names = value if isinstance(value, list) else [value]
     if not names:
-        yield SchemaFault(location, f"`{keyword}` is an empty list", f"write one of {', '.join(TYPES)}")
+        yield SchemaFinding(location, f"`{keyword}` is an empty list", f"write one of {', '.join(TYPES)}")
     for index, name in enumerate(names):
         if isinstance(name, str) and name in TYPES:
             continue
@@ -135,74 +137,74 @@ def _check_type(keyword: str, value: Any, location: Location) -> Iterator[Schema
         )
         hint = f"write {meant}" if meant else f"write one of {', '.join(TYPES)}"
         where = (*location, index) if isinstance(value, list) else location
-        yield SchemaFault(where, f"{what} is no type of JSON", hint)
+        yield SchemaFinding(where, f"{what} is no type of JSON", hint)
 
 
-def _check_enum(keyword: str, value: Any, location: Location) -> Iterator[SchemaFault]:
+def _check_enum(keyword: str, value: Any, location: Location) -> Iterator[SchemaFinding]:
     if not isinstance(value, list) or not value:
         what = json_type_name(value) if not isinstance(value, list) else "an empty list"
-        yield SchemaFault(location, f"`{keyword}` is {what}", "write a list of values: [small, large]")
+        yield SchemaFinding(location, f"`{keyword}` is {what}", "write a list of values: [small, large]")
 
 
-def _check_const(_keyword: str, _value: Any, _location: Location) -> Iterator[SchemaFault]:
+def _check_const(_keyword: str, _value: Any, _location: Location) -> Iterator[SchemaFinding]:
     yield from ()
 
 
-def _check_bound(keyword: str, value: Any, location: Location) -> Iterator[SchemaFault]:
+def _check_bound(keyword: str, value: Any, location: Location) -> Iterator[SchemaFinding]:
     if not _is_number(value):
-        yield SchemaFault(location, f"`{keyword}` is {json_type_name(value)}", "write a number, without quotes")
+        yield SchemaFinding(location, f"`{keyword}` is {json_type_name(value)}", "write a number, without quotes")
 
 
-def _check_multiple(keyword: str, value: Any, location: Location) -> Iterator[SchemaFault]:
+def _check_multiple(keyword: str, value: Any, location: Location) -> Iterator[SchemaFinding]:
     if not _is_number(value) or value <= 0:
         what = value if _is_number(value) else json_type_name(value)
-        yield SchemaFault(location, f"`{keyword}` is {what}", "write a number greater than 0, without quotes")
+        yield SchemaFinding(location, f"`{keyword}` is {what}", "write a number greater than 0, without quotes")
 
 
-def _check_count(keyword: str, value: Any, location: Location) -> Iterator[SchemaFault]:
+def _check_count(keyword: str, value: Any, location: Location) -> Iterator[SchemaFinding]:
     if not _is_whole(value) or value < 0:
         what = value if _is_number(value) else json_type_name(value)
-        yield SchemaFault(location, f"`{keyword}` is {what}", "write a whole number of at least 0")
+        yield SchemaFinding(location, f"`{keyword}` is {what}", "write a whole number of at least 0")
 
 
-def _check_flag(keyword: str, value: Any, location: Location) -> Iterator[SchemaFault]:
+def _check_flag(keyword: str, value: Any, location: Location) -> Iterator[SchemaFinding]:
     if not isinstance(value, bool):
-        yield SchemaFault(location, f"`{keyword}` is {json_type_name(value)}", "write true or false")
+        yield SchemaFinding(location, f"`{keyword}` is {json_type_name(value)}", "write true or false")
 
 
-def _check_required(keyword: str, value: Any, location: Location) -> Iterator[SchemaFault]:
+def _check_required(keyword: str, value: Any, location: Location) -> Iterator[SchemaFinding]:
     hint = "write a list of names beside `properties`: [order_id, total]"
     if not isinstance(value, list):
-        yield SchemaFault(location, f"`{keyword}` is {json_type_name(value)}", hint)
+        yield SchemaFinding(location, f"`{keyword}` is {json_type_name(value)}", hint)
         return
     for index, name in enumerate(value):
         if not isinstance(name, str):
-            yield SchemaFault((*location, index), f"`{keyword}` lists {json_type_name(name)}", hint)
+            yield SchemaFinding((*location, index), f"`{keyword}` lists {json_type_name(name)}", hint)
 
 
-def _check_properties(keyword: str, value: Any, location: Location) -> Iterator[SchemaFault]:
+def _check_properties(keyword: str, value: Any, location: Location) -> Iterator[SchemaFinding]:
     if not isinstance(value, dict):
         hint = "write a schema for each name: {total: {type: number}}"
-        yield SchemaFault(location, f"`{keyword}` is {json_type_name(value)}", hint)
+        yield SchemaFinding(location, f"`{keyword}` is {json_type_name(value)}", hint)
         return
     for name, schema in value.items():
         yield from _check_schema(schema, (*location, name))
 
 
-def _check_list_of_schemas(keyword: str, value: Any, location: Location) -> Iterator[SchemaFault]:
+def _check_list_of_schemas(keyword: str, value: Any, location: Location) -> Iterator[SchemaFinding]:
     if not isinstance(value, list) or not value:
         what = json_type_name(value) if not isinstance(value, list) else "an empty list"
-        yield SchemaFault(location, f"`{keyword}` is {what}", "write a list of schemas: [{type: string}, …]")
+        yield SchemaFinding(location, f"`{keyword}` is {what}", "write a list of schemas: [{type: string}, …]")
         return
     for index, schema in enumerate(value):
         yield from _check_schema(schema, (*location, index))
 
 
-def _check_inner(_keyword: str, value: Any, location: Location) -> Iterator[SchemaFault]:
+def _check_inner(_keyword: str, value: Any, location: Location) -> Iterator[SchemaFinding]:
     yield from _check_schema(value, location)
 
 
-_KEYWORD_CHECKS: Mapping[str, Callable[[str, Any, Location], Iterator[SchemaFault]]] = {
+_KEYWORD_CHECKS: Mapping[str, Callable[[str, Any, Location], Iterator[SchemaFinding]]] = {
     "type": _check_type,
     "enum": _check_enum,
     "const": _check_const,

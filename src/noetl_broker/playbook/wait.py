@@ -8,7 +8,7 @@ from typing import Any
 from noetl_broker.playbook.diagnostics import Location
 from noetl_broker.playbook.durations import DURATION_FORMS, MOMENT_FORMS, parse_duration, parse_moment
 from noetl_broker.playbook.model import WaitSpec
-from noetl_broker.playbook.reader import Part, Reading, strings
+from noetl_broker.playbook.reader import Reading, TemplateSite, strings
 from noetl_broker.playbook.signals import SIGNAL_PART_NAMES, read_key, read_names
 from noetl_broker.playbook.tasks import Declared
 from noetl_broker.template import Tree
@@ -19,7 +19,7 @@ OF_SIGNALS = ("key", "when", "since", "timeout")
 
 def read_wait(reading: Reading, name: str, declared: Declared) -> WaitSpec | None:
     """Read what a `wait` step waits for; report an error and give None unless it is exactly one thing."""
-    part = Part(step=name, role="fields")
+    part = TemplateSite(step=name, role="fields")
     given = [key for key in WAIT_FOR if declared.lookup(key)[0] is not None]
     if len(given) != 1:
         location = declared.lookup(given[1])[1] if given else declared.layers[-1].location
@@ -37,7 +37,7 @@ def read_wait(reading: Reading, name: str, declared: Declared) -> WaitSpec | Non
             until=_read(reading, declared, "until", part, parse_moment, MOMENT_FORMS),
         )
     when, location = declared.lookup("when")
-    of_when = Part(step=name, role="fields", names=SIGNAL_PART_NAMES)
+    of_when = TemplateSite(step=name, role="fields", names=SIGNAL_PART_NAMES)
     return WaitSpec(
         signals=read_names(reading, *declared.lookup("signal"), part),
         key=read_key(reading, declared, part),
@@ -56,7 +56,7 @@ def _refuse_keys_of_signals(reading: Reading, name: str, declared: Declared) -> 
 
 
 def _read(
-    reading: Reading, declared: Declared, key: str, part: Part, parse: Callable[[Any], object], forms: str
+    reading: Reading, declared: Declared, key: str, part: TemplateSite, parse: Callable[[Any], object], forms: str
 ) -> Tree | None:
     """Compile a duration or a moment, which may be a template."""
     value, where = declared.lookup(key)
@@ -64,7 +64,7 @@ def _read(
 
 
 def read_parsed(
-    reading: Reading, value: Any, where: Location, part: Part, parse: Callable[[Any], object], forms: str
+    reading: Reading, value: Any, where: Location, part: TemplateSite, parse: Callable[[Any], object], forms: str
 ) -> Tree:
     """Compile a value that `parse` accepts, or a template; report anything else as an error."""
     if not (isinstance(value, str) and any(strings(value, where))):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from noetl_broker.playbook.compile import Draft
+from noetl_broker.playbook.compile import Compilation
 from noetl_broker.playbook.model import Step
 
 
-def refuse_unknown_answer(block: Draft, step: Step) -> None:
+def refuse_unknown_answer(block: Compilation, step: Step) -> None:
     """Report a `return_step` that names no step of the block."""
     task = step if step.iteration is None else step.iteration.task
     answer = task.raw.get("return_step")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from noetl_broker.playbook.blocks import MARK
-from noetl_broker.playbook.compile import Draft, compile_playbook, read_document
+from noetl_broker.playbook.compile import Compilation, compile_playbook, read_document
 from noetl_broker.playbook.diagnostics import Finding, Location, PlaybookError, PlaybookRules
 from noetl_broker.playbook.lint.blocks import refuse_unknown_answer
 from noetl_broker.playbook.lint.choices import warn_dead_catches, warn_next_of_fails, warn_open_choices
@@ -45,7 +45,7 @@ def compile_new(source: str | bytes, *, file: str, rules: PlaybookRules) -> Play
     return compile_playbook(source, file=file, rules=rules)
 
 
-def _examine(draft: Draft, source: str | bytes, work: Work) -> None:
+def _examine(draft: Compilation, source: str | bytes, work: Work) -> None:
     """Report what registration refuses or warns of, though it compiles."""
     reading, playbook = draft.reading, draft.playbook
     if playbook is None:
@@ -62,7 +62,7 @@ def _examine(draft: Draft, source: str | bytes, work: Work) -> None:
     _examine_steps(draft, text, workload_keys(playbook))
 
 
-def _examine_steps(draft: Draft, text: str, given: frozenset[str] | None) -> None:
+def _examine_steps(draft: Compilation, text: str, given: frozenset[str] | None) -> None:
     """Examine a playbook or a block, and the blocks in it; `given` are the workload keys (None: any may be given)."""
     reading, playbook = draft.reading, draft.playbook
     if playbook is None:

@@ -33,7 +33,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 Scope = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 
 
-class Source(NamedTuple):
+class DocumentLines(NamedTuple):
     """The lines of a document, which say where a line of a program is."""
 
     lines: list[str]
@@ -58,7 +58,7 @@ def check_python_steps(reading: Reading, playbook: Playbook, text: str) -> None:
     """Report what is wrong in the programs of a document's python steps."""
     if not reading.programs:
         return
-    source = Source(LINE_BREAK.split(text))
+    source = DocumentLines(LINE_BREAK.split(text))
     scopes = Scopes(reading, playbook.steps)
     for program in reading.programs:
         reading.work.spend(COST_OF_CHAR * len(program.text))
@@ -80,7 +80,7 @@ def check_python_steps(reading: Reading, playbook: Playbook, text: str) -> None:
             _check_inputs(reading, source, (program, playbook.steps[program.step], main, module), scopes)
 
 
-def _parse(reading: Reading, source: Source, program: Program) -> ast.Module | None:
+def _parse(reading: Reading, source: DocumentLines, program: Program) -> ast.Module | None:
     """Give the syntax tree of a program; report an error and give None if it does not compile."""
     try:
         with warnings.catch_warnings():
@@ -139,7 +139,7 @@ def _bound(node: ast.AST) -> tuple[str, ...]:
 Called = tuple[Program, Step, Function, ast.Module]
 
 
-def _check_inputs(reading: Reading, source: Source, called: Called, scopes: Scopes) -> None:
+def _check_inputs(reading: Reading, source: DocumentLines, called: Called, scopes: Scopes) -> None:
     """Report parameters of `main` that no input fills, and inputs that nothing reads."""
     program, step, main, module = called
     iteration = step.iteration
