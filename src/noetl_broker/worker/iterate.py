@@ -27,7 +27,7 @@ Run = Callable[[Mapping[str, Any], Path, Mapping[str, Any]], Awaitable[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Iteration:
+class WorkerIteration:
     """The items, the name of an item in templates, the task's action, and its path in the job's action."""
 
     items: list[Any]
@@ -43,7 +43,7 @@ def iterates(action: Mapping[str, Any]) -> bool:
     return action.get("type") == "iterator" or isinstance(action.get("loop"), Mapping)
 
 
-def iteration_of(action: Mapping[str, Any], renderer: Renderer) -> Iteration:
+def iteration_of(action: Mapping[str, Any], renderer: Renderer) -> WorkerIteration:
     """Read an iterator and choose its items: `where`, `order_by`, `limit`, `enumerate`, `chunk`, in this order.
 
     Raises ToolFault, not retryable.
@@ -61,7 +61,7 @@ def iteration_of(action: Mapping[str, Any], renderer: Renderer) -> Iteration:
     task = {key: value for key, value in action.items() if key != "loop"} if is_loop else _nested(action)
     is_parallel = str(keys.get("mode") or "sequential").lower() in ("async", "parallel")
     concurrency = _whole(keys.get("concurrency"), "concurrency", least=1) or ASYNC_CONCURRENCY
-    return Iteration(
+    return WorkerIteration(
         items=items,
         element=element,
         task=task,
@@ -180,7 +180,7 @@ def _whole(value: Any, what: str, *, least: int) -> int | None:
     return value
 
 
-async def iterate(iteration: Iteration, run: Run) -> tuple[list[Any], dict[int, ToolFault]]:
+async def iterate(iteration: WorkerIteration, run: Run) -> tuple[list[Any], dict[int, ToolFault]]:
     """Run the task for each item, `concurrency` at a time; returns the results by index, and the faults.
 
     The result of a failed item is None. One failed item too many cancels the other items, and its fault is raised.

@@ -27,7 +27,7 @@ SKIPPED_CHARACTERS = 200  # at least, after a gap, of a line without an end
 PRINTED_LEVEL = "info"
 
 
-class Stream:
+class OutputStream:
     """One stream of an attempt, such as the stdout of its process: bytes become text without secrets."""
 
     def __init__(self, level: str, redactor: Redactor) -> None:
@@ -109,7 +109,7 @@ class Stream:
 class Chunk:
     """Bytes of one stream, as they came."""
 
-    stream: Stream
+    stream: OutputStream
     data: bytearray
 
 
@@ -118,7 +118,7 @@ class Gap:
     """What was dropped since the last part was taken."""
 
     bytes: int = 0
-    streams: list[Stream] = field(default_factory=list)
+    streams: list[OutputStream] = field(default_factory=list)
 
 
 _creating = threading.Lock()  # of a buffer: the threads of a function may print at once
@@ -169,7 +169,7 @@ class LogBuffer:
         self._tail: deque[Chunk] = deque()
         self._tail_bytes = 0
         self._gap = Gap()
-        self._streams: dict[Stream, None] = {}  # in the order in which they began
+        self._streams: dict[OutputStream, None] = {}  # in the order in which they began
         self._position = 0  # bytes before the next part, with what is missing
 
     @property
@@ -179,9 +179,9 @@ class LogBuffer:
 
     def output(self, level: str) -> Output:
         """A new stream of this level."""
-        return Output(self, Stream(level, self._redactor))
+        return Output(self, OutputStream(level, self._redactor))
 
-    def write(self, stream: Stream, data: bytes) -> None:
+    def write(self, stream: OutputStream, data: bytes) -> None:
         """Add bytes; nothing after the end of the attempt."""
         if not data:
             return
@@ -261,7 +261,7 @@ class Output(NamedTuple):
     """Where one stream of an attempt is written."""
 
     log: LogBuffer
-    stream: Stream
+    stream: OutputStream
 
     def write(self, data: bytes) -> None:
         """Add bytes; nothing after the end of the attempt."""
@@ -272,7 +272,7 @@ class Output(NamedTuple):
         self.stream.has_ended = True
 
 
-def _append(chunks: list[Chunk] | deque[Chunk], stream: Stream, data: bytes) -> None:
+def _append(chunks: list[Chunk] | deque[Chunk], stream: OutputStream, data: bytes) -> None:
     if chunks and chunks[-1].stream is stream:
         chunks[-1].data += data
     else:

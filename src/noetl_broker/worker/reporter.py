@@ -59,7 +59,7 @@ class Receipt(StrEnum):
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Waiting:
+class PendingAnswer:
     """An answer that waits for the database, and since when, by the loop's clock."""
 
     answer: Answer
@@ -91,7 +91,7 @@ class Reporter:
         self._worker_id = worker_id
         self._complete = complete or partial(complete_jobs, database, worker_id)
         self._more_soon = more_soon
-        self._waiting: list[Waiting] = []
+        self._waiting: list[PendingAnswer] = []
         self._arrived = asyncio.Event()
         self._backoff = Backoff(*RETRY_SECONDS, JITTER)
         self._closed = False
@@ -100,7 +100,7 @@ class Reporter:
     async def report(self, answer: Answer) -> Receipt:
         """Wait until the database has the answer, or the worker gives it up. Cancelling the job does not end it."""
         loop = asyncio.get_running_loop()
-        waiting = Waiting(answer=answer, since=loop.time(), receipt=loop.create_future())
+        waiting = PendingAnswer(answer=answer, since=loop.time(), receipt=loop.create_future())
         if self._closed:
             return Receipt.NOT_SENT
         self._waiting.append(waiting)
@@ -142,16 +142,16 @@ class Reporter:
     def _remove_done(self) -> None:
         self._waiting = [waiting for waiting in self._waiting if not waiting.receipt.done()]
 
-    def _next_batch(self) -> list[Waiting]:
+    def _next_batch(self) -> list[PendingAnswer]:
         """The waiting answers, one for each job: a second attempt of the same job waits for the next batch."""
-        batch: dict[int, Waiting] = {}
+        batch: dict[int, PendingAnswer] = {}
         for waiting in self._waiting:
             batch.setdefault(waiting.answer.lease.queue_id, waiting)
         if len(batch) < len(self._waiting):
             self._arrived.set()
         return [*batch.values()]
 
-    async def _send_waiting(self, batch: Sequence[Waiting]) -> None:
+    async def _send_waiting(self, batch: Sequence[PendingAnswer]) -> None:
         try:
             receipts = await self._send([waiting.answer for waiting in batch])
         except DatabaseFault as fault:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from noetl_broker.playbook.keywords import SAVE_MODES
-from noetl_broker.worker.sql.run import Statement
+from noetl_broker.worker.sql.run import SqlStatement
 from noetl_broker.worker.sql.split import (
     has_names,
     has_numbers,
@@ -93,18 +93,20 @@ async def _save_by_statement(task: Task, text: str, values: Any) -> dict[str, An
         if len(rows) == len(values) and not any(has_numbers(piece) for piece in pieces):
             statements = _statements_of_rows(task, pieces, rows)
         else:
-            statements = [Statement(sql=piece, values=values) for piece in pieces]
+            statements = [SqlStatement(sql=piece, values=values) for piece in pieces]
     else:
         named = values if isinstance(values, Mapping) else {}
-        statements = [Statement(sql=sql, values=bound) for sql, bound in (numbered(piece, named) for piece in pieces)]
+        statements = [
+            SqlStatement(sql=sql, values=bound) for sql, bound in (numbered(piece, named) for piece in pieces)
+        ]
     results = await run_sql(task, statements)
     return {"saved": "postgres", "row_count": sum(result.count for result in results)}
 
 
-def _statements_of_rows(task: Task, pieces: list[str], rows: list[Mapping[str, Any]]) -> list[Statement]:
+def _statements_of_rows(task: Task, pieces: list[str], rows: list[Mapping[str, Any]]) -> list[SqlStatement]:
     """The statements, once for each row. Without rows: those that read no value."""
     if not rows:
-        return [Statement(sql=piece) for piece in pieces if not has_names(piece)]
+        return [SqlStatement(sql=piece) for piece in pieces if not has_names(piece)]
     keys = {key: key for row in rows for key in row}
     statements = []
     for index, row in enumerate(rows):
@@ -113,7 +115,7 @@ def _statements_of_rows(task: Task, pieces: list[str], rows: list[Mapping[str, A
             if missing := [key for key in order if key not in row]:
                 message = f"row {index} of the data has no {missing[0]!r}, which the statement and other rows name"
                 raise task.fault(f"save: {message}", kind="bad_value")
-            statements.append(Statement(sql=sql, values=[row[key] for key in order]))
+            statements.append(SqlStatement(sql=sql, values=[row[key] for key in order]))
     return statements
 
 
@@ -142,14 +144,14 @@ def keys_of(key: Any) -> list[str]:
     return [name.strip() for name in names]
 
 
-def insertions(table: str, rows: list[Mapping[str, Any]], keys: list[str] | None) -> list[Statement]:
+def insertions(table: str, rows: list[Mapping[str, Any]], keys: list[str] | None) -> list[SqlStatement]:
     """The inserts for rows, in statements of at most MAX_PARAMETERS values; with `keys` they overwrite existing rows.
 
     A missing column gets its default in a new row, and keeps its value in an existing row. Raises ValueError for a
     wrong name or a row without a key.
     """
     target = quoted_table(table)
-    statements: list[Statement] = []
+    statements: list[SqlStatement] = []
     for group in [rows] if keys is None else _by_columns(rows, keys):
         columns = list(dict.fromkeys(column for row in group for column in row))
         # Safe to concatenate: the names are quoted, and the values are parameters.
@@ -174,7 +176,7 @@ def _by_columns(rows: list[Mapping[str, Any]], keys: list[str]) -> list[list[Map
     return list(groups.values())
 
 
-def _insertion(head: str, columns: list[str], rows: list[Mapping[str, Any]], tail: str) -> Statement:
+def _insertion(head: str, columns: list[str], rows: list[Mapping[str, Any]], tail: str) -> SqlStatement:
     values: list[Any] = []
     tuples: list[str] = []
     for row in rows:
@@ -186,7 +188,7 @@ def _insertion(head: str, columns: list[str], rows: list[Mapping[str, Any]], tai
             else:
                 marks.append("default")
         tuples.append(f"({', '.join(marks)})")
-    return Statement(sql=head + ", ".join(tuples) + tail, values=values)
+    return SqlStatement(sql=head + ", ".join(tuples) + tail, values=values)
 
 
 def _on_conflict(columns: list[str], keys: list[str] | None) -> str:

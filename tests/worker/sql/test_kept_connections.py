@@ -12,7 +12,7 @@ import pytest
 from noetl_broker.worker.idle_connections import IdleConnections
 from noetl_broker.worker.sql import run as run_module
 from noetl_broker.worker.sql.bounded_connection import BoundedConnection
-from noetl_broker.worker.sql.run import Statement, StatementFault, Target, run_statements
+from noetl_broker.worker.sql.run import SqlStatement, SqlTarget, StatementFault, run_statements
 from tests.chaos.silent_proxy import SilentProxy
 from tests.chaos.under_load import leave_core
 from tests.postgres import Database
@@ -32,10 +32,10 @@ async def idle() -> AsyncIterator[Idle]:
     kept.close()
 
 
-async def given(idle: Idle, where: Database | Target, *statements: str, largest_bytes: int = 100_000) -> Any:
+async def given(idle: Idle, where: Database | SqlTarget, *statements: str, largest_bytes: int = 100_000) -> Any:
     """Run one step; give the first value of its last rows, None without rows."""
-    target = where if isinstance(where, Target) else Target(dsn=where.dsn)
-    script = [Statement(sql=sql) for sql in statements]
+    target = where if isinstance(where, SqlTarget) else SqlTarget(dsn=where.dsn)
+    script = [SqlStatement(sql=sql) for sql in statements]
     results = await run_statements(target, script, largest_bytes=largest_bytes, idle=idle)
     return next((value for row in results[-1].rows for value in row.values()), None)
 
@@ -49,7 +49,7 @@ async def test_the_next_step_gets_the_connection(idle: Idle, empty_database: Dat
 
 
 @pytest.fixture
-async def login(empty_database: Database) -> AsyncIterator[Target]:
+async def login(empty_database: Database) -> AsyncIterator[SqlTarget]:
     """Give a login that takes the role of its owner by default."""
     name, owner = f"{empty_database.name}_login", f"{empty_database.name}_owner"
     parts = urlsplit(empty_database.dsn)
@@ -57,30 +57,30 @@ async def login(empty_database: Database) -> AsyncIterator[Target]:
     async with session(empty_database) as admin:
         await admin.execute(f"create role {owner}; create role {name} login password 'hush' in role {owner}")
         await admin.execute(f"alter role {name} set role = {owner}; grant create on schema public to {owner}")
-        yield Target(parts={**address, "user": name, "password": "hush"})
+        yield SqlTarget(parts={**address, "user": name, "password": "hush"})
         await admin.execute(f"drop owned by {name}, {owner}; drop role {name}; drop role {owner}")
 
 
 @pytest.mark.parametrize("other", [{"database": "postgres"}, {"user": "login"}, {}])
 async def test_another_target_gets_a_connection_of_its_own(
-    idle: Idle, empty_database: Database, login: Target, other: dict[str, str]
+    idle: Idle, empty_database: Database, login: SqlTarget, other: dict[str, str]
 ) -> None:
     """Another database, login or search path."""
     first = await given(idle, empty_database, PID)
     parts = {key: login.parts[key] for key in ("user", "password")} if "user" in other else other
     schemas = () if other else ("public",)
-    assert await given(idle, Target(dsn=empty_database.dsn, parts=parts, schemas=schemas), PID) != first
+    assert await given(idle, SqlTarget(dsn=empty_database.dsn, parts=parts, schemas=schemas), PID) != first
 
 
-async def test_a_changed_password_gets_a_new_connection(idle: Idle, empty_database: Database, login: Target) -> None:
+async def test_a_changed_password_gets_a_new_connection(idle: Idle, empty_database: Database, login: SqlTarget) -> None:
     """The old one is refused by the server from then on."""
     first = await given(idle, login, PID)
     async with session(empty_database) as admin:
         await admin.execute(f"alter role {login.parts['user']} password 'new'")
-    changed = Target(parts={**login.parts, "password": "new"})
+    changed = SqlTarget(parts={**login.parts, "password": "new"})
     assert await given(idle, changed, PID) != first
     with pytest.raises(StatementFault, match="28P01"):
-        await given(idle, Target(parts={**login.parts, "password": "wrong"}), PID)
+        await given(idle, SqlTarget(parts={**login.parts, "password": "wrong"}), PID)
 
 
 STATE = {
@@ -109,7 +109,9 @@ STATE = {
 }  # fmt: skip
 
 
-async def test_what_a_step_leaves_in_its_session_is_gone(idle: Idle, empty_database: Database, login: Target) -> None:
+async def test_what_a_step_leaves_in_its_session_is_gone(
+    idle: Idle, empty_database: Database, login: SqlTarget
+) -> None:
     """As on a new connection. An open transaction ends with its connection."""
     fresh = Idle(most=1, idle_seconds=0)
     left = {}
@@ -153,7 +155,7 @@ async def test_a_database_that_was_used_can_be_dropped(idle: Idle, empty_databas
     """The connections to it are closed first."""
     name = f"{empty_database.name}_other"
     await given(idle, empty_database, f"create database {name}")
-    await given(idle, Target(dsn=empty_database.dsn, parts={"database": name}), PID)
+    await given(idle, SqlTarget(dsn=empty_database.dsn, parts={"database": name}), PID)
     await given(idle, empty_database, f"drop database {name}")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from noetl_broker.worker.sql.run import Rows, Statement, StatementFault, Target, run_statements
+from noetl_broker.worker.sql.run import SqlStatement, SqlTarget, StatementFault, StatementResult, run_statements
 from tests.chaos.silent_proxy import SilentProxy
 from tests.postgres import Database
 
@@ -17,10 +17,10 @@ PATIENCE_SECONDS = 30.0  # less than the driver waits for an answer
 
 async def run(
     database: Database, *statements: str, values: list[Any] | None = None, limit: int = MANY_BYTES
-) -> list[Rows]:
+) -> list[StatementResult]:
     """Run statements on a database, each with these values."""
-    script = [Statement(sql=sql, values=values or []) for sql in statements]
-    return await run_statements(Target(dsn=database.dsn), script, largest_bytes=limit)
+    script = [SqlStatement(sql=sql, values=values or []) for sql in statements]
+    return await run_statements(SqlTarget(dsn=database.dsn), script, largest_bytes=limit)
 
 
 VALUES = [
@@ -70,8 +70,8 @@ async def test_values_are_returned_as_json(empty_database: Database) -> None:
 
 async def test_a_json_value_fits_any_column_type(empty_database: Database) -> None:
     """The server reads it like a literal of the type."""
-    script = [Statement(sql=f"select $1::{kind} as it", values=[given]) for kind, given, _ in GIVEN]
-    found = await run_statements(Target(dsn=empty_database.dsn), script, largest_bytes=MANY_BYTES)
+    script = [SqlStatement(sql=f"select $1::{kind} as it", values=[given]) for kind, given, _ in GIVEN]
+    found = await run_statements(SqlTarget(dsn=empty_database.dsn), script, largest_bytes=MANY_BYTES)
     assert [one.rows for one in found] == [[{"it": value}] for _, _, value in GIVEN]
 
 
@@ -151,9 +151,9 @@ async def test_missing_parameters_are_refused(empty_database: Database) -> None:
 
 async def test_an_unreachable_server_is_retryable() -> None:
     """The message does not have the password."""
-    target = Target(dsn="postgresql://me:hush@127.0.0.1:1/x")
+    target = SqlTarget(dsn="postgresql://me:hush@127.0.0.1:1/x")
     with pytest.raises(StatementFault, match="cannot connect") as raised:
-        await run_statements(target, [Statement(sql="select 1")], largest_bytes=MANY_BYTES)
+        await run_statements(target, [SqlStatement(sql="select 1")], largest_bytes=MANY_BYTES)
     assert raised.value.retryable
     assert "hush" not in str(raised.value)
 

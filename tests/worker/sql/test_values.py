@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from noetl_broker.worker.sql.run import Statement, StatementFault, Target, run_statements
+from noetl_broker.worker.sql.run import SqlStatement, SqlTarget, StatementFault, run_statements
 from tests.postgres import Database
 
 
 async def given(database: Database, *statements: str, prepared: tuple[str, ...] = ()) -> list[Any]:
     """Give the only value that each of these statements returns, after those that return nothing."""
-    script = [Statement(sql=sql) for sql in (*prepared, *statements)]
-    results = await run_statements(Target(dsn=database.dsn), script, largest_bytes=1_000_000)
+    script = [SqlStatement(sql=sql) for sql in (*prepared, *statements)]
+    results = await run_statements(SqlTarget(dsn=database.dsn), script, largest_bytes=1_000_000)
     return [value for result in results[len(prepared) :] for row in result.rows for value in row.values()]
 
 

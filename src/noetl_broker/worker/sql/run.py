@@ -60,7 +60,7 @@ class StatementFault(PlaybookFault):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class SqlTarget:
     """Where a step's SQL runs: a `dsn`, and parts (host, port, user, password, database) that override it.
 
     `schemas` is the search path; if it is empty, the server's.
@@ -72,7 +72,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Statement:
+class SqlStatement:
     """One SQL statement and the values of its `$1`, `$2` …: JSON values."""
 
     sql: str
@@ -80,7 +80,7 @@ class Statement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rows:
+class StatementResult:
     """The result of one statement: `columns` and `rows` (mappings) if it returns rows; `count` of rows."""
 
     columns: tuple[str, ...] | None
@@ -113,13 +113,13 @@ class SizeLimit:
 
 
 async def run_statements(
-    target: Target,
-    statements: Sequence[Statement],
+    target: SqlTarget,
+    statements: Sequence[SqlStatement],
     *,
     largest_bytes: int,
     names_differ: bool = False,
     idle: IdleConnections[BoundedConnection] | None = None,
-) -> list[Rows]:
+) -> list[StatementResult]:
     """Run the statements in one transaction and return their results.
 
     If one of them cannot run in a transaction (vacuum, call, create database, begin), each runs by itself. Raises
@@ -135,7 +135,7 @@ async def run_statements(
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(_translated("transaction: "))
         connection = await _enter_session(stack, target, idle, limit=limit, alone=alone)
-        results: list[Rows] = []
+        results: list[StatementResult] = []
         for number, statement in enumerate(statements, 1):
             prefix = f"statement {number} of {len(statements)}: " if len(statements) > 1 else ""
             async with _translated(prefix):
@@ -147,7 +147,7 @@ async def run_statements(
 
 async def _enter_session(
     stack: contextlib.AsyncExitStack,
-    target: Target,
+    target: SqlTarget,
     idle: IdleConnections[BoundedConnection] | None,
     *,
     limit: SizeLimit,
@@ -220,7 +220,7 @@ async def _reset(connection: BoundedConnection) -> bool:
     return True
 
 
-def _refuse_duplicate_columns(results: Sequence[Rows]) -> None:
+def _refuse_duplicate_columns(results: Sequence[StatementResult]) -> None:
     """Raise StatementFault for two columns of one name in the last rows: a mapping holds only one of them."""
     columns = next((result.columns for result in reversed(results) if result.columns is not None), ())
     for name in columns:
@@ -232,7 +232,7 @@ def _refuse_duplicate_columns(results: Sequence[Rows]) -> None:
             raise StatementFault(message, retryable=False)
 
 
-async def _run(connection: Any, statement: Statement, *, limit: SizeLimit) -> Rows:
+async def _run(connection: Any, statement: SqlStatement, *, limit: SizeLimit) -> StatementResult:
     """Run one statement. Rows are read in portions, so that a large result is refused before it fills the memory."""
     prepared, values = await _prepared(connection, statement)
     attributes = prepared.get_attributes()
@@ -245,10 +245,10 @@ async def _run(connection: Any, statement: Statement, *, limit: SizeLimit) -> Ro
     status = str(prepared.get_statusmsg() or "")
     tail = status.rpartition(" ")[2]
     count = len(rows) if columns or not tail.isdigit() else int(tail)
-    return Rows(columns=columns or None, rows=rows, count=count, status=status)
+    return StatementResult(columns=columns or None, rows=rows, count=count, status=status)
 
 
-async def _prepared(connection: Any, statement: Statement) -> tuple[Any, list[str | None]]:
+async def _prepared(connection: Any, statement: SqlStatement) -> tuple[Any, list[str | None]]:
     if copies_with_client(statement.sql):
         message = "copy to stdout and copy from stdin have no client here; select the rows, or insert them"
         raise StatementFault(message, retryable=False)
@@ -317,7 +317,7 @@ def _document(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-async def _connect(target: Target) -> BoundedConnection:
+async def _connect(target: SqlTarget) -> BoundedConnection:
     settings = {"application_name": "noetl-broker worker step"}
     async with _translated("cannot connect: ", target.dsn):
         if target.schemas:

@@ -41,7 +41,7 @@ _ON_DATABASE = re.compile(r"(?:create|drop|alter)\s+database\b")
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
+class SqlToken:
     """One piece of SQL text: its kind (a group of the pattern) and its position."""
 
     kind: str
@@ -49,7 +49,7 @@ class Token:
     end: int
 
 
-def tokens(sql: str) -> Iterator[Token]:
+def tokens(sql: str) -> Iterator[SqlToken]:
     """Split a text into tokens, without gaps. An open string or comment extends to the end of the text."""
     position = 0
     while position < len(sql):
@@ -62,7 +62,7 @@ def tokens(sql: str) -> Iterator[Token]:
         elif kind == "dollar":
             close = sql.find(match.group(), end)
             end = len(sql) if close < 0 else close + len(match.group())
-        yield Token(kind, position, end)
+        yield SqlToken(kind, position, end)
         position = end
 
 

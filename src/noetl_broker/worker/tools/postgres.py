@@ -8,7 +8,7 @@ from typing import Any
 from noetl_broker.store.connect.dsn import password_in
 from noetl_broker.worker.credentials import entries
 from noetl_broker.worker.errors import ToolFault
-from noetl_broker.worker.sql.run import Rows, Statement, StatementFault, Target, run_statements
+from noetl_broker.worker.sql.run import SqlStatement, SqlTarget, StatementFault, StatementResult, run_statements
 from noetl_broker.worker.sql.split import numbered, split_statements
 from noetl_broker.worker.tools.task import RESULT_BYTES, Task, mapping
 
@@ -43,7 +43,9 @@ async def run_postgres(task: Task) -> Any:
     return answer
 
 
-async def run_sql(task: Task, statements: Sequence[Statement], *, names_differ: bool = False) -> list[Rows]:
+async def run_sql(
+    task: Task, statements: Sequence[SqlStatement], *, names_differ: bool = False
+) -> list[StatementResult]:
     """Run statements on the step's target. Raises ToolFault of kind `postgres` with `sqlstate`.
 
     `names_differ`: two columns of one name in the returned rows are a fault.
@@ -60,7 +62,7 @@ async def run_sql(task: Task, statements: Sequence[Statement], *, names_differ: 
         ) from None
 
 
-def statements_of(task: Task) -> list[Statement]:
+def statements_of(task: Task) -> list[SqlStatement]:
     """The step's SQL with its values: `params` or `parameters`, a list for `$1` or a mapping for `:name`."""
     texts = _texts(task)
     pieces = [piece for text in texts for piece in split_statements(text)]
@@ -68,16 +70,16 @@ def statements_of(task: Task) -> list[Statement]:
         raise task.fault("there is no SQL; put it under `command`", kind="bad_job")
     values = task.first("parameters", "params")
     if isinstance(values, Mapping):
-        return [Statement(sql=sql, values=bound) for sql, bound in (numbered(piece, values) for piece in pieces)]
+        return [SqlStatement(sql=sql, values=bound) for sql, bound in (numbered(piece, values) for piece in pieces)]
     if values is None:
-        return [Statement(sql=piece) for piece in pieces]
+        return [SqlStatement(sql=piece) for piece in pieces]
     if len(pieces) > 1:
         raise task.fault(
             "a list of parameters belongs to one statement, but there are "
             f"{len(pieces)}; use one statement, or a mapping with :name in the SQL",
             kind="bad_job",
         )
-    return [Statement(sql=pieces[0], values=values if isinstance(values, list) else [values])]
+    return [SqlStatement(sql=pieces[0], values=values if isinstance(values, list) else [values])]
 
 
 def _texts(task: Task) -> list[str]:
@@ -85,7 +87,7 @@ def _texts(task: Task) -> list[str]:
     return [str(item) for item in (value if isinstance(value, list) else [value]) if item is not None]
 
 
-def target_of(task: Task) -> Target:
+def target_of(task: Task) -> SqlTarget:
     """Where the SQL runs: `auth`, overridden by `connection`, by `db_*` inputs, and by the step's own keys.
 
     Without a host or a connection string it is the worker's server; without any key, the worker's database.
@@ -112,7 +114,7 @@ def target_of(task: Task) -> Target:
         given.setdefault("password", password_in(dsn))
     if dsn is None and "host" not in given:
         dsn = task.shared.dsn
-    return Target(dsn=dsn, parts=given, schemas=schemas)
+    return SqlTarget(dsn=dsn, parts=given, schemas=schemas)
 
 
 def _override(base: dict[str, Any], address: dict[str, Any]) -> dict[str, Any]:
