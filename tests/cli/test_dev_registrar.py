@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from noetl_broker.cli.command import Call
-from noetl_broker.cli.dev.registrar import Registrar, Report
-from noetl_broker.cli.dev.watch import Changes, scan
+from noetl_broker.cli.dev.registrar import Registrar, Registrations
+from noetl_broker.cli.dev.watch import FileChanges, scan
 from noetl_broker.settings import load_settings
 from noetl_broker.store.admin.catalog import announce_step_types
 from noetl_broker.store.connect.session import session
@@ -33,10 +33,10 @@ def registrar_of(database: Database) -> Registrar:
     )  # fmt: skip
 
 
-async def save(registrar: Registrar, file: Path, text: str) -> Report:
+async def save(registrar: Registrar, file: Path, text: str) -> Registrations:
     """Write a file; give what the registrar says."""
     await asyncio.to_thread(file.write_text, text, encoding="utf-8")
-    return await registrar.register(Changes([file], []))
+    return await registrar.register(FileChanges([file], []))
 
 
 async def versions(database: Database) -> list[tuple[object, ...]]:
@@ -74,7 +74,7 @@ async def test_a_playbook_on_one_line_is_registered(database: Database, tmp_path
     """Its file is found, and taken as `register` takes it. Other files are passed over."""
     (tmp_path / name).write_text(ON_ONE_LINE, encoding="utf-8")
     (tmp_path / "package.json").write_text('{"name": "shop",\n"workflow": []}', encoding="utf-8")
-    report = await registrar_of(database).register(Changes(sorted(scan(tmp_path)), []))
+    report = await registrar_of(database).register(FileChanges(sorted(scan(tmp_path)), []))
     assert [(file.name, entry.path) for file, entry, _ in report.registered] == [(name, "a/b")]
     assert (report.refused, report.lines) == ([], [])
 
@@ -90,6 +90,6 @@ async def test_a_playbook_waits_for_its_step_types(database: Database, tmp_path:
     async with session(database, name="test") as connection:
         await announce_step_types(connection, ["ship"])
     assert await registrar.files_with_new_types() == [file]
-    again = await registrar.register(Changes([file], []))
+    again = await registrar.register(FileChanges([file], []))
     assert [entry.path for _, entry, _ in again.registered] == ["a/story"]
     assert await registrar.files_with_new_types() == []

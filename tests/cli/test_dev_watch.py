@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from noetl_broker.cli.dev.watch import Changes, Watcher, scan
+from noetl_broker.cli.dev.watch import FileChanges, Watcher, scan
 
 
 def test_yaml_files_of_subfolders_are_found(tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ def test_a_change_counts_when_two_looks_agree(tmp_path: Path) -> None:
         if text is not None:
             file.write_text(text)
         answers.append(watcher.compare(scan(tmp_path)))
-    assert answers == [Changes([file], []), Changes([], []), Changes([], []), Changes([file], [])]
+    assert answers == [FileChanges([file], []), FileChanges([], []), FileChanges([], []), FileChanges([file], [])]
 
 
 def test_a_renamed_file_is_gone_and_new_in_one_answer(tmp_path: Path) -> None:
@@ -36,4 +36,4 @@ def test_a_renamed_file_is_gone_and_new_in_one_answer(tmp_path: Path) -> None:
     watcher.compare(scan(tmp_path))
     file.rename(tmp_path / "b.yaml")
     answers = [watcher.compare(scan(tmp_path)) for _ in range(2)]
-    assert answers == [Changes([], []), Changes([tmp_path / "b.yaml"], [file])]
+    assert answers == [FileChanges([], []), FileChanges([tmp_path / "b.yaml"], [file])]

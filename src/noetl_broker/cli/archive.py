@@ -18,7 +18,7 @@ from noetl_broker.store.connect.connection import Connection
 from noetl_broker.store.connect.session import session
 
 
-class Outcome(NamedTuple):
+class ArchiveOutcome(NamedTuple):
     """The periods, each with its outcome; the executions outside of periods and their moved rows."""
 
     periods: list[tuple[store.Period, str]]
@@ -71,7 +71,7 @@ async def _restore(call: Call, name: str) -> store.Period:
         return await store.restore_period(connection, name)
 
 
-async def _archive(call: Call, older_than: float, *, dry_run: bool, examples: int) -> Outcome:
+async def _archive(call: Call, older_than: float, *, dry_run: bool, examples: int) -> ArchiveOutcome:
     async with session(call.database, name="archive", command_timeout=None) as connection:
         if not dry_run:
             await store.lock_archiving(connection)
@@ -81,7 +81,7 @@ async def _archive(call: Call, older_than: float, *, dry_run: bool, examples: in
         async for batch in store.outside_periods(connection, older_than):
             moved = store.MovedCounts(len(batch), 0) if dry_run else await store.archive_rows(connection, batch)
             executions, rows = executions + moved.executions, rows + moved.rows
-        return Outcome(found, executions, rows)
+        return ArchiveOutcome(found, executions, rows)
 
 
 async def _archive_if_due(
@@ -98,7 +98,7 @@ async def _archive_if_due(
     return period, "left now"
 
 
-def _as_json(outcome: Outcome, *, dry_run: bool) -> dict[str, Any]:
+def _as_json(outcome: ArchiveOutcome, *, dry_run: bool) -> dict[str, Any]:
     return {
         "dry_run": dry_run,
         "periods": [
@@ -121,7 +121,7 @@ def _as_json(outcome: Outcome, *, dry_run: bool) -> dict[str, Any]:
     }
 
 
-def _show(outcome: Outcome, *, dry_run: bool) -> None:
+def _show(outcome: ArchiveOutcome, *, dry_run: bool) -> None:
     columns = ("period", "from", "until", "partitions", "executions", "rows", "bytes", "outcome")
     lines = [
         (

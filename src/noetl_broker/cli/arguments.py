@@ -64,7 +64,7 @@ class PlaybookPath(click.ParamType[str]):
         return _offers(ctx, lambda connection: offer_paths(connection, incomplete))
 
 
-class Version(click.ParamType[int]):
+class VersionOrLatest(click.ParamType[int]):
     """A version of a playbook: its number, or `latest`, which is 0."""
 
     name = "version"

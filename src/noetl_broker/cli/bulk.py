@@ -23,7 +23,7 @@ MOST_PLANNED = 1_000  # executions that a preview looks at one by one
 GROUPS_SHOWN = 10
 
 
-class Bulk(NamedTuple):
+class BulkOptions(NamedTuple):
     """Whether to act (`yes`) or to count, how many executions a second at most, and how many in all."""
 
     yes: bool
@@ -36,7 +36,7 @@ def bulk_options(body: Body) -> Body:
 
     @functools.wraps(body)
     def run(*arguments: Any, yes: bool, rate: float, limit: int, **own: Any) -> int | None:
-        return body(*arguments, bulk=Bulk(yes, rate, limit), **own)
+        return body(*arguments, bulk=BulkOptions(yes, rate, limit), **own)
 
     made = click.option(
         "--rate",
@@ -52,7 +52,7 @@ def bulk_options(body: Body) -> Body:
 MakeGroups = Callable[[Callable[[], object]], Awaitable[Sequence[Group]]]  # it calls its argument after each execution
 
 
-class Preview(NamedTuple):
+class GroupPreview(NamedTuple):
     """What a preview shows: the groups that `groups` makes; None: they are made by path and reason.
 
     `left_out`: so many match, but a retry or a fork continues them already. `remedy`: what to do about those for which
@@ -64,7 +64,7 @@ class Preview(NamedTuple):
     remedy: str | None = None
 
 
-BY_REASON = Preview()
+BY_REASON = GroupPreview()
 
 
 def make_groups_with(connection: Connection, request: Request, found: Sequence[dict[str, Any]]) -> MakeGroups:
@@ -80,11 +80,11 @@ async def act_on_each(
     call: Call,
     found: Sequence[dict[str, Any]],
     action: Callable[[int], Awaitable[dict[str, Any]]],
-    bulk: Bulk,
+    bulk: BulkOptions,
     *,
     what: str,
     none: str,
-    preview: Preview = BY_REASON,
+    preview: GroupPreview = BY_REASON,
 ) -> int:
     """Count the executions that were found, or act on each. Gives the exit code.
 
@@ -120,7 +120,7 @@ def _left_out(count: int) -> str:
     return f"{output.executions(count)} {be} left out, because a retry or a fork continues {those} already"
 
 
-async def _preview(call: Call, found: Sequence[dict[str, Any]], what: str, preview: Preview) -> int:
+async def _preview(call: Call, found: Sequence[dict[str, Any]], what: str, preview: GroupPreview) -> int:
     """Show what would be done; gives for how many it can be done."""
     if preview.groups is None:
         groups: Sequence[Group] = bulk_actions.group_executions(found)

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import click
 
 from noetl_broker.cli import output
-from noetl_broker.cli.arguments import LATEST, StepName, Version
-from noetl_broker.cli.bulk import MOST, Bulk, Preview, act_on_each, bulk_options, make_groups_with
+from noetl_broker.cli.arguments import LATEST, StepName, VersionOrLatest
+from noetl_broker.cli.bulk import MOST, BulkOptions, GroupPreview, act_on_each, bulk_options, make_groups_with
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.playbooks import check_with_database
 from noetl_broker.cli.selection import Body, Selection, selection
@@ -46,9 +46,9 @@ def other_playbook(body: Body) -> Body:
             raise OperatorFault("--playbook and --version both choose a playbook: give one of them")
         return body(*arguments, other=ChosenPlaybook(file, version), **own)
 
-    made = click.option("--version", type=Version(), metavar="N|latest", help="Use this version of the same playbook.")(
-        run
-    )
+    made = click.option(
+        "--version", type=VersionOrLatest(), metavar="N|latest", help="Use this version of the same playbook."
+    )(run)
     return click.option(
         "--playbook",
         "file",
@@ -78,7 +78,7 @@ def fork(
     call: Call,
     *,
     chosen: Selection,
-    bulk: Bulk,
+    bulk: BulkOptions,
     from_step: str,
     other: ChosenPlaybook,
     settings: Sequence[str],
@@ -128,7 +128,7 @@ def fork(
             return await act_on_each(
                 call, found, bring_back, bulk,
                 what=f"executions are forked from {from_step}", none="no execution is left to be forked",
-                preview=Preview(groups, len(left_out)),
+                preview=GroupPreview(groups, len(left_out)),
             )  # fmt: skip
 
     return asyncio.run(ask())

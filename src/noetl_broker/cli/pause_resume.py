@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from noetl_broker.cli import output
-from noetl_broker.cli.bulk import Bulk, act_on_each, bulk_options
+from noetl_broker.cli.bulk import BulkOptions, act_on_each, bulk_options
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.selection import Selection, selection
 from noetl_broker.errors import EXIT_FAILED, OperatorFault
@@ -33,7 +33,7 @@ Ask = Callable[[Connection, int], Awaitable[bool]]
 @selection(several=True)
 @bulk_options
 @click.option("--reason", metavar="TEXT", help="The reason; stored with the pause.")
-def pause(call: Call, *, chosen: Selection, bulk: Bulk, reason: str | None) -> int:
+def pause(call: Call, *, chosen: Selection, bulk: BulkOptions, reason: str | None) -> int:
     """Pause executions, or queue the new executions of a playbook.
 
     A paused execution enters no step, starts nothing, and does not end. Its children pause, too. Leased jobs go on.
@@ -71,7 +71,7 @@ def pause(call: Call, *, chosen: Selection, bulk: Bulk, reason: str | None) -> i
 )
 @selection(several=True)
 @bulk_options
-def resume(call: Call, *, chosen: Selection, bulk: Bulk) -> int:
+def resume(call: Call, *, chosen: Selection, bulk: BulkOptions) -> int:
     """Resume paused executions, or the new executions of a playbook.
 
     The kept tokens go on in their order. Children are resumed, too; one that was paused by itself stays paused. With
@@ -130,7 +130,7 @@ async def _act(
     chosen: Selection,
     found: list[dict[str, Any]],
     ask: Ask,
-    bulk: Bulk,
+    bulk: BulkOptions,
     *,
     words: tuple[str, str],
 ) -> int:

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from noetl_broker.cli import output
-from noetl_broker.cli.arguments import LATEST, Version
-from noetl_broker.cli.bulk import MOST, Bulk, Preview, act_on_each, bulk_options, make_groups_with
+from noetl_broker.cli.arguments import LATEST, VersionOrLatest
+from noetl_broker.cli.bulk import MOST, BulkOptions, GroupPreview, act_on_each, bulk_options, make_groups_with
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.selection import Selection, filters, selection
 from noetl_broker.errors import OperatorFault
@@ -58,7 +58,7 @@ def dead_letters(call: Call, *, which: Filter, limit: int) -> None:
 )
 @selection()
 @bulk_options
-def reevaluate(call: Call, *, chosen: Selection, bulk: Bulk) -> int:
+def reevaluate(call: Call, *, chosen: Selection, bulk: BulkOptions) -> int:
     """Give dead letters and lost mail back to the broker.
 
     Lost mail: events without a turn that are not in the inbox. Repeating the command is harmless. With filters instead
@@ -99,13 +99,13 @@ def reevaluate(call: Call, *, chosen: Selection, bulk: Bulk) -> int:
 )
 @selection(version=False)
 @bulk_options
-@click.option("--version", type=Version(), metavar="N|latest", help="Continue on this version of the playbook.")
+@click.option("--version", type=VersionOrLatest(), metavar="N|latest", help="Continue on this version of the playbook.")
 @click.option(
     "--or-from-start",
     is_flag=True,
     help="With --version: start an execution anew if that version goes another way.",
 )
-def retry(call: Call, *, chosen: Selection, bulk: Bulk, version: int | None, or_from_start: bool) -> int:
+def retry(call: Call, *, chosen: Selection, bulk: BulkOptions, version: int | None, or_from_start: bool) -> int:
     """Retry failed executions, each as a new execution from its failed step.
 
     A failed execution stays failed. A new one with its results, workload and version continues from the failed step and
@@ -138,7 +138,7 @@ def retry(call: Call, *, chosen: Selection, bulk: Bulk, version: int | None, or_
             return await act_on_each(
                 call, found, retry_execution, bulk,
                 what="failed executions are retried", none="no failed execution is left to retry",
-                preview=Preview(groups, len(left_out), remedy),
+                preview=GroupPreview(groups, len(left_out), remedy),
             )  # fmt: skip
 
     return asyncio.run(ask())

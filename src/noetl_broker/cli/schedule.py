@@ -11,7 +11,7 @@ import click
 
 from noetl_broker.cli import output
 from noetl_broker.cli.arguments import VERSION_OF_PLAYBOOK, Duration, PlaybookPath, ScheduleName
-from noetl_broker.cli.bulk import Bulk, bulk_options
+from noetl_broker.cli.bulk import BulkOptions, bulk_options
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.output import progress_bar
 from noetl_broker.cli.selection import TimeText
@@ -217,7 +217,7 @@ def delete(call: Call, *, name: str) -> None:
 )
 @click.option("--to", "until", type=TimeText(), metavar="TIME", help="Until this moment; default: now.")
 @bulk_options
-def backfill(call: Call, *, name: str, since: str, until: str | None, bulk: Bulk) -> int:
+def backfill(call: Call, *, name: str, since: str, until: str | None, bulk: BulkOptions) -> int:
     """Start missing executions of past moments.
 
     Looks at each moment from --from to --to, oldest first. Uses the schedule as it is now: timing, payload and version.
@@ -239,7 +239,7 @@ for _command in (put, list_schedules, show, show_next, pause, resume, delete, ba
     schedule.add_command(_command)
 
 
-async def _start_each(call: Call, connection: Connection, backfill: Backfill, bulk: Bulk) -> int:
+async def _start_each(call: Call, connection: Connection, backfill: Backfill, bulk: BulkOptions) -> int:
     """Start the executions of moments at the rate of the call. Gives the exit code."""
     with progress_bar(len(backfill.missing)) as advance:
 

@@ -17,7 +17,7 @@ from noetl_broker.broker.model.limits import MAX_STARTS
 from noetl_broker.broker.state.state import COMPENSATING, is_live
 from noetl_broker.cli import output
 from noetl_broker.cli.arguments import VERSION_OF_PLAYBOOK, Duration, PlaybookPath
-from noetl_broker.cli.bulk import Bulk, act_on_each, bulk_options
+from noetl_broker.cli.bulk import BulkOptions, act_on_each, bulk_options
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.rights import PRODUCER
 from noetl_broker.cli.selection import Selection, selection
@@ -212,7 +212,7 @@ def describe_failure(status: str, error: Any, attempt: str = "") -> str:
 @selection(several=True)
 @bulk_options
 @click.option("--reason", metavar="TEXT", help="The reason; stored with the execution.")
-def cancel(call: Call, *, chosen: Selection, bulk: Bulk, reason: str | None) -> int:
+def cancel(call: Call, *, chosen: Selection, bulk: BulkOptions, reason: str | None) -> int:
     """Cancel an execution and its children.
 
     The broker cancels it when it reads the request. Exit 1 if the execution has already completed or failed. With

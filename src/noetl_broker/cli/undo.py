@@ -7,7 +7,7 @@ import asyncio
 import click
 
 from noetl_broker.cli import output
-from noetl_broker.cli.arguments import LATEST, Version
+from noetl_broker.cli.arguments import LATEST, VersionOrLatest
 from noetl_broker.cli.command import Call, command, execution_id
 from noetl_broker.errors import EXIT_FAILED
 from noetl_broker.operations.retries import OnVersion
@@ -29,7 +29,9 @@ from noetl_broker.store.connect.session import session
 @click.option(
     "--unknown", is_flag=True, help="Undo also actions of unknown outcome: they timed out, or lost their lease."
 )
-@click.option("--version", type=Version(), metavar="N|latest", help="Undo with the `compensate` of this version.")
+@click.option(
+    "--version", type=VersionOrLatest(), metavar="N|latest", help="Undo with the `compensate` of this version."
+)
 def undo(call: Call, *, execution_id: int, unknown: bool, version: int | None) -> None:
     """Undo what is left of an execution that has ended, in a new execution.
 

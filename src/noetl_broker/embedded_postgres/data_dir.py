@@ -24,7 +24,7 @@ _LONGEST_SOCKET_NAME: Final = ".s.PGSQL.65535.lock"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class DataFolder:
     """A folder that the account can reach; `notice` is a sentence for people if it is not the requested one."""
 
     folder: Path
@@ -34,20 +34,20 @@ class Place:
 
 def usable_folder(
     folder: Path | None, account: Account, temporary_root: Path | None, *, substitute: Path | None = None
-) -> Place:
+) -> DataFolder:
     """Return `folder` if the account can reach it, else `substitute`, else (or for None) a new temporary folder."""
     notice = None
     if folder is not None:
         folder = folder.absolute()
         if _is_reachable(folder, account):
-            return Place(folder=folder, temporary=False)
+            return DataFolder(folder=folder, temporary=False)
         cannot = f"Account {account.name} cannot reach {folder}"
         if substitute is not None and _is_reachable(substitute, account):
-            return Place(folder=substitute, temporary=False, notice=f"{cannot}: {substitute} holds the data.")
+            return DataFolder(folder=substitute, temporary=False, notice=f"{cannot}: {substitute} holds the data.")
         notice = f"{cannot}: a temporary folder holds the data until the end."
     temporary = Path(tempfile.mkdtemp(prefix="noetl-broker-", dir=temporary_root))
     _shut(temporary, account)
-    return Place(folder=temporary, temporary=True, notice=notice)
+    return DataFolder(folder=temporary, temporary=True, notice=notice)
 
 
 def _is_reachable(folder: Path, account: Account) -> bool:

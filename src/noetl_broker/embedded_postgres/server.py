@@ -32,7 +32,14 @@ from noetl_broker.embedded_postgres.binaries import (
     find_bin_folder,
     usable_bin_folder,
 )
-from noetl_broker.embedded_postgres.data_dir import USER, Place, check_major, initialize, socket_folder, usable_folder
+from noetl_broker.embedded_postgres.data_dir import (
+    USER,
+    DataFolder,
+    check_major,
+    initialize,
+    socket_folder,
+    usable_folder,
+)
 from noetl_broker.embedded_postgres.leftover import end_leftover
 from noetl_broker.errors import DatabaseFault, OperatorFault
 
@@ -114,7 +121,9 @@ class EmbeddedPostgres:
     notice: str | None
     socket_folder: Path | None
 
-    def __init__(self, place: Place, *, account: Account, settings: Mapping[str, str], bin_folder: Path | None) -> None:
+    def __init__(
+        self, place: DataFolder, *, account: Account, settings: Mapping[str, str], bin_folder: Path | None
+    ) -> None:
         """Prepare the programs and the data; start nothing."""
         self._account = account
         self._settings = dict(settings)

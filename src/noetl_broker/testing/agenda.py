@@ -15,7 +15,7 @@ Key = tuple[int, Node]  # of an execution and a visit or an item
 NO_NODE: Node = ("", 0, None)
 
 
-class Entry(NamedTuple):
+class AgendaEntry(NamedTuple):
     """Something that happens later; equal moments keep their order."""
 
     moment: datetime
@@ -32,7 +32,7 @@ class Agenda:
         self.now = STORY_START  # the time of the latest turn, or of the latest jump
         self.jumped = timedelta()  # in all
         self._floor = STORY_START  # no turn comes before the latest jump
-        self._entries: list[Entry] = []
+        self._entries: list[AgendaEntry] = []
         self._ordinals = itertools.count()
 
     def next_turn(self, last: datetime) -> datetime:
@@ -46,7 +46,7 @@ class Agenda:
     ) -> None:
         """Do something at this moment, unless `drop` names its execution or visit before."""
         key = None if execution is None else (execution, node)
-        self._entries.append(Entry(moment, next(self._ordinals), key, act))
+        self._entries.append(AgendaEntry(moment, next(self._ordinals), key, act))
 
     def drop(self, execution: int, visit: tuple[str, int] | None = None, index: int | None = None) -> None:
         """Forget what would happen to an execution, to one of its visits, or to an item."""

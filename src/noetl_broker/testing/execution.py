@@ -35,10 +35,10 @@ from noetl_broker.testing.undo import is_stopped, node_of
 _ordinals = itertools.count()
 
 
-class Parent(NamedTuple):
+class WaitingVisit(NamedTuple):
     """The visit that waits for a child, with its execution; `item_index` is the index of an item."""
 
-    execution: Execution
+    execution: SimulatedExecution
     step: str
     visit: int
     item_index: int | None
@@ -59,7 +59,7 @@ class OpenJob:
         return -self.job.priority, self.ordinal
 
 
-class Execution:
+class SimulatedExecution:
     """A simulated execution."""
 
     def __init__(
@@ -67,7 +67,7 @@ class Execution:
         number: int,
         playbook: Playbook,
         rules: Rules,
-        parent: Parent | None,
+        parent: WaitingVisit | None,
         agenda: Agenda,
         *,
         trace: bool,
@@ -82,7 +82,7 @@ class Execution:
         self.parent = parent
         self.open: dict[Node, OpenJob] = {}
         self.answered: list[Job] = []
-        self.children: list[Execution] = []
+        self.children: list[SimulatedExecution] = []
         self.at = STORY_START  # of the last turn
         self.started_at = STORY_START if parent is None else parent.execution.at
         self._agenda = agenda

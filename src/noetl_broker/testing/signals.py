@@ -16,7 +16,7 @@ from noetl_broker.playbook.signals import KEY_FORMS, NAME_FORMS, signal_key, sig
 from noetl_broker.testing.answers import SimulationFault, as_json
 
 if TYPE_CHECKING:
-    from noetl_broker.testing.execution import Execution
+    from noetl_broker.testing.execution import SimulatedExecution
 
 KEYS = frozenset({"name", "key", "payload", "after", "before"})
 
@@ -86,7 +86,7 @@ class Signals:
                 self._open[key] = waiting._replace(signalled=True)
                 yield waiting.execution, _event(waiting, self._sent[index], index + 1)
 
-    def untaken(self, executions: Iterable[Execution]) -> Iterator[Sent]:
+    def untaken(self, executions: Iterable[SimulatedExecution]) -> Iterator[Sent]:
         """The signals of the test that no wait of these executions took."""
         taken = {number - 1 for execution in executions for number in execution.signals_taken()}
         return (sent for index, sent in enumerate(self._sent) if sent.given and index not in taken)

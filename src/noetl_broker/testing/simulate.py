@@ -63,7 +63,7 @@ from noetl_broker.template import wrap
 from noetl_broker.testing.agenda import Agenda
 from noetl_broker.testing.answers import Answer, Answers, JobOutcome, SimulationFault, as_json, names_of
 from noetl_broker.testing.approvals import Approvals, Verdict
-from noetl_broker.testing.execution import Execution, Parent
+from noetl_broker.testing.execution import SimulatedExecution, WaitingVisit
 from noetl_broker.testing.pauses import GivenPause, event_for_children, pauses_of
 from noetl_broker.testing.result import Story
 from noetl_broker.testing.signals import GivenSignal, Sent, Signals, signals_of
@@ -163,8 +163,8 @@ class Simulation:
         self.answers = answers
         self.approvals = approvals or Approvals({})
         self.rules = rules
-        self.mail: deque[tuple[Execution, Event]] = deque()
-        self.executions: list[Execution] = []
+        self.mail: deque[tuple[SimulatedExecution, Event]] = deque()
+        self.executions: list[SimulatedExecution] = []
         self.turns = 0
         self.agenda = Agenda()
         self.signals = Signals()
@@ -176,7 +176,7 @@ class Simulation:
         payload: dict[str, JSON],
         signals: Iterable[GivenSignal] = (),
         pauses: Iterable[GivenPause] = (),
-    ) -> Execution:
+    ) -> SimulatedExecution:
         """Start the first execution and continue until nothing is left to do."""
         payload = as_json(payload, Job(step=playbook.path, type="payload"))
         signals = [*signals]
@@ -195,17 +195,19 @@ class Simulation:
                 return first
 
     def _begin(
-        self, playbook: Playbook, start: Event, parent: Parent | None = None, rows: Iterable[UndoRow] = ()
-    ) -> Execution:
+        self, playbook: Playbook, start: Event, parent: WaitingVisit | None = None, rows: Iterable[UndoRow] = ()
+    ) -> SimulatedExecution:
         """Add an execution, with its start unread; an undo execution takes over `rows`."""
         taken = taken_over(rows) if rows else None
         number = len(self.executions) + 1
-        execution = Execution(number, playbook, self.rules, parent, self.agenda, trace=self.traces, taken=taken)
+        execution = SimulatedExecution(
+            number, playbook, self.rules, parent, self.agenda, trace=self.traces, taken=taken
+        )
         self.executions.append(execution)
         self.mail.append((execution, start))
         return execution
 
-    def _read(self, execution: Execution, event: Event) -> None:
+    def _read(self, execution: SimulatedExecution, event: Event) -> None:
         """Take a turn and do what it decided."""
         self.turns += 1
         if self.turns > MOST_TURNS:
@@ -230,7 +232,7 @@ class Simulation:
             self._answer_parent(execution, decision.ended)
             self._start_on_failure(execution, decision.ended.on_failure)
 
-    def _plan(self, execution: Execution, decision: Decision, stops: Stops) -> None:
+    def _plan(self, execution: SimulatedExecution, decision: Decision, stops: Stops) -> None:
         """Put on the agenda what the turn wants later; forget what nobody waits for any more."""
         for visit in stops.visits | stops.waits:
             if stops.timer(*visit):
@@ -252,7 +254,7 @@ class Simulation:
         for change in decision.of(JobChanged):
             self._plan_retry(execution, change)
 
-    def _plan_retry(self, execution: Execution, change: JobChanged) -> None:
+    def _plan_retry(self, execution: SimulatedExecution, change: JobChanged) -> None:
         """Plan the next attempt of a job, or of the playbook that it starts."""
         moment = after(execution.at, change.delay)
         if change.status == "delegated":
@@ -270,7 +272,7 @@ class Simulation:
             execution.delay(node)
             self.agenda.add(moment, partial(execution.reopen, node), execution=execution.number, node=node)
 
-    def _pause(self, given: GivenPause, first: Execution) -> None:
+    def _pause(self, given: GivenPause, first: SimulatedExecution) -> None:
         """Pause an execution now, or when the moment comes; resume it later."""
         at = after(STORY_START, given.delay)
         if given.delay <= 0:
@@ -280,7 +282,7 @@ class Simulation:
         if given.seconds is not None:
             self._send_at(after(at, given.seconds), first, Event(EXECUTION_RESUME))
 
-    def _give_signal(self, given: GivenSignal, first: Execution) -> None:
+    def _give_signal(self, given: GivenSignal, first: SimulatedExecution) -> None:
         """Send a signal of the test: now, or when its moment comes."""
         at = STORY_START + timedelta(seconds=given.delay)
         sent = Sent(
@@ -301,7 +303,7 @@ class Simulation:
             payload = "" if sent.payload is None else f" {json.dumps(sent.payload, ensure_ascii=False)}"
             yield f"# no wait took signal {sent.name} {sent.key}{payload}"
 
-    def _match_signals(self, execution: Execution, decision: Decision, stops: Stops) -> None:
+    def _match_signals(self, execution: SimulatedExecution, decision: Decision, stops: Stops) -> None:
         """Keep the waits for signals as the turn left them, and bring them what fits."""
         number, own = execution.number, self.signals
         for wait in decision.of(WaitOpened):
@@ -321,7 +323,7 @@ class Simulation:
         for number, event in self.signals.bring():
             self.mail.append((self.executions[number - 1], event))
 
-    def _decide_approval(self, execution: Execution, wait: WaitOpened) -> None:
+    def _decide_approval(self, execution: SimulatedExecution, wait: WaitOpened) -> None:
         """Plan the decision of the test on an approval that began."""
         decided = self.approvals.decide(execution.playbook.path, wait.step, wait.details or {})
         if decided is not None:
@@ -330,13 +332,13 @@ class Simulation:
             event = Event(APPROVAL_DECIDED, wait.step, wait.visit, context=context)
             self._send_at(moment, execution, event)
 
-    def _send_at(self, moment: datetime, execution: Execution, event: Event) -> None:
+    def _send_at(self, moment: datetime, execution: SimulatedExecution, event: Event) -> None:
         """Send an event about a visit or the execution at a moment, unless the agenda drops it before."""
         node = (event.step or "") + UNDO_SUFFIX * event.undo, event.visit or 0, event.item_index
         act = partial(self.mail.append, (execution, event))
         self.agenda.add(moment, act, execution=execution.number, node=node)
 
-    def _next_job(self) -> tuple[Execution, Node] | None:
+    def _next_job(self) -> tuple[SimulatedExecution, Node] | None:
         """The open job with the highest priority, the oldest of equals. Jobs of a paused execution are held."""
         due = [
             (*job.rank, execution, node)
@@ -346,7 +348,7 @@ class Simulation:
         ]
         return min(due, key=lambda one: one[:2])[2:] if due else None
 
-    def _answer_job(self, execution: Execution, node: Node) -> None:
+    def _answer_job(self, execution: SimulatedExecution, node: Node) -> None:
         """Answer a job with the test's answer."""
         job, timeout = execution.lease(node), execution.timeout_of(node)
         outcome = self.answers.answer(job)
@@ -360,17 +362,17 @@ class Simulation:
         else:
             self._send_later(execution, node, job, outcome)
 
-    def _send_later(self, execution: Execution, node: Node, job: Job, outcome: JobOutcome) -> None:
+    def _send_later(self, execution: SimulatedExecution, node: Node, job: Job, outcome: JobOutcome) -> None:
         moment = after(self.agenda.now, outcome.after)
         act = partial(self._send, execution, node, job, outcome)
         self.agenda.add(moment, act, execution=execution.number, node=node)
 
-    def _send(self, execution: Execution, node: Node, job: Job, outcome: JobOutcome) -> None:
+    def _send(self, execution: SimulatedExecution, node: Node, job: Job, outcome: JobOutcome) -> None:
         """Send the outcome of a job as an event."""
         if job.type == "playbook":  # the answer is that of a child
             outcome = outcome._replace(result=wrap(outcome.result))
             step, undo = undone_step(node[0])
-            self._add_child_end(Parent(execution, step, *node[1:], undo=undo), outcome, job.attempt, 0)
+            self._add_child_end(WaitingVisit(execution, step, *node[1:], undo=undo), outcome, job.attempt, 0)
             return
         step, undo = undone_step(job.step)
         event = Event(
@@ -386,7 +388,7 @@ class Simulation:
         )
         self.mail.append((execution, event))
 
-    def _start_child(self, parent: Execution, child: ChildStarted) -> None:
+    def _start_child(self, parent: SimulatedExecution, child: ChildStarted) -> None:
         """Start the playbook that a step calls, unless the step has an answer."""
         if child.undo_of is not None:
             self._start_undo(parent, child)
@@ -401,7 +403,7 @@ class Simulation:
                 f"add it to playbooks=[…], or answer the step: answers={{{child.step!r}: …}}"
             )
         start = Event(EXECUTION_START, context={"workload": as_stored(child.payload)}, meta=child.meta)
-        waiting = Parent(parent, child.step, child.visit, child.item_index, child.undo)
+        waiting = WaitingVisit(parent, child.step, child.visit, child.item_index, child.undo)
         parent.children.append(self._begin(playbook, start, waiting))
         timeout = parent.timeout_of_call(child)
         if timeout is not None:
@@ -412,16 +414,16 @@ class Simulation:
             )
             self._send_at(after(parent.at, timeout), parent, failed._replace(undo=child.undo))
 
-    def _start_undo(self, parent: Execution, child: ChildStarted) -> None:
+    def _start_undo(self, parent: SimulatedExecution, child: ChildStarted) -> None:
         """Start an execution that undoes what a child did."""
         [undone] = [one for one in parent.children if one.number == child.undo_of]
         rows = rows_to_take_over(undone.known)
         undo = {**child.meta["undo"], "rows": len(rows)}
         start = Event(EXECUTION_START, context={"workload": undone.workload()}, meta={**child.meta, "undo": undo})
-        waiting = Parent(parent, child.step, child.visit, child.item_index, undo=True)
+        waiting = WaitingVisit(parent, child.step, child.visit, child.item_index, undo=True)
         parent.children.append(self._begin(undone.playbook, start, waiting, rows))
 
-    def _answer_parent(self, child: Execution, ended: ExecutionEnd) -> None:
+    def _answer_parent(self, child: SimulatedExecution, ended: ExecutionEnd) -> None:
         parent = child.state.parent
         if child.parent is None or parent is None:
             return
@@ -430,7 +432,7 @@ class Simulation:
         outcome = JobOutcome(ended.answer, error, retryable=ended.status != "CANCELLED")
         self._add_child_end(child.parent, outcome, parent.attempt, child.number, undo=ended.undo)
 
-    def _start_on_failure(self, failed: Execution, starts: OnFailureStart | None) -> None:
+    def _start_on_failure(self, failed: SimulatedExecution, starts: OnFailureStart | None) -> None:
         """Start what the playbook of a failed execution names, if the simulation has it."""
         playbook = None if starts is None else self.family.get(starts.path)
         if starts is None or playbook is None:
@@ -441,7 +443,7 @@ class Simulation:
         failed.children.append(alarm)
 
     def _add_child_end(
-        self, parent: Parent, outcome: JobOutcome, attempt: int, child: int, *, undo: bool = False
+        self, parent: WaitingVisit, outcome: JobOutcome, attempt: int, child: int, *, undo: bool = False
     ) -> None:
         """Send the end of a child to its parent, as the end of an action or of an item.
 
@@ -465,7 +467,7 @@ class Simulation:
         )
         self.mail.append((parent.execution, event))
 
-    def _cancel_children(self, execution: Execution, stops: Stops) -> None:
+    def _cancel_children(self, execution: SimulatedExecution, stops: Stops) -> None:
         """Cancel the children of an execution that ended, and of visits that gave them up."""
         for child in execution.children:
             parent = child.parent

@@ -21,7 +21,7 @@ from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.console import console_modules
 from noetl_broker.cli.dev.database import start_database
 from noetl_broker.cli.dev.next_steps import first_playbook, next_steps
-from noetl_broker.cli.dev.registrar import Registrar, Report
+from noetl_broker.cli.dev.registrar import Registrar, Registrations
 from noetl_broker.cli.dev.watch import keep_watching
 from noetl_broker.cli.places import shown_path
 from noetl_broker.cli.run import service_options
@@ -205,7 +205,7 @@ class Dev:
                 self._show_changes(report, ask_to_try=not playbooks)
             first, playbooks = False, playbooks + len(report.registered)
 
-    async def _show_start(self, report: Report) -> None:
+    async def _show_start(self, report: Registrations) -> None:
         for line in report.lines:
             self._show_problem(line)
         new = sum(entry.new for _, entry, _ in report.registered)
@@ -238,7 +238,7 @@ class Dev:
             if os.environ.get(name):
                 output.note(f"{name} is set: other commands use the database that it names, until you unset it")
 
-    def _show_changes(self, report: Report, *, ask_to_try: bool) -> None:
+    def _show_changes(self, report: Registrations, *, ask_to_try: bool) -> None:
         for line in report.lines:
             self._show_problem(line)
         for file, entry, _ in report.registered:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from noetl_broker.cli.command import Call
-from noetl_broker.cli.dev.watch import Changes
+from noetl_broker.cli.dev.watch import FileChanges
 from noetl_broker.cli.places import shown_path
 from noetl_broker.errors import BrokerError, DatabaseFault
 from noetl_broker.operations.check import CheckedFile, check_source
@@ -27,7 +27,7 @@ _WORKFLOW: Final = re.compile(rb"^workflow\s*:", re.MULTILINE)
 
 
 @dataclass(slots=True)
-class Report:
+class Registrations:
     """What became of changed files: `registered` by file, `refused` files, `lines` about what is wrong or gone.
 
     `kept`: the catalog has a newer version than the file.
@@ -50,9 +50,9 @@ class Registrar:
         self._types: frozenset[str] = frozenset()  # that workers have announced
         self._untyped: set[Path] = set()  # files that need a type which nobody has announced
 
-    async def register(self, changes: Changes) -> Report:
+    async def register(self, changes: FileChanges) -> Registrations:
         """Register each changed file that is a playbook without errors. Raises DatabaseFault."""
-        report = Report()
+        report = Registrations()
         self._untyped -= {*changes.changed, *changes.gone}
         for path in [path for path, file in self._files.items() if file in changes.gone]:
             report.lines.append(f"{shown_path(self._files.pop(path))} is gone: {path} stays registered")
@@ -79,7 +79,7 @@ class Registrar:
             known = await catalog.known_step_types(connection)
         return [] if known <= self._types else sorted(self._untyped)
 
-    def _read(self, files: Sequence[Path], report: Report) -> list[tuple[Path, bytes]]:
+    def _read(self, files: Sequence[Path], report: Registrations) -> list[tuple[Path, bytes]]:
         """Read the files that are playbooks; one that is too long is refused by its check."""
         found = []
         for file in files:
@@ -103,7 +103,7 @@ class Registrar:
             return False  # a check of large data takes seconds
         return not check_source(str(file), source, self._call.registration_rules()).errors
 
-    async def _register(self, connection: Connection, file: Path, checked: CheckedFile, report: Report) -> None:
+    async def _register(self, connection: Connection, file: Path, checked: CheckedFile, report: Registrations) -> None:
         report.lines += [str(found) for found in checked.findings]
         if checked.errors:
             report.refused.append(file)
@@ -139,7 +139,9 @@ class Registrar:
             raise BrokerError(f"{shown_path(holder)} has the path {playbook.path}; change metadata.path in one of them")
         return playbook
 
-    async def _look_for_children(self, connection: Connection, checked: Sequence[CheckedFile], report: Report) -> None:
+    async def _look_for_children(
+        self, connection: Connection, checked: Sequence[CheckedFile], report: Registrations
+    ) -> None:
         """Report the calls of playbooks that are not registered."""
         rules: PlaybookRules = self._call.playbook_rules
         calls = [call for file in checked for call in called_playbooks(file.source, file=file.file, rules=rules)]

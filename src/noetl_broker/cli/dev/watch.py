@@ -32,7 +32,7 @@ class Signature(NamedTuple):
     inode: int
 
 
-class Changes(NamedTuple):
+class FileChanges(NamedTuple):
     """Files that are new or have changed, and files that are gone, each by name."""
 
     changed: list[Path]
@@ -70,7 +70,7 @@ class Watcher:
         self._answered: dict[Path, Signature] = {}
         self._last: dict[Path, Signature] | None = None
 
-    def compare(self, found: dict[Path, Signature]) -> Changes:
+    def compare(self, found: dict[Path, Signature]) -> FileChanges:
         """Return what has changed. The first look counts at once; later ones count when the next look agrees.
 
         An editor may empty a file before it writes it, or replace it.
@@ -84,12 +84,12 @@ class Watcher:
         for path in gone:
             del self._answered[path]
         self._last = found
-        return Changes(sorted(changed), sorted(gone))
+        return FileChanges(sorted(changed), sorted(gone))
 
 
 async def keep_watching(
     folder: Path, stopping: asyncio.Event, again: Callable[[], Awaitable[list[Path]]]
-) -> AsyncIterator[Changes]:
+) -> AsyncIterator[FileChanges]:
     """Yield the files that are there, and then what changes, until `stopping` is set.
 
     Each second it asks `again` for files that count as changed.
@@ -103,7 +103,7 @@ async def keep_watching(
         changes = watcher.compare(found)
         if not first and began - asked >= AGAIN_SECONDS:
             asked = began
-            changes = Changes(sorted({*changes.changed, *await again()} - {*changes.gone}), changes.gone)
+            changes = FileChanges(sorted({*changes.changed, *await again()} - {*changes.gone}), changes.gone)
         if first or changes.changed or changes.gone:
             yield changes
         first = False
