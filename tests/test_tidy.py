@@ -370,6 +370,16 @@ def test_every_module_begins_with_a_sentence() -> None:
     ] == []
 
 
+def test_a_class_name_names_one_class() -> None:
+    """So a reader who looks a name up finds the class that is meant."""
+    homes: dict[str, list[str]] = {}
+    for module in modules():
+        for node in module.tree.body:
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name, []).append(module.name)
+    assert {name: found for name, found in homes.items() if len(found) > 1} == {}
+
+
 def test_sql_is_not_built_from_strings() -> None:
     """Statements are in store/sql. A statement that is built from parts can be broken by a part."""
     offenders = []

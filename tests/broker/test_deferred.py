@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from noetl_broker.broker.model.decision import Job
+from noetl_broker.broker.model.decision import JobRow
 from noetl_broker.broker.model.effects import ChildStarted
 from noetl_broker.history.story import play_turns, read_events
 from noetl_broker.worker.deferred import mark_deferred, renderer_of
@@ -17,13 +17,15 @@ START = "> execution_start"
 BAIT = "{{ secret.x }}"
 
 
-def jobs_of(body: str, story: str = START) -> list[Job]:
+def jobs_of(body: str, story: str = START) -> list[JobRow]:
     """Return all jobs of the events of a story, in order."""
     turns = play_turns(playbook(body), read_events(story))
     return [job for _, decision, _ in turns for job in decision.jobs]
 
 
-def job_of(*steps: str, start: str = "next: s", workload: str = "{}", story: str = START, workbook: str = "[]") -> Job:
+def job_of(
+    *steps: str, start: str = "next: s", workload: str = "{}", story: str = START, workbook: str = "[]"
+) -> JobRow:
     """Return the last job of a story; the first of `steps` follows `start`."""
     lines = [f"workload: {workload}", f"workbook: {workbook}", "workflow:", f"- {{step: start, {start}}}"]
     return jobs_of("\n".join([*lines, *(f"- {{step: {step}}}" for step in steps)]) + "\n", story)[-1]
@@ -36,7 +38,7 @@ def at(action: Any, path: Any) -> Any:
     return action
 
 
-def deferred(job: Job) -> list[list[str | int]]:
+def deferred(job: JobRow) -> list[list[str | int]]:
     """Return the sorted paths of the strings that are templates."""
     return sorted(job.action["unfinished"], key=repr)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from noetl_broker.broker.model.decision import Decision, Job
+from noetl_broker.broker.model.decision import Decision, JobRow
 from noetl_broker.broker.model.effects import ChildStarted
 from noetl_broker.broker.model.values import JSON
 from noetl_broker.history.story import play_turns, read_events
@@ -97,7 +97,7 @@ def test_every_item_reads_the_result_that_its_step_was_given(task: str) -> None:
     ]
 
 
-def job_of_item(task: str, *, step: str = "", metadata: str = "") -> Job:
+def job_of_item(task: str, *, step: str = "", metadata: str = "") -> JobRow:
     """Return the job of the only item of a distributed iterator."""
     body = f"""
     workflow:

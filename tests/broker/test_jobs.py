@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from noetl_broker.broker.model.decision import Job
+from noetl_broker.broker.model.decision import JobRow
 from noetl_broker.broker.model.rules import Rules
 from noetl_broker.history.story import play_turns, read_events
 from tests.stories import playbook
@@ -15,13 +15,13 @@ from tests.stories import playbook
 START = "> execution_start"
 
 
-def jobs_of(body: str, story: str = START, *, metadata: str = "", rules: Rules | None = None) -> list[Job]:
+def jobs_of(body: str, story: str = START, *, metadata: str = "", rules: Rules | None = None) -> list[JobRow]:
     """Return all jobs of the events of a story, in order."""
     turns = play_turns(playbook(body, metadata=metadata), read_events(story), rules=rules)
     return [job for _, decision, _ in turns for job in decision.jobs]
 
 
-def job_of(step: str, *, workload: str = "{}", **more: Any) -> Job:
+def job_of(step: str, *, workload: str = "{}", **more: Any) -> JobRow:
     """Return the job of the step after `start`; `step` has its keys in the flow style of YAML."""
     [job] = jobs_of(f"workload: {workload}\nworkflow:\n- {{step: start, next: s}}\n- {{step: s, {step}}}\n", **more)
     return job

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from noetl_broker.broker.model.decision import Decision, Job
+from noetl_broker.broker.model.decision import Decision, JobRow
 from noetl_broker.broker.model.effects import (
     ChildStarted,
     EventPosted,
@@ -137,7 +137,7 @@ def _node(step: str | None, visit: int) -> str:
     return "" if step is None else step if visit == 1 else f"{step}#{visit}"
 
 
-def _node_of(work: Job | ChildStarted | UndoNoted | JobChanged, *, undo: bool) -> str:
+def _node_of(work: JobRow | ChildStarted | UndoNoted | JobChanged, *, undo: bool) -> str:
     """Return the node of a visit, or of an undo, which names an item."""
     node = _node(work.step, work.visit)
     if not undo:

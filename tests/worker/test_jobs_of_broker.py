@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from noetl_broker.broker.model.decision import Job
+from noetl_broker.broker.model.decision import JobRow
 from noetl_broker.broker.model.effects import ExecutionBegun
 from noetl_broker.history.story import STORY_EXECUTION, play_turns, read_events
 from noetl_broker.nodes import node_id
@@ -28,7 +28,7 @@ ECHO = "def main(**given): return given"
 Work = Callable[..., Awaitable[Any]]
 
 
-def leased(job: Job, workload: Any) -> LeasedJob:
+def leased(job: JobRow, workload: Any) -> LeasedJob:
     """Give a job as a worker leases it: action and context went through JSON, the workload was added."""
     return LeasedJob(
         queue_id=7,
@@ -310,6 +310,6 @@ async def test_a_result_that_cannot_be_stored_is_not_saved(shared: WorkerResourc
         "code": "def main(): return {'x': '\\x00'}",
         "save": {"storage": "http", "url": site.url, "method": "POST", "data": {"x": 1}},
     }
-    job = leased(Job("a", 1, "python", 0, action, {}, 5, 1, None), {})
+    job = leased(JobRow("a", 1, "python", 0, action, {}, 5, 1, None), {})
     assert isinstance(await execute(job, shared, time_limit_seconds=20), Failure)
     assert site.requests == []

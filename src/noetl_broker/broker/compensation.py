@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from noetl_broker.broker.draft.known import UndoRow
 from noetl_broker.broker.draft.wants import want_action, want_item_action, want_items, want_undo, want_undo_action
 from noetl_broker.broker.flow.failures import end_execution
-from noetl_broker.broker.model.decision import Job
+from noetl_broker.broker.model.decision import JobRow
 from noetl_broker.broker.model.effects import (
     ChildStarted,
     JobChanged,
@@ -228,7 +228,7 @@ def _delegate(
     """Add the job of an undo that a child execution does: no worker leases it."""
     action = {"name": step.name, "type": "playbook", **request}
     context = {"step_name": step.name, "visit": row.visit}
-    job = Job(
+    job = JobRow(
         row.step, row.visit, "playbook", ordinal, action, context, priority_of(draft, step), 1, timeout,
         delegated=True, item_index=row.item_index, undo=True,
     )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from noetl_broker.broker.model.decision import Decision, Job
+from noetl_broker.broker.model.decision import Decision, JobRow
 from noetl_broker.broker.model.effects import (
     ChildStarted,
     ExecutionBegun,
@@ -191,7 +191,7 @@ class DecisionDiff:
             if values:
                 yield Divergence("another job", job.step, "", f"runs {job.step}", _other_parts(values), values)
 
-    def _compare_jobs(self, was: Job, now: Job) -> tuple[list[str], Values]:
+    def _compare_jobs(self, was: JobRow, now: JobRow) -> tuple[list[str], Values]:
         """The keys whose text the broker never renders, and the values, that differ between two jobs."""
         steps = [version.steps[now.step] for version in self._versions]
         plain, values = [], Values()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from noetl_broker.broker.core import Session
-from noetl_broker.broker.model.decision import Decision, ExecutionEnd, Job
+from noetl_broker.broker.model.decision import Decision, ExecutionEnd, JobRow
 from noetl_broker.broker.model.effects import ExecutionBegun
 from noetl_broker.broker.model.values import JSON
 from noetl_broker.broker.state.state import ExecutionState, encode
@@ -221,7 +221,7 @@ def _job_name(node: Node) -> str:
     return f"job {visit_name(*node)}"
 
 
-def _as_recorded(history: History, job: Job) -> RecordedJob:
+def _as_recorded(history: History, job: JobRow) -> RecordedJob:
     context = {**job.context, **history.job_scope}
     return RecordedJob(job.node_type, job.action, context, job.priority, job.max_attempts, job.timeout)
 

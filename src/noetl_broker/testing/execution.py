@@ -12,8 +12,7 @@ from noetl_broker.broker.core import Session
 from noetl_broker.broker.draft.known import ItemState, Known
 from noetl_broker.broker.draft.wants import WORKLOAD, want_item_status
 from noetl_broker.broker.draft.writes import DECIDED
-from noetl_broker.broker.model.decision import Decision
-from noetl_broker.broker.model.decision import Job as QueuedJob
+from noetl_broker.broker.model.decision import Decision, JobRow
 from noetl_broker.broker.model.effects import ChildStarted, ItemEnded, ItemsChosen
 from noetl_broker.broker.model.event import Event
 from noetl_broker.broker.model.event_types import EXECUTION_SIGNAL
@@ -49,7 +48,7 @@ class WaitingVisit(NamedTuple):
 class OpenJob:
     """A job without an answer yet; `attempts` counts earlier attempts."""
 
-    job: QueuedJob
+    job: JobRow
     attempts: int = 0
     ordinal: int = field(default_factory=lambda: next(_ordinals))
 
@@ -170,7 +169,7 @@ class SimulatedExecution:
         step = self.playbook.steps[child.step]
         priority = next(p for p in (step.priority, self.playbook.priority, DEFAULT_PRIORITY) if p is not None)
         action: dict[str, JSON] = {"path": child.path, "version": child.version, "args": child.payload}
-        queued = QueuedJob(
+        queued = JobRow(
             child.step,
             child.visit,
             "playbook",

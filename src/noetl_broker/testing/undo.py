@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from noetl_broker.broker.draft.known import Known, UndoRow
 from noetl_broker.broker.draft.wants import want_action, want_item_action, want_items, want_turn
-from noetl_broker.broker.model.decision import Job
+from noetl_broker.broker.model.decision import JobRow
 from noetl_broker.broker.model.effects import JobChanged
 from noetl_broker.broker.model.event import Event
 from noetl_broker.broker.model.event_types import ACTION_FAILED
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from noetl_broker.history.record import Node
 
 
-def node_of(job: Job) -> Node:
+def node_of(job: JobRow) -> Node:
     """The node of a job; an undo job has its own."""
     return (job.step + UNDO_SUFFIX if job.undo else job.step, job.visit, job.item_index)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from noetl_broker.broker.model.decision import Decision, ExecutionEnd, Job, StepRow
+from noetl_broker.broker.model.decision import Decision, ExecutionEnd, JobRow, StepRow
 
 if TYPE_CHECKING:
     from noetl_broker.broker.model.effects import Effect, Kind
@@ -23,7 +23,7 @@ class Writes:
         self.outcome = DECIDED
         self.note: str | None = None
         self.events: list[Emitted] = []
-        self.jobs: list[Job] = []
+        self.jobs: list[JobRow] = []
         self.rows: dict[str, StepRow] = {}
         self.ended: ExecutionEnd | None = None
         self.carrier: int | None = None

@@ -19,8 +19,8 @@ class JobLimit(NamedTuple):
     burst: int | None = None
 
 
-class Job(NamedTuple):
-    """A job; `ordinal` is the position of its step_started in the turn, `timeout` is in seconds."""
+class JobRow(NamedTuple):
+    """A job that the turn writes; `ordinal` is the position of its step_started, `timeout` is in seconds."""
 
     step: str
     visit: int
@@ -87,7 +87,7 @@ class Decision(NamedTuple):
     outcome: str
     note: str | None = None
     events: tuple[Emitted, ...] = ()
-    jobs: tuple[Job, ...] = ()
+    jobs: tuple[JobRow, ...] = ()
     rows: tuple[StepRow, ...] = ()
     ended: ExecutionEnd | None = None
     carrier: int | None = None

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.draft.beside_noetl import add_noetl_inputs
-from noetl_broker.broker.model.decision import Job, JobLimit
+from noetl_broker.broker.model.decision import JobLimit, JobRow
 from noetl_broker.broker.model.effects import JobChanged
 from noetl_broker.broker.model.values import JSON
 from noetl_broker.broker.writing.errors import wrong_value
@@ -80,7 +80,7 @@ def enqueue_job(
     if deferred and item is not None:
         context |= {"words": words, "workload": draft.templates.workload()}
     draft.writes.jobs.append(
-        Job(
+        JobRow(
             step.name,
             visit,
             step.type,
@@ -151,7 +151,7 @@ def delegate_job(
     context = {"step_name": step.name, "visit": visit}
     priority = priority_of(draft, step)
     draft.writes.jobs.append(
-        Job(
+        JobRow(
             step.name,
             visit,
             step.type,

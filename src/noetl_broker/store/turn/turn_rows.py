@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from noetl_broker.broker.model.decision import Decision, ExecutionEnd, Job, StepRow
+from noetl_broker.broker.model.decision import Decision, ExecutionEnd, JobRow, StepRow
 from noetl_broker.broker.model.effects import (
     ExecutionBegun,
     VisitAbandoned,
@@ -204,7 +204,7 @@ def _drop_item(columns: Columns, owner: int, visit: str, index: int, status: str
         placed[JOB_STATUS] = "cancelled"
 
 
-def _add_job(columns: Columns, execution: Execution, first: int, job: Job) -> None:
+def _add_job(columns: Columns, execution: Execution, first: int, job: JobRow) -> None:
     owner = execution.execution_id
     row = columns.events[first + job.ordinal]
     is_visit = job.item_index is None and not job.undo
