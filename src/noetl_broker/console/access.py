@@ -85,7 +85,7 @@ async def _find_caller(request: Request, token: str | None) -> Caller:
 
 
 async def check_again(request: Request) -> TokenCheck | None:
-    """What the token of a request allows now; None if none is needed. Raises Refusal, as `viewer` does."""
+    """The name and role that the token has now; None if no token is needed. Raises Refusal, as `viewer` does."""
     address = request.client.host if request.client is not None else ""
     return await services_of(request).sign_in.check(request.state.token, address)
 

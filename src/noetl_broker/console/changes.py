@@ -139,7 +139,7 @@ class Changes:
         everything = any(stream.execution_ids is None for stream in self._streams)
         known = self._known or {}
         named = {one for stream in self._streams for one in stream.execution_ids or ()}
-        # One that has ended may be none of the newest any more.
+        # An execution that has ended may not be among the newest any more.
         running = {one for one, latest in known.items() if latest.is_live} if everything else set()
         ended = nlargest(NEWEST, known.keys() - running)
         async with self._connections.borrow() as connection:

@@ -22,7 +22,7 @@ class Explanations:
         self._lock = threading.Lock()
 
     def get(self, key: Hashable) -> dict[str, Any] | None:
-        """What was kept; None if nothing was."""
+        """The kept explanation; None if there is none."""
         with self._lock:
             return self._kept.get(key)
 

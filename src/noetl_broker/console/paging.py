@@ -31,7 +31,7 @@ class Listed(BaseModel, Generic[Row]):
 
 @dataclass(frozen=True, slots=True)
 class PageQuery:
-    """Which page of a list is asked for: at most `limit` rows after the row of the cursor."""
+    """A request for a page of a list: at most `limit` rows after the row of the cursor."""
 
     cursor: str | None
     limit: int

@@ -55,7 +55,7 @@ class Pasts:
             return found.past
 
     def ended(self, execution_id: int) -> Any:
-        """What `keep_ended` kept; None if it kept nothing."""
+        """The past that `keep_ended` kept; None if it kept none."""
         with self._lock:
             found = self._kept.get(execution_id)
             return None if found is None else found.ended

@@ -1,4 +1,4 @@
-"""What the routes of one application share, and the dependencies that give it to them."""
+"""The services that the routes of one application share, and the dependencies that provide them."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class SignIn:
         self._failures: OrderedDict[str, SignInFailures] = OrderedDict()
 
     async def check(self, token: str | None, address: str) -> TokenCheck | None:
-        """What a token allows; None if no token is needed and none is given.
+        """The name and role of a token; None if no token is needed and none is given.
 
         Raises Refusal: 401 without a valid token, 429 for a wrong one of an address that sent many. Raises
         DatabaseFault. A valid token always passes: others may use the same address, as behind a proxy.

@@ -38,7 +38,7 @@ class Threads:
             self._free.put_nowait(thread)
 
     async def run(self, work: Work[Result]) -> Result:
-        """What `work` gives for a connection. Raises what it raises, and Refusal (503) where it takes too long.
+        """The result of `work` on a connection. Raises what `work` raises, and Refusal (503) if that takes too long.
 
         `work` may use nothing of the event loop of the caller.
         """

@@ -64,7 +64,7 @@ def _hide(value: Any) -> Any:
 # A document that the broker made, for everybody.
 Facts = Annotated[Any, PlainSerializer(ids_as_text, return_type=Any)]
 
-# What a viewer must not see: payloads, results, messages of errors, logs. A viewer gets null.
+# Payloads, results, messages of errors and logs: a viewer must not see them, and gets null.
 Payload = Annotated[Any, PlainSerializer(_hide, return_type=Any)]
 
 # What the broker recorded, with payloads in it.

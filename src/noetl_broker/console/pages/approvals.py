@@ -62,7 +62,7 @@ async def list_approvals(
     path: Annotated[str, Query(max_length=LONGEST_TEXT)] = "",
     assignee: Annotated[str, Query(max_length=LONGEST_TEXT)] = "",
 ) -> Response:
-    """What waits for a person, the oldest execution first."""
+    """The visits that wait for a person, the oldest execution first."""
     refuse_hidden_filter(screen.caller, "assignees", assignee or None)
 
     async def load() -> dict[str, Any]:

@@ -28,7 +28,7 @@ _KEPT: Final = {"Cache-Control": "public, max-age=31536000, immutable"}
 
 @cache
 def files() -> dict[str, bytes]:
-    """All files by name; `diagram.css` is that of graphs and timelines."""
+    """All files by name; `diagram.css` styles graphs and timelines."""
     found = {path.name: path.read_bytes() for path in sorted(_FOLDER.iterdir()) if path.suffix in _TYPES}
     return {**found, "diagram.css": STYLE.read_bytes() + CHART_STYLE.read_bytes()}
 

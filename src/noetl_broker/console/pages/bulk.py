@@ -88,7 +88,7 @@ WORDINGS: Final[Mapping[str, Wording]] = {
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What an action would do: `chosen` executions, of which `batch` are acted on now, and why others are left out."""
+    """A preview: `chosen` executions match, the action takes `batch` of them now, and `left_out` has the others."""
 
     batch: list[Entry]
     chosen: int
@@ -120,7 +120,7 @@ class On(NamedTuple):
 
 
 class BulkQuery:
-    """What the address asks for: an action on the executions of `ids`, or on all that match the filters."""
+    """The request in the address: an action on the executions of `ids`, or on all that match the filters."""
 
     def __init__(
         self,
@@ -149,7 +149,7 @@ async def show_preview(
     asked: Annotated[FilterQuery, Depends()],
     wanted: Annotated[BulkQuery, Depends()],
 ) -> Response:
-    """What the action would do. Without `scope`, with the executions of `id`; else with all that match."""
+    """The preview of an action: on the executions of `id`, or, with `scope`, on all that match."""
     action = wanted.action
     back = link("/dead-letters" if action == "reevaluate" else "/executions", **asked.fields, text=asked.text)
     if not wanted.is_all and not wanted.ids:
@@ -196,7 +196,7 @@ async def show_preview(
 
 
 def planned_of(request: Request | None, batch: Sequence[Entry], groups: Sequence[Group]) -> str | None:
-    """Which executions the preview looked at, where these are not all that the action will be done with."""
+    """The executions that the preview planned, in words; None if it planned all of them."""
     if request is None or request.action not in {"retry", "fork"} or len(batch) <= 1:
         return None
     if request.action == "fork" or request.on is not None:
@@ -243,7 +243,7 @@ async def preview_matching(connection: Connection, action: Acting, asked: Filter
 
 
 def preview_chosen(action: Acting, rows: Sequence[Entry], ids: Sequence[int]) -> Preview:
-    """Those of the chosen ones that the action is for; the others by the reason why not."""
+    """The preview of an action on chosen executions. It leaves out some, each with the reason."""
     left_out: defaultdict[str, list[int]] = defaultdict(list)
     known = {row["execution_id"] for row in rows}
     for execution_id in dict.fromkeys(ids):
@@ -291,7 +291,7 @@ async def act(form: Posted, work: LongWork, rules: Rules) -> Response:
 
 
 def sentence(action: str, acted: Acted) -> str:
-    """What was done, in one sentence."""
+    """One sentence about the finished action."""
     count, failed = len(acted.done), len(acted.failed)
     said = f"{count:,} execution{' was' if count == 1 else 's were'} {WORDINGS[action].done}"
     return f"{said}; {failed:,} could not be." if failed else f"{said}."

@@ -38,7 +38,7 @@ async def show_retry(
     version: Version = "",
     or_from_start: bool = False,
 ) -> Response:
-    """What a retry would begin with, on the execution's own version or on another one."""
+    """The page that previews a retry, on the execution's own version or on another one."""
     fault, on = None, None
     try:
         on = on_version(version, rules, or_from_start=or_from_start)
@@ -92,7 +92,7 @@ async def retry(form: Posted, work: ShortWork, rules: Rules, execution_id: Execu
 async def show_undo(
     screen: Shown, _caller: Operator, connections: Pooled, execution_id: ExecutionId, *, unknown: bool = False
 ) -> Response:
-    """What an undo would undo, the last success first."""
+    """The page that previews an undo, the last success first."""
     async with connections.borrow() as connection:
         details = await executions.load_execution_details(connection, execution_id)
         found = await pages.page_undos(connection, execution_id, limit=MOST_LISTED)
@@ -123,7 +123,7 @@ async def start_undo(form: Posted, work: ShortWork, rules: Rules, execution_id: 
 
 @router.get("/executions/{execution_id:int}/abandon")
 async def show_abandon(screen: Shown, _caller: Operator, connections: Pooled, execution_id: ExecutionId) -> Response:
-    """What is left where the undo is given up."""
+    """The page that previews an abandon: it lists the actions that stay in effect."""
     async with connections.borrow() as connection:
         details = await executions.load_execution_details(connection, execution_id)
     return screen.render("abandon.html", title="Abandon the undo", details=details)

@@ -72,7 +72,7 @@ SHOWN_OF_ERROR: Final = frozenset({"type", "message", "reason", "step", "index",
 
 
 class ExecutionQuery:
-    """What the address of the page chooses: a tab, a turn, a step, and whether a long history is explained."""
+    """The choices in the address: a tab, a turn, a step, and whether a long history is explained."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class ExecutionQuery:
 
 @dataclass(slots=True, kw_only=True)
 class View:
-    """What was read for the page."""
+    """The data of the page."""
 
     details: dict[str, Any]
     origin: dict[str, Any]
@@ -384,7 +384,7 @@ def _link_step(screen: Screen, step: str, visit: int | None = None) -> str:
 
 
 def others(error: Mapping[str, Any]) -> dict[str, Any]:
-    """What an error has beside the parts that are shown."""
+    """The parts of an error that the page does not show elsewhere."""
     return {key: value for key, value in error.items() if key not in SHOWN_OF_ERROR}
 
 

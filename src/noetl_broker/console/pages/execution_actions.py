@@ -1,4 +1,4 @@
-"""What an operator does with one execution: the forms, and what they do; `comebacks` has those with a preview."""
+"""The actions of an operator on one execution, with their forms; `comebacks` has the actions with a preview."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ router = APIRouter()
 
 STATUSES: Final = ("RUNNING", "QUEUED", "PAUSED", "COMPENSATING", "FAILED", "COMPLETED", "CANCELLED")
 SINCE: Final = (("", "any time"), ("15min", "15 minutes"), ("1h", "1 hour"), ("1d", "1 day"), ("7d", "7 days"))
-# What can be done with executions in a status.
+# The actions on executions in a status.
 ACTIONS: Final = {
     "RUNNING": ("fork", "pause", "cancel"),
     "QUEUED": ("pause", "cancel"),

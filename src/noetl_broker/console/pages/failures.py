@@ -71,7 +71,7 @@ async def on_fault(request: Request, fault: BrokerError) -> Response:
 
 
 async def on_refusal(request: Request, refusal: Refusal) -> Response:
-    """The page about a refusal; of one who must sign in, the way there."""
+    """The page about a refusal; a caller who must sign in gets the way there."""
     if request.method == "POST" and request.url.path == EDITED and is_own_page(request):
         return await _kept_text(request, refusal)
     if refusal.status is HTTPStatus.UNAUTHORIZED:

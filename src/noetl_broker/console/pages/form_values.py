@@ -1,4 +1,4 @@
-"""Values of fields of a form, as the API reads those of its documents."""
+"""Reads the fields of a form as the API reads the fields of its documents."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ def read_rate(text: str) -> float:
 
 @router.get("/limits/delete")
 async def show_delete(screen: Shown, _caller: Operator, *, name: Text = "") -> Response:
-    """What the end of a limit does."""
+    """The page that asks before it deletes a limit."""
     return screen.render("delete_limit.html", title="Delete this limit?", name=name)
 
 

@@ -114,7 +114,7 @@ def _key(request: Request, caller: Caller) -> tuple[object, ...]:
 
 
 def _kind(path: str) -> str:
-    """What the cost of a page depends on: its address without numbers."""
+    """The key under which the cost of a page is kept: its address without numbers."""
     return "".join(letter for letter in path if not letter.isdecimal())
 
 

@@ -1,4 +1,4 @@
-"""What all pages of one playbook share: the version that is open, and the frame around its part."""
+"""The common parts of a playbook's pages: the version that is open, and the frame around its part."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ PARTS: Final = (
 
 
 class Named(NamedTuple):
-    """Which version of which playbook; None: the latest."""
+    """A playbook and its version; None: the latest."""
 
     path: str
     version: int | None

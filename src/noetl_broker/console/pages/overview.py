@@ -71,7 +71,7 @@ class StartsBar(NamedTuple):
 
 
 class Warned(NamedTuple):
-    """What keeps the broker from working: a kind of note, a sentence, a command that mends it, the jobs concerned."""
+    """A problem of the broker: a kind of note, a sentence, a command that mends it, the jobs concerned."""
 
     kind: str
     words: str
@@ -80,7 +80,7 @@ class Warned(NamedTuple):
 
 
 class OverviewFacts(NamedTuple):
-    """What an overview shows: the present counts, the oldest executions, the span of the chart, and its starts."""
+    """The data of an overview: the present counts, the oldest executions, the span of the chart, and its starts."""
 
     present: Mapping[str, Any]
     unserved: list[dict[str, Any]]
@@ -92,7 +92,7 @@ class OverviewFacts(NamedTuple):
 
 @router.get("/")
 async def show_overview(screen: Shown, connections: Pooled, span: Annotated[str, Query(max_length=8)] = "") -> Response:
-    """What an operator wants to know first. `span`: a key of SPANS; without it, the shortest that has the last day."""
+    """The first page. `span`: a key of SPANS; without it, the shortest span that shows the last day."""
 
     async def load() -> OverviewFacts:
         async with connections.borrow() as connection:
@@ -137,12 +137,12 @@ async def show_overview(screen: Shown, connections: Pooled, span: Annotated[str,
 
 
 async def read_activity(connection: Connection, span: str) -> Mapping[str, Any]:
-    """What started in a span."""
+    """The chart of the executions that started in a span."""
     return await overview.load_activity(connection, seconds=SPANS[span], parts=PARTS, most=LISTED)
 
 
 def find_warnings(present: Mapping[str, Any]) -> Iterator[Warned]:
-    """What keeps the broker from working."""
+    """The problems that keep the broker from working."""
     if not present["brokers"]:
         yield Warned("bad", "No broker is running, so nothing moves.", "noetl-broker run")
     elif (present["oldest_mail_seconds"] or 0) > LATE_SECONDS:

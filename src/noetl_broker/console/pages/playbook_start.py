@@ -28,7 +28,7 @@ router = APIRouter()
 
 
 class StartForm(NamedTuple):
-    """What to start: a version, compiled where it can be, with what a person typed, once for a key."""
+    """A start that a form asks for: a version, its compiled playbook if it has one, the typed values, and the key."""
 
     of: Version
     playbook: Playbook | None

@@ -1,4 +1,4 @@
-"""Playbooks: the list; of one its graph, source, versions, what differs between two; pause and resume of a path."""
+"""Pages of playbooks: the list, graph, source, versions, differences; pause and resume of a path."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ async def show_difference(
     named: WhichPlaybook,
     other: Annotated[int | None, Query(ge=1, le=LARGEST_VERSION)] = None,
 ) -> Response:
-    """What differs between a version and another one, by default the one before it."""
+    """The differences between a version and another one, by default the version before."""
     async with connections.borrow() as connection:
         opened = await open_playbook(screen, connection, named)
         chosen = other or _before(opened)
@@ -120,7 +120,7 @@ async def show_difference(
 
 
 def _before(opened: Opened) -> int | None:
-    """The version before the one that is open; of the first, the one after it."""
+    """The version before the open version; for the first version, the next one."""
     numbers = [row["version"] for row in opened.versions]
     older = [number for number in numbers if number < opened.of.version]
     newer = [number for number in numbers if number > opened.of.version]

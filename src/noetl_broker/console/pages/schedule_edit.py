@@ -47,7 +47,7 @@ Errors = dict[str, str]
 
 
 class Planned(NamedTuple):
-    """A backfill that was looked at: how many moments there are, and the first of those that lack an execution."""
+    """A previewed backfill: how many moments there are, and the first moments that lack an execution."""
 
     moments: int
     missing: int
@@ -119,7 +119,7 @@ async def put(form: Posted, connections: Pooled) -> Response:
 
 
 def read_spec(fields: Mapping[str, str]) -> tuple[ScheduleSpec | None, Errors]:
-    """What a form says, or what is wrong with which field."""
+    """The values of a form, or the errors of its fields."""
     errors: Errors = {name: "It is missing." for name in ("name", "path") if not fields[name]}
     spans: dict[str, timedelta | None] = {}
     for name in ("every", "jitter", "catch_up"):
@@ -218,7 +218,7 @@ async def backfill(form: Posted, work: LongWork) -> Response:
 
 
 def backfilled(acted: Acted, left: int) -> str:
-    """What a backfill did, in sentences."""
+    """Sentences about a finished backfill."""
     count = len(acted.done)
     said = f"{count:,} past moment{' has' if count == 1 else 's have'} an execution now."
     if acted.failed:

@@ -59,7 +59,7 @@ class Input:
 
 
 class Filled(NamedTuple):
-    """What a person typed: the values, and the same fields with what is wrong."""
+    """A form that a person filled in: the values, and the same fields with their errors."""
 
     values: dict[str, Any]
     inputs: list[Input]

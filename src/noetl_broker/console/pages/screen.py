@@ -1,4 +1,4 @@
-"""What every page shares: its caller, its forms' tokens, how it is rendered, and what it says after an action."""
+"""The common parts of all pages: the caller, the tokens of forms, the rendering, the message after an action."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Screen:
         return csrf.token_of(self._secret, self.session) if self._blanks is None else self._blanks.csrf_token
 
     async def read(self, key: Hashable, load: Callable[[], Awaitable[Value]]) -> Value:
-        """What `load` reads. Requests that wait for it at the same time share what is read next.
+        """The result of `load`. Requests that wait at the same time share the next read.
 
         `key` says what is read; callers of other roles share nothing.
         """

@@ -47,7 +47,7 @@ class SharedReads:
         self._reads: OrderedDict[Hashable, SharedRead] = OrderedDict()
 
     async def get(self, key: Hashable, load: Callable[[], Awaitable[Any]], *, fresh: bool = False) -> Any:
-        """The answer of `load`, or of another read with this key: if `fresh`, of one that begins from now on."""
+        """The result of `load`, or of another read with this key. If `fresh`, that read begins from now on."""
         asked = time.monotonic()
         while True:
             read = self._reads.get(key)
@@ -115,7 +115,7 @@ class ReadAllowance:
         self._took: dict[str, float] = {}
 
     async def run(self, kind: str, load: Callable[[], Awaitable[Any]]) -> Any:
-        """What `load` gives, when it is its turn. Raises TooSoonError where that is too far ahead."""
+        """The result of `load`, which runs when it is its turn. Raises TooSoonError where that is too far ahead."""
         now = time.monotonic()
         start = max(now, self._free_at)
         if start - now > LONGEST_WAIT:

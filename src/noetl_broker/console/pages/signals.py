@@ -38,7 +38,7 @@ SHORT: Final = 120  # characters of a payload on one line
 async def list_signals(
     screen: Shown, connections: Pooled, page: Paging, *, name: NameOf = "", key: KeyOf = ""
 ) -> Response:
-    """What waits for a signal, and the signals that are kept, the newest first."""
+    """The waits for a signal, and the kept signals, the newest first."""
     refuse_hidden_filter(screen.caller, "names and keys of signals", name or None, key or None)
 
     async def load() -> dict[str, Any]:

@@ -20,7 +20,7 @@ class StatusBadge(NamedTuple):
 _DONE, _ACTIVE, _FAILED = SYMBOLS["completed"], SYMBOLS["running"], SYMBOLS["failed"]
 _WAITING, _HELD, _AGAIN, _CLOSED = SYMBOLS["waiting"], SYMBOLS["held"], SYMBOLS["retrying"], SYMBOLS["cancelled"]
 
-# Statuses of executions, steps, visits and items are upper case, those of jobs and of the rest lower case.
+# Statuses of executions, steps, visits and items are upper case. All other statuses are lower case.
 LOOKS: Final[dict[str, StatusBadge]] = {
     "COMPLETED": StatusBadge("ok", _DONE, "Completed"),
     "FAILED": StatusBadge("bad", _FAILED, "Failed"),

@@ -34,12 +34,12 @@ class Chosen(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As a person writes it: `load`, `load#2`, `load[3]`."""
+        """The name as people write it: `load`, `load#2`, `load[3]`."""
         return visit_name(self.step, self.visit, self.item_index) if self.visit else self.step
 
 
 class VisitValues(BaseModel):
-    """What a viewer sees of a visit: no values."""
+    """The values of a visit, which a viewer does not see."""
 
     inputs: Payload
     result: Payload
@@ -72,7 +72,7 @@ class ShownTurn(NamedTuple):
 async def load_panel(
     connection: Connection, screen: Screen, execution_id: int, chosen: Chosen, moment: ShownTurn | None
 ) -> dict[str, Any]:
-    """What the panel shows of a step, now or as it was after a turn; no `visit` where it was not visited."""
+    """The panel's data of a step, now or after a turn; there is no `visit` if the step was not visited."""
     panel: dict[str, Any] = {"chosen": chosen, "visit": None, "attempts": (), "log": []}
     if not chosen.visit:
         return panel
