@@ -53,10 +53,10 @@ MakeGroups = Callable[[Callable[[], object]], Awaitable[Sequence[Group]]]  # it 
 
 
 class GroupPreview(NamedTuple):
-    """What a preview shows: the groups that `groups` makes; None: they are made by path and reason.
+    """The content of a preview: `groups` makes the groups; None: they are made by path and reason.
 
-    `left_out`: so many match, but a retry or a fork continues them already. `remedy`: what to do about those for which
-    the action cannot be done.
+    `left_out`: so many match, but a retry or a fork continues them already. `remedy`: what to do where the action
+    cannot be done.
     """
 
     groups: MakeGroups | None = None

@@ -1,4 +1,4 @@
-"""What all commands share: options, settings, and errors as one sentence with an exit code."""
+"""The common parts of all commands: options, settings, and errors as one sentence with an exit code."""
 
 from __future__ import annotations
 
@@ -114,8 +114,8 @@ def command(
 ) -> Callable[[Body], click.Command]:
     """Make a click command from a function. Its docstring is the help; `example` has one call a line.
 
-    With an `own_database`, those of the settings are not read. A command that `serves` never blocks on its log. `role`
-    is what its login needs, for the error where it lacks it.
+    With an `own_database`, the databases of the settings are not read. A command that `serves` never blocks on its
+    log. `role` is what its login needs; the error names it if the login lacks it.
     """
 
     def decorate(body: Body) -> click.Command:

@@ -55,7 +55,7 @@ def doctor(call: Call) -> int:
 
 
 async def _look(database: Database, *, alone: bool) -> Sequence[DoctorFinding]:
-    """Examine one database; if there are several, one that cannot be reached is a finding."""
+    """Examine one database. If there are several, a database that cannot be reached is a finding."""
     try:
         return await examine(database)
     except BrokerError as fault:

@@ -24,7 +24,7 @@ from noetl_broker.visible import visible
 
 
 class LazyGroup(click.Group):
-    """A click group that knows its commands from the table and loads the one that is called."""
+    """A click group that knows its commands from the table and loads only the called command."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """Give the names in the order of the table."""

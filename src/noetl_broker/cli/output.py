@@ -1,4 +1,4 @@
-"""What commands print: tables for people (drawn on a terminal, plain in a pipe), JSON for programs, progress bars.
+"""The output of commands: tables for people (drawn on a terminal, plain in a pipe), JSON, progress bars.
 
 Commands print only through this module, on stdout and stderr. It escapes control characters: names and messages come
 from playbooks, producers and servers.

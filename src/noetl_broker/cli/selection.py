@@ -1,4 +1,4 @@
-"""Which executions a command is about: ids, `--all`, or filters that mean the same in every command."""
+"""The executions that a command acts on: ids, `--all`, or filters that mean the same in every command."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Since(click.ParamType[datetime | float]):
     name = "since"
 
     def __init__(self, *, end: bool = False) -> None:
-        """Of the beginning, or of the end of a time."""
+        """Read the time as the beginning of a span, or as its end."""
         self._parse = parse_until if end else parse_since
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime | float:

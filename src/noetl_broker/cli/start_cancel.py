@@ -268,7 +268,7 @@ def read_payload(
 
 
 def read_lines(file: str) -> list[tuple[int, str]]:
-    """Give the number and the text of each line with a payload; raises OperatorFault for one that is no JSON object."""
+    """Give the number and the text of each line with a payload; raises OperatorFault where it is no JSON object."""
     lines = enumerate(read_text(file, "payloads").split("\n"), 1)
     return [(number, checked_payload(line, f"line {number} of {file}")) for number, line in lines if line.strip()]
 

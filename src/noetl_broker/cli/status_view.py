@@ -1,4 +1,4 @@
-"""What `status` prints: a headline, the steps, the open jobs, the result or error; `--watch` shows changes."""
+"""Prints `status`: a headline, the steps, the open jobs, the result or error; `--watch` shows changes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ JOB_WAITS = {
 
 
 def status_parts(found: dict[str, Any], schema: str, *, traceback: bool = False) -> Iterator[Part]:
-    """Give the parts of an answer from what `load_execution_details` has found; `traceback`: also that of the error.
+    """Give the parts of an answer from `load_execution_details`; `traceback`: with the traceback of the error.
 
     The commands that it names get the schema.
     """
@@ -88,7 +88,7 @@ def status_parts(found: dict[str, Any], schema: str, *, traceback: bool = False)
 
 
 def _kept_by(found: dict[str, Any]) -> Iterator[str]:
-    """That its playbook is paused, and the places that it holds or waits for."""
+    """Lines about the pause of its playbook, and about the places that it holds or waits for."""
     pause = found["path_pause"]
     if pause is not None:
         reason = f": {pause['reason']}" if pause["reason"] else ""

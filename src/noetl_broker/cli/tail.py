@@ -31,7 +31,7 @@ HOLDS = {
 }
 SILENCE_SECONDS = 5.0
 WITH_WAITS = frozenset({"wait", "approval"})  # types of steps
-# What the detail of an event is, by a key of its context.
+# The detail of an event, by a key of its context.
 DETAIL_IN = {
     EXECUTION_PAUSE: "reason",
     "execution_paused": "reason",

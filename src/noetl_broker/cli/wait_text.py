@@ -29,7 +29,7 @@ def too_early(waits: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def wait_lines(waits: list[dict[str, Any]], execution_id: int) -> Iterator[str]:
-    """Give a line for each wait, and those of `too_early`."""
+    """Give a line for each wait, and the lines of `too_early`."""
     for wait in waits:
         until = "" if wait["due_at"] is None else f", until {output.moment(wait['due_at'])}"
         yield f"{name_of_node(wait['node_id'])} waits for {awaited_by(wait, execution_id)}{until}"

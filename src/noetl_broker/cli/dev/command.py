@@ -162,7 +162,7 @@ class Dev:
             await self.stopping.wait()
 
     async def _console_token(self) -> str:
-        """The token of an operator: that of the run before, if it is still valid."""
+        """The token of an operator. The token of the run before is used again if it is still valid."""
         kept = self.place.read_console_token()
         async with session(self.call.database, name="dev") as connection:
             found = await check_token(connection, kept)
@@ -174,7 +174,7 @@ class Dev:
         return token
 
     def _open_console(self, open_socket: Callable[[str, int], socket]) -> socket:
-        """Open the port of the settings, or that of the run before; if another program has the default port, any."""
+        """Open the port of the settings or of the last run; if another program has the default port, any port."""
         port = self.call.settings.console_port
         if "console_port" in self.call.settings.model_fields_set:
             return open_socket(LOOPBACK, port)

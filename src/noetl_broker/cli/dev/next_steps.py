@@ -1,4 +1,4 @@
-"""What `dev` suggests to do next."""
+"""The next steps that `dev` suggests."""
 
 from __future__ import annotations
 

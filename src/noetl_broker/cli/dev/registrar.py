@@ -28,7 +28,7 @@ _WORKFLOW: Final = re.compile(rb"^workflow\s*:", re.MULTILINE)
 
 @dataclass(slots=True)
 class Registrations:
-    """What became of changed files: `registered` by file, `refused` files, `lines` about what is wrong or gone.
+    """The results for changed files: `registered` by file, `refused` files, `lines` about what is wrong or gone.
 
     `kept`: the catalog has a newer version than the file.
     """
@@ -80,7 +80,7 @@ class Registrar:
         return [] if known <= self._types else sorted(self._untyped)
 
     def _read(self, files: Sequence[Path], report: Registrations) -> list[tuple[Path, bytes]]:
-        """Read the files that are playbooks; one that is too long is refused by its check."""
+        """Read the files that are playbooks; a file that is too long is refused by its check."""
         found = []
         for file in files:
             try:

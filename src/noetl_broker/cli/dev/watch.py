@@ -25,7 +25,7 @@ SHARE_OF_PAUSE: Final = 10  # a look that takes long makes the pause longer: at 
 
 
 class Signature(NamedTuple):
-    """What changes when a file is written or replaced."""
+    """The values that change when a file is written or replaced."""
 
     modified_ns: int
     size: int
@@ -40,7 +40,7 @@ class FileChanges(NamedTuple):
 
 
 def scan(folder: Path) -> dict[Path, Signature]:
-    """Return the YAML and JSON files in a folder and its subfolders. What cannot be read is left out."""
+    """Return the YAML and JSON files in a folder and its subfolders. Files that cannot be read are left out."""
     found: dict[Path, Signature] = {}
     pending = [str(folder)]
     while pending:

@@ -1,4 +1,4 @@
-"""What `replay --story` prints: a recorded execution as a test to paste, with its playbook and its story."""
+"""Prints `replay --story`: a recorded execution as a test to paste, with its playbook and its story."""
 
 from __future__ import annotations
 

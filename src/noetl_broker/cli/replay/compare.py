@@ -1,4 +1,4 @@
-"""What `replay --against FILE` prints: which executions would go differently on an edited playbook, and why."""
+"""Prints `replay --against FILE`: the executions that would differ on an edited playbook, and why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `replay --until` prints: the state of an execution after one of its turns."""
+"""Prints `replay --until`: the state of an execution after one of its turns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `replay` prints: the story of each execution, its differences as a diff, and the totals."""
+"""Prints `replay`: the story of each execution, its differences as a diff, and the totals."""
 
 from __future__ import annotations
 
