@@ -63,7 +63,7 @@ def evaluated_conditions(history: History, visits: Collection[Visit]) -> dict[Vi
 
 
 def _evaluated_in(turn: TracedTurn, visits: Collection[Visit]) -> dict[Visit, EvaluatedNext]:
-    """What this turn evaluated for these visits."""
+    """The conditions that this turn evaluated for these visits."""
     found: dict[Visit, EvaluatedNext] = {}
     draft = turn.draft
     if draft is not None:
@@ -166,7 +166,7 @@ def read_facts(read: Read) -> dict[str, JSON]:
 
 
 def reads_within(part: Part) -> Iterable[Read]:
-    """What a part of a condition read, with its inner parts."""
+    """The values that a part of a condition read, with its inner parts."""
     yield from part.reads
     for inner in part.parts:
         yield from reads_within(inner)

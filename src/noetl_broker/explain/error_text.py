@@ -33,7 +33,7 @@ def _own_text(error: JSON, attempt: str) -> str:
 
 
 def location_of(error: JSON) -> str:
-    """Where an error arose: a place in the playbook, or a line of the step's code; empty where nothing says it."""
+    """The origin of an error: a place in the playbook, or a line of the step's code; empty if it is not known."""
     if not isinstance(error, dict):
         return ""
     if error.get("at"):

@@ -113,7 +113,7 @@ def _waits(history: History, facts: Facts) -> list[Reason]:
 
 
 def _related_visits(playbook: Playbook, timeline: Timeline, step: Step, chosen: Visit | None) -> set[Visit]:
-    """The visits whose conditions are explained: those that led to the step or could have, and its own."""
+    """The visits whose conditions are explained: visits that led to the step or could have, and its own visits."""
     related = {chosen} if chosen is not None else set()
     pending = [step.name]
     seen: set[str] = set()
@@ -178,7 +178,7 @@ def _visit_status(visit: Visit, state: ExecutionState, provenance: Provenance) -
 
 
 def _unread(facts: Facts, history: History | None = None) -> list[Reason]:
-    """Unread events, except those of open visits, which explain them; and that no broker is connected."""
+    """Reasons: unread events that no open visit explains, and no connected broker."""
     stored = None if history is None or isinstance(history.playbook, str) else history.state
     state = stored if isinstance(stored, dict) else {}
     open_visits = {(token["step"], token["visit"]) for token in state.get("tokens", ())}

@@ -1,4 +1,4 @@
-"""What the tables say about an execution beside its history: jobs, unread events, children, workers."""
+"""Facts from the tables about an execution beside its history: jobs, unread events, children, workers."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ class PlaceFact(NamedTuple):
 
 
 class AlarmFact(NamedTuple):
-    """What started because the execution failed, as `metadata.on_failure` says."""
+    """The execution that `metadata.on_failure` started because this one failed."""
 
     execution_id: int
     path: str

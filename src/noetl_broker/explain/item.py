@@ -78,7 +78,7 @@ def item_outcome(item: Item) -> str:
 
 
 def explain_item(item: Item, facts: Facts) -> Reason:
-    """Where an item stands and why."""
+    """The state of an item, with its reasons."""
     node = (item["step"], item["visit"], item["index"])
     because: list[Reason] = []
     if item["by_worker"]:

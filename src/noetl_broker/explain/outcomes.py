@@ -104,7 +104,7 @@ def _is_end(event: Emitted) -> bool:
 
 
 def _alarm(facts: Facts) -> list[Reason]:
-    """What started because the execution failed."""
+    """The reason about the execution that started because this one failed."""
     alarm = facts.alarm
     if alarm is None:
         return []
@@ -169,7 +169,7 @@ def explain_path(timeline: Timeline) -> list[Reason]:
 
 
 def _result(draft: Draft | None) -> list[Reason]:
-    """Where the result of a completed execution came from."""
+    """The origin of the result of a completed execution."""
     if draft is None:
         return []
     end = draft.playbook.end if draft.state.end is not None else None
@@ -189,7 +189,7 @@ def _result(draft: Draft | None) -> list[Reason]:
 
 
 def _still_open(draft: Draft | None) -> list[Reason]:
-    """What was open when the execution ended."""
+    """The visits that were open when the execution ended."""
     if draft is None or draft.dropped_at_end is None:
         return []
     reasons = []

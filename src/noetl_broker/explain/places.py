@@ -1,4 +1,4 @@
-"""What an execution holds or waits for: its places, who holds them, and how many wait before it."""
+"""The places that an execution holds or waits for: who holds them, and how many wait before it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the values of a template came from: results and their events, inputs, the workload."""
+"""The origin of the values of a template: results and their events, inputs, the workload."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Provenance:
         self._payload = _payload(history)
 
     def of_name(self, name: str, origin: str, reader: Visit, turn: int) -> Reason | None:
-        """Where a name in the `next` of a visit came from; None if that is obvious."""
+        """The origin of a name in the `next` of a visit; None if it is obvious."""
         if origin == "input":
             return Reason("input", f"{name} was an input of {visit_name(*reader)}", {"name": name})
         if name in HANDED and origin == "word":

@@ -28,7 +28,7 @@ UNDO_ENDS = {
 
 
 def explain_compensation(playbook: Playbook, state: ExecutionState, history: History, facts: Facts) -> list[Reason]:
-    """What an execution that undoes what it did waits for."""
+    """The reasons why a compensating execution waits."""
     compensation = state.compensation
     if compensation is None:
         return []
@@ -49,7 +49,7 @@ def explain_compensation(playbook: Playbook, state: ExecutionState, history: His
 
 
 def explain_token(token: Token, playbook: Playbook, history: History, facts: Facts) -> Reason:
-    """What an open visit waits for, or why a visit that is over is awaited."""
+    """The reason why an open visit waits, or why a visit that is over is awaited."""
     if not token.draining:
         return explain_open_visit(token, playbook, history, facts)
     visit, counts = (token.step, token.visit), token.items or Counts(0)
@@ -63,7 +63,7 @@ def explain_token(token: Token, playbook: Playbook, history: History, facts: Fac
 
 
 def late_success(visit: Visit, history: History, *, live: bool) -> str | None:
-    """That a visit succeeded after it was over, and whether this was undone; None if it did not."""
+    """The late success of a visit that was over, and whether it was undone; None if there was none."""
     turns = [turn for turn in history.turns if turn.outcome == LATE]
     late = next(
         (turn for turn in turns if (turn.event.step, turn.event.visit, turn.event.item_index) == (*visit, None)), None
@@ -96,7 +96,7 @@ def undone_visits(name: str, history: History, facts: Facts) -> list[Visit]:
 
 
 def explain_undo_of(visit: Visit, history: History, facts: Facts) -> list[Reason]:
-    """What became of the undo of a visit, or of its items, with the remedy."""
+    """The state of the undo of a visit, or of its items, with the remedy."""
     if facts.undo is None:
         return []
     rows = [row for row in facts.undo["left"] if (row["step"], row["visit"]) == visit]
@@ -116,7 +116,7 @@ def explain_undo_of(visit: Visit, history: History, facts: Facts) -> list[Reason
 
 
 def explain_undone(facts: Facts) -> list[Reason]:
-    """What is undone and what is left, with the remedy."""
+    """The undone actions and those left to undo, with the remedy."""
     if facts.undo is None:
         return []
     lines = undo_lines(facts.execution_id, facts.status, facts.undo)

@@ -26,7 +26,7 @@ def awaited_text(visits: Iterable[Mapping[str, Any]]) -> str | None:
 
 
 def undo_lines(execution_id: int, status: str, undo: Mapping[str, Any]) -> Iterator[str]:
-    """What was undone and what is left, with the remedy; nothing for a completed execution that nobody undoes.
+    """The undone actions and those left to undo, with the remedy; nothing for a completed execution without undo.
 
     `undo` is what `store.undo.load_undo` gives.
     """
@@ -52,7 +52,7 @@ def undo_lines(execution_id: int, status: str, undo: Mapping[str, Any]) -> Itera
 
 
 def _tried(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """The undo that runs, those that failed, and one that was abandoned."""
+    """The running undo, the failed undos, and an abandoned undo."""
     for row in rows:
         if row["status"] == "running":
             yield f"undoing {_name(row)}"
@@ -69,7 +69,7 @@ def _message(row: Mapping[str, Any]) -> str | None:
 
 
 def _taken_over(execution_id: int, status: str, *, is_last: bool) -> str:
-    """What became of rows that another execution took over; the last one may have left something."""
+    """The state of rows that another execution took over; the last such execution may have left something."""
     if status == "COMPLETED":
         return f"what was left was undone by execution {execution_id}"
     if status == "FAILED":
@@ -100,7 +100,7 @@ def is_of_template(error: object) -> bool:
 
 
 def mend_remedy(execution_id: int) -> str:
-    """What to do after an undo failed on a template."""
+    """The remedy after an undo failed on a template."""
     return f"mend `compensate`, register it, then noetl-broker undo {execution_id} --version latest"
 
 

@@ -73,7 +73,7 @@ class VisitExplainer:
         return child if isinstance(child, int) else None
 
     def of_next(self, visit: Visit) -> list[Reason]:
-        """What a finished visit led to, with its conditions."""
+        """The transitions of a finished visit, with their conditions."""
         read = self._read.get(visit)
         step = self._playbook.steps[visit[0]]
         if read is None or not (step.next or step.catch):
@@ -94,7 +94,7 @@ class VisitExplainer:
         return [*reasons, Reason("led_to", says, {"to": targets, "turn": read.turn}, tuple(because))]
 
     def _of_catch(self, read: EvaluatedNext) -> list[Reason]:
-        """What the `catch` of a failed visit came to, with its conditions; nothing where it was not read."""
+        """The outcome of the `catch` of a failed visit, with its conditions; nothing if it was not read."""
         if read.catch is None:
             return []
         because = tuple(explain_condition(condition, read, self._provenance) for condition in read.catch.values())
@@ -156,7 +156,7 @@ class VisitExplainer:
         return Reason("failed", says, {"turn": turn, "error": error}, (*because, *explain_failed_part(error)))
 
     def _of_token(self, token: IncomingToken) -> Reason:
-        """Where a token came from."""
+        """The origin of a token."""
         source, arrival = token
         if source is None:
             return self._from_outside(arrival)

@@ -32,7 +32,7 @@ CLOCK_TOLERANCE = timedelta(seconds=1)  # smaller steps of the server's clock do
 
 
 def explain_open_visit(token: Token, playbook: Playbook, history: History, facts: Facts) -> Reason:
-    """What an open visit waits for."""
+    """The reasons why an open visit waits."""
     visit = (token.step, token.visit)
     name = visit_name(*visit)
     step = playbook.steps[token.step]
@@ -128,7 +128,7 @@ def explain_unread(unread: UnreadEvent, facts: Facts) -> Reason:
 
 
 def explain_no_broker(facts: Facts) -> list[Reason]:
-    """That no broker is connected; nothing where one is."""
+    """A reason if no broker is connected."""
     if facts.brokers:
         return []
     schema = facts.other_schema
@@ -137,7 +137,7 @@ def explain_no_broker(facts: Facts) -> list[Reason]:
 
 
 def _explain_clock(job: JobFact, facts: Facts) -> list[Reason]:
-    """That a job waits for a time in the future because the server's clock was set back."""
+    """A reason if a job waits for a future time because the server's clock was set back."""
     if job.available_at is None or not job.available_at >= job.created_at > facts.read_at + CLOCK_TOLERANCE:
         return []
     ahead = span((job.created_at - facts.read_at).total_seconds())
@@ -158,7 +158,7 @@ def _explain_queued(name: str, about: dict[str, JSON], job: JobFact, facts: Fact
 
 
 def _explain_start(job: JobFact, facts: Facts) -> list[Reason]:
-    """That the job fails if no worker leases it in time."""
+    """A reason that tells when the job fails if no worker leases it."""
     if job.start_by is None:
         return []
     left = (job.start_by - facts.read_at).total_seconds()

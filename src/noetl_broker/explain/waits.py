@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def explain_wait(token: Token, about: dict[str, JSON], facts: Facts) -> Reason:
-    """What an open wait waits for, since when, and until when."""
+    """The reason of an open wait: what it waits for, since when, and until when."""
     name = visit_name(token.step, token.visit)
     wait = facts.waits.get((token.step, token.visit, None))
     if wait is None:

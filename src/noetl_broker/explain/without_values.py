@@ -46,7 +46,7 @@ FACTS: Final = frozenset({
 
 
 def facts_without_values(facts: Facts) -> Facts:
-    """What the tables say, without results, errors, reasons, keys, titles, and the ids of workers."""
+    """The facts of the tables without results, errors, reasons, keys, titles, and the ids of workers."""
     error = facts.error if isinstance(facts.error, dict) else {}
     return replace(
         facts,
