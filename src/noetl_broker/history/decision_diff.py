@@ -45,7 +45,7 @@ Values = dict[str, list[JSON]]  # by path: [what it was, what it would be]
 
 
 class Divergence(NamedTuple):
-    """Where two versions decide differently: what differs, at which step, and because of which condition.
+    """A difference between the decisions of two versions: its kind, its step, and the condition that caused it.
 
     `was` is what the own version does, `instead` what the other one does. `values` are the differing parts of a value.
     """
@@ -268,7 +268,7 @@ def _path_text(path: Path) -> str:
 
 
 def _other_parts(values: Values) -> str:
-    """What differs, in a few words: `gets another args.n`."""
+    """The difference in a few words: `gets another args.n`."""
     names = list(values)
     return f"gets another {', '.join(names[:MOST_NAMED])}" + (" …" if len(names) > MOST_NAMED else "")
 
@@ -301,7 +301,7 @@ def _begun(decision: Decision) -> ExecutionBegun | None:
 
 
 def _waits_of(decision: Decision) -> dict[Visit, JSON]:
-    """What the waits that begin wait for, and when they end or time out."""
+    """The new waits: what each waits for, and when it ends or times out."""
     dues = {(timer.step, timer.visit, timer.purpose): moment_text(timer.due) for timer in decision.of(TimerSet)}
     return {
         (wait.step, wait.visit): {
@@ -317,7 +317,7 @@ def _waits_of(decision: Decision) -> dict[Visit, JSON]:
 
 
 def _ends(decision: Decision) -> dict[tuple[str, int], str]:
-    """How visits end, except those of routers."""
+    """The ends of visits, without visits of routers."""
     routers = _routers(decision)
     return {
         (event.step, event.visit): CAUGHT if (event.meta or {}).get("status") == CAUGHT else event.type

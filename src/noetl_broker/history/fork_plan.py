@@ -235,7 +235,7 @@ def remove_visit(timeline: Timeline, visit: Visit) -> None:
 
 
 def _unspent(arrival: Arrival, incoming: Iterable[IncomingToken]) -> Arrival:
-    """The arrival as one that is spent for no join: the fork has no other token."""
+    """The arrival without a join that spends it: the fork has no other token."""
     if not arrival.spent:
         return arrival
     sources = dict.fromkeys(name for token in incoming for name in token.arrival.sources)
@@ -287,7 +287,7 @@ class TakenResults:
             self.latest[step] = self._named[name] = taken
 
     def position(self, name: ResultRef | Visit) -> ResultRef:
-        """The position of a result; None of one that is not taken. An inline result stays."""
+        """The position of a result; None if the fork does not take it. An inline result stays."""
         if isinstance(name, InlineResult):
             return name
         if name is None or name not in self._named or self._named[name].step not in self._steps:

@@ -48,7 +48,7 @@ UNDO_EVENTS = "compensation_"  # compensation_started, and so on
 
 @dataclass(slots=True)
 class PathTrace:
-    """What the events of an execution say about its arcs and steps.
+    """The arcs and steps of an execution, as its events tell them.
 
     `taken` counts by the ordinal of an arc. `unknown` are arcs that no event mentions. `retries` and `errors` (the
     last one) are by step. `went_on` are steps whose last failure let the token continue. `undos` counts
@@ -107,7 +107,7 @@ class StepStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionPath:
-    """What a diagram of an execution shows, as it was at `read_at`."""
+    """The data of an execution's diagram, as it was at `read_at`."""
 
     execution_id: int
     version: int | None

@@ -86,7 +86,7 @@ class Replay:
 
     @property
     def known(self) -> Known:
-        """What the turns so far made known."""
+        """The facts that the turns so far made known."""
         return self._session.known
 
     def add_jobs(self, jobs: Mapping[Node, RecordedJob]) -> None:
@@ -158,7 +158,7 @@ def replay_turn(session: Session, recorded: RecordedTurn) -> Decision:
 
 
 class _Totals:
-    """What all turns so far make: the tracking rows, the start, the end."""
+    """The result of all turns so far: the tracking rows, the start, the end."""
 
     def __init__(self) -> None:
         self.rows: dict[str, RecordedRow] = {}

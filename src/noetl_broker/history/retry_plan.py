@@ -135,7 +135,7 @@ def plan_restart(history: History, playbook: Playbook | None = None) -> ForkPlan
 
 
 def _entered(failure: _Failure, failed: Visit | None) -> list[tuple[int, Arrival]]:
-    """The visits that were open at the failure, and the one that failed, with their arrivals."""
+    """The visits that were open at the failure, and the failed visit, with their arrivals."""
     entered = failure.timeline.entered
     enter = [
         (visit, entered[step, visit]._replace(spent=token.spent, due=failure.dues.get((step, visit))))
@@ -238,7 +238,7 @@ class _Mover:
 
 
 def _signals_at_failure(playbook: Playbook, draft: Draft, failed: Visit | None) -> tuple[int, ...]:
-    """The turns whose signals were kept, with the one that completed the wait that failed."""
+    """The turns whose signals were kept, with the turn that completed the failed wait."""
     took = failed is not None and draft.event.kind == EXECUTION_SIGNAL and playbook.steps[failed[0]].wait is not None
     return (*(kept.turn for kept in draft.state.signals), *([draft.turn.number] if took else ()))
 

@@ -53,7 +53,7 @@ class TracedTurn(NamedTuple):
 
     @property
     def agrees(self) -> bool:
-        """Whether the outcome and the events are those that were written."""
+        """Whether the outcome and the events equal the written ones."""
         recorded, decision = self.recorded, self.decision
         written = [event[:COMPARED] for event in recorded.events]
         return recorded.outcome == decision.outcome and written == [event[:COMPARED] for event in decision.events]
@@ -117,7 +117,7 @@ def trace_turns(history: History) -> Iterator[TracedTurn]:
 
 @dataclass(slots=True, kw_only=True)
 class Timeline:
-    """What the turns that were added show together."""
+    """The timeline of all turns that were added."""
 
     entered: dict[Visit, Arrival] = field(default_factory=dict)
     entered_in: dict[Visit, int] = field(default_factory=dict)  # the turn
