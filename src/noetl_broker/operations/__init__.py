@@ -1,1 +1,1 @@
-"""What the command line and the HTTP API both compute; neither prints nor serves here."""
+"""The computations that the command line and the HTTP API share; nothing here prints or serves."""

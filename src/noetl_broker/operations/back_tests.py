@@ -38,7 +38,7 @@ async def back_test(
     limit: int,
     ways_only: bool = False,
 ) -> Comparisons:
-    """Compare the newest executions with a text that has no errors; a filter without a path takes those of its path."""
+    """Compare the newest executions with a text that has no errors; without a path in the filter, those of its path."""
     rules_of_text = rules.of_registered()
     playbook = compile_playbook(checked.source, file=FILE, rules=rules_of_text)
     paths = [which.path]

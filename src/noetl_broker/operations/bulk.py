@@ -54,7 +54,7 @@ class Group(NamedTuple):
 
 
 class Acted(NamedTuple):
-    """What was done with each execution, and the message of each failure."""
+    """The answer for each execution, and the message of each failure."""
 
     done: list[dict[str, Any]]
     failed: list[dict[str, Any]]
@@ -79,7 +79,7 @@ async def find_executions(
 
 
 async def find_left_out(connection: Connection, action: BulkAction, which: Filter, *, limit: int) -> list[int] | None:
-    """Those that a retry or a fork leaves out, because they were brought back already; None of other actions."""
+    """The executions that a retry or a fork leaves out: they were brought back already. None for other actions."""
     if action not in {"retry", "fork"}:
         return None
     return await recovery.list_brought_back(connection, which, limit=limit)
@@ -132,7 +132,7 @@ async def act_on_each(
     rate: float,
     on_each: Callable[[BrokerError | None], None] = lambda _fault: None,
 ) -> Acted:
-    """Act on each, at most `rate` a second. One that fails is reported, and the others go on.
+    """Act on each, at most `rate` a second. A failure is reported, and the other executions go on.
 
     `on_each` is called after each, with its fault. Raises DatabaseFault: the others would fail too.
     """

@@ -1,4 +1,4 @@
-"""What a bulk action does with one execution, and which of the chosen executions it is not for."""
+"""A bulk action: its effect on one execution, and the chosen executions that it leaves out."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Request(NamedTuple):
 
 
 def action_of(connection: Connection, request: Request) -> Action:
-    """What is done with each execution; it returns what to report."""
+    """The action on one execution; it returns a report."""
     action, rules, reason, from_step, on = request
 
     async def cancel(execution_id: int) -> dict[str, Any]:

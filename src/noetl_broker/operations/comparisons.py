@@ -1,4 +1,4 @@
-"""Which executions would go differently on an edited playbook, and why: a back-test."""
+"""A back-test: the executions that would differ on an edited playbook, and why."""
 
 from __future__ import annotations
 

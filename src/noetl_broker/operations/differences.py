@@ -55,7 +55,7 @@ class Differences:
                 self._add(difference, None)
 
     def as_documents(self) -> list[dict[str, Any]]:
-        """What differs as JSON objects."""
+        """The differences as JSON objects."""
         return [difference_as_document(*one) for one in self.found]
 
     def _add(self, difference: Difference, recorded: RecordedTurn | None) -> None:

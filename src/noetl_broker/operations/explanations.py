@@ -33,7 +33,7 @@ SAID_ABOVE = frozenset({"remedy", "no_broker", "deadline"})
 
 
 class _Asked(NamedTuple):
-    """What an explanation is made with; `shown` takes values out of facts."""
+    """The sources of an explanation; `shown` takes values out of facts."""
 
     connection: Connection
     rules: PlaybookRules
@@ -99,7 +99,7 @@ def _step_of(history: History | None, name: str) -> Step | None:
 
 
 def _blocks_of_execution(history: History | None, facts: Facts) -> Iterator[int]:
-    """The blocks that run, or the one that failed the execution."""
+    """The running blocks, or the block that failed the execution."""
     if is_live(facts.status):
         yield from (child.execution_id for child in facts.children if child.path.startswith(f"{facts.path}{MARK}"))
         return
@@ -111,7 +111,7 @@ def _blocks_of_execution(history: History | None, facts: Facts) -> Iterator[int]
 
 
 async def _with_blocks(asked: _Asked, why: Reason, blocks: list[int]) -> Reason:
-    """The explanation, followed by those of these executions."""
+    """The explanation, followed by the explanations of these executions."""
     if asked.depth >= DEEPEST or not blocks:
         return why
     deeper = asked._replace(depth=asked.depth + 1)

@@ -24,7 +24,7 @@ from noetl_broker.text import join_names
 
 
 class Retried(NamedTuple):
-    """What a retry did with an execution, whose row is `of`.
+    """The outcome of a retry of the execution whose row is `of`.
 
     Either it gave `put_back` events to the broker again, or `made` names the new execution. `before`: the row of an
     earlier retry, which is then the same execution.
@@ -197,7 +197,7 @@ class Outlook(NamedTuple):
 async def preview_outlook(
     connection: Connection, execution_id: int, rules: PlaybookRules, on: OnVersion | None = None
 ) -> Outlook:
-    """What a retry would do, in a few words that are the same for similar executions."""
+    """The effect of a retry, in a few words that are the same for similar executions."""
     try:
         planned = await preview_retry(connection, execution_id, rules, on)
     except DatabaseFault:
@@ -222,7 +222,7 @@ async def preview_outlook(
 
 
 def _kept_text(plan: ForkPlan) -> str:
-    """What a plan takes over: `2 results and the completed items of load`."""
+    """The contents of a plan in words: `2 results and the completed items of load`."""
     count = len({wanted.step for wanted in plan.taken})
     results = f"{count or 'no'} result{'' if count == 1 else 's'}"
     if not plan.iterators:
@@ -300,7 +300,7 @@ async def fork_execution(
 async def preview_fork(
     connection: Connection, execution_id: int, from_step: str, rules: PlaybookRules, on: OnVersion | None = None
 ) -> Outlook:
-    """What a fork from this step would do, in words as of `preview_outlook`."""
+    """The effect of a fork from this step, in words as of `preview_outlook`."""
     try:
         other = None if on is None else await on.of(connection, execution_id)
         history = await load_history(connection, execution_id, rules)

@@ -22,7 +22,7 @@ MOST_MOMENTS = 100_000  # that one backfill looks at
 
 
 class Backfill(NamedTuple):
-    """Past moments of a schedule: all, and those that have no execution."""
+    """Past moments of a schedule: all moments, and the moments without an execution."""
 
     name: str
     timing: Timing
@@ -40,7 +40,7 @@ def operator_faults() -> Iterator[None]:
 
 
 def next_moments(row: Mapping[str, Any], count: int) -> list[str]:
-    """The moments of a schedule after now; those that are due now are not listed."""
+    """The moments of a schedule after now; moments that are due now are not listed."""
     with operator_faults():
         timing = store.timing_of(row)
     return [store.moment_text(timing, at) for at in islice(timing.moments(row["now"]), count)]

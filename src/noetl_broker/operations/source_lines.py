@@ -21,7 +21,7 @@ class SourceLine(NamedTuple):
 
     @property
     def severity(self) -> str | None:
-        """That of its worst finding."""
+        """The severity of its worst finding."""
         found = {finding.severity for finding in self.findings}
         return "error" if "error" in found else "warning" if found else None
 
@@ -45,7 +45,7 @@ def lines_with_findings(content: str, findings: Sequence[Finding]) -> list[Sourc
 
 
 def compare_texts(before: str, after: str) -> list[ComparedLine]:
-    """What differs, with a few equal lines around it; an empty list where the texts are equal."""
+    """The differing lines, with a few equal lines around them; an empty list if the texts are equal."""
     old, new = _lines(before), _lines(after)
     found: list[ComparedLine] = []
     reached = 0

@@ -38,7 +38,7 @@ def parse_since(text: str, zone: tzinfo = UTC) -> datetime | float:
 
 
 def parse_until(text: str, zone: tzinfo = UTC) -> datetime | float:
-    """As `parse_since`, but a date is the last moment of its day."""
+    """Reads a time as `parse_since` does, but a date is the last moment of its day."""
     try:
         day = datetime.combine(date.fromisoformat(text.strip()), time.max)
     except ValueError:

@@ -34,7 +34,7 @@ async def undo_execution(
 
 
 def what_is_lacking(playbook: Playbook, targets: Sequence[UndoTarget]) -> str:
-    """The steps that a version lacks, and those without a `compensate`, in words; empty: it can undo all."""
+    """The steps that a version lacks or that have no `compensate`, in words; empty: it can undo all."""
     missing = [target.step for target in targets if target.step not in playbook.steps]
     without: list[str] = []
     for target in targets:
