@@ -80,7 +80,7 @@ def assignees_of(value: Any) -> list[str] | None:
 
 
 def faults_of_form(form: Any) -> list[SchemaFinding]:
-    """What is wrong with a form; an empty list means that `schema_of_form` can use it."""
+    """The errors of a form; an empty list means that `schema_of_form` can use it."""
     if not isinstance(form, dict):
         return [SchemaFinding((), f"`{FORM}` is {json_type_name(form)}", FORM_HINT)]
     faults = []
@@ -113,7 +113,7 @@ def faults_of_filled(form: dict[str, Any], filled: Any, *, approved: bool) -> li
 
 
 def complete_form(form: dict[str, Any], filled: dict[str, Any]) -> dict[str, Any]:
-    """The filled form with all fields: those that were left out have their default, or null."""
+    """The filled form with all fields: a missing field has its default, or null."""
     left_out = {
         name: schema.get(DEFAULT) if isinstance(schema, dict) else None
         for name, schema in form.items()

@@ -1,7 +1,7 @@
 """Blocks: the steps of a child playbook in the document of its parent.
 
-A block is registered beside its playbook, as `path#step` of the same version. Its location in the document is that of
-the step, so findings and errors name the lines of the file.
+A block is registered beside its playbook, as `path#step` of the same version. It has the location of its
+step in the document, so findings and errors name the lines of the file.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _steps_to(own: str, path: str) -> list[str]:
 
 
 def is_block(path: str) -> bool:
-    """Whether a path is that of a block."""
+    """Whether a path names a block."""
     return MARK in path
 
 

@@ -62,7 +62,7 @@ def read_compensate(
 
 
 def _declared(reading: Reading, name: str, raw: Raw, location: Location) -> Declared | None:
-    """Resolve the type of an undo; report one that is not one action or one playbook."""
+    """Resolve the type of an undo; report an undo that is neither one action nor one playbook."""
     undo = declare(reading, name, raw, location)
     is_one = undo.traits.waits_for in {"worker", "child"}
     if not is_one or undo.lookup("loop")[0] is not None:

@@ -1,4 +1,4 @@
-"""Reads `metadata.concurrency`: how many executions of one key run at once, and what becomes of the others."""
+"""Reads `metadata.concurrency`: how many executions of one key run at once, and whether the others wait."""
 
 from __future__ import annotations
 

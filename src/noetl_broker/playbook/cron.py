@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
-# What Debian's cron calls them; `@reboot` is no moment.
+# The names of Debian's cron; `@reboot` is no moment.
 NICKNAMES: Final = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",

@@ -62,7 +62,7 @@ class PlaybookError(PlaybookFault):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlaybookRules:
-    """What the operator allows: step types beyond the built-in ones, and the bounds of a document and its templates.
+    """The operator's rules: step types beyond the built-in ones, and the bounds of a document and its templates.
 
     With `any_step_type` every type that the broker does not run itself is an action: a registered playbook always runs.
     """
@@ -215,7 +215,7 @@ class Report:
         return (*found, *(self._more(severity, more) for severity, more in self.dropped.items() if more))
 
     def _more(self, severity: Severity, more: int) -> Finding:
-        """Give the finding that counts those that are not listed."""
+        """Give the finding that counts the unlisted findings."""
         return Finding(
             severity=severity,
             code=NOT_LISTED,

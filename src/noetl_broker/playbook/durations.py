@@ -1,4 +1,4 @@
-"""Durations and moments of a playbook: those of templates, and time limits."""
+"""Durations and moments of a playbook, as templates write them, and time limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which steps can reach which in a workflow: for joins, loops and warnings."""
+"""The steps that each step of a workflow can reach: for joins, loops and warnings."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Graph:
 
 
 def _components(following: list[list[int]]) -> Iterator[list[int]]:
-    """Give the strongly connected components, each after those that it leads to (Tarjan, without recursion)."""
+    """Give the strongly connected components, each after its successors (Tarjan, without recursion)."""
     order: dict[int, int] = {}
     lowest: dict[int, int] = {}
     open_: list[int] = []

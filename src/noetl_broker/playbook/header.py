@@ -108,7 +108,7 @@ def read_workflow(reading: Reading, workflow: list[Any], location: Location) -> 
 
 
 def read_block_outline(reading: Reading, outer: Outline, step: str, block: WrittenBlock) -> Outline:
-    """Give the head of a block: the workbook, the limits and the name are those of its playbook."""
+    """Give the head of a block: it has the workbook, the limits and the name of its playbook."""
     metadata = {"name": f"{outer.name}#{step}", "path": reading.path}
     if block.concurrency is not None:
         metadata["concurrency"] = block.concurrency

@@ -61,7 +61,7 @@ def merge(under: Inputs, over: Inputs) -> Inputs:
 
 
 def split_inputs(inputs: Inputs, read: frozenset[str], names: frozenset[str]) -> tuple[Inputs, Inputs]:
-    """Split inputs: first those that are in `read` and read none of these `names`, then the others and deferred ones.
+    """Split inputs: first the inputs in `read` that read none of these `names`, then the others and deferred ones.
 
     A template for a whole level may give any name. Then the inputs are not split: all go to one side.
     """
@@ -99,7 +99,7 @@ def deferred_names(inputs: Inputs) -> frozenset[str]:
 
 
 def _reads(tree: Tree) -> frozenset[str]:
-    """Give the names that a tree reads, with those of functions."""
+    """Give the names that a tree reads, with the names of functions."""
     read = (reads_of(template.source) for template in tree.broker_templates())
     return frozenset(str(path[0]) for paths in read for path in paths) | tree.names | tree.worker_names
 

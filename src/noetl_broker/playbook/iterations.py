@@ -116,7 +116,7 @@ def read_iterated(reading: Reading, written: WrittenStep, declared: Declared) ->
 
 
 class _Keys:
-    """The keys of one iteration with their locations; those of `loop` win over those of the step."""
+    """The keys of one iteration with their locations; keys of `loop` win over keys of the step."""
 
     def __init__(self, reading: Reading, written: WrittenStep, declared: Declared) -> None:
         self.reading, self.name = reading, written.name
@@ -164,7 +164,7 @@ class _Keys:
         return declared if self._repeats(declared, self.location) else None
 
     def _repeats(self, task: Declared, location: Location) -> bool:
-        """Whether a task can be repeated; report one that waits for something."""
+        """Whether a task can be repeated; report a task that waits for something."""
         if task.traits.has_job:
             return True
         hint = "put the step into a block: task: {workflow: [{step: start, next: …}, …]}"
@@ -297,7 +297,7 @@ def _task_step(
     else:
         fields, plain = read_fields(reading, name, task, around, inputs=inputs)
     own, location = task.layers[-1].raw, task.layers[-1].location
-    nested = location != written.location  # the limits of a loop are those of all items together
+    nested = location != written.location  # the limits of a loop count for all items together
     return Step(
         name=name,
         index=written.index,

@@ -78,7 +78,7 @@ TOOL_WORDS: Mapping[str, frozenset[str]] = MappingProxyType(
 )
 CODE_KEYS = ("code", "code_b64", "script")
 
-# Never rendered by the broker: program text and base64.
+# The broker never renders these keys: program text and base64.
 PLAIN_KEYS = frozenset({"code", "code_b64", "command_b64", "commands_b64", "sql_b64"})
 
 # Program text is base64-encoded in a job, so that no quoting is lost.
@@ -93,7 +93,7 @@ BROKER_KEYS = frozenset(
     | {"timeout", "start_timeout", "priority", "result", "loop", "catch", "output", COMPENSATE, THROTTLE}
 )
 
-# Those that a job has as written. `loop` is not one of them: it would repeat the job.
+# A job has these keys as written. `loop` is not among them: it would repeat the job.
 FORWARDED_KEYS = BROKER_KEYS - {
     *("step", "name", "type", "tool", "next", "loop", "catch", "output", COMPENSATE, THROTTLE)
 }

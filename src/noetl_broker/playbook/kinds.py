@@ -17,12 +17,13 @@ from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 StepKind = Literal["start", "end", "router", "action", "playbook", "iterator", "wait", "approval", "signal", "fail"]
-# What ends an open visit: a worker, a child execution, items that the broker runs; or a moment, a signal or a decision.
+# An open visit is ended by a worker, a child execution, items that the broker runs, or an event: a moment, a signal,
+# a decision.
 WaitsFor = Literal["nothing", "worker", "child", "items", "event"]
 
 
 class Traits(NamedTuple):
-    """What is true of all steps of one kind.
+    """The traits of all steps of one kind.
 
     A visit that waits for nothing ends in the turn in which it begins. A step without an action only passes a token on.
     """

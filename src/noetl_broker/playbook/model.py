@@ -29,8 +29,8 @@ class Inputs:
     """The inputs of one level (an action, a step, a transition), their aliases merged.
 
     Rendered in this order, later over earlier, key by key: `base`, `whole`, `keys`. `whole` is one template that must
-    give a mapping. `base` holds the inputs under a `whole`: those of a workbook action, or of a weaker alias. `aliases`
-    lists the keys under each of the author's words (None: all). The job keeps these words beside `args`.
+    give a mapping. `base` holds the inputs under a `whole`: the inputs of a workbook action, or of a weaker alias.
+    `aliases` lists the keys under each of the author's words (None: all). The job keeps these words beside `args`.
     """
 
     base: Inputs | None = None
@@ -98,7 +98,7 @@ class ChildCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitSpec:
-    """What a `wait` step waits for: a duration, a moment, or a signal. Exactly one of the first three is set.
+    """The condition of a `wait` step: a duration, a moment, or a signal. Exactly one of the first three is set.
 
     `signals` renders to a name or a list of names, `key` to what the signal is about (None: the execution). `since` and
     `timeout` are durations.
@@ -115,7 +115,7 @@ class WaitSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovalSpec:
-    """What an `approval` step shows to people, and until when it waits; each part is rendered when the visit begins.
+    """The texts, the form and the time limit of an `approval` step; each part is rendered when the visit begins.
 
     `form` renders to a mapping of field names to JSON Schema. `assignees` renders to a list of texts, `timeout` to a
     duration.
@@ -163,7 +163,7 @@ class FailSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnSignal:
-    """The signals that start executions of a playbook: those of this name for which `when` is true."""
+    """The signals that start executions of a playbook: they have this name, and `when` is true for them."""
 
     signal: str
     when: Template | None = None

@@ -29,7 +29,7 @@ from noetl_broker.playbook.reader import Reading, strings
 from noetl_broker.playbook.tasks import Declared
 
 REMEDIES_OF_BLOCKS: Mapping[StepKind, str] = {"iterator": "write it in the task"}
-# What a task of a type needs: one of these keys, and an example for the first.
+# A task of a type needs one of these keys; the text is an example for the first.
 NEEDED: Final[Mapping[str, tuple[tuple[tuple[str, ...], str], ...]]] = {
     "http": ((("url", "endpoint"), "https://…"),),
     **dict.fromkeys(SQL_TYPES, ((SQL_TEXTS, "select …"),)),
@@ -42,7 +42,7 @@ NEEDED: Final[Mapping[str, tuple[tuple[tuple[str, ...], str], ...]]] = {
 
 
 class Form(NamedTuple):
-    """What the value of a key must be: a test, its name in an error, and the words if only these are allowed."""
+    """The form of a key's value: a test, its name in an error, and the words if only these are allowed."""
 
     fits: Callable[[Any], bool]
     wanted: str

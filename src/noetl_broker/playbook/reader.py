@@ -1,4 +1,4 @@
-"""What all readers share while they read a document: the report, known names, compiled templates."""
+"""The state that all readers of a document share: the report, known names, compiled templates."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ COST_OF_ACTION = 20  # units of work: one value of a workbook action, for each s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TemplateSite:
-    """Where a template is: its step and role, the further `names` that it finds, its worker-side words.
+    """The site of a template: its step and role, the further `names` that it finds, its worker-side words.
 
     Without worker-side words the broker renders it, or an error says why not. `deferred` are inputs that it may read.
     """
@@ -58,7 +58,7 @@ class Use:
 class Program:
     """The code of a python step, kept for checks that need the whole playbook.
 
-    `is_plain`: it stands in the document as it is. `is_nested`: it is that of an iterator's `task`. `libs` are names
+    `is_plain`: it stands in the document as it is. `is_nested`: it belongs to an iterator's `task`. `libs` are names
     that the worker imports for it.
     """
 

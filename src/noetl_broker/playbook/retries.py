@@ -32,7 +32,7 @@ def read_retry(
 ) -> Retry | None:
     """Read a `retry`; None if it is null, or wrong (then an error is reported).
 
-    `names` are further ones that its conditions find: those of an item.
+    `names` are the names of an item, which its conditions find, too.
     """
     if raw is None:
         return None

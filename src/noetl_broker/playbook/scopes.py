@@ -17,8 +17,8 @@ from noetl_broker.playbook.reader import NO_NAMES, Reading, Use
 class Seen(NamedTuple):
     """The inputs that a template finds by name.
 
-    `names` are given in any case, `possible` are those of some transition too. `complete`: no template decides on more
-    names. `deferred` are names of inputs with a deferred string.
+    `names` are always given; `possible` are given by some transition. `complete`: no template decides on more names.
+    `deferred` are names of inputs with a deferred string.
     """
 
     names: frozenset[str] = NO_NAMES
@@ -99,13 +99,13 @@ def arriving_inputs(steps: Mapping[str, Step]) -> dict[str, list[tuple[str, Inpu
 
 
 def task_inputs(step: Step) -> Inputs:
-    """Give the inputs of a task that the broker expands; those of any other are fields of the step's job."""
+    """Give the inputs of a task that the broker expands; for any other task they are fields of the step's job."""
     iteration = step.iteration
     return iteration.task.inputs if iteration is not None and iteration.expanded else NO_INPUTS
 
 
 def _merged(arcs: list[Inputs]) -> Seen:
-    """Give what arrives at a step: the names that every arc gives, and those of any."""
+    """Give the names that arrive at a step: the names that every arc gives, and the names that any arc gives."""
     if not arcs:
         return Seen()
     names = [names_of(inputs) for inputs in arcs]

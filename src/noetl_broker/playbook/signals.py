@@ -39,7 +39,7 @@ def signal_names(value: Any) -> tuple[str, ...]:
 
 
 def signal_key(value: Any) -> str:
-    """What a signal is about, as text: a number or a boolean is its JSON text. Raises ValueError."""
+    """The key of a signal as text: a number or a boolean is its JSON text. Raises ValueError."""
     if isinstance(value, bool | int | float):
         value = json.dumps(value)
     if not isinstance(value, str) or len(value.encode()) > KEY_BYTES:

@@ -48,7 +48,7 @@ from noetl_broker.playbook.transitions import read_next
 from noetl_broker.playbook.wait import read_wait
 from noetl_broker.template import Tree
 
-# What the keys of a kind are read into: a field of the step, and its reader.
+# The keys of a kind: the field of the step that each becomes, and its reader.
 READERS: Mapping[StepKind, tuple[str, Callable[[Reading, str, Declared], object]]] = MappingProxyType(
     {
         "playbook": ("call", read_call),
@@ -152,7 +152,7 @@ def _read_task(reading: Reading, written: WrittenStep, declared: Declared) -> It
 def _read_retry(
     reading: Reading, name: str, declared: Declared, iteration: Iteration | None
 ) -> tuple[Iteration | None, Retry | None]:
-    """Read `retry`; that of a step with a `loop` that the broker expands is one of its items."""
+    """Read `retry`; if the broker expands the `loop` of the step, its `retry` counts for each item."""
     of_items = iteration is not None and iteration.expanded and declared.kind != "iterator"
     names = frozenset({iteration.element, LOOP_NAME}) if iteration is not None and of_items else NO_NAMES
     retry = read_retry(reading, name, *declared.lookup("retry"), names=names)

@@ -1,4 +1,4 @@
-"""Reads the task of a step: type, inputs, fields, limits, over those of its workbook action."""
+"""Reads the task of a step: type, inputs, fields and limits, merged over its workbook action."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Declared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """Further names for the templates of a task: those of an iterator, and which of them are worker-side."""
+    """Further names for the templates of a task: the names of an iterator, and which are worker-side."""
 
     names: frozenset[str] = NO_NAMES
     worker: frozenset[str] = NO_NAMES
@@ -193,7 +193,7 @@ def _kind(reading: Reading, name: str, declared: str, layers: Sequence[Layer]) -
 def read_task_inputs(
     reading: Reading, name: str, declared: Declared, around: Surroundings = NO_SURROUNDINGS, role: Role = "inputs"
 ) -> Inputs:
-    """Merge the inputs of a workbook action under those of the step."""
+    """Merge the inputs of a workbook action under the inputs of the step."""
     inputs = NO_INPUTS
     worker = reading.worker_words | around.worker if declared.traits.waits_for == "worker" else NO_NAMES
     part, first = TemplateSite(step=name, role=role, names=around.names, worker=worker), len(reading.uses)
@@ -268,7 +268,7 @@ def split_plain(key: str, value: Any) -> tuple[Any, Any]:
 
 
 def check_program_texts(reading: Reading, name: str, declared: Declared, *, is_nested: bool = False) -> None:
-    """Report wrong program texts of a task, and keep that of a python step for further checks."""
+    """Report wrong program texts of a task, and keep the program of a python step for further checks."""
     for layer in declared.layers if declared.traits.waits_for == "worker" else ():
         refuse_program_texts(reading, declared.type, layer.raw, layer.location)
     if declared.type != "python" or declared.traits.waits_for != "worker":

@@ -1,4 +1,4 @@
-"""What a template reads, as paths: `a.b['c'][0]` and `a.b.get('c')[0]` are the path (a, b, c, 0)."""
+"""The reads of a template as paths: `a.b['c'][0]` and `a.b.get('c')[0]` are the path (a, b, c, 0)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WORDS_FOR_WORKLOAD = (*WORKLOAD_WORDS, OLD_WORKLOAD_WORD)
 
 @lru_cache(maxsize=CACHED_SOURCES)
 def reads_of(source: str) -> frozenset[Path]:
-    """Give the paths that a template reads, with those of its own variables; none if it does not parse.
+    """Give the paths that a template reads, also of its own variables; none if it does not parse.
 
     A condition may have no braces.
     """

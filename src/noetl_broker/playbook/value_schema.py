@@ -58,7 +58,7 @@ REFUSED = {
 
 
 class SchemaFinding(NamedTuple):
-    """What is wrong in a schema; `location` is below the schema's own."""
+    """An error in a schema; `location` is below the schema's own."""
 
     location: Location
     message: str
@@ -235,7 +235,7 @@ class _Check:
         self._left = most_steps
 
     def faults(self, schema: Schema, value: Any, location: Location) -> Iterator[Fault]:
-        """Give the faults of a value, those of its parts after its own."""
+        """Give the faults of a value, then the faults of its parts."""
         if isinstance(schema, bool):
             self._spend(1)
             if not schema:

@@ -62,7 +62,7 @@ class Work:
 
 
 def weight_of(value: object, chars: int = 0) -> int:
-    """Give the cost of a walk over a value of a document; `chars` are those of the names above it."""
+    """Give the cost of a walk over a value of a document; `chars` counts the names above it."""
     if isinstance(value, dict):
         return 1 + sum(weight_of(item, chars + len(key)) for key, item in value.items())
     if isinstance(value, list):

@@ -39,7 +39,7 @@ def warn_unsent_inputs(reading: Reading, playbook: Playbook, locations: Mapping[
 
 
 def _requests(step: Step, location: Location) -> Iterator[tuple[Mapping[str, Any], Location]]:
-    """Give the http actions that a step writes itself: its own, that of an iterator, and those that undo them."""
+    """Give the http actions that a step writes itself: its action, its iterator's action, and their undo actions."""
     task = step.raw.get("task")
     levels = [(step.raw, location)] + ([(task, (*location, "task"))] if isinstance(task, dict) else [])
     for raw, where in levels:

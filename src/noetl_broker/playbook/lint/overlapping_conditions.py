@@ -205,7 +205,7 @@ def _holds(fact: Fact, value: Any) -> bool:
 
 
 def first_overlap(conditions: list[tuple[int, Alternatives]], most_pairs: int, work: Work) -> Iterator[tuple[int, int]]:
-    """Give each condition that can be true together with an earlier one: its number, and that of the first such."""
+    """Give each condition that can be true together with an earlier one: its number, and the first such number."""
     pairs = 0
     for index, (number, found) in enumerate(conditions):
         for earlier, other in conditions[:index]:

@@ -39,7 +39,7 @@ class DocumentLines(NamedTuple):
     lines: list[str]
 
     def where(self, reading: Reading, program: Program, line: int, column: int) -> Position:
-        """Give the position in the document of a line and a column (from 1) of a program; else that of its key."""
+        """Give the position in the document of a line and a column (from 1) of a program; else its key's position."""
         at = reading.report.positions.where(program.location)
         if not program.is_plain:
             return at
@@ -114,7 +114,7 @@ def _defined(module: ast.Module) -> dict[str, ast.AST | None] | None:
 
 
 def _own_nodes(module: ast.Module) -> Iterator[ast.AST]:
-    """Give the nodes of a module outside of its functions and classes, with the definitions of those."""
+    """Give the nodes of a module outside of its functions and classes, with their definitions."""
     todo: list[ast.AST] = [*module.body]
     while todo:
         node = todo.pop()

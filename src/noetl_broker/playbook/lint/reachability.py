@@ -190,7 +190,7 @@ def _warn_same_key(
 def _ways(playbook: Playbook, join: str, target: Target) -> Ways:
     """Give the arcs on the ways to an arc into a join that avoid the join, by their sources.
 
-    A token that passed the join cannot meet one that waits there: the join ran when no other token could reach it.
+    A token that passed the join never meets a waiting token: the join ran when no other token could reach it.
     """
     source, avoiding = playbook.arcs[target.arc].source, frozenset({join})
     ways: dict[str, list[Target]] = {}

@@ -51,7 +51,7 @@ def warn_unknown_names(reading: Reading, playbook: Playbook, given: frozenset[st
 
 
 def workload_keys(playbook: Playbook) -> frozenset[str]:
-    """Give the keys of the defaults, those that the schema of the workload lists, and that of a schedule."""
+    """Give the keys of the defaults, of the workload's schema, and of a schedule."""
     schema = playbook.workload_schema or {}
     started = [WORKLOAD_KEY] if declares_schedule(playbook.document) else []
     started += [SIGNAL] if playbook.on_signal else []
@@ -59,7 +59,7 @@ def workload_keys(playbook: Playbook) -> frozenset[str]:
 
 
 def _warn(reading: Reading, use: Use, unknown: frozenset[str], known: frozenset[str]) -> None:
-    """Warn of these unknown names in one value."""
+    """Warn of the given unknown names in one value."""
     for location, text in templates_of(use) if unknown else ():
         for name in sorted(unknown & _names_of(text)):
             near = reading.report.did_you_mean(name, known) if len(name) > 1 else ""
