@@ -211,7 +211,7 @@ def renderer_of(
     if "result" in context:
         words["result"] = words["this"] = step_result(context["result"], "result", context)
     if isinstance(context.get("words"), Mapping):
-        words |= context["words"]  # of one item of an iterator: its element and `_loop`
+        words |= context["words"]  # the names of one item of an iterator: its element and `_loop`
     renderer = Renderer(
         args={},
         context=context,

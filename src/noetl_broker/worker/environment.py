@@ -1,4 +1,4 @@
-"""The worker's environment variables: those that a job may read, and those that hold secrets and credentials."""
+"""The worker's environment variables: which a job may read, and which hold secrets and credentials."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SECRET_PREFIX = "NOETL_SECRET_"  # noqa: S105 - the name of a variable
 CREDENTIAL_PREFIX = "NOETL_CREDENTIAL_"
 HIDDEN_NAMES = frozenset({"PGPASSWORD", "PGPASSFILE", "PGSERVICEFILE", "NOTIFY_SOCKET"})
 HIDDEN_PREFIXES = (OWN_PREFIX, SECRET_PREFIX, CREDENTIAL_PREFIX)
-# Where programs, files and certificates are, the language and the time zone; nothing that is a secret anywhere.
+# The paths of programs, files and certificates, the language and the time zone: none is a secret anywhere.
 COMMON_NAMES = frozenset(
     {
         "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP",
@@ -25,7 +25,7 @@ LOCALE_PREFIX = "LC_"
 
 
 def kept_environment(environment: Mapping[str, str], passed: Collection[str] = ()) -> dict[str, str]:
-    """What a worker keeps of its environment: common names and those that are `passed`, and what it hides from jobs."""
+    """The environment of a worker: common names and `passed` names for jobs, and the variables that it hides."""
     names = COMMON_NAMES | HIDDEN_NAMES | frozenset(passed)
     prefixes = (LOCALE_PREFIX, *HIDDEN_PREFIXES)
     return {name: value for name, value in environment.items() if name in names or name.startswith(prefixes)}

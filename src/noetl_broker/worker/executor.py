@@ -115,7 +115,7 @@ class Run:
         return await save(bare, spec, finish, TOOLS)
 
     def task(self, action: Mapping[str, Any], path: Path, words: Mapping[str, Any]) -> Task:
-        """Render the templates of an action, also those in base64, and make the task for a tool."""
+        """Render the templates of an action, also templates in base64, and make the task for a tool."""
         plain = {key: value for key, value in action.items() if key in ("code", "code_b64", "unfinished")}
         plain |= self.rendered_inputs(action)
         rendered = self.renderer.render(

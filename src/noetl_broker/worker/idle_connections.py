@@ -39,7 +39,7 @@ class IdleConnections(Generic[C]):
     def __init__(self, *, most: int, idle_seconds: float = IDLE_SECONDS) -> None:
         self._most = most
         self._idle_seconds = idle_seconds
-        self._waiting: dict[C, tuple[bytes, float]] = {}  # its key, and until when; the one that waits longest is first
+        self._waiting: dict[C, tuple[bytes, float]] = {}  # its key, and until when; the longest wait is first
         self._expiry: asyncio.TimerHandle | None = None
         self._closed = False
         self._salt = secrets.token_bytes(32)
@@ -61,7 +61,7 @@ class IdleConnections(Generic[C]):
         return None
 
     def give_back(self, key: bytes, connection: C) -> None:
-        """Let a connection wait for the next job with this key. Beyond `most`, the one that waits longest is closed."""
+        """Let a connection wait for the next job with this key. Beyond `most`, the longest waiting one is closed."""
         now = time.monotonic()
         until = min(now + self._idle_seconds, connection.opened_at + LIFE_SECONDS)
         if self._closed or until <= now:
@@ -84,7 +84,7 @@ class IdleConnections(Generic[C]):
             self._drop(connection)
 
     def close(self) -> None:
-        """Close all that wait. Those that are given back later are closed at once."""
+        """Close all that wait. A connection that is given back later is closed at once."""
         self._closed = True
         if self._expiry is not None:
             self._expiry.cancel()
@@ -95,7 +95,7 @@ class IdleConnections(Generic[C]):
         connection.terminate()
 
     def _expire(self) -> None:
-        """Close those that have waited too long, and look again when the next one has."""
+        """Close the connections that have waited too long, and look again when the next one has."""
         now = time.monotonic()
         for connection in [one for one, (_, until) in self._waiting.items() if until <= now or one.is_closed()]:
             self._drop(connection)

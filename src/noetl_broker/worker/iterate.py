@@ -162,7 +162,7 @@ def _tolerance(keys: Mapping[str, Any]) -> Tolerance | None:
 
 
 def _too_many(failed: int, total: int, tolerate: Tolerance, index: int, fault: ToolFault) -> ToolFault:
-    """The fault of an iterator after one failed item too many: that of the item if none may fail."""
+    """The fault of an iterator after one failed item too many: the item's own fault if none may fail."""
     if tolerate == Tolerance():
         fault.details.setdefault("index", index)
         return fault

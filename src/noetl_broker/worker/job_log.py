@@ -1,4 +1,4 @@
-"""What an attempt prints and logs, until the database has it: in a bounded buffer, and without secrets.
+"""The output and log of an attempt, until the database has it: in a bounded buffer, and without secrets.
 
 The log of an attempt keeps its first and its last HALF_BYTES. If a step prints faster than its log is sent, the middle
 is dropped here too, and counted. A step may print any bytes at any speed, and a search for secrets takes time. So only
@@ -83,7 +83,7 @@ class OutputStream:
         return text + end
 
     def cut(self) -> str:
-        """What is held back, without the start of a secret: the next bytes are lost."""
+        """The held-back text without the start of a secret: the next bytes are lost."""
         text, self._text = "" if self._skip else self._redactor.clean(self._text + "…", cut=True)[:-1], ""
         self._decoder.reset()
         self._skip = max(self._redactor.longest, SKIPPED_CHARACTERS)
@@ -115,7 +115,7 @@ class Chunk:
 
 @dataclass(slots=True)
 class Gap:
-    """What was dropped since the last part was taken."""
+    """The text that was dropped since the last part was taken."""
 
     bytes: int = 0
     streams: list[OutputStream] = field(default_factory=list)
@@ -153,7 +153,7 @@ class JobLog:
 
 
 class LogBuffer:
-    """What one attempt printed and was not sent. Any thread may write; one task takes and sends."""
+    """The unsent output of one attempt. Any thread may write; one task takes and sends."""
 
     def __init__(self, lease: Lease, redactor: Redactor, wake: Callable[[LogBuffer], None]) -> None:
         self.lease = lease
@@ -258,7 +258,7 @@ class LogBuffer:
 
 
 class Output(NamedTuple):
-    """Where one stream of an attempt is written."""
+    """The buffer into which one stream of an attempt is written."""
 
     log: LogBuffer
     stream: OutputStream

@@ -53,7 +53,7 @@ class JobProgress:
         self._set((done + (error_type is None), failed + (error_type is not None), total))
 
     def set(self, done: int, total: int, failed: int) -> None:
-        """What the function of a step says. Ignored for an item: the items are counted already.
+        """Set the progress that the function of a step reports. Ignored for an item: the items are counted already.
 
         Raises ValueError for numbers that cannot be.
         """

@@ -101,7 +101,7 @@ class LogSender:
             self.give_up()
 
     def _chosen(self, *, is_due: bool) -> Iterator[LogBuffer]:
-        """The logs of this round: all if a round is due, otherwise those of ended attempts."""
+        """The logs of this round: all logs if a round is due, otherwise the logs of ended attempts."""
         for buffer, rounds in [*self._awake.items()]:
             if buffer in self._last:
                 yield buffer
@@ -111,7 +111,7 @@ class LogSender:
                     yield buffer
 
     async def _send(self, logs: Sequence[LogBuffer]) -> None:
-        """Send what these logs have. Those that have no more are forgotten until they are written again."""
+        """Send what these logs have. A log without more text is forgotten until it is written again."""
         ended = self._last.keys() & set(logs)
         batch: list[LogBuffer] = []
         characters = 0
@@ -141,7 +141,7 @@ class LogSender:
                 done.set_result(None)
 
     async def _call(self, parts: Sequence[LogPart]) -> None:
-        """Send parts. What the database refuses is lost: the work is more than its log."""
+        """Send parts. A log that the database refuses is lost: the work is more than its log."""
         try:
             await log_jobs(self._database, self._worker_id, parts)
         except (PermissionFault, SchemaFault) as fault:

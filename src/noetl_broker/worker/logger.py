@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def job_fields(job: LeasedJob) -> dict[str, Any]:
-    """The fields by which lines name a job and its attempt; `node_id` is that of an item or of a later visit."""
+    """The fields by which lines name a job and its attempt; `node_id` names an item or a later visit."""
     fields = {"queue_id": job.queue_id, "execution_id": job.execution_id, "step": job.node_name}
     if job.node_id != node_id(job.execution_id, job.node_name, 1):
         fields["node_id"] = job.node_id
@@ -26,7 +26,7 @@ def job_fields(job: LeasedJob) -> dict[str, Any]:
 
 
 class Log:
-    """Writes events with fields. `name` is that of the module, so `noetl_broker` is the parent of all loggers."""
+    """Writes events with fields. `name` is the name of the module, so `noetl_broker` is the parent of all loggers."""
 
     def __init__(self, name: str) -> None:
         """The destination is chosen for each line: a program may configure its log at any time."""

@@ -48,7 +48,7 @@ from noetl_broker.worker.tools.task import Tool, WorkerResources
 FATAL = (PermissionFault, SchemaFault)  # waiting does not mend these: they end the worker with an exit code
 LEASE_GRACE_SECONDS = 5.0  # for a lease statement that runs at the stop
 LAST_ANSWER_SECONDS = (0.1, 1.0)  # for an answer that comes at the end of the drain: a tenth of its time, within these
-SHORT_SECONDS = 0.1  # an answer waits a moment for those of jobs that have run for less
+SHORT_SECONDS = 0.1  # an answer waits a moment for the answers of jobs that have run for less
 STOPPED = "stopped"
 CANCELLED = {"message": "the worker stopped the job: it was cancelled or timed out", "type": "cancelled"}
 
@@ -208,7 +208,7 @@ class WorkerLoop:
         job = running.job
         began_at = datetime.now(UTC)
         fields = job_fields(job)
-        # for all lines of this task, also those of libraries
+        # for all lines of this task, also lines of libraries
         structlog.contextvars.bind_contextvars(execution_id=job.execution_id, step=job.node_name, attempt=job.attempt)
         log.debug("job_started", **fields)
         try:

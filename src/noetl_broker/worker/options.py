@@ -56,7 +56,7 @@ class WorkerOptions:
 
     @property
     def database(self) -> Database:
-        """Where the queue is."""
+        """The database and the schema of the queue."""
         return Database(dsn=self.dsn, schema=self.schema)
 
     def __post_init__(self) -> None:

@@ -31,7 +31,7 @@ from noetl_broker.worker.logger import Log, job_fields
 
 Answer = Completion | AttemptFailure
 Complete = Callable[[Sequence[Completion]], Awaitable[dict[int, bool]]]
-GATHER_SECONDS = 0.002  # that an answer waits for those of other short jobs
+GATHER_SECONDS = 0.002  # that an answer waits for the answers of other short jobs
 
 log = Log(__name__)
 
@@ -50,7 +50,7 @@ def refusal(answer: Answer, fault: RefusedFault) -> AttemptFailure:
 
 
 class Receipt(StrEnum):
-    """What happened to an answer."""
+    """The outcome of sending an answer."""
 
     COUNTED = "counted"
     TOO_LATE = "too late"  # the job has another lease, or its attempt has ended: nothing was changed
@@ -118,7 +118,7 @@ class Reporter:
                 waiting.receipt.set_result(Receipt.NOT_SENT)
 
     async def run(self) -> None:
-        """Send answers until cancelled; then give up those that are left."""
+        """Send answers until cancelled; then give up the unsent answers."""
         try:
             while True:
                 self._remove_done()

@@ -104,7 +104,7 @@ async def _save_by_statement(task: Task, text: str, values: Any) -> dict[str, An
 
 
 def _statements_of_rows(task: Task, pieces: list[str], rows: list[Mapping[str, Any]]) -> list[SqlStatement]:
-    """The statements, once for each row. Without rows: those that read no value."""
+    """The statements, once for each row. Without rows, only statements that read no value run."""
     if not rows:
         return [SqlStatement(sql=piece) for piece in pieces if not has_names(piece)]
     keys = {key: key for row in rows for key in row}

@@ -1,4 +1,4 @@
-"""What a worker did, in numbers."""
+"""Counts of a worker's jobs and answers."""
 
 from __future__ import annotations
 

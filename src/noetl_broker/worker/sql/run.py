@@ -61,7 +61,7 @@ class StatementFault(PlaybookFault):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SqlTarget:
-    """Where a step's SQL runs: a `dsn`, and parts (host, port, user, password, database) that override it.
+    """The database of a step's SQL: a `dsn`, and parts (host, port, user, password, database) that override it.
 
     `schemas` is the search path; if it is empty, the server's.
     """
@@ -153,7 +153,7 @@ async def _enter_session(
     limit: SizeLimit,
     alone: bool,
 ) -> BoundedConnection:
-    """The connection of a step, which ends with the stack. One that waited and is dead is replaced by a new one."""
+    """The connection of a step, which ends with the stack. A new one replaces a dead idle connection."""
     key = b"" if idle is None else idle.key(target.dsn, target.parts, target.schemas)
     if idle is not None and (kept := idle.take(key)) is not None:
         session = _session(kept, idle, key, limit=limit, alone=alone, answers_within=CALL_SECONDS)

@@ -41,7 +41,7 @@ async def run_http(task: Task) -> Any:
     timeout = task.first("timeout")
     limit = seconds(TIMEOUT_SECONDS if timeout is None else timeout, "timeout")
     try:
-        # One limit for the whole exchange: the timeouts of httpx begin again with each byte.
+        # The limit covers the whole exchange: the timeouts of httpx begin again with each byte.
         async with asyncio.timeout(limit), _closing() as trace, _client(task, request) as client:
             auth = request.pop("auth", None)
             sent = client.build_request(method, **request, extensions={"trace": trace})

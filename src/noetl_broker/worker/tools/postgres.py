@@ -88,7 +88,7 @@ def _texts(task: Task) -> list[str]:
 
 
 def target_of(task: Task) -> SqlTarget:
-    """Where the SQL runs: `auth`, overridden by `connection`, by `db_*` inputs, and by the step's own keys.
+    """The database of the SQL: `auth`, overridden by `connection`, by `db_*` inputs, and by the step's own keys.
 
     Without a host or a connection string it is the worker's server; without any key, the worker's database.
 

@@ -44,7 +44,7 @@ else:  # by its path: the folder of this script is not on `sys.path`, because it
 # Messages of the worker. A keeper answers a job with four bytes: the exit code of its runner.
 NEW_KEEPER, JOB, END = b"k", b"j", b"e"
 EXIT_CODE_BYTES = 4
-# What many steps import. Modules that use threads (asyncio, logging, urllib.request) make each fork slower by a third.
+# Many steps import these modules. Modules with threads (asyncio, logging, urllib.request) slow each fork by a third.
 WARM = ("base64", "collections", "csv", "datetime", "decimal", "hashlib", "random", "re", "uuid")
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # of Linux
 PROCESSES = "/proc"

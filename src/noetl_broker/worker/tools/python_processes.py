@@ -193,7 +193,7 @@ class ForkServer:
         return None
 
     async def report(self, preload: tuple[str, ...]) -> dict[str, Any]:
-        """What the server reports at its start: its number of threads. Raises ForkServerFault."""
+        """The server's report at its start: its number of threads. Raises ForkServerFault."""
         answer = await read_frame(self._control, REPORT_BYTES)
         if not isinstance(answer, bytes):
             said = await self._process.stderr.read() if self._process.stderr else b""

@@ -25,10 +25,10 @@ RESULT_BYTES = 2 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerResources:
-    """What all jobs of a worker share: its `dsn` (None: PG* variables), environment, interpreters, connections.
+    """Resources that a worker's jobs share: its `dsn` (None: PG* variables), environment, interpreters, connections.
 
-    `redactor` knows the secrets, also those of `unseen`: the variables that no job is given. `tools` by type replace
-    the built-in ones; None: the built-in ones.
+    `redactor` knows the secrets, also the secrets in `unseen`: the variables that no job is given. `tools` by type
+    replace the built-in ones; None: the built-in ones.
     """
 
     dsn: str | None = field(repr=False)
