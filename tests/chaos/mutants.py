@@ -118,7 +118,7 @@ MUTANTS: dict[str, tuple[Patch, ...]] = {
             Batch,
             "run",
             r"self\.start = start(.*?)self\._count\(",
-            'self.start = start = turn_store.ClaimStart(getattr(self.playbooks, "read_to", 0), newest=False)'
+            'self.start = start = ClaimStart(getattr(self.playbooks, "read_to", 0), newest=False)'
             r"\1self.playbooks.read_to = 1 + max(m.mail_id for ms in claim.mail.values() for m in ms); self._count(",
         ),
     ),

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from noetl_broker.store.connect.sqlstates import is_conflict
-from noetl_broker.store.turn import turn_store
+from noetl_broker.store.turn import write
 from tests.brokers import broken_invariants, complete_jobs, execute, register, start, value
 from tests.chaos.gate import build_gate, drain_and_meet
 from tests.chaos.killed_brokers import broker, drain
@@ -39,7 +39,7 @@ def conflicts(monkeypatch: pytest.MonkeyPatch) -> dict[int, BaseException]:
             seen[id(error)] = error
         return conflict
 
-    monkeypatch.setattr(turn_store, "is_conflict", record)
+    monkeypatch.setattr(write, "is_conflict", record)
     return seen
 
 

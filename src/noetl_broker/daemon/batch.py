@@ -18,10 +18,19 @@ from noetl_broker.daemon.tracer import Tracer
 from noetl_broker.errors import BrokerError
 from noetl_broker.store.connect.connection import Connection, transaction
 from noetl_broker.store.connect.sqlstates import is_fault_of_event, is_held, reason_of, trace_of
-from noetl_broker.store.turn import turn_rows, turn_store
+from noetl_broker.store.turn import turn_rows
+from noetl_broker.store.turn.claim import Claim, ClaimStart, claim_mail, move_to_dead_letters, set_lock_timeout
 from noetl_broker.store.turn.claimed_rows import Case, Mail, Outcome, open_case
 from noetl_broker.store.turn.columns import Columns
+from noetl_broker.store.turn.load import Wants, load_answers
 from noetl_broker.store.turn.places import Granted, wants_places
+from noetl_broker.store.turn.write import (
+    is_lost_race,
+    rollback_to_savepoint,
+    set_savepoint,
+    suppress_notifications,
+    write_columns,
+)
 from noetl_broker.template.scope import NotLoaded
 
 log = structlog.get_logger(__name__)
@@ -60,7 +69,7 @@ class Batch:
         self.metrics = metrics
         self.tracer = tracer
         self.claimed: dict[int, list[Mail]] = {}
-        self.start = turn_store.ClaimStart(0, newest=False)
+        self.start = ClaimStart(0, newest=False)
         self.first_mail_id: int | None = None  # the first mail that the claim found, also when another broker holds it
         self.claim_seconds = 0.0
         self.decide_seconds_left = DECIDE_SECONDS
@@ -85,10 +94,10 @@ class Batch:
         connection: Connection,
         *,
         size: int,
-        start: turn_store.ClaimStart,
+        start: ClaimStart,
         quiet: bool = False,
-        on_claim: Callable[[turn_store.Claim, float], object] | None = None,
-    ) -> turn_store.Claim:
+        on_claim: Callable[[Claim, float], object] | None = None,
+    ) -> Claim:
         """Claim, decide, write, commit; returns the claim.
 
         `quiet`: send no notification. `on_claim` is called after the claim with the seconds that it took.
@@ -96,9 +105,9 @@ class Batch:
         self.start = start
         async with transaction(connection):
             if self.quarantine.expects_locks:
-                await turn_store.set_lock_timeout(connection, LOCK_MILLISECONDS)
+                await set_lock_timeout(connection, LOCK_MILLISECONDS)
             began = time.monotonic()
-            claim = await turn_store.claim_mail(connection, start, max_mail=size)
+            claim = await claim_mail(connection, start, max_mail=size)
             self.postponed = self.quarantine.remove_postponed(claim)
             self.first_mail_id, self.claim_seconds = claim.first_mail_id, time.monotonic() - began
             if on_claim is not None:
@@ -114,21 +123,21 @@ class Batch:
             for execution_id in self.busy:
                 claim.leave(execution_id)
             if quiet:
-                await turn_store.suppress_notifications(connection)
+                await suppress_notifications(connection)
             outcomes, suspects = self.quarantine.split(outcomes)
             outcomes = await self._write(connection, outcomes, faults)
             if suspects:
-                await turn_store.set_lock_timeout(connection, RETRY_LOCK_MILLISECONDS)
+                await set_lock_timeout(connection, RETRY_LOCK_MILLISECONDS)
                 outcomes += await self._write_parts(connection, suspects, faults)
             self.postponed += self.quarantine.remove_postponed(claim)
             for fault in faults.values():
-                await turn_store.move_to_dead_letters(connection, fault.mail, reason_of(fault.error))
+                await move_to_dead_letters(connection, fault.mail, reason_of(fault.error))
         self.metrics.observe(TRANSACTION_TIME, time.monotonic() - began)
         self.quarantine.on_written(outcomes)
         self._count(outcomes, faults)
         return claim
 
-    async def _open(self, connection: Connection, claim: turn_store.Claim, faults: EventFaults) -> list[Case]:
+    async def _open(self, connection: Connection, claim: Claim, faults: EventFaults) -> list[Case]:
         """Each execution with its playbook, state and rules. An execution that cannot be read is a fault.
 
         While its playbook is being compiled, the mail of an execution is left for another batch.
@@ -164,13 +173,13 @@ class Batch:
         isolating = self.isolating and len(self.claimed) > 1
         try:
             if isolating:
-                await turn_store.set_savepoint(connection)
+                await set_savepoint(connection)
             await self._write_all(connection, outcomes)
         except Exception as error:
             locked = is_held(error)
-            if not isolating or turn_store.is_lost_race(error) or not (locked or is_fault_of_event(error)):
+            if not isolating or is_lost_race(error) or not (locked or is_fault_of_event(error)):
                 raise
-            await turn_store.rollback_to_savepoint(connection)
+            await rollback_to_savepoint(connection)
             self.missed_locks += locked
             if len(outcomes) > 1:
                 middle = len(outcomes) // 2
@@ -210,7 +219,7 @@ class Batch:
             self.timer_seconds = min(columns.timer_seconds, default=None)
         if outcomes:
             self.wrote_mail |= columns.has_family or bool(columns.rows.get("write_posts")) or bool(columns.places)
-            await turn_store.write(connection, columns, max_gathered_bytes=self.max_gathered_bytes)
+            await write_columns(connection, columns, max_gathered_bytes=self.max_gathered_bytes)
             self.admits |= columns.admits
 
     async def _decide(self, connection: Connection, cases: list[Case], faults: EventFaults) -> Outcomes:
@@ -227,7 +236,7 @@ class Batch:
         pending = [Decider(case) for case in cases]
         for _ in range(MAX_LOADS):
             if wants:
-                answers = await turn_store.load(connection, wants, event_ids=event_ids, granted=self.granted)
+                answers = await load_answers(connection, wants, event_ids=event_ids, granted=self.granted)
                 self.busy.update(wants_places(wants) - answers.keys())
                 pending = [decider for decider in pending if decider.add_answers(answers, wants)]
             pending, wants = self._decide_pending(pending, outcomes, faults)
@@ -240,10 +249,10 @@ class Batch:
 
     def _decide_pending(
         self, pending: list[Decider], outcomes: Outcomes, faults: EventFaults
-    ) -> tuple[list[Decider], turn_store.Wants]:
+    ) -> tuple[list[Decider], Wants]:
         """Decide what can be decided; returns the deciders that need values, none when the time is over."""
         waiting: list[Decider] = []
-        wants: turn_store.Wants = {}
+        wants: Wants = {}
         # Reading the thread's clock is a system call. It cannot run out before the wall clock does.
         soonest, until = time.perf_counter() + self.decide_seconds_left, time.thread_time() + self.decide_seconds_left
         for decider in pending:

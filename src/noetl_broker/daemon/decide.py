@@ -13,7 +13,7 @@ from noetl_broker.broker.draft.wants import WORKLOAD, want_item_status, want_tur
 from noetl_broker.broker.model.effects import ChildStarted
 from noetl_broker.broker.model.event import Event, Turn
 from noetl_broker.store.turn.claimed_rows import MICROSECOND, Case, DecidedTurn, Mail, Outcome
-from noetl_broker.store.turn.turn_store import Answers, Want, Wants
+from noetl_broker.store.turn.load import Answers, Want, Wants
 
 MAX_LARGE_RESULTS: Final = 8  # of one execution in a batch: they are loaded together
 

@@ -28,8 +28,9 @@ from noetl_broker.daemon.tracer import Tracer
 from noetl_broker.errors import OversizeFault
 from noetl_broker.store.connect.connection import ANSWER_SECONDS, Pool, borrowed, transaction
 from noetl_broker.store.connect.sqlstates import Remedy, fault_class_of, is_unreadable, log_fields, reason_of
-from noetl_broker.store.turn import turn_store
+from noetl_broker.store.turn.claim import Claim, ClaimStart, move_to_dead_letters, move_unreadable_to_dead_letters
 from noetl_broker.store.turn.claimed_rows import Mail
+from noetl_broker.store.turn.write import is_lost_race
 
 log = structlog.get_logger(__name__)
 
@@ -132,12 +133,12 @@ class Lane:
             return True
         return start.newest  # an empty inbox is empty from both ends, but only a claim from the beginning ends a lane
 
-    def _next_start(self) -> turn_store.ClaimStart:
+    def _next_start(self) -> ClaimStart:
         self.claims += 1
         newest = self.claims % (NEWEST_EVERY_SLOW if self.batch_size.is_slow else NEWEST_EVERY) == 0 or self.admitted
-        return turn_store.ClaimStart(self.shared.cursor.near if newest else self.shared.cursor.next_start(), newest)
+        return ClaimStart(self.shared.cursor.near if newest else self.shared.cursor.next_start(), newest)
 
-    def _on_claim(self, start: turn_store.ClaimStart, size: int, claim: turn_store.Claim, seconds: float) -> None:
+    def _on_claim(self, start: ClaimStart, size: int, claim: Claim, seconds: float) -> None:
         """Before deciding: let other lanes claim behind this mail, and start one if there is enough."""
         if not start.newest:
             behind = claim.last_mail_id + 1 if claim.mails >= size else 0
@@ -146,7 +147,7 @@ class Lane:
         if claim.mail and claim.mails >= min(size, ANOTHER_LANE_MAILS):
             self.add_lane()
 
-    def _report(self, claim: turn_store.Claim) -> None:
+    def _report(self, claim: Claim) -> None:
         """Report progress, and that there is no trouble, unless others hold all mail: they may have the trouble."""
         shared = self.shared
         if claim.mail or claim.locked_elsewhere:
@@ -155,7 +156,7 @@ class Lane:
         if trouble is not None or claim.mail or (not claim.locked_elsewhere and shared.working == 1):
             shared.on_trouble(trouble)
 
-    def _may_be_more(self, batch: Batch, claim: turn_store.Claim, *, size: int) -> bool:
+    def _may_be_more(self, batch: Batch, claim: Claim, *, size: int) -> bool:
         """Whether the inbox may hold more mail. Before the next sleep it is scanned in any case."""
         self.claim_backoff.reset()
         self.batch_size.on_decided(batch.decided, batch.mails)
@@ -170,7 +171,7 @@ class Lane:
     async def _handle_fault(self, error: Exception, batch: Batch) -> None:
         """After the rollback: try again, find the mail that fails, or move it to the dead letters."""
         self.batch_size.on_fault()
-        if turn_store.is_lost_race(error):
+        if is_lost_race(error):
             self.conflicts += 1
             if self.conflicts < MAX_CONFLICTS:
                 self.shared.metrics.retries += 1
@@ -273,15 +274,15 @@ class Lane:
         pause = self.fault_backoff.next()
         await asyncio.sleep(jittered(PAUSE_SECONDS[1], JITTER) if short else pause)
 
-    async def _move_to_dead_letters(self, error: Exception, mail: list[Mail], start: turn_store.ClaimStart) -> None:
+    async def _move_to_dead_letters(self, error: Exception, mail: list[Mail], start: ClaimStart) -> None:
         """Move the failing mail to the dead letters. If none could be read, move the row where the claim stopped."""
         reason = reason_of(error)
         try:
             async with borrowed(self.shared.pool, BATCH_SECONDS) as connection, transaction(connection):
                 if mail:
-                    execution_ids = await turn_store.move_to_dead_letters(connection, mail, reason)
+                    execution_ids = await move_to_dead_letters(connection, mail, reason)
                 else:
-                    execution_ids = await turn_store.move_unreadable_to_dead_letters(connection, start)
+                    execution_ids = await move_unreadable_to_dead_letters(connection, start)
         except Exception as second:  # noqa: BLE001 - the mail stays in the inbox and is tried again
             log.warning("could not set mail aside", error=reason_of(second))
             await asyncio.sleep(self.fault_backoff.next())

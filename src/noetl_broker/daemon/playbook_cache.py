@@ -22,8 +22,8 @@ from noetl_broker.playbook.model import Playbook
 from noetl_broker.playbook.work_budget import Abandoned
 from noetl_broker.store.connect.connection import Connection
 from noetl_broker.store.connect.sqlstates import reason_of
-from noetl_broker.store.turn import turn_store
 from noetl_broker.store.turn.claimed_rows import Execution
+from noetl_broker.store.turn.load import Content, load_content
 
 log = structlog.get_logger(__name__)
 
@@ -75,7 +75,7 @@ class PlaybookCache:
         if catalog_id not in self._compiling and catalog_id not in self._faults:
             if len(self._compiling) >= MAX_COMPILING:
                 return None
-            found = await turn_store.load_content(connection, catalog_id, most_bytes=self._rules.max_document_bytes)
+            found = await load_content(connection, catalog_id, most_bytes=self._rules.max_document_bytes)
             if found is None:
                 return f"the catalog has no row {catalog_id} (playbook {execution.path})"
             # Another lane may have started it meanwhile.
@@ -89,7 +89,7 @@ class PlaybookCache:
             raise fault
         return self._cached.get(catalog_id)
 
-    async def _compile(self, catalog_id: int, content: turn_store.Content) -> None:
+    async def _compile(self, catalog_id: int, content: Content) -> None:
         """Compile a playbook and cache the result. No batch owns this task."""
         began, path = time.monotonic(), content.path
         try:
@@ -105,7 +105,7 @@ class PlaybookCache:
         if seconds > SLOW_SECONDS:
             log.warning("a playbook was slow to compile", path=path, catalog_id=catalog_id, seconds=round(seconds, 1))
 
-    async def _compile_in_thread(self, content: turn_store.Content) -> Playbook | str:
+    async def _compile_in_thread(self, content: Content) -> Playbook | str:
         text, path = content.text, content.path
         if text is None:
             most = self._rules.max_document_bytes

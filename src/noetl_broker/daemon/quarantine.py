@@ -18,8 +18,8 @@ from typing import Final, NamedTuple, TypeAlias
 
 import structlog
 
+from noetl_broker.store.turn.claim import Claim
 from noetl_broker.store.turn.claimed_rows import Case, Mail, Outcome
-from noetl_broker.store.turn.turn_store import Claim
 
 log = structlog.get_logger(__name__)
 

@@ -16,7 +16,7 @@ from noetl_broker.daemon.metrics.values import MetricValues
 from noetl_broker.daemon.playbook_cache import PlaybookCache
 from noetl_broker.daemon.quarantine import Quarantine
 from noetl_broker.playbook.diagnostics import PlaybookRules
-from noetl_broker.store.turn import turn_store
+from noetl_broker.store.turn.claim import ClaimStart, move_unreadable_to_dead_letters
 from tests.brokers import (
     PATIENCE_SECONDS,
     broken_invariants,
@@ -141,7 +141,7 @@ async def test_the_mail_of_a_refused_execution_is_decided_one_at_a_time(database
             batch = Batch(
                 Rules(), playbooks, metrics, max_gathered_bytes=1 << 26, isolating=True, quarantine=quarantine
             )
-            await batch.run(own, size=200, start=turn_store.ClaimStart(0, newest=False))
+            await batch.run(own, size=200, start=ClaimStart(0, newest=False))
             set_aside.append(metrics.total(metric.SET_ASIDE))
             await start(database)
     assert (quarantine.one_by_one, set_aside) == ({spoiled}, [0, 1])
@@ -194,15 +194,15 @@ async def test_mail_behind_unreadable_mail_that_another_broker_holds_is_kept(dat
     await execute(database, UNREADABLE.format(sqlstate="54000"))
     await execute(database, FAIL, spoiled, "poison")
     await execute(database, FAIL, sound, "boom")
-    first = turn_store.ClaimStart(0, newest=False)
+    first = ClaimStart(0, newest=False)
     async with session(database) as other, session(database) as own:
         await other.execute("begin")
         await other.execute("select from noetl.inbox where execution_id = $1 for update", spoiled)
         async with own.transaction():
-            assert await turn_store.move_unreadable_to_dead_letters(own, first) == []
+            assert await move_unreadable_to_dead_letters(own, first) == []
         await other.execute("rollback")
         async with own.transaction():
-            assert await turn_store.move_unreadable_to_dead_letters(own, first) == [spoiled]
+            assert await move_unreadable_to_dead_letters(own, first) == [spoiled]
     await drain(database)
     assert await value(database, "select status from noetl.execution where execution_id = $1", sound) == "FAILED"
 

@@ -7,7 +7,7 @@ import pytest
 from noetl_broker.broker.draft.wants import want_items
 from noetl_broker.broker.model.values import JSON
 from noetl_broker.daemon.metrics import registry as metric
-from noetl_broker.store.turn import turn_store
+from noetl_broker.store.turn.load import Wants, load_answers
 from tests.brokers import broken_invariants, complete_jobs, drain, execute, register, rows, start, value
 from tests.daemon.limits.test_large_payloads import megabytes
 from tests.postgres import Database
@@ -98,7 +98,7 @@ async def test_a_workload_that_was_removed_is_empty(database: Database) -> None:
 
 async def test_items_are_loaded_for_a_few_iterators_at_a_time(database: Database) -> None:
     """The others wait for another transaction."""
-    wants: turn_store.Wants = {number: frozenset({want_items("each", 1, 0, 2)}) for number in (1, 2, 3)}
+    wants: Wants = {number: frozenset({want_items("each", 1, 0, 2)}) for number in (1, 2, 3)}
     async with session(database) as own:
         await own.execute(
             """
@@ -106,7 +106,7 @@ async def test_items_are_loaded_for_a_few_iterators_at_a_time(database: Database
             select e, e || ':each', p, $1, 'WAITING' from generate_series(1, 3) e, generate_series(0, 1) p""",
             megabytes(1),
         )
-        answers = await turn_store.load(own, wants, event_ids={})
+        answers = await load_answers(own, wants, event_ids={})
         assert {number: len(answer) for number, answer in answers.items()} == {1: 1, 2: 1}
         assert answers[2]["items", "each", 1, 0, 2] == [megabytes(1)] * 2
-        assert [*await turn_store.load(own, {3: wants[3]}, event_ids={})] == [3]
+        assert [*await load_answers(own, {3: wants[3]}, event_ids={})] == [3]

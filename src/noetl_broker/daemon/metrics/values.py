@@ -23,7 +23,7 @@ from noetl_broker.daemon.metrics.registry import (
     Metric,
 )
 from noetl_broker.store.turn.claimed_rows import DecidedTurn
-from noetl_broker.store.turn.turn_store import ConflictFault
+from noetl_broker.store.turn.write import ConflictFault
 
 PROCESS: Final = ""  # in MetricsByDatabase: the values of the process itself
 

@@ -29,8 +29,8 @@ from noetl_broker.store.admin.archive import archived_fault
 from noetl_broker.store.connect.connection import Connection
 from noetl_broker.store.json_codec import load_json
 from noetl_broker.store.queries import sql
-from noetl_broker.store.turn import turn_store
 from noetl_broker.store.turn.claimed_rows import event_of
+from noetl_broker.store.turn.load import Content, load_content
 
 MOST_PLAYBOOKS = 256
 Rows = Sequence[Any]
@@ -49,7 +49,7 @@ class Versions:
     async def load(self, connection: Connection, catalog_ids: set[int]) -> None:
         """Compile the versions that are not cached."""
         for catalog_id in sorted(catalog_ids - self._kept.keys()):
-            found = await turn_store.load_content(connection, catalog_id, most_bytes=self._rules.max_document_bytes)
+            found = await load_content(connection, catalog_id, most_bytes=self._rules.max_document_bytes)
             if found is not None:
                 self._kept[catalog_id] = _compile(found, self._rules.of_registered())
         while len(self._kept) > max(MOST_PLAYBOOKS, len(catalog_ids)):
@@ -78,7 +78,7 @@ def _refused(head: Any) -> str | None:
 
 
 @lru_cache(maxsize=64)
-def _compile(content: turn_store.Content, rules: PlaybookRules) -> Playbook | str:
+def _compile(content: Content, rules: PlaybookRules) -> Playbook | str:
     if content.text is None:
         return f"playbook {content.path} does not compile: the document has {content.size:,} bytes"
     try:

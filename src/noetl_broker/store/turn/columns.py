@@ -28,7 +28,7 @@ from noetl_broker.store.turn.undo_rows import UndoColumns
 
 Document = list[Any]  # one row
 # In one statement. Postgres closes the connection at a gigabyte, and a character may take four bytes. A jsonb may be
-# too large with fewer characters; then the server says so, see `turn_store.write`.
+# too large with fewer characters; then the server says so, see `write.py`.
 MOST_CHARS = 200_000_000
 # Positions in the rows of events. Columns that few events have are one object, the last column.
 NODE, JOB, JOB_STATUS, RARE = map(EVENT.index, ("node_id", "job_action", "job_status", "rare"))
