@@ -162,7 +162,7 @@ STORE_MUTANTS: dict[str, tuple[tuple[Step, ...], float, tuple[Patch, ...]]] = {
     "a plain decision changes jobs": (
         ONE_AGAIN, 0.5, (Method(turn_rows, "add_turns", "if decision.effects:", "if begun is not None:"),)
     ),
-    "retries survive the end": (FAILING, 1.0, (Method(turn_rows, "_withdraw", r"change\[2\] in NOT_HELD", "False"),)),
+    "retries survive the end": (FAILING, 1.0, (Method(turn_rows, "_stop_work", r"change\[2\] in NOT_HELD", "False"),)),
     "items are undone beside the whole": (
         UNDONE, 0.0, (Method(UndoColumns, "_supersede", r"self\.superseded\[owner, step, visit\] = None", "pass"),)
     ),

@@ -1,4 +1,8 @@
-"""What a decision stops: jobs, timers, waits and children. The store says the same in SQL, a simulation asks here."""
+"""What a decision stops: jobs, timers, waits and children.
+
+The store and simulations ask here. SQL is told whose jobs and children stop, and looks them up: `withdraw_jobs`,
+`close_visits`, `drain_jobs` and `write_family`.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,9 @@ if TYPE_CHECKING:
     from noetl_broker.broker.model.values import Visit
 
 Item = tuple[str, int, int | None]  # a visit (None), or an item of it
+KINDS = frozenset(
+    {ItemChildDropped, JobChanged, VisitAbandoned, VisitAwaited, VisitClosed, WaitEnded, WorkWithdrawn}
+)  # the effects that stop something
 
 
 class Stops(NamedTuple):
@@ -27,15 +34,15 @@ class Stops(NamedTuple):
     `awaited` visits are over, and still report a success. `waits` have ended; `undos` are tried again or given up.
     """
 
-    all_work: bool
-    execution: bool
-    visits: frozenset[Visit]
-    closed: frozenset[Visit]
-    awaited: frozenset[Visit]
-    waits: frozenset[Visit]
-    item_children: frozenset[Item]
-    undos: frozenset[Item]
-    dead_undos: frozenset[Item]
+    all_work: bool = False
+    execution: bool = False
+    visits: frozenset[Visit] = frozenset()
+    closed: frozenset[Visit] = frozenset()
+    awaited: frozenset[Visit] = frozenset()
+    waits: frozenset[Visit] = frozenset()
+    item_children: frozenset[Item] = frozenset()
+    undos: frozenset[Item] = frozenset()
+    dead_undos: frozenset[Item] = frozenset()
 
     def visit(self, step: str, visit: int) -> bool:
         """Whether a visit stops: its children and its jobs that no worker holds, also those of this turn."""
@@ -60,6 +67,8 @@ class Stops(NamedTuple):
 
 def stops_of(decision: Decision) -> Stops:
     """What a turn stops."""
+    if KINDS.isdisjoint(map(type, decision.effects)):  # as in most turns
+        return Stops(execution=decision.ended is not None)
     closed = frozenset((one.step, one.visit) for one in decision.of(VisitClosed))
     of_undos = [change for change in decision.of(JobChanged) if change.undo]
     undos = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from noetl_broker.broker.model.decision import ExecutionEnd
 from noetl_broker.broker.model.values import JSON
@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from noetl_broker.broker.state.state import ExecutionState
     from noetl_broker.store.turn.claimed_rows import Execution
 
+
+class ChildStart(NamedTuple):
+    """A child that a batch starts; `ordinal` is the one in the batch of its iteration_started."""
+
+    execution: Execution  # its parent
+    child: ChildStarted
+    ordinal: int | None
+
+
 TAKEN = "it is not to be had: another execution waits for it"
 
 
@@ -27,15 +36,22 @@ def json_or_null(value: JSON) -> str | None:
     return None if value is None else dump_json(value)
 
 
-def child_row(execution: Execution, child: ChildStarted) -> tuple[object, ...]:
+def child_row(start: ChildStart) -> tuple[object, ...]:
     """A child to be started, with what its execution_start says of its parent.
 
     A child that undoes an item answers for the undo job, so it has no index.
     """
-    owner = execution.execution_id
+    owner, child = start.execution.execution_id, start.child
     node = node_id(owner, child.step, child.visit, child.item_index if child.undo else None, undo=child.undo)
     index = None if child.undo else child.item_index
     return owner, node, index, child.path, child.version, dump_json(child.payload), dump_json(child_meta(owner, child))
+
+
+def undo_start_row(start: ChildStart) -> tuple[object, ...]:
+    """A row of `start_undos`: an execution that undoes a child."""
+    owner, child = start.execution.execution_id, start.child
+    node = node_id(owner, child.step, child.visit, child.item_index, undo=True)
+    return owner, node, child.undo_of, dump_json(child_meta(owner, child))
 
 
 def child_meta(owner: int, child: ChildStarted) -> dict[str, JSON]:

@@ -12,16 +12,14 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from noetl_broker.broker.model.effects import (
-    JobChanged,
-    PlacesChanged,
-    StatusChanged,
-)
+from noetl_broker.broker.model.decision import Job
+from noetl_broker.broker.model.effects import JobChanged, PlacesChanged, StatusChanged
 from noetl_broker.broker.model.event import Turn
 from noetl_broker.errors import OversizeFault
 from noetl_broker.store.json_codec import dump_json
 from noetl_broker.store.row_layout import EVENT, columns_of
 from noetl_broker.store.turn import step_rows
+from noetl_broker.store.turn.child_rows import ChildStart, child_row
 from noetl_broker.store.turn.claimed_rows import Mail
 from noetl_broker.store.turn.item_rows import ItemRows
 from noetl_broker.store.turn.undo_rows import UndoColumns
@@ -54,10 +52,10 @@ class Columns:
         self.rows: dict[str, list[tuple[object, ...]]] = defaultdict(list)
         self.changes: dict[tuple[int, str], list[object]] = {}  # of jobs, by node; later turns replace
         self.withdrawn: list[int] = []
-        self.children: list[tuple[object, ...]] = []
+        self.children: list[ChildStart] = []
         self.child_answers: list[tuple[object, ...]] = []
         self.adoptions: dict[int, list[tuple[object, ...]]] = {}  # by execution
-        self.abandoned: list[tuple[object, ...]] = []  # visits, with whether each is closed
+        self.stopped: list[tuple[object, ...]] = []  # visits whose children stop, with whether each is closed
         self.item_rows: ItemRows = ItemRows()
         self.changed: dict[int, list[tuple[Mail, Turn, StatusChanged]]] = {}  # statuses of executions
         self.holds: dict[int, str | None] = {}  # executions whose jobs are parked or released, each after a node
@@ -67,7 +65,7 @@ class Columns:
         self.undo: UndoColumns = UndoColumns()
         self.places: dict[int, PlacesChanged] = {}
         self.admits = False  # whether writing the places admitted other executions
-        self.placed: dict[tuple[int, str], Document] = {}  # the events that queue jobs, by the job's node
+        self.placed: dict[tuple[int, str], tuple[Job, Document]] = {}  # jobs by node, with the events that queue them
 
     def carry(self, ordinal: int) -> int:
         """Say that an emitted event carries a result, which may be null; returns its ordinal."""
@@ -81,8 +79,9 @@ class Columns:
         if placed is None:
             self.changes[owner, node] = [owner, node, change.status, change.delay, change.attempt]
         else:
-            placed[JOB_STATUS] = change.status
-            rare(placed).update(delay=change.delay, attempts=change.attempt)
+            _, row = placed
+            row[JOB_STATUS] = change.status
+            rare(row).update(delay=change.delay, attempts=change.attempt)
 
     def start_child_of(self, ordinal: int) -> None:
         """Say that the event with this ordinal starts the child of an item."""
@@ -92,26 +91,27 @@ class Columns:
     def has_family(self) -> bool:
         """Whether there are events for other executions."""
         ends = self.withdrawn or self.undo.draining
-        return bool(self.children or self.child_answers or self.abandoned or ends)
+        return bool(self.children or self.child_answers or self.stopped or ends)
 
     def family_arguments(self, row: Any) -> list[list[Any]] | None:
         """The arguments of `write_family`; the row of `write_turns` has the ids of children of items, by ordinals."""
         if not self.has_family:
             return None
         child_ids = dict(zip(row["child_ordinals"] or (), row["child_ids"] or (), strict=True))
-        *children, ordinals = columns_of(self.children, 8)
-        ids = [None if ordinal is None else child_ids[int(str(ordinal))] for ordinal in ordinals]
-        ended = [*self.withdrawn, *self.undo.draining]
+        children = columns_of([child_row(start) for start in self.children], 7)
+        ids = [None if start.ordinal is None else child_ids[start.ordinal] for start in self.children]
+        withdrawn = dict.fromkeys((*self.withdrawn, *self.undo.draining))
+        visits = {row[:2]: None for row in self.stopped if row[0] not in withdrawn}
         return [
-            *children, *columns_of(self.child_answers, 9), ended, *columns_of(self.abandoned, 3)[:2], ids,
-            *self.undo.awaited_arguments(),
+            *children, ids, *columns_of(self.child_answers, 9), [*withdrawn], *columns_of(visits, 2),
+            *columns_of(self.undo.awaited, 2),
         ]  # fmt: skip
 
     def closing_arguments(self) -> list[list[Any]] | None:
         """The arguments of `close_visits`. The jobs of awaited visits are left to `drain_jobs`."""
-        if not self.abandoned:
+        if not self.stopped:
             return None
-        return columns_of([row for row in self.abandoned if row[:2] not in self.undo.awaited], 3)
+        return columns_of([row for row in self.stopped if row[:2] not in self.undo.awaited], 3)
 
     def write_arguments(self) -> list[object]:
         """The arguments of `write_turns`, or of `write_first_turns` if executions begin.

@@ -43,7 +43,7 @@ from noetl_broker.nodes import node_id
 from noetl_broker.playbook.durations import after
 from noetl_broker.store.json_codec import dump_json
 from noetl_broker.store.row_layout import columns_of
-from noetl_broker.store.turn.child_rows import child_meta, child_row, json_or_null
+from noetl_broker.store.turn.child_rows import ChildStart, json_or_null
 
 if TYPE_CHECKING:
     from noetl_broker.broker.model.decision import Decision
@@ -130,11 +130,8 @@ def _add_child(columns: Columns, of: Origin, child: ChildStarted) -> None:
     ordinal = None if child.ordinal is None else of.first + child.ordinal + 1
     if ordinal is not None:
         columns.start_child_of(ordinal)
-    if child.undo_of is None:
-        columns.children.append((*child_row(of.execution, child), ordinal))
-    else:
-        node = node_id(of.owner, child.step, child.visit, child.item_index, undo=True)
-        columns.undo.add_child(of.owner, node, child, child_meta(of.owner, child))
+    children = columns.children if child.undo_of is None else columns.undo.children
+    children.append(ChildStart(of.execution, child, ordinal))
 
 
 def _add_adoption(columns: Columns, of: Origin, adopted: ChildAdopted) -> None:
@@ -183,7 +180,7 @@ EFFECTS: Mapping[type[Any], Written] = MappingProxyType({
     PlacesChanged: Written("write_places", _add_places),
     EventPosted: _rows("write_posts", lambda of, post: (of.owner, of.visit(post), post.type)),
     JobChanged: Written("change_jobs", _add_job_change),
-    WorkWithdrawn: Written("withdraw_jobs", _nothing),  # these three: `turn_rows`, after all others
+    WorkWithdrawn: Written("withdraw_jobs", _nothing),  # these three: `stops_of`, after all others
     VisitClosed: Written("close_visits", _nothing),
     VisitAbandoned: Written("close_visits", _nothing),
     VisitAwaited: Written(

@@ -5,23 +5,18 @@ from __future__ import annotations
 from datetime import datetime
 
 from noetl_broker.broker.model.decision import Decision, ExecutionEnd, JobRow, StepRow
-from noetl_broker.broker.model.effects import (
-    ExecutionBegun,
-    VisitAbandoned,
-    VisitAwaited,
-    VisitClosed,
-    WorkWithdrawn,
-)
+from noetl_broker.broker.model.effects import ExecutionBegun
 from noetl_broker.broker.model.event import Emitted, Turn
 from noetl_broker.broker.model.event_types import EXECUTION_PAUSE, EXECUTION_RESUME, HOLDS_DUE
+from noetl_broker.broker.model.stops import Stops, stops_of
 from noetl_broker.broker.state.state import COMPENSATING, COMPLETED, PAUSED, QUEUED, RUNNING, ExecutionState, encode
 from noetl_broker.broker.writing.events import node_name_of
-from noetl_broker.nodes import node_id, node_of_job, undone_node
+from noetl_broker.nodes import node_id
 from noetl_broker.playbook.durations import after
 from noetl_broker.playbook.model import Playbook
 from noetl_broker.store.json_codec import dump_json
 from noetl_broker.store.turn import step_rows
-from noetl_broker.store.turn.child_rows import child_answer, json_or_null
+from noetl_broker.store.turn.child_rows import ChildStart, child_answer, json_or_null
 from noetl_broker.store.turn.claimed_rows import MICROSECOND, Case, DecidedTurn, Execution, Outcome
 from noetl_broker.store.turn.columns import JOB, JOB_STATUS, NODE, RARE, Columns, Document, rare
 from noetl_broker.store.turn.effects import EFFECTS, Origin, add_timer
@@ -69,23 +64,13 @@ def add_turns(columns: Columns, case: Case, outcome: Outcome) -> None:
 
 
 def _add_effects(columns: Columns, of: Origin) -> None:
-    """Add what few turns write, and then drop what the turn ends."""
-    effects, owner = of.decision.effects, of.owner
-    withdraws = any(isinstance(effect, WorkWithdrawn) for effect in effects)
-    awaits = any(isinstance(effect, VisitAwaited) for effect in effects)
-    if withdraws and not awaits:
-        columns.undo.drop(owner)
-    for effect in effects:
+    """Add what few turns write, and then drop what the turn stops."""
+    for effect in of.decision.effects:
         EFFECTS[type(effect)].add(columns, of, effect)
-    ends = of.decision.ended is not None
-    closed = {(owner, of.visit(one)): True for one in effects if isinstance(one, VisitClosed)}
-    over = {(owner, of.visit(one)): False for one in effects if isinstance(one, VisitAbandoned)} | closed
-    columns.rows["end_waits"] += [(*node, "cancelled") for node in closed]
-    columns.abandoned += [(*node, is_closed) for node, is_closed in over.items()]
-    if withdraws:
-        _withdraw(columns, owner, drains=awaits, ends=ends)
-    if withdraws or over:
-        _drop_children(columns, owner, None if withdraws else {*over}, ends=ends)
+    stops = stops_of(of.decision)
+    if stops.all_work or stops.visits:
+        _stop_work(columns, of.owner, stops)
+        _stop_children(columns, of.owner, stops)
 
 
 def _add_begun(columns: Columns, case: Case, begun: ExecutionBegun) -> None:
@@ -158,50 +143,56 @@ def _add_status(columns: Columns, execution_id: int, taken: list[DecidedTurn], s
                 change[2] = "held"
 
 
-def _withdraw(columns: Columns, execution_id: int, *, drains: bool, ends: bool) -> None:
-    """Cancel jobs that no worker holds: in the table, and from turns of the batch.
+def _stop_work(columns: Columns, owner: int, stops: Stops) -> None:
+    """Cancel jobs that no worker holds: in the tables, and those that the batch queues or changes.
 
-    With `drains`, the execution awaits visits: `drain_jobs` cancels its jobs after they are written. Unless it
-    `ends`, it undoes from now on.
+    `close_visits` finds the jobs of visits, also those of this batch. `drain_jobs` finds all jobs of an execution that
+    awaits visits.
     """
-    if drains:
-        columns.undo.draining.append(execution_id)
+    nodes = {visit: (owner, node_id(owner, *visit)) for visit in sorted(stops.visits)}
+    columns.stopped += [(*node, visit in stops.closed) for visit, node in nodes.items()]
+    columns.rows["end_waits"] += [(*node, "cancelled") for visit, node in nodes.items() if visit in stops.closed]
+    if not stops.all_work:
         return
-    columns.withdrawn.append(execution_id)
-    for (owner, node), placed in columns.placed.items():
-        if owner == execution_id and placed[JOB_STATUS] in NOT_HELD and (ends or undone_node(node) is None):
-            placed[JOB_STATUS] = "cancelled"
-    for (owner, _), change in columns.changes.items():
-        if owner == execution_id and change[2] in NOT_HELD:
+    if stops.awaited:
+        columns.undo.draining.append(owner)
+        return
+    columns.undo.drop(owner)
+    columns.withdrawn.append(owner)
+    for (of_owner, _), (job, row) in columns.placed.items():
+        if of_owner == owner and stops.job(job.step, job.visit, job.item_index, undo=job.undo):
+            _cancel_job(row)
+    for (of_owner, _), change in columns.changes.items():
+        if of_owner == owner and change[2] in NOT_HELD:
             change[2] = "cancelled"
 
 
-def _drop_children(columns: Columns, owner: int, nodes: set[tuple[int, str]] | None, *, ends: bool) -> None:
-    """Drop abandoned children (`nodes`; None: all of the execution) that this batch would start.
+def _cancel_job(row: Document) -> None:
+    """Cancel a job that this batch queues, unless it has ended."""
+    if row[JOB_STATUS] in NOT_HELD:
+        row[JOB_STATUS] = "cancelled"
 
-    Unless it `ends`, it undoes from now on, and a child that undoes something is started.
-    """
-    kept: list[tuple[object, ...]] = []
-    for row in columns.children:
-        dropped = row[0] == owner if nodes is None else row[:2] in nodes
-        dropped = dropped and (ends or undone_node(str(row[1])) is None)
-        if not dropped:
-            kept.append(row)
-            continue
-        awaited = columns.undo.drop_child(row[:3])
-        if isinstance(ordinal := row[-1], int):  # of an item: its iteration_started event names no child then
+
+def _stop_children(columns: Columns, owner: int, stops: Stops) -> None:
+    """Drop the children that this batch would start. `write_family` cancels those that run."""
+
+    def is_stopped(start: ChildStart) -> bool:
+        of, child = start.execution.execution_id, start.child
+        return of == owner and stops.child(child.step, child.visit, child.item_index, undo=child.undo)
+
+    dropped = [start for start in columns.children if is_stopped(start)]
+    columns.children = [start for start in columns.children if not is_stopped(start)]
+    columns.undo.children = [start for start in columns.undo.children if not is_stopped(start)]
+    for _, (step, visit, index, *_), ordinal in dropped:
+        awaited, node = (step, visit) in stops.awaited, node_id(owner, step, visit, index)
+        if awaited:
+            columns.undo.unstarted.append((owner, node))
+        if ordinal is not None and index is not None:  # its iteration_started event names no child then
             del rare(columns.events[ordinal - 1])["starts_child"]
-            _drop_item(columns, owner, str(row[1]), int(str(row[2])), "RUNNING" if awaited else "CANCELLED")
-    columns.children = kept
-
-
-def _drop_item(columns: Columns, owner: int, visit: str, index: int, status: str) -> None:
-    """Give up an item that this batch would have started, with the job that keeps its call."""
-    columns.item_rows.change((owner, visit, index), status)
-    step, number, _ = node_of_job(visit)
-    placed = columns.placed.get((owner, node_id(owner, step, number, index)))
-    if placed is not None and placed[JOB_STATUS] in NOT_HELD:
-        placed[JOB_STATUS] = "cancelled"
+            columns.item_rows.change((owner, node_id(owner, step, visit), index), "RUNNING" if awaited else "CANCELLED")
+            _, row = columns.placed.get((owner, node), (None, None))
+            if row is not None:  # the job that keeps its call
+                _cancel_job(row)
 
 
 def _add_job(columns: Columns, execution: Execution, first: int, job: JobRow) -> None:
@@ -229,7 +220,7 @@ def _add_job(columns: Columns, execution: Execution, first: int, job: JobRow) ->
         columns.undo.jobs.append((owner, node))
     elif job.item_index is not None:
         columns.item_rows.change((owner, node_id(owner, job.step, job.visit), job.item_index), "RUNNING")
-    columns.placed[owner, node] = row
+    columns.placed[owner, node] = job, row
 
 
 def _add_row(columns: Columns, execution_id: int, row: StepRow, carrier: int | None) -> None:

@@ -9,14 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from noetl_broker.broker.model.effects import UndoChanged, UndoNoted
-from noetl_broker.nodes import item_node_id, node_id
+from noetl_broker.nodes import node_id
 from noetl_broker.store.json_codec import dump_json
 from noetl_broker.store.row_layout import columns_of
+from noetl_broker.store.turn.child_rows import ChildStart, undo_start_row
 
 if TYPE_CHECKING:
-    from noetl_broker.broker.model.effects import ChildStarted
     from noetl_broker.broker.model.event import Turn
-    from noetl_broker.broker.model.values import JSON
 
 Key = tuple[int, str]  # an execution and a node
 ROW_WIDTH, STATUS, ERROR = 9, 6, 8  # of a row, and positions in it
@@ -31,7 +30,7 @@ class UndoColumns:
         self.changes: dict[Key, tuple[object, ...]] = {}  # of rows that are in the table
         self.superseded: dict[tuple[int, str, int], None] = {}  # visits
         self.jobs: list[Key] = []  # of undos
-        self.children: list[tuple[object, ...]] = []  # executions that undo a child
+        self.children: list[ChildStart] = []  # executions that undo a child
         self.draining: list[int] = []  # executions that undo once their awaited visits have ended
         self.awaited: dict[Key, None] = {}  # visits
         self.left: list[int] = []  # executions that ended and leave rows
@@ -62,28 +61,15 @@ class UndoColumns:
             if row[0] == owner and row[2:4] == [step, visit] and row[4] is not None and row[STATUS] == "open":
                 row[STATUS] = "superseded"
 
-    def add_child(self, owner: int, node: str, child: ChildStarted, meta: dict[str, JSON]) -> None:
-        """Add an execution that undoes a child."""
-        self.children.append((owner, node, child.undo_of, dump_json(meta)))
-
     def await_visit(self, owner: int, node: str) -> None:
         """Add a visit that is over, but whose late success is to be undone."""
         self.awaited[owner, node] = None
 
-    def drop_child(self, row: tuple[object, ...]) -> bool:
-        """Note that a child (its parent, node and index) is not started; gives whether its visit is awaited."""
-        owner, node, index = row
-        is_awaited = (owner, node) in self.awaited
-        if is_awaited and isinstance(owner, int) and isinstance(node, str):
-            self.unstarted.append((owner, item_node_id(node, index) if isinstance(index, int) else node))
-        return is_awaited
-
     def drop(self, owner: int) -> None:
-        """Drop the rows of an execution that ends in this batch: it awaits and undoes nothing any more."""
+        """Drop the rows of an execution that ends in this batch: it awaits nothing any more."""
         self.draining = [execution_id for execution_id in self.draining if execution_id != owner]
         self.awaited = {key: None for key in self.awaited if key[0] != owner}
         self.unstarted = [key for key in self.unstarted if key[0] != owner]
-        self.children = [row for row in self.children if row[0] != owner]
 
     def row_arguments(self) -> list[list[Any]] | None:
         """The arguments of `write_undos`; None: no row of `noetl.undo` changes, and no undo is queued."""
@@ -96,14 +82,10 @@ class UndoColumns:
 
     def child_arguments(self) -> list[list[Any]] | None:
         """The arguments of `start_undos`; None: no child is undone."""
-        return columns_of(self.children, 4) if self.children else None
+        return columns_of([undo_start_row(start) for start in self.children], 4) if self.children else None
 
     def drain_arguments(self) -> list[list[Any]] | None:
         """The arguments of `drain_jobs`; None: no job is withdrawn that may be awaited."""
         if not (self.draining or self.awaited or self.unstarted):
             return None
         return [self.draining, *columns_of(self.awaited, 2), *columns_of(self.unstarted, 2)]
-
-    def awaited_arguments(self) -> list[list[Any]]:
-        """The awaited visits, for `write_family`."""
-        return columns_of(self.awaited, 2)

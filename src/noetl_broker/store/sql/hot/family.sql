@@ -1,12 +1,14 @@
 -- name: write_family
--- After write_turns: children to start, answers to parents, children to cancel. Each is an event of another execution
--- and its mail, which needs no lock of that execution.
+-- After write_turns: children to start ($1 to $8), answers to parents ($9 to $17), children to cancel. Each is an event of
+-- another execution and its mail, which needs no lock of that execution. Which children stop is said by `Stops.child` of
+-- broker/model/stops.py: all of an execution ($18), or those of a visit ($19, $20), which undo nothing. No undo has begun
+-- where an execution in $18 goes on. Items of awaited visits ($21, $22) end by an event each.
 with started as materialized (
   select coalesce(k.child_id, noetl.next_id()) as execution_id, noetl.next_id() as event_id,
     k.execution_id as parent_execution_id, q.event_id as parent_event_id, q.catalog_id as parent_catalog_id, k.node_id,
     k.index, p.catalog_id, k.path, coalesce(p.version, nullif(k.version, 0)) as version,
     coalesce(p.name, noetl.name_of_path(k.path)) as name, k.payload::jsonb as payload, k.meta::jsonb as meta
-  from unnest($1::bigint[], $2::text[], $3::int[], $4::text[], $5::int[], $6::text[], $7::text[], $20::bigint[])
+  from unnest($1::bigint[], $2::text[], $3::int[], $4::text[], $5::int[], $6::text[], $7::text[], $8::bigint[])
     k (execution_id, node_id, index, path, version, payload, meta, child_id)
   join noetl.queue q on q.execution_id = k.execution_id and q.node_id = k.node_id
   left join lateral (
@@ -54,7 +56,7 @@ with started as materialized (
   select noetl.next_id() as event_id, l.execution_id, l.cause, l.event_type, l.node_id, l.node_name, l.status,
     l.result::jsonb as result, l.error::jsonb as error, l.meta::jsonb as meta
   from unnest(
-    $8::bigint[], $9::bigint[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[]
+    $9::bigint[], $10::bigint[], $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[]
   ) l (execution_id, cause, event_type, node_id, node_name, status, result, error, meta)
 ), answer_events as (
   insert into noetl.event (
@@ -63,17 +65,15 @@ with started as materialized (
   select execution_id, event_id, cause, event_type, node_id, node_name, 'playbook', status, result, error, meta
   from answers
 ), orphans as materialized (
-  -- children of executions that ended, and of visits that abandoned them
   select x.execution_id, x.catalog_id, x.path, x.forked_from is not null as undoes, noetl.next_id() as event_id
   from noetl.execution x
   where noetl.is_live(x.status)
-    and x.parent_execution_id = any($17::bigint[])
+    and x.parent_execution_id = any($18::bigint[])
   union all
   select x.execution_id, x.catalog_id, x.path, x.forked_from is not null, noetl.next_id()
-  from (select distinct execution_id, node_id from unnest($18::bigint[], $19::text[]) u (execution_id, node_id)) a
+  from unnest($19::bigint[], $20::text[]) v (execution_id, node_id)
   join noetl.execution x
-    on x.parent_execution_id = a.execution_id and x.parent_node_id = a.node_id and noetl.is_live(x.status)
-  where a.execution_id <> all($17::bigint[])
+    on x.parent_execution_id = v.execution_id and x.parent_node_id = v.node_id and noetl.is_live(x.status)
 ), announced as (
   -- A worker announced them and nobody started them: they end here. A start needs our locks, so none happens now.
   update noetl.execution x
@@ -83,21 +83,19 @@ with started as materialized (
   select execution_id, catalog_id, path, undoes, event_id
   from orphans
   where path is not null
-), abandoned_items as (
+), stopped_items as (
   update noetl.iteration i
   set status = 'CANCELLED'
   from (
-    select distinct e.execution_id, null as node_id
-    from unnest($17::bigint[]) e (execution_id)
+    select a.execution_id, null as node_id
+    from unnest($18::bigint[]) a (execution_id)
     union all
-    select distinct u.execution_id, u.node_id
-    from unnest($18::bigint[], $19::text[]) u (execution_id, node_id)
-    where u.execution_id <> all($17::bigint[])
+    select v.execution_id, v.node_id
+    from unnest($19::bigint[], $20::text[]) v (execution_id, node_id)
   ) g
   where i.execution_id = g.execution_id
     and (g.node_id is null or i.node_id = g.node_id)
     and i.status = 'RUNNING'
-    -- items of an awaited visit end by an event each
     and not exists (
       select
       from unnest($21::bigint[], $22::text[]) a (execution_id, node_id)
@@ -121,7 +119,7 @@ union all
 select execution_id, event_id from cancelled;
 
 -- name: cancel_children_of_items
--- Children of items that timed out. The items go on. A second cancel of a child changes nothing.
+-- Children of items that timed out (`Stops.item_children`). The items go on. A second cancel of a child changes nothing.
 with cancelled as materialized (
   select x.execution_id, x.catalog_id, x.path, noetl.next_id() as event_id
   from unnest($1::bigint[], $2::text[], $3::int[]) d (execution_id, node_id, index)
