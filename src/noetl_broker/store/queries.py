@@ -25,28 +25,32 @@ _NUMBERED = re.compile(r"\$([0-9]+)")
 
 def load() -> dict[str, str]:
     """All statements by name, without the final semicolon."""
-    return _load()[0]
+    return {name: text for name, (text, _) in _load().items()}
 
 
 @cache
-def _load() -> tuple[dict[str, str], dict[str, list[str]]]:
-    """All statements by name, and the parameters of a filter that each has, in their order."""
-    statements: dict[str, str] = {}
-    of_filter: dict[str, list[str]] = {}
+def _load() -> dict[str, tuple[str, list[str]]]:
+    """All statements by name, with the parameters of a filter that each has, in their order."""
+    texts: dict[str, str] = {}
     parts: dict[str, str] = {}
     for name, text in _named(_FOLDER / "parts.sql"):
         parts[name] = _with_parts(text, parts)  # a part may have those above it
     for file in sorted(_FOLDER.glob("*/*.sql")):
         for name, text in _named(file):
-            if name in statements:
+            if name in texts:
                 message = f"two statements are named {name}; the second is in {file.name}"
                 raise ValueError(message)
-            whole = with_positions(_with_parts(text.strip().rstrip(";"), parts))
-            statements[name], of_filter[name] = _with_filter(whole)
+            texts[name] = text.strip().rstrip(";")
     # Most batches begin no execution, and do not pay for these rows.
-    turns = statements["write_turns"]
-    statements["write_first_turns"] = turns.replace("-- the rows of a begin", parts["begin"].strip())
-    return statements, of_filter
+    without_begin = parts | {"begin": ""}
+    statements = {name: _finished(text, without_begin) for name, text in texts.items()}
+    statements["write_first_turns"] = _finished(texts["write_turns"], parts)
+    return statements
+
+
+def _finished(text: str, parts: Mapping[str, str]) -> tuple[str, list[str]]:
+    """The SQL text with its parts and numbered parameters, and the names of its parameters of a filter."""
+    return _with_filter(with_positions(_with_parts(text, parts)))
 
 
 def _named(file: Path) -> Iterator[tuple[str, str]]:
@@ -69,9 +73,9 @@ def _with_filter(text: str) -> tuple[str, list[str]]:
 
 def filter_parameters(name: str) -> list[str]:
     """The parameters of a filter that this statement has after its own, in their order."""
-    return _load()[1][name]
+    return _load()[name][1]
 
 
 def sql(name: str) -> str:
     """The statement of this name; the connection renders it for its schema."""
-    return load()[name]
+    return _load()[name][0]

@@ -2,7 +2,7 @@
 -- Writes a batch of turns; ids are made here. $1 to $3: rows of turns, events and steps (row_layout.py). $4 to $8:
 -- execution, catalog_id, event, time and mail of each turn; `source` is a position in these. `carrier`: the ordinal of
 -- the emitted event with the result. Fewer `moved` or `ended` executions than asked for are a conflict. $15 to $17: the
--- executions that begin, their workloads, their rules; with them it is write_first_turns (queries.py).
+-- executions that begin, their workloads, their rules. The part `begin` is empty, except in write_first_turns (queries.py).
 with turns as materialized (
   -- only the last turn of an execution has the columns from `expected` on
   select u.execution_id, u.event_id, u.decided_at, (u.t ->> {turn.turn})::int as turn, u.t ->> {turn.outcome} as outcome,
@@ -85,7 +85,7 @@ with turns as materialized (
     from jsonb_array_elements($3::text::jsonb) d
     offset 0 -- parsed once
   ) r
-  where w.execution_id = r.execution_id and w.step_id = r.step -- the rows of a begin
+  where w.execution_id = r.execution_id and w.step_id = r.step {part.begin}
 ), ended as (
   update noetl.execution x
   set status = e.status, result = e.result::jsonb, error = e.error::jsonb, ended_at = e.ended_at,
