@@ -319,8 +319,7 @@ begin
   events := claimed.events;
   sizes := claimed.sizes;
   locks := noetl.lock_executions(executions, events, claimed.adopting);
-  select array_agg(i.execution_id)
-  into behind
+  select array_agg(i.execution_id) into behind
   from noetl.inbox i
   where i.adopts
     and i.execution_id = any(executions)
@@ -355,10 +354,7 @@ begin
     from weighed w
   )
   select m.mail_id, m.execution_id, m.event_id,
-    m.comes
-      and (m.execution_id = any(starts.held_up)) is not true
-      and (m.execution_id = any(behind) and m.kind in ('action_completed', 'action_failed')) is not true
-      and (m.execution_id = any(starts.early) and (m.kind = 'execution_start') is not true) is not true,
+    m.comes and not (w.is_held_up or w.waits_for_earlier or w.comes_too_early),
     -- later than the event and than the last turn, also where the clock steps back
     greatest(clock_timestamp(), m.created_at + interval '1 microsecond', m.last_at + interval '1 microsecond'),
     -- beside a NoETL server, an event after the end is dated before the end
@@ -401,6 +397,11 @@ begin
     from found f
     offset 0 -- a fence: the planner would repeat this expression, and each repetition reads all mail
   ) m
+  cross join lateral (
+    select (m.execution_id = any(starts.held_up)) is true as is_held_up,
+      (m.execution_id = any(behind) and m.kind in ('action_completed', 'action_failed')) is true as waits_for_earlier,
+      (m.execution_id = any(starts.early) and m.kind is distinct from 'execution_start') is true as comes_too_early
+  ) w
   left join noetl.execution x on x.execution_id = m.execution_id
   left join noetl.catalog c on c.catalog_id = x.catalog_id;
 end
