@@ -263,6 +263,29 @@ async def test_an_abandoned_undo_cancels_its_playbook(database: Database) -> Non
     assert await broken_invariants(database) == {}
 
 
+async def test_a_playbook_that_undoes_is_cancelled_when_it_times_out(database: Database) -> None:
+    """Each attempt: never do two of them undo the same thing, and none goes on after the end."""
+    await register(database, REFUND, path="refund")
+    limits = "timeout: 1h, retry: {max_attempts: 2, initial_delay: 0}"
+    await register(database, MANUAL.replace('"{{ order }}"}}', f'"{{{{ order }}}}"}}, {limits}}}'))
+    [execution] = await start(database)
+    await work(database, failing=("ship",))
+    for end, running in (("COMPENSATING", [True]), ("FAILED", [])):
+        await execute(
+            database, "update noetl.queue set first_leased_at = now() - interval '2 h' where status = 'delegated'"
+        )
+        await execute(database, "select noetl.reap(100, 5)")
+        await drain(database)
+        await execute(database, "select noetl.fire_timers(100)")
+        await drain(database)
+        assert await value(database, STATUS, execution) == end
+        live = "select noetl.is_live(status) from noetl.execution where path = 'refund' and noetl.is_live(status)"
+        assert [is_live for (is_live,) in await rows(database, live)] == running
+    assert await rows(database, FAMILY) == [("story", "FAILED"), ("refund", "CANCELLED"), ("refund", "CANCELLED")]
+    assert await rows(database, UNDOS, execution) == [("pay", "failed")]
+    assert await broken_invariants(database) == {}
+
+
 async def test_children_of_an_iterator_are_undone_one_by_one(database: Database) -> None:
     """Each in an execution of its own."""
     await register(database, CHILD, path="child")

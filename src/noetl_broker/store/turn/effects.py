@@ -192,7 +192,7 @@ EFFECTS: Mapping[type[Any], Written] = MappingProxyType({
     ItemsChosen: _rows("write_items", lambda of, items: (of.owner, of.visit(items), dump_json(items.values))),
     ItemEnded: Written("change_items", _add_item_end),
     ItemRetried: Written("change_items", _add_item_retry),
-    ItemChildDropped: _rows("cancel_children_of_items", lambda of, item: (of.owner, of.visit(item), item.item_index)),
+    ItemChildDropped: _rows("cancel_late_children", lambda of, item: (of.owner, of.visit(item), item.item_index)),
     WaitOpened: _rows("write_waits", _wait_row),
     WaitEnded: _rows("end_waits", lambda of, wait: (of.owner, of.visit(wait), wait.status)),
     WaitReopened: _rows("reopen_waits", lambda of, wait: (of.owner, of.visit(wait))),
@@ -246,7 +246,7 @@ AFTER = (
     Statement("drain_jobs", lambda columns, _: columns.undo.drain_arguments()),
     _of("start_on_failure"),
     Statement("write_family", lambda columns, row: columns.family_arguments(row)),
-    _of("cancel_children_of_items"),
+    _of("cancel_late_children"),
     # after the children were cancelled whom nobody awaits any more
     Statement("start_undos", lambda columns, _: columns.undo.child_arguments()),
     _of("undo_unwanted_children"),

@@ -71,6 +71,8 @@ def _add_effects(columns: Columns, of: Origin) -> None:
     if stops.all_work or stops.visits:
         _stop_work(columns, of.owner, stops)
         _stop_children(columns, of.owner, stops)
+    for item in stops.undos:
+        columns.rows["cancel_late_children"].append((of.owner, node_id(of.owner, *item, undo=True), None))
 
 
 def _add_begun(columns: Columns, case: Case, begun: ExecutionBegun) -> None:

@@ -118,20 +118,23 @@ select execution_id, event_id from answers
 union all
 select execution_id, event_id from cancelled;
 
--- name: cancel_children_of_items
--- Children of items that timed out (`Stops.item_children`). The items go on. A second cancel of a child changes nothing.
+-- name: cancel_late_children
+-- Children that timed out: of items (`Stops.item_children`) and of undos (`Stops.undos`, which have no index). A second
+-- cancel of a child changes nothing.
 with cancelled as materialized (
-  select x.execution_id, x.catalog_id, x.path, noetl.next_id() as event_id
+  select x.execution_id, x.catalog_id, x.path, x.forked_from is not null as undoes, noetl.next_id() as event_id
   from unnest($1::bigint[], $2::text[], $3::int[]) d (execution_id, node_id, index)
   join noetl.execution x
-    on x.parent_execution_id = d.execution_id and x.parent_node_id = d.node_id and x.parent_index = d.index
+    on x.parent_execution_id = d.execution_id and x.parent_node_id = d.node_id
+    and x.parent_index is not distinct from d.index
   where noetl.is_live(x.status) and x.path is not null
 ), cancels as (
   insert into noetl.event (
     execution_id, event_id, catalog_id, event_type, node_id, node_name, node_type, status, context
   )
-  select execution_id, event_id, catalog_id, 'execution_cancel', execution_id::text, noetl.name_of_path(path),
-    'playbook', 'CANCELLED', jsonb_build_object('reason', 'its parent gave it up')
+  select execution_id, event_id, catalog_id, case when undoes then 'execution_abandon' else 'execution_cancel' end,
+    execution_id::text, noetl.name_of_path(path), 'playbook', case when undoes then 'PENDING' else 'CANCELLED' end,
+    jsonb_build_object('reason', 'its parent gave it up')
   from cancelled
 )
 insert into noetl.inbox (execution_id, event_id)
