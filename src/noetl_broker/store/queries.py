@@ -23,6 +23,7 @@ _OF_FILTER = re.compile(r"\{filter[.](\w+)\}")
 _NUMBERED = re.compile(r"\$([0-9]+)")
 
 
+@cache
 def load() -> dict[str, str]:
     """All statements by name, without the final semicolon."""
     return {name: text for name, (text, _) in _load().items()}
@@ -78,4 +79,4 @@ def filter_parameters(name: str) -> list[str]:
 
 def sql(name: str) -> str:
     """The statement of this name; the connection renders it for its schema."""
-    return _load()[name][0]
+    return load()[name]

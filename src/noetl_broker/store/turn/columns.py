@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from noetl_broker.broker.model.decision import Job
+from noetl_broker.broker.model.decision import JobRow
 from noetl_broker.broker.model.effects import JobChanged, PlacesChanged, StatusChanged
 from noetl_broker.broker.model.event import Turn
 from noetl_broker.errors import OversizeFault
@@ -65,7 +65,7 @@ class Columns:
         self.undo: UndoColumns = UndoColumns()
         self.places: dict[int, PlacesChanged] = {}
         self.admits = False  # whether writing the places admitted other executions
-        self.placed: dict[tuple[int, str], tuple[Job, Document]] = {}  # jobs by node, with the events that queue them
+        self.placed: dict[tuple[int, str], tuple[JobRow, Document]] = {}  # jobs by node, and the events that queue them
 
     def carry(self, ordinal: int) -> int:
         """Say that an emitted event carries a result, which may be null; returns its ordinal."""
