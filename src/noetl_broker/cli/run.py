@@ -231,7 +231,7 @@ Ask = Callable[[], Awaitable[BrokerStatus]]
 
 
 def own_status(services: Mapping[str, Service]) -> Ask:
-    """Give the status of a broker of one process; `services` are by the names of their databases."""
+    """Give the status of a broker of one process; `services` has each service by the name of its database."""
 
     async def ask() -> BrokerStatus:
         return BrokerStatus({"broker": status_of(services)}, {})

@@ -13,7 +13,7 @@ from noetl_broker.playbook import Finding
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 STDIN = "-"
 
-# What each code means.
+# The meaning of each code.
 RULES: dict[str, str] = {
     "alias-bomb": "Aliases make the document far larger than its text.",
     "bad-approval": "An approval has a title, a form and the time that a person has.",

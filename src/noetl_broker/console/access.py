@@ -35,7 +35,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who makes a request; `name` is that of the token."""
+    """The caller of a request; `name` is the token's name."""
 
     role: Role
     name: str

@@ -27,7 +27,7 @@ PREFIX = "/api/v1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsoleOptions:
-    """What the console serves: a database, and the limits for playbooks that it reads.
+    """The settings of the console: a database, and the limits for playbooks that it reads.
 
     `tokens_demanded`: it is reached by others. Without it, tokens are demanded once there was one.
     `signs_in_by_address`: `/?token=…` signs in. Addresses are kept by browsers and proxies, so only `dev` does this.

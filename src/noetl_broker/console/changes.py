@@ -98,7 +98,7 @@ class Changes:
 
     @contextmanager
     def subscribe(self, execution_ids: frozenset[int] | None) -> Iterator[Stream]:
-        """A stream of these executions, which begins with where each stands; None: of the changes of all."""
+        """A stream of these executions, which begins with the state of each; None: a stream of all changes."""
         stream = Stream(execution_ids)
         self._streams.add(stream)
         if self._task is None or self._task.done():

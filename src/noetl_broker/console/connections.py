@@ -27,7 +27,7 @@ SESSION = {"statement_timeout": "8s", "lock_timeout": "2s"}
 
 
 class Connections:
-    """A pool that connects at the first use. Faults are those of `translate_faults`."""
+    """A pool that connects at the first use. It raises the faults of `translate_faults`."""
 
     def __init__(
         self, database: Database, *, size: int = CONNECTIONS, transaction_seconds: float = TRANSACTION_SECONDS

@@ -34,7 +34,7 @@ RETRY_SECONDS = 2  # after which a client may ask again while the database is aw
 SHOWN = 80  # characters of a refused value
 MOST_ERRORS = 20  # wrong fields of one answer
 
-# What is wrong with a field, by pydantic's type of the error, with its context. Others have the words of pydantic.
+# The message about a field, by pydantic's type of the error, with its context. Other types keep the words of pydantic.
 MESSAGES: Final[Mapping[str, str]] = {
     "missing": "it is missing",
     "extra_forbidden": "there is no such field",
@@ -95,7 +95,7 @@ class Problem(BaseModel):
     errors: list[FieldError] | None = Field(None, description="the wrong fields, if there are any")
 
 
-# Of an answer in the OpenAPI document.
+# The content of an error answer in the OpenAPI document.
 PROBLEM_CONTENT: Final = {MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{Problem.__name__}"}}}
 
 
@@ -156,7 +156,7 @@ def status_of(error: Exception) -> HTTPStatus:
 
 
 def sentence_of(request: Request, fault: BrokerError) -> str:
-    """What a caller may read of a fault: without a checked token, no address of the database. The log has it."""
+    """The message of a fault. Without a checked token, it has no address of the database; the log has it."""
     if not isinstance(fault, DatabaseFault) or hasattr(request.state, "caller"):
         return str(fault)
     log.warning("the database does not answer", error=str(fault))
@@ -225,7 +225,7 @@ async def _on_http_exception(request: Request, error: HTTPException) -> Response
     detail = error.detail if error.detail != status.phrase else details.get(status, error.detail)
     headers = dict(error.headers or {})
     if status is HTTPStatus.METHOD_NOT_ALLOWED:
-        headers["Allow"] = ", ".join(sorted(_methods_of(request)))  # the framework names those of one route
+        headers["Allow"] = ", ".join(sorted(_methods_of(request)))  # the framework names the methods of one route
     return problem(status, detail, headers=headers)
 
 

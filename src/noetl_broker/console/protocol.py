@@ -21,7 +21,7 @@ def _most_connections() -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionLimits:
-    """What connections may take: seconds for the head and the body of a request, between two, and to read an answer.
+    """Limits of a connection: seconds for the head and the body of a request, between two, and to read an answer.
 
     Behind a proxy, all clients have one address: so `connections_of_address` is large.
     """
@@ -37,7 +37,7 @@ class ConnectionLimits:
 class BoundedProtocol(H11Protocol):
     """A connection that is closed when its client takes too long, or when others need its place.
 
-    The connection that has waited longest for its client goes first. One whose request is answered never goes.
+    The connection that has waited longest for its client goes first. A connection whose request is answered never goes.
     """
 
     limits: ClassVar[ConnectionLimits]

@@ -67,7 +67,7 @@ Facts = Annotated[Any, PlainSerializer(ids_as_text, return_type=Any)]
 # Payloads, results, messages of errors and logs: a viewer must not see them, and gets null.
 Payload = Annotated[Any, PlainSerializer(_hide, return_type=Any)]
 
-# What the broker recorded, with payloads in it.
+# A value that the broker recorded, with payloads in it.
 Recorded = Annotated[Any, PlainSerializer(lambda value: ids_as_text(_hide(value)), return_type=Any)]
 
 # Names that may have been rendered from a payload, such as keys of signals; and the ids of workers, which prove leases.
@@ -89,7 +89,7 @@ def _of_error(error: Any, *, names: tuple[str, ...]) -> Any:
     return {**shown, **({"type": error["type"]} if _type_name(error.get("type")) else {})}
 
 
-# Of an error, a viewer sees its type, never its message: that may hold a part of a payload. Of the error of an
-# execution also the step, which the broker writes.
+# A viewer sees the type of an error, never its message: that may hold a part of a payload. The error of an execution
+# also shows the step, which the broker writes.
 Fault = Annotated[Any, PlainSerializer(partial(_of_error, names=("step",)), return_type=Any)]
 WorkerFault = Annotated[Any, PlainSerializer(partial(_of_error, names=()), return_type=Any)]

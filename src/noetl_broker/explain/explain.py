@@ -1,7 +1,7 @@
 """Explains an execution or one of its steps.
 
-The store loads the history and the facts. What happened comes from the turns, decided again; what is waited for comes
-from the stored state.
+The store loads the history and the facts. It reads the past from the turns, decided again, and the
+waits from the stored state.
 """
 
 from __future__ import annotations

@@ -133,7 +133,7 @@ class SignalFact(NamedTuple):
 
 
 class PlaceFact(NamedTuple):
-    """A place that the execution holds or waits for; `before` counts those that wait before it (None: it holds it)."""
+    """A place that the execution holds or waits for; `before` counts the executions before it (None: it holds it)."""
 
     path: str
     key: str

@@ -29,7 +29,7 @@ class Item(TypedDict):
     """One item of an iterator.
 
     `status` is WAITING, RUNNING, COMPLETED, FAILED or CANCELLED. `item` is its value; None if one worker ran the
-    iterator, which then has `by_worker`. `ended_by` is the event that ended it. `attempt` is that of the job.
+    iterator, which then has `by_worker`. `ended_by` is the event that ended it. `attempt` is the job's attempt.
     `failures` counts its failed attempts; `is_caught`: a `catch` handled the last one, whose `error` stays.
     """
 
@@ -118,7 +118,7 @@ def _failed_attempts(item: Item) -> list[Reason]:
 
 
 def _explain_open(node: tuple[str, int, int], job: JobFact, facts: Facts) -> list[Reason]:
-    """What the job of an open item waits for; that of a child says when the child is started again."""
+    """The reason why the job of an open item waits; for a child, when the child is started again."""
     name, about = visit_name(*node), {"index": node[2]}
     if job.status != "delegated":
         return [explain_job(name, about, job, facts)]

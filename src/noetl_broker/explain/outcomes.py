@@ -116,7 +116,7 @@ def _alarm(facts: Facts) -> list[Reason]:
 
 
 def _what_to_mend(error: JSON, failed: Emitted | None, timeline: Timeline, number: int) -> str | None:
-    """What to change before a retry, where the same version fails again in the same way."""
+    """The remedy before a retry, where the same version fails again in the same way."""
     if not isinstance(error, dict):
         return None
     if error.get("type") == MAX_VISITS:

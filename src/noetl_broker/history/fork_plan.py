@@ -67,7 +67,7 @@ class TakenResult(NamedTuple):
 
 
 class ForkPlan(NamedTuple):
-    """What a fork takes over; `document` goes into its start event, with the results in the store's form."""
+    """The plan of a fork; `document` goes into its start event, with the results in the store's form."""
 
     document: dict[str, JSON]
     steps: tuple[str, ...]  # that it enters
@@ -382,7 +382,7 @@ class EntryRenderer:
         return merge_arrivals([self._again(step, *token) for token in incoming])
 
     def moved(self, incoming: Iterable[IncomingToken]) -> Arrival:
-        """The tokens of a visit, or one that waits, on the transitions of this playbook; merged.
+        """The tokens of a visit, or a waiting token, on the transitions of this playbook; merged.
 
         Their inputs are rendered again where the visit that they came from is known, and kept otherwise. Raises
         MissingTransition, TemplateError or NotLoaded.
@@ -444,7 +444,7 @@ class EntryRenderer:
         return arrival._replace(step=step.name, sources=sources, spent=spent)
 
     def _render(self, target: Target, visit: Visit, result: ResultRef) -> RenderedInputs:
-        """The inputs of a transition that leaves this visit; `result` is the one that its token carried."""
+        """The inputs of a transition that leaves this visit; `result` is the result that its token carried."""
         step = self.playbook.steps[visit[0]]
         given = NO_INPUTS
         incoming = self._timeline.incoming.get(visit)
@@ -481,7 +481,7 @@ class EntryRenderer:
 
 
 def _transitions(playbook: Playbook, source: str, target: str, *, catch: bool) -> list[Target]:
-    """The transitions from one step to another, in document order; with `catch`, those of its `catch`."""
+    """The transitions from one step to another, in document order; `catch`: the transitions of its `catch`."""
     step = playbook.steps.get(source)
     entries = () if step is None else step.catch if catch else step.next
     return [one for entry in entries for one in (*entry.then, *entry.otherwise) if one.step == target]

@@ -1,7 +1,7 @@
 """Plans what a retry takes over: the state of a failed execution at its failure.
 
-That is the failed visit, the other open visits, and the tokens on arcs and at joins. On another version of the playbook
-it continues only where that version decides the same up to the failure.
+The plan has the failed visit, the other open visits, and the tokens on arcs and at joins. A retry continues on another
+version of the playbook only if that version decides the same up to the failure.
 """
 
 from __future__ import annotations

@@ -179,7 +179,7 @@ class Timeline:
             self.closed[visit] = trace.joins
 
     def take(self, arrival: Arrival) -> IncomingToken | None:
-        """Remove the token of this arrival. What it is spent for may have changed while it waited."""
+        """Remove the token of this arrival. The join that spends it may have changed while it waited."""
         pending = self.pending.get(arrival.step, [])
         for token in pending:
             if token.arrival[:UNCHANGED] == arrival[:UNCHANGED]:

@@ -20,7 +20,7 @@ class Attempt(NamedTuple):
 
 
 class VisitSpan(NamedTuple):
-    """A visit of a step. `status`: RUNNING, WAITING (for a time, a signal or a person), or that of its end.
+    """A visit of a step. `status`: RUNNING, WAITING (for a time, a signal or a person), or the status of its end.
 
     `has_job`: a worker runs it. `held_until`: until then its job waited for a place of a limit.
     """

@@ -65,8 +65,9 @@ async def find_executions(
 ) -> list[Entry]:
     """The executions that an action is for, the oldest first, with `path`, `step` and `reason`.
 
-    Of `retry` and `fork` those that nothing brought back before and that have no parent; of a `fork` without a status
-    only failed ones, so that a repeated one does not fork what it made. Of `reevaluate` those with dead letters.
+    `retry` and `fork` are for executions without a parent that nothing brought back before. A `fork` without a status
+    is for failed executions only: repeated, it must not fork its own forks. `reevaluate` is for executions with dead
+    letters.
     """
     if action == "retry" or (action == "fork" and which.status is None):
         return await recovery.search_failed(connection, which, limit=limit, after=after)

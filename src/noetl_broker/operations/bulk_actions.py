@@ -74,8 +74,8 @@ async def preview_groups(
 ) -> list[Group]:
     """The groups of a preview, the largest first.
 
-    Of a fork, and of a retry on another version, the first `most_planned` executions are each planned: their groups say
-    what will become of them. `on_each` is called after each. A retry on their own versions names the latest ones.
+    For a fork, and for a retry on another version, the first `most_planned` executions are each planned: their groups
+    have the outlook. `on_each` is called after each. A retry on their own versions names the latest versions.
     """
     action, rules, _reason, from_step, on = request
     outlooks: dict[int, Outlook] = {}

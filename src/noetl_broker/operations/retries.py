@@ -80,7 +80,7 @@ ABANDONED = "its undo was abandoned"
 
 
 class RetryPlan(NamedTuple):
-    """What a retry begins with; `other` is the version that it continues on, if that is another one.
+    """The beginning of a retry; `other` is the version that it continues on, if that is another one.
 
     `anew`: why the retry starts from the start: how that version would have gone another way, UNDONE, or ABANDONED.
     """
@@ -129,7 +129,7 @@ async def retry_failed(
 async def preview_retry(
     connection: Connection, execution_id: int, rules: PlaybookRules, on: OnVersion | None = None
 ) -> RetryPlan:
-    """What a retry of this execution would begin with. Raises BrokerError if it cannot be retried.
+    """The beginning of a retry of this execution. Raises BrokerError if it cannot be retried.
 
     Where something of it was undone, a retry starts from the start.
     """

@@ -1,4 +1,4 @@
-"""What a playbook is: read from YAML with positions, checked, and compiled into what the core reads."""
+"""Playbooks: read from YAML with positions, checked, and compiled for the core."""
 
 from noetl_broker.playbook.compile import compile_playbook
 from noetl_broker.playbook.diagnostics import Finding, PlaybookError, PlaybookRules

@@ -22,7 +22,7 @@ def block_path(path: str, step: str) -> str:
 def part_of(playbook: Playbook, path: str | None) -> Playbook | None:
     """The playbook itself, or its block of this path; None if it has no such block.
 
-    The text may be an edited one with another path: what counts is the part of `path` behind that of the playbook.
+    An edited text may have another path. So only the part of `path` behind the playbook's path counts.
     """
     part: Playbook | None = playbook
     for step in _steps_to(playbook.path, path or ""):

@@ -25,7 +25,7 @@ def refuse_reads_of_inputs(reading: Reading, inputs: Iterable[Use], names: froze
     """Report each deferred input that reads one of these inputs of its own level: a worker has their values.
 
     An input may read a word of the worker that has its name. It may also read the value that its step is given under
-    its name. In the job of one item, it has replaced that value.
+    its name. In the job of one item, the input has replaced that value.
     """
     for use in inputs:
         part, own = use.part, use.location[-1]

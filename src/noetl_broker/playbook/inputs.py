@@ -134,7 +134,7 @@ def is_one_template(value: object) -> bool:
 def reads_inputs(step: Step, arriving: Iterable[Inputs]) -> bool:
     """Whether a template that is evaluated after the step's action may name an input.
 
-    Only then the broker loads the inputs of a visit, which are in its job. `arriving` are those of its incoming arcs.
+    Only then the broker loads the inputs of a visit, which are in its job. `arriving` has the inputs of its arcs.
     """
     named: set[str] = set()
     for template in _after_action(step):
@@ -155,7 +155,7 @@ def reads_inputs(step: Step, arriving: Iterable[Inputs]) -> bool:
 def share_inputs(step: Step) -> Step:
     """Move the inputs that a loop itself reads from its task to the step, if the broker expands the loop.
 
-    Those are rendered once, the others for each item: a loop without items needs none of them.
+    These inputs are rendered once, the others for each item: a loop without items needs none of them.
     """
     iteration = step.iteration
     if iteration is None or not iteration.expanded or step.type == "iterator":

@@ -131,7 +131,7 @@ METADATA_KEYS = frozenset(
 # Names that every template finds.
 SCOPE_WORDS = frozenset({"execution_id", "result", "this", "args", "results", "_loop", *WORKLOAD_WORDS})
 FUNCTIONS = frozenset({"range", "now", "uuid"})
-# What a condition of a retry can read beside; of those that are no mappings, what they are.
+# The words of a retry's conditions that are no mappings, each with a description.
 PLAIN_RETRY_WORDS: Mapping[str, str] = MappingProxyType(
     {
         "error": "a text, the message of the error",

@@ -53,7 +53,7 @@ class Target:
 
     arc: int
     step: str
-    inputs: Inputs = NO_INPUTS  # the target's own, over those of its entry
+    inputs: Inputs = NO_INPUTS  # the target's own inputs, merged over its entry's inputs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +132,7 @@ class ApprovalSpec:
 class Throttle:
     """A limit on jobs: at most `concurrency` of a key are leased at a time, at most `rate` a second begin.
 
-    The numbers are those of the playbook; the row of `noetl.limit` wins. `key` renders to a text, a number or a
+    The playbook gives these numbers; the row of `noetl.limit` wins. `key` renders to a text, a number or a
     boolean (None: the empty text). `burst` None: what 100 ms allow, at least 1.
     """
 
@@ -317,7 +317,7 @@ class Step:
 
     @property
     def waits_for(self) -> WaitsFor:
-        """What ends an open visit."""
+        """The source of an open visit's end: a worker, a child execution, items or an event."""
         return TRAITS[self.kind].waits_for
 
 

@@ -76,7 +76,7 @@ class Declared:
 
     @property
     def traits(self) -> Traits:
-        """What is true of all steps of its kind."""
+        """The traits of all steps of its kind."""
         return TRAITS[self.kind]
 
     @property

@@ -79,7 +79,7 @@ def check_schema(schema: Schema) -> list[SchemaFinding]:
 
 
 def faults_of(schema: Schema, value: Any, *, most_steps: int = MOST_STEPS) -> list[ValueFault]:
-    """How a JSON value breaks a schema that `check_schema` accepts: at most MOST_FAULTS, and one that says so.
+    """The faults of a JSON value by a schema that `check_schema` accepts: at most MOST_FAULTS, and one that says so.
 
     A check that needs too many steps is a fault too. It never raises.
     """

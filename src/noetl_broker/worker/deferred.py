@@ -2,7 +2,7 @@
 
 A string that the broker rendered is data and never rendered again. A job lists the paths of its deferred strings under
 `unfinished`. In a job without that list, from another broker, each string that names a worker-side word is deferred.
-The context lists the deferred strings of the workload. A string of these is rendered only if a template reads it.
+The context lists the deferred strings of the workload. Such a string is rendered only if a template reads it.
 """
 
 from __future__ import annotations

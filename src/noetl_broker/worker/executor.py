@@ -174,7 +174,7 @@ async def execute(
 ) -> Success | Failure:
     """Run a job and return its outcome, without secrets in an error. Raises only when it is cancelled.
 
-    What it prints goes to `job_log`, and how far it is to `progress`; None: nobody reads it.
+    Its output goes to `job_log`, and its progress to `progress`; None: nobody reads it.
 
     The time limit is the step's `timeout`, or `time_limit_seconds` if it has none.
     """

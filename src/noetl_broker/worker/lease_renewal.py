@@ -99,7 +99,7 @@ class LeaseRenewal:
 
     async def _renew_all(self, *, timeout: float) -> None:  # noqa: ASYNC109 - of the statement
         until = self.lease_end()
-        # Of two attempts of one job only the later one has a lease; the earlier answer is too late.
+        # If a job has two attempts, only the later one has a lease; the earlier answer is too late.
         held = {running.job.queue_id: running for running in sorted(self._running, key=_attempt)}
         if not held:
             return

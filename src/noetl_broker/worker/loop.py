@@ -67,9 +67,9 @@ class WorkerLoop:
         types: tuple[str, ...],
         unannounced: tuple[str, ...] = (),
     ) -> None:
-        """`types` are those of the jobs to lease, `unannounced` those that registration may not know.
+        """`types` are the step types to lease, `unannounced` the types that registration may not know.
 
-        `shared` is what the jobs share. Once `stop` is set, nothing is leased.
+        `shared` has the resources of all jobs. Once `stop` is set, nothing is leased.
         """
         self._unannounced = unannounced
         self.stats = Stats()

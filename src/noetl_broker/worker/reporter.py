@@ -71,9 +71,9 @@ class Reporter:
     """Takes the answers of running jobs and returns a receipt for each.
 
     It sends an answer until the worker stops, even if the lease is lost: the database decides whether it is too late. A
-    job keeps its slot until then, so at most `concurrency` answers wait. Those that come during a call go together in
-    the next one. An answer is sent at once, unless others may come soon: several answers together cost little more than
-    one.
+    job keeps its slot until then, so at most `concurrency` answers wait. Answers that come during a call go
+    together in the next one. An answer is sent at once, unless others may come soon: several answers together cost
+    little more than one.
     """
 
     def __init__(

@@ -21,7 +21,7 @@ from noetl_broker.store.admin import catalog
 from noetl_broker.store.connect.connection import Connection
 from noetl_broker.store.connect.session import session
 
-# Other files of a project have none of these, and they have errors as playbooks.
+# Other files of a project have none of these words, and they have errors as playbooks.
 _KIND: Final = re.compile(rb"""\bkind['"]?\s*:\s*['"]?Playbook\b""")
 _WORKFLOW: Final = re.compile(rb"^workflow\s*:", re.MULTILINE)
 

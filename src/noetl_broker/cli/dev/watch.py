@@ -1,7 +1,7 @@
 """Finds the YAML and JSON files of a folder, and notices when they change.
 
-It looks at them again and again. That works on every file system, also on mounted and network folders, which send no
-notifications, and needs no library. A look at a thousand files takes some milliseconds.
+It looks at them again and again. This needs no library. It works on every file system, also on mounted and network
+folders, which send no notifications. A look at a thousand files takes some milliseconds.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ async def list_dead_letters(
     path: Annotated[str, Query(max_length=LONGEST_TEXT)] = "",
     error: Annotated[str, Query(max_length=LONGEST_TEXT)] = "",
 ) -> Response:
-    """Dead letters, those of the newest executions first. `error`: a part of the reason, as in bulk actions."""
+    """Dead letters; the newest execution comes first. `error`: a part of the reason, as in bulk actions."""
     refuse_hidden_filter(screen.caller, "reasons", error or None)
 
     async def load() -> dict[str, Any]:

@@ -228,7 +228,7 @@ async def _load(
 
 
 async def _explain(connection: Connection, screen: Screen, rules: PlaybookRules, view: View) -> dict[str, Any]:
-    """Why the execution or the chosen step ran or not. Of a long one that ended it is made once."""
+    """Why the execution or the chosen step ran or not. The answer for a long execution that ended is kept."""
     kept: Explanations = screen.request.app.state.explanations
     execution_id, part = view.details["execution_id"], None if view.chosen is None else view.chosen.name
     key = (execution_id, part, screen.may_act, view.origin["turns"])
@@ -330,7 +330,7 @@ def _steps_after(view: View) -> list[Mapping[str, Any]]:
 
 
 def _steps(view: View) -> list[dict[str, Any]]:
-    """The rows of the list of steps: those of the graph, else those that are tracked."""
+    """The rows of the list of steps: the steps of the graph, or, without a graph, the tracked steps."""
     if view.picture is None:
         return [
             {**row, "look": row["status"], "word": None, "progress": "", "seconds": None}

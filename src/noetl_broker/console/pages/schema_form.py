@@ -37,7 +37,7 @@ ABSENT: Final = Absent()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
-    """A field: `name` is that of the value, `field` that of the form; `text` is what it holds."""
+    """A field: `name` is the value's name, `field` the name in the form; `text` is its content."""
 
     name: str
     field: str

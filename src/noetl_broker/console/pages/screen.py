@@ -157,7 +157,7 @@ class SentForm:
 
 
 def own_address(url: str | None) -> str:
-    """The address if it is one of this console's, else that of its first page."""
+    """The address if it belongs to this console, else the address of the first page."""
     is_own = url is not None and url.startswith("/") and not url.startswith(("//", "/\\")) and url.isprintable()
     return url if url is not None and is_own else "/"
 

@@ -1,4 +1,4 @@
-"""Signals: what waits for one, those that are kept, and a form that sends one."""
+"""Signals: visits that wait for one, the kept signals, and a form that sends one."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def list_signals(
 
 
 def on_one_line(payload: Any) -> str | None:
-    """A short payload as JSON on one line; None for one that is long or hidden."""
+    """A short payload as JSON on one line; None if it is long or hidden."""
     text = json.dumps(payload, ensure_ascii=False, default=str)
     return text if payload is not None and len(text) <= SHORT else None
 

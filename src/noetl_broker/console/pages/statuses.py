@@ -63,6 +63,6 @@ LOOKS: Final[dict[str, StatusBadge]] = {
 
 
 def look_of(status: str | None) -> StatusBadge:
-    """How a status looks; one that is not in the table is grey, with its own word."""
+    """The badge of a status; a status that is not in the table is grey, with its own word."""
     known = LOOKS.get(status or "")
     return StatusBadge("idle", "", status or "Not begun") if known is None else known

@@ -21,7 +21,7 @@ router = APIRouter()
 async def show_workers(
     screen: Shown, connections: Pooled, page: Paging, worker_id: Annotated[str, Query(max_length=1_000)] = ""
 ) -> Response:
-    """Who holds leases, and the leases in the order of their end; `worker_id`: of one worker alone."""
+    """Who holds leases, and the leases in the order of their end; `worker_id`: only the leases of this worker."""
     refuse_hidden_filter(screen.caller, "ids of workers", worker_id or None)
 
     async def load() -> tuple[list[dict[str, Any]], dict[str, Any], list[dict[str, Any]]]:

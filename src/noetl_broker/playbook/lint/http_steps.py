@@ -23,7 +23,7 @@ def warn_unsent_inputs(reading: Reading, playbook: Playbook, locations: Mapping[
     for use in reading.uses:
         step = playbook.steps.get(use.part.step or "")
         if step is not None and (use.part.role != "inputs" or step.iteration is not None):
-            read[step.name] |= use.names  # inputs of a task may read those of its iterator, no others those beside them
+            read[step.name] |= use.names  # only inputs of a task may read its iterator's inputs
     arriving = arriving_inputs(playbook.steps)
     for name, step in playbook.steps.items():
         if any(not SENT.isdisjoint(inputs.aliases) for _, inputs in arriving.get(name, ())):

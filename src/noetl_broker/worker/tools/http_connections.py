@@ -63,7 +63,7 @@ def _context(*, verify: bool) -> ssl.SSLContext:
 
 
 class KeepingTransport(httpx.AsyncBaseTransport):
-    """The transport of one job: takes connections that were kept, and keeps those whose exchange ended well."""
+    """The transport of one job: it takes kept connections, and keeps a connection whose exchange ended well."""
 
     def __init__(self, connections: HttpConnections, redactor: Redactor, *, verify: bool) -> None:
         self._connections = connections

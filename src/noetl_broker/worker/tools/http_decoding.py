@@ -18,7 +18,7 @@ HEADER_BYTES = 2
 
 
 class CodingFault(Exception):
-    """A response cannot be decoded. `kind` and `retryable` are those of the step's error."""
+    """A response cannot be decoded. `kind` and `retryable` go into the step's error."""
 
     def __init__(self, message: str, *, kind: str, retryable: bool = False) -> None:
         super().__init__(message)
