@@ -98,7 +98,7 @@ simulate: $(READY) ## run 10,000 random executions with lost turns and duplicate
 # `make soak MINUTES=60 RATE=1000` runs 1,000 transitions a second for an hour, twice.
 soak: $(READY) ## run one load for MINUTES, twice, and report what drifts
 	$(INSTALL) '.[dev,bench]'
-	NOETL_LIMITED_SECONDS=600 $(BIN)/python -m pytest -q -n 0 -p no:cacheprovider tests/chaos/test_job_limits.py
+	NOETL_THROTTLED_SECONDS=600 $(BIN)/python -m pytest -q -n 0 -p no:cacheprovider tests/chaos/test_throttles.py
 	$(BIN)/python -m benchmarks.soak --minutes $(MINUTES) --rate $(RATE)
 
 check: lint ## check lint, formatting and types; change nothing

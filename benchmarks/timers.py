@@ -91,7 +91,7 @@ async def _late(database: Database, timers: int, seconds: float, load: int) -> l
 
 async def _fire_spread(database: Database, ids: list[int], seconds: float) -> None:
     await database.connection.execute(SPREAD, seconds)
-    await database.connection.execute("select noetl.ring_timers(min(due_at)) from noetl.timer")
+    await database.connection.execute("select noetl.notify_timers(min(due_at)) from noetl.timer")
     await asyncio.sleep(seconds + 1)
     await _until_ended(database, ids)
 
@@ -129,7 +129,7 @@ async def _pace(database: Database, timers: int) -> float:
         await database.until_read()
         await database.connection.execute(SHIFT)
         await database.connection.execute("vacuum noetl.timer")
-        await database.connection.execute("select noetl.ring_timers(min(due_at)) from noetl.timer")
+        await database.connection.execute("select noetl.notify_timers(min(due_at)) from noetl.timer")
         first = "select extract(epoch from min(due_at) - clock_timestamp())::float8 from noetl.timer"
         await asyncio.sleep(max(await database.connection.fetchval(first), 0.0))
         began = time.perf_counter()

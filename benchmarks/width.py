@@ -36,11 +36,11 @@ async def measure(bench: Bench) -> list[Row]:
 async def _per_item(database: Database, items: int, times: int) -> float:
     notified = asyncio.Event()
 
-    def ring(*_: object) -> None:
+    def heard(*_: object) -> None:
         notified.set()
 
     connection = database.connection
-    await connection.add_listener("noetl_end", ring)
+    await connection.add_listener("noetl_end", heard)
     began = time.perf_counter()
     for _ in range(times):
         execution_id = (await database.start("wide", {"n": items}))[0]
@@ -50,7 +50,7 @@ async def _per_item(database: Database, items: int, times: int) -> float:
         if status != "COMPLETED":
             raise RuntimeError(f"the iterator of {items} items is {status}")
     taken = time.perf_counter() - began
-    await connection.remove_listener("noetl_end", ring)
+    await connection.remove_listener("noetl_end", heard)
     return taken / (items * times) * 1e6
 
 

@@ -73,27 +73,27 @@ grant usage on schema noetl to noetl_broker, noetl_operator, noetl_worker, noetl
 grant select on
   noetl.catalog, noetl.event, noetl.queue, noetl.execution, noetl.execution_state, noetl.turn, noetl.workload,
   noetl.workflow, noetl.transition, noetl.workbook, noetl.iteration, noetl.wait, noetl.timer, noetl.signal,
-  noetl.signal_taken, noetl.look, noetl.on_signal, noetl.inbox,
-  noetl.dead_letter, noetl.withdrawn_job, noetl.clock, noetl.schema_version, noetl.period, noetl.archived, noetl.start_schedule,
-  noetl.path_pause, noetl.unheld_job, noetl.limit, noetl.limit_bucket, noetl.limit_look, noetl.log, noetl.undo, noetl.place,
-  noetl.place_claim, noetl.executions, noetl.undos
+  noetl.signal_taken, noetl.match_request, noetl.on_signal, noetl.inbox,
+  noetl.dead_letter, noetl.job_to_cancel, noetl.clock, noetl.schema_version, noetl.period, noetl.archived, noetl.start_schedule,
+  noetl.path_pause, noetl.unheld_job, noetl.limit, noetl.throttle_bucket, noetl.release_request, noetl.log, noetl.undo, noetl.place,
+  noetl.slot_claim, noetl.executions, noetl.undos
   to noetl_broker;
 grant insert on
   noetl.event, noetl.queue, noetl.execution, noetl.execution_state, noetl.turn, noetl.workload, noetl.workflow,
   noetl.transition, noetl.workbook, noetl.iteration, noetl.wait, noetl.timer, noetl.signal,
-  noetl.signal_taken, noetl.look, noetl.on_signal, noetl.inbox, noetl.dead_letter, noetl.withdrawn_job, noetl.clock,
-  noetl.unheld_job, noetl.undo, noetl.place, noetl.place_claim
+  noetl.signal_taken, noetl.match_request, noetl.on_signal, noetl.inbox, noetl.dead_letter, noetl.job_to_cancel, noetl.clock,
+  noetl.unheld_job, noetl.undo, noetl.place, noetl.slot_claim
   to noetl_broker;
 grant update on
-  noetl.queue, noetl.execution, noetl.execution_state, noetl.workflow, noetl.iteration, noetl.wait, noetl.timer, noetl.look,
-  noetl.signal, noetl.on_signal, noetl.inbox, noetl.dead_letter, noetl.clock, noetl.path_pause, noetl.limit_bucket,
-  noetl.limit_look, noetl.undo, noetl.place, noetl.place_claim
+  noetl.queue, noetl.execution, noetl.execution_state, noetl.workflow, noetl.iteration, noetl.wait, noetl.timer, noetl.match_request,
+  noetl.signal, noetl.on_signal, noetl.inbox, noetl.dead_letter, noetl.clock, noetl.path_pause, noetl.throttle_bucket,
+  noetl.release_request, noetl.undo, noetl.place, noetl.slot_claim
   to noetl_broker;
 grant delete on
-  noetl.inbox, noetl.withdrawn_job, noetl.timer, noetl.unheld_job, noetl.signal, noetl.look, noetl.on_signal,
-  noetl.place, noetl.place_claim
+  noetl.inbox, noetl.job_to_cancel, noetl.timer, noetl.unheld_job, noetl.signal, noetl.match_request, noetl.on_signal,
+  noetl.place, noetl.slot_claim
   to noetl_broker;
-grant usage on sequence noetl.id_seq, noetl.place_seq to noetl_broker;
+grant usage on sequence noetl.id_seq, noetl.slot_seq to noetl_broker;
 grant select on sequence noetl.stale_answer_seq to noetl_broker;
 grant execute on function
   noetl.limit_of(text), noetl.kind_of(text), noetl.is_mail(text), noetl.is_live(text), noetl.is_waiting(text),
@@ -114,33 +114,33 @@ grant execute on function
   noetl.reap_timeouts(int, timestamptz),
   noetl.lock_lost_leases(int, timestamptz, timestamptz, float8),
   noetl.reap_leases(int, int, timestamptz, timestamptz, float8), 
-  noetl.reap_withdrawn_jobs(int, timestamptz),
+  noetl.reap_jobs_to_cancel(int, timestamptz),
   noetl.reap(int, int, timestamptz, float8), noetl.latest_ahead(timestamptz, timestamptz),
   noetl.pull_back(timestamptz, timestamptz, interval), noetl.mind_clock(int, boolean),
   noetl.is_archived(bigint), noetl.add_partition(int),
   noetl.reap_holds(int), noetl.hold_jobs(bigint, text, int),
-  noetl.withdrawn_error(), noetl.undo_node_id(text), noetl.is_undo(text), noetl.item_action(bigint, text, int), noetl.undo_origin(bigint),
+  noetl.cancelled_error(), noetl.undo_node_id(text), noetl.is_undo(text), noetl.item_action(bigint, text, int), noetl.undo_origin(bigint),
   noetl.undo_inputs(noetl.undo), noetl.undo_result(noetl.undo), noetl.undo_error(bigint),
   noetl.undo_executions(bigint), noetl.success_turn(noetl.undo), noetl.is_over(bigint, text),
-  noetl.is_undo_execution(bigint), noetl.undoes(bigint), noetl.brought_back_as(bigint),
+  noetl.is_undo_execution(bigint), noetl.undoes(bigint), noetl.recovered_as(bigint),
   noetl.take_over_undo(bigint, bigint, boolean),
   noetl.start_undo(bigint, boolean, bigint, text, bigint, jsonb, bigint),
   noetl.set_statuses(bigint[], text[], boolean[], text[], int[], text[], boolean[]), noetl.admit_executions(text, int),
-  noetl.lock_places(text[], text[]), noetl.paired_places(text[], text[]), noetl.could_run(noetl.place_claim),
-  noetl.places_of(bigint[]),
-  noetl.ask_places(bigint[], text[], text[], int[]), noetl.lock_freed_places(bigint[], text[], text[]),
-  noetl.hand_over(text[], text[]), noetl.hand_over_past(text, text), noetl.count_places(text[], text[]),
+  noetl.lock_slots(text[], text[]), noetl.paired_slots(text[], text[]), noetl.could_run(noetl.slot_claim),
+  noetl.slots_of(bigint[]),
+  noetl.ask_slots(bigint[], text[], text[], int[]), noetl.lock_freed_slots(bigint[], text[], text[]),
+  noetl.hand_over(text[], text[]), noetl.hand_over_past(text, text), noetl.count_slots(text[], text[]),
   noetl.send_to_executions(bigint[], text, jsonb, jsonb),
   noetl.cancel_running(bigint[], text[], text[]),
-  noetl.write_places(bigint[], text[], text[], text[], int[], bigint[], text[], text[]),
-  noetl.sweep_places(int), noetl.break_rings(int),
-  noetl.text_list(jsonb), noetl.ring_timers(timestamptz), noetl.fire_timers(int, float8),
-  noetl.ring_looks(), noetl.original_start(bigint), noetl.receivers(bigint[], int), noetl.deliver_signals(bigint[], text[]),
+  noetl.write_slots(bigint[], text[], text[], text[], int[], bigint[], text[], text[]),
+  noetl.sweep_slots(int), noetl.break_deadlocks(int),
+  noetl.text_list(jsonb), noetl.notify_timers(timestamptz), noetl.fire_timers(int, float8),
+  noetl.notify_matchers(), noetl.original_start(bigint), noetl.receivers(bigint[], int), noetl.deliver_signals(bigint[], text[]),
   noetl.match_signals(int), noetl.start_by_signal(text, bigint), noetl.sweep_signals(int, bigint),
-  noetl.burst_of(noetl.limit), noetl.limit_jobs(bigint[], text[], text[], text[], int[], float8[], int[]),
-  noetl.look_at_limits(int),
-  noetl.sweep_limits(int, text, text), noetl.limit_wait(noetl.queue),
-  noetl.look_again_at_schedules(timestamptz), noetl.lock_due_schedules(int),
+  noetl.burst_of(noetl.limit), noetl.throttle_jobs(bigint[], text[], text[], text[], int[], float8[], int[]),
+  noetl.release_requested(int),
+  noetl.sweep_throttles(int, text, text), noetl.throttle_wait(noetl.queue),
+  noetl.move_schedules_again(timestamptz), noetl.lock_due_schedules(int),
   noetl.move_schedules(text[], timestamptz[], text[], int[], timestamptz[], timestamptz[], timestamptz[], text[])
   to noetl_broker;
 -- What compat_noetl.sql makes beside a NoETL server.
@@ -175,13 +175,13 @@ $$;
 grant select on
   noetl.catalog, noetl.event, noetl.queue, noetl.execution, noetl.execution_state, noetl.turn, noetl.workload,
   noetl.workflow, noetl.transition, noetl.workbook, noetl.iteration, noetl.wait, noetl.timer, noetl.signal,
-  noetl.signal_taken, noetl.look, noetl.on_signal, noetl.inbox, noetl.dead_letter, noetl.withdrawn_job, noetl.clock,
+  noetl.signal_taken, noetl.match_request, noetl.on_signal, noetl.inbox, noetl.dead_letter, noetl.job_to_cancel, noetl.clock,
   noetl.schema_version, noetl.period, noetl.archived, noetl.start_schedule, noetl.step_type, noetl.path_pause,
-  noetl.unheld_job, noetl.log, noetl.undo, noetl.place, noetl.place_claim, noetl.limit, noetl.limit_bucket, noetl.limit_look,
+  noetl.unheld_job, noetl.log, noetl.undo, noetl.place, noetl.slot_claim, noetl.limit, noetl.throttle_bucket, noetl.release_request,
   noetl.pending_approvals,
   noetl.playbooks, noetl.executions, noetl.steps, noetl.transitions, noetl.iterations, noetl.events, noetl.turns,
   noetl.jobs, noetl.waits, noetl.unread, noetl.dead_letters, noetl.schedules, noetl.undos,
-  noetl.limits
+  noetl.throttles
   to noetl_operator;
 -- What the statements of reading commands call.
 grant execute on function
@@ -193,11 +193,11 @@ grant execute on function
   noetl.root_of(bigint), noetl.traceparent(bigint, text), noetl.is_archived(bigint), noetl.original_start(bigint),
   noetl.undo_node_id(text), noetl.is_undo(text), noetl.undo_executions(bigint),
   noetl.success_turn(noetl.undo),
-  noetl.is_undo_execution(bigint), noetl.undoes(bigint), noetl.brought_back_as(bigint),
+  noetl.is_undo_execution(bigint), noetl.undoes(bigint), noetl.recovered_as(bigint),
   noetl.undo_origin(bigint), noetl.live_ancestor(bigint), noetl.is_over(bigint, text), noetl.refuse_undo(bigint, text),
-  noetl.places_of(bigint[]), noetl.could_run(noetl.place_claim),
+  noetl.slots_of(bigint[]), noetl.could_run(noetl.slot_claim),
   noetl.server_job(noetl.queue), noetl.is_lease_lost(noetl.queue, timestamptz, float8),
-  noetl.limit_wait(noetl.queue), noetl.burst_of(noetl.limit), noetl.decision_of(bigint, text, int),
+  noetl.throttle_wait(noetl.queue), noetl.burst_of(noetl.limit), noetl.decision_of(bigint, text, int),
   noetl.schedule_key(text, timestamptz), noetl.first_id_at(timestamptz)
   to noetl_operator;
 grant execute on function
@@ -212,7 +212,7 @@ grant execute on function
   noetl.put_schedule(text, text, text, interval, jsonb, text, int, interval, interval, text, text),
   noetl.pause_schedule(text), noetl.resume_schedule(text), noetl.delete_schedule(text),
   noetl.start_scheduled(text, timestamptz, text, boolean),
-  noetl.put_limit(text, int, float8, int), noetl.delete_limit(text),
+  noetl.put_throttle(text, int, float8, int), noetl.delete_throttle(text),
   noetl.announce_step_types(text[]), noetl.remove_step_types(text[]),
   noetl.check_api_token(bytea)
   to noetl_operator;
@@ -243,7 +243,7 @@ grant usage on sequence noetl.id_seq to noetl_producer;
 -- A reader: the views without payloads.
 grant select on
   noetl.playbooks, noetl.executions, noetl.steps, noetl.transitions, noetl.iterations, noetl.events, noetl.turns,
-  noetl.jobs, noetl.waits, noetl.unread, noetl.dead_letters, noetl.schedules, noetl.undos, noetl.limits
+  noetl.jobs, noetl.waits, noetl.unread, noetl.dead_letters, noetl.schedules, noetl.undos, noetl.throttles
   to noetl_reader;
 grant execute on function noetl.is_live(text), noetl.is_waiting(text) to noetl_reader;
 

@@ -125,7 +125,7 @@ alter table noetl.queue add column if not exists held_for text[]
   check ((status = 'held') = (held_for is not null));
 alter table noetl.queue add column if not exists stop boolean not null default false;
 alter table noetl.queue add column if not exists progress jsonb;
-alter table noetl.queue add column if not exists awaited boolean not null default false;
+alter table noetl.queue add column if not exists draining boolean not null default false;
 alter table noetl.queue add column if not exists limit_name text;
 alter table noetl.queue add column if not exists limit_key text;
 
@@ -138,9 +138,9 @@ create index if not exists queue_leased on noetl.queue (lease_until) where statu
 create index if not exists queue_timed on noetl.queue (first_leased_at)
   where timeout_seconds is not null and first_leased_at is not null and status in ('leased', 'delegated', 'queued', 'held');
 create index if not exists queue_held on noetl.queue (execution_id, node_id) where status = 'held';
-create index if not exists queue_placed on noetl.queue (limit_name, limit_key)
+create index if not exists queue_throttled on noetl.queue (limit_name, limit_key)
   where limit_name is not null and status in ('queued', 'retry', 'leased');
-create index if not exists queue_unplaced on noetl.queue (limit_name, limit_key, priority desc, available_at, queue_id)
+create index if not exists queue_throttle_held on noetl.queue (limit_name, limit_key, priority desc, available_at, queue_id)
   where limit_name is not null and status = 'held' and held_for = array['limit'];
 
 -- Workers name a job by its id alone. In the table of a NoETL server, which is not partitioned, it is the primary key.
@@ -212,7 +212,7 @@ create table if not exists noetl.execution (
   status text not null default 'RUNNING' check (noetl.is_execution_status(status)),
   started_at timestamptz not null default clock_timestamp(),
   admitted_at timestamptz,
-  waits_for_place boolean,
+  waits_for_slot boolean,
   ended_at timestamptz,
   parent_execution_id bigint,
   parent_event_id bigint,
@@ -236,7 +236,7 @@ create index if not exists execution_live on noetl.execution (execution_id) wher
 -- for lists of failed executions among many that completed; those write nothing here
 create index if not exists execution_failed on noetl.execution (execution_id) where status in ('FAILED', 'CANCELLED');
 create index if not exists execution_queued on noetl.execution (path, started_at, execution_id)
-  where status = 'QUEUED' and admitted_at is null and waits_for_place is null;
+  where status = 'QUEUED' and admitted_at is null and waits_for_slot is null;
 -- for metrics, `doctor` and `archive`
 create index if not exists execution_held on noetl.execution (status) where status in ('PAUSED', 'QUEUED', 'COMPENSATING');
 
@@ -250,8 +250,8 @@ comment on column noetl.execution.status is
   'Live: QUEUED, RUNNING, PAUSED, COMPENSATING. Ended: COMPLETED, FAILED, CANCELLED.';
 comment on column noetl.execution.started_at is 'When it was requested.';
 comment on column noetl.execution.admitted_at is 'When it was admitted, if it was queued.';
-comment on column noetl.execution.waits_for_place is
-  'Whether it is queued for a place, not for its playbook; null: it is not.';
+comment on column noetl.execution.waits_for_slot is
+  'Whether it is queued for a slot, not for its playbook; null: it is not.';
 comment on column noetl.execution.ended_at is 'When it ended.';
 comment on column noetl.execution.parent_execution_id is 'The execution that started this one.';
 comment on column noetl.execution.parent_event_id is 'The event of the parent that caused it.';
@@ -420,10 +420,10 @@ begin
       ('queue', 'held_for', 'Why it is held: `pause`, `limit`. It is queued or retry again once nothing holds it.'),
       ('queue', 'stop', 'The worker of this lease shall stop: nobody wants its result. Its heartbeats are false.'),
       ('queue', 'progress', 'What the worker last reported of the attempt that it names; null: nothing.'),
-      ('queue', 'awaited',
+      ('queue', 'draining',
         'Its visit is over, but a late success of this lease is to be undone. It is leased once: a lost lease ends it.'),
-      ('queue', 'limit_name', 'The limit that the job counts for; null: none.'),
-      ('queue', 'limit_key', 'What the limit counts by: `key` of the step''s throttle.'),
+      ('queue', 'limit_name', 'The throttle that the job counts for; null: none.'),
+      ('queue', 'limit_key', 'What the throttle counts by: its `key` in the step.'),
 
       ('workload', 'execution_id', 'The execution.'),
       ('workload', 'timestamp', 'When it started.'),

@@ -239,11 +239,11 @@ create or replace function noetl.as_error(value text) returns jsonb
 language sql immutable parallel unsafe
 as $$ select noetl.as_error(coalesce(noetl.as_json(value), to_jsonb(value))) $$;
 
--- The error of an attempt that never was: the job was withdrawn before a worker leased it.
-create or replace function noetl.withdrawn_error() returns jsonb
+-- The error of an attempt that never was: the job was cancelled before a worker leased it.
+create or replace function noetl.cancelled_error() returns jsonb
 language sql immutable parallel safe
 as $$
-  select jsonb_build_object('message', 'the job was withdrawn, because its execution ends', 'type', 'withdrawn')
+  select jsonb_build_object('message', 'the job was cancelled, because its execution ends', 'type', 'cancelled')
 $$;
 
 -- The data of a result. An envelope is unwrapped once, as in the core. It is an object with `data` whose other keys are
@@ -265,5 +265,5 @@ revoke all on function
   noetl.parse_node(text), noetl.parse_item(text), noetl.undo_step(text), noetl.undo_node_id(text), noetl.is_undo(text),
   noetl.as_json(jsonb), noetl.as_json(text), noetl.is_broken(jsonb), noetl.is_broken(text), noetl.weight(anyelement),
   noetl.is_inflated(jsonb), noetl.bytes_past_limit(jsonb), noetl.bytes_past_limit(text), noetl.shorten_error(jsonb),
-  noetl.as_error(jsonb), noetl.as_error(text), noetl.withdrawn_error(), noetl.unwrapped(jsonb)
+  noetl.as_error(jsonb), noetl.as_error(text), noetl.cancelled_error(), noetl.unwrapped(jsonb)
   from public;

@@ -27,11 +27,11 @@ declare
 begin
   with ended as (
     update noetl.queue q
-    -- a stopped attempt that fails needs no decision, and an awaited one is not tried again
+    -- a stopped attempt that fails needs no decision, and a draining one is not tried again
     set status = case
           when $4 <> 'failed' then $4
           when q.stop then 'cancelled'
-          when q.awaited then 'dead'
+          when q.draining then 'dead'
           else $4
         end,
         lease_until = null, updated_at = greatest(at, q.updated_at + interval '1 microsecond')

@@ -69,7 +69,7 @@ $$;
 
 -- Inserts the rows of executions whose execution_start was inserted by hand. Completes rows that a parent made for a child.
 -- Returns the executions whose parent another broker holds: they wait. Such an execution is cancelled where its parent has
--- ended or abandoned it.
+-- ended or cancelled it.
 create or replace function noetl.insert_started(executions bigint[], events bigint[], sizes text[], fresh bigint[])
 returns bigint[]
 language plpgsql volatile
@@ -102,7 +102,7 @@ begin
     return null;
   end if;
 
-  -- A session that ends the parent or abandons the child holds the parent's lock. The lock here is shared: a parent may
+  -- A session that ends the parent or cancels the child holds the parent's lock. The lock here is shared: a parent may
   -- start many children at once.
   select array_agg(u.execution_id)
   into held
@@ -148,7 +148,7 @@ begin
     )
     select b.execution_id, noetl.next_id(), b.catalog_id, 'execution_cancel', b.execution_id::text,
       noetl.name_of_path(b.path), 'playbook', 'CANCELLED',
-      jsonb_build_object('reason', coalesce(b.error ->> 'message', 'its parent ended or gave it up'))
+      jsonb_build_object('reason', coalesce(b.error ->> 'message', 'its parent ended or cancelled it'))
     from begun b
     where b.ended_at is not null
       or exists (

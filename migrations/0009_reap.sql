@@ -1,18 +1,18 @@
 -- What becomes due: lost leases and timeouts. Also steps back of the server's clock. 0010_waits.sql has timers.
 
 -- A turn never waits for a worker that holds a job.
-create table if not exists noetl.withdrawn_job (
+create table if not exists noetl.job_to_cancel (
   execution_id bigint not null,
   node_id text not null,
-  awaited boolean not null default false,
+  draining boolean not null default false,
   primary key (execution_id, node_id)
 );
 
-comment on table noetl.withdrawn_job is
-  'Jobs that were locked when the broker withdrew them. The reaper cancels them, or tells their workers to stop.';
-comment on column noetl.withdrawn_job.execution_id is 'The execution.';
-comment on column noetl.withdrawn_job.node_id is 'The visit or the item of the job.';
-comment on column noetl.withdrawn_job.awaited is
+comment on table noetl.job_to_cancel is
+  'Jobs that were locked when the broker cancelled them. The reaper cancels them, or tells their workers to stop.';
+comment on column noetl.job_to_cancel.execution_id is 'The execution.';
+comment on column noetl.job_to_cancel.node_id is 'The visit or the item of the job.';
+comment on column noetl.job_to_cancel.draining is
   'Its execution undoes nothing before the job has ended. So its worker is not told to stop.';
 
 -- What a NoETL server did to a job: it leased it, or wrote its end, whose event is missing. compat_noetl.sql replaces
@@ -45,7 +45,7 @@ declare
 begin
   with late as (
     update noetl.queue q
-    set status = case when q.awaited then 'dead' else 'failed' end, stop = q.status = 'leased', held_for = null, lease_until = null, updated_at = at
+    set status = case when q.draining then 'dead' else 'failed' end, stop = q.status = 'leased', held_for = null, lease_until = null, updated_at = at
     where q.queue_id = any(array(
       select r.queue_id
       from noetl.queue r
@@ -78,8 +78,8 @@ begin
 end
 $$;
 
--- The jobs of lost leases, locked together with their executions: no turn may end or abandon them meanwhile. An execution
--- that a broker is deciding on waits for another look.
+-- The jobs of lost leases, locked together with their executions: no turn may end or cancel them meanwhile. An execution
+-- that a broker is deciding on waits for another poll.
 create or replace function noetl.lock_lost_leases(max_rows int, since timestamptz, at timestamptz, grace_seconds float8)
 returns bigint[]
 language plpgsql volatile
@@ -134,7 +134,7 @@ begin
           when exists (select from noetl.execution x where x.execution_id = q.execution_id and not noetl.is_live(x.status))
             then 'cancelled'
           when q.lost_leases >= max_lost_leases then 'failed'
-          when q.awaited then 'dead'
+          when q.draining then 'dead'
           when exists (select from noetl.execution x where x.execution_id = q.execution_id and x.status = 'PAUSED') then 'held'
           else 'queued'
         end,
@@ -165,56 +165,56 @@ begin
 end
 $$;
 
--- Closes the jobs of noetl.withdrawn_job. A worker that leased such a job is told to stop, unless the execution awaits its end.
--- A visit that is awaited hears of its cancelled job.
-create or replace function noetl.reap_withdrawn_jobs(max_rows int, at timestamptz) returns void
+-- Cancels the jobs of noetl.job_to_cancel. A worker that leased such a job is told to stop, unless its visit is draining.
+-- A draining visit hears of its cancelled job.
+create or replace function noetl.reap_jobs_to_cancel(max_rows int, at timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   any_leased boolean;
 begin
-  if not exists (select from noetl.withdrawn_job) then
+  if not exists (select from noetl.job_to_cancel) then
     return;
   end if;
   with free as materialized (
-    select q.execution_id, q.node_id, q.status as was, w.awaited
-    from noetl.withdrawn_job w
+    select q.execution_id, q.node_id, q.status as was, w.draining
+    from noetl.job_to_cancel w
     join noetl.queue q on q.execution_id = w.execution_id and q.node_id = w.node_id
     limit max_rows
     for update of q skip locked
-  ), closed as (
+  ), cancelled as (
     update noetl.queue q
     set status = case
           when q.status = 'leased' then q.status
-          when f.awaited and q.status = 'failed' then 'dead' -- its event is on the way
+          when f.draining and q.status = 'failed' then 'dead' -- its event is on the way
           else 'cancelled'
         end,
-        stop = q.status = 'leased' and not f.awaited,
-        awaited = f.awaited and q.status = 'leased',
+        stop = q.status = 'leased' and not f.draining,
+        draining = f.draining and q.status = 'leased',
         held_for = null,
         updated_at = case when q.status = 'leased' then q.updated_at else at end
     from free f
     where q.execution_id = f.execution_id and q.node_id = f.node_id
       and q.status in ('queued', 'retry', 'held', 'failed', 'delegated', 'leased')
     returning q.queue_id, q.execution_id, q.catalog_id, q.event_id, q.node_id, q.node_name, q.node_type, q.attempts, q.stop,
-      f.awaited and f.was in ('queued', 'retry', 'held') as answers
+      f.draining and f.was in ('queued', 'retry', 'held') as answers
   ), answered as (
     insert into noetl.event (
       execution_id, catalog_id, parent_event_id, event_type, node_id, node_name, node_type, status, error, meta
     )
     select c.execution_id, c.catalog_id, c.event_id, 'action_failed', c.node_id, c.node_name, c.node_type, 'FAILED',
-      noetl.withdrawn_error(), jsonb_build_object('queue_id', c.queue_id, 'attempt', c.attempts + 1, 'retryable', false)
-    from closed c
+      noetl.cancelled_error(), jsonb_build_object('queue_id', c.queue_id, 'attempt', c.attempts + 1, 'retryable', false)
+    from cancelled c
     where c.answers
   ), handled as (
-    delete from noetl.withdrawn_job w
+    delete from noetl.job_to_cancel w
     where exists (select from free f where f.execution_id = w.execution_id and f.node_id = w.node_id)
       or not exists (select from noetl.queue q where q.execution_id = w.execution_id and q.node_id = w.node_id)
   )
   select coalesce(bool_or(c.stop), false)
   into any_leased
-  from closed c;
+  from cancelled c;
   if any_leased then
     perform noetl.notify_cancel();
   end if;
@@ -238,7 +238,7 @@ begin
   select l.requeued, l.lost
   into requeued, lost
   from noetl.reap_leases(max_rows, max_lost_leases, since, at, foreign_grace_seconds) l;
-  perform noetl.reap_withdrawn_jobs(max_rows, at);
+  perform noetl.reap_jobs_to_cancel(max_rows, at);
   perform noetl.reap_holds(max_rows);
   -- a notification that finds the queue full would fail the commit
   if requeued > 0 and pg_notification_queue_usage() < 0.9 then
@@ -249,7 +249,7 @@ end
 $$;
 
 -- After the server's clock steps back (it was wrong, or another server took over), due times lie in the future. Nothing
--- else reveals it. The first look of a reaper inserts the row.
+-- else reveals it. The first poll of a reaper inserts the row.
 create table if not exists noetl.clock (
   is_only boolean primary key default true check (is_only),
   seen_at timestamptz not null default clock_timestamp(),
@@ -322,22 +322,22 @@ begin
   where t.due_at > at and t.created_at > at and not t.is_moment;
   get diagnostics moved = row_count;
   pulled := pulled + moved;
-  update noetl.limit_bucket b
+  update noetl.throttle_bucket b
   set full_at = b.full_at - behind
   where b.full_at > at;
-  update noetl.limit_look k
+  update noetl.release_request k
   set due_at = k.due_at - behind
   where k.due_at > at;
   get diagnostics moved = row_count;
-  return pulled + moved + noetl.look_again_at_schedules(at);
+  return pulled + moved + noetl.move_schedules_again(at);
 end
 $$;
 
 -- If the server's clock has stepped back by more than a second, moves due times back. A million jobs may be ready, so each
--- call moves max_rows of them. The last call moves those with a delay. `look_at_jobs`: look also at the times on jobs,
+-- call moves max_rows of them. The last call moves those with a delay. `check_jobs`: look also at the times on jobs,
 -- which may have been written while no reaper ran. Returns by how many seconds the clock stepped back (null: it did not)
 -- and the number of rows pulled back.
-create or replace function noetl.mind_clock(max_rows int, look_at_jobs boolean default false)
+create or replace function noetl.mind_clock(max_rows int, check_jobs boolean default false)
 returns table (stepped_seconds float8, pulled int)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -371,7 +371,7 @@ begin
     noted.is_pulling := false;
   end if;
   latest := noted.seen_at;
-  if look_at_jobs or latest > at + interval '1 second' then
+  if check_jobs or latest > at + interval '1 second' then
     latest := greatest(latest, noetl.latest_ahead(at, noted.ahead_until));
   end if;
   if latest <= at + interval '1 second' then
@@ -430,7 +430,7 @@ $$;
 revoke all on function
   noetl.server_job(noetl.queue), noetl.is_lease_lost(noetl.queue, timestamptz, float8),
   noetl.reap_timeouts(int, timestamptz), noetl.lock_lost_leases(int, timestamptz, timestamptz, float8),
-  noetl.reap_leases(int, int, timestamptz, timestamptz, float8), noetl.reap_withdrawn_jobs(int, timestamptz),
+  noetl.reap_leases(int, int, timestamptz, timestamptz, float8), noetl.reap_jobs_to_cancel(int, timestamptz),
   noetl.reap(int, int, timestamptz, float8), noetl.latest_ahead(timestamptz, timestamptz),
   noetl.pull_back(timestamptz, timestamptz, interval), noetl.mind_clock(int, boolean)
   from public;

@@ -32,7 +32,7 @@ comment on column noetl.wait.node_id is 'The visit.';
 comment on column noetl.wait.step is 'The step.';
 comment on column noetl.wait.kind is 'timer, signal or approval.';
 comment on column noetl.wait.status is
-  'open; signalled: a signal or a decision is on its way to it; done; timed_out; cancelled: its visit was closed or its execution ended.';
+  'open; signalled: a signal or a decision is on its way to it; done; timed_out; cancelled: its visit was cancelled or its execution ended.';
 comment on column noetl.wait.request is 'The rendered inputs of the visit, which its `next` may read.';
 comment on column noetl.wait.names is 'The names of signals that end it; of a timer: null.';
 comment on column noetl.wait.key is 'The key of signals that end it; null: the execution.';
@@ -77,7 +77,7 @@ $$;
 
 -- Wakes the brokers that sleep until a later timer, if this timer is the next of all. Timers that are due are fired now, so
 -- nobody sleeps until one of these.
-create or replace function noetl.ring_timers(due_at timestamptz) returns void
+create or replace function noetl.notify_timers(due_at timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -201,5 +201,5 @@ end
 $$;
 
 revoke all on function
-  noetl.is_waiting(text), noetl.text_list(jsonb), noetl.ring_timers(timestamptz), noetl.fire_timers(int, float8)
+  noetl.is_waiting(text), noetl.text_list(jsonb), noetl.notify_timers(timestamptz), noetl.fire_timers(int, float8)
   from public;

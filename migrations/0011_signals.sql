@@ -1,8 +1,8 @@
 -- Signals: facts that producers send, and the waits that take them.
 --
--- A sender inserts a signal and a look, and matches nobody. A wait that begins, or that is open again, gets a look too. A
--- broker matches in a transaction that began after the commit of the look. So it sees the signal and the wait. Whichever of
--- both was committed last, its look finds the other. At most one signal is under way to a wait: the wait is `signalled` until
+-- A sender inserts a signal and a request, and matches nobody. A wait that begins, or that is open again, gets a request too. A
+-- broker matches in a transaction that began after the commit of the request. So it sees the signal and the wait. Whichever of
+-- both was committed last, its request finds the other. At most one signal is under way to a wait: the wait is `signalled` until
 -- a turn says whether it took the signal.
 
 -- Few rows, and they live until they are taken or too old. So the table has no partitions.
@@ -65,8 +65,8 @@ comment on column noetl.on_signal.name is 'The name of the signals.';
 comment on column noetl.on_signal.condition is 'The `when`; null: each signal of the name.';
 comment on column noetl.on_signal.since_at is 'Only signals that are sent later start executions.';
 
-create table if not exists noetl.look (
-  look_id bigint generated always as identity primary key,
+create table if not exists noetl.match_request (
+  request_id bigint generated always as identity primary key,
   signal_id bigint,
   execution_id bigint,
   node_id text,
@@ -81,28 +81,28 @@ create table if not exists noetl.look (
   autovacuum_vacuum_threshold = 5000,
   autovacuum_vacuum_insert_scale_factor = 0
 );
--- Most looks are at waits. The others are found without reading those.
-create index if not exists look_starts on noetl.look (look_id) where path is not null;
-create index if not exists look_waits on noetl.look (look_id) where path is null;
+-- Most requests are of waits. The others are found without reading those.
+create index if not exists match_request_starts on noetl.match_request (request_id) where path is not null;
+create index if not exists match_request_waits on noetl.match_request (request_id) where path is null;
 
-comment on table noetl.look is 'What a broker still has to match: signals that were sent, and waits that are open.';
-comment on column noetl.look.look_id is 'The order in which looks are worked on.';
-comment on column noetl.look.signal_id is 'The signal whose receivers are to be found.';
-comment on column noetl.look.execution_id is 'The execution of the wait for which a signal is to be found.';
-comment on column noetl.look.node_id is 'The node of that wait.';
-comment on column noetl.look.path is 'A playbook that the signal may start; null: the receivers are waits.';
-comment on column noetl.look.last_execution_id is 'Of a signal with many receivers: the last one that is done.';
-comment on column noetl.look.last_node_id is 'The node of that receiver.';
-comment on column noetl.look.created_at is 'When it was written.';
+comment on table noetl.match_request is 'What a broker still has to match: signals that were sent, and waits that are open.';
+comment on column noetl.match_request.request_id is 'The order in which requests are worked on.';
+comment on column noetl.match_request.signal_id is 'The signal whose receivers are to be found.';
+comment on column noetl.match_request.execution_id is 'The execution of the wait for which a signal is to be found.';
+comment on column noetl.match_request.node_id is 'The node of that wait.';
+comment on column noetl.match_request.path is 'A playbook that the signal may start; null: the receivers are waits.';
+comment on column noetl.match_request.last_execution_id is 'Of a signal with many receivers: the last one that is done.';
+comment on column noetl.match_request.last_node_id is 'The node of that receiver.';
+comment on column noetl.match_request.created_at is 'When it was written.';
 
 -- Wakes the brokers that sleep: lock 5 is their gate, as lock 1 is that of the mail.
-create or replace function noetl.ring_looks() returns void
+create or replace function noetl.notify_matchers() returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
   if current_setting('noetl.quiet', true) is distinct from 'on' and not pg_try_advisory_xact_lock_shared(1852794228, 5) then
-    perform pg_notify('noetl_look', '');
+    perform pg_notify('noetl_match', '');
   end if;
 end
 $$;
@@ -145,7 +145,7 @@ begin
 end
 $$;
 
--- Inserts a signal that was checked, with its look. Returns the id of the earlier one for a repeated idempotency key.
+-- Inserts a signal that was checked, with its request. Returns the id of the earlier one for a repeated idempotency key.
 create or replace function noetl.insert_signal(
   name text, key text, payload jsonb, idempotency_key text, expires_at timestamptz, execution_id bigint
 ) returns bigint
@@ -179,8 +179,8 @@ begin
     end if;
     return earlier.signal_id;
   end loop;
-  insert into noetl.look (signal_id) values (id);
-  perform noetl.ring_looks();
+  insert into noetl.match_request (signal_id) values (id);
+  perform noetl.notify_matchers();
   return id;
 end
 $$;
@@ -229,7 +229,7 @@ comment on function noetl.signal_execution(bigint, text, jsonb, text) is
   'Sends a signal to one execution, which is kept until that ends. Returns its id; null for an execution that has ended.';
 
 revoke all on function
-  noetl.ring_looks(), noetl.check_signal(text, text, jsonb, text, interval),
+  noetl.notify_matchers(), noetl.check_signal(text, text, jsonb, text, interval),
   noetl.insert_signal(text, text, jsonb, text, timestamptz, bigint),
   noetl.send_signal(text, text, jsonb, text, interval), noetl.signal_execution(bigint, text, jsonb, text)
   from public;

@@ -21,19 +21,19 @@ as $$
   limit 1
 $$;
 
--- The open waits for these looks, at most max_waits and one more, in the order of the looks.
-create or replace function noetl.receivers(looks bigint[], max_waits int)
-returns table (look_id bigint, execution_id bigint, node_id text)
+-- The open waits for these requests, at most max_waits and one more, in the order of the requests.
+create or replace function noetl.receivers(requests bigint[], max_waits int)
+returns table (request_id bigint, execution_id bigint, node_id text)
 language sql volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  select l.look_id, w.execution_id, w.node_id
+  select l.request_id, w.execution_id, w.node_id
   from (
-    select k.look_id, k.signal_id, k.execution_id, k.node_id, k.last_execution_id, k.last_node_id, s.name, s.key, s.sent_at
-    from noetl.look k
+    select k.request_id, k.signal_id, k.execution_id, k.node_id, k.last_execution_id, k.last_node_id, s.name, s.key, s.sent_at
+    from noetl.match_request k
     left join noetl.signal s on s.signal_id = k.signal_id
-    where k.look_id = any(looks)
-    order by k.look_id
+    where k.request_id = any(requests)
+    order by k.request_id
   ) l
   cross join lateral (
     (
@@ -52,13 +52,13 @@ as $$
     where t.execution_id = l.execution_id and t.node_id = l.node_id and t.kind = 'signal'
       and t.status || '' = 'open' -- without this, a plan may read the whole index of open waits for one row
   ) w
-  order by l.look_id, w.execution_id, w.node_id
+  order by l.request_id, w.execution_id, w.node_id
   limit max_waits + 1
 $$;
 
--- Sends each of these waits the lowest signal that fits and that its execution did not get yet. A wait gets a new look if
+-- Sends each of these waits the lowest signal that fits and that its execution did not get yet. A wait gets a new request if
 -- another transaction holds it. It also gets one if its signal went to another wait of its execution. Returns the number of
--- signals that are on their way, and of new looks.
+-- signals that are on their way, and of new requests.
 create or replace function noetl.deliver_signals(executions bigint[], nodes text[], out delivered int, out again int)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -111,8 +111,8 @@ begin
     insert into noetl.signal_taken (execution_id, signal_id, event_id)
     select execution_id, signal_id, event_id
     from chosen
-  ), looks as (
-    insert into noetl.look (execution_id, node_id)
+  ), requests as (
+    insert into noetl.match_request (execution_id, node_id)
     select c.execution_id, c.node_id
     from unnest(executions, nodes) c (execution_id, node_id)
     except
@@ -122,7 +122,7 @@ begin
     select f.execution_id, f.node_id
     from found f
     where (f.execution_id, f.node_id) not in (select c.execution_id, c.node_id from chosen c) -- hashed: linear
-    returning look_id
+    returning request_id
   ), events as (
     insert into noetl.event (
       execution_id, event_id, catalog_id, event_type, node_id, node_name, node_type, status, context
@@ -140,58 +140,58 @@ begin
     ) s
     returning event_id
   )
-  select (select count(*) from events), (select count(*) from looks)
+  select (select count(*) from events), (select count(*) from requests)
   into delivered, again;
 end
 $$;
 
--- Matches signals and waits in one bounded transaction, one broker at a time. `again`: waits that are to be looked at
--- once more, because another transaction held them. `late`: the seconds since the oldest look was written.
+-- Matches signals and waits in one bounded transaction, one broker at a time. `again`: waits that are to be matched
+-- once more, because another transaction held them. `late`: the seconds since the oldest request was written.
 create or replace function noetl.match_signals(
-  max_waits int, out delivered int, out again int, out looked int, out late float8
+  max_waits int, out delivered int, out again int, out worked_on int, out late float8
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  looks bigint[];
-  of_looks bigint[];
+  requests bigint[];
+  of_requests bigint[];
   executions bigint[];
   nodes text[];
   last bigint;
 begin
   perform set_config('noetl.writer', '', true);
   perform pg_advisory_xact_lock(1852794228, 6);
-  select array_agg(l.look_id order by l.look_id), coalesce(date_part('epoch', clock_timestamp() - min(l.created_at)), 0)
-  into looks, late
+  select array_agg(l.request_id order by l.request_id), coalesce(date_part('epoch', clock_timestamp() - min(l.created_at)), 0)
+  into requests, late
   from (
-    select k.look_id, k.created_at
-    from noetl.look k
+    select k.request_id, k.created_at
+    from noetl.match_request k
     where k.path is null
-    order by k.look_id
+    order by k.request_id
     limit max_waits
   ) l;
   delivered := 0;
   again := 0;
-  looked := coalesce(cardinality(looks), 0);
-  if looked = 0 then
+  worked_on := coalesce(cardinality(requests), 0);
+  if worked_on = 0 then
     return;
   end if;
-  select array_agg(r.look_id), array_agg(r.execution_id), array_agg(r.node_id)
-  into of_looks, executions, nodes
-  from noetl.receivers(looks, max_waits) r;
-  if cardinality(of_looks) > max_waits then
-    -- the next transactions take the rest of the last look, and all looks after it
-    last := of_looks[max_waits + 1];
-    of_looks := of_looks[:max_waits];
+  select array_agg(r.request_id), array_agg(r.execution_id), array_agg(r.node_id)
+  into of_requests, executions, nodes
+  from noetl.receivers(requests, max_waits) r;
+  if cardinality(of_requests) > max_waits then
+    -- the next transactions take the rest of the last request, and all requests after it
+    last := of_requests[max_waits + 1];
+    of_requests := of_requests[:max_waits];
     executions := executions[:max_waits];
     nodes := nodes[:max_waits];
-    looks := array(select u.look_id from unnest(looks) u (look_id) where u.look_id < last);
-    update noetl.look k
+    requests := array(select u.request_id from unnest(requests) u (request_id) where u.request_id < last);
+    update noetl.match_request k
     set last_execution_id = executions[max_waits], last_node_id = nodes[max_waits]
-    where k.look_id = last and of_looks[max_waits] = last;
+    where k.request_id = last and of_requests[max_waits] = last;
   end if;
-  if of_looks is not null then
+  if of_requests is not null then
     select t.delivered, t.again
     into delivered, again
     from (
@@ -201,16 +201,16 @@ begin
     cross join lateral noetl.deliver_signals(d.executions, d.nodes) t;
   end if;
   with done as (
-    delete from noetl.look k
-    where k.look_id = any(looks)
-    returning k.look_id, k.signal_id
+    delete from noetl.match_request k
+    where k.request_id = any(requests)
+    returning k.request_id, k.signal_id
   )
-  insert into noetl.look (signal_id, path)
+  insert into noetl.match_request (signal_id, path)
   select s.signal_id, o.path
   from done d
   join noetl.signal s on s.signal_id = d.signal_id
   join noetl.on_signal o on o.name = s.name and o.since_at < s.sent_at
-  order by d.look_id, o.path;
+  order by d.request_id, o.path;
 end
 $$;
 

@@ -298,7 +298,7 @@ as $$
 $$;
 
 -- `at` is the moment as the payload has it. `is_new` is false if the moment has an execution already. `alone`: the start
--- asks for the place of the schedule, unless that allows overlap.
+-- asks for the slot of the schedule, unless that allows overlap.
 create or replace function noetl.start_scheduled(
   name text, moment timestamptz, at text, alone boolean, out execution_id bigint, out is_new boolean
 )
@@ -343,7 +343,7 @@ comment on function noetl.start_scheduled(text, timestamptz, text, boolean) is
 
 -- After a step back of the clock: lets a broker look at the schedules that were moved later than `at`. Some may have an
 -- earlier moment now. Returns their number.
-create or replace function noetl.look_again_at_schedules(at timestamptz) returns int
+create or replace function noetl.move_schedules_again(at timestamptz) returns int
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -429,7 +429,7 @@ revoke all on function
   noetl.put_schedule(text, text, text, interval, jsonb, text, int, interval, interval, text, text),
   noetl.lock_schedule(text), noetl.pause_schedule(text), noetl.resume_schedule(text), noetl.delete_schedule(text),
   noetl.drop_undeclared_schedules(text, text[]), noetl.schedule_key(text, timestamptz),
-  noetl.start_scheduled(text, timestamptz, text, boolean), noetl.look_again_at_schedules(timestamptz),
+  noetl.start_scheduled(text, timestamptz, text, boolean), noetl.move_schedules_again(timestamptz),
   noetl.lock_due_schedules(int),
   noetl.move_schedules(text[], timestamptz[], text[], int[], timestamptz[], timestamptz[], timestamptz[], text[])
   from public;

@@ -17,7 +17,7 @@ comment on column noetl.path_pause.path is 'The playbook''s path.';
 comment on column noetl.path_pause.reason is 'Why it was paused.';
 comment on column noetl.path_pause.paused_at is 'When it was paused.';
 
--- As in noetl.withdrawn_job, a turn waits for no worker.
+-- As in noetl.job_to_cancel, a turn waits for no worker.
 create table if not exists noetl.unheld_job (
   execution_id bigint not null,
   node_id text not null,
@@ -149,7 +149,7 @@ begin
     where x.execution_id = any(array(
         select q.execution_id
         from noetl.execution q
-        where q.path = $1 and q.status = 'QUEUED' and q.admitted_at is null and q.waits_for_place is null
+        where q.path = $1 and q.status = 'QUEUED' and q.admitted_at is null and q.waits_for_slot is null
         order by q.started_at, q.execution_id
         limit $2
         for update skip locked
@@ -183,14 +183,14 @@ declare
   waiting text[];
   admitted int := 0;
 begin
-  if exists (select from noetl.execution x where x.status = 'QUEUED' and x.admitted_at is null and x.waits_for_place is null) then
+  if exists (select from noetl.execution x where x.status = 'QUEUED' and x.admitted_at is null and x.waits_for_slot is null) then
     with recursive paths as (
-      (select x.path from noetl.execution x where x.status = 'QUEUED' and x.admitted_at is null and x.waits_for_place is null order by x.path limit 1)
+      (select x.path from noetl.execution x where x.status = 'QUEUED' and x.admitted_at is null and x.waits_for_slot is null order by x.path limit 1)
       union all
       select (
         select x.path
         from noetl.execution x
-        where x.status = 'QUEUED' and x.admitted_at is null and x.waits_for_place is null and x.path > p.path
+        where x.status = 'QUEUED' and x.admitted_at is null and x.waits_for_slot is null and x.path > p.path
         order by x.path
         limit 1
       )
@@ -322,7 +322,7 @@ $$;
 -- The new statuses of executions that go on living, written by the broker. The children of a paused or resumed execution
 -- get an event of the type `for_children`, with `numbers` of the turns. A queued execution whose path is not paused any more
 -- is admitted: the row of the path is locked, so whoever resumes the path finds this execution. An execution that
--- waits for places (`waits`) is not admitted.
+-- waits for slots (`waits`) is not admitted.
 create or replace function noetl.set_statuses(
   executions bigint[], statuses text[], admitted boolean[], for_children text[], numbers int[], reasons text[], waits boolean[]
 ) returns void
@@ -338,7 +338,7 @@ begin
         when c.admitted then coalesce(x.admitted_at, at)
         when c.status <> 'QUEUED' then x.admitted_at
       end,
-      waits_for_place = case when c.status = 'PAUSED' then x.waits_for_place when c.waits then true end
+      waits_for_slot = case when c.status = 'PAUSED' then x.waits_for_slot when c.waits then true end
   from unnest(executions, statuses, admitted, waits) c (execution_id, status, admitted, waits)
   where x.execution_id = c.execution_id and c.status is not null and noetl.is_live(x.status);
 

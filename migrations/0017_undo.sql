@@ -203,7 +203,7 @@ as $$
 $$;
 
 -- The latest retry or fork of an execution; null: there is none. An undo execution is none.
-create or replace function noetl.brought_back_as(execution_id bigint) returns bigint
+create or replace function noetl.recovered_as(execution_id bigint) returns bigint
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -305,6 +305,6 @@ $$;
 revoke all on function
   noetl.item_action(bigint, text, int), noetl.undo_inputs(noetl.undo), noetl.undo_result(noetl.undo),
   noetl.undo_executions(bigint), noetl.undo_origin(bigint), noetl.success_turn(noetl.undo), noetl.undo_error(bigint),
-  noetl.is_undo_execution(bigint), noetl.brought_back_as(bigint), noetl.undoes(bigint), noetl.live_undo(bigint),
+  noetl.is_undo_execution(bigint), noetl.recovered_as(bigint), noetl.undoes(bigint), noetl.live_undo(bigint),
   noetl.live_ancestor(bigint), noetl.children_to_undo(), noetl.is_over(bigint, text)
   from public;

@@ -1,11 +1,11 @@
--- Places: at most so many executions of one path and key run at once, the others wait in a line.
+-- Slots: at most so many executions of one path and key run at once, the others wait in a line.
 --
--- Whoever takes or frees places first locks their rows, and looks in the next statement. Nobody waits for such a lock: a
--- broker that does not get it postpones the mail. A row exists only while somebody holds its place or waits for it.
--- `lock_places` is a lock for rows that do not exist yet. Whoever frees a place gives it to the next one in the same
--- transaction. So no place is free while somebody could take it.
+-- Whoever takes or frees slots first locks their rows, and looks in the next statement. Nobody waits for such a lock: a
+-- broker that does not get it postpones the mail. A row exists only while somebody holds its slot or waits for it.
+-- `lock_slots` is a lock for rows that do not exist yet. Whoever frees a slot gives it to the next one in the same
+-- transaction. So no slot is free while somebody could take it.
 
-create sequence if not exists noetl.place_seq;
+create sequence if not exists noetl.slot_seq;
 
 create table if not exists noetl.place (
   path text not null,
@@ -17,10 +17,10 @@ create table if not exists noetl.place (
   is_passed boolean not null default false,
   primary key (path, key)
 );
--- for the sweep: places that somebody may take
-create index if not exists place_open on noetl.place (path, key) where is_waited_for and held < max_held;
+-- for the sweep: slots that somebody may take
+create index if not exists slot_open on noetl.place (path, key) where is_waited_for and held < max_held;
 
-comment on table noetl.place is 'Places that executions hold or wait for. A row exists only while there is one.';
+comment on table noetl.place is 'Slots that executions hold or wait for. A row exists only while there is one.';
 comment on column noetl.place.path is 'The playbook; empty: the key is the name of a schedule.';
 comment on column noetl.place.key is 'What metadata.concurrency.key gave.';
 comment on column noetl.place.max_held is
@@ -31,7 +31,7 @@ comment on column noetl.place.is_waited_for is 'Whether an execution waits for i
 comment on column noetl.place.is_passed is
   'Whether an execution that waits was passed over, because it or its playbook is paused.';
 
-create table if not exists noetl.place_claim (
+create table if not exists noetl.slot_claim (
   execution_id bigint not null,
   path text not null,
   key text not null,
@@ -44,26 +44,26 @@ create table if not exists noetl.place_claim (
   cancelled_at timestamptz,
   primary key (execution_id, path, key)
 );
-create index if not exists place_claim_held on noetl.place_claim (path, key, number) where held_at is not null;
-create index if not exists place_claim_waiting on noetl.place_claim (path, key, number) where held_at is null;
-create index if not exists place_claim_pairs on noetl.place_claim (path, key) where held_at is null and is_pair;
-create index if not exists place_claim_children on noetl.place_claim (created_at) where held_at is null and is_child;
+create index if not exists slot_claim_held on noetl.slot_claim (path, key, number) where held_at is not null;
+create index if not exists slot_claim_waiting on noetl.slot_claim (path, key, number) where held_at is null;
+create index if not exists slot_claim_pairs on noetl.slot_claim (path, key) where held_at is null and is_pair;
+create index if not exists slot_claim_children on noetl.slot_claim (created_at) where held_at is null and is_child;
 
-comment on table noetl.place_claim is 'Which executions hold places or wait for them, until they end.';
-comment on column noetl.place_claim.execution_id is 'The execution.';
-comment on column noetl.place_claim.path is 'The place.';
-comment on column noetl.place_claim.key is 'The place.';
-comment on column noetl.place_claim.number is 'Its number in the line, given under the lock of the place.';
-comment on column noetl.place_claim.label is 'The name of the value that the key is, as the playbook has it.';
-comment on column noetl.place_claim.is_pair is 'Whether the execution claims two places: it gets both or none.';
-comment on column noetl.place_claim.is_child is 'Whether the execution has a parent.';
-comment on column noetl.place_claim.created_at is 'When it asked.';
-comment on column noetl.place_claim.held_at is 'Since when it holds the place; null: it waits.';
-comment on column noetl.place_claim.cancelled_at is 'When it was asked to cancel, so that a later execution can run.';
+comment on table noetl.slot_claim is 'Which executions hold slots or wait for them, until they end.';
+comment on column noetl.slot_claim.execution_id is 'The execution.';
+comment on column noetl.slot_claim.path is 'The slot.';
+comment on column noetl.slot_claim.key is 'The slot.';
+comment on column noetl.slot_claim.number is 'Its number in the line, given under the lock of the slot.';
+comment on column noetl.slot_claim.label is 'The name of the value that the key is, as the playbook has it.';
+comment on column noetl.slot_claim.is_pair is 'Whether the execution claims two slots: it gets both or none.';
+comment on column noetl.slot_claim.is_child is 'Whether the execution has a parent.';
+comment on column noetl.slot_claim.created_at is 'When it asked.';
+comment on column noetl.slot_claim.held_at is 'Since when it holds the slot; null: it waits.';
+comment on column noetl.slot_claim.cancelled_at is 'When it was asked to cancel, so that a later execution can run.';
 
--- Locks places without waiting. Says for each whether this transaction has it. 1852796012 is 'nopl', the key space of
+-- Locks slots without waiting. Says for each whether this transaction has it. 1852796012 is 'nopl', the key space of
 -- these locks: two keys with the same hash only put each other off.
-create or replace function noetl.lock_places(paths text[], keys text[]) returns boolean[]
+create or replace function noetl.lock_slots(paths text[], keys text[]) returns boolean[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -101,20 +101,20 @@ begin
 end
 $$;
 
--- The other places of executions that wait for these ones and one more.
-create or replace function noetl.paired_places(paths text[], keys text[]) returns table (path text, key text, other_path text, other_key text)
+-- The other slots of executions that wait for these ones and one more.
+create or replace function noetl.paired_slots(paths text[], keys text[]) returns table (path text, key text, other_path text, other_key text)
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
   select distinct w.path, w.key, o.path, o.key
   from unnest($1, $2) u (path, key)
-  join noetl.place_claim w on w.path = u.path and w.key = u.key and w.held_at is null and w.is_pair
-  join noetl.place_claim o on o.execution_id = w.execution_id and (o.path, o.key) <> (w.path, w.key)
+  join noetl.slot_claim w on w.path = u.path and w.key = u.key and w.held_at is null and w.is_pair
+  join noetl.slot_claim o on o.execution_id = w.execution_id and (o.path, o.key) <> (w.path, w.key)
 $$;
 
--- Whether an execution that waits could run now, but for the place (path, key). An execution may need two places. The other
--- place must then be free too, and no execution with a lower number may wait for it alone.
-create or replace function noetl.could_run(claim noetl.place_claim) returns boolean
+-- Whether an execution that waits could run now, but for the slot (path, key). An execution may need two slots. The other
+-- slot must then be free too, and no execution with a lower number may wait for it alone.
+create or replace function noetl.could_run(claim noetl.slot_claim) returns boolean
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -122,13 +122,13 @@ as $$
     and not exists (select from noetl.path_pause s where s.path = x.path)
     and (not $1.is_pair or not exists (
       select
-      from noetl.place_claim o
+      from noetl.slot_claim o
       join noetl.place p on p.path = o.path and p.key = o.key
       where o.execution_id = $1.execution_id and (o.path, o.key) <> ($1.path, $1.key) and p.held + (
         select count(*)
         from (
           select
-          from noetl.place_claim e
+          from noetl.slot_claim e
           join noetl.execution y on y.execution_id = e.execution_id
           where e.path = o.path and e.key = o.key and e.number < o.number and e.held_at is null and e.cancelled_at is null
             and not e.is_pair and y.status = 'QUEUED'
@@ -141,10 +141,10 @@ as $$
   where x.execution_id = $1.execution_id
 $$;
 
--- Locks places that executions want, and returns the state of each. `is_locked` false: another broker has it. `is_shared`:
+-- Locks slots that executions want, and returns the state of each. `is_locked` false: another broker has it. `is_shared`:
 -- an ancestor holds it. `is_own`: the execution has it already. `ready`: how many waiting executions would take a free
--- place first.
-create or replace function noetl.ask_places(executions bigint[], paths text[], keys text[], limits int[])
+-- slot first.
+create or replace function noetl.ask_slots(executions bigint[], paths text[], keys text[], limits int[])
 returns table (
   execution_id bigint, path text, key text, is_locked boolean, is_shared boolean, is_own boolean, number bigint,
   held int, max_held int, ready int, holder bigint
@@ -154,7 +154,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-  locks boolean[] := noetl.lock_places($2, $3);
+  locks boolean[] := noetl.lock_slots($2, $3);
 begin
   return query
   with recursive wanted as materialized (
@@ -164,7 +164,7 @@ begin
     from unnest($1, $2, $3, $4, locks) with ordinality u (execution_id, path, key, most, is_locked, ordinal)
     join noetl.execution x on x.execution_id = u.execution_id
     left join noetl.place p on p.path = u.path and p.key = u.key
-    left join noetl.place_claim c on c.execution_id = u.execution_id and c.path = u.path and c.key = u.key
+    left join noetl.slot_claim c on c.execution_id = u.execution_id and c.path = u.path and c.key = u.key
     left join noetl.path_pause s on s.path = x.path
     where u.is_locked
   ), above as (
@@ -181,26 +181,26 @@ begin
     exists (
       select
       from above a
-      join noetl.place_claim h on h.execution_id = a.ancestor
+      join noetl.slot_claim h on h.execution_id = a.ancestor
       where a.ordinal = u.ordinal and h.path = u.path and h.key = u.key and h.held_at is not null
     ),
-    w.held_at is not null, case when u.is_locked then coalesce(w.number, nextval('noetl.place_seq')) end,
+    w.held_at is not null, case when u.is_locked then coalesce(w.number, nextval('noetl.slot_seq')) end,
     w.held, case when w.is_paused then 0 else w.max_held end,
     case when w.held < w.max_held then (
       select count(*)::int
       from (
         select
-        from noetl.place_claim c
+        from noetl.slot_claim c
         where c.path = u.path and c.key = u.key and c.held_at is null and c.cancelled_at is null
           and c.execution_id <> u.execution_id and noetl.could_run(c)
           and not exists (select from noetl.path_pause s where s.path = u.path)
-        order by c.number -- for its index, as in count_places
+        order by c.number -- for its index, as in count_slots
         limit w.max_held - w.held
       ) r
     ) else 0 end,
     (
       select c.execution_id
-      from noetl.place_claim c
+      from noetl.slot_claim c
       where c.path = u.path and c.key = u.key and c.held_at is not null and c.execution_id <> u.execution_id
       order by c.number
       limit 1
@@ -215,9 +215,9 @@ begin
 end
 $$;
 
--- Locks the places that executions will free, and the other places that the next executions wait for. Returns the
--- executions whose places are all locked.
-create or replace function noetl.lock_freed_places(executions bigint[], paths text[], keys text[]) returns bigint[]
+-- Locks the slots that executions will free, and the other slots that the next executions wait for. Returns the
+-- executions whose slots are all locked.
+create or replace function noetl.lock_freed_slots(executions bigint[], paths text[], keys text[]) returns bigint[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -234,10 +234,10 @@ begin
     from unnest($2, $3) u (path, key)
     union
     select r.other_path, r.other_key
-    from noetl.paired_places($2, $3) r
+    from noetl.paired_slots($2, $3) r
     order by path, key
   ) n;
-  locks := noetl.lock_places(all_paths, all_keys);
+  locks := noetl.lock_slots(all_paths, all_keys);
   return (
     with locked as materialized (
       select n.path, n.key
@@ -246,7 +246,7 @@ begin
     ), pairs as materialized (
       -- under the lock: a pair may have come since
       select r.path, r.key, r.other_path, r.other_key
-      from noetl.paired_places($2, $3) r
+      from noetl.paired_slots($2, $3) r
     )
     select array_agg(f.execution_id)
     from (
@@ -267,8 +267,8 @@ begin
 end
 $$;
 
--- Of executions: the places that they hold or wait for, who holds them, and how many wait before them.
-create or replace function noetl.places_of(executions bigint[]) returns table (
+-- Of executions: the slots that they hold or wait for, who holds them, and how many wait before them.
+create or replace function noetl.slots_of(executions bigint[]) returns table (
   execution_id bigint, path text, key text, label text, number bigint, held_at timestamptz, since timestamptz, max_held int, before bigint,
   waiting bigint, holders bigint[]
 )
@@ -278,25 +278,25 @@ as $$
   select c.execution_id, c.path, c.key, c.label, c.number, c.held_at, c.created_at, p.max_held,
     case when c.held_at is null then (
       select count(*)
-      from noetl.place_claim b
+      from noetl.slot_claim b
       where b.path = c.path and b.key = c.key and b.held_at is null and b.number < c.number
     ) end,
-    (select count(*) from noetl.place_claim b where b.path = c.path and b.key = c.key and b.held_at is null),
+    (select count(*) from noetl.slot_claim b where b.path = c.path and b.key = c.key and b.held_at is null),
     array(
       select b.execution_id
-      from noetl.place_claim b
+      from noetl.slot_claim b
       where b.path = c.path and b.key = c.key and b.held_at is not null
       order by b.number
       limit 10
     )
   from unnest($1) u (execution_id)
-  join noetl.place_claim c on c.execution_id = u.execution_id
+  join noetl.slot_claim c on c.execution_id = u.execution_id
   join noetl.place p on p.path = c.path and p.key = c.key
   order by c.execution_id, c.path, c.key
 $$;
 
 revoke all on function
-  noetl.lock_places(text[], text[]), noetl.paired_places(text[], text[]), noetl.could_run(noetl.place_claim),
-  noetl.ask_places(bigint[], text[], text[], int[]), noetl.lock_freed_places(bigint[], text[], text[]),
-  noetl.places_of(bigint[])
+  noetl.lock_slots(text[], text[]), noetl.paired_slots(text[], text[]), noetl.could_run(noetl.slot_claim),
+  noetl.ask_slots(bigint[], text[], text[], int[]), noetl.lock_freed_slots(bigint[], text[], text[]),
+  noetl.slots_of(bigint[])
   from public;

@@ -1,7 +1,7 @@
--- How places go from one execution to the next, and what becomes of executions that wait for each other.
+-- How slots go from one execution to the next, and what becomes of executions that wait for each other.
 
--- Counts who holds places, and looks whether anybody waits.
-create or replace function noetl.count_places(paths text[], keys text[]) returns void
+-- Counts who holds slots, and looks whether anybody waits.
+create or replace function noetl.count_slots(paths text[], keys text[]) returns void
 language sql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -11,12 +11,12 @@ as $$
   cross join lateral (
     select (
       select count(*)
-      from noetl.place_claim c
+      from noetl.slot_claim c
       where c.path = u.path and c.key = u.key and c.held_at is not null
     ) as held, coalesce((
       -- The order tells the planner which index to use. Otherwise, and for `exists`, it may read all that wait anywhere.
       select true
-      from noetl.place_claim c
+      from noetl.slot_claim c
       where c.path = u.path and c.key = u.key and c.held_at is null
       order by c.number
       limit 1
@@ -25,8 +25,8 @@ as $$
   where p.path = u.path and p.key = u.key and (p.held, p.is_waited_for) <> (n.held, n.is_waited_for)
 $$;
 
--- Gives free places to those that wait, in their order. The caller has locked the places. It passes over paused executions,
--- and those that also wait for a place that is taken or locked. Returns how many executions it admits.
+-- Gives free slots to those that wait, in their order. The caller has locked the slots. It passes over paused executions,
+-- and those that also wait for a slot that is taken or locked. Returns how many executions it admits.
 create or replace function noetl.hand_over(paths text[], keys text[]) returns int
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -36,8 +36,8 @@ declare
   open record;
   admitted bigint[];
 begin
-  perform noetl.count_places($1, $2);
-  -- most places: nobody has to be passed over
+  perform noetl.count_slots($1, $2);
+  -- most slots: nobody has to be passed over
   with open as materialized (
     select p.path, p.key, p.max_held - p.held as free
     from noetl.place p
@@ -48,7 +48,7 @@ begin
     from open o
     cross join lateral (
       select c.execution_id, not c.is_pair and noetl.could_run(c) as is_plain
-      from noetl.place_claim c
+      from noetl.slot_claim c
       where c.path = o.path and c.key = o.key and c.held_at is null and c.cancelled_at is null
       order by c.number
       limit o.free
@@ -59,7 +59,7 @@ begin
     group by n.path, n.key
     having bool_and(n.is_plain)
   ), given as (
-    update noetl.place_claim c
+    update noetl.slot_claim c
     set held_at = clock_timestamp()
     from next n
     join plain p on p.path = n.path and p.key = n.key
@@ -70,7 +70,7 @@ begin
   into admitted
   from given g;
   if admitted is not null then
-    perform noetl.count_places($1, $2);
+    perform noetl.count_slots($1, $2);
   end if;
   for open in
     select p.path, p.key
@@ -86,7 +86,7 @@ begin
 end
 $$;
 
--- The same for one place, if waiting executions may have to be passed over. Returns the executions that it admits.
+-- The same for one slot, if waiting executions may have to be passed over. Returns the executions that it admits.
 create or replace function noetl.hand_over_past(path text, key text) returns bigint[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -102,7 +102,7 @@ begin
   if not passed then
     for next in
       select c as claim, c.execution_id, c.is_pair
-      from noetl.place_claim c
+      from noetl.slot_claim c
       where c.path = $1 and c.key = $2 and c.held_at is null and c.cancelled_at is null
       order by c.number
     loop
@@ -115,18 +115,18 @@ begin
         select bool_and(l.is_locked)
         from (
           select array_agg(o.path) as paths, array_agg(o.key) as keys
-          from noetl.place_claim o
+          from noetl.slot_claim o
           where o.execution_id = next.execution_id
         ) o
-        cross join unnest(noetl.lock_places(o.paths, o.keys)) l (is_locked)
+        cross join unnest(noetl.lock_slots(o.paths, o.keys)) l (is_locked)
       ) then
         continue; -- the sweep looks again
       end if;
-      update noetl.place_claim c
+      update noetl.slot_claim c
       set held_at = clock_timestamp()
       where c.execution_id = next.execution_id;
-      perform noetl.count_places(array_agg(o.path), array_agg(o.key))
-      from noetl.place_claim o
+      perform noetl.count_slots(array_agg(o.path), array_agg(o.key))
+      from noetl.slot_claim o
       where o.execution_id = next.execution_id;
       admitted := admitted || next.execution_id;
       free := free - 1;
@@ -169,7 +169,7 @@ begin
 end
 $$;
 
--- Cancels executions whose place has `cancel_running`: of each place, the latest `max_held` stay.
+-- Cancels executions whose slot has `cancel_running`: of each slot, the latest `max_held` stay.
 create or replace function noetl.cancel_running(executions bigint[], paths text[], keys text[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -189,19 +189,19 @@ begin
       from (
         -- two parts, because each has an index
         select h.execution_id, h.number
-        from noetl.place_claim h
+        from noetl.slot_claim h
         where h.path = newcomer.path and h.key = newcomer.key and h.held_at is not null and h.cancelled_at is null
         union all
         (
           select w.execution_id, w.number
-          from noetl.place_claim w
+          from noetl.slot_claim w
           where w.path = newcomer.path and w.key = newcomer.key and w.held_at is null and w.cancelled_at is null
-          order by w.number -- else it may read the whole primary key, where another place has a long line
+          order by w.number -- else it may read the whole primary key, where another slot has a long line
         )
       ) c
       join noetl.place p on p.path = newcomer.path and p.key = newcomer.key
     ), superseded as (
-      update noetl.place_claim c
+      update noetl.slot_claim c
       set cancelled_at = clock_timestamp()
       from line l
       where l.newness > l.max_held and l.execution_id <> newcomer.execution_id
@@ -210,15 +210,15 @@ begin
     )
     select array_agg(t.execution_id) into old from superseded t;
     perform noetl.send_to_executions(coalesce(old, '{}'), 'execution_cancel', '{}', jsonb_build_object(
-      'reason', format('execution %s took its place (on_limit: cancel_running)', newcomer.execution_id)
+      'reason', format('execution %s took its slot (on_limit: cancel_running)', newcomer.execution_id)
     ));
   end loop;
 end
 $$;
 
--- Writes what turns decided about places: held, waiting, returned or freed. After set_statuses. The turns have locked the
--- places. An execution that ends may have taken its place in the same batch.
-create or replace function noetl.write_places(
+-- Writes what turns decided about slots: held, waiting, returned or freed. After set_statuses. The turns have locked the
+-- slots. An execution that ends may have taken its slot in the same batch.
+create or replace function noetl.write_slots(
   executions bigint[], whats text[], paths text[], keys text[], limits int[], numbers bigint[], on_limits text[], labels text[]
 ) returns int
 language plpgsql volatile
@@ -228,14 +228,14 @@ as $$
 declare
   admitted int;
 begin
-  delete from noetl.place_claim c
+  delete from noetl.slot_claim c
   using unnest($1, $2) u (execution_id, what)
   where u.what = 'freed' and c.execution_id = u.execution_id;
-  update noetl.place_claim c
+  update noetl.slot_claim c
   set held_at = null
   from unnest($1, $2) u (execution_id, what)
   where u.what = 'returned' and c.execution_id = u.execution_id;
-  insert into noetl.place_claim as c (execution_id, path, key, number, label, is_pair, is_child, held_at)
+  insert into noetl.slot_claim as c (execution_id, path, key, number, label, is_pair, is_child, held_at)
   select u.execution_id, u.path, u.key, u.number, u.label, count(*) over (partition by u.execution_id) > 1,
     x.parent_execution_id is not null, case when u.what = 'held' then clock_timestamp() end
   from unnest($1, $2, $3, $4, $6, $8) u (execution_id, what, path, key, number, label)
@@ -269,9 +269,9 @@ begin
 end
 $$;
 
--- What the reaper does. Places that are free and waited for: a path was resumed, or a hand-over was lost (`swept`). Rings of
+-- What the reaper does. Slots that are free and waited for: a path was resumed, or a hand-over was lost (`swept`). Deadlocks of
 -- executions that wait for each other: the youngest of each fails.
-create or replace function noetl.sweep_places(max_rows int, out admitted int, out swept int, out rings int)
+create or replace function noetl.sweep_slots(max_rows int, out admitted int, out swept int, out deadlocks int)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -283,7 +283,7 @@ declare
 begin
   admitted := 0;
   swept := 0;
-  rings := 0;
+  deadlocks := 0;
   if exists (select from noetl.place p where p.is_waited_for and p.held < p.max_held) then
     perform set_config('noetl.writer', '', true);
     select array_agg(o.path), array_agg(o.key), array_agg(o.is_passed)
@@ -296,7 +296,7 @@ begin
       limit max_rows
     ) o;
     for ordinal in 1 .. coalesce(cardinality(open_paths), 0) loop
-      if (noetl.lock_places(open_paths[ordinal:ordinal], open_keys[ordinal:ordinal]))[1] then
+      if (noetl.lock_slots(open_paths[ordinal:ordinal], open_keys[ordinal:ordinal]))[1] then
         handed := noetl.hand_over(open_paths[ordinal:ordinal], open_keys[ordinal:ordinal]);
         admitted := admitted + handed;
         swept := swept + case when passed[ordinal] then 0 else handed end;
@@ -307,18 +307,18 @@ begin
   end if;
   if exists (
     select
-    from noetl.place_claim c
+    from noetl.slot_claim c
     where c.held_at is null and c.is_child and c.created_at < clock_timestamp() - interval '1 second'
   ) then
-    rings := noetl.break_rings(max_rows);
+    deadlocks := noetl.break_deadlocks(max_rows);
   end if;
 end
 $$;
 
--- Finds executions that wait for places whose holders cannot end before them, and fails the youngest of each ring. A holder
--- cannot end before its descendants that wait. A place is stuck if each of its holders has a descendant that waits for a
--- place that is stuck. Returns the number of rings.
-create or replace function noetl.break_rings(max_rows int) returns int
+-- Finds executions that wait for slots whose holders cannot end before them, and fails the youngest of each deadlock. A holder
+-- cannot end before its descendants that wait. A slot is stuck if each of its holders has a descendant that waits for a
+-- slot that is stuck. Returns the number of deadlocks.
+create or replace function noetl.break_deadlocks(max_rows int) returns int
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -331,43 +331,43 @@ declare
   still text[];
   youngest bigint;
   members jsonb;
-  found_rings int := 0;
+  found_deadlocks int := 0;
 begin
   with recursive waiting as materialized (
-    select c.execution_id, jsonb_build_array(c.path, c.key)::text as place, x.parent_execution_id
-    from noetl.place_claim c
+    select c.execution_id, jsonb_build_array(c.path, c.key)::text as slot, x.parent_execution_id
+    from noetl.slot_claim c
     join noetl.execution x on x.execution_id = c.execution_id
     where c.held_at is null and c.is_child and c.cancelled_at is null and x.status = 'QUEUED'
       and c.created_at < clock_timestamp() - interval '1 second'
     order by c.created_at
     limit max_rows
   ), above as (
-    select w.execution_id, w.place, w.parent_execution_id as ancestor
+    select w.execution_id, w.slot, w.parent_execution_id as ancestor
     from waiting w
     where w.parent_execution_id is not null
     union
-    select a.execution_id, a.place, x.parent_execution_id
+    select a.execution_id, a.slot, x.parent_execution_id
     from above a
     join noetl.execution x on x.execution_id = a.ancestor
     where x.parent_execution_id is not null
   )
-  select array_agg(a.ancestor), array_agg(a.execution_id), array_agg(a.place), array_agg(distinct a.place)
+  select array_agg(a.ancestor), array_agg(a.execution_id), array_agg(a.slot), array_agg(distinct a.slot)
   into holders, waiters, wanted, stuck
   from above a
-  where exists (select from noetl.place_claim h where h.execution_id = a.ancestor and h.held_at is not null);
-  while stuck is not null and found_rings < 100 loop
+  where exists (select from noetl.slot_claim h where h.execution_id = a.ancestor and h.held_at is not null);
+  while stuck is not null and found_deadlocks < 100 loop
     loop
-      select array_agg(s.place)
+      select array_agg(s.slot)
       into still
-      from unnest(stuck) s (place)
-      join noetl.place p on p.path = s.place::jsonb ->> 0 and p.key = s.place::jsonb ->> 1
+      from unnest(stuck) s (slot)
+      join noetl.place p on p.path = s.slot::jsonb ->> 0 and p.key = s.slot::jsonb ->> 1
       where p.held >= p.max_held and not exists (
         select
-        from noetl.place_claim h
+        from noetl.slot_claim h
         where h.path = p.path and h.key = p.key and h.held_at is not null and not exists (
           select
-          from unnest(holders, wanted) e (holder, place)
-          where e.holder = h.execution_id and e.place = any(stuck)
+          from unnest(holders, wanted) e (holder, slot)
+          where e.holder = h.execution_id and e.slot = any(stuck)
         )
       );
       exit when still is null or cardinality(still) = cardinality(stuck);
@@ -376,41 +376,41 @@ begin
     exit when still is null;
     select max(e.waiter), (
       select jsonb_agg(m.waiter order by m.waiter)
-      from (select distinct o.waiter from unnest(waiters, wanted) o (waiter, place) where o.place = any(stuck) limit 20) m
+      from (select distinct o.waiter from unnest(waiters, wanted) o (waiter, slot) where o.slot = any(stuck) limit 20) m
     )
     into youngest, members
-    from unnest(waiters, wanted) e (waiter, place)
-    where e.place = any(stuck);
-    -- a broker may be giving it its place now
+    from unnest(waiters, wanted) e (waiter, slot)
+    where e.slot = any(stuck);
+    -- a broker may be giving it its slot now
     exit when not (
       select bool_and(l.is_locked)
       from (
         select array_agg(c.path) as paths, array_agg(c.key) as keys
-        from noetl.place_claim c
+        from noetl.slot_claim c
         where c.execution_id = youngest
       ) o
-      cross join unnest(noetl.lock_places(o.paths, o.keys)) l (is_locked)
+      cross join unnest(noetl.lock_slots(o.paths, o.keys)) l (is_locked)
     );
-    update noetl.place_claim c
+    update noetl.slot_claim c
     set cancelled_at = clock_timestamp()
     where c.execution_id = youngest and c.held_at is null and c.cancelled_at is null;
     if found then
       perform set_config('noetl.writer', '', true);
-      perform noetl.send_to_executions(array[youngest], 'place_ring', '{}', jsonb_build_object('executions', members));
-      found_rings := found_rings + 1;
+      perform noetl.send_to_executions(array[youngest], 'slot_deadlock', '{}', jsonb_build_object('executions', members));
+      found_deadlocks := found_deadlocks + 1;
     end if;
-    select array_agg(e.holder), array_agg(e.waiter), array_agg(e.place), array_agg(distinct e.place)
+    select array_agg(e.holder), array_agg(e.waiter), array_agg(e.slot), array_agg(distinct e.slot)
     into holders, waiters, wanted, stuck
-    from unnest(holders, waiters, wanted) e (holder, waiter, place)
+    from unnest(holders, waiters, wanted) e (holder, waiter, slot)
     where e.waiter <> youngest;
   end loop;
-  return found_rings;
+  return found_deadlocks;
 end
 $$;
 
 revoke all on function
-  noetl.count_places(text[], text[]), noetl.hand_over(text[], text[]), noetl.hand_over_past(text, text),
+  noetl.count_slots(text[], text[]), noetl.hand_over(text[], text[]), noetl.hand_over_past(text, text),
   noetl.send_to_executions(bigint[], text, jsonb, jsonb), noetl.cancel_running(bigint[], text[], text[]),
-  noetl.write_places(bigint[], text[], text[], text[], int[], bigint[], text[], text[]), noetl.sweep_places(int),
-  noetl.break_rings(int)
+  noetl.write_slots(bigint[], text[], text[], text[], int[], bigint[], text[], text[]), noetl.sweep_slots(int),
+  noetl.break_deadlocks(int)
   from public;

@@ -94,8 +94,8 @@ from noetl.undo u;
 comment on view noetl.undos is 'For readers: what is to be undone, without values.';
 
 -- Without the keys, which may be rendered from the payload.
-create or replace view noetl.limits as
+create or replace view noetl.throttles as
 select l.name, l.concurrency, l.rate, l.burst, l.created_at, l.updated_at
 from noetl.limit l;
 
-comment on view noetl.limits is 'Limits on jobs, for readers.';
+comment on view noetl.throttles is 'Throttles of jobs, for readers.';

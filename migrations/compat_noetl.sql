@@ -343,7 +343,7 @@ begin
     from lost l
     returning 1
   ), in_vain as (
-    -- the server queued it again while the broker ended the execution or abandoned the item
+    -- the server queued it again while the broker ended the execution or cancelled the item
     update noetl.queue q
     set status = 'cancelled', updated_at = at
     from due d

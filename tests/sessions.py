@@ -15,7 +15,7 @@ from tests.postgres import Database
 
 Session = asyncpg.Connection
 PATIENCE_SECONDS = 120.0
-POLL_SECONDS = 0.005  # looks without end take a core from what they wait for
+POLL_SECONDS = 0.005  # polls without end take a core from what they wait for
 UNHURRIED = "set idle_in_transaction_session_timeout = '5min'; set lock_timeout = '1min'"
 # Pools of the running test by their event loop, and by what they are for.
 _idle: dict[tuple[asyncio.AbstractEventLoop, object], list[Pool]] = {}

@@ -21,7 +21,7 @@ from noetl_broker.store.connect.session import translate_faults
 
 __all__ = ["Approval", "Client", "Ended", "ExecutionFailed"]
 
-LOOK_SECONDS = (0.02, 0.5)  # the first pause between two looks at an execution, and the longest
+POLL_SECONDS = (0.02, 0.5)  # the first pause between two polls of an execution, and the longest
 
 
 class ExecutionFailed(BrokerError):
@@ -144,7 +144,7 @@ class Client:
 
     async def wait(self, execution_id: int, *, seconds: float | None = None) -> Ended:
         """Wait until an execution has ended; raises TimeoutError after `seconds` (None: no limit)."""
-        pause, longest = LOOK_SECONDS
+        pause, longest = POLL_SECONDS
         async with asyncio.timeout(seconds):
             while is_live((found := await self.status(execution_id)).status):
                 await asyncio.sleep(pause)

@@ -75,9 +75,9 @@ with warnings.catch_warnings():
         batch_size: int = Field(200, ge=1, le=200, description="most events in one transaction")
         notify: Literal["gated", "always", "off"] = Field("gated", description="when writers notify the broker")
         sweep_seconds: float = Field(
-            5.0, ge=0.1, le=60, description="seconds between looks at the inbox without a notification"
+            5.0, ge=0.1, le=60, description="seconds between polls of the inbox without a notification"
         )
-        reap_seconds: float = Field(1.0, ge=0.05, le=60, description="seconds between looks for expired leases")
+        reap_seconds: float = Field(1.0, ge=0.05, le=60, description="seconds between polls for expired leases")
         max_lost_leases: int = Field(5, ge=0, le=1000, description="lost leases after which a step fails")
         missing_event_seconds: float = Field(
             30.0,

@@ -64,7 +64,7 @@ def join_names(names: Iterable[str], *, most: int = 12) -> str:
 
 # Names of ids, and of lists of ids, in documents that the broker makes; others end in _id or _ids.
 _ID_NAMES = frozenset({
-    "brought_back_as", "ended_by", "example", "forked_from", "holders", "source", "taken_by", "undone_by",
+    "recovered_as", "ended_by", "example", "forked_from", "holders", "source", "taken_by", "undone_by",
 })  # fmt: skip
 # Of such documents, what people gave: it stays as it is.
 _GIVEN_NAMES = frozenset({
@@ -94,11 +94,11 @@ def _named_value(name: str, value: Any) -> Any:
     return str(value) if type(value) is int else ids_as_text(value)
 
 
-OF_SCHEDULE = ""  # the path of the places of schedules; their key is the name
+OF_SCHEDULE = ""  # the path of the slots of schedules; their key is the name
 
 
-def place_name(path: str, key: str, label: str) -> str:
-    """What a place is for: `customer 7`, `schedule nightly`, or `playbook reports/daily`."""
+def slot_name(path: str, key: str, label: str) -> str:
+    """What a slot is for: `customer 7`, `schedule nightly`, or `playbook reports/daily`."""
     if path == OF_SCHEDULE:
         return f"schedule {key}"
     return f"{label} {key}".strip() if key else f"playbook {path}"

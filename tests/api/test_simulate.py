@@ -187,7 +187,7 @@ workflow:
 
 
 def test_a_failed_branch_cancels_the_other() -> None:
-    """Its job is withdrawn and its visit is CANCELLED."""
+    """Its job is cancelled and its visit is CANCELLED."""
     body = """
 workflow:
   - {step: start, next: [one, two]}

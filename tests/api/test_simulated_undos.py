@@ -58,7 +58,7 @@ def test_undos_are_answered_by_their_name() -> None:
     ]
 
 
-def test_what_is_awaited_ends_before_the_undo() -> None:
+def test_what_is_draining_ends_before_the_undo() -> None:
     """A job that runs while another branch fails completes late, and is undone."""
     story = simulate(
         document(
@@ -81,8 +81,8 @@ def test_what_is_awaited_ends_before_the_undo() -> None:
             event step_failed bad "no"
             event execution_compensating "no"
             dead  bad
-            withdraw
-            await slow
+            cancel all work
+            drain slow
         > action_completed slow {"id": 1}  (late)
             event compensation_started slow
             job   slow!undo

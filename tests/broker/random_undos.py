@@ -82,7 +82,7 @@ class World:
     undos: dict[Node, Job] = field(default_factory=dict)
     children: dict[Node, int] = field(default_factory=dict)  # that run, with the number of the start
     cancelled: set[Node] = field(default_factory=set)  # children that were told to end
-    awaited: set[tuple[str, int]] = field(default_factory=set)
+    draining: set[tuple[str, int]] = field(default_factory=set)
     mail: list[Event] = field(default_factory=list)
     successes: dict[Node, int] = field(default_factory=dict)  # reported, with the turn that read the last one
     doubtful: set[Node] = field(default_factory=set)  # an attempt timed out or lost its lease
@@ -106,7 +106,7 @@ class World:
 
     def _write(self, decision: Decision) -> None:
         stops = stops_of(decision)
-        self.awaited.update(stops.awaited)
+        self.draining.update(stops.draining)
         for job in decision.jobs:
             if job.undo:
                 self.started.append(((job.step, job.visit, job.item_index), self.turns))
@@ -136,13 +136,13 @@ class World:
         ]
 
     def _close(self, stops: Stops) -> None:
-        """Withdraw jobs, and tell children to end."""
+        """Cancel jobs, and tell children to end."""
         for node in [node for node in self.jobs if stops.job(*node, undo=False)]:
-            awaited = node[:2] in self.awaited
+            draining = node[:2] in self.draining
             if not self.jobs[node].leased:
                 attempt = self.jobs.pop(node).attempts + 1  # which no lease had
-                if awaited:
-                    error = {"message": "withdrawn", "type": "withdrawn"}
+                if draining:
+                    error = {"message": "cancelled", "type": "cancelled"}
                     self.mail.append(
                         Event(
                             "action_failed",
@@ -153,7 +153,7 @@ class World:
                             retryable=False,
                         )
                     )
-            elif not awaited:
+            elif not draining:
                 del self.jobs[node]  # its worker is told to stop, and its answer is refused
         for node in self.children:
             if stops.child(*node, undo=False):
@@ -190,7 +190,7 @@ class World:
         if kind < 0.6:
             del self.jobs[node]
             self._succeed(node, event)
-        elif kind < 0.65 and node[:2] not in self.awaited and index is None:
+        elif kind < 0.65 and node[:2] not in self.draining and index is None:
             del self.jobs[node]
             self.jobs[node] = job  # the worker keeps it until a retry or an end
             self._succeed(node, event._replace(result=None, bytes_over=3_000_000))
@@ -200,12 +200,12 @@ class World:
                 error["type"] = "timeout"
                 self.doubtful.add(node)
             self.read(event._replace(type="action_failed", result=None, error=error))
-            if node[:2] in self.awaited:
+            if node[:2] in self.draining:
                 self.jobs.pop(node, None)
         else:
             self.doubtful.add(node)
             job.leased = False
-            if node[:2] in self.awaited:  # a lost lease is final at once
+            if node[:2] in self.draining:  # a lost lease is final at once
                 del self.jobs[node]
                 error = {"message": "lost", "type": "lost_lease"}
                 self.read(event._replace(type="action_failed", result=None, error=error, retryable=False))

@@ -69,7 +69,7 @@ def test_an_approval_that_nobody_decided_fails() -> None:
         > timer_due approve {"purpose": "timeout", "due_at": "2026-01-02T00:00:01.000000Z"}
             event step_failed approve "nobody decided in time"
             event execution_failed "nobody decided in time"
-            withdraw
+            cancel all work
         > approval_decided approve {"approved": true, "by": "ann"}  (after_end)
         """),
     )
@@ -123,7 +123,7 @@ def test_a_form_may_have_templates() -> None:
             event step_started approve
             event step_failed approve {message}
             event execution_failed {message}
-            withdraw
+            cancel all work
         """,
     )
 
@@ -144,6 +144,6 @@ def test_a_wrong_timeout_fails_the_step() -> None:
             event step_started approve
             event step_failed approve {message}
             event execution_failed {message}
-            withdraw
+            cancel all work
         """,
     )

@@ -67,7 +67,7 @@ CAUGHT = {
         event step_started a
         event step_failed a "no"
         event execution_failed "no"
-        withdraw
+        cancel all work
         """,
     ),
     "what no entry handles is left to on_error": (
@@ -129,12 +129,12 @@ CAUGHT = {
         event step_started a
         event step_failed a "again"
         event step_started a#2
-        event step_failed a#2 "a ring of steps that fail in one turn: a"
-        event execution_failed "a ring of steps that fail in one turn: a"
-        withdraw
+        event step_failed a#2 "a cycle of steps that fail in one turn: a"
+        event execution_failed "a cycle of steps that fail in one turn: a"
+        cancel all work
         """,
     ),
-    "not again a ring through a router": (
+    "not again a cycle through a router": (
         """
         - {step: start, next: a}
         - {step: a, type: fail, error: again, catch: {step: b}}
@@ -147,9 +147,9 @@ CAUGHT = {
         event step_started b
         event step_completed b
         event step_started a#2
-        event step_failed a#2 "a ring of steps that fail in one turn: a → b"
-        event execution_failed "a ring of steps that fail in one turn: a → b"
-        withdraw
+        event step_failed a#2 "a cycle of steps that fail in one turn: a → b"
+        event execution_failed "a cycle of steps that fail in one turn: a → b"
+        cancel all work
         """,
     ),
     "not again a signal whose next fails twice in one turn": (
@@ -162,11 +162,11 @@ CAUGHT = {
         event step_started a
         event step_failed a "`a.x` is undefined: there is no such key in a mapping"
         event step_started a#2
-        event step_failed a#2 "a ring of steps that fail in one turn: a"
-        event execution_failed "a ring of steps that fail in one turn: a"
+        event step_failed a#2 "a cycle of steps that fail in one turn: a"
+        event execution_failed "a cycle of steps that fail in one turn: a"
         send  a paid 1
         send  a#2 paid 1
-        withdraw
+        cancel all work
         """,
     ),
     "a signal that was sent stays the data": (
@@ -245,7 +245,7 @@ CAUGHT = {
         event step_started c
         job   c {"s": "charge"}
         dead  a
-        abandon a
+        cancel items of a
         """,
     ),
     "a failed iterator, whose other items are cancelled": (
@@ -266,8 +266,8 @@ CAUGHT = {
         event step_started c
         job   c {"i": 0}
         dead  a
-        abandon a
-        drop  a[0]
+        cancel items of a
+        cancel child of a[0]
         """,
     ),
     "the timeout of a wait": (

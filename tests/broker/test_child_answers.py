@@ -8,7 +8,7 @@ import pytest
 
 from noetl_broker.broker.core import Session
 from noetl_broker.broker.model.decision import ExecutionEnd
-from noetl_broker.broker.model.effects import JobChanged, VisitAbandoned
+from noetl_broker.broker.model.effects import ItemsCancelled, JobChanged
 from noetl_broker.broker.model.event import Event
 from noetl_broker.broker.model.values import JSON
 from noetl_broker.broker.state.state import Parent
@@ -35,7 +35,7 @@ def test_a_child_is_started_once_for_each_attempt() -> None:
         > action_failed a {"message": "no"}
             event action_retry a "no"
             delegated a 1 s
-            abandon a
+            cancel items of a
         > action_failed a {"message": "timeout"}  (duplicate)
         > action_completed a 1; attempt 1  (duplicate)
         > child_due a
@@ -45,8 +45,8 @@ def test_a_child_is_started_once_for_each_attempt() -> None:
             event step_failed a "no again"
             event execution_failed "no again"
             dead  a
-            abandon a
-            withdraw
+            cancel items of a
+            cancel all work
         """,
     )
 
@@ -132,7 +132,7 @@ def test_a_bad_path_or_version_of_a_child_fails_the_step(call: str, message: str
             event step_started a
             event step_failed a {json.dumps(message)}
             event execution_failed {json.dumps(message)}
-            withdraw
+            cancel all work
         """,
     )
 
@@ -224,7 +224,7 @@ def test_an_answer_of_an_operator_cancels_the_child() -> None:
     by_hand = [events[0], events[1]._replace(meta={})]
     by_child = [events[0], events[1]._replace(meta={"child_execution_id": 7, "attempt": 1})]
     compiled = playbook(CALL.replace("RETRY", ""))
-    abandoned = [[*play_turns(compiled, events)][-1][1].of(VisitAbandoned) for events in (by_hand, by_child)]
+    abandoned = [[*play_turns(compiled, events)][-1][1].of(ItemsCancelled) for events in (by_hand, by_child)]
     assert abandoned == [[("a", 1)], []]
 
 
@@ -239,7 +239,7 @@ def test_an_answer_of_an_operator_completes_the_step_during_the_delay_of_a_retry
         > action_failed a {"message": "no"}; attempt 1
             event action_retry a "no"
             delegated a 1 s
-            abandon a
+            cancel items of a
         > action_completed a 1
             event step_completed a
             event execution_complete 1

@@ -31,7 +31,7 @@ def test_a_failed_child_is_started_again_after_a_delay() -> None:
         > action_failed a {"message": "child failed"}
             event action_retry a "child failed"
             delegated a 1 s
-            abandon a
+            cancel items of a
         > child_due a
             child a examples/Rome {"city": "Rome"}
         > child_due a  (duplicate)
@@ -80,8 +80,8 @@ def test_too_large_results_of_children_fail_the_step() -> None:
             event step_failed fan "they are too many"
             event execution_failed "they are too many"
             dead  fan
-            abandon fan
-            withdraw
+            cancel items of fan
+            cancel all work
         """,
     )
 
@@ -199,8 +199,8 @@ def test_a_failed_child_of_a_worker_fails_the_step() -> None:
             event step_failed fan "no"
             event execution_failed "no"
             dead  fan
-            abandon fan
-            withdraw
+            cancel items of fan
+            cancel all work
         > action_completed fan {}  (after_end)
         """,
     )

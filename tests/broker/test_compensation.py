@@ -85,7 +85,7 @@ def test_the_last_success_is_undone_first() -> None:
             event compensation_started a
             job   a!undo
             dead  c
-            withdraw
+            cancel all work
         > action_completed a!undo
             event compensation_completed a
             event compensation_started b
@@ -127,7 +127,7 @@ def test_each_visit_of_a_loop_is_undone() -> None:
             event compensation_started a#3
             job   a#3!undo
             dead  b
-            withdraw
+            cancel all work
         > action_completed a#3!undo
             event compensation_completed a#3
             event compensation_started a#2
@@ -162,7 +162,7 @@ def test_an_undo_sees_inputs_result_and_error_and_is_retried() -> None:
             event compensation_started charge
             job   charge!undo {"why": "no"}
             dead  ship
-            withdraw
+            cancel all work
         > action_failed charge!undo {"message": "busy"}; attempt 1
             retry charge!undo 1 s
         > action_failed charge!undo {"message": "busy"}; attempt 1  (duplicate)
@@ -197,7 +197,7 @@ def test_an_undo_that_fails_for_good_ends_the_compensation() -> None:
             event compensation_started b
             job   b!undo {"id": 6}
             dead  c
-            withdraw
+            cancel all work
         > action_failed b!undo {"message": "gone"}
             event compensation_failed b "gone"
             event execution_failed "no"
@@ -223,7 +223,7 @@ def test_a_cancel_whose_undo_fails_ends_failed() -> None:
             event execution_compensating "cancelled"
             event compensation_started charge
             job   charge!undo
-            withdraw
+            cancel all work
         > action_failed charge!undo {"message": "gone"}
             event compensation_failed charge "gone"
             event execution_failed "the undo of charge failed: gone"
@@ -255,7 +255,7 @@ def test_an_undo_that_cannot_be_rendered_fails() -> None:
             event compensation_started b
             event compensation_failed b "`result.id` is undefined: there is no such key in a number"
             event execution_failed "the undo of b failed: `result.id` is undefined: there is no such key in a number$"
-            withdraw
+            cancel all work
         """.replace("number$", "number; mend its `compensate`, register it, then undo with --version latest"),
     )
 
@@ -278,7 +278,7 @@ def test_a_success_with_a_refused_result_is_undone() -> None:
             event compensation_started charge
             job   charge!undo
             dead  charge
-            withdraw
+            cancel all work
         > action_completed charge!undo
             event compensation_completed charge
             event execution_failed "no"
@@ -303,8 +303,8 @@ def test_nothing_else_counts_while_compensating() -> None:
             undo  a
         > execution_cancel
             event execution_compensating "cancelled"
-            withdraw
-            await b
+            cancel all work
+            drain b
         > execution_cancel  (recorded)
         > execution_pause  (recorded)
         > execution_resume  (recorded)
@@ -339,7 +339,7 @@ def test_a_deadline_undoes() -> None:
             event execution_compensating "the deadline of 60 s passed"
             event compensation_started charge
             job   charge!undo
-            withdraw
+            cancel all work
         > action_failed ship {"message": "no"}  (duplicate)
         > action_completed charge!undo
             event compensation_completed charge
@@ -366,7 +366,7 @@ def test_a_paused_execution_that_is_cancelled_undoes() -> None:
             event execution_compensating "cancelled"
             event compensation_started charge
             job   charge!undo
-            withdraw
+            cancel all work
         > action_completed charge!undo
             event compensation_completed charge
             event execution_cancelled "cancelled"
@@ -399,10 +399,10 @@ def test_abandon_ends_the_undo() -> None:
             event compensation_started b
             job   b!undo {"id": 6}
             dead  c
-            withdraw
+            cancel all work
         > execution_abandon {"reason": "refunded by hand"}
             event execution_failed "no"
-            withdraw
+            cancel all work
             undo  b unknown
         > action_completed b!undo  (after_end)
         > execution_abandon  (after_end)
@@ -429,7 +429,7 @@ def test_max_visits_and_max_turns_undo() -> None:
             event execution_compensating "step a in the loop a would be visit 4; the limit max_visits is 3"
             event compensation_started a#2
             job   a#2!undo
-            withdraw
+            cancel all work
             undo  a#2
         > action_completed a#2!undo
             event compensation_completed a#2
@@ -465,7 +465,7 @@ def test_an_execution_that_completes_undoes_nothing() -> None:
 
 
 def test_a_result_of_the_end_that_cannot_be_rendered_undoes() -> None:
-    """Nothing is awaited, so the first undo begins in the turn of the failure."""
+    """Nothing is draining, so the first undo begins in the turn of the failure."""
     assert_story(
         """
         workflow:
@@ -483,7 +483,7 @@ def test_a_result_of_the_end_that_cannot_be_rendered_undoes() -> None:
             event execution_compensating "`b` is undefined: no input, step with a result or workload key has that name"
             event compensation_started a
             job   a!undo
-            withdraw
+            cancel all work
             undo  a
         > action_completed a!undo
             event compensation_completed a

@@ -1,4 +1,4 @@
-"""Items that are awaited after their iterator failed in an unusual way: stories, event by event."""
+"""Items that are draining after their iterator failed in an unusual way: stories, event by event."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ NEXT_CANNOT_START = """
 """
 
 
-def test_items_that_start_beside_one_that_cannot_are_awaited_too() -> None:
+def test_items_that_start_beside_one_that_cannot_are_draining_too() -> None:
     """Item 3 starts in the turn in which the inputs of item 4 fail. Its end does not stand for that of item 2."""
     assert_story(
         BROKEN_ITEM,
@@ -86,10 +86,10 @@ def test_items_that_start_beside_one_that_cannot_are_awaited_too() -> None:
             event execution_compensating "it divides by zero"
             job   it[3] {"n": 3}
             dead  it
-            abandon it
-            withdraw
-            await it
-        > action_failed it[3] {"message": "withdrawn", "type": "withdrawn"}
+            cancel items of it
+            cancel all work
+            drain it
+        > action_failed it[3] {"message": "cancelled", "type": "cancelled"}
         > action_completed it[2] 9  (late)
             event compensation_started it {"index": 2}
             job   it[2]!undo {"of": 9}
@@ -127,9 +127,9 @@ def test_an_item_whose_catch_fails_has_ended() -> None:
             event execution_compensating "it divides by zero"
             dead  it[0]
             dead  it
-            abandon it
-            withdraw
-            await it
+            cancel items of it
+            cancel all work
+            drain it
         > action_completed it[1] 7  (late)
             event compensation_started it {"index": 1}
             job   it[1]!undo {"of": 7}
@@ -159,9 +159,9 @@ def test_the_undo_of_an_item_sees_its_result_though_the_step_failed_in_its_turn(
             event step_started c
             job   c {"m": "it divides by zero", "r": null, "why": "it divides by zero", "got": null}
             dead  it
-            abandon it
+            cancel items of it
             undo  it[0]
-            await it
+            drain it
         > action_completed it[1] 8  (late)
             undo  it[1]
         > action_failed c {"message": "no"}
@@ -170,7 +170,7 @@ def test_the_undo_of_an_item_sees_its_result_though_the_step_failed_in_its_turn(
             event compensation_started it {"index": 1}
             job   it[1]!undo {"of": 8}
             dead  c
-            withdraw
+            cancel all work
         > action_completed it[1]!undo
             event compensation_completed it {"index": 1}
             event compensation_started it {"index": 0}
@@ -182,7 +182,7 @@ def test_the_undo_of_an_item_sees_its_result_though_the_step_failed_in_its_turn(
     )
 
 
-def test_an_abandoned_undo_lists_each_item_that_was_awaited() -> None:
+def test_an_abandoned_undo_lists_each_item_that_was_draining() -> None:
     """The first one succeeded, the second one may have. The third one never began, and the iterator never succeeded."""
     for whole in ("", "      compensate: {type: http}\n"):
         assert_story(
@@ -204,12 +204,12 @@ def test_an_abandoned_undo_lists_each_item_that_was_awaited() -> None:
                 undo  it[1]
             > execution_cancel
                 event execution_compensating "cancelled"
-                withdraw
-                await it
-            > action_failed it[3] {"message": "withdrawn", "type": "withdrawn"}
+                cancel all work
+                drain it
+            > action_failed it[3] {"message": "cancelled", "type": "cancelled"}
             > execution_abandon
                 event execution_failed "the undo was abandoned"
-                withdraw
+                cancel all work
                 undo  it[0] unknown
                 undo  it[2] unknown
             """,
@@ -244,18 +244,18 @@ def test_an_abandoned_undo_lists_no_children_that_undo_themselves() -> None:
             undo  it[0] child 70
         > execution_cancel
             event execution_compensating "cancelled"
-            withdraw
-            await it
+            cancel all work
+            drain it
         > execution_abandon
             event execution_failed "the undo was abandoned"
-            withdraw
+            cancel all work
         > execution_complete it[1] 1; undo child 71  (after_end)
-            unwanted child 71
+            undo execution 71
         """,
     )
 
 
-def test_only_items_tell_what_an_iterator_that_is_awaited_did() -> None:
+def test_only_items_tell_what_an_iterator_that_is_draining_did() -> None:
     """A completion that somebody sent for the whole is no success of it; after a timeout, items still report theirs."""
     assert_story(
         f"{ITEMS}      compensate: {{type: http}}\n",
@@ -273,9 +273,9 @@ def test_only_items_tell_what_an_iterator_that_is_awaited_did() -> None:
             event step_failed it "too late"
             event execution_compensating "too late"
             dead  it
-            abandon it
-            withdraw
-            await it
+            cancel items of it
+            cancel all work
+            drain it
         > action_completed it 5  (recorded)
         > action_failed it {"message": "too late", "type": "timeout"}
         > action_completed it[0] 7  (late)
@@ -292,7 +292,7 @@ def test_only_items_tell_what_an_iterator_that_is_awaited_did() -> None:
     )
 
 
-def test_an_item_that_is_due_while_it_is_awaited_is_not_started_again() -> None:
+def test_an_item_that_is_due_while_it_is_draining_is_not_started_again() -> None:
     """Its moment came as the execution was cancelled. Nothing else ends it."""
     assert_story(
         """
@@ -315,8 +315,8 @@ def test_an_item_that_is_due_while_it_is_awaited_is_not_started_again() -> None:
             delegated it[0] 1 s
         > execution_cancel
             event execution_compensating "cancelled"
-            withdraw
-            await it
+            cancel all work
+            drain it
         > child_due it[0]; attempt 2
             event execution_cancelled "cancelled"
         > child_due it[0]; attempt 2  (after_end)
@@ -324,7 +324,7 @@ def test_an_item_that_is_due_while_it_is_awaited_is_not_started_again() -> None:
     )
 
 
-def test_a_child_that_is_awaited_and_leaves_nothing_to_undo_is_not_late() -> None:
+def test_a_child_that_is_draining_and_leaves_nothing_to_undo_is_not_late() -> None:
     """It succeeded after its iterator was over, and nothing becomes of that."""
     assert_story(
         """
@@ -352,8 +352,8 @@ def test_a_child_that_is_awaited_and_leaves_nothing_to_undo_is_not_late() -> Non
             undo  it[0] child 70
         > execution_cancel
             event execution_compensating "cancelled"
-            withdraw
-            await it
+            cancel all work
+            drain it
         > execution_complete it[1] 1
             event compensation_started it {"index": 0}
             child it[0]!undo undo of 70

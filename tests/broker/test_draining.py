@@ -66,7 +66,7 @@ def test_a_template_error_in_next_after_the_success_is_undone() -> None:
             event execution_compensating "it divides by zero"
             event compensation_started a
             job   a!undo
-            withdraw
+            cancel all work
             undo  a
         > action_completed a!undo
             event compensation_completed a
@@ -85,8 +85,8 @@ def test_a_job_that_completes_after_a_cancel_is_undone() -> None:
             job   charge
         > execution_cancel
             event execution_compensating "cancelled"
-            withdraw
-            await charge
+            cancel all work
+            drain charge
         > action_completed charge 5  (late)
             event compensation_started charge
             job   charge!undo
@@ -99,7 +99,7 @@ def test_a_job_that_completes_after_a_cancel_is_undone() -> None:
     )
 
 
-def test_a_job_that_is_withdrawn_leaves_nothing_to_undo() -> None:
+def test_a_job_that_is_cancelled_leaves_nothing_to_undo() -> None:
     """The execution ends when it is known that nobody had the job."""
     assert_story(
         PAY,
@@ -109,9 +109,9 @@ def test_a_job_that_is_withdrawn_leaves_nothing_to_undo() -> None:
             job   charge
         > execution_cancel
             event execution_compensating "cancelled"
-            withdraw
-            await charge
-        > action_failed charge {"message": "it was withdrawn", "type": "withdrawn"}
+            cancel all work
+            drain charge
+        > action_failed charge {"message": "it was cancelled", "type": "cancelled"}
             event execution_cancelled "cancelled"
         """,
     )
@@ -127,8 +127,8 @@ def test_a_lease_that_is_lost_while_draining_is_unknown() -> None:
             job   charge
         > execution_cancel
             event execution_compensating "cancelled"
-            withdraw
-            await charge
+            cancel all work
+            drain charge
         > action_failed charge {"message": "lost", "type": "lost_lease"}
             event execution_cancelled "cancelled"
             undo  charge unknown
@@ -148,7 +148,7 @@ def test_a_visit_that_timed_out_and_never_succeeded_is_unknown() -> None:
             event step_failed charge "too late"
             event execution_failed "too late"
             dead  charge
-            withdraw
+            cancel all work
             undo  charge unknown
         """,
     )
@@ -166,7 +166,7 @@ def test_a_visit_that_lost_a_lease_and_failed_is_unknown() -> None:
             event step_failed charge "no"
             event execution_failed "no"
             dead  charge
-            withdraw
+            cancel all work
             undo  charge unknown
         """,
     )
@@ -194,7 +194,7 @@ def test_a_visit_that_timed_out_and_succeeded_then_is_undone_once() -> None:
             event compensation_started charge
             job   charge!undo
             dead  ship
-            withdraw
+            cancel all work
         > action_completed charge!undo
             event compensation_completed charge
             event execution_failed "no"
@@ -202,7 +202,7 @@ def test_a_visit_that_timed_out_and_succeeded_then_is_undone_once() -> None:
     )
 
 
-def test_abandon_while_draining_lists_what_is_awaited() -> None:
+def test_abandon_while_draining_lists_what_is_draining() -> None:
     """Nobody knows whether the action happened."""
     assert_story(
         PAY,
@@ -212,11 +212,11 @@ def test_abandon_while_draining_lists_what_is_awaited() -> None:
             job   charge
         > execution_cancel
             event execution_compensating "cancelled"
-            withdraw
-            await charge
+            cancel all work
+            drain charge
         > execution_abandon
             event execution_failed "the undo was abandoned"
-            withdraw
+            cancel all work
             undo  charge unknown
         """,
     )
@@ -237,8 +237,8 @@ def test_a_loser_that_completes_late_holds_the_end() -> None:
             event step_cancelled a
             event step_started j
             job   j
-            close a
-            await a
+            cancel a
+            drain a
         > action_completed j 1
             event step_completed j
         > action_completed a 7  (late)
@@ -263,8 +263,8 @@ def test_a_loser_that_completed_late_is_undone_if_the_execution_fails() -> None:
             event step_cancelled a
             event step_started j
             job   j
-            close a
-            await a
+            cancel a
+            drain a
         > action_completed a 7  (late)
             undo  a
         > action_failed j {"message": "no"}
@@ -273,7 +273,7 @@ def test_a_loser_that_completed_late_is_undone_if_the_execution_fails() -> None:
             event compensation_started a
             job   a!undo
             dead  j
-            withdraw
+            cancel all work
         > action_completed a!undo
             event compensation_completed a
             event execution_failed "no"
@@ -281,8 +281,8 @@ def test_a_loser_that_completed_late_is_undone_if_the_execution_fails() -> None:
     )
 
 
-def test_a_failure_while_a_loser_is_awaited_awaits_it_further() -> None:
-    """One that was withdrawn is not undone."""
+def test_a_failure_while_a_loser_is_draining_awaits_it_further() -> None:
+    """One that was cancelled is not undone."""
     assert_story(
         LOSERS,
         """
@@ -296,15 +296,15 @@ def test_a_failure_while_a_loser_is_awaited_awaits_it_further() -> None:
             event step_cancelled a
             event step_started j
             job   j
-            close a
-            await a
+            cancel a
+            drain a
         > action_failed j {"message": "no"}
             event step_failed j "no"
             event execution_compensating "no"
             dead  j
-            withdraw
-            await a
-        > action_failed a {"message": "withdrawn", "type": "withdrawn"}
+            cancel all work
+            drain a
+        > action_failed a {"message": "cancelled", "type": "cancelled"}
             event execution_failed "no"
         """,
     )
@@ -323,8 +323,8 @@ def test_a_visit_that_timed_out_and_succeeded_late_is_undone() -> None:
             retry charge 1 s
         > execution_cancel
             event execution_compensating "cancelled"
-            withdraw
-            await charge
+            cancel all work
+            drain charge
         > action_completed charge 5; attempt 2  (late)
             event compensation_started charge
             job   charge!undo
@@ -349,8 +349,8 @@ def test_a_success_of_an_attempt_that_failed_before_is_undone() -> None:
             retry charge 1 s
         > execution_cancel
             event execution_compensating "cancelled"
-            withdraw
-            await charge
+            cancel all work
+            drain charge
         > action_completed charge 5; attempt 1  (late)
             event compensation_started charge
             job   charge!undo
@@ -381,18 +381,18 @@ def test_a_child_that_completes_after_it_was_given_up_is_undone_in_its_turn() ->
             event step_started j
             job   j
             dead  p
-            abandon p
+            cancel items of p
         > action_completed p 2; attempt 1, undo child 77  (late)
             undo  p child 77
         > action_completed p 2; attempt 1, undo child 77  (duplicate)
-            unwanted child 77
+            undo execution 77
         > action_failed j {"message": "no"}
             event step_failed j "no"
             event execution_compensating "no"
             event compensation_started p
             child p!undo undo of 77
             dead  j
-            withdraw
+            cancel all work
         > action_completed p!undo
             event compensation_completed p
             event compensation_started pay
@@ -422,14 +422,14 @@ def test_a_child_that_completes_while_an_undo_runs_is_undone_next() -> None:
             event step_started j
             job   j
             dead  p
-            abandon p
+            cancel items of p
         > action_failed j {"message": "no"}
             event step_failed j "no"
             event execution_compensating "no"
             event compensation_started pay
             job   pay!undo
             dead  j
-            withdraw
+            cancel all work
         > action_completed p 2; attempt 1, undo child 77  (late)
             undo  p child 77
         > action_completed pay!undo
@@ -444,7 +444,7 @@ def test_a_child_that_completes_while_an_undo_runs_is_undone_next() -> None:
 
 
 def test_a_success_after_that_of_a_child_that_was_given_up_is_undone_first() -> None:
-    """It is awaited, so no undo has begun. Otherwise it would never be undone."""
+    """It is draining, so no undo has begun. Otherwise it would never be undone."""
     assert_story(
         SIDE_BY_SIDE,
         """
@@ -456,11 +456,11 @@ def test_a_success_after_that_of_a_child_that_was_given_up_is_undone_first() -> 
         > action_failed p {"message": "too late", "type": "timeout"}; attempt 1
             event step_failed p "too late"
             dead  p
-            abandon p
+            cancel items of p
         > execution_cancel {"reason": "stop"}
             event execution_compensating "stop"
-            withdraw
-            await pay
+            cancel all work
+            drain pay
         > action_completed p 2; attempt 1, undo child 77  (late)
             undo  p child 77
         > action_completed pay 1  (late)
@@ -478,7 +478,7 @@ def test_a_success_after_that_of_a_child_that_was_given_up_is_undone_first() -> 
     )
 
 
-def test_end_runs_while_a_visit_is_awaited() -> None:
+def test_end_runs_while_a_visit_is_draining() -> None:
     """The loser is over, so no other token lives. Only the end of the execution waits for it."""
     assert_story(
         LOSERS.replace("{step: end}", "{step: end, type: http, url: x}"),
@@ -493,8 +493,8 @@ def test_end_runs_while_a_visit_is_awaited() -> None:
             event step_cancelled a
             event step_started j
             job   j
-            close a
-            await a
+            cancel a
+            drain a
         > action_completed j 1
             event step_completed j
             event step_started end

@@ -107,7 +107,7 @@ def test_a_playbook_with_only_a_start_completes_at_once() -> None:
     )
 
 
-def test_a_cancelled_execution_withdraws_its_jobs() -> None:
+def test_a_cancelled_execution_cancels_its_jobs() -> None:
     """Later events are recorded and change nothing."""
     assert_story(
         """
@@ -121,7 +121,7 @@ def test_a_cancelled_execution_withdraws_its_jobs() -> None:
             job   a
         > execution_cancel {"reason": "enough"}
             event execution_cancelled "enough"
-            withdraw
+            cancel all work
         > action_completed a {}  (after_end)
         > execution_cancel {}  (after_end)
         """,
@@ -140,7 +140,7 @@ def test_a_deadline_that_is_no_duration_fails_the_execution_at_its_start() -> No
         f"""
         > execution_start {{"limit": "soon"}}
             event execution_failed "`deadline` must be {TIMEOUT_FORMS}, it is \\"soon\\""
-            withdraw
+            cancel all work
         """,
         metadata='deadline: "{{ workload.limit }}"',
     )

@@ -21,7 +21,7 @@ def test_a_fail_step_fails_with_its_error() -> None:
             event step_started a
             event step_failed a "order 7"
             event execution_failed "order 7"
-            withdraw
+            cancel all work
         """,
     )
 

@@ -12,8 +12,8 @@ from noetl_broker import JobFailed, simulate
 from noetl_broker.broker.draft.known import result_of
 from noetl_broker.broker.model.limits import ITEM_ERROR, shorten_error
 from noetl_broker.broker.model.values import JSON
+from noetl_broker.history.recovery_plan import plan_recovery
 from noetl_broker.history.replay import replay_history
-from noetl_broker.history.retry_plan import plan_retry
 from noetl_broker.history.story import play_story, play_turns, read_events
 from noetl_broker.template.output import size_of
 from noetl_broker.worker.deferred import mark_deferred, renderer_of
@@ -181,7 +181,7 @@ def test_a_worker_whose_items_all_failed_fails_its_step() -> None:
         > action_completed it {result}
             event step_failed it "all 2 items failed; item 0: no"
             event execution_failed "all 2 items failed; item 0: no"
-            withdraw
+            cancel all work
         """,
     )
 
@@ -197,7 +197,7 @@ def test_a_worker_whose_children_all_failed_fails_its_step(last: str) -> None:
     lines = play_story(playbook(BY_WORKER), START + "".join(events)).splitlines()
     message = "the only item failed" + ("; item 0: no" if last == "child" else "")
     assert [line.strip() for line in lines[-3:]] == [
-        f'event step_failed it "{message}"', f'event execution_failed "{message}"', "withdraw",
+        f'event step_failed it "{message}"', f'event execution_failed "{message}"', "cancel all work",
     ]  # fmt: skip
 
 
@@ -251,7 +251,7 @@ def test_a_retry_after_the_iterator_reads_its_failed_items() -> None:
     """The plan has the result of the iterator with its list."""
     story = START + ends("children", "no", 2, 3) + "> iterator_completed it [null, 2, 3]\n"
     source = history_of(playbook(each()), story + '> action_failed see {"message": "no"}')
-    [taken] = [one for one in plan_retry(source).document["results"] if one["step"] == "it"]
+    [taken] = [one for one in plan_recovery(source).document["results"] if one["step"] == "it"]
     assert (taken["status"], taken["visit"]) == ("COMPLETED", 1)
 
 

@@ -13,7 +13,7 @@ from tests.stories import assert_story, last_turn, playbook
 
 
 def test_an_action_is_retried_with_growing_delays() -> None:
-    """After the last attempt step and execution fail, and queued jobs are withdrawn."""
+    """After the last attempt step and execution fail, and queued jobs are cancelled."""
     assert_story(
         """
         workflow:
@@ -40,7 +40,7 @@ def test_an_action_is_retried_with_growing_delays() -> None:
             event step_failed a "three"
             event execution_failed "three"
             dead  a
-            withdraw
+            cancel all work
         > action_completed b 1  (after_end)
         """,
     )
@@ -63,7 +63,7 @@ def test_inputs_that_are_one_template_must_give_a_mapping() -> None:
             event step_failed b "the inputs must be a mapping, the template gives int"
             event execution_failed "the inputs must be a mapping, the template gives int"
             job   a {"y": 2, "x": 1}
-            withdraw
+            cancel all work
         """,
     )
 
@@ -106,5 +106,5 @@ def test_an_error_in_the_result_of_end_fails_end(end: str) -> None:
     """`step_failed` replaces `step_completed`."""
     body = f"workflow: [{{step: start, next: end}}, {{step: end, {end}result: '{{{{ 1 / 0 }}}}'}}]"
     assert last_turn(body, "> execution_start" + "\n> action_completed end 1" * bool(end)) == [
-        'event step_failed end "it divides by zero"', 'event execution_failed "it divides by zero"', "withdraw",
+        'event step_failed end "it divides by zero"', 'event execution_failed "it divides by zero"', "cancel all work",
     ]  # fmt: skip

@@ -116,7 +116,7 @@ def test_an_item_that_cannot_be_rendered_fails_the_step() -> None:
             event step_failed each "{undefined}"
             event execution_failed "{undefined}"
             child each[0] p {{"x": 1}}
-            withdraw
+            cancel all work
         """,
     )
     assert_story(
@@ -132,8 +132,8 @@ def test_an_item_that_cannot_be_rendered_fails_the_step() -> None:
             event step_failed each "{undefined}"
             event execution_failed "{undefined}"
             dead  each
-            abandon each
-            withdraw
+            cancel items of each
+            cancel all work
         """,
     )
 
@@ -150,8 +150,8 @@ def test_an_iterator_that_times_out_cancels_its_items() -> None:
             event step_failed each "timeout: the action ran longer than 3 s"
             event execution_failed "timeout: the action ran longer than 3 s"
             dead  each
-            abandon each
-            withdraw
+            cancel items of each
+            cancel all work
         """,
     )
 

@@ -120,7 +120,7 @@ def test_a_child_that_timed_out_is_cancelled_before_the_next_one() -> None:
         > action_failed each[1] {"message": "timeout", "type": "timeout"}; attempt 1
             event action_retry each "timeout"
             delegated each[1] 1 s
-            drop  each[1]
+            cancel child of each[1]
         > child_due each[1]; attempt 2
             child each[1] p
         > execution_complete each[0] 1; attempt 1
@@ -183,8 +183,8 @@ def test_conditions_of_a_retry_read_the_item_and_its_inputs() -> None:
             event execution_failed "all 2 items failed; item 1: no"
             dead  each[1]
             dead  each
-            abandon each
-            withdraw
+            cancel items of each
+            cancel all work
         """,
     )
 
@@ -244,8 +244,8 @@ def test_an_error_in_the_catch_of_an_item_fails_the_step() -> None:
             event execution_failed "it divides by zero"
             dead  each[1]
             dead  each
-            abandon each
-            withdraw
+            cancel items of each
+            cancel all work
         """,
     )
 
@@ -275,8 +275,8 @@ def test_an_iterator_fails_once_too_many_items_have_failed() -> None:
             event execution_failed "2 of 4 items failed, and tolerate is 25%; item 0: gone"
             dead  each[0]
             dead  each
-            abandon each
-            withdraw
+            cancel items of each
+            cancel all work
         """,
     )
 

@@ -257,7 +257,7 @@ def test_joins_that_reach_each_other_ignore_spent_tokens() -> None:
     )
 
 
-def test_a_ring_of_routers_through_a_join_fails() -> None:
+def test_a_cycle_of_routers_through_a_join_fails() -> None:
     """What the merged tokens passed in this turn counts, so that the turn ends."""
     assert_story(
         """
@@ -276,8 +276,8 @@ def test_a_ring_of_routers_through_a_join_fails() -> None:
             event step_started j
             event step_completed j
             event step_started l#2
-            event step_failed l#2 "a ring of routers that no step leaves: l → j"
-            event execution_failed "a ring of routers that no step leaves: l → j"
-            withdraw
+            event step_failed l#2 "a cycle of routers that no step leaves: l → j"
+            event execution_failed "a cycle of routers that no step leaves: l → j"
+            cancel all work
         """,
     )

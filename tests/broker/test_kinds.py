@@ -38,7 +38,7 @@ def test_each_kind_has_a_row_in_each_table() -> None:
     assert {name: set(table) ^ STEP_KINDS for name, table in tables.items() if set(table) != STEP_KINDS} == {}
 
 
-def test_each_kind_that_waits_for_an_event_has_a_look_while_it_waits() -> None:
+def test_each_kind_that_waits_for_an_event_has_a_style_while_it_waits() -> None:
     """A diagram shows what such a step waits for; others have a job, whose status it shows."""
     assert set(WAITS) == {kind for kind, traits in TRAITS.items() if traits.waits_for == "event"}
 

@@ -45,7 +45,7 @@ LIMITS = {
         event execution_complete 1
         """,
     ),
-    "jobs of a turn over max_turns are withdrawn": (
+    "jobs of a turn over max_turns are cancelled": (
         LOOP,
         Rules(max_turns=2),
         "> execution_start\n> action_completed a 1",
@@ -54,10 +54,10 @@ LIMITS = {
         event step_started a#2
         event execution_failed "the execution has not ended with turn 2; the limit max_turns is 2"
         job   a#2
-        withdraw
+        cancel all work
         """,
     ),
-    "jobs of a turn over max_fan_out are withdrawn, and the error names the step after the limit": (
+    "jobs of a turn over max_fan_out are cancelled, and the error names the step after the limit": (
         WIDE,
         Rules(max_fan_out=2),
         "> execution_start",
@@ -67,7 +67,7 @@ LIMITS = {
         event execution_failed "step c would be at transition 3 of one turn; the limit max_fan_out is 2"
         job   a
         job   b
-        withdraw
+        cancel all work
         """,
     ),
     "max_fan_out itself is allowed": (
@@ -89,7 +89,7 @@ LIMITS = {
         '> execution_start {"a": [{"b": 1}]}',
         """
         event execution_failed "the payload has more than 1 keys; the limit max_payload_keys is 1"
-        withdraw
+        cancel all work
         """,
     ),
     "a start that is too large": (
@@ -98,7 +98,7 @@ LIMITS = {
         "> execution_start; oversize context 50000012",
         f"""
         event execution_failed "the context of execution_start {TOO_MANY}"
-        withdraw
+        cancel all work
         """,
     ),
     "the third of three open jobs": (
@@ -112,7 +112,7 @@ LIMITS = {
         event execution_failed "step c would be open job 3; the limit max_open_jobs is 2"
         job   a
         job   b
-        withdraw
+        cancel all work
         """,
     ),
     "a result that is too large fails its item": (
@@ -125,8 +125,8 @@ LIMITS = {
         event execution_failed "{TOO_LARGE}"
         dead  a[0]
         dead  a
-        abandon a
-        withdraw
+        cancel items of a
+        cancel all work
         """,
     ),
 }  # fmt: skip
@@ -151,7 +151,7 @@ def test_a_cancel_in_the_last_turn_cancels_the_execution() -> None:
         > action_completed b 1  (unknown_step)
         > execution_cancel {"reason": "enough"}
             event execution_cancelled "enough"
-            withdraw
+            cancel all work
         """,
         rules=Rules(max_turns=2),
     )
@@ -172,7 +172,7 @@ def test_a_result_over_the_limit_fails_the_attempt() -> None:
             event step_failed a "{TOO_LARGE}"
             event execution_failed "{TOO_LARGE}"
             dead  a
-            withdraw
+            cancel all work
         """,
     )
 

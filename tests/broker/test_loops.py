@@ -82,7 +82,7 @@ def test_an_execution_over_the_visit_limit_fails() -> None:
             event step_completed b
             event step_failed a#2 "step a in the loop a → b would be visit 4; the limit max_visits is 3"
             event execution_failed "step a in the loop a → b would be visit 4; the limit max_visits is 3"
-            withdraw
+            cancel all work
         """,
         metadata="max_visits: 3",
     )

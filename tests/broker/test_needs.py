@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from noetl_broker.history.fork_plan import plan_fork
-from noetl_broker.history.retry_plan import plan_retry
+from noetl_broker.history.recovery_plan import plan_recovery
 from tests.forks import fork_story, history_of
 from tests.stories import assert_story, last_turn, lines_of, playbook
 
@@ -52,7 +52,7 @@ def test_a_join_runs_at_the_arrival_that_it_needs() -> None:
     )
 
 
-def test_a_join_that_cancels_its_losers_closes_their_visits() -> None:
+def test_a_join_that_cancels_its_losers_cancels_their_visits() -> None:
     """The execution does not wait for them. A late answer changes nothing."""
     assert_story(
         offers("cancel"),
@@ -71,7 +71,7 @@ def test_a_join_that_cancels_its_losers_closes_their_visits() -> None:
             event step_cancelled b
             event step_started best
             job   best {"a": 1, "c": 3}
-            close b
+            cancel b
         > action_completed b {"ok": true, "v": 2}  (duplicate)
         > action_completed best 5
             event step_completed best
@@ -100,7 +100,7 @@ def test_a_join_with_too_few_arrivals_fails() -> None:
             event step_completed b
             event step_failed best "join best needs 2 arrivals; 1 came, and no other token can reach it"
             event execution_failed "join best needs 2 arrivals; 1 came, and no other token can reach it"
-            withdraw
+            cancel all work
         """,
     )
 
@@ -241,11 +241,11 @@ DECIDED = {
         event step_cancelled c
         event step_cancelled d
         event execution_complete 2
-        close c
-        close d
+        cancel c
+        cancel d
         """,
     ),
-    "a token on its way to the join is closed, and one that cannot reach it goes on": (
+    "a token on its way to the join is cancelled, and one that cannot reach it goes on": (
         """
         - {step: start, next: a}
         - {step: a, type: python, code: x, next: [b, first, c, d]}
@@ -264,10 +264,10 @@ DECIDED = {
         job   b
         job   first
         job   d
-        close b
+        cancel b
         """,
     ),
-    "a closed iterator is closed with its items": (
+    "a cancelled iterator is cancelled with its items": (
         """
         - {step: start, next: [a, each]}
         - {step: a, type: python, code: x, next: first}
@@ -286,10 +286,10 @@ DECIDED = {
         event step_cancelled each
         event step_started first
         job   first
-        close each
+        cancel each
         """,
     ),
-    "waits whose ways are all spent are closed, also through further steps and loops": (
+    "waits whose ways are all spent are cancelled, also through further steps and loops": (
         """
         - {step: start, next: [a, days, poll, other]}
         - {step: a, type: python, code: x, next: first}
@@ -308,11 +308,11 @@ DECIDED = {
         event step_cancelled poll
         event step_started first
         event step_completed first
-        close days
-        close poll
+        cancel days
+        cancel poll
         """,
     ),
-    "a spent wait is closed when it begins": (
+    "a spent wait is cancelled when it begins": (
         """
         - {step: start, next: [a, b]}
         - {step: a, type: python, code: x, next: first}
@@ -327,7 +327,7 @@ DECIDED = {
         event step_started days
         event step_cancelled days
         event execution_complete 2
-        close days
+        cancel days
         """,
     ),
 }
@@ -335,7 +335,7 @@ DECIDED = {
 
 @pytest.mark.parametrize("what", DECIDED)
 def test_a_join_decides_about_other_tokens(what: str) -> None:
-    """It closes its losers and spent waits, and fails only if nobody else can reach it."""
+    """It cancels its losers and spent waits, and fails only if nobody else can reach it."""
     steps, events, decided = DECIDED[what]
     assert last_turn(f"workflow:\n{steps}", f"> execution_start\n{events}") == lines_of(decided)
 
@@ -350,7 +350,7 @@ SHORT = (
 def test_a_retry_keeps_the_count() -> None:
     """The token that came first waits again."""
     history = history_of(playbook(offers()), SHORT)
-    assert lines_of(fork_story(history, plan_retry(history), '> action_completed c {"v": 3}')) == [
+    assert lines_of(fork_story(history, plan_recovery(history), '> action_completed c {"v": 3}')) == [
         "> fork",
         "event step_started c",
         "job   c",
@@ -365,11 +365,11 @@ def test_a_retry_does_not_run_a_step_that_has_too_few_arrivals() -> None:
     """Nothing more can come, so it fails again."""
     story = '> execution_start\n> action_completed a {"ok": false}\n> action_completed b {"ok": false}'
     history = history_of(playbook(offers()), story + '\n> action_completed c {"v": 3}')
-    assert lines_of(fork_story(history, plan_retry(history), "")) == [
+    assert lines_of(fork_story(history, plan_recovery(history), "")) == [
         "> fork",
         'event step_failed best "join best needs 2 arrivals; 1 came, and no other token can reach it"',
         'event execution_failed "join best needs 2 arrivals; 1 came, and no other token can reach it"',
-        "withdraw",
+        "cancel all work",
     ]
 
 
@@ -383,7 +383,7 @@ def test_a_fork_from_the_join_has_what_it_gathered() -> None:
     ]
 
 
-def test_a_fork_from_a_closed_visit_runs_it_again() -> None:
+def test_a_fork_from_a_cancelled_visit_runs_it_again() -> None:
     """Its token is the only one of the fork, so the join gets too few."""
     history = history_of(playbook(offers("cancel")), WON)
     story = fork_story(history, plan_fork(history, "b"), '> action_completed b {"ok": true, "v": 2}')
@@ -456,10 +456,10 @@ def test_the_start_of_a_visit_names_all_transitions_that_led_to_it() -> None:
     assert started.meta == {"turn": 3, "arcs": [5, 3]}
 
 
-def test_a_retry_leaves_closed_visits_closed() -> None:
+def test_a_retry_leaves_cancelled_visits_cancelled() -> None:
     """They lost, whatever became of the winners."""
     history = history_of(playbook(offers("cancel")), WON + '> action_failed best {"message": "no"}')
-    assert lines_of(fork_story(history, plan_retry(history), "> action_completed best 5")) == [
+    assert lines_of(fork_story(history, plan_recovery(history), "> action_completed best 5")) == [
         "> fork",
         "event step_started best",
         'job   best {"a": 1, "c": 3}',

@@ -34,7 +34,7 @@ def test_a_failed_execution_starts_its_playbook() -> None:
             event step_failed a "no bank"
             event execution_failed "no bank"
             dead  a
-            withdraw
+            cancel all work
             start ops/alarm {"team": "shop", "what": "no bank", "execution_id": 1, "path": "story", "step": "a", "error": {"step": "a", "message": "no bank"}}
         """,  # noqa: E501 - one line of a story
         metadata=ALARM,
@@ -95,7 +95,7 @@ def test_the_alarm_starts_after_the_undo() -> None:
             event compensation_started charge
             job   charge!undo
             dead  ship
-            withdraw
+            cancel all work
         > action_completed charge!undo {}
             event compensation_completed charge
             event execution_failed "no truck"

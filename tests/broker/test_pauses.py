@@ -117,7 +117,7 @@ def test_a_child_that_is_due_starts_at_the_resume() -> None:
         > action_failed call {"message": "no"}
             event action_retry call "no"
             delegated call 1 s
-            abandon call
+            cancel items of call
         > execution_pause
             event execution_paused
         > child_due call
@@ -209,7 +209,7 @@ def test_an_execution_paused_by_itself_stays_paused_when_its_parent_resumes() ->
     )
 
 
-def test_a_start_of_a_paused_path_is_queued_until_a_place_is_free() -> None:
+def test_a_start_of_a_paused_path_is_queued_until_a_slot_is_free() -> None:
     """The workload is rendered, and nothing is entered."""
     assert_story(
         FAILING,
@@ -228,7 +228,7 @@ def test_a_start_of_a_paused_path_is_queued_until_a_place_is_free() -> None:
 
 
 def test_a_queued_execution_that_was_paused_is_queued_again() -> None:
-    """A free place does not end the pause."""
+    """A free slot does not end the pause."""
     assert_story(
         FAILING,
         """
@@ -303,7 +303,7 @@ def test_failure_cancel_and_deadline_are_not_held(event: str, ends: str) -> None
             retry a 1 s
         {event}
             {ends}
-            withdraw
+            cancel all work
         > execution_resume  (after_end)
         > execution_pause  (after_end)
         """,

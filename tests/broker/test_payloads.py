@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from noetl_broker.broker.model.values import JSON
-from noetl_broker.history.retry_plan import plan_retry
+from noetl_broker.history.recovery_plan import plan_recovery
 from noetl_broker.history.story import play_story
 from tests.forks import fork_story, history_of
 from tests.stories import assert_story, playbook
@@ -44,7 +44,7 @@ def test_a_workload_that_does_not_fit_fails_the_execution() -> None:
         f"""
         > execution_start {{"limits": {{"low": 7}}}}
             event execution_failed "the workload does not fit workload_schema: {faults}"
-            withdraw
+            cancel all work
         """,
     )
 
@@ -76,7 +76,7 @@ def test_what_the_broker_adds_to_a_workload_is_not_checked(key: str) -> None:
 def test_a_retry_is_not_checked() -> None:
     """An operator who retries wants this workload."""
     source = history_of(playbook(BODY), '> execution_start {"order_id": 1}')
-    assert fork_story(source, plan_retry(source)) == "> fork\n    event execution_complete 1"
+    assert fork_story(source, plan_recovery(source)) == "> fork\n    event execution_complete 1"
 
 
 @pytest.mark.parametrize(

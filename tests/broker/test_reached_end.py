@@ -13,8 +13,8 @@ from noetl_broker.broker.core import Session
 from noetl_broker.broker.state.state import decode, encode
 from noetl_broker.errors import OperatorFault
 from noetl_broker.history.fork_plan import plan_fork
+from noetl_broker.history.recovery_plan import plan_recovery
 from noetl_broker.history.replay import replay_history
-from noetl_broker.history.retry_plan import plan_retry
 from noetl_broker.history.story import STORY_START, read_events
 from tests.explanations import execution_lines, facts_of
 from tests.forks import fork_history, fork_story, history_of
@@ -135,7 +135,7 @@ def test_a_state_without_the_inputs_of_end_is_read() -> None:
 def test_a_retry_keeps_the_inputs_of_end() -> None:
     """The execution failed after it had reached `end`."""
     source = history_of(playbook(ANY), '> execution_start\n> action_completed a 1\n> action_failed b {"message": "no"}')
-    assert fork_story(source, plan_retry(source), "> action_completed b 2") == dedented("""
+    assert fork_story(source, plan_recovery(source), "> action_completed b 2") == dedented("""
         > fork
             event step_started b
             job   b
@@ -148,7 +148,7 @@ def test_a_retry_keeps_the_inputs_of_end() -> None:
 def test_a_fork_whose_inputs_of_end_are_no_mapping_is_refused() -> None:
     """A fork plan is data from outside."""
     source = history_of(playbook(ANY), '> execution_start\n> action_completed a 1\n> action_failed b {"message": "no"}')
-    document = plan_retry(source).document
+    document = plan_recovery(source).document
     results = [{**one, "event_id": 7} for one in document["results"]]
     assert decode_fork({**document, "results": results}).end is not None
     with pytest.raises(MalformedFork):

@@ -52,7 +52,7 @@ STORIES = {
             event step_failed a "boom"
             event execution_failed "boom"
             dead  a
-            withdraw
+            cancel all work
         > action_error a "boom"  (after_end)
         """,
     ),
@@ -69,7 +69,7 @@ STORIES = {
             event step_failed a "timeout"
             event execution_failed "timeout"
             dead  a
-            withdraw
+            cancel all work
         """,
     ),
     "no worker has a job of a child": (
@@ -82,8 +82,8 @@ STORIES = {
             event step_failed a "no"
             event execution_failed "no"
             dead  a
-            abandon a
-            withdraw
+            cancel items of a
+            cancel all work
         """,
     ),
     "the job of an item decides too": (
@@ -105,8 +105,8 @@ STORIES = {
             event execution_failed "boom"
             dead  a[1]
             dead  a
-            abandon a
-            withdraw
+            cancel items of a
+            cancel all work
         """,
     ),
     "an error event is an attempt if the broker retries": (

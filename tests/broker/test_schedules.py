@@ -78,7 +78,7 @@ def test_a_schedule_moves(what: str) -> None:
     ],
 )
 def test_what_becomes_due_while_a_broker_watches_is_not_missed(watched_since: float, move: Move) -> None:
-    """However late it looks, and with `catch_up: 0`, which makes up nothing."""
+    """However late it polls, and with `catch_up: 0`, which makes up nothing."""
     schedule = hourly(catch_up=timedelta(0))
     assert plan_move(schedule, at(4.5), watched_since=at(watched_since)) == move
 
@@ -140,8 +140,8 @@ def test_a_timing_without_a_further_moment_ends() -> None:
 
 @st.composite
 def operations(draw: st.DrawFn) -> list[tuple[timedelta, str]]:
-    """What happens to a schedule, each so long after the one before: looks of brokers, pauses, resumes."""
-    steps = st.tuples(st.integers(1, 20_000), st.sampled_from(["look", "look", "look", "pause", "resume"]))
+    """What happens to a schedule, each so long after the one before: polls of brokers, pauses, resumes."""
+    steps = st.tuples(st.integers(1, 20_000), st.sampled_from(["poll", "poll", "poll", "pause", "resume"]))
     return [(timedelta(seconds=seconds), what) for seconds, what in draw(st.lists(steps, max_size=25))]
 
 
@@ -149,7 +149,7 @@ def operations(draw: st.DrawFn) -> list[tuple[timedelta, str]]:
 def test_each_moment_is_started_or_skipped_once(
     steps: list[tuple[timedelta, str]], catch_up: int, jitter: int, most: int
 ) -> None:
-    """Whatever happens between the looks: a started one is within catch_up and in no pause, and the last such one."""
+    """Whatever happens between the polls: a started one is within catch_up and in no pause, and the last such one."""
     timing = read_every(timedelta(minutes=10), NOON)
     schedule = Schedule(
         name="often", timing=timing, since_at=NOON,
@@ -165,7 +165,7 @@ def test_each_moment_is_started_or_skipped_once(
         elif what == "resume" and schedule.is_paused and schedule.paused_at is not None:
             pauses.append((schedule.paused_at, now))
             schedule = replace(schedule, is_paused=False, resumed_at=now)
-        elif what == "look":
+        elif what == "poll":
             while True:
                 move = plan_move(schedule, now, most=most)
                 passed = (move.since_at - schedule.since_at) // timing.span

@@ -292,6 +292,6 @@ def test_a_key_that_is_null_fails_the_step() -> None:
             event step_started paid
             event step_failed paid {message}
             event execution_failed {message}
-            withdraw
+            cancel all work
         """,
     )

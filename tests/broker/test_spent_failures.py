@@ -7,7 +7,7 @@ from textwrap import dedent
 import pytest
 
 from noetl_broker.history.fork_plan import plan_fork
-from noetl_broker.history.retry_plan import plan_retry
+from noetl_broker.history.recovery_plan import plan_recovery
 from tests.explanations import execution_lines, facts_of, step_lines
 from tests.forks import fork_story, history_of
 from tests.stories import assert_story, playbook
@@ -113,7 +113,7 @@ AFTER = {
         '- {step: more, next: [{when: "{{ slow.x }}", step: first}, {else: [first]}]}',
         "step_started more, step_failed more",
     ),
-    "a ring of routers": (
+    "a cycle of routers": (
         '- {step: more, join: each, next: [{when: "{{ slow.x is defined }}", step: first}, {else: [more]}]}',
         "step_started more, step_completed more, step_started more, step_failed more",
     ),
@@ -169,7 +169,7 @@ def test_a_spent_iterator_that_fails_cancels_its_items() -> None:
             event step_failed more "`row[0]` is undefined: there is no such key in a list"
             child more[0] p {"v": 1}
             dead  more
-            abandon more
+            cancel items of more
         > action_completed first 3
             event step_completed first
             event execution_complete [3, "COMPLETED", null]
@@ -258,14 +258,14 @@ def test_an_all_join_is_released_when_the_spent_token_before_it_has_failed() -> 
 
 def test_if_all_remaining_tokens_are_spent_and_fail_there_is_no_result() -> None:
     """Each token lost a race. The execution completes."""
-    ring = """
+    cycle = """
         workflow:
         - {step: start, next: [a, b]}
         - {step: a, join: any, type: python, code: x, next: b}
         - {step: b, join: any, type: python, code: x, next: a}
         """
     ended = history_of(
-        playbook(ring), '> execution_start\n> action_failed a {"message": "no"}\n> action_failed b {"message": "no"}'
+        playbook(cycle), '> execution_start\n> action_failed a {"message": "no"}\n> action_failed b {"message": "no"}'
     ).ended
     assert ended is not None
     assert (ended.status, ended.result) == ("COMPLETED", None)
@@ -278,7 +278,7 @@ def test_a_retry_keeps_the_recorded_failure_of_a_spent_token() -> None:
         '> execution_start\n> action_completed quick 1\n> action_failed slow {"message": "late"}\n'
         '> action_failed first {"message": "no"}',
     )
-    lines = fork_story(history, plan_retry(history), "> action_completed first 3").splitlines()
+    lines = fork_story(history, plan_recovery(history), "> action_completed first 3").splitlines()
     assert [line.strip() for line in lines] == [
         "> fork",
         "event step_started first",
@@ -298,7 +298,7 @@ def test_a_fork_from_a_spent_step_runs_it_again() -> None:
         'event step_failed slow "again"',
         'event execution_failed "again"',
         "dead  slow",
-        "withdraw",
+        "cancel all work",
     ]
 
 

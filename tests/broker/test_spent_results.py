@@ -7,7 +7,7 @@ import json
 import pytest
 
 from noetl_broker.history.fork_plan import plan_fork
-from noetl_broker.history.retry_plan import plan_retry
+from noetl_broker.history.recovery_plan import plan_recovery
 from tests.explanations import execution_lines, facts_of, step_lines
 from tests.forks import fork_story, history_of
 from tests.stories import playbook
@@ -121,7 +121,7 @@ def test_a_token_that_is_past_the_join_it_was_spent_for_counts(order: str) -> No
     assert result_of(CROSSED, f"> execution_start{events}") == ord("b")
 
 
-RING = """
+CYCLE = """
 workflow:
 - {step: start, next: [a, b]}
 - {step: a, join: any, type: python, code: x, next: [{when: "{{ a == 1 }}", step: b}, {else: [end]}]}
@@ -133,9 +133,9 @@ workflow:
 def test_if_all_branches_are_spent_there_is_no_result() -> None:
     """Each lost a race. `end` was reached and may have a result."""
     story = "> execution_start\n> action_completed a 3\n> action_completed b 4"
-    assert result_of(RING % "", story) is None
-    assert result_of(RING % ", result: '{{ b }}'", story) == 4
-    history = history_of(playbook(RING % ""), story)
+    assert result_of(CYCLE % "", story) is None
+    assert result_of(CYCLE % ", result: '{{ b }}'", story) == 4
+    history = history_of(playbook(CYCLE % ""), story)
     lines = [line.strip() for line in execution_lines(history, facts_of(history)).splitlines()]
     assert "it has no result: no branch ended with data (spent tokens do not count)" in lines
 
@@ -146,7 +146,7 @@ def test_spent_data_does_not_count_in_a_retry() -> None:
     source = history_of(
         playbook(body), LOST.replace("action_completed first 3", 'action_failed first {"message": "no"}')
     )
-    assert fork_story(source, plan_retry(source), "> action_completed first 3").splitlines()[-1].strip() == (
+    assert fork_story(source, plan_recovery(source), "> action_completed first 3").splitlines()[-1].strip() == (
         "event execution_complete 3"
     )
 

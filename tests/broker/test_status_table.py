@@ -82,7 +82,7 @@ def test_the_timeout_of_a_wait_is_not_held(body: str, message: str) -> None:
         {TIMEOUT}
             event step_failed paid "{message}"
             event execution_failed "{message}"
-            withdraw
+            cancel all work
         """,
     )
 
@@ -120,7 +120,7 @@ def test_a_paused_execution_that_was_never_admitted_is_cancelled() -> None:
         > timer_due paid {"purpose": "timeout"}  (not_open)
         > execution_cancel
             event execution_cancelled "cancelled"
-            withdraw
+            cancel all work
         > place_free  (after_end)
         """,
         metadata="deadline: 60",
@@ -140,7 +140,7 @@ def test_a_cancel_ends_the_wait_of_a_paused_execution() -> None:
             event execution_paused
         > execution_cancel
             event execution_cancelled "cancelled"
-            withdraw
+            cancel all work
         > execution_signal paid {"name": "payment", "key": "1", "payload": 5, "at": "now"}  (after_end)
         > timer_due paid {"purpose": "timeout"}  (after_end)
         """,

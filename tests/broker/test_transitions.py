@@ -129,8 +129,8 @@ def test_a_loop_of_routers_fails_the_execution() -> None:
             event step_started r2
             event step_completed r2
             event step_started r1#2
-            event step_failed r1#2 "a ring of routers that no step leaves: r1 → r2"
-            event execution_failed "a ring of routers that no step leaves: r1 → r2"
-            withdraw
+            event step_failed r1#2 "a cycle of routers that no step leaves: r1 → r2"
+            event execution_failed "a cycle of routers that no step leaves: r1 → r2"
+            cancel all work
         """,
     )

@@ -114,8 +114,8 @@ def test_a_child_that_completed_long_ago_is_undone() -> None:
             event step_failed z "no"
             event execution_compensating "no"
             dead  z
-            withdraw
-            await q
+            cancel all work
+            drain q
         > action_completed q 2; undo child 78  (late)
             event compensation_started q
             child q!undo undo of 78
@@ -148,9 +148,9 @@ def test_a_child_that_was_cancelled_has_undone_itself() -> None:
             undo  p child 77
         > execution_cancel
             event execution_compensating "cancelled"
-            withdraw
-            await q
-        > action_failed z {"message": "withdrawn", "type": "withdrawn"}  (duplicate)
+            cancel all work
+            drain q
+        > action_failed z {"message": "cancelled", "type": "cancelled"}  (duplicate)
         > action_failed q {"message": "cancelled", "type": "child_cancelled"}
             event compensation_started p
             child p!undo undo of 77
@@ -175,7 +175,7 @@ def test_a_parent_with_nothing_of_its_own_to_undo_ends_at_once() -> None:
             child q sub
         > execution_cancel
             event execution_cancelled "cancelled"
-            withdraw
+            cancel all work
         > action_failed q {"message": "cancelled"}  (after_end)
         """,
     )
@@ -200,7 +200,7 @@ def test_a_compensate_of_the_step_replaces_that_of_the_child() -> None:
             event compensation_started p
             child p!undo unsub {"id": 1}
             dead  z
-            withdraw
+            cancel all work
         > action_failed p!undo {"message": "away"}; attempt 1
             delegated p!undo 1 s
         > child_due p!undo
@@ -214,7 +214,7 @@ def test_a_compensate_of_the_step_replaces_that_of_the_child() -> None:
 
 
 def test_children_of_an_iterator_are_undone() -> None:
-    """The item that runs is awaited."""
+    """The item that runs is draining."""
     assert_story(
         ITEMS_OF_CHILDREN,
         """
@@ -235,9 +235,9 @@ def test_children_of_an_iterator_are_undone() -> None:
             event step_failed it "no"
             event execution_compensating "no"
             dead  it
-            abandon it
-            withdraw
-            await it
+            cancel items of it
+            cancel all work
+            drain it
         > execution_complete it[2] 1; undo child 72  (late)
             event compensation_started it {"index": 2}
             child it[2]!undo undo of 72
@@ -254,7 +254,7 @@ def test_children_of_an_iterator_are_undone() -> None:
 
 
 def test_each_completed_item_is_undone_if_the_iterator_fails() -> None:
-    """Items that are leased are awaited; no further item is started."""
+    """Items that are leased are draining; no further item is started."""
     assert_story(
         ITEMS,
         """
@@ -278,13 +278,13 @@ def test_each_completed_item_is_undone_if_the_iterator_fails() -> None:
             event execution_compensating "no"
             dead  it[0]
             dead  it
-            abandon it
-            withdraw
-            await it
+            cancel items of it
+            cancel all work
+            drain it
         > action_completed it[1] 5  (late)
             undo  it[1]
         > action_completed it[1] 5  (duplicate)
-        > action_failed it[3] {"message": "withdrawn", "type": "withdrawn"}
+        > action_failed it[3] {"message": "cancelled", "type": "cancelled"}
             event compensation_started it {"index": 1}
             job   it[1]!undo {"of": "20 2 1 of 4: 5"}
         > action_completed it[1]!undo
@@ -338,7 +338,7 @@ def test_an_iterator_that_succeeded_is_undone_as_a_whole() -> None:
             event compensation_started it
             job   it!undo {"all": [10, 11, null, 13]}
             dead  b
-            withdraw
+            cancel all work
         > action_completed it!undo
             event compensation_completed it
             event execution_failed "no"
@@ -367,13 +367,13 @@ def test_a_cancelled_iterator_is_drained_item_by_item() -> None:
             undo  it[0]
         > execution_cancel
             event execution_compensating "cancelled"
-            withdraw
-            await it
+            cancel all work
+            drain it
         > action_completed it[2] 12  (late)
             undo  it[2]
         > action_failed it[1] {"message": "lost", "type": "lost_lease"}
             undo  it[1] unknown
-        > action_failed it[3] {"message": "withdrawn", "type": "withdrawn"}
+        > action_failed it[3] {"message": "cancelled", "type": "cancelled"}
             event compensation_started it {"index": 2}
             job   it[2]!undo {"of": "30 3 2 of 4: 12"}
         > action_completed it[2]!undo
@@ -412,13 +412,13 @@ def test_an_item_that_times_out_is_unknown() -> None:
             undo  it[1]
         > execution_cancel
             event execution_compensating "cancelled"
-            withdraw
-            await it
-        > action_failed it[2] {"message": "withdrawn", "type": "withdrawn"}
-        > action_failed it[3] {"message": "withdrawn", "type": "withdrawn"}
+            cancel all work
+            drain it
+        > action_failed it[2] {"message": "cancelled", "type": "cancelled"}
+        > action_failed it[3] {"message": "cancelled", "type": "cancelled"}
             event compensation_started it {"index": 1}
             job   it[1]!undo {"of": "20 2 1 of 4: 1"}
-        > action_failed it[3] {"message": "withdrawn", "type": "withdrawn"}  (duplicate)
+        > action_failed it[3] {"message": "cancelled", "type": "cancelled"}  (duplicate)
         > action_completed it[1]!undo
             event compensation_completed it {"index": 1}
             event execution_cancelled "cancelled"
@@ -456,8 +456,8 @@ def test_the_undo_of_an_item_sees_the_result_of_its_child() -> None:
             event compensation_started it {"index": 0}
             job   it[0]!undo {"id": "c1"}
             dead  it
-            abandon it
-            withdraw
+            cancel items of it
+            cancel all work
         """,
     )
 
@@ -476,7 +476,7 @@ def test_a_child_that_failed_because_a_step_of_it_timed_out_is_not_unknown() -> 
             event step_failed p "slow"
             event execution_failed "slow"
             dead  p
-            abandon p
-            withdraw
+            cancel items of p
+            cancel all work
         """,
     )

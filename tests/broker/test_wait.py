@@ -74,7 +74,7 @@ def test_a_bad_duration_fails_the_step() -> None:
             event step_started cool
             event step_failed cool {message}
             event execution_failed {message}
-            withdraw
+            cancel all work
         """,
     )
 

@@ -187,7 +187,7 @@ def fill(site: Site, *, items: int = ITEMS) -> dict[str, int]:
         "paid": site.start("shop/order_to_cash")[0],
         "parent": site.start("examples/nested_child")[0],
     }
-    site.rows("select noetl.put_limit('stripe', 5, 10, null)")
+    site.rows("select noetl.put_throttle('stripe', 5, 10, null)")
     site.put("shop/refund", document(REFUND, path="shop/refund", metadata=ONE_EACH))
     left = site.start("shop/refund", {"customer": 7}, count=3)[0]
     slow = REFUND.replace("compensate: {type: python, retry", "compensate: {type: crm, retry")

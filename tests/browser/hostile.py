@@ -112,7 +112,7 @@ def prepare(site: Site) -> list[str]:
     undoing_body = UNDONE.replace("compensate: {type: python", "compensate: {type: of_no_worker")
     one_each = 'concurrency: {key: "{{ workload.text }}", limit: 1}'
     site.put(f"{PATH}/undoing", document(undoing_body, path=json.dumps(f"{PATH}/undoing"), metadata=one_each))
-    site.rows("select noetl.put_limit(%s, 5, null, null)", NAME)
+    site.rows("select noetl.put_throttle(%s, 5, null, null)", NAME)
     [undone] = site.run(f"{PATH}/undone", {"text": TEXT})
     undoing, queued = site.start(f"{PATH}/undoing", {"text": TEXT}, count=2)
     site.until_status(undoing, "COMPENSATING")

@@ -75,7 +75,7 @@ async () => (await axe.run(document, {
 """
 # Of the dark scheme: the rest does not depend on colours.
 CHECK_COLORS = CHECK.replace("runOnly:", "runOnly: ['color-contrast', 'link-in-text-block'] || ")
-# Pages on which hostile names and errors of others must be seen: of undos, of limits and of places.
+# Pages on which hostile names and errors of others must be seen: of undos, of throttles and of slots.
 SHOWING = {
     "/executions/N/undo", "/executions/N?tab=undo", "/limits", "/limits?name", "/limits/line?key&path",
     "/limits/delete?name",

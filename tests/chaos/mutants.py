@@ -131,18 +131,18 @@ MUTANTS: dict[str, tuple[Patch, ...]] = {
         Function("noetl.take_mail", r"from unnest\(mails, executions, events[^()]*\) u \([^()]*\)", _LOCK_IN_READ),
     ),
     "no unique turn": NO_SECOND_WALL,
-    "a turn that ends leaves its workers": (
-        Statement("withdraw_jobs", r"stop = q\.status = 'leased'", "stop = false"),
+    "a turn that ends leaves its workers": (Statement("cancel_jobs", r"stop = q\.status = 'leased'", "stop = false"),),
+    "a turn that ends notifies no worker": (
+        Statement("cancel_jobs", r"from cancelled c where c\.stop", "where false"),
     ),
-    "a turn that ends notifies no worker": (Statement("withdraw_jobs", r"from closed c where c\.stop", "where false"),),
     "an uncommitted lease is forgotten": (
-        Function("noetl.reap_withdrawn_jobs", r"stop = q\.status = 'leased'", "stop = false"),
+        Function("noetl.reap_jobs_to_cancel", r"stop = q\.status = 'leased'", "stop = false"),
     ),
     "a wait that begins looks for no signal": (Statement("write_waits", r"where w\.kind = 'signal'", "where false"),),
     "a wait that did not take its signal looks no more": (
         Statement("reopen_waits", r"from opened(?= \))", r"\g<0> where false"),
     ),
-    "a look at a locked wait is dropped": (
+    "a request of a locked wait is dropped": (
         Function(
             "noetl.deliver_signals", r"from unnest\(executions, nodes\) c \([^()]*\)(?= except)", r"\g<0> where false"
         ),

@@ -179,7 +179,7 @@ workflow:
 - {step: end}
 """
 # One child runs at a time, whichever comes first.
-LIMITED = """
+THROTTLED = """
 workflow:
 - {step: start, next: [a, b, c]}
 - {step: a, type: playbook, path: single, next: j}
@@ -211,7 +211,7 @@ SHAPES = {
     "asked": ASKED,
     "signals": SIGNALS,
     "undone": UNDONE,
-    "limited": LIMITED,
+    "throttled": THROTTLED,
 }
 
 

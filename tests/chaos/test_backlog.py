@@ -57,7 +57,7 @@ async def test_a_backlog_takes_constant_memory_and_delays_no_new_execution(datab
             sizes.append(resident(pid))
             await other.execute(NO_TURNS)
         await other.execute("commit")
-        # Each look passes all deleted rows.
+        # Each poll passes all deleted rows.
         await until(database, "select not exists (select from noetl.inbox)", patience=PATIENCE_SECONDS, pause=0.2)
         sizes.append(resident(pid))
     assert await value(database, ENDED_LATER, fresh) > BACKLOG / 2

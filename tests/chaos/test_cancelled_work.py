@@ -116,7 +116,7 @@ WAYS = {
         ALONE,
         """
         with due as (update noetl.timer set due_at = clock_timestamp() where execution_id = $1 returning due_at)
-        select noetl.ring_timers(due_at) from due
+        select noetl.notify_timers(due_at) from due
         """,
     ),
     "lost race": (
@@ -282,7 +282,7 @@ async def test_a_lease_never_outlives_the_cancel(database: Database, tried: Trie
 
         leased, _ = await asyncio.gather(lease(), cancel())
         await until(database, "select not exists (select from noetl.execution where noetl.is_live(status))")
-        await until(database, "select not exists (select from noetl.withdrawn_job)")
+        await until(database, "select not exists (select from noetl.job_to_cancel)")
     unstopped = (
         "select count(*) from noetl.queue where status not in ('leased', 'cancelled') or status = 'leased' and not stop"
     )

@@ -146,7 +146,7 @@ async def asleep_again(database: Database, service: Service, other: Session[Any]
     await until(database, GATE_HELD)
     assert service.listener is not None
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while not (service.listener.gate_held and service.listener.look_gate_held):
+        while not (service.listener.gate_held and service.listener.match_gate_held):
             await leave_core()
 
 

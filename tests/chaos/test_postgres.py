@@ -31,7 +31,7 @@ SPREAD = """
 with moved as (
   update noetl.timer set due_at = clock_timestamp() + random() * interval '2 s' returning due_at
 )
-select noetl.ring_timers(min(due_at)) from moved"""
+select noetl.notify_timers(min(due_at)) from moved"""
 FIRED = """
 select count(*), count(distinct execution_id)
 from noetl.event

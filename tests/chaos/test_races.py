@@ -60,7 +60,7 @@ ENDS = """
     from noetl.execution x
     group by x.path, x.status
     order by 1, 2"""
-WITHDRAWN = """
+CANCELLED_JOB = """
     select count(*)
     from noetl.event
     where execution_id = any($1::bigint[]) and event_type = 'execution_cancel'"""
@@ -139,8 +139,8 @@ async def test_a_parent_and_a_child_that_end_at_once_both_end(
             half = len(done) // 2
             await worker.fetch(COMPLETE, [job[1] for job in done[:half]], [job[2] for job in done[:half]])
             await other.fetch(FAIL, [job[1] for job in failed], [job[2] for job in failed])
-            # The other half completes while the broker reads the first failures, which withdraw these jobs.
-            await until(database, WITHDRAWN, [job[0] for job in done[half:]])
+            # The other half completes while the broker reads the first failures, which cancel these jobs.
+            await until(database, CANCELLED_JOB, [job[0] for job in done[half:]])
             for job in reversed(done[half:]):
                 await worker.fetch(COMPLETE, [job[1]], [job[2]])
         await until_ended(database)

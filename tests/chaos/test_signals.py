@@ -92,7 +92,7 @@ async def test_no_signal_is_lost_or_doubled_while_its_wait_begins(database: Data
             await until_ended(database)
     assert await rows(database, WRONG) == []
     assert await rows(database, DOUBLED) == []
-    assert await rows(database, "select * from noetl.look") == []
+    assert await rows(database, "select * from noetl.match_request") == []
     assert await broken_invariants(database) == {}
 
 
@@ -113,7 +113,7 @@ async def test_matchers_that_are_killed_lose_and_repeat_nothing(database: Databa
             with contextlib.suppress(*LOST):
                 async with session(database) as own:
                     while not done.is_set():
-                        if not await own.fetchval("select looked from noetl.match_signals(3)"):
+                        if not await own.fetchval("select worked_on from noetl.match_signals(3)"):
                             done.set()
 
     async def kill() -> None:
@@ -127,12 +127,12 @@ async def test_matchers_that_are_killed_lose_and_repeat_nothing(database: Databa
 
     async with session(database) as cut, session(database) as own:
         await cut.execute("begin")
-        assert await cut.fetchval("select looked from noetl.match_signals(3)") == 3
+        assert await cut.fetchval("select worked_on from noetl.match_signals(3)") == 3
         assert await own.fetchval("select pg_terminate_backend($1, 10000)", cut.get_server_pid())
         cut.terminate()
     await asyncio.gather(kill(), *(match() for _ in range(4)))
     async with session(database) as last:  # a matcher finds nothing while one that is then cut off has the rest
-        while await last.fetchval("select looked from noetl.match_signals(3)"):
+        while await last.fetchval("select worked_on from noetl.match_signals(3)"):
             pass
     assert await rows(database, "select status, count(*) from noetl.wait group by 1") == [
         ("signalled", len(executions))

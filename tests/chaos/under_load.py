@@ -28,7 +28,7 @@ async def prepare(database: Database) -> None:
 
 
 async def leave_core(seconds: float = POLL_SECONDS) -> None:
-    """Pause between two looks at what another process or task changes: looks without end take a core from it."""
+    """Pause between two polls of what another process or task changes: polls without end take a core from it."""
     await asyncio.sleep(seconds)
 
 
@@ -49,7 +49,7 @@ async def until(
     patience: float = PATIENCE_SECONDS,
     pause: float = POLL_SECONDS,
 ) -> float:
-    """Wait until a statement returns true, with a pause after each look; gives the seconds it took."""
+    """Wait until a statement returns true, with a pause after each poll; gives the seconds it took."""
     began = time.monotonic()
     async with asyncio.timeout(patience):
         while not await value(database, condition, *arguments):

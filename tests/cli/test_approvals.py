@@ -112,7 +112,7 @@ def test_a_step_that_does_not_wait_is_named(command: Command, database: Database
         f"noetl-broker: execution {execution} has no step aprove; {rest}\n",
         (
             f"noetl-broker: nothing waits for a decision in step start of execution {execution}: it timed out, it was"
-            f" closed, or it has not begun; {rest}\n"
+            f" cancelled, or it has not begun; {rest}\n"
         ),
         "noetl-broker: there is no execution 7; noetl-broker approvals lists what waits\n",
     ]

@@ -74,7 +74,7 @@ async def test_migrate_without_createrole_applies_the_schema(bare_command: Comma
         name = owner.dsn.partition("//")[2].partition(":")[0]
         execute(empty_database, f"grant create on database {empty_database.name} to {name}")
         await asyncio.to_thread(bare_command.run, "migrate", "--dsn", owner.dsn)
-        execute(empty_database, "alter table noetl.withdrawn_job owner to current_user")
+        execute(empty_database, "alter table noetl.job_to_cancel owner to current_user")
         answer = await asyncio.to_thread(bare_command.run, "migrate", "--roles", "--dsn", owner.dsn)
         again = await asyncio.to_thread(bare_command.run, "migrate", "--roles", "--json", "--dsn", owner.dsn)
         execute(empty_database, "drop schema noetl cascade")

@@ -17,8 +17,8 @@ def test_yaml_files_of_subfolders_are_found(tmp_path: Path) -> None:
     assert sorted(scan(tmp_path)) == [tmp_path / "a.yaml", tmp_path / "sub" / "deeper" / "b.yml"]
 
 
-def test_a_change_counts_when_two_looks_agree(tmp_path: Path) -> None:
-    """An editor may empty a file before it writes it. The first look counts at once."""
+def test_a_change_counts_when_two_polls_agree(tmp_path: Path) -> None:
+    """An editor may empty a file before it writes it. The first poll counts at once."""
     file, watcher = tmp_path / "a.yaml", Watcher()
     file.write_text("one")
     answers = [watcher.compare(scan(tmp_path))]

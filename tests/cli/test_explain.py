@@ -194,7 +194,7 @@ def test_explain_shows_how_an_execution_ended(command: Command, database: Databa
     complaint = "`get.temp` is undefined: there is no such key in a mapping (at workflow[1].next[0].when)"
     assert lines[0].endswith(f"in step get: {complaint}")
     assert lines[-1] == f"  noetl-broker retry {started} continues it from the failure"
-    new = json.loads(command("retry", started, "--json").stdout)["brought_back_as"]
+    new = json.loads(command("retry", started, "--json").stdout)["recovered_as"]
     assert explained(command, started)[-1] == f"  it was retried as execution {new}, which is RUNNING"
     decide(database)
     assert kinds(command, new, "get")[:2] == ["queued", "entered"]

@@ -89,7 +89,7 @@ def test_an_execution_is_drawn_with_its_path(command: Command, finished: int) ->
         ("fetch", "log"): "missed",
         ("log", "end"): "missed",
     }
-    assert drawing.looks == {"start": "completed", "fetch": "completed", "log": "idle", "end": "completed"}
+    assert drawing.styles == {"start": "completed", "fetch": "completed", "log": "idle", "end": "completed"}
     assert any(word.startswith(f"execution {finished}: ✓ completed after ") for word in drawing.words)
 
 

@@ -1,4 +1,4 @@
-"""`limit list`, `put` and `delete`, and what `status` and `explain` say about jobs that a limit holds."""
+"""`limit list`, `put` and `delete`, and what `status` and `explain` say about jobs that a throttle holds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ workflow:
 
 def test_a_limit_is_listed_changed_and_deleted(command: Command, database: Database) -> None:
     """The row rules: registration only tells of other numbers. `status` and `explain` say what a job waits for."""
-    assert "no limits" in command("limit", "list").stdout
+    assert "no throttles" in command("limit", "list").stdout
     made = command("limit", "put", "bank", "--concurrency", "1").stdout
     assert made == "bank: 1 at a time (new; no job has counted for it yet)\n"
     told = command("register", write_playbook(command.folder, CHARGE, path="examples/charge"))
@@ -32,10 +32,10 @@ def test_a_limit_is_listed_changed_and_deleted(command: Command, database: Datab
     put = command("limit", "put", "bank", "--concurrency", "3", "--rate", "30/m")
     deleted, again = command("limit", "delete", "bank"), command("limit", "delete", "bank")
     assert (
-        "limit bank has 1 at a time, and the playbook says 2 at a time: the limit stays as it is" in told.stderr,
+        "throttle bank has 1 at a time, and the playbook says 2 at a time: the throttle stays as it is" in told.stderr,
         (leased, key.split()),
-        "waits for a place of the limit bank" in status,
-        f"of the limit bank a (1 at a time): 1 leased ({first}), 0 ready, it is the next one" in explained,
+        "waits for a slot of the throttle bank" in status,
+        f"of the throttle bank a (1 at a time): 1 leased ({first}), 0 ready, it is the next one" in explained,
         [one.stdout for one in (put, deleted, again)],
         again.exit_code,
     ) == (
@@ -50,11 +50,11 @@ def test_a_limit_is_listed_changed_and_deleted(command: Command, database: Datab
 
 REFUSED = {
     ("list", "bank"): (1, "there is no limit bank; noetl-broker limit list names them"),
-    ("put", "bank"): (2, "limit bank has neither a concurrency nor a rate; give one of them, or both"),
-    ("put", "bank", "--burst", "3"): (2, "limit bank has neither a concurrency nor a rate"),
+    ("put", "bank"): (2, "throttle bank has neither a concurrency nor a rate; give one of them, or both"),
+    ("put", "bank", "--burst", "3"): (2, "throttle bank has neither a concurrency nor a rate"),
     ("put", "bank", "--rate", "fast"): (2, "'fast' is not a rate; write 10/s, 100/m, 5000/h"),
     ("put", "bank", "--rate", "2000000"): (2, "'2000000' is not a rate; write 10/s, 100/m, 5000/h"),
-    ("put", "", "--rate", "5"): (2, "a limit needs a name of 1 to 255 characters; it is ''"),
+    ("put", "", "--rate", "5"): (2, "a throttle needs a name of 1 to 255 characters; it is ''"),
 }
 
 

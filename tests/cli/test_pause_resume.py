@@ -108,7 +108,7 @@ def test_executions_of_a_filter_are_cancelled(command: Command, database: Databa
 
 
 def test_executions_of_a_filter_are_forked_once(command: Command, database: Database, started: list[str]) -> None:
-    """The listing marks what was brought back, and a second call leaves it out. Without a status, failed ones only."""
+    """The listing marks what was recovered, and a second call leaves it out. Without a status, failed ones only."""
     call = ("fork", "--from", "a", "--path", "story", "--status", "cancelled")
     command("cancel", *started)
     decide(database)

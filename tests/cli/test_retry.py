@@ -117,7 +117,7 @@ def test_a_failed_execution_is_retried_once(command: Command, database: Database
     """The first answer names the step, the second the progress."""
     [failed] = fail_in_load(command, database, path)
     first = json.loads(command("retry", failed, "--json").stdout)
-    new = first.pop("brought_back_as")
+    new = first.pop("recovered_as")
     assert first == {"execution_id": str(failed), "steps": ["load"], "taken": ["fetch"]}
     answer(database, load="disk full again")
     assert command("retry", failed).stdout == (
@@ -136,7 +136,7 @@ def test_a_failed_execution_is_retried_once(command: Command, database: Database
 def test_a_retried_execution_names_its_origin(command: Command, database: Database, path: str) -> None:
     """In its headline."""
     [failed] = fail_in_load(command, database, path)
-    new = json.loads(command("retry", failed, "--json").stdout)["brought_back_as"]
+    new = json.loads(command("retry", failed, "--json").stdout)["recovered_as"]
     decide(database)
     assert command("status", new).stdout.splitlines()[0].endswith(f", forked from {failed}")
     assert command("replay", new).exit_code == 0

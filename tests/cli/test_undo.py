@@ -241,13 +241,13 @@ async def cancelled_while_it_charges(database: Database) -> int:
     return execution
 
 
-def test_status_names_what_is_awaited(command: Command, database: Database, path: str) -> None:
+def test_status_names_what_is_draining(command: Command, database: Database, path: str) -> None:
     """The step is CANCELLED, but its job runs, and a success of it would be undone."""
     assert path
     execution = asyncio.run(cancelled_while_it_charges(database))
-    assert "awaited: charge (if it still succeeds, that is undone)" in command("status", execution).stdout.splitlines()
-    assert json.loads(command("status", execution, "--json").stdout)["awaited"] == [{"step": "charge", "visit": 1}]
-    assert ", COMPENSATING) is awaited\n" in command("explain", execution, "charge").stdout
+    assert "draining: charge (if it still succeeds, that is undone)" in command("status", execution).stdout.splitlines()
+    assert json.loads(command("status", execution, "--json").stdout)["draining"] == [{"step": "charge", "visit": 1}]
+    assert ", COMPENSATING) is draining\n" in command("explain", execution, "charge").stdout
 
 
 def test_a_retry_of_what_was_undone_starts_anew(command: Command, database: Database, path: str) -> None:

@@ -54,7 +54,7 @@ async def test_fifty_chosen_ones_are_retried(database: Database, api: httpx.Asyn
         "begins at load, keeps no results" in preview.text,
         [answer.status_code for answer in answers],
         ["50 executions were started again" in answer.text for answer in answers],
-        "was brought back already" in again.text,
+        "was recovered already" in again.text,
         await rows(database, "select count(*), count(distinct forked_from) from noetl.execution where forked_from > 0"),
     ) == (True, True, [200, 200], [True, False], True, [(50, 50)])
 
@@ -129,7 +129,7 @@ async def test_a_fork_of_many_asks_for_its_step(database: Database, api: httpx.A
         [fields_of(page.text) == [] for page in (asked, ready)],
         "begins at load, keeps" in ready.text,
         "has no step nowhere" in nowhere.text,
-        ["There is nothing to fork" in every.text, "was brought back already" in every.text],
+        ["There is nothing to fork" in every.text, "was recovered already" in every.text],
         await rows(database, "select count(*) from noetl.execution where forked_from > 0"),
         [[name in page for name in ('value="fork"', 'value="pause"')] for page in offered],
     ) == ([True, False], True, True, [True, True], [(2,)], [[True, True], [True, False]])

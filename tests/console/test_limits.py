@@ -1,4 +1,4 @@
-"""Places of executions and limits on jobs: API and pages."""
+"""Slots of executions and throttles of jobs: API and pages."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ async def of_customers(database: Database, *customers: str) -> list[str]:
     return [str(one) for one in started]
 
 
-async def test_places_say_who_holds_them_and_who_waits(database: Database, api: httpx.AsyncClient) -> None:
-    """In the list, in the line of one place, and of an execution; a viewer sees no keys."""
+async def test_slots_say_who_holds_them_and_who_waits(database: Database, api: httpx.AsyncClient) -> None:
+    """In the list, in the line of one slot, and of an execution; a viewer sees no keys."""
     first, second, other = await of_customers(database, "ann", "ann", "bob")
-    listed = (await do(api, "get", "/places"))["items"]
-    line = (await do(api, "get", "/places/line", params={"path": "story", "key": "ann"}))["items"]
-    waiting = (await do(api, "get", f"/executions/{second}"))["places"]
+    listed = (await do(api, "get", "/slots"))["items"]
+    line = (await do(api, "get", "/slots/line", params={"path": "story", "key": "ann"}))["items"]
+    waiting = (await do(api, "get", f"/executions/{second}"))["slots"]
     page = re.sub(r"<[^>]+>", "", await read(api, f"/executions/{second}"))
     overview, queued = await read(api, "/"), await read(api, "/executions", status="QUEUED")
     await sign_in(api, database, "viewer")
-    hidden = (await do(api, "get", "/places"))["items"]
-    refused = await api.get("/api/v1/places/line", params={"path": "story", "key": "ann"})
+    hidden = (await do(api, "get", "/slots"))["items"]
+    refused = await api.get("/api/v1/slots/line", params={"path": "story", "key": "ann"})
     assert (
         [(one["key"], one["held"], one["waiting"], one["holders"]) for one in listed],
         [(one["execution_id"], one["held_at"] is not None) for one in line],
         [(one["before"], one["holders"]) for one in waiting],
-        ["Waits for a place: customer ann, first of 1" in page, "Queued for" in page, f"held by {first}" in page],
-        ["1 queued" in overview, overview.count("waits for a place"), queued.count("waits for a place")],
+        ["Waits for a slot: customer ann, first of 1" in page, "Queued for" in page, f"held by {first}" in page],
+        ["1 queued" in overview, overview.count("waits for a slot"), queued.count("waits for a slot")],
         [(one["key"], one["waiting"]) for one in hidden],
         refused.status_code,
     ) == (
@@ -60,24 +60,24 @@ THROTTLED = STORY.replace(
 
 
 async def test_limits_on_jobs_are_listed_changed_and_deleted(database: Database, api: httpx.AsyncClient) -> None:
-    """With the jobs that they count, and of one limit its keys; a viewer sees no keys and changes nothing."""
-    await do(api, "put", "/limits/bank", json={"concurrency": 1})
+    """With the jobs that they count, and of one throttle its keys; a viewer sees no keys and changes nothing."""
+    await do(api, "put", "/throttles/bank", json={"concurrency": 1})
     await register(database, THROTTLED)
     held = (await start(database, count=3))[-1]
     await drain(database)
     [job] = (await do(api, "get", f"/executions/{held}/jobs"))["items"]
     jobs = re.sub(r"<[^>]+>", "", await read(api, f"/executions/{held}", tab="jobs"))
-    [listed] = (await do(api, "get", "/limits"))["items"]
-    keys = (await do(api, "get", "/limits/bank/keys"))["items"]
-    changed = await do(api, "put", "/limits/bank", json={"concurrency": 2, "rate": 10})
-    bad = await api.put("/api/v1/limits/bank", json={"burst": 3})
+    [listed] = (await do(api, "get", "/throttles"))["items"]
+    keys = (await do(api, "get", "/throttles/bank/keys"))["items"]
+    changed = await do(api, "put", "/throttles/bank", json={"concurrency": 2, "rate": 10})
+    bad = await api.put("/api/v1/throttles/bank", json={"burst": 3})
     await sign_in(api, database, "viewer")
-    hidden = (await do(api, "get", "/limits/bank/keys"))["items"]
-    refused = await api.delete("/api/v1/limits/bank")
+    hidden = (await do(api, "get", "/throttles/bank/keys"))["items"]
+    refused = await api.delete("/api/v1/throttles/bank")
     [seen] = (await do(api, "get", f"/executions/{held}/jobs"))["items"]
     assert (
         ([job[name] for name in ("status", "held_for", "limit_name", "limit_key")], seen["limit_key"]),
-        "Held by the limit bank for a" in jobs,
+        "Held by the throttle bank for a" in jobs,
         [listed[name] for name in ("name", "concurrency", "keys", "leased", "ready", "held")],
         [(one["key"], one["held"]) for one in keys],
         (changed, bad.status_code),
@@ -113,7 +113,7 @@ async def test_an_operator_limits_jobs_by_a_form(database: Database, api: httpx.
     ) == ((400, 2), "/limits", [True, True], True, "/limits", [(0,)])
 
 
-async def test_the_page_shows_places_and_their_line(database: Database, api: httpx.AsyncClient) -> None:
+async def test_the_page_shows_slots_and_their_line(database: Database, api: httpx.AsyncClient) -> None:
     """With links to those that hold them; a viewer sees no names."""
     first, second = await of_customers(database, "ann", "ann")
     page = await read(api, "/limits")
@@ -149,7 +149,7 @@ async def test_items_that_a_limit_holds_do_not_run(database: Database, api: http
     await drain(database)
     [progress] = (await do(api, "get", f"/executions/{execution_id}"))["iterators"]
     page = re.sub(r"<[^>]+>", "", await read(api, f"/executions/{execution_id}"))
-    assert (progress["started"], progress["held"], "0 of 3 items · 1 running · 2 held by a limit" in page) == (
+    assert (progress["started"], progress["held"], "0 of 3 items · 1 running · 2 held by a throttle" in page) == (
         3,
         2,
         True,

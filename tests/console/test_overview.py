@@ -38,7 +38,7 @@ QUIET = {
 
 
 async def test_what_started_is_counted_by_time_playbook_and_failure(database: Database) -> None:
-    """A failure that a fork brought back is none any more. A block is no playbook."""
+    """A failure that a fork recovered is none any more. A block is no playbook."""
     await register(database, STORY)
     ids = await start(database, payload={"x": 1}, count=2) + await start(database, payload={"x": "text"}, count=3)
     await drain(database)
@@ -49,7 +49,7 @@ async def test_what_started_is_counted_by_time_playbook_and_failure(database: Da
     [playbook] = found["playbooks"]
     [failure] = found["failures"]
     assert (
-        (found["executions"], found["is_cut"], found["brought_back"], sorted(found["parts"])),
+        (found["executions"], found["is_cut"], found["recovered"], sorted(found["parts"])),
         (playbook["path"], playbook["executions"], playbook["failed"], playbook["live"]),
         (failure["path"], failure["step"], failure["count"], failure["execution_id"]),
     ) == ((5, False, 1, [[3, "COMPLETED", 2], [3, "FAILED", 3]]), ("story", 4, 3, 0), ("story", "end", 2, str(ids[4])))

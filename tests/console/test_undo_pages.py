@@ -140,8 +140,8 @@ async def test_an_undo_is_abandoned(database: Database, api: httpx.AsyncClient, 
     )
 
 
-async def test_a_cancel_names_what_it_undoes_and_what_is_awaited(database: Database, api: httpx.AsyncClient) -> None:
-    """The last success first; then the page names the awaited step, which is CANCELLED."""
+async def test_a_cancel_names_what_it_undoes_and_what_is_draining(database: Database, api: httpx.AsyncClient) -> None:
+    """The last success first; then the page names the draining step, which is CANCELLED."""
     undo = 'compensate: {type: http, url: "http://localhost"}'
     [execution_id] = await begun(database, PAID.replace("next: end", f"{undo}, next: end"))
     await end_jobs(database)
@@ -155,6 +155,6 @@ async def test_a_cancel_names_what_it_undoes_and_what_is_awaited(database: Datab
     assert (
         asked.index("It undoes 2 actions") < asked.index(">pay</a>") < asked.index(">reserve</a>"),
         "ship may have begun" in asked,
-        "Awaited: " in page,
-        details["awaited"],
+        "Draining: " in page,
+        details["draining"],
     ) == (True, True, True, [{"step": "ship", "visit": 1}])

@@ -76,7 +76,7 @@ ERROR = {"type": "ValueError", **dict.fromkeys(("message", "traceback", "at", "s
 
 @asynccontextmanager
 async def full_of_values(database: Database) -> AsyncIterator[dict[str, int]]:
-    """Yield the ids of executions: in several states; one left something undone, one waits for a place."""
+    """Yield the ids of executions: in several states; one left something undone, one waits for a slot."""
     await register(database, UNDONE, path="undone", metadata=ONE_EACH)
     [undone] = await start(database, "undone", {"who": VALUE})
     await drain(database)
@@ -152,7 +152,7 @@ STEPS = {
     "undone": ("kept", "bad"),
     "queued": ("kept",),
 }
-PATHS = ("/playbooks/versions", "/playbooks/source", "/playbooks/graph", "/playbooks/difference", "/places/line")
+PATHS = ("/playbooks/versions", "/playbooks/source", "/playbooks/graph", "/playbooks/difference", "/slots/line")
 
 
 async def ask(client: httpx.AsyncClient, url: str, query: dict[str, Any], headers: dict[str, str]) -> tuple[int, str]:
@@ -192,8 +192,8 @@ async def test_no_route_shows_a_value_to_a_viewer(database: Database) -> None:
         "approvals",
         "dead-letters",
         "executions/ID/undo",
-        "limits/often/keys",
-        "places",
+        "throttles/often/keys",
+        "slots",
         "workers",
     } <= {route.removeprefix("/api/v1/") for route in shown}
 

@@ -35,7 +35,7 @@ FAILURES = (
     {"message": "odd"},
     {"message": "well", "status_code": 200},
 )
-LIMITS = frozenset({"max_visits", "max_open_jobs", "max_nesting", "router_ring"})
+LIMITS = frozenset({"max_visits", "max_open_jobs", "max_nesting", "router_cycle"})
 UNREACHABLE = "no path from `start` leads to it"
 NO_FAILURE = "no tried failure leads to it"
 

@@ -64,7 +64,7 @@ class Drawing:
         return {_caption(group): _bounds(_only(group, "box")) for group in self._groups("step")}
 
     @property
-    def looks(self) -> dict[str, str]:
+    def styles(self) -> dict[str, str]:
         """How each step is styled."""
         return {_caption(group): group.get("class", "").removeprefix("step ") for group in self._groups("step")}
 

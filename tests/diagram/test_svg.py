@@ -141,7 +141,7 @@ def test_taken_edges_are_thick_and_counted() -> None:
         ("count", "end"): ("taken", ("else",)),
         ("other", "end"): ("missed", ()),
     }
-    assert drawing.looks == {"start": "completed", "count": "completed", "other": "idle", "end": "completed"}
+    assert drawing.styles == {"start": "completed", "count": "completed", "other": "idle", "end": "completed"}
     assert {"count", "completed · 1.0 s", "00:00:03 · 3 visits", "not run"} <= drawing.words
 
 
@@ -156,7 +156,7 @@ def test_states_differ_in_words_and_symbols_and_not_only_in_colour() -> None:
     drawing = Drawing(
         render_svg(picture_of_story(body, '> execution_start\n> action_failed a {"message": "it broke"}'))
     )
-    assert drawing.looks == {"start": "completed", "a": "failed", "b": "cancelled"}
+    assert drawing.styles == {"start": "completed", "a": "failed", "b": "cancelled"}
     assert {"failed · 1.0 s", "it broke", "in step a: it broke", "cancelled · 1.0 s"} <= drawing.words
 
 
@@ -170,6 +170,6 @@ def test_a_marker_has_state_words_only_where_its_symbol_is_not_enough() -> None:
         - {step: end}
     """
     waiting = Drawing(render_svg(picture_of_story(body, "> execution_start\n> action_completed a {}")))
-    assert (waiting.looks["start"], waiting.looks["end"]) == ("completed", "waits")
+    assert (waiting.styles["start"], waiting.styles["end"]) == ("completed", "waits")
     assert "waits for others · 1 here" in waiting.words
     assert "completed" not in waiting.words

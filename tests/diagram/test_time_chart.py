@@ -53,13 +53,13 @@ def test_a_visit_has_its_attempts() -> None:
     "row, said",
     [
         ({"started": [at(4)]}, "waited 4.0 s for a worker; ran 5.0 s"),
-        ({"started": [at(4)], "held_until": at(3)}, "waited 3.0 s for a limit and 1.0 s for a worker; ran 5.0 s"),
+        ({"started": [at(4)], "held_until": at(3)}, "waited 3.0 s for a throttle and 1.0 s for a worker; ran 5.0 s"),
         ({"started": [at(1), at(5)], "failed": [at(3)]}, "waited 1.0 s for a worker; ran 6.0 s in 2 attempts"),
-        ({"ended_at": None, "held_until": at(100)}, "waited 1 min 40 s for a limit and 0 ms for a worker"),
+        ({"ended_at": None, "held_until": at(100)}, "waited 1 min 40 s for a throttle and 0 ms for a worker"),
     ],
 )
 def test_the_time_of_a_visit_is_waited_or_ran(row: dict[str, Any], said: str) -> None:
-    """For a limit, for a worker, and in attempts; each part is drawn."""
+    """For a throttle, for a worker, and in attempts; each part is drawn."""
     rows = [visit("load", 1, 0, 9, has_job=True, **row)]
     drawn = chart(rows).svg()
     assert (said in drawn, 'class="held"' in drawn, 'class="queue"' in drawn) == (True, True, True)

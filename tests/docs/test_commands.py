@@ -68,7 +68,7 @@ def graph(reader: PageRun, page: str) -> str:
 
 
 def limits(reader: PageRun, page: str) -> str:
-    """The job of one execution has the only place of its limit; that of another waits."""
+    """The job of one execution has the only slot of its limit; that of another waits."""
     reader.register(
         """
         workflow:

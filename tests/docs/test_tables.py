@@ -139,7 +139,7 @@ def test_each_invariant_and_each_option_of_replay_is_listed() -> None:
 def test_each_state_and_each_key_of_a_graph_is_listed() -> None:
     """The keys are those of an execution's document."""
     page = read_page("graph")
-    assert table(page, "| symbol |").keys() == {look.symbol for look in STATES.values()}
+    assert table(page, "| symbol |").keys() == {style.symbol for style in STATES.values()}
     document = as_document(dict(pictures())[DOCS / "graph-execution.svg"])
     nodes, arcs = document.pop("nodes"), document.pop("arcs")
     listed: dict[str, set[str]] = {"": set(), "node": set(), "arc": set()}

@@ -48,15 +48,15 @@ def test_a_snapshot_shows_what_a_join_needs() -> None:
     assert snapshot.joins == (WaitingJoin("j", "need 2", ("a",), (("b", 1), ("c", 1)), ()),)
 
 
-def test_a_closed_visit_names_the_join_that_closed_it() -> None:
+def test_a_cancelled_visit_names_the_join_that_cancelled_it() -> None:
     """And a step behind it never ran."""
     history = history_of(playbook(BODY), WON)
     lines = stripped(step_lines(history, "b"))
-    assert lines[0] == "b of execution 1 (story version 1, RUNNING) was closed in turn 4"
-    assert "it was closed in turn 4: join j needs it no more" in lines
+    assert lines[0] == "b of execution 1 (story version 1, RUNNING) was cancelled in turn 4"
+    assert "it was cancelled in turn 4: join j needs it no more" in lines
     lines = stripped(step_lines(history, "log"))
-    at = lines.index("the transition from b was never taken: b was closed")
-    assert lines[at + 1] == "it was closed in turn 4: join j needs it no more"
+    at = lines.index("the transition from b was never taken: b was cancelled")
+    assert lines[at + 1] == "it was cancelled in turn 4: join j needs it no more"
 
 
 def test_the_visit_of_a_join_names_all_that_it_gathered() -> None:
@@ -68,7 +68,7 @@ def test_the_visit_of_a_join_names_all_that_it_gathered() -> None:
     ]
 
 
-def test_a_token_that_waited_at_another_join_says_what_closed_it() -> None:
+def test_a_token_that_waited_at_another_join_says_what_cancelled_it() -> None:
     """It came to that join, and another one ran."""
     body = BODY.replace("[a, b, c]", "[a, b, c, d]")
     story = "> execution_start\n> action_completed c true\n> action_completed a 1\n> action_completed b 1"

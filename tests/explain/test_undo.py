@@ -1,4 +1,4 @@
-"""Explains what an execution undoes, what it awaits, and what is left."""
+"""Explains what an execution undoes, what is draining, and what is left."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CANCELLED = """
     > execution_cancel
     """
 UNDOING = f"""{CANCELLED}
-    > action_failed slow {{"message": "withdrawn", "type": "withdrawn"}}
+    > action_failed slow {{"message": "cancelled", "type": "cancelled"}}
     """
 
 
@@ -38,12 +38,12 @@ def row(step: str, status: str, message: str = "") -> dict[str, Any]:
     return {"step": step, "visit": 1, "index": None, "status": status, "error": {"message": message}}
 
 
-def test_a_visit_that_is_awaited_is_explained() -> None:
+def test_a_visit_that_is_draining_is_explained() -> None:
     """With the worker that has its job."""
     leased = job(status="leased", worker="w7", attempts=1, lease_until=NOW, last_heartbeat=NOW)
     undo = {"counts": {"open": 1}, "left": [row("charge", "open")], "executions": []}
     said = explained(CANCELLED, status=COMPENSATING, undo=undo, jobs={("slow", 1, None): leased}).splitlines()
-    assert said[1] == "  slow is over, but it is awaited: if it still succeeds, that is undone"
+    assert said[1] == "  slow is over, but draining: if it still succeeds, that is undone"
     assert said[2].startswith("    worker w7 ")
     assert said[-2:] == ["  undo: 1 left", "  it went through start, charge and slow"]
 

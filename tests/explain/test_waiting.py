@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from noetl_broker.explain.facts import ChildFact, JobTypeFact, LimitFact, UnreadEvent
+from noetl_broker.explain.facts import ChildFact, JobTypeFact, ThrottleFact, UnreadEvent
 from noetl_broker.history.record import History
 from tests.explanations import NOW, execution_lines, facts_of, job, step_lines
 from tests.forks import history_of
@@ -20,7 +20,7 @@ workflow:
 - {step: end}
 """
 MINUTE = timedelta(minutes=1)
-LIMIT = LimitFact("api", "k", 2, None, leased=2, ready=0, before=1, paused=False, holders=(5, 7))
+API = ThrottleFact("api", "k", 2, None, leased=2, ready=0, before=1, paused=False, holders=(5, 7))
 
 
 def waits(history: History, **more: Any) -> list[str]:
@@ -127,23 +127,23 @@ def started() -> History:
         ),
         ({"status": "cancelled"}, {}, "the job of a is cancelled, so no worker will run it"),
         (
-            {"status": "held", "limit": LIMIT},
+            {"status": "held", "throttle": API},
             {},
-            ("the job of a waits for a place of the limit api k (2 at a time):"
+            ("the job of a waits for a slot of the throttle api k (2 at a time):"
             " 2 leased (5 and 7), 0 ready, 1 waits before it"),
         ),
         (
-            {"status": "held", "limit": LIMIT._replace(leased=0, before=0, holders=()), "available_at": NOW + MINUTE},
+            {"status": "held", "throttle": API._replace(leased=0, before=0, holders=()), "available_at": NOW + MINUTE},
             {},
-            "a will be retried in 1 min 0 s; then it asks for a place of the limit api k (2 at a time)",
+            "a will be retried in 1 min 0 s; then it asks for a slot of the throttle api k (2 at a time)",
         ),
         (
-            {"limit": LIMIT._replace(concurrency=None, rate=0.5, key=""), "available_at": NOW + MINUTE / 60},
+            {"throttle": API._replace(concurrency=None, rate=0.5, key=""), "available_at": NOW + MINUTE / 60},
             {},
-            "the job of a may begin in 1.0 s, by the limit api (30/m)",
+            "the job of a may begin in 1.0 s, by the throttle api (30/m)",
         ),
         (
-            {"status": "held", "limit": LIMIT._replace(paused=True)},
+            {"status": "held", "throttle": API._replace(paused=True)},
             {},
             "the job of a is held until the execution is resumed",
         ),

@@ -11,8 +11,8 @@ from noetl_broker.broker.core import Session
 from noetl_broker.broker.model.event import Event
 from noetl_broker.errors import BrokerError, OperatorFault
 from noetl_broker.history.fork_plan import plan_fork
+from noetl_broker.history.recovery_plan import plan_recovery
 from noetl_broker.history.replay import replay_history
-from noetl_broker.history.retry_plan import plan_retry
 from noetl_broker.history.story import STORY_START
 from tests.forks import DIAMOND, fork_history, fork_story, history_of
 from tests.stories import dedented, playbook
@@ -254,7 +254,7 @@ def test_a_fork_takes_only_turns_that_this_version_decides_the_same() -> None:
     turns[2] = turns[2]._replace(outcome="duplicate", events=())
     changed = type(source)(**{name: getattr(source, name) for name in source.__slots__} | {"turns": tuple(turns)})
     with pytest.raises(BrokerError, match="this version decides turn 3 differently"):
-        plan_retry(changed)
+        plan_recovery(changed)
     assert [wanted.step for wanted in plan_fork(changed, "j").taken] == ["a"]
 
 

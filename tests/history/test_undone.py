@@ -14,7 +14,7 @@ from noetl_broker.broker.model.event import Event
 from noetl_broker.errors import OperatorFault
 from noetl_broker.history.fork_plan import plan_fork
 from noetl_broker.history.record import History
-from noetl_broker.history.retry_plan import plan_retry
+from noetl_broker.history.recovery_plan import plan_recovery
 from noetl_broker.history.story import STORY_START, format_story, read_events
 from tests.forks import fork_story, history_of
 from tests.stories import dedented, playbook
@@ -56,7 +56,7 @@ def test_no_fork_takes_over_a_result_that_was_undone() -> None:
 
 def test_a_retry_of_a_compensated_execution_starts_anew() -> None:
     """With the same payload."""
-    plan = plan_retry(undone())
+    plan = plan_recovery(undone())
     assert (plan.steps, plan.taken, plan.anew) == (("start",), (), "it has undone what its actions did")
 
 
@@ -67,10 +67,10 @@ def test_a_retry_of_an_execution_that_had_nothing_to_undo_continues() -> None:
         """
         > execution_start {"order": 7}
         > execution_deadline
-        > action_failed charge {"message": "withdrawn", "type": "withdrawn"}
+        > action_failed charge {"message": "cancelled", "type": "cancelled"}
         """,
     )
-    plan = plan_retry(source)
+    plan = plan_recovery(source)
     assert (plan.steps, plan.anew) == (("charge",), None)
     assert fork_story(source, plan) == dedented("""
         > fork

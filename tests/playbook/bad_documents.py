@@ -569,7 +569,7 @@ WORKFLOWS: dict[str, str] = {
           - {step: start, next: a}
           - {step: a, next: {when: "{{ x }}", step: b}}
           - {step: b, next: a}
-        => 4:12 warning router-ring workflow[1].step: the loop a → b → a has only routers (add a step with an action to it)
+        => 4:12 warning router-cycle workflow[1].step: the loop a → b → a has only routers (add a step with an action to it)
     """,
     "two arcs that give a join one input are warned of: one of the two values would be lost": """
         workflow:
@@ -837,7 +837,7 @@ STEPS: dict[str, str] = {
         type: python, code: 'def main(): pass', throttle: {name: api, concurrency: 2, burst: 3}
         => 1:131 error bad-throttle workflow[1].throttle.burst: `burst` needs a `rate` (add rate: 10/s, or remove it)
         type: python, code: 'def main(): pass', throttle: {name: api, rate: 1, key: [1]}
-        => 1:122 error bad-throttle workflow[1].throttle.key: `key` is a list, not a text of up to 1024 bytes, a number or a boolean (write what the limit counts by)
+        => 1:122 error bad-throttle workflow[1].throttle.key: `key` is a list, not a text of up to 1024 bytes, a number or a boolean (write what the throttle counts by)
         type: wait, for: 3d, throttle: {name: api, concurrency: 2}
         => 1:67 error bad-throttle workflow[1].throttle: `throttle` of the step `a` has no meaning: no worker runs the step (write it on steps that workers run)
         type: iterator, collection: [1], element: x, distribute: true, throttle: {name: api, concurrency: 2}, task: {type: python, code: 'def main(): pass'}

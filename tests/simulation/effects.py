@@ -40,7 +40,7 @@ KINDS = {
     "execution_signal": "signal",
     "execution_pause": "pause",
     "execution_resume": "resume",
-    "place_free": "place",
+    "place_free": "slot",
     "execution_abandon": "abandon",
 }
 STATUS_CHANGES = frozenset(
@@ -56,7 +56,7 @@ def reference_event(event: Row, leases: int) -> ReferenceEvent | None:
     if kind is None:
         return None
     meta = event["meta"] or {}
-    if kind in {"pause", "resume", "place"}:
+    if kind in {"pause", "resume", "slot"}:
         cause = "parent" if "parent_execution_id" in (event["context"] or {}) else "operator"
         return ReferenceEvent(kind, cause, lease=meta.get("number"))
     node, index = "", meta.get("index")
@@ -106,9 +106,9 @@ def effects_of(decision: Decision) -> Iterator[Effect]:
     for sent in decision.of(SignalSent):
         yield Effect("signal", _node(sent.step, sent.visit), [sent.name, sent.key, sent.payload])
     if not any(event.type in ENDS for event in decision.events):
-        closed = stops_of(decision).closed
+        cancelled = stops_of(decision).cancelled
         reopened = [(wait.step, wait.visit) for wait in decision.of(WaitReopened)]
-        yield from (Effect("reopen", _node(*visit)) for visit in reopened if visit not in closed)
+        yield from (Effect("reopen", _node(*visit)) for visit in reopened if visit not in cancelled)
     for post in decision.of(EventPosted):
         yield Effect("post", _node(post.step, post.visit), post.type)
 

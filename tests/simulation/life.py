@@ -82,7 +82,7 @@ class Job:
     first_leased_at: datetime | None = None
     lease_until: datetime | None = None
     stop: bool = False
-    awaited: bool = False
+    draining: bool = False
 
     def close(self) -> None:
         """Cancel it, or tell its worker to stop."""

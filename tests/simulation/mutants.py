@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from noetl_broker.broker import core, dispatcher, finalize
 from noetl_broker.broker.arrivals import joins, steps
 from noetl_broker.broker.draft import memory, templates
-from noetl_broker.broker.flow import closing, failures, transitions
+from noetl_broker.broker.flow import cancel, failures, transitions
 from noetl_broker.broker.holds import pauses
 from noetl_broker.broker.state import state
 from noetl_broker.broker.undo import open_visits
@@ -80,30 +80,34 @@ MUTANTS = (
     ),
     Mutant("a spent token may make up the number", NEEDS_FROM + 3551, joins._may_arrive, "join not in spent and ", ""),
     Mutant(
-        "losers are closed only if they are running",
+        "losers are cancelled only if they are running",
         NEEDS_FROM + 2,
-        joins._close_losers,
+        joins._cancel_losers,
         "arrival.step == name or loses",
         "False and loses",
     ),
     Mutant(
-        "losers that run are not closed",
+        "losers that run are not cancelled",
         NEEDS_FROM + 2,
-        joins._close_losers,
+        joins._cancel_losers,
         r"and loses\(token.step",
         "and False and loses(token.step",
     ),
     Mutant(
-        "losers that wait are not closed",
+        "losers that wait are not cancelled",
         NEEDS_FROM + 24,
-        joins._close_losers,
+        joins._cancel_losers,
         r"if loses\(step,",
         "if False and loses(step,",
     ),
     Mutant(
-        "end cancels only what can reach it", NEEDS_FROM + 23, joins._close_losers, "join is draft.playbook.end or ", ""
+        "end cancels only what can reach it",
+        NEEDS_FROM + 23,
+        joins._cancel_losers,
+        "join is draft.playbook.end or ",
+        "",
     ),
-    Mutant("a closed visit's job stays", NEEDS_FROM + 22, closing.close_visit, r"draft\.add\(.*\)", "pass"),
+    Mutant("a cancelled visit's job stays", NEEDS_FROM + 22, cancel.cancel_visit, r"draft\.add\(.*\)", "pass"),
     Mutant(
         "a wait for nothing stays open",
         WAITS_FROM + 103,
@@ -115,14 +119,14 @@ MUTANTS = (
         "a spent wait begins for nothing", WAITS_FROM + 1, steps._enter_action, "if arrival.spent and", "if False and"
     ),
     Mutant(
-        "a wait before a merging join is closed",
+        "a wait before a merging join is cancelled",
         WAITS_FROM + 56,
         steps.are_all_ways_spent,
         "if target.join ==",
         "if False and target.join ==",
     ),
     Mutant(
-        "a wait with a way out is closed", WAITS_FROM + 332, steps.are_all_ways_spent, "if not targets:", "if False:"
+        "a wait with a way out is cancelled", WAITS_FROM + 332, steps.are_all_ways_spent, "if not targets:", "if False:"
     ),
     Mutant("a spent waiting token counts", 543, joins._mark_spent, r", sources=\(\)", ""),
     Mutant("a spent token enters", 3, joins.deliver, "step.name in arrival.spent", "False"),
@@ -220,7 +224,7 @@ MUTANTS = (
         "== TIMEOUT",
         '== "no such purpose"',
     ),
-    Mutant("a closed approval stays open", APPROVALS_FROM + 6, closing.close_visit, r"draft\.add\(.*\)", "pass"),
+    Mutant("a cancelled approval stays open", APPROVALS_FROM + 6, cancel.cancel_visit, r"draft\.add\(.*\)", "pass"),
     Mutant("a signal is taken twice", SIGNALS_FROM + 36, claimed_rows.event_of, r'if row\["is_doubled"\]', "if False"),
     Mutant("a kept signal is forgotten", SIGNALS_FROM + 8, signals._keep, r"\S+\.append\(arrived\)", "pass"),
     Mutant(

@@ -108,7 +108,7 @@ $$ begin perform pg_notify('turns', ''); return null; end $$;
 create or replace trigger tell after insert on noetl.turn for each statement execute function public.tell()"""
 BUSY = """
 select exists (select from noetl.execution where noetl.is_live(status))
-  or exists (select from noetl.inbox) or exists (select from noetl.look)"""
+  or exists (select from noetl.inbox) or exists (select from noetl.match_request)"""
 OF_PEOPLE = ((0.3, "pause", "RUNNING", 5), (0.03, "cancel", "RUNNING", 1), (0.1, "abandon", "COMPENSATING", 1))
 MOST_UNDOS = 20
 MOST_IDLE = 100  # rounds without anything to do

@@ -55,7 +55,7 @@ class Reference(Entering):
             self.undo.apply(event)
         if event.kind == "start" or self.status not in LIVE - {COMPENSATING}:
             return
-        if event.kind in {"pause", "resume", "place"}:
+        if event.kind in {"pause", "resume", "slot"}:
             self._hold(event)
             return
         if event.kind == "signal":
@@ -128,7 +128,7 @@ class Reference(Entering):
 
     def _hold(self, event: ReferenceEvent) -> None:
         """Pause, resume or admit the execution."""
-        if event.kind == "place":
+        if event.kind == "slot":
             if self.status == "QUEUED":
                 self.emit("execution_admitted")
                 self.is_admitted = True
@@ -195,7 +195,7 @@ class Reference(Entering):
     def _is_outdated(self, token: Token, event: ReferenceEvent) -> bool:
         """Tell whether an event is of an attempt that was counted.
 
-        An answer of an abandoned child does not count. A result of an action always counts.
+        An answer of a cancelled child does not count. A result of an action always counts.
         """
         failed = event.kind == "failed"
         lease = event.leases if failed and event.lease is None else event.lease or 0
@@ -215,7 +215,7 @@ class Reference(Entering):
             return
         self.undo.give_up(token)
         if token.items is not None:
-            self._close_items(token, token.items)
+            self._cancel_items(token, token.items)
         self._failed(token, event.value)
 
     def _undo_another(self, rows: Iterable[UndoRow]) -> None:

@@ -56,7 +56,7 @@ class Entering(Iterating):
             if sum(other.step == token.step for other in self.waiting) == self.steps[token.step].need:
                 gathered = self._take_waiting(token.step)
                 if self.steps[token.step].losers == "cancel":
-                    self._close_others(token.step)
+                    self._cancel_others(token.step)
                 else:
                     self._spend_others(token.step)
                 self._enter(token.step, gathered)
@@ -66,7 +66,7 @@ class Entering(Iterating):
         self.waiting = [token for token in self.waiting if token.step != name]
         return gathered
 
-    def _close_others(self, join: str) -> None:
+    def _cancel_others(self, join: str) -> None:
         """End all other tokens that can reach a join; all if it is `end`."""
 
         def loses(token: Token) -> bool:

@@ -135,7 +135,7 @@ class Iterating(Leaving):
         self.emit("iteration_failed", token.node, index)
         items.failed.add(index)
         if is_broken or self._fails_by_items(token, items):
-            self._close_items(token, items)
+            self._cancel_items(token, items)
             if is_broken:
                 if not self._is_caught(token, TEMPLATE_ERROR):
                     self._fail_step(token, TEMPLATE_ERROR)
@@ -148,7 +148,7 @@ class Iterating(Leaving):
         items.results[index] = None
         self._start_items(token, items)
 
-    def _close_items(self, token: Token, items: Items) -> None:
+    def _cancel_items(self, token: Token, items: Items) -> None:
         """Await the open items of an iterator that failed."""
         if items.open:
             self.undo.close(token)

@@ -28,7 +28,7 @@ class ReferenceEvent(NamedTuple):
 
     `kind`: start, cancel, deadline, completed, failed, item_completed, item_failed, gathered (all results of an
     iterator), more (start more items), due (start the child again), timer (the moment of a wait came), decided (an
-    approval), signal, pause, resume (`node` is the cause, `lease` the number) or place (it is admitted).
+    approval), signal, pause, resume (`node` is the cause, `lease` the number) or slot (it is admitted).
     `path_is_paused`: of a start. `value`: the payload, the result, the error or the signal. `item_index`: of an item.
     `lease`: the number of the lease, or of the start of a child; None if the event has none. `leases`: how many the
     job had. `through_job`: whether it was sent by a function of the job. `is_undo`: of the undo of a visit or item.
@@ -87,7 +87,7 @@ class Token:
     is_kept: bool = False  # items or a child of it start when the execution runs on
     items: Items | None = None
     awaited: Awaited | None = None
-    unsure: set[int | None] = field(default_factory=set)  # places of items, None: itself; it may have had an effect
+    unsure: set[int | None] = field(default_factory=set)  # slots of items, None: itself; it may have had an effect
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -108,7 +108,7 @@ class Items:
 
     @property
     def failed_in_order(self) -> tuple[int, ...]:
-        """The places of the items that failed."""
+        """The slots of the items that failed."""
         return tuple(sorted(self.failed))
 
 

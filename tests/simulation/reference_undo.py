@@ -1,4 +1,4 @@
-"""The compensation of the reference: what succeeded and can be undone, what is awaited, and one undo at a time.
+"""The compensation of the reference: what succeeded and can be undone, what is draining, and one undo at a time.
 
 Written from the specification, as the rest of the reference.
 """
@@ -205,11 +205,11 @@ class Compensation:
             self.go_on()
 
     def _abandon(self) -> None:
-        """End with what is left; what runs and what is awaited is listed as unknown."""
+        """End with what is left; what runs and what is draining is listed as unknown."""
         if self._current is not None:
             self._current.status = "unknown"
         for token in self._draining:
-            for index in self._awaited(token):
+            for index in self._unfinished(token):
                 inputs = self._inputs_of(token, index)
                 self.rows.append(
                     UndoRow(token=token, item_index=index, turn=self._of.turn, status="unknown", inputs=inputs)
@@ -218,8 +218,8 @@ class Compensation:
         self._note_error({})
         self._finish("FAILED")
 
-    def _awaited(self, token: Token) -> list[int | None]:
-        """Return what may still succeed of an awaited visit and has a `compensate`: the visit or its open items."""
+    def _unfinished(self, token: Token) -> list[int | None]:
+        """Return what may still succeed of a draining visit and has a `compensate`: the visit or its open items."""
         step = self._of.steps[token.step]
         if token.items is not None and token.items.open:
             return [*sorted(token.items.open)] if self.of_step(step, 0) else []
@@ -245,12 +245,12 @@ class Compensation:
         return True
 
     def _drain(self, token: Token, event: ReferenceEvent) -> None:
-        """End an awaited visit, or one of its items, by the event that reports its end."""
+        """End a draining visit, or one of its items, by the event that reports its end."""
         index, kind = event.item_index, event.kind.removeprefix("item_")
         items = token.items
         if kind == "gathered" and items is not None and not items.open:
             kind = "completed"
-        kind = "failed" if self._is_withdrawn(token, event) else kind
+        kind = "failed" if self._is_cancelled(token, event) else kind
         if kind not in {"completed", "failed"} or self._of.is_of_other_attempt(token, event):
             return
         if items is not None and index is None and event.kind == "completed":
@@ -269,21 +269,21 @@ class Compensation:
             self.give_up(token)
 
     @staticmethod
-    def _is_withdrawn(token: Token, event: ReferenceEvent) -> bool:
-        """Tell whether the child of an awaited item would be started again: it is not, so the item ends."""
+    def _is_cancelled(token: Token, event: ReferenceEvent) -> bool:
+        """Tell whether the child of a draining item would be started again: it is not, so the item ends."""
         if event.kind != "item_due" or token.items is None or event.item_index not in token.items.due:
             return False
         return event.lease in {None, token.items.failures.get(event.item_index, 0) + 1}
 
     def _note_end(self, token: Token, event: ReferenceEvent, kind: str) -> None:
-        """Note what an awaited visit or item did."""
+        """Note what a draining visit or item did."""
         if kind == "completed":
             self.succeed(token, event, self._of.late_result(event), event.item_index)
         elif event.kind != "item_due":
             self.note_attempt(token, event, event.item_index)
 
     def go_on(self) -> None:
-        """Begin the next undo if nothing is awaited and none runs; end if none is left."""
+        """Begin the next undo if nothing is draining and none runs; end if none is left."""
         while self._of.status == "COMPENSATING" and not self._draining and self._current is None:
             rows = [row for row in self.rows if row.status == "open"]
             if not rows:

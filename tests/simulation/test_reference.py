@@ -98,8 +98,8 @@ def test_a_key_of_the_data_hides_the_failed_items_of_an_iterator() -> None:
         failed.evaluate(lambda _name: Outcome({"failed": [0]}))
 
 
-def test_a_child_that_completes_after_its_awaited_visit_timed_out_is_undone() -> None:
-    """The visit was awaited before any event named it, and the child ended before it read that it is cancelled.
+def test_a_child_that_completes_after_its_draining_visit_timed_out_is_undone() -> None:
+    """The visit was draining before any event named it, and the child ended before it read that it is cancelled.
 
     An undo that has begun goes on. So the last success is not the first that is undone.
     """
@@ -122,7 +122,7 @@ def test_a_child_that_completes_after_its_awaited_visit_timed_out_is_undone() ->
     assert [*broken_undos(world)] == []
 
 
-def test_a_child_that_completes_after_its_visit_was_closed_is_undone() -> None:
+def test_a_child_that_completes_after_its_visit_was_cancelled_is_undone() -> None:
     """Also in an execution that has nothing to undo itself: it does not await the visit."""
     world, life, child = with_child(CLOSED)
     world.send(child, "action_completed", child.node("c", 1), result=2, meta=OF_JOB)

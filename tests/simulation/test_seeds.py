@@ -68,20 +68,20 @@ def test_the_seeds_are_examples_of_each_feature_and_fault() -> None:
 
 
 def test_the_seeds_with_waits_are_examples_of_each_feature_of_joins() -> None:
-    """Joins that need several arrivals, that get too few, and that close their losers; waits."""
+    """Joins that need several arrivals, that get too few, and that cancel their losers; waits."""
     seen = counts_of(range(WAITS_FROM, WAITS_FROM + 20))
     wanted = (
-        "a join of several", "a join with too few arrivals", "a closed visit", "a join of any", "a join of all",
+        "a join of several", "a join with too few arrivals", "a cancelled visit", "a join of any", "a join of all",
         "a wait", "a wait that is over",
     )  # fmt: skip
     assert [name for name in wanted if not seen[name]] == [], summary(seen, seeds=20, seconds=1)
 
 
 def test_the_seeds_with_approvals_are_examples_of_each_way_in_which_they_end() -> None:
-    """Decided, decided twice or too late, timed out, closed."""
+    """Decided, decided twice or too late, timed out, cancelled."""
     seen = counts_of(range(APPROVALS_FROM, APPROVALS_FROM + 30))
     wanted = (
-        "an approval", "a decided approval", "times decisions", "times late decisions", "a closed visit",
+        "an approval", "a decided approval", "times decisions", "times late decisions", "a cancelled visit",
         "a wait that is over",
     )  # fmt: skip
     assert [name for name in wanted if not seen[name]] == [], summary(seen, seeds=30, seconds=1)
@@ -98,11 +98,11 @@ def test_the_seeds_with_pauses_are_examples_of_each_kind_of_pause() -> None:
 
 
 def test_the_seeds_with_signals_are_examples_of_each_way_in_which_they_end() -> None:
-    """Taken, also by another wait or later, refused, doubled, sent by steps; waits that time out or are closed."""
+    """Taken, also by another wait or later, refused, doubled, sent by steps; waits that time out or are cancelled."""
     seen = counts_of(range(SIGNALS_FROM, SIGNALS_FROM + 60))
     wanted = (
         "a wait for a signal", "a wait for a signal again", "a signal that is taken", "a signal that is not taken",
-        "a signal that another wait takes", "a kept signal that is taken", "a closed visit",
+        "a signal that another wait takes", "a kept signal that is taken", "a cancelled visit",
         "a step that sends a signal", "a wait that is over", "an event that is duplicate",
     )  # fmt: skip
     assert [name for name in wanted if not seen[name]] == [], summary(seen, seeds=60, seconds=1)

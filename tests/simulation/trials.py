@@ -22,7 +22,7 @@ FEATURES_BY_EVENT = {
     "action_retry": "a retry",
     "iteration_failed": "a failed item",
     "iteration_started": "an iterator",
-    "step_cancelled": "a closed visit",
+    "step_cancelled": "a cancelled visit",
     "execution_paused": "a paused execution",
     "execution_queued": "a queued execution",
     "compensation_completed": "an undo",

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from itertools import combinations
 from typing import NamedTuple
 
-from noetl_broker.broker.model.effects import ChildUnwanted
+from noetl_broker.broker.model.effects import LateChildUndone
 from tests.simulation.life import Life, TakenTurn
 from tests.simulation.plans import Compensate
 from tests.simulation.reference_model import LIVE
@@ -59,13 +59,13 @@ class _Checks:
             for job in life.jobs.values()
             if job.undo and job.status == "done"
         )
-        # Children that completed after their visit had given them up, and of which their parent has no row.
-        self.unwanted = {
-            unwanted.child_execution_id
+        # Children that completed after their visit had cancelled them, and of which their parent has no row.
+        self.late = {
+            late.child_execution_id
             for life in self.lives.values()
             for one in life.turns
-            for unwanted in one.decision.of(ChildUnwanted)
-            if unwanted.child_execution_id not in [row.child_execution_id for row, _ in life.undo_rows().values()]
+            for late in one.decision.of(LateChildUndone)
+            if late.child_execution_id not in [row.child_execution_id for row, _ in life.undo_rows().values()]
         }
         # An operator may undo what may have been undone.
         self.doubtful = {
@@ -102,7 +102,7 @@ class _Checks:
 
     def _must_be_undone(self, life: Life) -> bool:
         """Tell whether what an execution did is to be undone, by itself or by an execution above it."""
-        if life.status in {"FAILED", "CANCELLED"} or life.number in self.unwanted:
+        if life.status in {"FAILED", "CANCELLED"} or life.number in self.late:
             return True
         parent = life.parent
         if parent is None or parent.undo or life.status in LIVE:

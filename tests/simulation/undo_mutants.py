@@ -30,7 +30,7 @@ UNDO_MUTANTS = (
         "not own",
     ),
     Mutant(
-        "a leased job is not awaited",
+        "a leased job is not draining",
         UNDOS_FROM,
         open_visits._may_worker_report,
         "and not token.answered",
@@ -45,7 +45,7 @@ UNDO_MUTANTS = (
         "token",
     ),
     Mutant(
-        "open children are not awaited",
+        "open children are not draining",
         UNDOS_FROM + 50,
         begin.begin_compensation,
         r"has_open_child\(step, token\)",
@@ -59,7 +59,7 @@ UNDO_MUTANTS = (
         "False",
     ),
     Mutant(
-        "the undo begins before all is awaited",
+        "the undo begins before all is draining",
         UNDOS_FROM,
         compensation.go_on_compensating,
         "and not draft.state.tokens",
@@ -72,7 +72,7 @@ UNDO_MUTANTS = (
         "return token.draining",
         "return False",
     ),
-    Mutant("an unwanted child is forgotten", UNDOS_FROM + 2173, core._refused, r"unwanted_child\(.*\n", "None\n"),
+    Mutant("a late child is forgotten", UNDOS_FROM + 2173, core._refused, r"late_child_to_undo\(.*\n", "None\n"),
     Mutant("an item whose catch fails stays open", UNDOS_FROM, item_ends._write_outcome, r"draft.add.*event.*", "pass"),
     Mutant("a lost lease is certain", UNDOS_FROM + 39, undo.note_failure, "if lost or", "if"),
     Mutant("a timeout is certain", UNDOS_FROM + 21, undo._is_lost, r'error.get\("type"\) in LOST', "False"),

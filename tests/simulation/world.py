@@ -119,7 +119,7 @@ class World:
         heapq.heappush(self._deliveries, (self.now + timedelta(seconds=seconds), self.next_id(), action))
 
     def stop(self, life: Life, reason: str) -> None:
-        """Ask an execution to cancel itself; one that undoes is abandoned."""
+        """Ask an execution to cancel itself; a compensating one is abandoned."""
         kind = "execution_cancel" if life.origin is None else "execution_abandon"
         after = (0.0, 2.0)[life.number % 2]  # it may end before it reads that
         self.send(life, kind, str(life.number), after=after, context={"reason": reason})
@@ -300,7 +300,7 @@ class World:
         return bool(done)
 
     def _lose_lease(self, life: Life, job: Job) -> None:
-        is_final = job.lost >= self.scenario.max_lost_leases or job.awaited
+        is_final = job.lost >= self.scenario.max_lost_leases or job.draining
         job.status, job.lost, job.lease_until = "failed" if is_final else "queued", job.lost + 1, None
         if self._injects("stray_events", 0.5):  # the worker that lost it sends its error nevertheless
             error, meta = {"message": "busy", "status_code": 503}, {"attempt": job.attempts}

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from noetl_broker.broker.model.decision import Decision, ExecutionEnd
 from noetl_broker.broker.model.effects import (
     ChildStarted,
-    ChildUnwanted,
     EventPosted,
     ExecutionBegun,
     JobChanged,
+    LateChildUndone,
     SignalSent,
     StatusChanged,
     TimerSet,
-    VisitClosed,
+    VisitCancelled,
     WaitEnded,
     WaitOpened,
     WaitReopened,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 ENDED_JOBS = frozenset({"done", "dead", "cancelled"})
-WITHDRAWN: Row = {"message": "the job was withdrawn, because its execution ends", "type": "withdrawn"}
+CANCELLED_JOB: Row = {"message": "the job was cancelled, because its execution ends", "type": "cancelled"}
 Visits = set[tuple[str, int]]
 
 
@@ -51,12 +51,12 @@ def write_turn(world: World, life: Life, one: TakenTurn) -> None:
         _change_jobs(world, life, decision)
         _cancel_children(world, life, stops, before)
         _start_children(world, life, decision, stops)
-        _close_jobs(world, life, stops)
+        _cancel_jobs(world, life, stops)
         _post(world, life, decision)
         _write_waits(world, life, one)
         _tell_children(world, life, one)
-        for unwanted in decision.of(ChildUnwanted):
-            _undo_unwanted(world, life, world.lives[unwanted.child_execution_id])
+        for late in decision.of(LateChildUndone):
+            _undo_late_child(world, life, world.lives[late.child_execution_id])
     if decision.ended is not None:
         _end(world, life, one, decision.ended)
 
@@ -89,38 +89,38 @@ def _change_jobs(world: World, life: Life, decision: Decision) -> None:
             life.timers.append(Timer(node, change.step, "child", after(world.now, change.delay)))
 
 
-def _close_jobs(world: World, life: Life, stops: Stops) -> None:
-    """Withdraw the jobs of visits that are over; what is awaited may still report a success."""
+def _cancel_jobs(world: World, life: Life, stops: Stops) -> None:
+    """Cancel the jobs of visits that are over; what is draining may still report a success."""
     if not (stops.all_work or stops.visits):
         return
     for job in life.jobs.values():
         visit = job.step, job.visit
         if job.status not in OPEN_JOBS or (job.undo and not stops.execution):
             continue
-        if stops.all_work and not stops.awaited:
+        if stops.all_work and not stops.draining:
             job.close()
-        elif (stops.all_work or visit in stops.awaited) and not job.undo:
-            _drain(world, life, job, is_awaited=visit in stops.awaited)
-        elif visit in stops.closed or (visit in stops.visits and job.index is not None):
+        elif (stops.all_work or visit in stops.draining) and not job.undo:
+            _drain(world, life, job, is_draining=visit in stops.draining)
+        elif visit in stops.cancelled or (visit in stops.visits and job.index is not None):
             job.close()
 
 
-def _drain(world: World, life: Life, job: Job, *, is_awaited: bool) -> None:
-    """Withdraw a job while its execution awaits visits; one that no worker has reports that."""
+def _drain(world: World, life: Life, job: Job, *, is_draining: bool) -> None:
+    """Cancel a job while its execution awaits visits; one that no worker has reports that."""
     was = job.status
-    if is_awaited and was == "failed":
+    if is_draining and was == "failed":
         return  # its event is on the way
     if was == "leased":
-        job.stop, job.awaited = not is_awaited, is_awaited
+        job.stop, job.draining = not is_draining, is_draining
         return
-    job.status, job.awaited = "cancelled", is_awaited
-    if is_awaited and was in {"queued", "retry"}:
-        _withdraw(world, life, job.node, job.attempts)
+    job.status, job.draining = "cancelled", is_draining
+    if is_draining and was in {"queued", "retry"}:
+        _report_cancel(world, life, job.node, job.attempts)
 
 
-def _withdraw(world: World, life: Life, node: str, attempts: int) -> None:
+def _report_cancel(world: World, life: Life, node: str, attempts: int) -> None:
     meta = {"queue_id": 1, "attempt": attempts + 1, "retryable": False}
-    world.send(life, "action_failed", node, error=dict(WITHDRAWN), meta=meta)
+    world.send(life, "action_failed", node, error=dict(CANCELLED_JOB), meta=meta)
 
 
 # Children.
@@ -130,8 +130,8 @@ def _start_children(world: World, life: Life, decision: Decision, stops: Stops) 
     for child in decision.of(ChildStarted):
         node = life.node(child.step, child.visit, child.item_index, undo=child.undo)
         if stops.execution if child.undo else stops.visit(child.step, child.visit):
-            if (child.step, child.visit) in stops.awaited:
-                _withdraw(world, life, node, 0)
+            if (child.step, child.visit) in stops.draining:
+                _report_cancel(world, life, node, 0)
             continue
         index = None if child.undo else child.item_index
         visit = life.node(child.step, child.visit, child.item_index if child.undo else None, undo=child.undo)
@@ -167,7 +167,7 @@ def _cancel_children(world: World, life: Life, stops: Stops, children: Iterable[
         else:
             is_over = stops.child(parent.step, parent.visit, parent.item_index, undo=False)
         if is_over:
-            world.stop(child, "its parent ended or abandoned it")
+            world.stop(child, "its parent ended or cancelled it")
 
 
 def _tell_children(world: World, life: Life, one: TakenTurn) -> None:
@@ -184,12 +184,12 @@ def _tell_children(world: World, life: Life, one: TakenTurn) -> None:
             life.waits_for_path = False
 
 
-def _undo_unwanted(world: World, life: Life, child: Life) -> None:
+def _undo_late_child(world: World, life: Life, child: Life) -> None:
     """Undo a child that completed in vain, unless the execution has a row for it."""
     is_open = any(status == "open" for _, status in child.undo_rows().values())
     named = [row.child_execution_id for row, _ in life.undo_rows().values()]
     if is_open and child.number not in named:
-        error = {"message": "its parent ended or gave it up", "type": "cancelled"}
+        error = {"message": "its parent ended or cancelled it", "type": "cancelled"}
         start_undo(world, child, meta={"undo": {"error": error}})
 
 
@@ -216,7 +216,7 @@ def _write_waits(world: World, life: Life, one: TakenTurn) -> None:
     if begins is not None and begins.deadline is not None and decision.ended is None:
         life.timers.append(Timer(None, None, "deadline", after(one.turn.at, begins.deadline)))
     ends = [((end.step, end.visit), end.status) for end in decision.of(WaitEnded)]
-    for visit, status in ends + [((one.step, one.visit), "cancelled") for one in decision.of(VisitClosed)]:
+    for visit, status in ends + [((one.step, one.visit), "cancelled") for one in decision.of(VisitCancelled)]:
         life.timers = [timer for timer in life.timers if timer.node != life.node(*visit)]
         if visit in life.waits:
             life.waits[visit].status = status

@@ -39,22 +39,22 @@ BREACHES = (
         update noetl.catalog set payload = '{"metadata": {"schedule": [{"name": "a"}]}}' where path = 'done';
         select noetl.put_schedule('done#' || n, 'done', '@daily', declared_in => 'done') from unnest(array['a', 'b']) n;
         update noetl.start_schedule set last_execution_id = :id where name = 'done#b'"""),
-    Breach("an execution that ended holds a place", "done", {"verify_places"}, """
+    Breach("an execution that ended holds a slot", "done", {"verify_slots"}, """
         insert into noetl.place (path, key, held) values ('done', 'a', 1);
-        insert into noetl.place_claim (execution_id, path, key, number, held_at)
+        insert into noetl.slot_claim (execution_id, path, key, number, held_at)
         values (:id, 'done', 'a', 1, now())"""),
-    Breach("an execution is queued for a place without a number", "cooling", {"verify_places", "verify_rows"}, """
-        update noetl.execution set status = 'QUEUED', waits_for_place = true where execution_id = :id;
+    Breach("an execution is queued for a slot without a number", "cooling", {"verify_slots", "verify_rows"}, """
+        update noetl.execution set status = 'QUEUED', waits_for_slot = true where execution_id = :id;
         insert into noetl.place (path, key, held) values ('fresh', 'a', 1);
-        insert into noetl.place_claim (execution_id, path, key, number, held_at)
+        insert into noetl.slot_claim (execution_id, path, key, number, held_at)
         select execution_id, path, 'a', 1, now()
         from noetl.execution
         where path = 'fresh'"""),
-    Breach("a place is free and waited for", "cooling", {"verify_places", "verify_rows"}, """
+    Breach("a slot is free and waited for", "cooling", {"verify_slots", "verify_rows"}, """
         insert into noetl.place (path, key, is_waited_for) values ('cooling', 'a', true);
-        insert into noetl.place_claim (execution_id, path, key, number) values (:id, 'cooling', 'a', 1);
-        update noetl.execution set status = 'QUEUED', waits_for_place = true where execution_id = :id"""),
-    Breach("a job waits for a place that is free", "fresh", {"verify_held_jobs"}, """
+        insert into noetl.slot_claim (execution_id, path, key, number) values (:id, 'cooling', 'a', 1);
+        update noetl.execution set status = 'QUEUED', waits_for_slot = true where execution_id = :id"""),
+    Breach("a job waits for a slot that is free", "fresh", {"verify_held_jobs"}, """
         insert into noetl.limit (name, concurrency) values ('api', 1);
         update noetl.queue set status = 'held', held_for = array['limit'], limit_name = 'api', limit_key = ''
         where execution_id = :id"""),
@@ -107,7 +107,7 @@ BREACHES = (
         update noetl.queue set status = 'cancelled' where execution_id = :id and node_name = 'b'"""),
     Breach("a live visit has a job whose end nobody told", "fresh", {"verify_visits"}, """
         update noetl.queue set status = 'done' where execution_id = :id and node_name = 'b'"""),
-    Breach("the job of a closed visit was left", "half", {"verify_closed_visits", "verify_transactions"}, """
+    Breach("the job of a cancelled visit was left", "half", {"verify_cancelled_visits", "verify_transactions"}, """
         update noetl.event
         set event_type = 'step_cancelled'
         where execution_id = :id and event_type = 'step_completed' and node_name = 'a';
@@ -131,9 +131,9 @@ BREACHES = (
     Breach("a wait is signalled, and the signal never comes", "cooling", {"verify_signals"}, """
         update noetl.wait set kind = 'signal', status = 'signalled', names = '{a}', key = 'k'
         where execution_id = :id"""),
-    Breach("signals are forgotten, and a look is for another one", "cooling", {"verify_signals"}, """
+    Breach("signals are forgotten, and a request is for another one", "cooling", {"verify_signals"}, """
         select noetl.send_signal('a', 'k') from generate_series(1, 2);
-        delete from noetl.look;
+        delete from noetl.match_request;
         select noetl.send_signal('a', 'other');
         update noetl.wait
         set kind = 'signal', names = '{a}', key = 'k', since_at = '2026-01-01T00:00:00Z'
@@ -143,7 +143,7 @@ BREACHES = (
         set kind = 'signal', details = '{"times_out_at": "2026-01-01T00:00:00.000000Z"}'
         where execution_id = :id;
         delete from noetl.timer where execution_id = :id"""),
-    Breach("the child of a closed visit runs", "calling", {"verify_closed_visits"}, """
+    Breach("the child of a cancelled visit runs", "calling", {"verify_cancelled_visits"}, """
         delete from noetl.inbox;
         insert into noetl.event (execution_id, event_type, node_id, node_name, parent_event_id, meta)
         select execution_id, 'step_cancelled', node_id, node_name, parent_event_id, meta

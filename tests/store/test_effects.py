@@ -8,7 +8,7 @@ from noetl_broker.broker.model.effects import Effect
 from noetl_broker.store.queries import sql
 from noetl_broker.store.turn.effects import AFTER, BEFORE, EFFECTS
 
-OF_OTHERS = {"write_turns", "write_first_turns", "adopt_children", "write_places", "write_posts"}  # write.py
+OF_OTHERS = {"write_turns", "write_first_turns", "adopt_children", "write_slots", "write_posts"}  # write.py
 
 
 def test_each_kind_of_effect_is_written() -> None:

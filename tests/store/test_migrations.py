@@ -267,7 +267,7 @@ async def test_migrate_adds_columns_and_changes_no_row(empty_database: Database)
 
 
 async def test_triggers_for_a_noetl_server_are_on_its_tables_only(database: Database, noetl_database: Database) -> None:
-    """Both databases have the triggers of the inbox and of limited jobs. Others on queue and catalog cost time."""
+    """Both databases have the triggers of the inbox and of throttled jobs. Others on queue and catalog cost time."""
     triggers = """
         select t.tgrelid::regclass::text, t.tgname
         from pg_trigger t
@@ -277,7 +277,7 @@ async def test_triggers_for_a_noetl_server_are_on_its_tables_only(database: Data
     everywhere = [
         (named("noetl.event"), named(f"noetl_{name}"))
         for name in ("check_digits", "check_producer", "fill_catalog_id", "receive_events")
-    ] + [(named("noetl.queue"), named("noetl_limited_job_changed"))]
+    ] + [(named("noetl.queue"), named("noetl_throttled_job_changed"))]
     assert await rows(database, triggers) == everywhere
     assert await rows(noetl_database, triggers) == sorted([
         (named("noetl.catalog"), named("noetl_know_kind")),

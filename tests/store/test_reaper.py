@@ -163,7 +163,7 @@ async def test_a_job_past_its_lease_and_its_timeout_fails_once(database: Databas
 
 
 async def test_a_deadline_fails_the_execution_once(database: Database) -> None:
-    """Its jobs are withdrawn. The next look finds nothing."""
+    """Its jobs are cancelled. The next poll finds nothing."""
     await register(database, ONE_STEP, metadata="deadline: 60")
     await start(database, count=2)
     await drain(database)

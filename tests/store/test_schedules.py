@@ -252,7 +252,7 @@ async def test_a_bad_schedule_is_refused(database: Database) -> None:
                 await own.execute(f"select noetl.{function}('nightly')")
 
 
-async def test_a_change_rings(connection: Connection, database: Database) -> None:
+async def test_a_change_notifies(connection: Connection, database: Database) -> None:
     """So a sleeping broker finds the next moment at once."""
     heard = asyncio.Event()
     await connection.add_listener("noetl_timer", lambda *_: heard.set())
@@ -260,7 +260,7 @@ async def test_a_change_rings(connection: Connection, database: Database) -> Non
     await asyncio.wait_for(heard.wait(), PATIENCE_SECONDS)
     heard.clear()
     await execute(database, "update noetl.start_schedule set moved_at = 'infinity'")
-    await execute(database, "select noetl.look_again_at_schedules(clock_timestamp())")
+    await execute(database, "select noetl.move_schedules_again(clock_timestamp())")
     await asyncio.wait_for(heard.wait(), PATIENCE_SECONDS)
 
 

@@ -1,4 +1,4 @@
-"""Signals in SQL: what may be sent, what a key means, and that a look finds what was committed meanwhile."""
+"""Signals in SQL: what may be sent, what a key means, and that a request finds what was committed meanwhile."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TRIGGER = """
     $$;
     create trigger tell after insert on payments for each row execute function tell();
     grant insert on payments to noetl_producer"""
-MATCH = "select delivered, again, looked from noetl.match_signals($1)"
+MATCH = "select delivered, again, worked_on from noetl.match_signals($1)"
 # What a broker writes when a wait begins.
 BEGIN_WAIT = """
     with wait as (
@@ -31,7 +31,7 @@ BEGIN_WAIT = """
       from noetl.execution
       returning execution_id, node_id
     )
-    insert into noetl.look (execution_id, node_id)
+    insert into noetl.match_request (execution_id, node_id)
     select execution_id, node_id
     from wait"""
 
@@ -83,30 +83,30 @@ async def test_a_trigger_of_a_table_of_ones_own_sends(database: Database) -> Non
         ("payment", "42", {"amount": 5}),
         ("payment", "43", {"amount": 6}),
     ]
-    assert await value(database, "select count(*) from noetl.look") == 2
+    assert await value(database, "select count(*) from noetl.match_request") == 2
 
 
 async def test_a_wait_that_commits_after_the_signal_was_matched_finds_it(database: Database) -> None:
-    """The look of the wait sees the signal; that of the signal did not see the wait."""
+    """The request of the wait sees the signal; that of the signal did not see the wait."""
     await register(database, "workflow:\n- {step: start, next: go}\n- {step: go, type: python, code: x}\n")
     await start(database)
     async with session(database) as late, late.transaction():
         await late.execute(BEGIN_WAIT)
         await execute(database, SEND, 1)
         assert await rows(database, MATCH, 10) == [(0, 0, 1)]
-        assert await rows(database, "select * from noetl.look") == []
+        assert await rows(database, "select * from noetl.match_request") == []
     assert await rows(database, MATCH, 10) == [(1, 0, 1)]
     assert await rows(database, "select status from noetl.wait") == [("signalled",)]
 
 
 async def test_a_signal_that_commits_after_the_wait_was_matched_finds_it(database: Database) -> None:
-    """The look of the signal sees the wait."""
+    """The request of the signal sees the wait."""
     await register(database, WAIT)
     await start(database)
     async with session(database) as late, late.transaction():
         await late.execute(SEND, 1)
         await drain(database)
-        assert await rows(database, "select * from noetl.look") == []
+        assert await rows(database, "select * from noetl.match_request") == []
     assert await rows(database, MATCH, 10) == [(1, 0, 1)]
 
 
@@ -208,4 +208,7 @@ async def test_only_the_wait_that_did_not_take_its_signal_is_open_again(database
     await execute(database, queries.sql("reopen_waits"), [execution], [f"{execution}:b"])
     waits = "select step, status from noetl.wait order by step"
     assert await rows(database, waits) == [("a", "signalled"), ("b", "open")]
-    assert await value(database, "select node_id from noetl.look where execution_id is not null") == f"{execution}:b"
+    assert (
+        await value(database, "select node_id from noetl.match_request where execution_id is not null")
+        == f"{execution}:b"
+    )

@@ -49,7 +49,7 @@ async def lease_one(database: Database, own: Session[Any], body: str) -> int:
 async def test_a_cancelled_execution_stops_its_worker_and_records_its_answer(
     database: Database, answer: str, status: str, event: str
 ) -> None:
-    """The heartbeat is false and does not extend the lease, and there is no timeout: the job is closed.
+    """The heartbeat is false and does not extend the lease, and there is no timeout: the job is cancelled.
 
     The answer is true, also when it is repeated, and changes nothing. A failure needs no decision.
     """
@@ -106,8 +106,8 @@ async def test_a_failure_stops_the_other_branches(database: Database) -> None:
     assert await broken_invariants(database) == {}
 
 
-async def test_workers_are_notified_only_where_a_leased_job_was_closed(database: Database) -> None:
-    """The first cancel closes a queued job, the second one a leased job."""
+async def test_workers_are_notified_only_where_a_leased_job_was_cancelled(database: Database) -> None:
+    """The first cancel ends a queued job, the second one a leased job."""
     await register(database, ONE)
     async with session(database) as own, session(database) as listener:
         told: list[str] = []

@@ -29,7 +29,7 @@ LOOP = {"collection": [0, 1, 2], "element": "n", "on_error": "continue"}
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Report at once."""
     monkeypatch.setattr(job_progress, "REPORT_SECONDS", 0.0)
-    monkeypatch.setattr(job_progress, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(job_progress, "POLL_SECONDS", 0.01)
 
 
 async def until_reported(database: Database, expected: dict[str, Any]) -> None:

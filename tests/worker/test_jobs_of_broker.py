@@ -242,13 +242,13 @@ async def test_a_uuid_in_an_input_is_the_one_that_is_saved(work: Work, site: Sit
     assert json.loads(request["body"]) == {"a": given["a"], "r": given["a"]}
 
 
-LIMITED = {
+THROTTLED = {
     "a template": 'type: http, url: URL, timeout: "{{ env.LIMIT | default(SECONDS) }}"',
     "of a workbook": "type: workbook, task: act",
 }
 
 
-@pytest.mark.parametrize("limited", LIMITED.values(), ids=LIMITED)
+@pytest.mark.parametrize("limited", THROTTLED.values(), ids=THROTTLED)
 async def test_a_timeout_of_a_request_does_not_limit_its_loop(work: Work, site: Site, limited: str) -> None:
     """Each request may take that long; together they may take longer."""
     body = f"""

@@ -73,7 +73,7 @@ class Queue:
         """Give the state of a job."""
         return str(await self.connection.fetchval("select status from noetl.queue where queue_id = $1", queue_id))
 
-    async def ring(self) -> None:
+    async def notify(self) -> None:
         """Notify the workers."""
         await self.connection.execute("select pg_notify('noetl_job', '')")
 
@@ -198,7 +198,7 @@ async def test_a_notification_wakes_an_idle_worker(database: Database, queue: Qu
     async with working(database.dsn, poll_min_seconds=NEVER_SECONDS, poll_max_seconds=NEVER_SECONDS):
         await queue.until(known, "done")
         queue_id = await queue.put_one({"type": "noop"})
-        await queue.ring()
+        await queue.notify()
         await queue.until(queue_id, "done")
 
 

@@ -303,7 +303,7 @@ async def test_an_idle_worker_listens_again_after_a_lost_connection(database: Da
         await value(database, TERMINATE.replace("worker%", "worker listener"))
         await until(database, LISTENS)
         after = await queue.put_one({"type": "held"})
-        await queue.ring()
+        await queue.notify()
         held.let_go(await held.entered.get())
         await queue.until(after, "done")
 

@@ -86,7 +86,7 @@ async def test_a_completion_leases_beside_another_lease(database: Database, queu
     async with SilentProxy(database, holds=b"on its way") as proxy, working(proxy.database.dsn, gate, concurrency=2):
         await gate.waits.wait()
         [_, following] = await put(queue, "on its way", "third")
-        await queue.ring()
+        await queue.notify()
         await proxy.held.wait()
         gate.open.set()
         await queue.until(following, "done")

@@ -1,6 +1,6 @@
 """Compensation: an execution that failed or was cancelled undoes what its actions did, the last success first.
 
-Meanwhile the execution enters no step, and ignores signals, deadlines, pauses and cancels. `draining.py` first awaits
+Meanwhile the execution enters no step, and ignores signals, deadlines, pauses and cancels. `draining.py` first drains
 actions and children that may still report success. Then one undo runs at a time. An undo that fails for good ends the
 execution; the other rows stay open. An undo execution begins here: it has taken over the rows of another one.
 """
@@ -19,7 +19,7 @@ from noetl_broker.broker.model.effects import (
     StatusChanged,
     UndoChanged,
     UndoNoted,
-    WorkWithdrawn,
+    WorkCancelled,
 )
 from noetl_broker.broker.model.event import Event
 from noetl_broker.broker.model.limits import ERROR, shorten_error
@@ -34,7 +34,7 @@ from noetl_broker.broker.state.state import (
     InlineResult,
     ResultRef,
 )
-from noetl_broker.broker.undo.rows import report_awaited, undo_action
+from noetl_broker.broker.undo.rows import report_draining, undo_action
 from noetl_broker.broker.work.children import render_call
 from noetl_broker.broker.work.retries import retry_delay, wants_retry
 from noetl_broker.broker.writing.errors import (
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from noetl_broker.broker.state.state import RenderedInputs
     from noetl_broker.playbook.model import Step
 
-UNDO_ERROR = "compensation"  # the type of the error of an execution that could not undo all
+COMPENSATION = "compensation"  # the type of the error of an execution that could not undo all
 END_EVENTS = {COMPLETED: "execution_complete", FAILED: "execution_failed", CANCELLED: "execution_cancelled"}
 
 
@@ -80,7 +80,7 @@ def begin_undo_execution(draft: Draft, undo: dict[str, JSON]) -> None:
 
 
 def go_on_compensating(draft: Draft) -> None:
-    """Start the next undo if none runs and nothing is awaited; without one, the execution ends."""
+    """Start the next undo if none runs and nothing is draining; without one, the execution ends."""
     compensation = draft.state.compensation
     while (
         compensation is not None
@@ -321,13 +321,13 @@ def _fail_for_good(draft: Draft, current: Undoing, error: dict[str, JSON]) -> No
     draft.state.compensation = compensation = compensation._replace(current=None, failed=compensation.failed + 1)
     remedy = "; mend its `compensate`, register it, then undo with --version latest" if "template" in error else ""
     message = f"the undo of {current.step} failed: {error['message']}{remedy}"
-    _end_failed(draft, compensation, {"step": current.step, "message": message, "type": UNDO_ERROR})
+    _end_failed(draft, compensation, {"step": current.step, "message": message, "type": COMPENSATION})
 
 
 def abandon_execution(draft: Draft) -> None:
     """`execution_abandon`: the execution ends as failed, and lists what is left undone.
 
-    The undo that runs, and what is still awaited, are listed as unknown.
+    The undo that runs, and what is still draining, are listed as unknown.
     """
     compensation = draft.state.compensation
     if compensation is None:
@@ -337,14 +337,14 @@ def abandon_execution(draft: Draft) -> None:
         draft.add(UndoChanged(*current[:3], "unknown", {"message": "it was abandoned"}))
         draft.state.unknown += 1
     for token in draft.state.tokens.values():
-        report_awaited(draft, token)
+        report_draining(draft, token)
     draft.state.tokens.clear()
     draft.state.compensation = compensation = compensation._replace(current=None)
-    draft.add(WorkWithdrawn())
+    draft.add(WorkCancelled())
     context = draft.event.context if isinstance(draft.event.context, dict) else {}
     reason = str(context.get("reason") or "")[: ERROR.message_chars]
     message = f"the undo was abandoned: {reason}" if reason else "the undo was abandoned"
-    _end_failed(draft, compensation, {"message": message, "type": UNDO_ERROR})
+    _end_failed(draft, compensation, {"message": message, "type": COMPENSATION})
 
 
 def _end_failed(draft: Draft, compensation: Compensation, error: dict[str, JSON]) -> None:

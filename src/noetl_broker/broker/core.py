@@ -18,15 +18,15 @@ from noetl_broker.broker.draft.memory import FIRST_FORGET, forget, remember
 from noetl_broker.broker.finalize import finalize_execution
 from noetl_broker.broker.flow.failures import cancel_without_playbook, fail_execution
 from noetl_broker.broker.holds.pauses import keep_arrival
-from noetl_broker.broker.holds.places import free_places, freed
+from noetl_broker.broker.holds.slots import free_slots, freed
 from noetl_broker.broker.initial import reject_execution
 from noetl_broker.broker.model.decision import Decision
-from noetl_broker.broker.model.effects import ChildUnwanted
+from noetl_broker.broker.model.effects import LateChildUndone
 from noetl_broker.broker.model.event import Event, Turn
 from noetl_broker.broker.model.event_types import EXECUTION_CANCEL, EXECUTION_START
 from noetl_broker.broker.model.limits import max_fan_out_error, max_turns_error, oversized_start
 from noetl_broker.broker.state.state import NEW, RUNNING, ExecutionState, is_live
-from noetl_broker.broker.undo.rows import unwanted_child
+from noetl_broker.broker.undo.rows import late_child_to_undo
 from noetl_broker.broker.work.items import Refused
 from noetl_broker.errors import PlaybookFault
 
@@ -118,8 +118,8 @@ def take_turn(
 
 def _refused(playbook: Playbook, state: ExecutionState, event: Event, reason: str) -> Decision:
     """The decision about an event that does not change the execution."""
-    child = unwanted_child(playbook, state.status, event)
-    return Decision(reason) if child is None else Decision(reason, effects=(ChildUnwanted(child),))
+    child = late_child_to_undo(playbook, state.status, event)
+    return Decision(reason) if child is None else Decision(reason, effects=(LateChildUndone(child),))
 
 
 def decide(draft: Draft) -> None:
@@ -132,8 +132,8 @@ def decide(draft: Draft) -> None:
         if over is not None:
             fail_execution(draft, over)
             go_on_compensating(draft)
-    if draft.state.places and not is_live(draft.state.status):
-        free_places(draft)
+    if draft.state.slots and not is_live(draft.state.status):
+        free_slots(draft)
 
 
 def _move_tokens(draft: Draft) -> None:
@@ -168,8 +168,8 @@ def _decide_without_playbook(
         return state, Decision("after_end")
     if event.kind == EXECUTION_CANCEL:
         ended, decision = cancel_without_playbook(state, event, turn)
-        if state.places:
-            ended, change = ended._replace(places=()), freed(known, state.places)
+        if state.slots:
+            ended, change = ended._replace(slots=()), freed(known, state.slots)
             decision = decision if change is None else decision._replace(effects=(*decision.effects, change))
         if known.rules.beside_noetl:
             decision = decision._replace(events=with_noetl_status(decision.events, ended.status))

@@ -13,7 +13,7 @@ from noetl_broker.broker.arrivals.steps import KINDS, Kind
 from noetl_broker.broker.compensation import abandon_execution, complete_undo, fail_undo, start_undo_again
 from noetl_broker.broker.flow.failures import cancel_execution, pass_deadline
 from noetl_broker.broker.holds.pauses import is_admitted, pause_execution, row_of_pause
-from noetl_broker.broker.holds.places import break_ring, receive_place, resume_queued
+from noetl_broker.broker.holds.slots import break_deadlock, receive_slot, resume_queued
 from noetl_broker.broker.initial import dispatch_first_step
 from noetl_broker.broker.model.event import Event
 from noetl_broker.broker.model.event_types import (
@@ -35,8 +35,8 @@ from noetl_broker.broker.model.event_types import (
     ITERATION_STARTED,
     ITERATOR_COMPLETED,
     PLACE_FREE,
-    PLACE_RING,
     RECORDED,
+    SLOT_DEADLOCK,
     TIMER_DUE,
 )
 from noetl_broker.broker.state.state import COMPENSATING, NEW, PAUSED, QUEUED, RUNNING, ExecutionState, Token
@@ -74,7 +74,7 @@ execution_resume, late           unknown_execution  recorded      recorded      
 execution_signal                 unknown_execution  reacts        reacts        reacts        recorded      after_end
 execution_signal, doubled        unknown_execution  duplicate     duplicate     duplicate     duplicate     after_end
 place_free                       unknown_execution  reacts        recorded      reacts        recorded      after_end
-place_ring                       unknown_execution  reacts        recorded      recorded      recorded      after_end
+slot_deadlock                       unknown_execution  reacts        recorded      recorded      recorded      after_end
 holds_due                        unknown_execution  reacts        reacts        reacts        reacts        after_end
 event about a visit              unknown_execution  by visit      by visit      by visit      by visit      after_end
 type that is only recorded       recorded           recorded      recorded      recorded      recorded      recorded
@@ -231,8 +231,8 @@ REACTIONS: dict[str, Callable[[Draft], None]] = {
     EXECUTION_DEADLINE: pass_deadline,
     EXECUTION_PAUSE: pause_execution,
     EXECUTION_RESUME: resume_queued,
-    PLACE_FREE: receive_place,
-    PLACE_RING: break_ring,
+    PLACE_FREE: receive_slot,
+    SLOT_DEADLOCK: break_deadlock,
     HOLDS_DUE: lambda _draft: None,  # the store parks or releases further jobs
     ACTION_COMPLETED: _complete,
     ACTION_FAILED: _fail,
@@ -259,7 +259,7 @@ OF_EXECUTION = OF_PAUSE | {
     EXECUTION_DEADLINE,
     EXECUTION_SIGNAL,
     PLACE_FREE,
-    PLACE_RING,
+    SLOT_DEADLOCK,
     HOLDS_DUE,
 }
 STATUS_ROWS = {

@@ -9,7 +9,7 @@ from noetl_broker.broker.compensation import begin_undo_execution, undo_of
 from noetl_broker.broker.flow.failures import deadline_of, fail_execution
 from noetl_broker.broker.flow.on_failure import failed_before
 from noetl_broker.broker.holds.pauses import queue_execution
-from noetl_broker.broker.holds.places import take_places, wanted_places
+from noetl_broker.broker.holds.slots import take_slots, wanted_slots
 from noetl_broker.broker.model.decision import Decision, ExecutionEnd
 from noetl_broker.broker.model.effects import ExecutionBegun
 from noetl_broker.broker.model.event import Emitted, Event, Turn
@@ -88,16 +88,16 @@ def _begin(draft: Draft, fork: JSON) -> None:
 
 
 def _may_run(draft: Draft) -> bool:
-    """Take the places that the start wants, or queue the execution; returns false if it ended."""
+    """Take the slots that the start wants, or queue the execution; returns false if it ended."""
     try:
-        draft.state.places = wanted_places(draft)
+        draft.state.slots = wanted_slots(draft)
     except TemplateError as fault:
         fail_execution(draft, template_fault(fault))
         return False
     if draft.event.path_paused:
         queue_execution(draft, f"new executions of playbook {draft.playbook.path} are paused")
-    elif draft.state.places:
-        take_places(draft)
+    elif draft.state.slots:
+        take_slots(draft)
     return is_live(draft.state.status)
 
 

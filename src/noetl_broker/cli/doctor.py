@@ -37,7 +37,7 @@ def doctor(call: Call) -> int:
     if of_all := misspelled(dict(os.environ)):
         looked_at[HERE] = of_all
     for name, database in zip(database_names(call.databases), call.databases, strict=True):
-        looked_at[name] = asyncio.run(_look(database, alone=len(call.databases) == 1))
+        looked_at[name] = asyncio.run(_examine(database, alone=len(call.databases) == 1))
     found = [finding for each in looked_at.values() for finding in each]
     problems = sum(finding.state == "problem" for finding in found)
     notices = sum(finding.state == "notice" for finding in found)
@@ -54,7 +54,7 @@ def doctor(call: Call) -> int:
     return EXIT_FAILED if problems else 0
 
 
-async def _look(database: Database, *, alone: bool) -> Sequence[DoctorFinding]:
+async def _examine(database: Database, *, alone: bool) -> Sequence[DoctorFinding]:
     """Examine one database. If there are several, a database that cannot be reached is a finding."""
     try:
         return await examine(database)

@@ -22,7 +22,7 @@ from noetl_broker.cli.start_cancel import refuse_constant
 from noetl_broker.errors import BrokerError, OperatorFault
 from noetl_broker.operations.bulk import find_executions, find_left_out
 from noetl_broker.operations.bulk_actions import Request
-from noetl_broker.operations.retries import Forked, OnVersion, OtherPlaybook, fork_execution, key_of_fork
+from noetl_broker.operations.recoveries import Forked, OnVersion, OtherPlaybook, fork_execution, key_of_fork
 from noetl_broker.playbook import compile_playbook
 from noetl_broker.store.admin import executions
 from noetl_broker.store.connect.connection import Connection
@@ -89,7 +89,7 @@ def fork(
     The new execution gets the workload and the results from before the last visit of STEP. If STEP was never entered,
     it gets all results. It enters STEP only. Other open steps are left out, and no join waits for them. The other
     execution does not change. Prints the id of the new one. With filters instead of an ID: all failed ones (or those of
-    --status) that have no parent and that no fork or retry brought back before. Without --yes, it says what each fork
+    --status) that have no parent and that no fork or retry recovered before. Without --yes, it says what each fork
     would begin with.
     """
     if idempotency_key is not None and not chosen.ids:
@@ -111,7 +111,7 @@ def fork(
                     output.note(f"registered {forked.registered.path} version {forked.registered.version}")
                 return forked
 
-            async def bring_back(execution_id: int) -> dict[str, Any]:
+            async def recover(execution_id: int) -> dict[str, Any]:
                 return (await fork_one(execution_id, key_of_fork(execution_id, from_step))).as_document()
 
             if chosen.ids:
@@ -126,7 +126,7 @@ def fork(
             if other.file is None and not values:
                 groups = make_groups_with(connection, asked, found)
             return await act_on_each(
-                call, found, bring_back, bulk,
+                call, found, recover, bulk,
                 what=f"executions are forked from {from_step}", none="no execution is left to be forked",
                 preview=GroupPreview(groups, len(left_out)),
             )  # fmt: skip

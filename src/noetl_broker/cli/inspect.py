@@ -80,7 +80,7 @@ def executions(call: Call, *, which: store.Filter, limit: int, undone: bool) -> 
                         entry.get("error") and describe_failure(entry["status"], entry["error"]),
                         entry["forked_from"] and f"continues {entry['forked_from']}",
                         entry["left_undone"] and f"left undone: {left_text(entry['left_undone'])}",
-                        entry["brought_back_as"] and f"continued as {entry['brought_back_as']}",
+                        entry["recovered_as"] and f"continued as {entry['recovered_as']}",
                     ),
                 )
             ),

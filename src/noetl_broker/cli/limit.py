@@ -1,4 +1,4 @@
-"""The commands `limit list`, `put` and `delete`: limits on jobs, shared by name."""
+"""The commands `limit list`, `put` and `delete`: throttles of jobs, shared by name."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from noetl_broker.cli import output
 from noetl_broker.cli.command import Call, command
 from noetl_broker.errors import EXIT_FAILED, NotFoundFault
 from noetl_broker.playbook.throttle import RATE_FORMS, parse_rate
-from noetl_broker.store.admin import job_limits as store
-from noetl_broker.store.admin.job_limits import shown
+from noetl_broker.store.admin import throttles as store
+from noetl_broker.store.admin.throttles import shown
 from noetl_broker.store.connect.connection import Connection
 from noetl_broker.store.connect.session import session
 
@@ -38,21 +38,21 @@ class Rate(click.ParamType[float]):
 def limit() -> None:
     """Limit jobs: how many of a key run at a time, how many begin in a second.
 
-    A step names its limit under `throttle`. `register` makes a limit that is not there with the numbers of the
+    A step names its throttle under `throttle`. `register` makes a throttle that is not there with the numbers of the
     playbook, and never changes one. Each of these commands takes --dsn, --schema, --json, --config and --debug.
     """
 
 
 @command("list", example="noetl-broker limit list\nnoetl-broker limit list stripe")
 @click.argument("name", required=False)
-def list_limits(call: Call, *, name: str | None) -> None:
-    """List limits with the jobs that they count, or the keys of one limit.
+def list_throttles(call: Call, *, name: str | None) -> None:
+    """List throttles with the jobs that they count, or the keys of one throttle.
 
-    Jobs are leased, ready for a worker, or held until there is a place. Keys with most held jobs come first.
+    Jobs are leased, ready for a worker, or held until there is a slot. Keys with most held jobs come first.
     """
 
     async def ask(connection: Connection) -> list[dict[str, Any]]:
-        rows = await store.list_limits(connection)
+        rows = await store.list_throttles(connection)
         if name is None:
             return rows
         if not any(row["name"] == name for row in rows):
@@ -63,9 +63,11 @@ def list_limits(call: Call, *, name: str | None) -> None:
     if call.as_json:
         output.show_json(rows)
     elif not rows:
-        output.say("no limits: a step gets one by `throttle`" if name is None else f"limit {name} counts no job now")
+        output.say(
+            "no throttles: a step gets one by `throttle`" if name is None else f"throttle {name} counts no job now"
+        )
     elif name is None:
-        output.show_table(("limit", "allows", "keys", *COUNTS), [
+        output.show_table(("throttle", "allows", "keys", *COUNTS), [
             (row["name"], shown(row), row["keys"], *(row[count] for count in COUNTS)) for row in rows
         ])  # fmt: skip
     else:
@@ -85,13 +87,13 @@ def list_limits(call: Call, *, name: str | None) -> None:
     help="Jobs of a key that may begin at once; default: those of 100 ms, at least 1.",
 )
 def put(call: Call, *, name: str, concurrency: int | None, rate: float | None, burst: int | None) -> None:
-    """Make a limit, or change its numbers.
+    """Make a throttle, or change its numbers.
 
-    A number that is not given is no limit. Fewer places stop no job: jobs that run or are ready go on.
+    A number that is not given is no limit. Fewer slots stop no job: jobs that run or are ready go on.
     """
 
     async def make(connection: Connection) -> tuple[bool, bool]:
-        is_new = await store.put_limit(connection, name, concurrency=concurrency, rate=rate, burst=burst)
+        is_new = await store.put_throttle(connection, name, concurrency=concurrency, rate=rate, burst=burst)
         return is_new, is_new and not await store.list_keys(connection, name, most=1)
 
     is_new, is_unused = _with_session(call, make)
@@ -106,11 +108,11 @@ def put(call: Call, *, name: str, concurrency: int | None, rate: float | None, b
 @command("delete", example="noetl-broker limit delete stripe")
 @click.argument("name")
 def delete(call: Call, *, name: str) -> int:
-    """Delete a limit: its held jobs run. Exit 1 if there is none.
+    """Delete a throttle: its held jobs run. Exit 1 if there is none.
 
     The next job of a step whose `throttle` names it makes it again, with the numbers of the playbook.
     """
-    found = _with_session(call, lambda connection: store.delete_limit(connection, name))
+    found = _with_session(call, lambda connection: store.delete_throttle(connection, name))
     if call.as_json:
         output.show_json({"name": name, "deleted": found})
     else:
@@ -126,5 +128,5 @@ def _with_session(call: Call, ask: Callable[[Connection], Awaitable[Any]]) -> An
     return asyncio.run(run())
 
 
-for each in (list_limits, put, delete):
+for each in (list_throttles, put, delete):
     limit.add_command(each)

@@ -20,7 +20,7 @@ from noetl_broker.store.admin import executions
 from noetl_broker.store.admin.logs import LogReader, LogSubject, read_log
 from noetl_broker.store.connect.lasting_session import LastingSession
 
-LOOK_SECONDS = 0.5
+POLL_SECONDS = 0.5
 STYLES = {"warning": "yellow", "error": "red"}
 Entry = dict[str, Any]
 
@@ -73,7 +73,7 @@ async def _show(call: Call, pages: AsyncIterator[list[Entry]], *, live: bool) ->
 
 
 async def follow(source: LastingSession, subject: LogSubject) -> AsyncIterator[list[Entry]]:
-    """Yield the new entries of each look (perhaps none), until the execution has ended."""
+    """Yield the new entries of each poll (perhaps none), until the execution has ended."""
     reader, find = LogReader(subject), partial(executions.find_execution, execution_id=subject.execution_id)
     while True:
         began = time.monotonic()
@@ -83,7 +83,7 @@ async def follow(source: LastingSession, subject: LogSubject) -> AsyncIterator[l
             yield entries
         if not is_running:
             return
-        await asyncio.sleep(max(LOOK_SECONDS, REST_FACTOR * (time.monotonic() - began)))
+        await asyncio.sleep(max(POLL_SECONDS, REST_FACTOR * (time.monotonic() - began)))
 
 
 def log_lines(entries: list[Entry]) -> Iterator[tuple[output.Styled, ...]]:

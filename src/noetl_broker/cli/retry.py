@@ -15,14 +15,14 @@ from noetl_broker.cli.selection import Selection, filters, selection
 from noetl_broker.errors import OperatorFault
 from noetl_broker.operations.bulk import find_executions, find_left_out
 from noetl_broker.operations.bulk_actions import Request
-from noetl_broker.operations.retries import (
+from noetl_broker.operations.recoveries import (
     ABANDONED,
     UNDONE,
     OnVersion,
-    Retried,
+    Recovered,
     newer_version,
-    retry_failed,
-    retry_one,
+    recover,
+    recover_failed,
 )
 from noetl_broker.store.admin import recovery
 from noetl_broker.store.admin.executions import Filter
@@ -112,7 +112,7 @@ def retry(call: Call, *, chosen: Selection, bulk: BulkOptions, version: int | No
     all other open steps. Each retry gives the same new execution. Dead letters of a running execution are given back to
     the broker. With --version, it continues on that version if that decides the same up to the failure; otherwise
     nothing is started, and it says where they differ. With filters instead of an ID: all failed executions that were
-    not retried before and have no parent.
+    not recovered before and have no parent.
     """
     if or_from_start and version is None:
         raise OperatorFault("--or-from-start is for --version: without it, the way is the same")
@@ -124,12 +124,12 @@ def retry(call: Call, *, chosen: Selection, bulk: BulkOptions, version: int | No
                 on = OnVersion(None if version == LATEST else version, rules, or_from_start=or_from_start)
 
             async def retry_execution(execution_id: int) -> dict[str, Any]:
-                return await retry_failed(connection, execution_id, rules, on)
+                return await recover_failed(connection, execution_id, rules, on)
 
             if chosen.ids:
-                retried = await retry_one(connection, chosen.ids[0], rules, on)
-                newer = None if on is not None else await newer_version(connection, retried.of)
-                _show_retried(call, retried, newer)
+                recovered = await recover(connection, chosen.ids[0], rules, on)
+                newer = None if on is not None else await newer_version(connection, recovered.of)
+                _show_recovered(call, recovered, newer)
                 return 0
             found = await find_executions(connection, "retry", chosen.which, limit=bulk.limit)
             left_out = await find_left_out(connection, "retry", chosen.which, limit=MOST) or []
@@ -152,32 +152,32 @@ def _other_ways(version: int) -> str:
     )
 
 
-def _show_retried(call: Call, retried: Retried, newer: int | None) -> None:
-    execution_id = retried.of["execution_id"]
-    if retried.put_back is not None:
-        _show_put_back(call, execution_id, retried.put_back)
+def _show_recovered(call: Call, recovered: Recovered, newer: int | None) -> None:
+    execution_id = recovered.of["execution_id"]
+    if recovered.put_back is not None:
+        _show_put_back(call, execution_id, recovered.put_back)
         return
     if call.as_json:
-        output.show_json(retried.as_document())
+        output.show_json(recovered.as_document())
         return
-    new, before = retried.made["brought_back_as"], retried.before
+    new, before = recovered.made["recovered_as"], recovered.before
     if before is not None:
         again = call.with_schema(f"noetl-broker retry {new}")
         further = f"; {again} retries that one" if before["status"] == "FAILED" else ""
         output.say(f"execution {execution_id} was retried as {new}, which is {before['status']}{further}")
     else:
-        steps, version = ", ".join(retried.made["steps"]), retried.made.get("version")
+        steps, version = ", ".join(recovered.made["steps"]), recovered.made.get("version")
         where = f"{steps} on version {version}" if version is not None else steps
         output.say(f"execution {new} continues from {where}; it retries {execution_id}")
-        if "anew" in retried.made:
-            way = retried.made["anew"]
+        if "anew" in recovered.made:
+            way = recovered.made["anew"]
             why = way if way in {ABANDONED, UNDONE} else f"it would have gone another way: {way}"
             output.note(f"it starts anew, because {why}")
         if newer is not None:
             output.note(
-                f"it has version {retried.of['version']}; {newer} is registered: --version latest continues on it"
+                f"it has version {recovered.of['version']}; {newer} is registered: --version latest continues on it"
             )
-    parent = retried.of["parent_execution_id"]
+    parent = recovered.of["parent_execution_id"]
     if parent is not None:
         output.note(f"its parent {parent} has received the failure and does not wait for the new execution")
 

@@ -66,7 +66,7 @@ RULES: dict[str, str] = {
     "not-yaml": "The document must be valid YAML.",
     "only-else": "An `else` needs a condition in the same list.",
     "overlapping-when": "Two conditions may be true at once, so both transitions may be taken.",
-    "router-ring": "A loop needs a step with an action.",
+    "router-cycle": "A loop needs a step with an action.",
     "several-documents": "A file must hold one document.",
     "shadowed-name": "The name of a step or an element hides a word that templates use.",
     "too-deep": "The document is nested too deeply.",

@@ -34,7 +34,7 @@ from noetl_broker.store.connect.lasting_session import LastingSession
 from noetl_broker.store.connect.session import session, translate_faults
 
 END_NAMES = ("execution_id", "path", "version", "status", "result", "error")
-LAST_LOOK_SECONDS = 2.0
+LAST_POLL_SECONDS = 2.0
 MOST_LEVELS = 190  # of nesting in a payload, as `noetl.start_execution` counts
 
 
@@ -113,16 +113,16 @@ async def _wait(call: Call, started: int, most: timedelta | None) -> int:
         except PermissionFault as fault:
             raise PermissionFault(f"execution {started} is started; to wait for it: {fault}") from fault
         except TimeoutError:
-            ended = await _last_look(source, started)
+            ended = await _last_poll(source, started)
         if ended["status"] is None or is_live(ended["status"]):
             return _show_unended(call, ended, most or timedelta())
         return _show_end(call, ended, await source.read(partial(load_undo, execution_id=started)))
 
 
-async def _last_look(source: LastingSession, execution_id: int) -> dict[str, Any]:
+async def _last_poll(source: LastingSession, execution_id: int) -> dict[str, Any]:
     """Give the row of an execution; with nulls if the database does not answer soon."""
     try:
-        async with asyncio.timeout(LAST_LOOK_SECONDS):
+        async with asyncio.timeout(LAST_POLL_SECONDS):
             return await source.read(partial(executions.find_execution, execution_id=execution_id))
     except TimeoutError:
         return dict.fromkeys(END_NAMES) | {"execution_id": execution_id}

@@ -17,12 +17,12 @@ from noetl_broker.broker.state.state import is_live
 from noetl_broker.cli import output
 from noetl_broker.cli.output import Lines, Part, Rows
 from noetl_broker.cli.start_cancel import describe_failure
-from noetl_broker.cli.tail import LOOK_SECONDS, REST_FACTOR, step_name
+from noetl_broker.cli.tail import POLL_SECONDS, REST_FACTOR, step_name
 from noetl_broker.cli.wait_text import awaited_by, too_early
 from noetl_broker.explain.error_text import attempt_text, traceback_of
-from noetl_broker.explain.places import place_of_row, place_text
 from noetl_broker.explain.progress import failures_text, progress_text
-from noetl_broker.explain.undo_text import awaited_text, undo_lines
+from noetl_broker.explain.slots import slot_of_row, slot_text
+from noetl_broker.explain.undo_text import draining_text, undo_lines
 from noetl_broker.nodes import name_of_node, node_of_job, parse_node, visit_name
 from noetl_broker.store.admin import executions
 from noetl_broker.store.connect.lasting_session import LastingSession
@@ -79,8 +79,8 @@ def status_parts(found: dict[str, Any], schema: str, *, traceback: bool = False)
         yield Rows(("block", "execution", "status", "at"), blocks)
     if found["unlisted_jobs"]:
         yield Lines((f"and {found['unlisted_jobs']:,} more open jobs of items",))
-    if (awaited := awaited_text(found["awaited"])) is not None:
-        yield Lines(("", awaited))
+    if (draining := draining_text(found["draining"])) is not None:
+        yield Lines(("", draining))
     if found["undo"] is not None:
         undo = [with_schema(line, schema) for line in undo_lines(found["execution_id"], found["status"], found["undo"])]
         yield Lines(("", *undo) if undo else ())
@@ -88,12 +88,12 @@ def status_parts(found: dict[str, Any], schema: str, *, traceback: bool = False)
 
 
 def _kept_by(found: dict[str, Any]) -> Iterator[str]:
-    """Lines about the pause of its playbook, and about the places that it holds or waits for."""
+    """Lines about the pause of its playbook, and about the slots that it holds or waits for."""
     pause = found["path_pause"]
     if pause is not None:
         reason = f": {pause['reason']}" if pause["reason"] else ""
         yield f"its playbook is paused{reason} (noetl-broker resume --path {found['path']} admits it)"
-    yield from (place_text(place_of_row(place)) for place in found["places"])
+    yield from (slot_text(slot_of_row(slot)) for slot in found["slots"])
 
 
 def _block_name(block: dict[str, Any]) -> str:
@@ -128,7 +128,7 @@ def _headline(found: dict[str, Any]) -> str:
     for origin, words in (
         ("parent_execution_id", "child of"),
         ("forked_from", "forked from"),
-        ("brought_back_as", "continued as"),
+        ("recovered_as", "continued as"),
     ):
         if found[origin] is not None:
             line = f"{line}, {words} {found[origin]}"
@@ -149,13 +149,13 @@ def _job_waits(job: dict[str, Any], found: dict[str, Any]) -> str | None:
             return f"lease ran out {output.span(-remaining)} ago"
         told = "its worker is to stop; " if job["stop"] else ""
         return f"{told}lease ends in {output.span(remaining)}"
-    waits_for_limit = job.get("held_for") == ["limit"]
-    if job["status"] in {"queued", "retry"} or waits_for_limit:
+    waits_for_throttle = job.get("held_for") == ["limit"]
+    if job["status"] in {"queued", "retry"} or waits_for_throttle:
         remaining = (job["available_at"] - now).total_seconds()
         if remaining > 0:
             return f"{'again in' if job['attempts'] else 'in'} {output.span(remaining)}"
-        if waits_for_limit:
-            return f"waits for a place of the limit {job['limit_name']}"
+        if waits_for_throttle:
+            return f"waits for a slot of the throttle {job['limit_name']}"
         return f"waits for a worker since {output.span(-remaining)}"
     return JOB_WAITS.get(job["status"])
 
@@ -237,7 +237,7 @@ async def _poll(source: LastingSession, execution_id: int) -> AsyncIterator[Foun
         yield found
         if not is_live(found["status"]):
             return
-        await asyncio.sleep(max(LOOK_SECONDS[1] / 2, REST_FACTOR * (time.monotonic() - began)))
+        await asyncio.sleep(max(POLL_SECONDS[1] / 2, REST_FACTOR * (time.monotonic() - began)))
 
 
 async def _draw(states: AsyncIterator[Found], schema: str, *, traceback: bool) -> Found:

@@ -13,15 +13,15 @@ from noetl_broker.broker.state.state import is_live
 from noetl_broker.cli import output
 from noetl_broker.cli.wait_text import wait_lines
 from noetl_broker.explain.error_text import attempt_text, error_text
-from noetl_broker.explain.places import place_of_row, place_text
+from noetl_broker.explain.slots import slot_of_row, slot_text
 from noetl_broker.nodes import MARK, name_of_node
 from noetl_broker.store.admin import executions
 from noetl_broker.store.connect.lasting_session import LastingSession
 from noetl_broker.store.connect.schema_name import with_schema
 from noetl_broker.text import short_json
 
-# A look comes late by at most a tenth of the time that nothing has happened.
-LOOK_SECONDS = (0.05, 0.5)
+# A poll comes late by at most a tenth of the time that nothing has happened.
+POLL_SECONDS = (0.05, 0.5)
 LATE_SHARE = 0.1
 # After a slow query, rest several times as long: the database has other work.
 REST_FACTOR = 5.0
@@ -43,7 +43,7 @@ DETAIL_IN = {
 async def follow(
     source: LastingSession, execution_id: int, of: executions.EventsOf | None = None
 ) -> AsyncIterator[list[dict[str, Any]]]:
-    """Yield the new events of each look (perhaps none), in the order of turns as far as it is known.
+    """Yield the new events of each poll (perhaps none), in the order of turns as far as it is known.
 
     Stops when the execution has ended. Events that come after the end change nothing and are not waited for.
     """
@@ -61,7 +61,7 @@ async def follow(
             return
         now = time.monotonic()
         moved = now if new else moved
-        shortest, longest = LOOK_SECONDS
+        shortest, longest = POLL_SECONDS
         pause = min(max(LATE_SHARE * (now - moved), shortest), longest)
         await asyncio.sleep(max(pause, REST_FACTOR * (now - began)))
 
@@ -92,7 +92,7 @@ def _hints(found: dict[str, Any]) -> list[str]:
     """Say whether a broker or a worker seems to be missing."""
     if found["unread"]:
         return ["its events are unread: is a broker running? (noetl-broker run)"]
-    waiting = [place_text(place) for place in map(place_of_row, found["places"]) if place.held_at is None]
+    waiting = [slot_text(slot) for slot in map(slot_of_row, found["slots"]) if slot.held_at is None]
     if waiting:
         return [f"it {text}" for text in waiting]
     if found["status"] in HOLDS:

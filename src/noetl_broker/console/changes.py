@@ -120,7 +120,7 @@ class Changes:
         backoff = Backoff(*PAUSES)
         while self._streams:
             try:
-                seconds = await self._look()
+                seconds = await self._read_turns()
             except BrokerError:
                 self._say_away(is_away=True)
                 await asyncio.sleep(backoff.next())
@@ -134,7 +134,7 @@ class Changes:
         for stream in self._streams:
             stream.say_away(is_away=is_away)
 
-    async def _look(self) -> float:
+    async def _read_turns(self) -> float:
         """Ask once, and offer each stream what concerns it; gives the seconds that the server took."""
         everything = any(stream.execution_ids is None for stream in self._streams)
         known = self._known or {}

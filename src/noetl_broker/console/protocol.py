@@ -81,14 +81,14 @@ class BoundedProtocol(H11Protocol):
             self._is_head_begun = True
             self._set_reading(self.limits.head_seconds)
         super().data_received(data)
-        self._look()
+        self._poll()
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""
         super().on_response_complete()
-        self._look()
+        self._poll()
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         """Begin the time for what the client must do next, where that has changed."""
         state, before = self.conn.their_state, self._state
         if state is before or self.transport.is_closing():

@@ -23,7 +23,7 @@ from noetl_broker.store.turn.claim import Claim, ClaimStart, claim_mail, move_to
 from noetl_broker.store.turn.claimed_rows import Case, Mail, Outcome, open_case
 from noetl_broker.store.turn.columns import Columns
 from noetl_broker.store.turn.load import Wants, load_answers
-from noetl_broker.store.turn.places import Granted, wants_places
+from noetl_broker.store.turn.slots import Granted, wants_slots
 from noetl_broker.store.turn.write import (
     is_lost_race,
     rollback_to_savepoint,
@@ -77,11 +77,11 @@ class Batch:
         self.chars_left = MAX_CHARS
         self.postponed = 0  # mails of executions that are locked, or whose playbook is being compiled
         self.missed_locks = 0
-        self.granted = Granted()  # places that turns were promised
-        self.busy: set[int] = set()  # executions whose places another broker has locked
+        self.granted = Granted()  # slots that turns were promised
+        self.busy: set[int] = set()  # executions whose slots another broker has locked
         self.decided = 0  # mails decided or moved to the dead letters; the others stay in the inbox
         self.wrote_mail = False
-        self.admits = False  # whether the batch gave places to other executions
+        self.admits = False  # whether the batch gave slots to other executions
         self.timer_seconds: float | None = None  # until the first timer that the batch writes
 
     @property
@@ -218,7 +218,7 @@ class Batch:
         if columns.timers:
             self.timer_seconds = min(columns.timer_seconds, default=None)
         if outcomes:
-            self.wrote_mail |= columns.has_family or bool(columns.rows.get("write_posts")) or bool(columns.places)
+            self.wrote_mail |= columns.has_family or bool(columns.rows.get("write_posts")) or bool(columns.slots)
             await write_columns(connection, columns, max_gathered_bytes=self.max_gathered_bytes)
             self.admits |= columns.admits
 
@@ -237,7 +237,7 @@ class Batch:
         for _ in range(MAX_LOADS):
             if wants:
                 answers = await load_answers(connection, wants, event_ids=event_ids, granted=self.granted)
-                self.busy.update(wants_places(wants) - answers.keys())
+                self.busy.update(wants_slots(wants) - answers.keys())
                 pending = [decider for decider in pending if decider.add_answers(answers, wants)]
             pending, wants = self._decide_pending(pending, outcomes, faults)
             if not pending:

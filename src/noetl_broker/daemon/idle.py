@@ -14,7 +14,7 @@ from noetl_broker.store.queries import sql
 from noetl_broker.tasks import wait_for
 
 POLL_SECONDS = (0.002, 0.1)
-HELD_SECONDS = 0.02  # the least pause before the next look at mail that another broker holds
+HELD_SECONDS = 0.02  # the least pause before the next poll for mail that another broker holds
 SHORT_WORK_SECONDS = 0.006  # the gate is kept for shorter work: to release and take it costs as much as one mail
 
 

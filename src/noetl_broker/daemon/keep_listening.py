@@ -70,7 +70,7 @@ class Probe:
             self._metrics.add(LISTENER_DEAF)
             await self._listener.close()
         # First, because a full queue takes no probe; asking may empty it.
-        await self._listener.look_at_queue(self._pool)
+        await self._listener.check_queue(self._pool)
         if not self._listener.deaf_since(self._sent_at):
             sent_at = time.monotonic()
             await self._listener.probe(self._pool)

@@ -76,7 +76,7 @@ class Lane:
         self.add_lane = add_lane
         self.claims = 0
         self.took_mail = False  # the last step
-        self.admitted = False  # the last step gave places to executions: their mail is the newest, and comes next
+        self.admitted = False  # the last step gave slots to executions: their mail is the newest, and comes next
         self.batch_size = BatchSize(shared.batch_size)
         self.quiet = False  # send no notification while the server's queue of them is full
         self.conflicts = 0  # in a row

@@ -1,6 +1,6 @@
 """Brings signals to the waits that they fit, and starts the playbooks that wait for them.
 
-Whoever sends a signal, and each wait that opens, leaves a look in its own transaction. The matcher works on looks in a
+Whoever sends a signal, and each wait that opens, leaves a request in its own transaction. The matcher works on it in a
 later transaction, so it sees both sides. It sleeps behind a gate of its own, as the main loop does behind that of the
 mail: senders notify only while a broker sleeps.
 """
@@ -23,7 +23,7 @@ from noetl_broker.daemon.metrics.registry import (
     SIGNAL_STARTS,
     SIGNALS_DELIVERED,
     SIGNALS_SWEPT,
-    SWEPT_LOOKS,
+    SWEPT_MATCH_REQUESTS,
 )
 from noetl_broker.daemon.metrics.values import MetricValues
 from noetl_broker.playbook.durations import moment_text
@@ -46,13 +46,13 @@ MAX_STARTS: Final = 100  # playbooks that one transaction starts
 MAX_HOPS: Final = 32  # past it a signal starts nothing
 MAX_SWEPT: Final = 1000
 SWEEP_SECONDS: Final = 10.0  # between two deletions of old signals
-LATE_SECONDS: Final = 0.25  # a look that waited longer was found by no notification
+LATE_SECONDS: Final = 0.25  # a request that waited longer was found by no notification
 POLL_SECONDS: Final = (0.002, 0.1)
 FAULT_SECONDS: Final = (0.2, 2.0)
 
 
 class Matcher:
-    """Matches until there are no looks, sleeps, and sweeps old signals now and then."""
+    """Matches until there are no requests, sleeps, and sweeps old signals now and then."""
 
     def __init__(self, pool: Pool, metrics: MetricValues, *, on_mail: Callable[[], None]) -> None:
         """`on_mail` is called when there is new mail."""
@@ -61,28 +61,28 @@ class Matcher:
         self._on_mail = on_mail
         self._poll = Backoff(*POLL_SECONDS)  # between two attempts at waits that another transaction holds
         self._idle = Backoff(*POLL_SECONDS)  # between two calls without the gate
-        self._late = 0.0  # seconds that the oldest look of the last call had waited
+        self._late = 0.0  # seconds that the oldest request of the last call had waited
         self._swept_at = 0.0  # monotonic seconds
         self._sweep_from = 0  # the signal id where the next sweep goes on
 
     async def match_all(self, on_busy: Callable[[], Any] | None = None) -> int:
-        """Match until no look is left; returns the number of signals that are on their way.
+        """Match until no request is left; returns the number of signals that are on their way.
 
-        Looks at waits that another transaction holds are tried again after a pause. `on_busy` is called if one
+        Requests of waits that another transaction holds are tried again after a pause. `on_busy` is called if one
         transaction was not enough.
         """
         total, late = 0, 0.0
         while True:
-            delivered, again, looked = await self._match()
+            delivered, again, worked_on = await self._match()
             total, late = total + delivered, max(late, self._late)
-            if not looked:
+            if not worked_on:
                 if not await self._start():
                     break
             elif again and not delivered:
                 await asyncio.sleep(self._poll.next())
             else:
                 self._poll.reset()
-            if looked >= MAX_WAITS and on_busy is not None:
+            if worked_on >= MAX_WAITS and on_busy is not None:
                 await on_busy()
         self._late = late
         return total
@@ -94,25 +94,25 @@ class Matcher:
         if row["delivered"]:
             self._metrics.add(SIGNALS_DELIVERED, row["delivered"])
             self._on_mail()
-        return row["delivered"], row["again"], row["looked"]
+        return row["delivered"], row["again"], row["worked_on"]
 
     async def _start(self) -> int:
-        """Start playbooks that wait for signals, in one bounded transaction; returns how many looks it read."""
+        """Start playbooks that wait for signals, in one bounded transaction; returns how many requests it read."""
         async with borrowed(self._pool, ANSWER_SECONDS) as connection:
             if not await connection.fetchval(sql("has_starts")):
                 return 0
             async with transaction(connection):
-                looks = await connection.fetch(sql("lock_starts"), MAX_STARTS)
-                wanted = [row for row in looks if self._starts(dict(row))]
+                requests = await connection.fetch(sql("lock_starts"), MAX_STARTS)
+                wanted = [row for row in requests if self._starts(dict(row))]
                 started = await connection.fetch(
                     sql("start_by_signals"), [row["path"] for row in wanted], [row["signal_id"] for row in wanted]
                 )
-                await connection.execute(sql("delete_looks"), [row["look_id"] for row in looks])
+                await connection.execute(sql("delete_match_requests"), [row["request_id"] for row in requests])
         for (is_new,) in started:
             self._metrics.add(SIGNAL_STARTS, 1, "started" if is_new else "existing")
         if started:
             self._on_mail()
-        return len(looks)
+        return len(requests)
 
     def _starts(self, row: Mapping[str, Any]) -> bool:
         """Whether a signal starts a playbook: it is declared still, and its condition holds."""
@@ -145,36 +145,36 @@ class Matcher:
         """Match and sleep, for ever. A fault is logged, and never ends the loop."""
         faults, swept = Backoff(*FAULT_SECONDS), False
         while True:
-            listener.looked.clear()
-            if not await attempt(self.match_all(listener.release_look_gate), on_fault="signals could not be matched"):
+            listener.match_requested.clear()
+            if not await attempt(self.match_all(listener.release_match_gate), on_fault="signals could not be matched"):
                 await asyncio.sleep(faults.next())
                 continue
             faults.reset()
             if swept and self._late > LATE_SECONDS:
-                self._metrics.add(SWEPT_LOOKS)
+                self._metrics.add(SWEPT_MATCH_REQUESTS)
             if time.monotonic() - self._swept_at > SWEEP_SECONDS:
                 await attempt(self.sweep(), on_fault="old signals could not be swept, will try again")
             swept = await self._sleep(listener, sweep_seconds if notify else 0.0)
 
     async def _sleep(self, listener: Listener, seconds: float) -> bool:
-        """Sleep until there may be a look; returns whether the time passed without a notification."""
+        """Sleep until there may be a request; returns whether the time passed without a notification."""
         if seconds:
-            await attempt(listener.take_look_gate(), on_fault="the gate of signals could not be taken")
-        if not seconds or not listener.look_gate_held:
-            await wait_for(listener.looked, self._idle.next())
+            await attempt(listener.take_match_gate(), on_fault="the gate of signals could not be taken")
+        if not seconds or not listener.match_gate_held:
+            await wait_for(listener.match_requested, self._idle.next())
             return False
         self._idle.reset()
         # From here on every sender notifies, and what was written before can be seen.
-        if await self._has_looks():
+        if await self._has_requests():
             return False
-        await wait_for(listener.looked, seconds)
-        return not listener.looked.is_set()
+        await wait_for(listener.match_requested, seconds)
+        return not listener.match_requested.is_set()
 
-    async def _has_looks(self) -> bool:
-        """Whether there is a look; also if that cannot be found out."""
+    async def _has_requests(self) -> bool:
+        """Whether there is a request; also if that cannot be found out."""
         try:
             async with borrowed(self._pool, ANSWER_SECONDS) as connection:
-                return bool(await connection.fetchval(sql("has_looks")))
+                return bool(await connection.fetchval(sql("has_match_requests")))
         except Exception:  # noqa: BLE001 - the next match meets the same fault, and logs it
             return True
 

@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 
 from noetl_broker.daemon.background import attempt
-from noetl_broker.daemon.metrics.registry import CLOCK_STEPS, PLACE_RINGS, REAPED, SWEPT_PLACES
+from noetl_broker.daemon.metrics.registry import CLOCK_STEPS, REAPED, SLOT_DEADLOCKS, SWEPT_SLOTS
 from noetl_broker.daemon.metrics.values import MetricValues
 from noetl_broker.store.connect.connection import ANSWER_SECONDS, Pool, borrowed
 from noetl_broker.store.queries import sql
@@ -92,13 +92,13 @@ class Reaper:
             limits = MAX_ROWS, self._max_lost_leases, since, self._foreign_grace_seconds
             done: dict[str, int] = dict(await connection.fetchrow(sql("reap"), *limits) or {})
             took = time.monotonic() - began
-            places = dict(await connection.fetchrow(sql("sweep_places"), MAX_ROWS) or {})
+            slots = dict(await connection.fetchrow(sql("sweep_slots"), MAX_ROWS) or {})
             if self._beside_noetl:
                 # in a transaction of its own: the locks of the first one are free again
                 done["from_rows"] = await connection.fetchval(
                     sql("reap_ended_jobs"), MAX_ROWS, self._missing_event_seconds
                 )
-        self._count_places(places)
+        self._count_slots(slots)
         self._scanned_at = began
         if since is None:
             self._full_scan_at = began + took * FULL_SCAN_FACTOR
@@ -109,11 +109,11 @@ class Reaper:
             log.info("reaped", **done)
         return done
 
-    def _count_places(self, places: dict[str, int]) -> None:
-        """Count and log executions that only this sweep admitted, and rings that it broke."""
-        if places.get("swept"):
-            self._metrics.add(SWEPT_PLACES, places["swept"])
-        if places.get("rings"):
-            self._metrics.add(PLACE_RINGS, places["rings"])
-        if any(places.values()):
-            log.info("swept places", **places)
+    def _count_slots(self, slots: dict[str, int]) -> None:
+        """Count and log executions that only this sweep admitted, and deadlocks that it broke."""
+        if slots.get("swept"):
+            self._metrics.add(SWEPT_SLOTS, slots["swept"])
+        if slots.get("deadlocks"):
+            self._metrics.add(SLOT_DEADLOCKS, slots["deadlocks"])
+        if any(slots.values()):
+            log.info("swept slots", **slots)

@@ -26,13 +26,13 @@ class Mover:
         """Nothing moved yet."""
         self._pool = pool
         self._metrics = metrics
-        # The database's clock at the first look after the last fault, or after a step back of that clock.
+        # The database's clock at the first poll after the last fault, or after a step back of that clock.
         self._watched_since: datetime | None = None
 
     async def fire(self) -> Due:
         """Move the schedules that are due, a bounded number.
 
-        What becomes due while this broker looks without a fault is not missed, however late it looks.
+        What becomes due while this broker polls without a fault is not missed, however late it polls.
         """
         try:
             async with borrowed(self._pool, ANSWER_SECONDS) as connection:

@@ -20,7 +20,6 @@ from noetl_broker.daemon.idle import POLL_SECONDS, Sleeper, has_mail
 from noetl_broker.daemon.keep_listening import keep_listening, keep_probing
 from noetl_broker.daemon.lane import LaneResources
 from noetl_broker.daemon.lanes import Lanes
-from noetl_broker.daemon.limits import PlaceGiver
 from noetl_broker.daemon.matcher import Matcher
 from noetl_broker.daemon.metrics.registry import BATCHES, MAIL_WAIT, SWEPT_MAIL, TURNS
 from noetl_broker.daemon.metrics.values import MetricValues
@@ -28,6 +27,7 @@ from noetl_broker.daemon.partitions import keep_partitions
 from noetl_broker.daemon.playbook_cache import PlaybookCache
 from noetl_broker.daemon.reaper import ClockCheck, Reaper, keep_reaping
 from noetl_broker.daemon.schedules import Mover
+from noetl_broker.daemon.throttles import JobReleaser
 from noetl_broker.daemon.timers import DueLoop, Timers
 from noetl_broker.daemon.tracer import Tracer
 from noetl_broker.errors import DatabaseFault, SchemaFault
@@ -111,7 +111,7 @@ class Service:
         """Drain on a pool that the caller closes."""
         timers = self._make_timers(pool, always_full=True)
         schedules = self._make_schedules(pool)
-        limits = self._make_limits(pool)
+        limits = self._make_releaser(pool)
         matcher = Matcher(pool, self.metrics, on_mail=self._on_mail)
         lanes = self._make_lanes(pool)
         try:
@@ -137,9 +137,9 @@ class Service:
         pool = await self.open_pool()
         timers = self._make_timers(pool)
         schedules = self._make_schedules(pool)
-        limits = self._make_limits(pool)
+        limits = self._make_releaser(pool)
         listener = self.listener = Listener(
-            options.database, on_timer=(timers.wake, schedules.wake), on_limit=limits.wake
+            options.database, on_timer=(timers.wake, schedules.wake), on_throttle=limits.wake
         )
         await listener.keep_connected(self.stopping, self.progress)
         listening = asyncio.create_task(keep_listening(listener, self.stopping), name="listener")
@@ -302,9 +302,11 @@ class Service:
         on_fault = "schedules could not be moved, will try again"
         return DueLoop(Mover(pool, self.metrics).fire, sweep_seconds=self.options.sweep_seconds, on_fault=on_fault)
 
-    def _make_limits(self, pool: Pool) -> DueLoop:
-        on_fault = "places of limits could not be given, will try again"
-        return DueLoop(PlaceGiver(pool, self.metrics).fire, sweep_seconds=self.options.sweep_seconds, on_fault=on_fault)
+    def _make_releaser(self, pool: Pool) -> DueLoop:
+        on_fault = "held jobs could not be released, will try again"
+        return DueLoop(
+            JobReleaser(pool, self.metrics).fire, sweep_seconds=self.options.sweep_seconds, on_fault=on_fault
+        )
 
     def _on_mail(self) -> None:
         """Wake the main loop: this process has written mail."""

@@ -22,14 +22,14 @@ from noetl_broker.tasks import wait_for
 
 MAX_TIMERS: Final = 1000  # in one transaction
 # Somebody who writes an earlier moment announces it only if it is the first of all. While it was written, a moment may
-# have been before it that is fired now. So the first looks after a fire are soon.
-LOOK_SECONDS: Final = 0.04
+# have been before it that is fired now. So the first polls after a fire are soon.
+POLL_SECONDS: Final = 0.04
 # While an old snapshot is open, dead rows make a full scan slow.
 RECENT_SECONDS: Final = 60.0
 SLOW_SECONDS: Final = 0.02  # for a scan, beside
 TIMER_SECONDS: Final = 0.0005  # for each timer that it fires
 FULL_SCAN_FACTOR: Final = 100
-BUSY_SECONDS: Final = (0.002, 0.05)  # before the next look at rows that another broker fires
+BUSY_SECONDS: Final = (0.002, 0.05)  # before the next poll for rows that another broker fires
 FAULT_SECONDS: Final = (0.2, 2.0)
 
 
@@ -51,7 +51,7 @@ class DueLoop:
         self._woken = asyncio.Event()
         self._wakes_at = math.inf  # monotonic seconds; the end of the sleep, if it is known
         self._busy = Backoff(*BUSY_SECONDS, jitter=0.5)
-        self._looks = Backoff(LOOK_SECONDS, sweep_seconds)
+        self._polls = Backoff(POLL_SECONDS, sweep_seconds)
 
     def wake(self, seconds: float = 0.0) -> None:
         """Something may be due in so many seconds: sleep no longer."""
@@ -84,9 +84,9 @@ class DueLoop:
     async def _fire_and_plan(self) -> None:
         due = await self._fire()
         if due.fired:
-            self._looks.reset()
+            self._polls.reset()
             self._busy.reset()
-        seconds = self._looks.next()
+        seconds = self._polls.next()
         if due.seconds is not None:
             is_due = due.seconds <= 0
             seconds = (0.0 if due.fired else self._busy.next()) if is_due else min(seconds, due.seconds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from noetl_broker.diagram.labels import LOOKS, Label, is_marker, step_texts
+from noetl_broker.diagram.labels import STYLES, Label, is_marker, step_texts
 from noetl_broker.diagram.layout import Size
 from noetl_broker.diagram.model import DiagramNode
 from noetl_broker.diagram.text_width import monospaced_width, text_width
@@ -38,7 +38,7 @@ class Card(NamedTuple):
     size: Size
     texts: tuple[Placed, ...]
     disc: tuple[float, float]
-    look: str
+    style: str
 
 
 class Chip(NamedTuple):
@@ -61,8 +61,8 @@ def step_card(node: DiagramNode) -> Card:
     left = side + gutter + (width - 2 * side - gutter - widest) / 2
     where = width / 2 if node.progress is None else left
     texts = tuple((name, text, where, LINE * index + 19.5) for index, (name, _, _, text) in enumerate(lines))
-    look = "centred" if node.progress is None else LOOKS[node.progress.state]
-    return Card(Size(round(width), round(height)), texts, (left - 14.0, 15.0), look)
+    style = "centred" if node.progress is None else STYLES[node.progress.state]
+    return Card(Size(round(width), round(height)), texts, (left - 14.0, 15.0), style)
 
 
 def label_chip(label: Label) -> Chip:

@@ -24,7 +24,7 @@ STATES: dict[str, State] = {
 JOB_STATES: dict[str, State] = {"queued": "queued", "retry": "retrying", "held": "held"}
 
 
-class WaitLook(NamedTuple):
+class WaitStyle(NamedTuple):
     """How a step that waits for an event is shown: its state, who ends it, and the keys that say more."""
 
     state: State
@@ -32,9 +32,9 @@ class WaitLook(NamedTuple):
     keys: tuple[str, ...] = ()
 
 
-WAITS: Mapping[Shape, WaitLook] = {
-    "wait": WaitLook("due_later", keys=("for", "until", "signal")),
-    "approval": WaitLook("asking", who="a person"),
+WAITS: Mapping[Shape, WaitStyle] = {
+    "wait": WaitStyle("due_later", keys=("for", "until", "signal")),
+    "approval": WaitStyle("asking", who="a person"),
 }
 
 
@@ -121,7 +121,7 @@ def _task(step: Step) -> str:
     return "" if step.task_name is None else f"workbook {step.task_name}"
 
 
-def _waited_for(step: Step, wait: WaitLook) -> str:
+def _waited_for(step: Step, wait: WaitStyle) -> str:
     """What a step waits for, as written: `for 3d`, `a person, within 24h`."""
     words = [wait.who] if wait.who else []
     for key in wait.keys:

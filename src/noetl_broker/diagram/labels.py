@@ -41,7 +41,7 @@ STATES: dict[State, StateLabel] = {
     "cancelled": StateLabel("⊘", "cancelled"),
 }
 # The style class of each state.
-LOOKS: dict[State, str] = {
+STYLES: dict[State, str] = {
     **dict.fromkeys(("pending", "unreached"), "idle"),
     **dict.fromkeys(("waiting", "queued", "held", "asking", "due_later", "retrying"), "waits"),
     "running": "running",

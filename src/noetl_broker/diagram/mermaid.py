@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from noetl_broker.diagram.labels import LOOKS, STATES, Label, edge_label, step_texts
+from noetl_broker.diagram.labels import STATES, STYLES, Label, edge_label, step_texts
 from noetl_broker.diagram.model import DiagramNode, Edge, Picture, Shape
 from noetl_broker.diagram.tooltips import description, headline
 
@@ -66,7 +66,7 @@ def _blocks(picture: Picture, prefix: str = "") -> Iterator[str]:
 def _boxes(picture: Picture, prefix: str = "") -> Iterator[str]:
     for node in picture.nodes:
         opened, closed = BRACKETS[node.shape]
-        mark = "" if node.progress is None else f":::{LOOKS[node.progress.state]}"
+        mark = "" if node.progress is None else f":::{STYLES[node.progress.state]}"
         yield f'  {prefix}{node.id}{opened}"{_box_text(node)}"{closed}{mark}'
 
 
@@ -116,7 +116,7 @@ def _label_text(label: Label) -> str:
 
 
 def _classes(picture: Picture) -> Iterator[str]:
-    used = {LOOKS[node.progress.state] for node in picture.nodes if node.progress is not None}
+    used = {STYLES[node.progress.state] for node in picture.nodes if node.progress is not None}
     yield from (f"  classDef {name} {style}" for name, style in CLASSES.items() if name in used)
 
 

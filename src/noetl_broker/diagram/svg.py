@@ -224,7 +224,7 @@ def _draw_label(group: ET.Element, label: Label, box: Box) -> None:
 
 
 def _draw_step(body: ET.Element, node: DiagramNode, card: Card, box: Box) -> None:
-    group = ET.SubElement(body, "g", {"class": f"step {card.look}"})
+    group = ET.SubElement(body, "g", {"class": f"step {card.style}"})
     ET.SubElement(group, "title").text = step_tooltip(node)
     for path in shapes.behind(node.shape, box):
         _path(group, "trim", path)

@@ -43,7 +43,7 @@ TICKS = (
     *(7_200, 10_800, 21_600, 43_200, 86_400, 172_800, 432_000, 864_000, 2_592_000, 7_776_000, 31_536_000),
 )  # seconds
 # The class of a bar by the status of its visit, the worst first.
-LOOKS = {
+STYLES = {
     "FAILED": "bad",
     "CAUGHT": "warn",
     "RUNNING": "run",
@@ -55,7 +55,7 @@ LOOKS = {
     "COMPLETED": "ok",
 }
 WORDS = {"CAUGHT": "failed, went on", "WAITING": "waits"}
-RANK = {status: index for index, status in enumerate(LOOKS)}
+RANK = {status: index for index, status in enumerate(STYLES)}
 
 Link = Callable[[str, int | None], str]  # the address of a step or of a visit of it
 
@@ -214,7 +214,7 @@ class TimeChart:
     def _draw_visit(self, group: ET.Element, lane: StepLane, bar: Bar, y: float) -> None:
         first = bar.visit
         assert isinstance(first, VisitSpan)  # noqa: S101 - rows of visits hold visits
-        inner = ET.SubElement(_linked(group, self._href(lane.step, first.visit)), "g", {"class": _look(bar.status)})
+        inner = ET.SubElement(_linked(group, self._href(lane.step, first.visit)), "g", {"class": _style(bar.status)})
         ET.SubElement(inner, "title").text = self._tooltip(lane.step, bar)
         _rect(inner, "span", (bar.x, y, bar.until - bar.x, BAR))
         if bar.number > 1:
@@ -256,7 +256,7 @@ class TimeChart:
         child = bar.visit
         assert isinstance(child, ChildSpan)  # noqa: S101 - rows of children hold children
         href = None if self.link is None else f"/executions/{child.execution_id}"
-        inner = ET.SubElement(_linked(group, href if bar.number == 1 else None), "g", {"class": _look(bar.status)})
+        inner = ET.SubElement(_linked(group, href if bar.number == 1 else None), "g", {"class": _style(bar.status)})
         took = span(((bar.last.ended_at or self.spans.until_at) - child.began_at).total_seconds())
         whose = (
             f"{bar.number} children" if bar.number > 1 else f"child {child.execution_id} {printable(child.path or '')}"
@@ -314,8 +314,8 @@ def _folded(before: Bar, bar: Bar) -> Bar:
     return before._replace(until=max(before.until, bar.until), status=worst, number=before.number + 1, last=bar.visit)
 
 
-def _look(status: str) -> str:
-    return LOOKS.get(status, "run")
+def _style(status: str) -> str:
+    return STYLES.get(status, "run")
 
 
 def _word(status: str) -> str:

@@ -53,13 +53,13 @@ def headline(picture: Picture) -> str:
 
 def status_line(execution: ExecutionPath) -> str:
     """The execution and its status."""
-    look = RUNS.get(execution.status, STATES["running"])
+    style = RUNS.get(execution.status, STATES["running"])
     took = ""  # the time since the start is not that of a pause
     if execution.ended_at is not None:
         took = f" after {span(execution.seconds)}"
     elif execution.status == "RUNNING":
         took = f" for {span(execution.seconds)}"
-    return f"execution {execution.execution_id}: {look.symbol} {look.words}{took}"
+    return f"execution {execution.execution_id}: {style.symbol} {style.words}{took}"
 
 
 def start_line(execution: ExecutionPath) -> str:

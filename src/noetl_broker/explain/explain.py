@@ -17,10 +17,10 @@ from noetl_broker.explain.failed_items import explain_ended_items, explain_faile
 from noetl_broker.explain.holds import explain_deadline, explain_hold, kept_at
 from noetl_broker.explain.never_ran import NeverRan
 from noetl_broker.explain.outcomes import explain_end, explain_path, follow
-from noetl_broker.explain.places import explain_places
 from noetl_broker.explain.provenance import Provenance
 from noetl_broker.explain.reason import Reason
 from noetl_broker.explain.signals import explain_kept
+from noetl_broker.explain.slots import explain_slots
 from noetl_broker.explain.undo import explain_compensation, explain_token, explain_undo_of, late_success, undone_visits
 from noetl_broker.explain.visits import VisitExplainer
 from noetl_broker.explain.waiting import (
@@ -108,8 +108,8 @@ def _waits(history: History, facts: Facts) -> list[Reason]:
     joins = [explain_join(playbook, state, name) for name in state.waiting]
     timeline, _, disagreement = follow(history)
     visits += explain_kept(state, visits)
-    places = [] if state.status == QUEUED else explain_places(facts)  # else why it is queued has them
-    return [*explain_hold(history, state, facts), *places, *visits, *joins, *explain_path(timeline), *disagreement]
+    slots = [] if state.status == QUEUED else explain_slots(facts)  # else why it is queued has them
+    return [*explain_hold(history, state, facts), *slots, *visits, *joins, *explain_path(timeline), *disagreement]
 
 
 def _related_visits(playbook: Playbook, timeline: Timeline, step: Step, chosen: Visit | None) -> set[Visit]:
@@ -163,15 +163,15 @@ def _step_headline(name: str, chosen: Visit | None, state: ExecutionState, prove
 def _visit_status(visit: Visit, state: ExecutionState, provenance: Provenance) -> str:
     timeline, facts = provenance.timeline, provenance.facts
     if visit in state.tokens:
-        return "is awaited" if state.tokens[visit].draining else "is running"
+        return "is draining" if state.tokens[visit].draining else "is running"
     if (late := late_success(visit, provenance.history, live=is_live(facts.status))) is not None:
         return late
     events = (event for turn in provenance.history.turns for event in turn.events)
     failed = [event for event in events if event.type == "step_failed" and (event.step, event.visit) == visit]
     if failed:
         return "failed, and its catch handled that" if "caught" in (failed[-1].meta or {}) else "failed"
-    if visit in timeline.closed:
-        return f"was closed in turn {timeline.done_in[visit]}"
+    if visit in timeline.cancelled:
+        return f"was cancelled in turn {timeline.done_in[visit]}"
     if visit in timeline.done_in:
         return f"{'finished' if visit in timeline.results else 'was passed'} in turn {timeline.done_in[visit]}"
     return f"was still running when the execution {ENDINGS.get(facts.status, 'ended')}{_error_suffix(facts)}"

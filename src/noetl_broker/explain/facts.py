@@ -42,11 +42,11 @@ class JobFact(NamedTuple):
     server_status_at: datetime | None = None
     foreign_lease: bool = False  # given by a NoETL server, whose workers send no heartbeats
     start_by: datetime | None = None  # when it fails, if no worker leases it
-    limit: LimitFact | None = None  # of a job that waits for a place, or for the moment that its rate allows
+    throttle: ThrottleFact | None = None  # of a job that waits for a slot, or for the moment that its rate allows
 
 
-class LimitFact(NamedTuple):
-    """The limit of a job that waits, and how many jobs of its key are `leased`, `ready`, or before it.
+class ThrottleFact(NamedTuple):
+    """The throttle of a job that waits, and how many jobs of its key are `leased`, `ready`, or before it.
 
     `holders`: the executions of some that are leased.
     """
@@ -132,8 +132,8 @@ class SignalFact(NamedTuple):
     at: str
 
 
-class PlaceFact(NamedTuple):
-    """A place that the execution holds or waits for; `before` counts the executions before it (None: it holds it)."""
+class SlotFact(NamedTuple):
+    """A slot that the execution holds or waits for; `before` counts the executions before it (None: it holds it)."""
 
     path: str
     key: str
@@ -177,7 +177,7 @@ class Facts:
     forked_from: int | None = None
     schedule: ScheduleFact | None = None
     signal: SignalFact | None = None
-    places: tuple[PlaceFact, ...] = ()
+    slots: tuple[SlotFact, ...] = ()
     failed_before: int | None = None  # the execution whose failure started this one
     alarm: AlarmFact | None = None
     brokers: int = 0

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from noetl_broker.broker.holds.pauses import OPERATOR
 from noetl_broker.broker.state.state import PAUSED, QUEUED
-from noetl_broker.explain.places import explain_places
 from noetl_broker.explain.reason import Reason
+from noetl_broker.explain.slots import explain_slots
 from noetl_broker.nodes import visit_name
 from noetl_broker.playbook.durations import moment_text
 from noetl_broker.text import join_names, span
@@ -31,7 +31,7 @@ def explain_hold(history: History, state: ExecutionState, facts: Facts) -> list[
     since = "" if at is None else f" {span((facts.read_at - at).total_seconds())} ago"
     why = f": {context['reason']}" if context.get("reason") else ""
     parent = context.get("parent_execution_id")
-    if state.status == QUEUED and any(place.number for place in state.places):
+    if state.status == QUEUED and any(slot.number for slot in state.slots):
         says = f"it was queued{since}"
     elif state.status == QUEUED:
         says = f"it was queued{since}{why} (noetl-broker resume --path {facts.path} admits it)"
@@ -39,7 +39,7 @@ def explain_hold(history: History, state: ExecutionState, facts: Facts) -> list[
         says = f"it was paused{since}{why} (noetl-broker resume {facts.execution_id})"
     else:
         says = f"it was paused with its parent {parent}{since}{why} (noetl-broker resume {parent})"
-    kept = explain_places(facts) if state.status == QUEUED else []
+    kept = explain_slots(facts) if state.status == QUEUED else []
     kept += [
         reason for step in dict.fromkeys(arrival.step for arrival in state.hold.kept) for reason in kept_at(state, step)
     ]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from noetl_broker.broker.model.values import JSON
 from noetl_broker.explain.reason import Reason
-from noetl_broker.explain.visits import explain_closed, explain_closed_token, explain_dropped
+from noetl_broker.explain.visits import explain_cancelled, explain_cancelled_token, explain_spent_failure
 from noetl_broker.nodes import visit_name
 
 if TYPE_CHECKING:
@@ -76,19 +76,21 @@ class NeverRan:
     def _of_done(self, arc: Arc, visit: Visit, what: str, facts: dict[str, JSON]) -> Reason:
         name = visit_name(*visit)
         facts = {**facts, "visit": visit[1]}
-        if visit in self._timeline.dropped:
-            because = (explain_dropped(self._timeline.dropped[visit]),)
+        if visit in self._timeline.spent_failures:
+            because = (explain_spent_failure(self._timeline.spent_failures[visit]),)
             return Reason("failed", f"{what} was never taken: {name} failed", facts, because)
-        if visit in self._timeline.closed:
-            because = (explain_closed(self._timeline.done_in[visit], self._timeline.closed[visit]),)
-            return Reason("closed", f"{what} was never taken: {name} was closed", facts, because)
+        if visit in self._timeline.cancelled:
+            because = (explain_cancelled(self._timeline.done_in[visit], self._timeline.cancelled[visit]),)
+            return Reason("cancelled", f"{what} was never taken: {name} was cancelled", facts, because)
         read = self._read.get(visit)
         if read is None:
             return Reason("before", f"{what} is not known: {name} was done before the fork", facts)
         if arc.ordinal in read.fired:
-            for source, arrival, turn, closed_by in self._timeline.absorbed:
-                if closed_by is not None and (source, arrival.arc) == (visit, arc.ordinal):
-                    return Reason("closed", f"{what} was taken, but {explain_closed_token(turn, closed_by)}", facts)
+            for source, arrival, turn, cancelled_by in self._timeline.absorbed:
+                if cancelled_by is not None and (source, arrival.arc) == (visit, arc.ordinal):
+                    return Reason(
+                        "cancelled", f"{what} was taken, but {explain_cancelled_token(turn, cancelled_by)}", facts
+                    )
             return Reason(
                 "cut_off", f"{what} was taken, but the execution ended before {arc.target} was entered", facts
             )

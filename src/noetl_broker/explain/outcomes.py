@@ -79,7 +79,7 @@ def explain_end(history: History, facts: Facts) -> list[Reason]:
     because = (*attempts, *details, *explain_failed_part(facts.error), *_still_open(draft))
     way = [*undone, *explain_path(timeline), *_alarm(facts)]
     mend = _what_to_mend(facts.error, failed[-1] if failed else None, timeline, number)
-    return [Reason("failed", says, about, because), *way, *_retry_reason(facts, mend)]
+    return [Reason("failed", says, about, because), *way, *_recovery_reason(facts, mend)]
 
 
 def follow(history: History, last: int | None = None) -> tuple[Timeline, TracedTurn | None, list[Reason]]:
@@ -127,7 +127,7 @@ def _what_to_mend(error: JSON, failed: Emitted | None, timeline: Timeline, numbe
     return "mend the template" if error.get("template") and not ran else None
 
 
-def _retry_reason(facts: Facts, mend: str | None) -> list[Reason]:
+def _recovery_reason(facts: Facts, mend: str | None) -> list[Reason]:
     """The execution that continues a failed one, or the command for it; nothing while something is left to undo.
 
     `mend` is to be done first.
@@ -135,7 +135,7 @@ def _retry_reason(facts: Facts, mend: str | None) -> list[Reason]:
     retry = next((fork for fork in facts.forks if fork.retry), None)
     if retry is not None:
         says = f"it was retried as execution {retry.execution_id}, which is {retry.status}"
-        return [Reason("brought_back", says, {"execution_id": retry.execution_id, "status": retry.status})]
+        return [Reason("recovered", says, {"execution_id": retry.execution_id, "status": retry.status})]
     if facts.parent is not None:
         says = f"its parent {facts.parent} does not wait for a retry of it"
         return [Reason("remedy", f"{says}: noetl-broker explain {facts.parent} says what helps")]
@@ -190,13 +190,13 @@ def _result(draft: Draft | None) -> list[Reason]:
 
 def _still_open(draft: Draft | None) -> list[Reason]:
     """The visits that were open when the execution ended."""
-    if draft is None or draft.dropped_at_end is None:
+    if draft is None or draft.cancelled_at_end is None:
         return []
     reasons = []
-    running = [visit_name(*visit) for visit in draft.dropped_at_end.tokens]
+    running = [visit_name(*visit) for visit in draft.cancelled_at_end.tokens]
     error = _error_of(draft) or {}
     short = error.get("step") if error.get("type") == NEED_NOT_MET else None
-    waiting = [join for join in draft.dropped_at_end.waiting if join != short]
+    waiting = [join for join in draft.cancelled_at_end.waiting if join != short]
     if running:
         says = f"{join_names(running)} {was(running)} still running and {was(running)} cancelled"
         reasons.append(Reason("lost", says, {"visits": [*running]}))

@@ -36,8 +36,8 @@ class FailedItem(NamedTuple):
 class Progress(TypedDict):
     """One visit of an iterator.
 
-    `started` counts items that began, `ended` completed and failed items, `cancelled` items that its end closed.
-    `retrying` counts open items that wait for another attempt. `held` counts open items whose job a limit holds.
+    `started` counts items that began, `ended` completed and failed items, `cancelled` items that its end cancelled.
+    `retrying` counts open items that wait for another attempt. `held` counts open items whose job a throttle holds.
     `is_open`: the visit has not ended. `errors` are the most frequent types, `other_errors` the failed items of
     `other_types` more. `pace` (items a second, over the last ones) and `seconds_left` are None if nothing is open or
     nothing has ended. If one worker runs all items, the numbers are what it last reported; it does not tell how many

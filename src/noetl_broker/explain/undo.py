@@ -1,4 +1,4 @@
-"""Explains what an execution undoes, what it awaits before that, and what is left."""
+"""Explains what an execution undoes, what is draining before that, and what is left."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from noetl_broker.broker.model.values import JSON
 from noetl_broker.broker.state.state import Counts
 from noetl_broker.broker.undo.rows import LATE
 from noetl_broker.explain.reason import Reason
-from noetl_broker.explain.undo_text import AWAITED, undo_lines
+from noetl_broker.explain.undo_text import DRAINING, undo_lines
 from noetl_broker.explain.waiting import explain_job, explain_open_visit
 from noetl_broker.nodes import UNDO_SUFFIX, visit_name
 
@@ -49,17 +49,17 @@ def explain_compensation(playbook: Playbook, state: ExecutionState, history: His
 
 
 def explain_token(token: Token, playbook: Playbook, history: History, facts: Facts) -> Reason:
-    """The reason why an open visit waits, or why a visit that is over is awaited."""
+    """The reason why an open visit waits, or why a visit that is over is draining."""
     if not token.draining:
         return explain_open_visit(token, playbook, history, facts)
     visit, counts = (token.step, token.visit), token.items or Counts(0)
     job, name = facts.jobs.get((*visit, None)), visit_name(*visit)
     about: dict[str, JSON] = {"step": token.step, "visit": token.visit}
-    says = f"{name} is over, but it is awaited: {AWAITED}"
+    says = f"{name} is over, but draining: {DRAINING}"
     if counts.started > counts.ended:
-        says = f"{name} is over, but {counts.started - counts.ended} of its items are awaited: {AWAITED}"
+        says = f"{name} is over, but {counts.started - counts.ended} of its items are draining: {DRAINING}"
     because = (explain_job(name, {}, job, facts),) if job is not None and job.status == "leased" else ()
-    return Reason("awaited", says, about, because)
+    return Reason("draining", says, about, because)
 
 
 def late_success(visit: Visit, history: History, *, live: bool) -> str | None:

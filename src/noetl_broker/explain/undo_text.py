@@ -9,7 +9,7 @@ from noetl_broker.nodes import visit_name
 from noetl_broker.text import join_names
 
 MOST_NAMES = 5
-AWAITED = "if it still succeeds, that is undone"
+DRAINING = "if it still succeeds, that is undone"
 COUNTED = (("done", "done"), ("failed", "failed"), ("unknown", "unknown"), ("open", "left"))
 
 
@@ -19,10 +19,10 @@ def left_text(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{counts[key]:,} {said}" for key, said in words if counts[key])
 
 
-def awaited_text(visits: Iterable[Mapping[str, Any]]) -> str | None:
+def draining_text(visits: Iterable[Mapping[str, Any]]) -> str | None:
     """The visits that are over, but whose success would be undone; None if there are none."""
     names = [visit_name(visit["step"], visit["visit"]) for visit in visits]
-    return f"awaited: {join_names(names, most=MOST_NAMES)} ({AWAITED})" if names else None
+    return f"draining: {join_names(names, most=MOST_NAMES)} ({DRAINING})" if names else None
 
 
 def undo_lines(execution_id: int, status: str, undo: Mapping[str, Any]) -> Iterator[str]:

@@ -54,7 +54,7 @@ class VisitExplainer:
                 if event.type == "step_failed" and (event.step, event.visit) == visit:
                     return [self._of_failure(turn.turn.number, event)]
                 if event.type == "step_cancelled" and (event.step, event.visit) == visit:
-                    return [explain_closed(turn.turn.number, (event.meta or {}).get("spent") or [])]
+                    return [explain_cancelled(turn.turn.number, (event.meta or {}).get("spent") or [])]
         given = self._provenance.data_of(visit)
         if given is None:
             return []
@@ -85,12 +85,12 @@ class VisitExplainer:
         says = f"it led to {join_names(targets)}" if targets else "it led nowhere: none of its transitions was taken"
         read_before = {} if read.caught is not None else read.conditions
         because = [explain_condition(condition, read, self._provenance) for condition in read_before.values()]
-        for source, arrival, turn, closed_by in self._timeline.absorbed:
+        for source, arrival, turn, cancelled_by in self._timeline.absorbed:
             if source == visit:
                 spent = f"its token ended: join {arrival.step} had already run"
-                if closed_by is not None:
-                    spent = explain_closed_token(turn, closed_by)
-                because.append(Reason("spent", spent, {"step": closed_by or arrival.step}))
+                if cancelled_by is not None:
+                    spent = explain_cancelled_token(turn, cancelled_by)
+                because.append(Reason("spent", spent, {"step": cancelled_by or arrival.step}))
         return [*reasons, Reason("led_to", says, {"to": targets, "turn": read.turn}, tuple(because))]
 
     def _of_catch(self, read: EvaluatedNext) -> list[Reason]:
@@ -152,7 +152,7 @@ class VisitExplainer:
         attempt = facts.attempt_of((event.step or "", event.visit))
         says = f"it failed on {self._provenance.event_of(turn)}: {error_text(error, attempt)}"
         spent = (event.meta or {}).get("spent")
-        because = (explain_dropped(spent),) if spent else ()
+        because = (explain_spent_failure(spent),) if spent else ()
         return Reason("failed", says, {"turn": turn, "error": error}, (*because, *explain_failed_part(error)))
 
     def _of_token(self, token: IncomingToken) -> Reason:
@@ -199,19 +199,19 @@ class VisitExplainer:
         return next(one.turn.at for one in self._provenance.history.turns if one.turn.number == turn)
 
 
-def explain_dropped(joins: list[str]) -> Reason:
+def explain_spent_failure(joins: list[str]) -> Reason:
     """Why the execution continued after a failure: the token was spent for these joins."""
     had = f"join {joins[0]} had" if len(joins) == 1 else f"the joins {join_names(joins)} had"
     says = f"the execution continued: {had} already run, so the token was spent"
     return Reason("spent", says, {"joins": joins})
 
 
-def explain_closed(turn: int, joins: list[str]) -> Reason:
-    """Why a visit was closed without a result."""
+def explain_cancelled(turn: int, joins: list[str]) -> Reason:
+    """Why a visit was cancelled without a result."""
     ran = f"join {joins[0]} needs" if len(joins) == 1 else f"the joins {join_names(joins)} need"
-    return Reason("closed", f"it was closed in turn {turn}: {ran} it no more", {"turn": turn, "joins": joins})
+    return Reason("cancelled", f"it was cancelled in turn {turn}: {ran} it no more", {"turn": turn, "joins": joins})
 
 
-def explain_closed_token(turn: int, join: str) -> str:
+def explain_cancelled_token(turn: int, join: str) -> str:
     """Why a token ended before it began a visit."""
     return f"its token ended in turn {turn}: join {join} ran and cancelled its losers"

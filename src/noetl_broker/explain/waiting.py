@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from noetl_broker.broker.arrivals.joins import merge_arrivals, waits_for
 from noetl_broker.broker.model.values import JSON
 from noetl_broker.explain.error_text import error_text
-from noetl_broker.explain.facts import ChildFact, Facts, JobFact, LimitFact, UnreadEvent
+from noetl_broker.explain.facts import ChildFact, Facts, JobFact, ThrottleFact, UnreadEvent
 from noetl_broker.explain.progress import count_text, error_type, failures_text, pace_text
 from noetl_broker.explain.reason import Reason
 from noetl_broker.explain.signals import explain_unfit
@@ -146,9 +146,9 @@ def _explain_clock(job: JobFact, facts: Facts) -> list[Reason]:
 
 
 def _explain_queued(name: str, about: dict[str, JSON], job: JobFact, facts: Facts) -> Reason:
-    if job.limit is not None and (remaining := _remaining(job, facts)) is not None:
-        says = f"the job of {name} may begin in {remaining}, by {_of(job.limit)}"
-        return Reason("limit", says, {**about, "limit": dict(job.limit._asdict())})
+    if job.throttle is not None and (remaining := _remaining(job, facts)) is not None:
+        says = f"the job of {name} may begin in {remaining}, by {_of(job.throttle)}"
+        return Reason("throttle", says, {**about, "throttle": dict(job.throttle._asdict())})
     ready = job.available_at or job.created_at
     since = max(ready, job.created_at)
     lost = f", after {_times(job.lost_leases, 'lost lease')}" if job.lost_leases else ""
@@ -186,26 +186,26 @@ def _explain_type(job: JobFact, facts: Facts) -> list[Reason]:
 
 
 def _explain_held(name: str, about: dict[str, JSON], job: JobFact, facts: Facts) -> Reason:
-    limit = job.limit
-    if limit is None or limit.paused:
+    throttle = job.throttle
+    if throttle is None or throttle.paused:
         return Reason("held", f"the job of {name} is held until the execution is resumed", about)
-    about |= {"limit": dict(limit._asdict())}
+    about |= {"throttle": dict(throttle._asdict())}
     if (remaining := _remaining(job, facts)) is not None:
         return Reason(
-            "limit", f"{name} will be retried in {remaining}; then it asks for a place of {_of(limit)}", about
+            "throttle", f"{name} will be retried in {remaining}; then it asks for a slot of {_of(throttle)}", about
         )
-    position = "it is the next one" if not limit.before else f"{limit.before} {_verb(limit.before)} before it"
-    holders = f" ({join_names(map(str, limit.holders))})" if limit.holders else ""
-    counts = f"{limit.leased} leased{holders}, {limit.ready} ready, {position}"
-    return Reason("limit", f"the job of {name} waits for a place of {_of(limit)}: {counts}", about)
+    position = "it is the next one" if not throttle.before else f"{throttle.before} {_verb(throttle.before)} before it"
+    holders = f" ({join_names(map(str, throttle.holders))})" if throttle.holders else ""
+    counts = f"{throttle.leased} leased{holders}, {throttle.ready} ready, {position}"
+    return Reason("throttle", f"the job of {name} waits for a slot of {_of(throttle)}: {counts}", about)
 
 
-def _of(limit: LimitFact) -> str:
-    """A limit with its key and what it allows."""
-    key = f" {limit.key}" if limit.key else ""
-    allowed = [] if limit.concurrency is None else [f"{limit.concurrency} at a time"]
-    allowed += [] if limit.rate is None else [rate_text(limit.rate)]
-    return f"the limit {limit.name}{key} ({', '.join(allowed)})"
+def _of(throttle: ThrottleFact) -> str:
+    """A throttle with its key and what it allows."""
+    key = f" {throttle.key}" if throttle.key else ""
+    allowed = [] if throttle.concurrency is None else [f"{throttle.concurrency} at a time"]
+    allowed += [] if throttle.rate is None else [rate_text(throttle.rate)]
+    return f"the throttle {throttle.name}{key} ({', '.join(allowed)})"
 
 
 def _verb(count: int) -> str:
@@ -221,7 +221,7 @@ def _remaining(job: JobFact, facts: Facts) -> str | None:
 
 def _explain_retry(name: str, about: dict[str, JSON], job: JobFact, facts: Facts) -> Reason:
     remaining = _remaining(job, facts)
-    if remaining is None or job.limit is not None:
+    if remaining is None or job.throttle is not None:
         return _explain_queued(name, about, job, facts)
     says = f"{name} will be retried in {remaining}"
     return Reason("retry", says, about, tuple(_explain_clock(job, facts)))

@@ -19,13 +19,13 @@ HIDDEN = "shown to operators"
 
 # Reasons whose sentences hold names, numbers, times and statuses, if `facts_without_values` took the values out.
 PLAIN: Final = frozenset({
-    "arrived", "assignees", "awaited", "before", "brought_back", "by_worker", "cancelled", "catch_failed", "caught",
-    "child", "clock", "closed", "completed", "counts", "cut_off", "deadline", "done", "due", "entered", "forked",
-    "held", "item", "items", "job", "join", "lease", "lease_lost", "leased", "led_to", "limit", "live", "lost",
+    "arrived", "assignees", "draining", "before", "recovered", "by_worker", "cancelled", "catch_failed", "caught",
+    "child", "clock", "completed", "counts", "cut_off", "deadline", "done", "due", "entered", "forked",
+    "held", "item", "items", "job", "join", "lease", "lease_lost", "leased", "led_to", "live", "lost",
     "lost_mail", "mail", "more", "never_ran", "no_broker", "no_end", "no_job", "no_wait", "not_caught",
     "not_failed", "not_taken", "not_yet", "nothing", "on_failure", "one_job", "otherwise", "pace", "passed",
-    "place", "remedy", "reported", "result", "retry", "row", "running_child", "set_aside", "spent", "start_timeout",
-    "started", "timeout", "timer", "too_old", "undo", "unreachable", "unread", "way", "went_on", "workers",
+    "slot", "remedy", "reported", "result", "retry", "row", "running_child", "set_aside", "spent", "start_timeout",
+    "started", "throttle", "timeout", "timer", "too_old", "undo", "unreachable", "unread", "way", "went_on", "workers",
 })  # fmt: skip
 # Reasons whose sentences end in a value, after a colon.
 CUT: Final = frozenset({"approval", "attempt", "failed", "paused", "queued", "undo_failed"})
@@ -55,14 +55,14 @@ def facts_without_values(facts: Facts) -> Facts:
         signal=None,
         causes={turn: cause._replace(worker=None) for turn, cause in facts.causes.items()},
         jobs={
-            node: job._replace(worker=None, limit=job.limit and job.limit._replace(key=""))
+            node: job._replace(worker=None, throttle=job.throttle and job.throttle._replace(key=""))
             for node, job in facts.jobs.items()
         },
         waits={
             node: wait._replace(names=(), key=None, title="", assignees=(), to_execution=0)
             for node, wait in facts.waits.items()
         },
-        places=tuple(place._replace(key="", label="") if place.path else place for place in facts.places),
+        slots=tuple(slot._replace(key="", label="") if slot.path else slot for slot in facts.slots),
         undo=facts.undo and {**facts.undo, "left": [{**row, "error": None} for row in facts.undo["left"]]},
         dead_letters=tuple(letter._replace(reason=f"the reason is {HIDDEN}") for letter in facts.dead_letters),
     )

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 VISIT_ENDS = {
     "step_completed": "completes",
     "step_failed": "fails",
-    "step_cancelled": "is closed",
+    "step_cancelled": "is cancelled",
     CAUGHT: "catches the failure of",
     "action_retry": "tries again",
 }

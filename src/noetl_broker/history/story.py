@@ -21,8 +21,8 @@ Marks follow a semicolon: `> action_failed fetch {"message": "no"}; not retryabl
 | `depth 1` | the start of a child |
 | `path paused` | a start: new executions of the playbook are queued |
 | `overlap nightly skip` | a start of a schedule |
-| `place free`, `place busy`, `place shared` | each place that was asked for |
-| `given` | an event with which the place comes |
+| `slot free`, `slot busy`, `slot shared` | each slot that was asked for |
+| `given` | an event with which the slot comes |
 | `number 7` | a pause or resume |
 | `undo child 7` | the answer of a child that has something to be undone |
 | `undo rows 2` | the start of an undo execution |
@@ -49,20 +49,20 @@ from noetl_broker.broker.model.decision import Decision
 from noetl_broker.broker.model.effects import (
     ChildAdopted,
     ChildStarted,
-    ChildUnwanted,
     EventPosted,
-    ItemChildDropped,
+    ItemChildCancelled,
+    ItemsCancelled,
     JobChanged,
+    LateChildUndone,
     SignalSent,
     TimerSet,
     UndoChanged,
     UndoNoted,
-    VisitAbandoned,
-    VisitAwaited,
-    VisitClosed,
+    VisitCancelled,
+    VisitDrained,
     WaitOpened,
     WaitReopened,
-    WorkWithdrawn,
+    WorkCancelled,
 )
 from noetl_broker.broker.model.event import Emitted, Event
 from noetl_broker.broker.model.event_types import (
@@ -72,7 +72,7 @@ from noetl_broker.broker.model.event_types import (
     EXECUTION_START,
     ITEM_FAILED,
     ITERATION_STARTED,
-    PLACE_RING,
+    SLOT_DEADLOCK,
     TIMER_DUE,
 )
 from noetl_broker.broker.model.rules import Rules
@@ -89,7 +89,7 @@ if TYPE_CHECKING:
     from noetl_broker.playbook.model import Playbook
 
 OF_CONTEXT = frozenset(
-    {ITERATION_STARTED, TIMER_DUE, APPROVAL_DECIDED, EXECUTION_SIGNAL, PLACE_RING}
+    {ITERATION_STARTED, TIMER_DUE, APPROVAL_DECIDED, EXECUTION_SIGNAL, SLOT_DEADLOCK}
 )  # events about a visit whose data is their context
 STORY_START = datetime(2026, 1, 1, tzinfo=UTC)  # turn n is n seconds later
 STORY_EXECUTION = 1
@@ -114,10 +114,10 @@ _FLAGS: dict[str, dict[str, Any]] = {
     "given": {"meta": {"given": True}},
 }
 _NUMBERED = ("overlap nightly skip", "attempt 1", "bytes 1", "oversize context 1", "depth 1", "number 1")
-_PLACES: dict[str, dict[str, Any]] = {
-    "place free": {"free": True},
-    "place busy": {"free": False},
-    "place shared": {"free": True, "shared": True},
+_SLOTS: dict[str, dict[str, Any]] = {
+    "slot free": {"free": True},
+    "slot busy": {"free": False},
+    "slot shared": {"free": True, "shared": True},
 }
 
 
@@ -141,8 +141,8 @@ def format_turn(event: Event, decision: Decision, *, attempts: bool = False) -> 
     for job in decision.jobs:
         if not job.delegated:  # a delegated job has a line `child` or `iterator_started`
             name = visit_name(job.step, job.visit, job.item_index, undo=job.undo)
-            limit = "" if job.limit is None else f"; limit {job.limit.name} {job.limit.key}".rstrip()
-            yield f"    job   {name}{_suffix(job.action.get('args'))}{limit}"
+            throttle = "" if job.throttle is None else f"; throttle {job.throttle.name} {job.throttle.key}".rstrip()
+            yield f"    job   {name}{_suffix(job.action.get('args'))}{throttle}"
     for kind, line_of in LINES.items():
         yield from (f"    {line}" for line in map(line_of, decision.of(kind)) if line)
     starts = None if decision.ended is None else decision.ended.on_failure
@@ -193,14 +193,14 @@ LINES: Mapping[type[Any], Callable[[Any], str]] = {
     SignalSent: _signal_line,
     JobChanged: _job_line,
     EventPosted: lambda post: f"post  {post.type} {_name(post)}",
-    VisitAbandoned: lambda visit: f"abandon {_name(visit)}",
-    ItemChildDropped: lambda item: f"drop  {_name(item)}",
-    VisitClosed: lambda visit: f"close {_name(visit)}",
-    WorkWithdrawn: lambda _: "withdraw",
+    ItemsCancelled: lambda visit: f"cancel items of {_name(visit)}",
+    ItemChildCancelled: lambda item: f"cancel child of {_name(item)}",
+    VisitCancelled: lambda visit: f"cancel {_name(visit)}",
+    WorkCancelled: lambda _: "cancel all work",
     UndoNoted: _undo_line,
     UndoChanged: lambda change: f"undo  {_name(change)} unknown" if change.status == "unknown" else "",  # abandoned
-    VisitAwaited: lambda visit: f"await {_name(visit)}",
-    ChildUnwanted: lambda child: f"unwanted child {child.child_execution_id}",
+    VisitDrained: lambda visit: f"drain {_name(visit)}",
+    LateChildUndone: lambda child: f"undo execution {child.child_execution_id}",
 }
 
 
@@ -239,7 +239,7 @@ def _marks(event: Event, *, attempts: bool) -> Iterator[str]:
     parent = event.meta.get("parent") if event.kind == EXECUTION_START and isinstance(event.meta, dict) else None
     if isinstance(parent, dict) and type(parent.get("depth")) is int:
         yield f"depth {parent['depth']}"
-    yield from _place_marks(event)
+    yield from _slot_marks(event)
     if (child := child_with_undo(event)) is not None:
         yield f"undo child {child}"
     if event.kind == EXECUTION_START and (undo := undo_of(event)) is not None:
@@ -248,13 +248,13 @@ def _marks(event: Event, *, attempts: bool) -> Iterator[str]:
         yield f"number {number}"
 
 
-def _place_marks(event: Event) -> Iterator[str]:
-    """The marks about places: the schedule of a start, and what the turn was told."""
+def _slot_marks(event: Event) -> Iterator[str]:
+    """The marks about slots: the schedule of a start, and what the turn was told."""
     overlap = event.meta.get("overlap") if event.kind == EXECUTION_START and isinstance(event.meta, dict) else None
     if isinstance(overlap, dict):
         yield f"overlap {overlap.get('schedule')} {overlap.get('word')}"
-    for answer in event.places if isinstance(event.places, list) else ():
-        yield "place shared" if answer.get("shared") else "place free" if answer.get("free") else "place busy"
+    for answer in event.slots if isinstance(event.slots, list) else ():
+        yield "slot shared" if answer.get("shared") else "slot free" if answer.get("free") else "slot busy"
 
 
 def _with_marks(event: Event, marks: str) -> Event:
@@ -262,9 +262,9 @@ def _with_marks(event: Event, marks: str) -> Event:
         word, _, number = mark.rpartition(" ")
         if mark in _FLAGS:
             event = event._replace(**_FLAGS[mark])
-        elif mark in _PLACES:
-            told = event.places or []
-            event = event._replace(places=[*told, {**_PLACES[mark], "number": len(told) + 1}])
+        elif mark in _SLOTS:
+            told = event.slots or []
+            event = event._replace(slots=[*told, {**_SLOTS[mark], "number": len(told) + 1}])
         elif word.startswith("overlap "):
             overlap = {"schedule": word.removeprefix("overlap "), "word": number}
             event = event._replace(meta={"overlap": overlap})
@@ -280,7 +280,7 @@ def _with_marks(event: Event, marks: str) -> Event:
             known = ", ".join(
                 [
                     *_FLAGS,
-                    *_PLACES,
+                    *_SLOTS,
                     "overlap nightly skip",
                     "attempt 1",
                     "bytes 1",
@@ -397,8 +397,8 @@ def _summary(decision: Decision) -> tuple[object, ...]:
         [(child.step, child.visit, child.item_index, child.path) for child in decision.of(ChildStarted)],
         [(change.step, change.visit, change.status) for change in decision.of(JobChanged) if change.status != "done"],
         decision.of(EventPosted),
-        decision.of(VisitClosed),
+        decision.of(VisitCancelled),
         decision.of(UndoNoted),
-        decision.of(VisitAwaited),
+        decision.of(VisitDrained),
         decision.ended.status if decision.ended else None,
     )

@@ -9,9 +9,9 @@ from noetl_broker.broker.arrivals.forks import decode_fork, fork_of
 from noetl_broker.broker.model.effects import ExecutionBegun
 from noetl_broker.broker.model.event_types import EXECUTION_START
 from noetl_broker.broker.state.trail import (
+    CancelledArrival,
+    CancelledVisit,
     CatchEvaluated,
-    ClosedArrival,
-    ClosedVisit,
     Entered,
     NextEvaluated,
     SignalTried,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from noetl_broker.history.record import History, RecordedTurn
 
 
-Left = NextEvaluated | CatchEvaluated | SpentAtJoin | SpentFailure | ClosedVisit | ClosedArrival
+Left = NextEvaluated | CatchEvaluated | SpentAtJoin | SpentFailure | CancelledVisit | CancelledArrival
 COMPARED = 4  # fields of an event that must agree: type, status, step, visit
 UNCHANGED = 4  # fields of an arrival that stay the same while it waits: arc, step, inputs, result
 
@@ -67,12 +67,12 @@ class IncomingToken(NamedTuple):
 
 
 class Absorbed(NamedTuple):
-    """A token that ended before a visit: where it came from, and the turn. `closed_by`: the join that closed it."""
+    """A token that ended before a visit: its origin, and the turn. `cancelled_by`: the join that cancelled it."""
 
     source: Visit | None
     arrival: Arrival
     turn: int
-    closed_by: str | None
+    cancelled_by: str | None
 
 
 class Result(NamedTuple):
@@ -126,8 +126,10 @@ class Timeline:
     left: dict[Visit, NextEvaluated | CatchEvaluated] = field(default_factory=dict)
     results: dict[Visit, Result] = field(default_factory=dict)
     absorbed: list[Absorbed] = field(default_factory=list)
-    dropped: dict[Visit, list[str]] = field(default_factory=dict)  # failed visits, with the joins they were spent for
-    closed: dict[Visit, list[str]] = field(default_factory=dict)  # with the joins they were spent for
+    spent_failures: dict[Visit, list[str]] = field(
+        default_factory=dict
+    )  # failed visits, with the joins they were spent for
+    cancelled: dict[Visit, list[str]] = field(default_factory=dict)  # with the joins they were spent for
     pending: dict[str, list[IncomingToken]] = field(default_factory=dict)  # came to a step and began no visit yet
     total: int = 0  # visits
 
@@ -162,9 +164,9 @@ class Timeline:
 
     def _leave(self, draft: Draft, trace: Left, number: int) -> None:
         """Add how a token left its visit, or ended before a join."""
-        if isinstance(trace, SpentAtJoin | ClosedArrival):
+        if isinstance(trace, SpentAtJoin | CancelledArrival):
             token = self.take(trace.arrival) or IncomingToken(None, trace.arrival)
-            self.absorbed.append(Absorbed(*token, number, trace.join if isinstance(trace, ClosedArrival) else None))
+            self.absorbed.append(Absorbed(*token, number, trace.join if isinstance(trace, CancelledArrival) else None))
             return
         if isinstance(trace, CatchEvaluated) and trace.entry is None:
             return  # another trace says how the visit ended
@@ -174,9 +176,9 @@ class Timeline:
             for arrival in trace.arrivals:
                 self.pending.setdefault(arrival.step, []).append(IncomingToken(visit, arrival))
         elif isinstance(trace, SpentFailure):
-            self.dropped[visit] = trace.joins
+            self.spent_failures[visit] = trace.joins
         else:
-            self.closed[visit] = trace.joins
+            self.cancelled[visit] = trace.joins
 
     def take(self, arrival: Arrival) -> IncomingToken | None:
         """Remove the token of this arrival. The join that spends it may have changed while it waited."""
@@ -188,7 +190,7 @@ class Timeline:
         return None
 
     def _finish(
-        self, draft: Draft, trace: NextEvaluated | CatchEvaluated | SpentFailure | ClosedVisit, number: int
+        self, draft: Draft, trace: NextEvaluated | CatchEvaluated | SpentFailure | CancelledVisit, number: int
     ) -> Visit:
         visit = (trace.step, trace.visit)
         self.done_in[visit] = number

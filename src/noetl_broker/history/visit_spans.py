@@ -22,7 +22,7 @@ class Attempt(NamedTuple):
 class VisitSpan(NamedTuple):
     """A visit of a step. `status`: RUNNING, WAITING (for a time, a signal or a person), or the status of its end.
 
-    `has_job`: a worker runs it. `held_until`: until then its job waited for a place of a limit.
+    `has_job`: a worker runs it. `held_until`: until then its job waited for a slot of a throttle.
     """
 
     visit: int
@@ -35,7 +35,7 @@ class VisitSpan(NamedTuple):
 
 
 class Times(NamedTuple):
-    """Until when a visit waited for a limit, and then for a worker, and the seconds that its attempts ran."""
+    """Until when a visit waited for a throttle, and then for a worker, and the seconds that its attempts ran."""
 
     held_until: datetime
     queued_until: datetime
@@ -139,7 +139,7 @@ def times_text(visit: VisitSpan, until: datetime) -> str:
         return ""
     held = (times.held_until - visit.began_at).total_seconds()
     queued = (times.queued_until - times.held_until).total_seconds()
-    waited = f"{span(held)} for a limit and " if visit.held_until is not None else ""
+    waited = f"{span(held)} for a throttle and " if visit.held_until is not None else ""
     ran = f"; ran {span(times.ran)}" if visit.attempts else ""
     several = f" in {len(visit.attempts)} attempts" if len(visit.attempts) > 1 else ""
     return f"waited {waited}{span(queued)} for a worker{ran}{several}"

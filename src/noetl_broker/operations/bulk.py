@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from noetl_broker.broker.state.state import CANCELLED, COMPENSATING, COMPLETED, FAILED, PAUSED, QUEUED, RUNNING
 from noetl_broker.errors import BrokerError, DatabaseFault
-from noetl_broker.operations.retries import Outlook
+from noetl_broker.operations.recoveries import Outlook
 from noetl_broker.store.admin import executions, recovery
 from noetl_broker.store.admin.executions import Entry, Filter
 from noetl_broker.store.connect.connection import Connection
@@ -65,7 +65,7 @@ async def find_executions(
 ) -> list[Entry]:
     """The executions that an action is for, the oldest first, with `path`, `step` and `reason`.
 
-    `retry` and `fork` are for executions without a parent that nothing brought back before. A `fork` without a status
+    `retry` and `fork` are for executions without a parent that nothing recovered before. A `fork` without a status
     is for failed executions only: repeated, it must not fork its own forks. `reevaluate` is for executions with dead
     letters.
     """
@@ -80,10 +80,10 @@ async def find_executions(
 
 
 async def find_left_out(connection: Connection, action: BulkAction, which: Filter, *, limit: int) -> list[int] | None:
-    """The executions that a retry or a fork leaves out: they were brought back already. None for other actions."""
+    """The executions that a retry or a fork leaves out: they were recovered already. None for other actions."""
     if action not in {"retry", "fork"}:
         return None
-    return await recovery.list_brought_back(connection, which, limit=limit)
+    return await recovery.list_recovered(connection, which, limit=limit)
 
 
 def group_executions(

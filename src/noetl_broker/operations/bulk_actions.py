@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from noetl_broker.broker.state.state import COMPENSATING, FAILED, PAUSED, is_live
-from noetl_broker.operations import retries
+from noetl_broker.operations import recoveries
 from noetl_broker.operations.bulk import BulkAction, Group, group_executions
-from noetl_broker.operations.retries import OnVersion, Outlook
+from noetl_broker.operations.recoveries import OnVersion, Outlook
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.store.admin import catalog, executions, recovery
 from noetl_broker.store.admin.executions import Entry
@@ -41,13 +41,13 @@ def action_of(connection: Connection, request: Request) -> Action:
         return {"requested": await executions.resume_execution(connection, execution_id)}
 
     async def retry(execution_id: int) -> dict[str, Any]:
-        return await retries.retry_failed(connection, execution_id, rules, on)
+        return await recoveries.recover_failed(connection, execution_id, rules, on)
 
     async def fork(execution_id: int) -> dict[str, Any]:
         step = from_step or ""
         other = None if on is None else await on.of(connection, execution_id)
-        key = retries.key_of_fork(execution_id, step)
-        forked = await retries.fork_execution(connection, execution_id, step, rules, other=other, values={}, key=key)
+        key = recoveries.key_of_fork(execution_id, step)
+        forked = await recoveries.fork_execution(connection, execution_id, step, rules, other=other, values={}, key=key)
         return forked.as_document()
 
     async def reevaluate(execution_id: int) -> dict[str, Any]:
@@ -83,9 +83,9 @@ async def preview_groups(
     for entry in found[:most_planned] if planned else ():
         execution_id = entry["execution_id"]
         if action == "fork":
-            outlook = await retries.preview_fork(connection, execution_id, from_step or "", rules, on)
+            outlook = await recoveries.preview_fork(connection, execution_id, from_step or "", rules, on)
         else:
-            outlook = await retries.preview_outlook(connection, execution_id, rules, on)
+            outlook = await recoveries.preview_outlook(connection, execution_id, rules, on)
         outlooks[execution_id] = outlook
         on_each()
     latest: dict[str, int] = {}
@@ -97,7 +97,7 @@ async def preview_groups(
 def why_left_out(action: BulkAction, row: Mapping[str, Any]) -> str | None:
     """Why an action is not for an execution, a row of `executions.list_chosen`; None: it is."""
     if action == "retry":
-        return _why_not_retried(row)
+        return _why_not_recovered(row)
     if action == "reevaluate":
         return None if row["dead_letters"] else "has no dead letters"
     if action == "fork":
@@ -117,15 +117,15 @@ def _why_as_it_is(action: BulkAction, status: str) -> str | None:
     return None
 
 
-def _why_not_retried(row: Mapping[str, Any]) -> str | None:
+def _why_not_recovered(row: Mapping[str, Any]) -> str | None:
     if row["status"] != FAILED:
         return f"has not failed, it is {row['status']}"
     return _why_continued(row)
 
 
 def _why_continued(row: Mapping[str, Any]) -> str | None:
-    if row["brought_back_as"] is not None:
-        return "was brought back already"
+    if row["recovered_as"] is not None:
+        return "was recovered already"
     if row["parent_execution_id"] is not None:
         return "is a child: retry or fork the execution that called it"
     return None

@@ -13,7 +13,7 @@ from noetl_broker.store.admin.executions import Filter
 from noetl_broker.store.admin.history import Versions
 from noetl_broker.store.connect.connection import Connection
 
-PARTS_BETWEEN_LOOKS = 8  # at the network, where the next batch is coming
+PARTS_BETWEEN_CHECKS = 8  # at the network, where the next batch is coming
 
 
 class Pace:
@@ -37,7 +37,7 @@ async def read_histories(
         async for parts in batches:
             for index, part in enumerate(parts):
                 yield part
-                if index % PARTS_BETWEEN_LOOKS == 0:
+                if index % PARTS_BETWEEN_CHECKS == 0:
                     await asyncio.sleep(0)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from noetl_broker.errors import BrokerError
-from noetl_broker.operations.retries import OnVersion
+from noetl_broker.operations.recoveries import OnVersion
 from noetl_broker.playbook.model import Playbook
 from noetl_broker.store.admin import undo
 from noetl_broker.store.admin.undo import UndoTarget

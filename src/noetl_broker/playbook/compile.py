@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from noetl_broker.errors import PlaybookFault
 from noetl_broker.playbook.blocks import block_path, part_of
-from noetl_broker.playbook.compensations import refuse_step_reads
+from noetl_broker.playbook.compensate import refuse_step_reads
 from noetl_broker.playbook.concurrency import read_concurrency
 from noetl_broker.playbook.deferred import refuse_reads
 from noetl_broker.playbook.diagnostics import Location, PlaybookError, PlaybookRules, Report
@@ -162,7 +162,7 @@ def _join(reading: Reading, outline: Outline, steps: dict[str, Step], workload: 
         keeps_timers=any(TRAITS[step.kind].has_timer for step in steps.values()),
         priority=outline.priority,
         on_signal=read_on_signal(reading, outline.metadata),
-        concurrency=read_concurrency(reading, outline.metadata.get("concurrency"), outline.limit_place),
+        concurrency=read_concurrency(reading, outline.metadata.get("concurrency"), outline.limit_location),
         on_failure=read_on_failure(reading, outline.metadata),
         document=outline.document,
     )

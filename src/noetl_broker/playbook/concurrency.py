@@ -21,8 +21,8 @@ KEY: Final[Location] = ("metadata", "concurrency")
 _NAMED: Final = re.compile(r"\s*\{\{\s*(?:\w+\s*\.\s*)*(\w+)\s*\}\}\s*")
 
 
-def place_key(value: Any) -> str:
-    """The key of a place, as text: a number or a boolean is its JSON text. Raises ValueError."""
+def slot_key(value: Any) -> str:
+    """The key of a slot, as text: a number or a boolean is its JSON text. Raises ValueError."""
     if isinstance(value, bool | int | float):
         value = json.dumps(value)
     if not isinstance(value, str) or not 0 < len(value.encode()) <= KEY_BYTES:
@@ -68,7 +68,7 @@ def _read_key(reading: Reading, raw: Raw, location: Location) -> tuple[Tree | No
         return None, ""
     if not any(strings(value, location)):
         try:
-            place_key(value)
+            slot_key(value)
         except ValueError:
             message = f"`key` is {value!r:.80}, not {KEY_FORMS}"
             reading.report.error("bad-value", location, message, f"write {KEY_FORMS}")

@@ -48,7 +48,7 @@ class Outline:
     deadline: float | Tree | None
     priority: int | None
     metadata: Raw
-    limit_place: Location = ("metadata", "concurrency")
+    limit_location: Location = ("metadata", "concurrency")
     document: Raw
 
 
@@ -124,7 +124,7 @@ def read_block_outline(reading: Reading, outer: Outline, step: str, block: Writt
         deadline=None,
         priority=outer.priority,
         metadata=metadata,
-        limit_place=block.limit_place,
+        limit_location=block.limit_location,
         document=document | {"metadata": metadata, "workflow": block.workflow},
     )
 

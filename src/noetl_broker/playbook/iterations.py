@@ -10,7 +10,7 @@ from typing import Any, Literal
 from noetl_broker.playbook.blocks import KEY as BLOCK
 from noetl_broker.playbook.calls import read_call
 from noetl_broker.playbook.catch import read_output
-from noetl_broker.playbook.compensations import read_compensate
+from noetl_broker.playbook.compensate import read_compensate
 from noetl_broker.playbook.diagnostics import Location, json_type_name
 from noetl_broker.playbook.fields import Fields
 from noetl_broker.playbook.header import WrittenStep

@@ -177,7 +177,7 @@ class JoinModel(Model):
 
     need: int = Field(ge=1, le=NEEDS.most, description="The step runs at this arrival; any is need: 1.")
     losers: Literal["run", "cancel"] = Field(
-        "run", description="cancel: close the tokens that could have come; on `end` all tokens."
+        "run", description="cancel: cancel the tokens that could have come; on `end` all tokens."
     )
 
 
@@ -216,7 +216,7 @@ class TaskModel(WithInputs):
     on_error: OnErrorWord | None = Field(None, description="`continue`: a failure counts as done.")
     timeout: float | str | None = Field(None, description="From an attempt's first lease: seconds, 90s, a template.")
     start_timeout: float | str | None = Field(None, description="Until a worker leases the job: as timeout.")
-    throttle: ThrottleModel | None = Field(None, description="A limit on its jobs, shared by name.")
+    throttle: ThrottleModel | None = Field(None, description="The throttle of its jobs, shared by name.")
     priority: int | None = Field(
         None, ge=PRIORITIES.least, le=PRIORITIES.most, description="The priority of its jobs; default 5."
     )

@@ -130,7 +130,7 @@ class ApprovalSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Throttle:
-    """A limit on jobs: at most `concurrency` of a key are leased at a time, at most `rate` a second begin.
+    """A throttle of jobs: at most `concurrency` of a key are leased at a time, at most `rate` a second begin.
 
     The playbook gives these numbers; the row of `noetl.limit` wins. `key` renders to a text, a number or a
     boolean (None: the empty text). `burst` None: what 100 ms allow, at least 1.

@@ -31,7 +31,7 @@ SECONDS = Range(0.001, 31_536_000)  # up to a year
 LARGEST_VERSION = 2**31 - 1  # an int4
 VERSIONS = Range(1, LARGEST_VERSION)
 NAME_CHARS = 255  # names are in indexes, whose rows Postgres bounds
-KEY_BYTES = 1024  # of a signal, a limit or a place: as names
+KEY_BYTES = 1024  # of a signal, a throttle or a slot: as names
 QUOTED_VERSION = re.compile(r"[1-9][0-9]{0,9}")
 DELAYS = Range(0, 31_536_000)  # seconds
 

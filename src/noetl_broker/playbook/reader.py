@@ -84,7 +84,7 @@ class WrittenBlock(NamedTuple):
     workflow: list[Any]
     location: Location
     concurrency: Any
-    limit_place: Location
+    limit_location: Location
 
 
 @dataclass(slots=True, kw_only=True)

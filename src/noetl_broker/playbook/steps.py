@@ -10,7 +10,7 @@ from typing import Any
 from noetl_broker.playbook.approval import read_approval
 from noetl_broker.playbook.calls import read_call
 from noetl_broker.playbook.catch import read_catch, read_output
-from noetl_broker.playbook.compensations import read_compensate
+from noetl_broker.playbook.compensate import read_compensate
 from noetl_broker.playbook.diagnostics import Location
 from noetl_broker.playbook.fail import read_fail
 from noetl_broker.playbook.header import WrittenStep
@@ -131,7 +131,7 @@ def _kind(name: str, declared: Declared, done: Iterated) -> StepKind:
 
 
 def _throttle(reading: Reading, name: str, declared: Declared, done: Iterated) -> Throttle | None:
-    """Read the limit on the step's jobs; on an expanded iterator each item has a job."""
+    """Read the throttle of the step's jobs; on an expanded iterator each item has a job."""
     expanded = done.iteration is not None and done.iteration.expanded
     if expanded and declared.kind != "iterator":  # the step is the task of its `loop`
         return None

@@ -73,7 +73,7 @@ def read_throttle(
             signal_key(key)
         except ValueError:
             message = f"`key` is {json_type_name(key)}, not {KEY_FORMS}"
-            reading.report.error(CODE, where, message, "write what the limit counts by")
+            reading.report.error(CODE, where, message, "write what the throttle counts by")
     part = TemplateSite(step=name, role="fields", names=around.names)
     return Throttle(
         name=limit,

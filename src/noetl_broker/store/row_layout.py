@@ -12,7 +12,7 @@ from typing import Any, Final
 TURN: Final = ("turn", "outcome", "note", "facts", "carrier", "expected", "last", "tokens")
 EVENT: Final = (
     "source", "ordinal", "event_type", "node_id", "node_name", "node_type", "status", "meta",
-    "job_action", "job_context", "job_status", "job_priority", "job_max_attempts", "job_type", "rare",
+    "job_action", "job_context", "job_status", "job_priority", "job_max_attempts", "job_type", "extra",
 )  # fmt: skip
 STEP: Final = (
     "source", "step", "status", "visits", "ended", "started_source", "started",

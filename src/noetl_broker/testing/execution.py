@@ -93,7 +93,7 @@ class SimulatedExecution:
         self._moments: list[datetime] = []
         self._leased: dict[Node, OpenJob] = {}
         self._delayed: set[Node] = set()  # jobs that wait for a retry
-        self.withdrawn: list[Node] = []  # awaited jobs that the last turn withdrew
+        self.cancelled: list[Node] = []  # draining jobs that the last turn cancelled
         self._items: dict[tuple[str, int], list[JSON]] = {}
 
     @property
@@ -229,14 +229,14 @@ class SimulatedExecution:
     def _keep_jobs(self, decision: Decision) -> None:
         stops = stops_of(decision)
         over = {node for node in {*self.open, *self._delayed} if is_stopped(stops, node)}
-        self.withdrawn = sorted(node for node in over if node[:2] in stops.awaited)
+        self.cancelled = sorted(node for node in over if node[:2] in stops.draining)
         self.open = {node: job for node, job in self.open.items() if node not in over}
         self._delayed -= over
         for job in decision.jobs:
             if not job.delegated and (job.undo or not stops.visit(job.step, job.visit)):
                 self.open[node_of(job)] = OpenJob(job=job)
-            elif not job.delegated and job.item_index is not None and (job.step, job.visit) in stops.awaited:
-                self.withdrawn.append(node_of(job))
+            elif not job.delegated and job.item_index is not None and (job.step, job.visit) in stops.draining:
+                self.cancelled.append(node_of(job))
 
     def delay(self, node: Node) -> None:
         """Note that a job waits for a retry."""

@@ -25,7 +25,7 @@ class Visit:
     """A visit of a step.
 
     `inputs` are those of its job or of the playbook that it calls, empty where it has neither. `status` is COMPLETED,
-    FAILED (with `error`, also with `on_error: continue`), or CANCELLED where it was closed, or the execution ended
+    FAILED (with `error`, also with `on_error: continue`), or CANCELLED where it was cancelled, or the execution ended
     first. `began_at` and `ended_at` are by the simulation's clock, which starts at 2026-01-01.
     """
 

@@ -67,7 +67,7 @@ from noetl_broker.testing.execution import SimulatedExecution, WaitingVisit
 from noetl_broker.testing.pauses import GivenPause, event_for_children, pauses_of
 from noetl_broker.testing.result import Story
 from noetl_broker.testing.signals import GivenSignal, Sent, Signals, signals_of
-from noetl_broker.testing.undo import node_of_change, rows_to_take_over, undone_step, withdrawn_event
+from noetl_broker.testing.undo import cancelled_event, node_of_change, rows_to_take_over, undone_step
 
 MOST_TURNS = 100_000
 ENDS_OF_CHILD = {True: (ACTION_COMPLETED, ACTION_FAILED), False: (ITEM_COMPLETED, ITEM_FAILED)}  # by: of one action
@@ -220,7 +220,7 @@ class Simulation:
         for child in decision.of(ChildStarted):
             if child.undo or not stops.visit(child.step, child.visit):
                 self._start_child(execution, child)
-        self.mail.extend((execution, withdrawn_event(node)) for node in execution.withdrawn)
+        self.mail.extend((execution, cancelled_event(node)) for node in execution.cancelled)
         for post in decision.of(EventPosted):
             result = execution.item_results(post.step, post.visit) if post.type == ITERATOR_COMPLETED else None
             self.mail.append((execution, Event(post.type, post.step, post.visit, result, settled=False)))
@@ -240,8 +240,8 @@ class Simulation:
         if stops.execution:
             self.agenda.drop(execution.number)
             return
-        if stops.all_work:  # what is awaited, and undos, go on
-            self.agenda.keep(execution.number, stops.awaited)
+        if stops.all_work:  # what is draining, and undos, go on
+            self.agenda.keep(execution.number, stops.draining)
         deadline = _deadline_of(decision)
         if deadline is not None:
             self._send_at(after(execution.at, deadline), execution, Event(EXECUTION_DEADLINE))
@@ -468,10 +468,12 @@ class Simulation:
         self.mail.append((parent.execution, event))
 
     def _cancel_children(self, execution: SimulatedExecution, stops: Stops) -> None:
-        """Cancel the children of an execution that ended, and of visits that gave them up."""
+        """Cancel the children of an execution that ended, and of visits that cancelled them."""
         for child in execution.children:
             parent = child.parent
             if parent is None or not child.running:
                 continue
             if stops.child(parent.step, parent.visit, parent.item_index, undo=parent.undo):
-                self.mail.append((child, Event(EXECUTION_CANCEL, context={"reason": "its parent ended or gave it up"})))
+                self.mail.append(
+                    (child, Event(EXECUTION_CANCEL, context={"reason": "its parent ended or cancelled it"}))
+                )

@@ -1,4 +1,4 @@
-"""Undos in a simulation: the rows that an undo execution takes over, and jobs that are withdrawn."""
+"""Undos in a simulation: the rows that an undo execution takes over, and jobs that are cancelled."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def is_stopped(stops: Stops, node: Node) -> bool:
     return stops.job(step, node[1], node[2], undo=undoes)
 
 
-def withdrawn_event(node: Node) -> Event:
-    """What the store sends for a job of an awaited visit that no worker had."""
+def cancelled_event(node: Node) -> Event:
+    """What the store sends for a job of a draining visit that no worker had."""
     step, visit, index = node
-    error: dict[str, JSON] = {"message": "the job was withdrawn", "type": "withdrawn"}
+    error: dict[str, JSON] = {"message": "the job was cancelled", "type": "cancelled"}
     return Event(ACTION_FAILED, step, visit, error=error, retryable=False, item_index=index)
 
 

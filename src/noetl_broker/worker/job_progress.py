@@ -19,7 +19,7 @@ from noetl_broker.worker.logger import Log
 from noetl_broker.worker.redaction import Redactor
 
 REPORT_SECONDS = 2.0
-LOOK_SECONDS = 0.25  # between two looks for reports that are due
+POLL_SECONDS = 0.25  # between two polls for reports that are due
 MOST_TYPES = 5  # of errors, in one report
 TYPE_CHARACTERS = 100
 
@@ -127,7 +127,7 @@ class ProgressSender:
             if not self._open:
                 self._begun.clear()
                 await self._begun.wait()
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
             now = time.monotonic()
             reports = {each: report for each in self._open if (report := each.take(now, self._redactor)) is not None}
             if reports:

@@ -17,7 +17,7 @@ from noetl_broker.worker.logger import Log, job_fields
 from noetl_broker.worker.options import WorkerOptions
 
 RELEASE_SECONDS = 5.0
-LOOK_SECONDS = 0.5  # between two looks for cancelled jobs, however many cancels come
+POLL_SECONDS = 0.5  # between two polls for cancelled jobs, however many cancels come
 REFUSED = "lease lost"
 
 log = Log(__name__)
@@ -83,8 +83,8 @@ class LeaseRenewal:
         backoff = Backoff(RETRY_SECONDS[0], min(RETRY_SECONDS[1], third), JITTER)
         pause = third
         while True:
-            await asyncio.sleep(min(LOOK_SECONDS, pause))
-            await wait_for(self._database.cancelled, pause - LOOK_SECONDS)
+            await asyncio.sleep(min(POLL_SECONDS, pause))
+            await wait_for(self._database.cancelled, pause - POLL_SECONDS)
             self._database.cancelled.clear()
             try:
                 await self._renew_all(timeout=third)

@@ -193,7 +193,7 @@ class WorkerLoop:
         for job in jobs:
             self._start(job, until)
         if jobs and cancels != self._database.cancels:
-            self._database.cancel_heard()  # the first look came before these jobs were known
+            self._database.cancel_heard()  # the first poll came before these jobs were known
 
     def _start(self, job: LeasedJob, until: float) -> None:
         job_log, progress = self.logs.open(job.lease, self._shared.redactor), self.progress.open(job.lease)

@@ -1,7 +1,7 @@
 """Adds what the functions of a worker print and log to the log of their attempt.
 
 Functions run in the worker's own process, several at a time. A context variable says whose attempt prints. It holds in
-the function, in what it awaits, and in the thread that runs it; a thread that it starts itself has none.
+the function, in what is draining, and in the thread that runs it; a thread that it starts itself has none.
 """
 
 from __future__ import annotations

@@ -166,7 +166,7 @@ async def test_a_job_set_to_retry_during_a_cancel_is_not_retried(
         await server.execute(RETRY, job.queue_id, 0.0)
         await broker.execute("begin")
         await broker.execute("select set_config('noetl.writer', 'broker', true)")
-        await broker.execute("update noetl.execution set status = 'CANCELLED'")  # sees no job to withdraw
+        await broker.execute("update noetl.execution set status = 'CANCELLED'")  # sees no job to cancel
         await (server if first == "the server" else broker).execute("commit")
         await noetl.connection.execute("select noetl.reap_ended_jobs(9, 30)")
         await (broker if first == "the server" else server).execute("commit")
@@ -177,7 +177,7 @@ async def test_a_job_set_to_retry_during_a_cancel_is_not_retried(
     assert await value(noetl_database, "select count(*) from noetl.ended_job") == 0
 
 
-async def test_a_job_of_a_withdrawn_item_is_not_retried(noetl: NoETL, noetl_database: Database) -> None:
+async def test_a_job_of_a_cancelled_item_is_not_retried(noetl: NoETL, noetl_database: Database) -> None:
     """Another item failed, and the step went on without it."""
     await noetl.register(
         """

@@ -7,7 +7,7 @@ from textwrap import dedent
 import asyncpg
 import pytest
 
-from noetl_broker.operations import retries
+from noetl_broker.operations import recoveries
 from noetl_broker.playbook import compile_playbook
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.store.admin import catalog
@@ -213,7 +213,7 @@ async def test_a_fork_of_another_version_runs_the_block_of_that_version(database
     second = await registered(database, ORDER.replace("http://bank/", "http://other/"))
     rules = PlaybookRules()
     async with session(database) as connection:
-        made = await retries.retry_failed(connection, execution_id, rules, retries.OnVersion(None, rules))
+        made = await recoveries.recover_failed(connection, execution_id, rules, recoveries.OnVersion(None, rules))
     await drain(database)
     queued = "select action::jsonb ->> 'url' from noetl.queue where status = 'queued'"
     assert (made["version"], await value(database, queued)) == (second.version, "http://other/7")

@@ -11,9 +11,9 @@ import pytest
 from noetl_broker.broker.model.values import JSON
 from noetl_broker.errors import BrokerError
 from noetl_broker.history.fork_plan import plan_fork
+from noetl_broker.history.recovery_plan import plan_restart
 from noetl_broker.history.replay import Replay, replay_history, sentences
-from noetl_broker.history.retry_plan import plan_restart
-from noetl_broker.operations.retries import retry_failed
+from noetl_broker.operations.recoveries import recover_failed
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.store.admin import recovery
 from noetl_broker.store.admin.history import Versions, load_history
@@ -62,7 +62,7 @@ async def retry_execution(database: Database, execution_id: int) -> int:
     """Retry an execution like the command; gives the new one."""
     connection = await connect(database, name="test")
     try:
-        return int((await retry_failed(connection, execution_id, RULES))["brought_back_as"])
+        return int((await recover_failed(connection, execution_id, RULES))["recovered_as"])
     finally:
         await connection.close()
 
@@ -123,7 +123,7 @@ async def test_a_restart_makes_its_workload_again(database: Database, failed: in
     connection = await connect(database, name="test")
     try:
         plan = plan_restart(await load_history(connection, failed, RULES))
-        new = await recovery.start_retry(connection, failed, plan)
+        new = await recovery.start_recovery(connection, failed, plan)
     finally:
         await connection.close()
     await drain(database)

@@ -54,7 +54,7 @@ async def begin(database: Database, task: str, *, loop: str = "", step: str = ""
     [
         (PYTHON, 0, "", "", ["COMPLETED"] * 4, "COMPLETED"),
         (PLAYBOOK, 2, ", on_error: continue", "", ["COMPLETED", "FAILED", "COMPLETED", "FAILED"], "COMPLETED"),
-        # The first mail starts the third item, the second one withdraws it, in one batch.
+        # The first mail starts the third item, the second one cancels it, in one batch.
         (PYTHON, 2, "", "on_error: continue", ["COMPLETED", "FAILED", "CANCELLED", "WAITING"], "COMPLETED"),
         (PLAYBOOK, 2, "", "on_error: continue", ["COMPLETED", "FAILED", "CANCELLED", "WAITING"], "COMPLETED"),
         (PYTHON, 2, "", "", ["COMPLETED", "FAILED", "CANCELLED", "WAITING"], "FAILED"),

@@ -21,7 +21,7 @@ from tests.postgres import SCHEMA, Database, named
 KEYS_OF_THEIR_OWN = {
     "execution_idempotency",  # unique by path and key: could be distributed by the path
     "inbox_pkey",  # only the broker that has just read the mail uses it
-    "look_pkey",  # of few rows, for the broker that has just read them
+    "match_request_pkey",  # of few rows, for the broker that has just read them
     "signal_idempotency",  # unique by name and key: signals could be distributed by the key
     "signal_pkey",  # the order of signals; most are for a key, not for an execution
     "timer_pkey",  # of rows that are read by their moment
@@ -32,9 +32,9 @@ KEYS_OF_THEIR_OWN = {
 FOUND_OTHERWISE = {
     ("inbox", "mail_id"), ("inbox", ""), ("catalog", "catalog_id"), ("catalog", "path"),
     ("execution", "parent_execution_id"), ("execution", ""), ("schema_version", ""),
-    ("look", ""), ("timer", "due_at"), ("timer", "timer_id"), ("start_schedule", ""),  # read from their heads
+    ("match_request", ""), ("timer", "due_at"), ("timer", "timer_id"), ("start_schedule", ""),  # read from their heads
     ("path_pause", ""), ("path_pause", "path"),  # a small table
-    ("limit_look", ""), ("limit_look", "due_at"), ("limit_look", "look_id"),  # as `look`
+    ("release_request", ""), ("release_request", "due_at"), ("release_request", "request_id"),  # as `match_request`
     ("queue", "limit_name"),  # where the numbers of a limit have changed
 }  # fmt: skip
 

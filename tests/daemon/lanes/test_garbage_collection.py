@@ -15,22 +15,22 @@ from tests.chaos.under_load import leave_core
 from tests.postgres import Database
 
 
-class Ring:
+class Cycle:
     """An object that only the collector can free: it refers to itself."""
 
     def __init__(self) -> None:
         self.itself = self
 
 
-def ring() -> weakref.ref[Ring]:
-    """Make an unreferenced ring, and give a weak reference to it."""
-    return weakref.ref(Ring())
+def cycle() -> weakref.ref[Cycle]:
+    """Make an unreferenced cycle, and give a weak reference to it."""
+    return weakref.ref(Cycle())
 
 
 def test_garbage_is_collected_above_the_threshold() -> None:
     """The interpreter itself collects nothing meanwhile."""
     with collected_between_batches():
-        gone = ring()
+        gone = cycle()
         collect()
         little = gone() is not None
         kept: list[list[int]] = [[] for _ in range(THRESHOLD + 1)]
@@ -55,7 +55,7 @@ async def test_an_idle_daemon_collects_the_garbage_of_others(database: Database)
     await register(database, "workflow:\n- {step: start}\n")
     with collected_between_batches():
         async with running(database):
-            gone = ring()
+            gone = cycle()
             kept: list[list[int]] = [[] for _ in range(THRESHOLD + 1)]
             await start(database)
             await until_ended(database)

@@ -1,4 +1,4 @@
-"""Jobs that are locked while they are withdrawn: no turn waits for them, and none stays in the queue."""
+"""Jobs that are locked while they are cancelled: no turn waits for them, and none stays in the queue."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def test_no_turn_waits_for_an_uncommitted_lease(
         await holder.execute(end)
         await own.execute("select noetl.reap(9, 5)")
         assert await own.fetchval(STATUS, held) == status
-        assert await own.fetchval("select count(*) from noetl.withdrawn_job") == 0
+        assert await own.fetchval("select count(*) from noetl.job_to_cancel") == 0
         if end == "commit":
             assert await own.fetchval("select noetl.complete_job($1, 'slow', 1)", held)
     assert await complete_jobs(database) == (ended == "RUNNING")

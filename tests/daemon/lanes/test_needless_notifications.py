@@ -12,11 +12,11 @@ from tests.brokers import running
 from tests.postgres import Database
 from tests.sessions import Session, session
 
-RINGS = 60
+NOTIFICATIONS = 60
 
 
 @pytest.mark.parametrize("gate", ["ours", "another's", "off"])
-async def test_after_needless_notifications_the_daemon_looks_less_often(database: Database, gate: str) -> None:
+async def test_after_needless_notifications_the_daemon_polls_less_often(database: Database, gate: str) -> None:
     """It checks the inbox sometimes, but not for each notification."""
     notify = "off" if gate == "off" else "gated"
     async with session(database) as other, session(database) as own:
@@ -29,9 +29,9 @@ async def amid_notifications(database: Database, own: Session[Any], notify: str)
     """Send far more notifications than are worth a check."""
     async with running(database, notify=notify) as service:
         before, began = service.metrics.total(metric.DRAINS), time.monotonic()
-        for ring in range(RINGS):
-            await own.execute("select pg_notify('noetl_event', $1)", str(ring))
+        for notification in range(NOTIFICATIONS):
+            await own.execute("select pg_notify('noetl_event', $1)", str(notification))
             for _ in range(40):
                 await own.execute("select 1")
         drains, seconds = service.metrics.total(metric.DRAINS) - before, time.monotonic() - began
-    assert 0 < drains < RINGS / 5 + 10 * seconds
+    assert 0 < drains < NOTIFICATIONS / 5 + 10 * seconds

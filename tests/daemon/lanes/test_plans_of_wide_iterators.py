@@ -37,11 +37,11 @@ SHORT_ONES = (
     """,
 )
 TABLES = ("event", "iteration", "queue")
-ARGUMENTS = {"write_posts": 4, "close_visits": 3}
+ARGUMENTS = {"write_posts": 4, "cancel_visits": 3}
 
 
 @pytest.mark.parametrize(
-    "statement, table, key", [("write_posts", "event", "event_id"), ("close_visits", "queue", "node_id")]
+    "statement, table, key", [("write_posts", "event", "event_id"), ("cancel_visits", "queue", "node_id")]
 )
 async def test_an_item_is_found_by_its_whole_key(database: Database, statement: str, table: str, key: str) -> None:
     """In the plan, each scan has the whole key in its condition."""

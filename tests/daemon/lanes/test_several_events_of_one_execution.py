@@ -76,7 +76,7 @@ async def test_a_step_that_starts_and_ends_in_one_batch_has_both_times(database:
     assert await rows(database, "select ended_at > started_at from noetl.workflow where step_name = 'a'") == [(True,)]
 
 
-async def test_the_end_of_an_execution_withdraws_a_retry_of_the_same_batch(database: Database) -> None:
+async def test_the_end_of_an_execution_cancels_a_retry_of_the_same_batch(database: Database) -> None:
     """One action fails and is to be retried, the next one ends the execution."""
     await begin(
         database,

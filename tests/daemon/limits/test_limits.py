@@ -39,7 +39,7 @@ ENDED = "select path, status, error ->> 'type' from noetl.execution order by pat
 
 
 async def test_a_turn_that_exceeds_max_fan_out_leaves_no_job(database: Database) -> None:
-    """The jobs of that turn are withdrawn in the same transaction."""
+    """The jobs of that turn are cancelled in the same transaction."""
     await register(database, WIDE, path="wide")
     await register(database, SHORT, path="short")
     await start(database, "wide")

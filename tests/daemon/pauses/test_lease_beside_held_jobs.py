@@ -59,7 +59,7 @@ async def test_held_jobs_cost_others_nothing(database: Database, statement: str,
 
 
 async def test_a_place_of_another_key_costs_the_same(database: Database) -> None:
-    """Whatever the planner knows about the table. The end of a job gives its place to the next one."""
+    """Whatever the planner knows about the table. The end of a job gives its slot to the next one."""
     await execute(database, "insert into noetl.limit (name, concurrency) values ('api', 1)")
     for status in ("queued", "held", "held"):
         await execute(database, INSERT.replace("'k'", "'other'"), status, await value(database, NEXT_ID), 1, "limit")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from noetl_broker.operations.retries import retry_failed
+from noetl_broker.operations.recoveries import recover_failed
 from noetl_broker.playbook import PlaybookRules
 from tests.brokers import complete_jobs, drain, execute, register, rows, start, value
 from tests.consistency import inconsistencies
@@ -139,7 +139,7 @@ async def test_a_retry_of_a_paused_path_is_queued_and_continues_from_its_step(da
     await drain(database)
     await execute(database, "select noetl.pause_path('story')")
     async with session(database) as own:
-        retried = (await retry_failed(own, failed, PlaybookRules()))["brought_back_as"]
+        retried = (await recover_failed(own, failed, PlaybookRules()))["recovered_as"]
     await drain(database)
     assert await rows(database, STATUSES) == [(failed, "FAILED"), (retried, "QUEUED")]
     await execute(database, "select noetl.resume_path('story')")

@@ -128,11 +128,11 @@ async def test_a_running_broker_pulls_back_queued_jobs(database: Database, monke
         async with running(database) as service, asyncio.timeout(PATIENCE_SECONDS):
             done = 0
             async with session(database) as own:
-                rung = asyncio.Event()
-                await own.add_listener("noetl_job", lambda *_: rung.set())
+                notified = asyncio.Event()
+                await own.add_listener("noetl_job", lambda *_: notified.set())
                 while (done := done + await complete_jobs(database)) < 5:
-                    await rung.wait()
-                    rung.clear()
+                    await notified.wait()
+                    notified.clear()
             await until_ended(database)
     assert service.metrics.get(metric.REAPED, "pulled_back") == 5
     assert round(service.metrics.get(metric.CLOCK_STEPS) / 60) == 120
@@ -242,10 +242,10 @@ async def test_the_reaper_goes_on_when_the_clock_check_fails(database: Database)
         reaper = Reaper(pool, metrics, max_lost_leases=5, missing_event_seconds=30.0, foreign_lease_grace_seconds=900.0)
         chore = asyncio.create_task(keep_reaping(reaper, ClockCheck(pool, metrics), seconds=0.01))
         async with session(database) as own:
-            rung: Any = asyncio.Event()
-            await own.add_listener("noetl_job", lambda *_: rung.set())
+            notified: Any = asyncio.Event()
+            await own.add_listener("noetl_job", lambda *_: notified.set())
             while not metrics.get(metric.REAPED, "requeued"):
-                await asyncio.wait({asyncio.create_task(rung.wait())}, timeout=0.1)
+                await asyncio.wait({asyncio.create_task(notified.wait())}, timeout=0.1)
         chore.cancel()
     assert await rows(database, "select status from noetl.queue") == [("queued",)]
 

@@ -214,7 +214,7 @@ async def test_waiting_mail_jobs_and_executions_are_gauges(database: Database) -
     await observer.close()
     assert (empty["unread_mail"], empty["oldest_unread_seconds"]) == ({(): 0.0}, {(): 0.0})
     assert (found["unread_mail"], found["executions_running"]) == ({(): 1.0}, {(): 2.0})
-    assert found["jobs"] == {("waiting",): 1.0, ("delayed",): 0.0, ("leased",): 0.0, ("limited",): 0.0}
+    assert found["jobs"] == {("waiting",): 1.0, ("delayed",): 0.0, ("leased",): 0.0, ("throttled",): 0.0}
     assert 3600 <= found["oldest_unread_seconds"][()] < 3700
     assert 0 < found["oldest_waiting_job_seconds"][()] < 100
 
@@ -268,7 +268,7 @@ async def test_mail_that_only_the_sweep_found_is_counted(database: Database) -> 
         )
         while service.metrics.total(metric.TURNS) < 1:
             await leave_core()
-        rung = service.metrics.total(metric.SWEPT_MAIL)
+        notified = service.metrics.total(metric.SWEPT_MAIL)
     async with running(database, sweep_seconds=0.5) as service:
         async with asyncio.timeout(PATIENCE_SECONDS):
             while not service.metrics.total(metric.SWEPT_MAIL):  # mail that came before it slept does not count
@@ -280,7 +280,7 @@ async def test_mail_that_only_the_sweep_found_is_counted(database: Database) -> 
                     select execution_id, max(event_id) from noetl.event group by execution_id""",
                 )
                 await until_it_slept(service)
-    assert rung == 0
+    assert notified == 0
 
 
 async def until_it_slept(service: Service) -> None:

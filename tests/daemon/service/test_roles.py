@@ -113,7 +113,7 @@ async def test_a_reader_sees_no_payload_result_error_or_playbook(database: Datab
         database, "select noetl.put_schedule('often', 'story', every => '1 day', payload => $1)", {"x": SECRET}
     )
     await execute(database, "update noetl.start_schedule set error = $1", SECRET)
-    await execute(database, "select noetl.put_limit('api', 5)")
+    await execute(database, "select noetl.put_throttle('api', 5)")
     await execute(
         database,
         "insert into noetl.undo (execution_id, node_id, step, visit, turn, inputs, result, error)"

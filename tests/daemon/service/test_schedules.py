@@ -37,8 +37,8 @@ PLAYBOOK = 'workflow: [{step: start, next: end}, {step: end, result: "{{ schedul
 async def test_a_schedule_that_is_put_starts_executions_at_its_moments(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The broker sleeps until then: the sweep and any other look come after the test. None of them is late."""
-    monkeypatch.setattr(timers, "LOOK_SECONDS", 3600.0)
+    """The broker sleeps until then: the sweep and any other poll come after the test. None of them is late."""
+    monkeypatch.setattr(timers, "POLL_SECONDS", 3600.0)
     await register(database, PLAYBOOK)
     async with running(database, sweep_seconds=600.0) as service:
         often = "select noetl.put_schedule('often', 'story', every => '1 second', catch_up => '0')"
@@ -62,7 +62,7 @@ async def test_without_catch_up_nothing_is_made_up(database: Database) -> None:
 async def test_after_a_step_back_of_the_clock_nothing_is_missed(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A look that the clock dated an hour ahead does not count."""
+    """A poll that the clock dated an hour ahead does not count."""
     await register(database, PLAYBOOK)
     await execute(database, "select noetl.put_schedule('daily', 'story', every => '1 day', catch_up => '0')")
     async with lent_pool(database, lambda: create_pool(database, name="test", size=1)) as pool:

@@ -62,8 +62,8 @@ where status = 'RUNNING' and path is not null
 order by hashint8(execution_id)
 limit 1"""
 START = "select noetl.start_execution($1) from generate_series(1, 3)"
-LOOKS = 6
-# Executions that run until they are cancelled: more than the looks cancel.
+POLLS = 6
+# Executions that run until they are cancelled: more than the polls cancel.
 IDLE = "workflow: [{step: start, next: b}, {step: b, type: nobody, code: x}]"
 CANCEL_IDLE = (
     "select noetl.cancel_execution(execution_id) from noetl.execution where status = 'RUNNING' and path = 'idle'"
@@ -98,14 +98,14 @@ async def test_verify_finds_no_fault_in_a_busy_system(database: Database) -> Non
     for path, body in PATHS.items():
         await register(database, body, path=path, metadata="deadline: 1" if path == "late" else "")
     await register(database, IDLE, path="idle")
-    await start(database, "idle", count=3 * LOOKS)
+    await start(database, "idle", count=3 * POLLS)
     over = asyncio.Event()
     faults: list[Violation] = []
     ran: dict[int, int] = {}  # running executions at each check after new turns
 
     async def start_and_verify(own: Connection) -> None:
         """Start a few executions before each check, so that there is always some work."""
-        if len(ran) < LOOKS:
+        if len(ran) < POLLS:
             for path in PATHS:
                 await own.execute(START, path)
             await own.execute(CANCEL)
@@ -116,7 +116,7 @@ async def test_verify_finds_no_fault_in_a_busy_system(database: Database) -> Non
         faults.extend(fault for verdict in report.verdicts for fault in verdict.examples)
         if report.running:
             ran[turns] = report.running
-        elif len(ran) >= LOOKS:
+        elif len(ran) >= POLLS:
             over.set()
 
     steps: list[Step] = [start_and_verify, work, work, die]
@@ -124,7 +124,7 @@ async def test_verify_finds_no_fault_in_a_busy_system(database: Database) -> Non
         async with asyncio.timeout(3 * PATIENCE_SECONDS):
             await asyncio.gather(*(repeat(database, over, step) for step in steps))
     assert faults == []
-    assert max(ran.values()) > LOOKS
+    assert max(ran.values()) > POLLS
     assert await broken_invariants(database) == {}
     assert dict(await rows(database, "select status, count(*) from noetl.execution group by status")).keys() == {
         "COMPLETED",

@@ -1,4 +1,4 @@
-"""What the store does with awaited jobs: those of the same batch, those that are locked, losers of a join."""
+"""What the store does with draining jobs: those of the same batch, those that are locked, losers of a join."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ workflow:
   - {step: first, join: {need: 1, losers: cancel}, type: python, code: "def main(): ...", next: end}
   - {step: end}
 """
-JOBS = "select node_name, status, stop, awaited from noetl.queue order by node_name"
+JOBS = "select node_name, status, stop, draining from noetl.queue order by node_name"
 
 
-async def test_a_job_that_no_worker_has_is_withdrawn(database: Database) -> None:
-    """Its visit hears of it, so that nothing is awaited for ever."""
+async def test_a_job_that_no_worker_has_is_cancelled(database: Database) -> None:
+    """Its visit hears of it, so that nothing is draining for ever."""
     await register(database, BESIDE)
     [execution] = await start(database)
     await drain(database)
@@ -47,7 +47,7 @@ async def test_a_job_that_no_worker_has_is_withdrawn(database: Database) -> None
     assert await broken_invariants(database) == {}
 
 
-async def test_a_retry_that_is_awaited_is_withdrawn(database: Database) -> None:
+async def test_a_retry_that_is_draining_is_cancelled(database: Database) -> None:
     """Also where the failure before it timed out: then its outcome is unknown."""
     await register(database, BESIDE)
     [execution] = await start(database)
@@ -91,7 +91,7 @@ async def test_a_failure_and_the_late_success_after_it_in_one_batch(database: Da
     assert await broken_invariants(database) == {}
 
 
-async def test_a_timeout_is_final_while_it_is_awaited(database: Database) -> None:
+async def test_a_timeout_is_final_while_it_is_draining(database: Database) -> None:
     """The worker is not told to stop before, and nobody retries the job."""
     await register(database, BESIDE)
     [execution] = await start(database)
@@ -107,7 +107,7 @@ async def test_a_timeout_is_final_while_it_is_awaited(database: Database) -> Non
 
 
 async def test_a_start_and_a_cancel_in_one_batch_leave_nothing(database: Database) -> None:
-    """The jobs of the batch are withdrawn before anybody sees them."""
+    """The jobs of the batch are cancelled before anybody sees them."""
     await register(database, BESIDE)
     [execution] = await start(database)
     await value(database, "select noetl.cancel_execution($1)", execution)
@@ -118,7 +118,7 @@ async def test_a_start_and_a_cancel_in_one_batch_leave_nothing(database: Databas
 
 
 async def test_a_job_that_is_locked_is_left_to_the_reaper(database: Database) -> None:
-    """A lease that commits after the turn is awaited, too."""
+    """A lease that commits after the turn is draining, too."""
     await register(database, BESIDE)
     [execution] = await start(database)
     await drain(database)
@@ -130,7 +130,7 @@ async def test_a_job_that_is_locked_is_left_to_the_reaper(database: Database) ->
             )}  # fmt: skip
             await value(database, "select noetl.cancel_execution($1)", execution)
             await drain(database)
-            assert await rows(database, "select node_id, awaited from noetl.withdrawn_job order by node_id") == [
+            assert await rows(database, "select node_id, draining from noetl.job_to_cancel order by node_id") == [
                 (f"{execution}:charge", True), (f"{execution}:check", False)
             ]  # fmt: skip
     finally:
@@ -147,7 +147,7 @@ async def test_a_job_that_is_locked_is_left_to_the_reaper(database: Database) ->
     assert await broken_invariants(database) == {}
 
 
-async def test_a_locked_job_that_nobody_leased_is_withdrawn_by_the_reaper(database: Database) -> None:
+async def test_a_locked_job_that_nobody_leased_is_cancelled_by_the_reaper(database: Database) -> None:
     """Its visit hears of it then."""
     await register(database, BESIDE)
     [execution] = await start(database)

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from noetl_broker.errors import BrokerError
-from noetl_broker.operations.retries import retry_one
+from noetl_broker.operations.recoveries import recover
 from noetl_broker.playbook import PlaybookRules
 from tests.brokers import broken_invariants, drain, execute, register, rows, start, value
 from tests.postgres import Database
@@ -186,7 +186,7 @@ async def test_a_child_that_completes_as_its_parent_ends_is_undone(database: Dat
         with pytest.raises(
             BrokerError, match=f"{undo} is undoing what a child of {execution} did;.* abandon {undo} ends"
         ):
-            await retry_one(connection, execution, PlaybookRules())
+            await recover(connection, execution, PlaybookRules())
     assert await work(database) == ["tell!undo", "book!undo"]
     assert await rows(database, FAMILY) == [("story", "FAILED"), ("child", "COMPLETED"), ("child", "COMPLETED")]
     assert await rows(database, UNDOS, execution) == []
@@ -210,7 +210,7 @@ async def test_a_retry_does_not_wait_for_the_undo_of_another_family(database: Da
     undoing = "select count(*) from noetl.execution where noetl.is_live(status) and noetl.undoes(execution_id)"
     assert await value(database, undoing) == 1
     async with session(database) as connection:
-        assert (await retry_one(connection, failed, PlaybookRules())).made["steps"] == ["trip"]
+        assert (await recover(connection, failed, PlaybookRules())).made["steps"] == ["trip"]
 
 
 async def test_what_a_failed_child_left_is_undone_before_a_retry_of_its_parent(database: Database) -> None:
@@ -223,10 +223,10 @@ async def test_what_a_failed_child_left_is_undone_before_a_retry_of_its_parent(d
     child = await value(database, "select max(execution_id) from noetl.execution")
     async with session(database) as connection:
         with pytest.raises(BrokerError, match=f"execution {child}, a child of {execution}, has something left to undo"):
-            await retry_one(connection, execution, PlaybookRules())
+            await recover(connection, execution, PlaybookRules())
         await value(database, "select noetl.undo_execution($1)", child)
         assert await work(database) == ["book!undo"]
-        retried = await retry_one(connection, execution, PlaybookRules())
+        retried = await recover(connection, execution, PlaybookRules())
     assert retried.made["anew"] == "what it did was undone"
     await work(database)
     assert await broken_invariants(database) == {}
@@ -299,18 +299,18 @@ async def test_children_of_an_iterator_are_undone_one_by_one(database: Database)
 
 
 async def test_items_are_undone_each_with_its_own_values(database: Database) -> None:
-    """Those that completed, the last success first; one that a worker holds is awaited."""
+    """Those that completed, the last success first; one that a worker holds is draining."""
     await register(database, ONE_EACH)
     [execution] = await start(database)
     await drain(database)
     jobs = await rows(database, "select node_id, queue_id, attempts from noetl.lease_jobs('w', 3)")
-    by_place = {node[-1]: (job, attempt) for node, job, attempt in jobs}
-    await complete(database, by_place["1"], {"id": "B"})
+    by_slot = {node[-1]: (job, attempt) for node, job, attempt in jobs}
+    await complete(database, by_slot["1"], {"id": "B"})
     await drain(database)
     await value(database, "select noetl.cancel_execution($1)", execution)
     await drain(database)
-    await complete(database, by_place["0"], {"id": "A"})
-    assert await value(database, "select noetl.fail_job($1, 'w', $2, '{\"message\": \"no\"}')", *by_place["2"])
+    await complete(database, by_slot["0"], {"id": "A"})
+    assert await value(database, "select noetl.fail_job($1, 'w', $2, '{\"message\": \"no\"}')", *by_slot["2"])
     assert len(await work(database)) == 2
     assert await rows(database, UNDOS, execution) == [("each[1]", "done"), ("each[0]", "done")]
     args = "select action::jsonb -> 'args' from noetl.queue where node_id like '%!undo' order by node_id"

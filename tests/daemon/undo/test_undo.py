@@ -34,7 +34,7 @@ async def test_a_failed_execution_undoes_the_last_success_first(database: Databa
 
 
 async def test_a_cancelled_execution_undoes_and_is_cancelled(database: Database) -> None:
-    """The job that no worker has is withdrawn."""
+    """The job that no worker has is cancelled."""
     await register(database, ORDER)
     [execution] = await start(database)
     await drain(database)
@@ -68,7 +68,7 @@ async def test_a_late_success_of_a_leased_job_is_undone(database: Database) -> N
     assert await broken_invariants(database) == {}
 
 
-async def test_a_lost_lease_is_final_while_it_is_awaited(database: Database) -> None:
+async def test_a_lost_lease_is_final_while_it_is_draining(database: Database) -> None:
     """No other worker gets the job, and its outcome is unknown."""
     await register(database, ORDER)
     [execution] = await start(database)

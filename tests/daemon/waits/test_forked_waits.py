@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from noetl_broker.operations.retries import retry_failed
+from noetl_broker.operations.recoveries import recover_failed
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.store.admin.history import load_history
 from noetl_broker.store.connect.connection import connect
@@ -26,7 +26,7 @@ async def retry(database: Database, execution_id: int) -> int:
     """Retry a failed execution; return the new one."""
     connection = await connect(database, name="test")
     try:
-        new = int((await retry_failed(connection, execution_id, PlaybookRules()))["brought_back_as"])
+        new = int((await recover_failed(connection, execution_id, PlaybookRules()))["recovered_as"])
         await drain(database)
         assert (await load_history(connection, new, PlaybookRules())).broken is None
     finally:

@@ -80,7 +80,7 @@ async def test_many_waits_and_timers_cost_a_few_pages(database: Database) -> Non
     assert abs(after["lease"] - before["lease"]) <= 1
 
 
-async def test_a_look_at_one_wait_does_not_read_the_others(database: Database) -> None:
+async def test_a_request_of_one_wait_does_not_read_the_others(database: Database) -> None:
     """Also while the table has no statistics: the index of open waits begins with the key, not with the execution."""
     fill = """
     insert into noetl.wait (execution_id, node_id, step, kind, request, names, key, since_at)
@@ -90,13 +90,13 @@ async def test_a_look_at_one_wait_does_not_read_the_others(database: Database) -
         for name, setting in HOT_PATH.items():
             await own.execute(f"set {name} = {setting}")
         await own.execute(fill, 1, 10)
-        before = await pages_of_a_look(own)
+        before = await pages_of_a_request(own)
         await own.execute(fill, 11, 20_000)
-        after = await pages_of_a_look(own)
+        after = await pages_of_a_request(own)
     assert after <= before + MORE_PAGES
 
 
-async def pages_of_a_look(own: Session[Any]) -> int:
-    """Return how many pages a match of one look reads."""
-    look = "insert into noetl.look (execution_id, node_id) values (5, '5:paid')"
+async def pages_of_a_request(own: Session[Any]) -> int:
+    """Return how many pages a match of one request reads."""
+    look = "insert into noetl.match_request (execution_id, node_id) values (5, '5:paid')"
     return await pages(own, "select noetl.match_signals(1000)", before=look)

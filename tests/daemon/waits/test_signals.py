@@ -41,7 +41,7 @@ async def test_a_signal_ends_its_wait(database: Database) -> None:
         "amount": 20
     }
     assert await rows(database, "select status from noetl.wait") == [("done",)]
-    assert await rows(database, "select * from noetl.look") == []
+    assert await rows(database, "select * from noetl.match_request") == []
     assert await broken_invariants(database) == {}
 
 
@@ -206,18 +206,18 @@ async def test_a_signal_whose_execution_was_started_already_is_counted_so(databa
     assert await value(database, "select count(*) from noetl.execution") == 1
 
 
-async def test_a_ring_of_playbooks_that_signal_each_other_ends(database: Database) -> None:
+async def test_a_cycle_of_playbooks_that_signal_each_other_ends(database: Database) -> None:
     """After 32 hops a signal starts nothing; a child execution does not begin anew. This one has made 29 of them."""
-    ring = """
+    cycle = """
     workflow:
     - {step: start, next: call}
     - {step: call, type: playbook, path: teller}
     """
     teller = "workflow:\n- {step: start, next: tell}\n- {step: tell, type: signal, signal: ping, key: k}\n"
     await declared(database, document(teller, path="teller"))
-    await declared(database, document(ring, path="ring", metadata="on_signal: {signal: ping}"))
+    await declared(database, document(cycle, path="cycle", metadata="on_signal: {signal: ping}"))
     await send(database, "ping", "k")
     await execute(database, "update noetl.signal set hops = 29")
     service = await drain(database)
-    assert await value(database, "select count(*) from noetl.execution where path = 'ring'") == 4
+    assert await value(database, "select count(*) from noetl.execution where path = 'cycle'") == 4
     assert service.metrics.by_label(SIGNAL_STARTS) == {"started": 4, "hops": 1}

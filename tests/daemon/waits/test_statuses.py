@@ -20,7 +20,7 @@ SIGNAL = "select noetl.signal_execution($1, $2, $3::text::jsonb)"
 
 
 async def test_a_cancel_ends_what_queued_and_paused_executions_wait_for(database: Database) -> None:
-    """No wait, timer or look is left, and later calls say that they have ended."""
+    """No wait, timer or request is left, and later calls say that they have ended."""
     await register(database, WAITING)
     running, paused = await start(database, count=2)
     await drain(database)
@@ -34,7 +34,7 @@ async def test_a_cancel_ends_what_queued_and_paused_executions_wait_for(database
     await drain(database)
     assert await rows(database, STATUSES) == [("CANCELLED",)] * 3
     assert await rows(database, "select distinct status from noetl.wait") == [("cancelled",)]
-    left = "select (select count(*) from noetl.timer), (select count(*) from noetl.look)"
+    left = "select (select count(*) from noetl.timer), (select count(*) from noetl.match_request)"
     assert await rows(database, left) == [(0, 0)]
     late = "select noetl.pause_execution($1), noetl.resume_execution($1), noetl.cancel_execution($1)"
     assert await rows(database, late, paused) == [(False, False, False)]

@@ -37,12 +37,12 @@ class SlowClock:
 
 
 @pytest.fixture
-def no_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a broker look for timers only at the moments that it knows: any other look comes after the test."""
-    monkeypatch.setattr(timers, "LOOK_SECONDS", 3600.0)
+def no_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a broker look for timers only at the moments that it knows: any other poll comes after the test."""
+    monkeypatch.setattr(timers, "POLL_SECONDS", 3600.0)
 
 
-@pytest.mark.usefixtures("no_looks")
+@pytest.mark.usefixtures("no_polls")
 async def test_a_wait_ends_at_its_moment(database: Database) -> None:
     """A running broker sleeps until then."""
     await register(database, COOL)
@@ -57,9 +57,9 @@ async def test_a_wait_ends_at_its_moment(database: Database) -> None:
     assert await value(database, "select status from noetl.wait") == "done"
 
 
-@pytest.mark.usefixtures("no_looks")
+@pytest.mark.usefixtures("no_polls")
 async def test_an_earlier_timer_of_another_process_wakes_a_sleeping_broker(database: Database) -> None:
-    """The broker sleeps until a timer that is an hour away; a writer rings."""
+    """The broker sleeps until a timer that is an hour away; a writer notifies."""
     await register(database, COOL)
     await start(database, payload={"seconds": 3600})
     await drain(database)
@@ -70,7 +70,7 @@ async def test_an_earlier_timer_of_another_process_wakes_a_sleeping_broker(datab
             with earlier as (
               update noetl.timer set due_at = clock_timestamp() + interval '200 ms' returning due_at
             )
-            select noetl.ring_timers(due_at) from earlier""",
+            select noetl.notify_timers(due_at) from earlier""",
         )
         await until_ended(database)
     assert await value(database, EARLIEST) >= 0

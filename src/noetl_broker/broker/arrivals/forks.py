@@ -105,10 +105,10 @@ def take_over(draft: Draft, document: JSON) -> None:
         return
     for index, (visit, arrival) in enumerate(fork.enter):
         enter_step(draft, steps[arrival.step], _arrived(fork, arrival), visit)
-        if not is_live(draft.state.status) and draft.dropped_at_end is not None:
+        if not is_live(draft.state.status) and draft.cancelled_at_end is not None:
             # The execution ended while this step was entered. A fork of this fork still needs the other arrivals.
             rest = tuple(_arrived(fork, one) for _, one in fork.enter[index + 1 :])
-            draft.dropped_at_end = draft.dropped_at_end._replace(arrivals=draft.dropped_at_end.arrivals + rest)
+            draft.cancelled_at_end = draft.cancelled_at_end._replace(arrivals=draft.cancelled_at_end.arrivals + rest)
             return
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.arrivals.steps import are_all_ways_spent, enter_step, fail_short_join
-from noetl_broker.broker.flow.closing import close_arrivals, close_visit
+from noetl_broker.broker.flow.cancel import cancel_arrivals, cancel_visit
 from noetl_broker.broker.flow.failures import spent_joins
 from noetl_broker.broker.model.values import Visit
 from noetl_broker.broker.state.state import Arrival, Token
@@ -54,7 +54,7 @@ def _count_arrival(draft: Draft, step: Step, arrival: Arrival) -> None:
         return
     draft.state.waiting.pop(step.name, None)
     if step.losers == "cancel":
-        _close_losers(draft, step)
+        _cancel_losers(draft, step)
     else:
         _mark_other_tokens_spent(draft, step)
     enter_step(draft, step, merge_arrivals(gathered), gathered=gathered)
@@ -149,14 +149,14 @@ def _mark_other_tokens_spent(draft: Draft, join: Step) -> None:
     """Mark every other token that can reach the join as spent for it: open visits, waiting tokens, tokens on arcs.
 
     The tokens that wait at one step will be one token, so either all of them are spent or none. A visit that waits for
-    something outside is closed if its result can have no effect any more.
+    something outside is cancelled if its result can have no effect any more.
     """
     graph, name = draft.playbook.graph, join.name
     for visit, token in [*draft.state.tokens.items()]:
         if not token.draining and graph.can_reach(token.step, name, avoiding=token.spent):
             marked = draft.state.tokens[visit] = token._replace(spent=token.spent | {name})
             if are_all_ways_spent(draft.playbook, token.step, marked.spent):
-                close_visit(draft, visit, spent_joins(draft, draft.playbook.steps[token.step], marked.spent))
+                cancel_visit(draft, visit, spent_joins(draft, draft.playbook.steps[token.step], marked.spent))
     for step, arrivals in draft.state.waiting.items():
         if graph.can_reach(step, name, avoiding=_joins_spent_for_all(arrivals)):
             draft.state.waiting[step] = tuple(_mark_spent(arrival, name) for arrival in arrivals)
@@ -165,8 +165,8 @@ def _mark_other_tokens_spent(draft: Draft, join: Step) -> None:
     draft.arrivals.extend(on_arcs)
 
 
-def _close_losers(draft: Draft, join: Step) -> None:
-    """Close every other token that can reach the join; if it is `end`, all other tokens."""
+def _cancel_losers(draft: Draft, join: Step) -> None:
+    """Cancel every other token that can reach the join; if it is `end`, all other tokens."""
     graph, name = draft.playbook.graph, join.name
 
     def loses(step: str, spent: frozenset[str]) -> bool:
@@ -174,15 +174,15 @@ def _close_losers(draft: Draft, join: Step) -> None:
 
     for visit, token in [*draft.state.tokens.items()]:
         if not token.draining and loses(token.step, token.spent):
-            close_visit(draft, visit, [name])
+            cancel_visit(draft, visit, [name])
     for step, arrivals in [*draft.state.waiting.items()]:
         if loses(step, _joins_spent_for_all(arrivals)):
-            close_arrivals(draft, draft.state.waiting.pop(step), name)
+            cancel_arrivals(draft, draft.state.waiting.pop(step), name)
     on_arcs = [*draft.arrivals]
     draft.arrivals.clear()
     for arrival in on_arcs:
         if arrival.step == name or loses(arrival.step, arrival.spent):
-            close_arrivals(draft, (arrival,), name)
+            cancel_arrivals(draft, (arrival,), name)
         else:
             draft.arrivals.append(arrival)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from noetl_broker.broker.flow.closing import close_visit
+from noetl_broker.broker.flow.cancel import cancel_visit
 from noetl_broker.broker.flow.fail import begin_fail
 from noetl_broker.broker.flow.failures import Uncaught, fail_entry, spent_joins
 from noetl_broker.broker.flow.transitions import fail_at_once, follow_next
@@ -31,7 +31,7 @@ from noetl_broker.broker.work.item_ends import complete_iterator, end_adopted_ch
 from noetl_broker.broker.work.iterators import begin_iterator, cancel_items, continue_iterator
 from noetl_broker.broker.work.retries import process_failed_action
 from noetl_broker.broker.work.worker_children import complete_action, complete_children
-from noetl_broker.broker.writing.errors import ring_error, template_error
+from noetl_broker.broker.writing.errors import cycle_error, template_error
 from noetl_broker.broker.writing.events import emit_step_completed, emit_step_started
 from noetl_broker.broker.writing.inputs import reach, render_inputs
 from noetl_broker.broker.writing.queue import enqueue_job
@@ -114,7 +114,7 @@ def fail_short_join(draft: Draft, step: Step, arrival: Arrival, gathered: tuple[
     error: dict[str, JSON] = {"step": step.name, "message": message, "type": NEED_NOT_MET}
     continues = step.on_error == "continue" and step.type != "iterator"  # of an iterator it is that of its items
     if step.name in arrival.passed:
-        fail_entry(draft, step, visit, ring_error(draft, step), arrival.spent)
+        fail_entry(draft, step, visit, cycle_error(draft, step), arrival.spent)
     else:
         fail_at_once(draft, step, visit, error, arrival, continues=continues)
 
@@ -124,7 +124,7 @@ def _enter_action(draft: Draft, step: Step, visit: int, arrival: Arrival, arcs: 
     ordinal = emit_step_started(draft, step, visit, arcs)
     track_started(draft, step, ordinal)
     if arrival.spent and are_all_ways_spent(draft.playbook, step.name, arrival.spent):
-        close_visit(draft, (step.name, visit), spent_joins(draft, step, arrival.spent))
+        cancel_visit(draft, (step.name, visit), spent_joins(draft, step, arrival.spent))
         return
     given = None
     try:
@@ -148,7 +148,7 @@ def _pass_router(draft: Draft, step: Step, visit: int, arrival: Arrival, arcs: A
     ordinal = emit_step_started(draft, step, visit, arcs)
     track_started(draft, step, ordinal)
     if step.name in arrival.passed:
-        fail_entry(draft, step, visit, ring_error(draft, step), arrival.spent)
+        fail_entry(draft, step, visit, cycle_error(draft, step), arrival.spent)
         return
     passed, given = arrival.passed | {step.name}, None
     try:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from noetl_broker.broker.model.effects import Effect
     from noetl_broker.broker.model.event import Event, Turn
     from noetl_broker.broker.state.state import Arrival, ExecutionState, Token
-    from noetl_broker.broker.state.trail import DroppedAtEnd, Trace
+    from noetl_broker.broker.state.trail import CancelledAtEnd, Trace
     from noetl_broker.playbook.model import Playbook
 
 SHARES_OF_TURN = 3  # the template steps of one turn, as a multiple of those of one evaluation
@@ -35,8 +35,8 @@ class Draft:
     __slots__ = (
         "allowance",
         "arrivals",
+        "cancelled_at_end",
         "draining",
-        "dropped_at_end",
         "event",
         "known",
         "playbook",
@@ -75,10 +75,10 @@ class Draft:
         self.arrivals: deque[Arrival] = deque()
         self.resumed = 0  # arrivals that were kept: an earlier turn has counted them
         self.tried = 0  # kept signals that the turn has tried
-        self.draining: list[Token] = []  # visits that were closed in this turn and are awaited
+        self.draining: list[Token] = []  # draining visits that were cancelled in this turn
         self.trail: list[Trace] = []
         self.traced = traced
-        self.dropped_at_end: DroppedAtEnd | None = None
+        self.cancelled_at_end: CancelledAtEnd | None = None
 
     def add(self, effect: Effect) -> None:
         """Write an effect."""

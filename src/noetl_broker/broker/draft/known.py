@@ -140,7 +140,7 @@ class Known:
         if want[0] == "open items" and (self.complete or answer is not NOT_LOADED):
             answer = self._open_items(want, () if answer is NOT_LOADED else answer)
         if answer is NOT_LOADED:
-            if self.complete and want[0] in {"step", "item", "child", "failed", "undone", "places", "place_locks"}:
+            if self.complete and want[0] in {"step", "item", "child", "failed", "undone", "slots", "slot_locks"}:
                 return None
             raise NotLoaded(frozenset((want,)))
         return answer

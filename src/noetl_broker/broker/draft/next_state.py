@@ -22,10 +22,10 @@ class NextState:
         "hold",
         "hops",
         "parent",
-        "places",
         "repeats",
         "seen",
         "signals",
+        "slots",
         "status",
         "tokens",
         "total",
@@ -50,7 +50,7 @@ class NextState:
         self.hops = state.hops
         self.failed_before = state.failed_before
         self.undo, self.unknown, self.compensation = state.undo, state.unknown, state.compensation
-        self.places = state.places
+        self.slots = state.slots
 
     def seal(self) -> ExecutionState:
         """The state after the turn."""
@@ -63,7 +63,7 @@ class NextState:
             ExecutionState, status=self.status, tokens=self.tokens, waiting=waiting, seen=self.seen,
             repeats=self.repeats, total=self.total, ends=tuple(self.ends), end=end, parent=self.parent,
             hold=self.hold if live else None, signals=tuple(self.signals) if live else (), hops=self.hops,
-            undo=self.undo, unknown=self.unknown, compensation=self.compensation, places=self.places,
+            undo=self.undo, unknown=self.unknown, compensation=self.compensation, slots=self.slots,
             failed_before=self.failed_before,
         )  # fmt: skip
 

@@ -62,14 +62,14 @@ def want_signal(turn: int) -> tuple[str, int]:
     return ("signal", turn)
 
 
-def want_places(places: tuple[tuple[object, ...], ...]) -> tuple[str, tuple[tuple[object, ...], ...]]:
-    """Whether these places (path, key, limit) are free, under their locks: a list of {free, number, …}."""
-    return ("places", places)
+def want_slots(slots: tuple[tuple[object, ...], ...]) -> tuple[str, tuple[tuple[object, ...], ...]]:
+    """Whether these slots (path, key, limit) are free, under their locks: a list of {free, number, …}."""
+    return ("slots", slots)
 
 
-def want_place_locks(places: tuple[tuple[object, ...], ...]) -> tuple[str, tuple[tuple[object, ...], ...]]:
-    """The locks of these places (path, key), and of the other places that the next execution waits for: True."""
-    return ("place_locks", places)
+def want_slot_locks(slots: tuple[tuple[object, ...], ...]) -> tuple[str, tuple[tuple[object, ...], ...]]:
+    """The locks of these slots (path, key), and of the other slots that the next execution waits for: True."""
+    return ("slot_locks", slots)
 
 
 def want_failed(step: str, visit: int) -> tuple[str, str, int]:

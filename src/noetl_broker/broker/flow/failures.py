@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from noetl_broker.broker.flow.on_failure import start_on_failure
 from noetl_broker.broker.model.decision import Decision, ExecutionEnd, StepRow
-from noetl_broker.broker.model.effects import WorkWithdrawn
+from noetl_broker.broker.model.effects import WorkCancelled
 from noetl_broker.broker.model.event import Emitted, Event, Turn
 from noetl_broker.broker.model.limits import ERROR
 from noetl_broker.broker.model.values import JSON, as_stored
 from noetl_broker.broker.state.state import CANCELLED, FAILED, ExecutionState, InlineResult
-from noetl_broker.broker.state.trail import DroppedAtEnd, SpentFailure
+from noetl_broker.broker.state.trail import CancelledAtEnd, SpentFailure
 from noetl_broker.broker.undo.begin import begin_compensation
 from noetl_broker.broker.undo.rows import SUCCESSES
 from noetl_broker.broker.writing.errors import wrong_value
@@ -104,7 +104,7 @@ def spent_joins(draft: Draft, step: Step, spent: frozenset[str]) -> list[str]:
 
 
 def fail_execution(draft: Draft, error: dict[str, JSON]) -> None:
-    """End the execution as failed: jobs that no worker holds are withdrawn, open visits are cancelled."""
+    """End the execution as failed: jobs that no worker holds and open visits are cancelled."""
     _end(draft, "execution_failed", FAILED, error)
 
 
@@ -127,7 +127,7 @@ def cancel_without_playbook(state: ExecutionState, event: Event, turn: Turn) -> 
     rows = tuple(StepRow(step, CANCELLED, state.repeats.get(step, 1), ended=0) for step in steps)
     ended = state._replace(status=CANCELLED, tokens={}, waiting={}, hold=None)
     return ended, Decision(
-        "decided", events=(emitted,), rows=rows, ended=ExecutionEnd(CANCELLED, None, error), effects=(WorkWithdrawn(),)
+        "decided", events=(emitted,), rows=rows, ended=ExecutionEnd(CANCELLED, None, error), effects=(WorkCancelled(),)
     )
 
 
@@ -163,11 +163,13 @@ def _end(draft: Draft, event_type: str, status: str, error: dict[str, JSON]) -> 
         return
     end_execution(draft, event_type, status, error)
     kept = () if draft.state.hold is None else draft.state.hold.kept
-    draft.dropped_at_end = DroppedAtEnd(dict(draft.state.tokens), dict(draft.state.waiting), (*kept, *draft.arrivals))
+    draft.cancelled_at_end = CancelledAtEnd(
+        dict(draft.state.tokens), dict(draft.state.waiting), (*kept, *draft.arrivals)
+    )
     draft.state.tokens.clear()
     draft.state.waiting.clear()
     draft.arrivals.clear()
-    draft.add(WorkWithdrawn())
+    draft.add(WorkCancelled())
 
 
 def end_execution(

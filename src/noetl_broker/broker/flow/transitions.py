@@ -8,7 +8,7 @@ from noetl_broker.broker.flow.failures import Uncaught, fail_entry, fail_step, k
 from noetl_broker.broker.model.values import JSON, as_stored
 from noetl_broker.broker.state.state import Arrival, InlineResult, RenderedInputs, Token, TokenData
 from noetl_broker.broker.state.trail import CatchEvaluated, NextEvaluated
-from noetl_broker.broker.writing.errors import complete_error, ring_error, template_error
+from noetl_broker.broker.writing.errors import complete_error, cycle_error, template_error
 from noetl_broker.broker.writing.events import CatchRead, emit_step_completed, emit_step_failed
 from noetl_broker.broker.writing.inputs import condition_scope, inputs_of_visit, reach, render_inputs
 from noetl_broker.broker.writing.queue import end_job
@@ -266,7 +266,7 @@ def fail_at_once(
     """
     given = RenderedInputs(arrival.inputs) if given is None else given
     if (continues or step.catch) and step.name in arrival.passed:
-        fail_entry(draft, step, visit, ring_error(draft, step), arrival.spent)
+        fail_entry(draft, step, visit, cycle_error(draft, step), arrival.spent)
         return
     catch: CatchRead | None = None
     if step.catch:
@@ -299,7 +299,7 @@ def catch_at_once(
     Returns the error with which the visit fails, and what the `catch` came to; None: one of its own templates failed.
     """
     if step.name in arrival.passed:
-        return ring_error(draft, step), None
+        return cycle_error(draft, step), None
     error = as_stored(complete_error(error, 1))
     result = InlineResult(data, error)
     leaving = _failed_token(draft, step, visit, arrival, result)

@@ -1,1 +1,1 @@
-"""What keeps an execution from running: a pause, a place, a schedule."""
+"""What keeps an execution from running: a pause, a slot, a schedule."""

@@ -99,7 +99,7 @@ def resume_execution(draft: Draft) -> None:
 
 
 def queue_execution(draft: Draft, reason: str, *, waits: bool = False) -> None:
-    """Keep an execution from running until it is admitted; `waits`: for places, not for its playbook."""
+    """Keep an execution from running until it is admitted; `waits`: for slots, not for its playbook."""
     draft.state.status = QUEUED
     draft.state.hold = (draft.state.hold or NO_HOLD)._replace(admitted=False)
     emit_status(draft, "execution_queued", {"reason": reason})

@@ -9,8 +9,8 @@ from noetl_broker.broker.model.event import Emitted
 from noetl_broker.broker.model.values import JSON
 
 
-class JobLimit(NamedTuple):
-    """The limit that a job counts for: its name and key, and the numbers of the playbook for a limit that is new."""
+class JobThrottle(NamedTuple):
+    """The throttle that counts a job: name and key, and the playbook's numbers for a new throttle."""
 
     name: str
     key: str
@@ -35,7 +35,7 @@ class JobRow(NamedTuple):
     item_index: int | None = None  # of an item of an iterator, from 0
     start_timeout: float | None = None  # seconds in which a worker must lease it
     undo: bool = False  # undoes the visit or item: its node_id ends in `!undo`, as its node_name does
-    limit: JobLimit | None = None
+    throttle: JobThrottle | None = None
 
 
 class StepRow(NamedTuple):

@@ -27,7 +27,7 @@ class ExecutionBegun(NamedTuple):
 class StatusChanged(NamedTuple):
     """The execution goes on living with a new status: PAUSED, QUEUED, RUNNING or COMPENSATING.
 
-    `admitted`: it was queued, and its `deadline` (seconds; None: none) begins. `waits`: it is queued for a place.
+    `admitted`: it was queued, and its `deadline` (seconds; None: none) begins. `waits`: it is queued for a slot.
     """
 
     status: str
@@ -36,10 +36,10 @@ class StatusChanged(NamedTuple):
     waits: bool = False
 
 
-class Place(NamedTuple):
-    """A place that an execution wants, waits for or holds: `limit` executions of one path and key hold one at once.
+class Slot(NamedTuple):
+    """A slot that an execution wants, waits for or holds: `limit` executions of one path and key hold one at once.
 
-    `on_limit`: what becomes of the execution if none is free. `number`: its place in the line; 0: not asked for yet.
+    `on_limit`: what becomes of the execution if none is free. `number`: its number in the line; 0: not asked for yet.
     `label`: the name of the value that the key is, if it has one.
     """
 
@@ -51,11 +51,11 @@ class Place(NamedTuple):
     label: str = ""
 
 
-class PlacesChanged(NamedTuple):
-    """The places of the execution are held, waiting, returned (it is paused), or freed (it has ended)."""
+class SlotsChanged(NamedTuple):
+    """The slots of the execution are held, waiting, returned (it is paused), or freed (it has ended)."""
 
     what: str
-    places: tuple[Place, ...]
+    slots: tuple[Slot, ...]
 
 
 class FactsUsed(NamedTuple):
@@ -75,33 +75,33 @@ class EventPosted(NamedTuple):
 # Work that is over
 
 
-class WorkWithdrawn(NamedTuple):
-    """The execution ends, or undoes from now on: jobs that no worker holds, and all children, are cancelled.
+class WorkCancelled(NamedTuple):
+    """The execution ends, or compensates from now on: jobs that no worker holds, and all children, are cancelled.
 
     Undo jobs and their children go on, unless the execution ends.
     """
 
 
-class VisitClosed(NamedTuple):
+class VisitCancelled(NamedTuple):
     """A visit ended without a result: its jobs, its wait, and its items and children are cancelled."""
 
     step: str
     visit: int
 
 
-class VisitAbandoned(NamedTuple):
+class ItemsCancelled(NamedTuple):
     """The items and children of a visit are cancelled. Undo jobs and their children go on."""
 
     step: str
     visit: int
 
 
-class VisitAwaited(NamedTuple):
+class VisitDrained(NamedTuple):
     """A visit is over, but its late success is to be undone: it, or each started item of it, sends one event more.
 
-    It is also closed or abandoned, or all work is withdrawn. A worker that has leased its job is not told to stop, and
-    a lost lease is final at once: `action_failed` with error.type `lost_lease`. A job that no worker has is withdrawn,
-    and `action_failed` with error.type `withdrawn` is sent in the same transaction; for a child that the batch drops
+    The visit, its items or all work is cancelled too. A worker that has leased its job is not told to stop, and
+    a lost lease is final at once: `action_failed` with error.type `lost_lease`. A job that no worker has is cancelled,
+    and `action_failed` with error.type `cancelled` is sent in the same transaction; for a child that the batch cancels
     before it starts, too. Its open children are cancelled by an event, and answer when they have ended. A `delegated`
     job of a visit sends nothing itself.
     """
@@ -163,8 +163,8 @@ class ChildAdopted(NamedTuple):
     child_execution_id: int
 
 
-class ChildUnwanted(NamedTuple):
-    """A child completed after its visit was given up: an execution of its own undoes it.
+class LateChildUndone(NamedTuple):
+    """A child completed after its visit was cancelled: an execution of its own undoes it.
 
     Not if a row of `noetl.undo` names it.
     """
@@ -215,7 +215,7 @@ class ItemRetried(NamedTuple):
     error: JSON = None
 
 
-class ItemChildDropped(NamedTuple):
+class ItemChildCancelled(NamedTuple):
     """The child of an item is cancelled, and the item goes on or has ended: the child timed out and may still run."""
 
     step: str
@@ -326,21 +326,21 @@ class UndoChanged(NamedTuple):
 Effect: TypeAlias = (
     ExecutionBegun
     | StatusChanged
-    | PlacesChanged
+    | SlotsChanged
     | FactsUsed
     | EventPosted
-    | WorkWithdrawn
-    | VisitClosed
-    | VisitAbandoned
-    | VisitAwaited
+    | WorkCancelled
+    | VisitCancelled
+    | ItemsCancelled
+    | VisitDrained
     | JobChanged
     | ChildStarted
     | ChildAdopted
-    | ChildUnwanted
+    | LateChildUndone
     | ItemsChosen
     | ItemEnded
     | ItemRetried
-    | ItemChildDropped
+    | ItemChildCancelled
     | WaitOpened
     | WaitEnded
     | WaitReopened

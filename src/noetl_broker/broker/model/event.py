@@ -47,7 +47,7 @@ class Event(NamedTuple):
     oversize: str = ""  # the part that was too large to be read, and its bytes: `context 50000012`
     path_paused: bool = False  # of a start: new executions of the playbook are queued
     undo: bool = False  # its node_id ends in `!undo`: it is about the undo of the visit or item, not about the visit
-    places: JSON = None  # what the turn was told about the places that it wants: recorded facts
+    slots: JSON = None  # what the turn was told about the slots that it wants: recorded facts
 
     @property
     def kind(self) -> str:

@@ -15,7 +15,7 @@ EXECUTION_PAUSE = "execution_pause"
 EXECUTION_RESUME = "execution_resume"
 EXECUTION_ABANDON = "execution_abandon"
 PLACE_FREE = "place_free"
-PLACE_RING = "place_ring"
+SLOT_DEADLOCK = "slot_deadlock"
 HOLDS_DUE = "holds_due"
 ACTION_COMPLETED = "action_completed"
 ACTION_FAILED = "action_failed"
@@ -40,7 +40,7 @@ EVENT_TYPES = {
     EXECUTION_RESUME: (),
     EXECUTION_ABANDON: (),
     PLACE_FREE: (),
-    PLACE_RING: (),
+    SLOT_DEADLOCK: (),
     HOLDS_DUE: (),
     ACTION_COMPLETED: (),
     ACTION_FAILED: ("action_error",),

@@ -1,7 +1,7 @@
 """What a decision stops: jobs, timers, waits and children.
 
-The store and simulations ask here. SQL is told whose jobs and children stop, and looks them up: `withdraw_jobs`,
-`close_visits`, `drain_jobs` and `write_family`.
+The store and simulations ask here. SQL is told whose jobs and children stop, and looks them up: `cancel_jobs`,
+`cancel_visits`, `drain_jobs` and `write_family`.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from noetl_broker.broker.model.effects import (
-    ItemChildDropped,
+    ItemChildCancelled,
+    ItemsCancelled,
     JobChanged,
-    VisitAbandoned,
-    VisitAwaited,
-    VisitClosed,
+    VisitCancelled,
+    VisitDrained,
     WaitEnded,
-    WorkWithdrawn,
+    WorkCancelled,
 )
 
 if TYPE_CHECKING:
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 
 Item = tuple[str, int, int | None]  # a visit (None), or an item of it
 KINDS = frozenset(
-    {ItemChildDropped, JobChanged, VisitAbandoned, VisitAwaited, VisitClosed, WaitEnded, WorkWithdrawn}
+    {ItemChildCancelled, JobChanged, ItemsCancelled, VisitDrained, VisitCancelled, WaitEnded, WorkCancelled}
 )  # the effects that stop something
 
 
 class Stops(NamedTuple):
     """The work that a turn stops. What undoes something goes on, unless the execution ends.
 
-    `awaited` visits are over, and still report a success. `waits` have ended; `undos` are tried again or given up.
+    `draining` visits are over, and still report a success. `waits` have ended; `undos` are tried again or given up.
     """
 
     all_work: bool = False
     execution: bool = False
     visits: frozenset[Visit] = frozenset()
-    closed: frozenset[Visit] = frozenset()
-    awaited: frozenset[Visit] = frozenset()
+    cancelled: frozenset[Visit] = frozenset()
+    draining: frozenset[Visit] = frozenset()
     waits: frozenset[Visit] = frozenset()
     item_children: frozenset[Item] = frozenset()
     undos: frozenset[Item] = frozenset()
@@ -62,27 +62,27 @@ class Stops(NamedTuple):
 
     def timer(self, step: str, visit: int) -> bool:
         """Whether the timers of a visit stop, if the execution goes on."""
-        return (step, visit) in (self.visits | self.waits) - self.awaited
+        return (step, visit) in (self.visits | self.waits) - self.draining
 
 
 def stops_of(decision: Decision) -> Stops:
     """What a turn stops."""
     if KINDS.isdisjoint(map(type, decision.effects)):  # as in most turns
         return Stops(execution=decision.ended is not None)
-    closed = frozenset((one.step, one.visit) for one in decision.of(VisitClosed))
+    cancelled = frozenset((one.step, one.visit) for one in decision.of(VisitCancelled))
     of_undos = [change for change in decision.of(JobChanged) if change.undo]
     undos = [
         (change.step, change.visit, change.item_index) for change in of_undos if change.status in {"dead", "delegated"}
     ]
     dead = [(change.step, change.visit, change.item_index) for change in of_undos if change.status == "dead"]
     return Stops(
-        all_work=decision.last(WorkWithdrawn) is not None,
+        all_work=decision.last(WorkCancelled) is not None,
         execution=decision.ended is not None,
-        visits=closed | {(one.step, one.visit) for one in decision.of(VisitAbandoned)},
-        closed=closed,
-        awaited=frozenset((one.step, one.visit) for one in decision.of(VisitAwaited)),
-        waits=closed | {(one.step, one.visit) for one in decision.of(WaitEnded)},
-        item_children=frozenset((one.step, one.visit, one.item_index) for one in decision.of(ItemChildDropped)),
+        visits=cancelled | {(one.step, one.visit) for one in decision.of(ItemsCancelled)},
+        cancelled=cancelled,
+        draining=frozenset((one.step, one.visit) for one in decision.of(VisitDrained)),
+        waits=cancelled | {(one.step, one.visit) for one in decision.of(WaitEnded)},
+        item_children=frozenset((one.step, one.visit, one.item_index) for one in decision.of(ItemChildCancelled)),
         undos=frozenset(undos),
         dead_undos=frozenset(dead),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from noetl_broker.broker.model.effects import Place
+from noetl_broker.broker.model.effects import Slot
 from noetl_broker.broker.model.values import JSON, Visit
 from noetl_broker.broker.state.compensation import Compensation, decode_compensation, encode_compensation
 
@@ -258,7 +258,7 @@ class ExecutionState(NamedTuple):
     undo: int = 0
     unknown: int = 0
     compensation: Compensation | None = None
-    places: tuple[Place, ...] = ()  # those of a queued execution are waited for, or wanted; the others are held
+    slots: tuple[Slot, ...] = ()  # those of a queued execution are waited for, or wanted; the others are held
     failed_before: int | None = None
 
 
@@ -284,7 +284,7 @@ def encode(state: ExecutionState) -> dict[str, JSON]:
         document["hold"] = _encode_hold(state.hold)
     if state.undo or state.unknown or state.compensation is not None:
         document |= _encode_undo(state)
-    has_rest = state.signals or state.hops or state.places or state.failed_before is not None
+    has_rest = state.signals or state.hops or state.slots or state.failed_before is not None
     return document | _encode_rest(state) if has_rest else document
 
 
@@ -308,7 +308,7 @@ def decode(document: dict[str, Any]) -> ExecutionState:
         undo=document.get("undo", 0),
         unknown=document.get("unknown", 0),
         compensation=decode_compensation(document["compensation"]) if "compensation" in document else None,
-        places=tuple(Place(*place) for place in document.get("places", ())),
+        slots=tuple(Slot(*slot) for slot in document.get("slots", ())),
         failed_before=document.get("on_failure"),
     )
 
@@ -413,14 +413,14 @@ def _decode_awaited(document: dict[str, Any]) -> Awaited:
 
 
 def _encode_rest(state: ExecutionState) -> dict[str, JSON]:
-    """What few executions have: kept signals, what led to them, places."""
+    """What few executions have: kept signals, what led to them, slots."""
     document: dict[str, JSON] = {}
     if state.signals:
         document["signals"] = [_encode_signal(kept) for kept in state.signals]
     if state.hops:
         document["hops"] = state.hops
-    if state.places:
-        document["places"] = [list(place) for place in state.places]
+    if state.slots:
+        document["slots"] = [list(slot) for slot in state.slots]
     if state.failed_before is not None:
         document["on_failure"] = state.failed_before
     return document

@@ -56,7 +56,7 @@ class SpentAtJoin(NamedTuple):
     arrival: Arrival
 
 
-class ClosedArrival(NamedTuple):
+class CancelledArrival(NamedTuple):
     """A token on an arc or at a join that ended. It was spent for a join that cancels its losers."""
 
     arrival: Arrival
@@ -71,8 +71,8 @@ class SpentFailure(NamedTuple):
     joins: list[str]
 
 
-class ClosedVisit(NamedTuple):
-    """A visit was closed without a result: its token was spent for these joins."""
+class CancelledVisit(NamedTuple):
+    """A visit was cancelled without a result: its token was spent for these joins."""
 
     step: str
     visit: int
@@ -90,8 +90,8 @@ class SignalTried(NamedTuple):
     fault: str | None = None
 
 
-class DroppedAtEnd(NamedTuple):
-    """What the end of the execution dropped: open visits, tokens that waited at joins, tokens on arcs."""
+class CancelledAtEnd(NamedTuple):
+    """What the end of the execution cancelled: open visits, tokens that waited at joins, tokens on arcs."""
 
     tokens: dict[Visit, Token]
     waiting: dict[str, tuple[Arrival, ...]]
@@ -99,5 +99,12 @@ class DroppedAtEnd(NamedTuple):
 
 
 Trace = (
-    NextEvaluated | CatchEvaluated | Entered | SpentAtJoin | SpentFailure | ClosedVisit | ClosedArrival | SignalTried
+    NextEvaluated
+    | CatchEvaluated
+    | Entered
+    | SpentAtJoin
+    | SpentFailure
+    | CancelledVisit
+    | CancelledArrival
+    | SignalTried
 )

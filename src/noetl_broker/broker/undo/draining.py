@@ -1,4 +1,4 @@
-"""Draining: a visit that is over is awaited while its action, items or children may still report success.
+"""Draining: a visit that is over drains while its action, items or children may still report success.
 
 Such a success is late: it completes no step, but it is to be undone. A draining visit is a token that no join waits
 for, and that holds the end of the execution.
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from noetl_broker.broker.draft.known import OPEN_ITEMS
 from noetl_broker.broker.draft.wants import want_item_status
-from noetl_broker.broker.model.effects import ChildStarted, ItemEnded, VisitAwaited
+from noetl_broker.broker.model.effects import ChildStarted, ItemEnded, VisitDrained
 from noetl_broker.broker.model.event_types import ITERATOR_COMPLETED
 from noetl_broker.broker.undo.open_visits import NO_ITEMS, has_open_child, has_open_items, may_report
 from noetl_broker.broker.undo.rows import (
@@ -34,15 +34,15 @@ if TYPE_CHECKING:
 def drain_visit(draft: Draft, step: Step, token: Token) -> None:
     """Await a visit that is over while its execution goes on, if its late success must be undone.
 
-    In an execution that may undo something, children are awaited too: nobody knows if they have something.
+    In an execution that may undo something, children drain too: nobody knows if they have something.
     """
     if not (draft.state.undo or draft.playbook.undoes):
         return
     visit = token.step, token.visit
-    awaits = may_report(draft.playbook, step, token) or has_open_child(step, token)
-    if awaits and visit not in begun_visits(draft):
+    drains = may_report(draft.playbook, step, token) or has_open_child(step, token)
+    if drains and visit not in begun_visits(draft):
         draft.draining.append(token._replace(draining=True))
-        draft.add(VisitAwaited(*visit))
+        draft.add(VisitDrained(*visit))
 
 
 def drain_items(draft: Draft, step: Step, token: Token) -> None:
@@ -52,14 +52,14 @@ def drain_items(draft: Draft, step: Step, token: Token) -> None:
 
 
 def keep_draining(draft: Draft) -> None:
-    """Put the visits that were closed in this turn and are awaited back among the open ones."""
+    """Keep draining visits that were cancelled in this turn among the open ones."""
     for token in draft.draining:
         draft.state.tokens[token.step, token.visit] = token
     draft.draining.clear()
 
 
 def begun_visits(draft: Draft) -> set[Visit]:
-    """The visits whose job or child is made in this turn: it is dropped before anybody has it."""
+    """The visits whose job or child is made in this turn: it is cancelled before anybody has it."""
     children = draft.writes.added(ChildStarted)
     jobs = {(job.step, job.visit) for job in draft.writes.jobs if job.item_index is None}
     return jobs | {(child.step, child.visit) for child in children if child.item_index is None}
@@ -109,7 +109,7 @@ def _drain_item(draft: Draft, token: Token) -> None:
 
 
 def _end_when_drained(draft: Draft, step: Step, token: Token) -> None:
-    """Drop a draining visit when nothing of it can report a success any more."""
+    """End a draining visit when nothing of it can report a success any more."""
     visit = token.step, token.visit
     waits_for_worker = step.waits_for == "worker" and step.compensate is not None and not token.answered
     if waits_for_worker or has_open_items(token):

@@ -100,8 +100,8 @@ def report_unknown_item(draft: Draft, step: Step, visit: int, index: int, stands
         draft.state.unknown += 1
 
 
-def report_awaited(draft: Draft, token: Token) -> None:
-    """List as `unknown` what an abandoned undo still awaits of a visit: each open item, or the visit.
+def report_draining(draft: Draft, token: Token) -> None:
+    """List as `unknown` what an abandoned undo still drains of a visit: each open item, or the visit.
 
     An iterator with open items has not succeeded, so its own `compensate` does not count. Children without a
     `compensate` that complete nevertheless are undone by executions of their own.
@@ -140,10 +140,10 @@ def report_late_child(draft: Draft) -> bool:
     return True
 
 
-def unwanted_child(playbook: Playbook, ended: str, event: Event) -> int | None:
+def late_child_to_undo(playbook: Playbook, ended: str, event: Event) -> int | None:
     """Give the child that an event reports as completed, if nobody wants its success and it must be undone.
 
-    `ended`: the status of the execution. It refuses the event, because it has ended or has given up that child. A
+    `ended`: the status of the execution. It refuses the event, because it has ended or has cancelled that child. A
     cancel of the child would come too late. So the actions of the child are undone, unless the step or its task undoes
     the child.
     """

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from noetl_broker.broker.flow.on_failure import KEY as ON_FAILURE
 from noetl_broker.broker.flow.transitions import process_completed_steps
 from noetl_broker.broker.model.decision import ExecutionEnd
-from noetl_broker.broker.model.effects import OWN_VERSION, ChildStarted, VisitAbandoned
+from noetl_broker.broker.model.effects import OWN_VERSION, ChildStarted, ItemsCancelled
 from noetl_broker.broker.model.values import JSON
 from noetl_broker.broker.state.state import RUNNING
 from noetl_broker.broker.undo.rows import note_failure
@@ -44,13 +44,13 @@ def complete_child(draft: Draft, token: Token) -> None:
     """Complete the step; if somebody else answered in place of the child, the child is cancelled."""
     meta = draft.event.meta
     if isinstance(meta, dict) and "child_execution_id" not in meta:
-        draft.add(VisitAbandoned(token.step, token.visit))
+        draft.add(ItemsCancelled(token.step, token.visit))
     process_completed_steps(draft, token)
 
 
 def process_failed_child(draft: Draft, token: Token, error: JSON) -> None:
     """Start the failed child again after a delay, or fail the step for good."""
-    draft.add(VisitAbandoned(token.step, token.visit))  # a child that timed out may still run
+    draft.add(ItemsCancelled(token.step, token.visit))  # a child that timed out may still run
     step = draft.playbook.steps[token.step]
     if step.compensate is not None:
         token = note_failure(draft, step, token, error)

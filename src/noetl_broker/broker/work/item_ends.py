@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from noetl_broker.broker.draft.known import ItemState
 from noetl_broker.broker.draft.wants import want_item_status
 from noetl_broker.broker.flow.transitions import fail_visit, process_completed_steps
-from noetl_broker.broker.model.effects import EventPosted, ItemChildDropped, ItemEnded
+from noetl_broker.broker.model.effects import EventPosted, ItemChildCancelled, ItemEnded
 from noetl_broker.broker.model.event_types import ACTION_COMPLETED, ACTION_FAILED, ITEM_COMPLETED, ITERATOR_COMPLETED
 from noetl_broker.broker.model.limits import ITEM_ERROR, shorten_error
 from noetl_broker.broker.model.values import JSON
@@ -127,7 +127,7 @@ def _end_work(draft: Draft, step: Step, token: Token, outcome: ItemOutcome) -> N
     if iteration.keeps_calls or (iteration.task.call is None and not (completed and event.settled)):
         end_job(draft, step, token.visit, "done" if completed else "dead", index=index)
     if iteration.task.call is not None and event.kind == ACTION_FAILED:
-        draft.add(ItemChildDropped(step.name, token.visit, index))
+        draft.add(ItemChildCancelled(step.name, token.visit, index))
 
 
 def _count_end(token: Token, outcome: ItemOutcome) -> Token:

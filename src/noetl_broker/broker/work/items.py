@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from noetl_broker.broker.draft.known import OPEN_ITEMS, ItemState
 from noetl_broker.broker.draft.wants import want_item_action, want_items
-from noetl_broker.broker.model.effects import ItemChildDropped, ItemRetried, JobChanged
+from noetl_broker.broker.model.effects import ItemChildCancelled, ItemRetried, JobChanged
 from noetl_broker.broker.model.event_types import ACTION_FAILED
 from noetl_broker.broker.model.limits import ITEM_ERROR, shorten_error
 from noetl_broker.broker.model.values import JSON, as_stored
@@ -71,7 +71,7 @@ def is_retried(draft: Draft, step: Step, token: Token, index: int, stands: ItemS
     unsure = stands.unsure or item_is_unsure(draft, step, stands)
     draft.add(ItemRetried(step.name, token.visit, index, failures, failed_attempt, unsure, kept))
     if task.call is not None and draft.event.kind == ACTION_FAILED:  # it timed out: the child may still run
-        draft.add(ItemChildDropped(step.name, token.visit, index))
+        draft.add(ItemChildCancelled(step.name, token.visit, index))
     restart = "retry" if task.call is None else "delegated"
     change = JobChanged(step.name, token.visit, restart, delay, index, attempt=failed_attempt)
     draft.add(change)
@@ -99,7 +99,7 @@ def catch_item(
 def restart_item(draft: Draft, step: Step, token: Token) -> None:
     """`child_due` of an item: start its child again; a paused execution keeps the index. Raises Refused.
 
-    An item of a visit that is only awaited ends: nothing of it is tried again.
+    An item of a visit that is only draining ends: nothing of it is tried again.
     """
     index = draft.event.item_index or 0
     iteration = step.iteration

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from noetl_broker.broker.draft.wants import want_item_action, want_items
 from noetl_broker.broker.flow.transitions import fail_visit
-from noetl_broker.broker.model.effects import EventPosted, ItemsChosen, VisitAbandoned
+from noetl_broker.broker.model.effects import EventPosted, ItemsCancelled, ItemsChosen
 from noetl_broker.broker.model.event_types import ITERATION_DUE, ITERATOR_COMPLETED
 from noetl_broker.broker.model.values import JSON, as_stored
 from noetl_broker.broker.state.state import (
@@ -214,10 +214,10 @@ def _start_item(
 
 
 def cancel_items(draft: Draft, step: Step, token: Token) -> None:
-    """Close a visit and cancel its open items and children."""
+    """Cancel a visit, its open items and children."""
     draft.state.tokens.pop((step.name, token.visit), None)
     end_job(draft, step, token.visit, "dead")
-    draft.add(VisitAbandoned(step.name, token.visit))
+    draft.add(ItemsCancelled(step.name, token.visit))
     drain_items(draft, step, token)
 
 

@@ -7,7 +7,7 @@ import zlib
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.flow.transitions import fail_visit
-from noetl_broker.broker.model.effects import JobChanged, VisitAbandoned
+from noetl_broker.broker.model.effects import ItemsCancelled, JobChanged
 from noetl_broker.broker.model.values import JSON
 from noetl_broker.broker.undo.draining import drain_items
 from noetl_broker.broker.undo.rows import note_failure, report_unknown
@@ -31,7 +31,7 @@ def process_failed_action(draft: Draft, token: Token, error: JSON) -> None:
     step = draft.playbook.steps[token.step]
     if token.items is not None:
         # children of an attempt that timed out may still run
-        draft.add(VisitAbandoned(token.step, token.visit))
+        draft.add(ItemsCancelled(token.step, token.visit))
         drain_items(draft, step, token)
     if step.compensate is not None:
         token = note_failure(draft, step, token, error)

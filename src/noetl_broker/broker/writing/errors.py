@@ -88,14 +88,14 @@ def template_fault(fault: TemplateError) -> dict[str, JSON]:
     return {"message": fault.message, "template": fault.template, "at": fault.at}
 
 
-def ring_error(draft: Draft, step: Step) -> dict[str, JSON]:
-    """The error of a ring that a token goes round within one turn."""
-    ring = draft.playbook.graph.cycle(step.name)
+def cycle_error(draft: Draft, step: Step) -> dict[str, JSON]:
+    """The error of a cycle that a token goes round within one turn."""
+    cycle = draft.playbook.graph.cycle(step.name)
     steps = draft.playbook.steps
-    only_routers = all(not steps[name].has_action or steps[name].need > 1 for name in ring)
-    what = "a ring of routers that no step leaves" if only_routers else "a ring of steps that fail in one turn"
-    message = f"{what}: {' → '.join(ring)}"
-    return {"step": step.name, "message": message, "type": "router_ring" if only_routers else "failure_ring"}
+    only_routers = all(not steps[name].has_action or steps[name].need > 1 for name in cycle)
+    what = "a cycle of routers that no step leaves" if only_routers else "a cycle of steps that fail in one turn"
+    message = f"{what}: {' → '.join(cycle)}"
+    return {"step": step.name, "message": message, "type": "router_cycle" if only_routers else "failure_cycle"}
 
 
 def wrong_value(tree: Tree, wanted: str, value: JSON) -> TemplateError:

@@ -85,7 +85,7 @@ def emit_step_failed(
 
 
 def emit_step_cancelled(draft: Draft, step: Step, visit: int, spent: list[str]) -> int:
-    """A visit was closed without a result: its token was spent for the joins `spent`."""
+    """A visit was cancelled without a result: its token was spent for the joins `spent`."""
     meta: dict[str, JSON] = {"turn": draft.turn.number, "spent": spent}
     return _emit(draft, Emitted("step_cancelled", "CANCELLED", step.name, visit, step.type, meta))
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.draft.beside_noetl import add_noetl_inputs
-from noetl_broker.broker.model.decision import JobLimit, JobRow
+from noetl_broker.broker.model.decision import JobRow, JobThrottle
 from noetl_broker.broker.model.effects import JobChanged
 from noetl_broker.broker.model.values import JSON
 from noetl_broker.broker.writing.errors import wrong_value
@@ -94,9 +94,9 @@ def enqueue_job(
             start_timeout=None
             if step.start_timeout is None
             else _time_limit(draft, "start_timeout", step.start_timeout, draft.templates.scope(inputs, result, words)),
-            limit=None
+            throttle=None
             if step.throttle is None
-            else _limit(draft, step.throttle, draft.templates.scope(inputs, result, words)),
+            else _throttle_of(draft, step.throttle, draft.templates.scope(inputs, result, words)),
         )
     )
 
@@ -122,8 +122,8 @@ def _time_limit(draft: Draft, key: str, tree: float | Tree, scope: Scope) -> flo
         raise wrong_value(tree, f"`{key}` must be {TIMEOUT_FORMS}", value) from None
 
 
-def _limit(draft: Draft, throttle: Throttle, scope: Scope) -> JobLimit:
-    """The limit that a job counts for. Raises TemplateError if its key fails or is neither text nor number."""
+def _throttle_of(draft: Draft, throttle: Throttle, scope: Scope) -> JobThrottle:
+    """The throttle that a job counts for. Raises TemplateError if its key fails or is neither text nor number."""
     key = ""
     if throttle.key is not None:
         value = draft.templates.render(throttle.key, scope)
@@ -131,7 +131,7 @@ def _limit(draft: Draft, throttle: Throttle, scope: Scope) -> JobLimit:
             key = signal_key(value)
         except ValueError:
             raise wrong_value(throttle.key, f"the `key` of a `throttle` must be {KEY_FORMS}", value) from None
-    return JobLimit(throttle.name, key, throttle.concurrency, throttle.rate, throttle.burst)
+    return JobThrottle(throttle.name, key, throttle.concurrency, throttle.rate, throttle.burst)
 
 
 def delegate_job(

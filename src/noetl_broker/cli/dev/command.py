@@ -41,7 +41,7 @@ from noetl_broker.worker import WorkerOptions, run_worker
 STOP_SECONDS = 8.0
 JOB_SECONDS = 2.0  # of these, for the jobs that run
 LOOPBACK = "127.0.0.1"
-LOOK_SECONDS = 0.5  # between two looks whether Postgres runs
+POLL_SECONDS = 0.5  # between two checks whether Postgres runs
 MOST_LISTED = 5
 ShowLine = Callable[[str], None]
 
@@ -189,7 +189,7 @@ class Dev:
 
     async def _watch_postgres(self) -> None:
         while self.postgres.running and not self.stopping.is_set():
-            await wait_for(self.stopping, LOOK_SECONDS)
+            await wait_for(self.stopping, POLL_SECONDS)
         if not self.stopping.is_set():
             log = shown_path(self.postgres.folder / "postgres.log")
             raise BrokerError(f"Postgres ended; {log} says why; start dev again")

@@ -87,7 +87,7 @@ class Registrar:
                 with file.open("rb") as opened:
                     source = opened.read(self._call.settings.max_document_bytes + 1)
             except FileNotFoundError:
-                continue  # the next look finds that it is gone
+                continue  # the next poll finds that it is gone
             except OSError as error:
                 report.lines.append(f"{shown_path(file)} cannot be read: {error.strerror or error}")
                 continue

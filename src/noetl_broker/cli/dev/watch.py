@@ -1,7 +1,7 @@
 """Finds the YAML and JSON files of a folder, and notices when they change.
 
 It looks at them again and again. This needs no library. It works on every file system, also on mounted and network
-folders, which send no notifications. A look at a thousand files takes some milliseconds.
+folders, which send no notifications. A poll of a thousand files takes some milliseconds.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from noetl_broker.tasks import wait_for
 ENDINGS: Final = (".yaml", ".yml", ".json")
 SKIPPED: Final = frozenset({"node_modules", "__pycache__"})  # beside folders whose names begin with a dot
 VIRTUAL_ENVIRONMENT: Final = "pyvenv.cfg"  # a file in it
-PAUSE_SECONDS: Final = 0.15  # between two looks; a change counts once two looks agree on it
+PAUSE_SECONDS: Final = 0.15  # between two polls; a change counts once two polls agree on it
 AGAIN_SECONDS: Final = 1.0  # between two questions for files that have not changed
-SHARE_OF_PAUSE: Final = 10  # a look that takes long makes the pause longer: at most a tenth of the time is spent
+SHARE_OF_PAUSE: Final = 10  # a poll that takes long makes the pause longer: at most a tenth of the time is spent
 
 
 class Signature(NamedTuple):
@@ -64,14 +64,14 @@ def scan(folder: Path) -> dict[Path, Signature]:
 
 
 class Watcher:
-    """Compares the looks at a folder: `compare` returns what has changed since the last answer."""
+    """Compares the polls of a folder: `compare` returns what has changed since the last answer."""
 
     def __init__(self) -> None:
         self._answered: dict[Path, Signature] = {}
         self._last: dict[Path, Signature] | None = None
 
     def compare(self, found: dict[Path, Signature]) -> FileChanges:
-        """Return what has changed. The first look counts at once; later ones count when the next look agrees.
+        """Return what has changed. The first poll counts at once; later ones count when the next poll agrees.
 
         An editor may empty a file before it writes it, or replace it.
         """

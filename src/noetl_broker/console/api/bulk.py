@@ -108,7 +108,7 @@ class Done(BaseModel):
     requested: bool | None = None
     version: int | None = Field(None, description="another version on which it goes on")
     anew: str | None = Field(None, description="why it starts from the start on that version")
-    brought_back_as: Id | None = None
+    recovered_as: Id | None = None
     put_back: int | None = None
 
 
@@ -134,7 +134,7 @@ class Treated(BaseModel):
 async def act_on_many(_caller: Operator, work: LongWork, rules: Rules, action: Acting, bulk: BulkRequest) -> Any:
     """Cancel, pause, resume, retry, fork or reevaluate many executions, or count them by a preview.
 
-    `retry` takes failed executions that nothing brought back before and that have no parent; `fork` does so too, but
+    `retry` takes failed executions that nothing recovered before and that have no parent; `fork` does so too, but
     `which` can have another status. `reevaluate` takes those with dead letters. A preview of a fork, or of a retry with
     `version`, plans each of the first 200.
     """

@@ -14,7 +14,7 @@ from noetl_broker.console.problem import Refusal
 from noetl_broker.console.services import Pooled, Rules, ShortWork
 from noetl_broker.console.values import ExecutionId, Id
 from noetl_broker.errors import OperatorFault
-from noetl_broker.operations import retries, undos
+from noetl_broker.operations import recoveries, undos
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.playbook.plain_values import LARGEST_VERSION, NAME_CHARS
 from noetl_broker.store.admin import executions, recovery, signals, undo
@@ -64,13 +64,13 @@ OrFromStart = Annotated[
 
 def on_version(
     version: int | Literal["latest"] | None, rules: PlaybookRules, *, or_from_start: bool = False
-) -> retries.OnVersion | None:
+) -> recoveries.OnVersion | None:
     """The version that a body asks for; None: that of each execution."""
     if version is None:
         if or_from_start:
             raise OperatorFault("`or_from_start` is for `version`: without it, the way is the same")
         return None
-    return retries.OnVersion(None if version == "latest" else version, rules, or_from_start=or_from_start)
+    return recoveries.OnVersion(None if version == "latest" else version, rules, or_from_start=or_from_start)
 
 
 class RetryRequest(Given):
@@ -118,7 +118,7 @@ class RetriedView(BaseModel):
     """The execution that continues a failed one; of a running one, how many events went back to the broker."""
 
     execution_id: Id
-    brought_back_as: Id | None = None
+    recovered_as: Id | None = None
     version: int | None = Field(None, description="another version on which it goes on")
     anew: str | None = Field(None, description="why it starts from the start on that version")
     steps: list[str] = Field(default_factory=list, description="where it begins")
@@ -241,7 +241,7 @@ async def retry_execution(
     """
     asked = given or RetryRequest()
     on = on_version(asked.version, rules, or_from_start=asked.or_from_start)
-    retried = await work.run(lambda connection: retries.retry_one(connection, execution_id, rules, on))
+    retried = await work.run(lambda connection: recoveries.recover(connection, execution_id, rules, on))
     return retried.as_document()
 
 
@@ -256,10 +256,10 @@ async def fork_execution(
 ) -> Any:
     """Start an execution from a step of another, with its results."""
 
-    async def fork(connection: Connection) -> retries.Forked:
+    async def fork(connection: Connection) -> recoveries.Forked:
         on = on_version(given.version, rules)
         other = None if on is None else await on.of(connection, execution_id)
-        return await retries.fork_execution(
+        return await recoveries.fork_execution(
             connection, execution_id, given.from_step, rules, other=other, values=given.values, key=idempotency_key
         )
 

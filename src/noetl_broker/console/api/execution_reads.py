@@ -91,7 +91,7 @@ class JobView(BaseModel):
     worker_id: Hidden
     stop: bool = Field(description="the worker of this lease shall stop")
     held_for: list[str] | None = Field(description="why it is held: `pause`, `limit`, or both")
-    limit_name: str | None = Field(description="the limit that it counts for")
+    limit_name: str | None = Field(description="the throttle that counts it")
     limit_key: Hidden
 
 

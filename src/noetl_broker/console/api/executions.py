@@ -36,9 +36,9 @@ class ExecutionView(BaseModel):
     started_at: Moment
     ended_at: Moment | None
     parent_execution_id: Id | None
-    forked_from: Id | None = Field(description="the execution that it brings back")
+    forked_from: Id | None = Field(description="the execution that it recovers")
     error: Fault
-    brought_back_as: Id | None = Field(description="the fork or retry that brought it back")
+    recovered_as: Id | None = Field(description="the fork or retry that recovered it")
 
 
 class StepView(BaseModel):
@@ -102,7 +102,7 @@ class IteratorProgress(BaseModel):
     failed: int
     cancelled: int
     retrying: int = Field(description="open items that failed and wait for another attempt")
-    held: int = Field(description="open items whose job a limit holds")
+    held: int = Field(description="open items whose job a throttle holds")
     is_open: bool
     errors: list[ItemErrorsView]
     other_errors: int
@@ -122,22 +122,22 @@ class DeadLetterOfExecution(BaseModel):
     created_at: Moment
 
 
-class PlaceOf(BaseModel):
-    """A place that an execution holds or waits for."""
+class HeldSlot(BaseModel):
+    """A slot that an execution holds or waits for."""
 
     path: str = Field(description="of which playbook; empty: of a schedule")
     key: Hidden
     name: Hidden = Field(description="what it is for, such as `customer 7`")
     number: int = Field(description="its number in the line")
     since: Moment = Field(description="when it asked")
-    held_at: Moment | None = Field(description="since when it holds the place; null: it waits")
+    held_at: Moment | None = Field(description="since when it holds the slot; null: it waits")
     max_held: int
-    before: int | None = Field(description="how many wait before it; null: it holds the place")
+    before: int | None = Field(description="how many wait before it; null: it holds the slot")
     waiting: int
     holders: list[Id] = Field(description="the first 10")
 
 
-class AwaitedVisit(BaseModel):
+class DrainingVisit(BaseModel):
     """A visit that is over, but whose success would be undone."""
 
     step: str
@@ -183,7 +183,7 @@ class ExecutionDetails(BaseModel):
     ended_at: Moment | None
     parent_execution_id: Id | None
     forked_from: Id | None
-    brought_back_as: Id | None = Field(description="the latest fork or retry of it")
+    recovered_as: Id | None = Field(description="the latest fork or retry of it")
     result: Payload
     error: Fault
     archived: bool
@@ -194,9 +194,9 @@ class ExecutionDetails(BaseModel):
     jobs: list[OpenJobView] = Field(description="of iterator items, the first")
     unlisted_jobs: int = Field(description="jobs of items that are not listed")
     iterators: list[IteratorProgress]
-    places: list[PlaceOf] = Field(description="places that it holds or waits for")
+    slots: list[HeldSlot] = Field(description="slots that it holds or waits for")
     undo: UndoingView | None = Field(description="null: it never had anything to undo")
-    awaited: list[AwaitedVisit] = Field(description="visits that are over; if one still succeeds, that is undone")
+    draining: list[DrainingVisit] = Field(description="visits that are over; if one still succeeds, that is undone")
     dead_letters: list[DeadLetterOfExecution]
 
 

@@ -28,7 +28,7 @@ Macros are in `templates/macros.html`, with a comment each; `layout.html` import
 
 | for | macros |
 |---|---|
-| statuses | `m.badge(status)` is icon and word in its colour (`statuses.LOOKS`); `m.icon(name)` (`icons.html`) |
+| statuses | `m.badge(status)` is icon and word in its colour (`statuses.STYLES`); `m.icon(name)` (`icons.html`) |
 | times | `m.time(moment)` is `3 min ago`, exact on hover; `m.span(seconds)`; `m.took(started, ended)` |
 | texts | `m.id(value, href)`, `m.mono(text)`, `m.command(text)` that copy; `m.json(value, url)` folds |
 | lists | `{% call m.table(columns, caption) %}` rows of `{% call m.cell(label) %}` become cards; `m.pager(next)` |

@@ -24,7 +24,7 @@ from noetl_broker.console.values import GivenId
 from noetl_broker.errors import OperatorFault
 from noetl_broker.operations.bulk import Acted, Group, act_on_each, find_executions, find_left_out, group_executions
 from noetl_broker.operations.bulk_actions import Request, action_of, preview_groups, why_left_out
-from noetl_broker.operations.retries import OnVersion, preview_outlook
+from noetl_broker.operations.recoveries import OnVersion, preview_outlook
 from noetl_broker.playbook import PlaybookRules
 from noetl_broker.store.admin import executions, pages
 from noetl_broker.store.admin.executions import Entry
@@ -72,7 +72,7 @@ WORDINGS: Final[Mapping[str, Wording]] = {
     "resume": Wording("Resume", "Each goes on where it was paused, with its children.", "asked to go on", "resume"),
     "cancel": Wording(
         "Cancel",
-        "Each ends as CANCELLED, with its children. Jobs that no worker has begun are withdrawn. A cancel cannot be"
+        "Each ends as CANCELLED, with its children. Jobs that no worker has begun are cancelled. A cancel cannot be"
         " undone; a fork starts again from any step.",
         "asked to end", "cancel", "danger", takes_reason=True,
     ),
@@ -238,7 +238,7 @@ async def preview_matching(connection: Connection, action: Acting, asked: Filter
     found = await find_executions(connection, action, which, limit=MOST_COUNTED, after=after)
     left_out = await find_left_out(connection, action, which, limit=MOST_COUNTED)
     return Preview(
-        found[:MOST_TREATED], len(found), len(found), {"was brought back already": left_out} if left_out else {}
+        found[:MOST_TREATED], len(found), len(found), {"was recovered already": left_out} if left_out else {}
     )
 
 

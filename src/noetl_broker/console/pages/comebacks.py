@@ -14,8 +14,8 @@ from noetl_broker.console.services import Pooled, Rules, ShortWork
 from noetl_broker.console.values import ExecutionId
 from noetl_broker.errors import OperatorFault
 from noetl_broker.nodes import visit_name
-from noetl_broker.operations import retries, undos
-from noetl_broker.operations.retries import OnVersion, Outlook
+from noetl_broker.operations import recoveries, undos
+from noetl_broker.operations.recoveries import OnVersion, Outlook
 from noetl_broker.playbook import PlaybookRules
 from noetl_broker.store.admin import catalog, executions, pages, undo
 from noetl_broker.store.connect.connection import Connection
@@ -50,7 +50,7 @@ async def show_retry(
         if details["status"] != "FAILED" or fault is not None:
             return details, None, None
         latest = (await catalog.latest_versions(connection, [details["path"] or ""])).get(details["path"])
-        return details, await retries.preview_outlook(connection, execution_id, rules, on), latest
+        return details, await recoveries.preview_outlook(connection, execution_id, rules, on), latest
 
     details, outlook, latest = await work.run(read)
     return screen.render(
@@ -77,13 +77,13 @@ def on_version(text: str, rules: PlaybookRules, *, or_from_start: bool) -> OnVer
 async def retry(form: Posted, work: ShortWork, rules: Rules, execution_id: ExecutionId) -> Response:
     """Continue a failed execution as a new one, or give dead letters back to the broker."""
     on = on_version(form.text("version"), rules, or_from_start=form.text("or_from_start") == "true")
-    retried = await work.run(lambda connection: retries.retry_one(connection, execution_id, rules, on))
-    if retried.put_back is not None:
-        return form.done(_url(execution_id), f"{retried.put_back} events went back to the broker.")
-    made = retried.made["brought_back_as"]
-    if retried.before is not None:
+    recovered = await work.run(lambda connection: recoveries.recover(connection, execution_id, rules, on))
+    if recovered.put_back is not None:
+        return form.done(_url(execution_id), f"{recovered.put_back} events went back to the broker.")
+    made = recovered.made["recovered_as"]
+    if recovered.before is not None:
         return form.done(_url(made), "This is the execution that an earlier retry made.", kind="info")
-    steps, version = ", ".join(retried.made["steps"]), retried.made.get("version")
+    steps, version = ", ".join(recovered.made["steps"]), recovered.made.get("version")
     where = f"{steps} on version {version}" if version is not None else steps
     return form.done(_url(made), f"This execution continues {execution_id} from {where}.")
 

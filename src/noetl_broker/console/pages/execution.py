@@ -27,7 +27,7 @@ from noetl_broker.diagram.model import DiagramNode, Picture
 from noetl_broker.diagram.svg import LEGEND, render_svg
 from noetl_broker.diagram.time_chart import TimeChart, lane_heights
 from noetl_broker.errors import BrokerError, NotFoundFault, OperatorFault
-from noetl_broker.explain.places import rank_text
+from noetl_broker.explain.slots import rank_text
 from noetl_broker.history.past import Past, PastTurn
 from noetl_broker.history.story import format_turn
 from noetl_broker.history.visit_spans import ExecutionSpans
@@ -51,8 +51,8 @@ TABS: Final = (
 )
 ITEM_STATUSES: Final = ("RUNNING", "FAILED", "COMPLETED", "WAITING", "CANCELLED")
 LONGEST: Final = 1_000  # characters of a step in the address
-# The look of a step's state, by the status that looks so.
-STATE_LOOKS: Final = {
+# The style of a step's state, by the status that looks so.
+STATE_STYLES: Final = {
     "pending": "PENDING",
     "unreached": "PENDING",
     "waiting": "WAITING",
@@ -333,7 +333,7 @@ def _steps(view: View) -> list[dict[str, Any]]:
     """The rows of the list of steps: the steps of the graph, or, without a graph, the tracked steps."""
     if view.picture is None:
         return [
-            {**row, "look": row["status"], "word": None, "progress": "", "seconds": None}
+            {**row, "style": row["status"], "word": None, "progress": "", "seconds": None}
             for row in view.details["steps"]
         ]
     return [_step(node) for node in view.picture.nodes]
@@ -345,7 +345,7 @@ def _step(node: DiagramNode) -> dict[str, Any]:
     return {
         "step": node.step,
         "type": node.type,
-        "look": STATE_LOOKS[progress.state],
+        "style": STATE_STYLES[progress.state],
         "word": STATES[progress.state].words.capitalize(),
         "visits": progress.step.visits,
         "progress": "" if progress.step.items is None else items_text(progress.step.items),

@@ -19,7 +19,7 @@ from noetl_broker.console.services import Pooled, Rules, ShortWork
 from noetl_broker.console.values import ExecutionId
 from noetl_broker.errors import BrokerError, OperatorFault
 from noetl_broker.nodes import read_visit, visit_name
-from noetl_broker.operations import retries
+from noetl_broker.operations import recoveries
 from noetl_broker.operations.payload_check import payload_check
 from noetl_broker.playbook import PlaybookRules
 from noetl_broker.store.admin import approvals, catalog, executions, signals, visit_spans
@@ -77,7 +77,7 @@ async def _form(
             fields["value"] = await _result_of(connection, details, fields["of"])
         following = None
         if action == "cancel" and rules is not None:
-            begun = await _awaited_if_cancelled(connection, details, rules)
+            begun = await _draining_if_cancelled(connection, details, rules)
         if action == "fork" and fields.get("of") and not fields.get("step"):
             following = await visit_spans.find_following(connection, execution_id, fields["of"])
     if action == "again" and "payload" not in fields:
@@ -100,8 +100,8 @@ async def _form(
     )
 
 
-async def _awaited_if_cancelled(connection: Connection, details: dict[str, Any], rules: PlaybookRules) -> list[str]:
-    """The running steps with a `compensate`: their jobs are awaited if a worker has them."""
+async def _draining_if_cancelled(connection: Connection, details: dict[str, Any], rules: PlaybookRules) -> list[str]:
+    """The running steps with a `compensate`: their jobs are draining if a worker has them."""
     running = [row["step"] for row in details["steps"] if row["status"] == "RUNNING"]
     if not running or details["path"] is None:
         return []
@@ -224,12 +224,12 @@ async def fork(form: Posted, connections: Pooled, work: ShortWork, rules: Rules,
         values = {fields["of"]: read_json(fields["value"], "result")} if fields["of"] else {}
         version = _version(fields["version"])
 
-        async def start(connection: Connection) -> retries.Forked:
+        async def start(connection: Connection) -> recoveries.Forked:
             other = None
             if version is not None:
-                other = await retries.other_version(connection, execution_id, version, rules)
+                other = await recoveries.other_version(connection, execution_id, version, rules)
             step = fields["step"]
-            return await retries.fork_execution(connection, execution_id, step, rules, other=other, values=values)
+            return await recoveries.fork_execution(connection, execution_id, step, rules, other=other, values=values)
 
         made = await work.run(start)
     except BrokerError as error:

@@ -14,7 +14,7 @@ from noetl_broker.console.services import Pooled
 from noetl_broker.errors import OperatorFault
 from noetl_broker.operations.spans import parse_since, parse_until
 from noetl_broker.store.admin import executions, pages
-from noetl_broker.store.admin.overview import list_places
+from noetl_broker.store.admin.overview import list_positions
 
 router = APIRouter()
 
@@ -95,7 +95,7 @@ async def list_executions(
                 connection, which, text=asked.text or None, with_values=screen.may_act, **page.arguments(int)
             )
             ids = [row["execution_id"] for row in found.items if row["status"] != "COMPLETED"]
-            return {**page.document(found), "places": await list_places(connection, ids) if ids else {}}
+            return {**page.document(found), "positions": await list_positions(connection, ids) if ids else {}}
 
     listed = await screen.read(("executions", page, *asked.fields.values(), asked.text), load)
     return screen.render(
@@ -104,7 +104,7 @@ async def list_executions(
         changes="all",
         items=[screen.seen(ExecutionView, row) for row in listed["items"]],
         next=listed["next"],
-        places=listed["places"],
+        positions=listed["positions"],
         asked=asked,
         statuses=STATUSES,
         actions=ACTIONS.get(asked.fields["status"], EVERY_ACTION),

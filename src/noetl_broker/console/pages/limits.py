@@ -1,4 +1,4 @@
-"""Limits: places of executions with who holds them and who waits, and limits on jobs with what they count."""
+"""Limits: slots of executions with who holds them and who waits, and throttles of jobs with what they count."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from fastapi import APIRouter, Query, Response
 
 from noetl_broker.console.access import Operator
 from noetl_broker.console.api.execution_actions import LONGEST_TEXT
-from noetl_broker.console.api.limits import MOST, KeyOfLimit, Limit
-from noetl_broker.console.api.places import InLine, PlaceView
+from noetl_broker.console.api.slots import InLine, SlotView
+from noetl_broker.console.api.throttles import MOST, KeyOfThrottle, ThrottleRow
 from noetl_broker.console.pages.rendering import link
 from noetl_broker.console.pages.screen import Posted, Shown
 from noetl_broker.console.paging import Paging
 from noetl_broker.console.services import Pooled
 from noetl_broker.errors import BrokerError, DatabaseFault, OperatorFault
 from noetl_broker.playbook.throttle import RATE_FORMS, parse_rate
-from noetl_broker.store.admin import job_limits, place_lines
+from noetl_broker.store.admin import slot_lines, throttles
 from noetl_broker.store.connect.session import translate_faults
-from noetl_broker.text import place_name, rate_text
+from noetl_broker.text import rate_text, slot_name
 
 router = APIRouter()
 
-MOST_KEYS: Final = 50  # of one limit that the page lists
+MOST_KEYS: Final = 50  # of one throttle that the page lists
 LONGEST_NUMBER: Final = 10  # digits
 Text = Annotated[str, Query(max_length=LONGEST_TEXT)]
 
 
 @router.get("/limits")
-async def list_limits(
+async def list_throttles(
     screen: Shown, connections: Pooled, page: Paging, *, path: Text = "", name: Text = ""
 ) -> Response:
-    """The limits on jobs, and the places of executions by playbook and key."""
+    """The throttles of jobs, and the slots of executions by playbook and key."""
 
     async def load() -> dict[str, Any]:
         async with connections.borrow() as connection:
-            limits = await job_limits.list_limits(connection)
-            keys = await job_limits.list_keys(connection, name, most=MOST_KEYS) if name else []
+            limits = await throttles.list_throttles(connection)
+            keys = await throttles.list_keys(connection, name, most=MOST_KEYS) if name else []
             after = page.after(str, str) if page.cursor else ("", "")
-            rows = await place_lines.list_places(connection, path=path.strip() or None, after=after, limit=page.fetched)
+            rows = await slot_lines.list_slots(connection, path=path.strip() or None, after=after, limit=page.fetched)
         return {**page.listed(rows, lambda row: (row["path"], row["key"])), "limits": limits, "keys": keys}
 
     found = await screen.read(("limits", page, path, name), load)
@@ -47,9 +47,9 @@ async def list_limits(
         "limits.html",
         title="Limits",
         changes="all",
-        limits=[{**screen.seen(Limit, row), "allows": job_limits.shown(row)} for row in found["limits"]],
-        keys=[screen.seen(KeyOfLimit, row) for row in found["keys"]],
-        places=[{**screen.seen(PlaceView, row), "is_schedule": row["path"] == ""} for row in found["items"]],
+        limits=[{**screen.seen(ThrottleRow, row), "allows": throttles.shown(row)} for row in found["limits"]],
+        keys=[screen.seen(KeyOfThrottle, row) for row in found["keys"]],
+        slots=[{**screen.seen(SlotView, row), "is_schedule": row["path"] == ""} for row in found["items"]],
         next=found["next"],
         asked={"path": path, "name": name},
     )
@@ -59,11 +59,11 @@ async def list_limits(
 async def show_line(
     screen: Shown, _caller: Operator, connections: Pooled, page: Paging, *, path: Text = "", key: Text = ""
 ) -> Response:
-    """The executions that hold a place or wait for it."""
+    """The executions that hold a slot or wait for it."""
     async with connections.borrow() as connection:
-        rows = await place_lines.list_line(connection, path, key, after=page.after(int)[0] or 0, limit=page.fetched)
-        first = await place_lines.places_of(connection, [row["execution_id"] for row in rows[:1]])
-    name = next((one["name"] for one in first if (one["path"], one["key"]) == (path, key)), place_name(path, key, ""))
+        rows = await slot_lines.list_line(connection, path, key, after=page.after(int)[0] or 0, limit=page.fetched)
+        first = await slot_lines.slots_of(connection, [row["execution_id"] for row in rows[:1]])
+    name = next((one["name"] for one in first if (one["path"], one["key"]) == (path, key)), slot_name(path, key, ""))
     listed = page.listed(rows, lambda row: (row["number"],))
     return screen.render(
         "line.html",
@@ -77,20 +77,20 @@ async def show_line(
 
 @router.get("/limits/put")
 async def show_form(screen: Shown, _caller: Operator, connections: Pooled, *, name: Text = "") -> Response:
-    """The form of a limit on jobs; of `name`, with its numbers."""
+    """The form of a throttle of jobs; of `name`, with its numbers."""
     fields = {"name": name, "concurrency": "", "rate": "", "burst": ""}
     if name:
         async with connections.borrow() as connection:
-            row = next((one for one in await job_limits.list_limits(connection) if one["name"] == name), None)
+            row = next((one for one in await throttles.list_throttles(connection) if one["name"] == name), None)
         if row is not None:
             fields |= {part: "" if row[part] is None else str(row[part]) for part in ("concurrency", "burst")}
             fields["rate"] = "" if row["rate"] is None else rate_text(row["rate"])
-    return screen.render("limit.html", title="Limit jobs", fields=fields, errors={}, is_new=not name)
+    return screen.render("throttle.html", title="Limit jobs", fields=fields, errors={}, is_new=not name)
 
 
 @router.post("/limits/put")
 async def put(form: Posted, connections: Pooled) -> Response:
-    """Make a limit, or change its numbers."""
+    """Make a throttle, or change its numbers."""
     fields = {name: form.text(name).strip() for name in ("name", "concurrency", "rate", "burst")}
     errors: dict[str, str] = {}
     numbers: dict[str, Any] = {}
@@ -103,16 +103,16 @@ async def put(form: Posted, connections: Pooled) -> Response:
         try:
             with translate_faults():
                 async with connections.borrow() as connection:
-                    new = await job_limits.put_limit(connection, fields["name"], **numbers)
+                    new = await throttles.put_throttle(connection, fields["name"], **numbers)
         except DatabaseFault:
             raise
         except BrokerError as fault:
             errors["name"] = str(fault)
         else:
-            said = f"The limit {fields['name']} is {'made' if new else 'changed'}: {job_limits.shown(numbers)}."
+            said = f"The throttle {fields['name']} is {'made' if new else 'changed'}: {throttles.shown(numbers)}."
             return form.done("/limits", said)
     return form.screen.render(
-        "limit.html",
+        "throttle.html",
         title="Limit jobs",
         status=HTTPStatus.BAD_REQUEST,
         fields=fields,
@@ -138,15 +138,15 @@ def read_rate(text: str) -> float:
 
 @router.get("/limits/delete")
 async def show_delete(screen: Shown, _caller: Operator, *, name: Text = "") -> Response:
-    """The page that asks before it deletes a limit."""
-    return screen.render("delete_limit.html", title="Delete this limit?", name=name)
+    """The page that asks before it deletes a throttle."""
+    return screen.render("delete_throttle.html", title="Delete this throttle?", name=name)
 
 
 @router.post("/limits/delete")
 async def delete(form: Posted, connections: Pooled) -> Response:
-    """Delete a limit: its held jobs run."""
+    """Delete a throttle: its held jobs run."""
     name = form.text("name")
     async with connections.borrow() as connection:
-        found = await job_limits.delete_limit(connection, name)
-    said = f"The limit {name} is deleted; its held jobs run." if found else f"There was no limit {name}."
+        found = await throttles.delete_throttle(connection, name)
+    said = f"The throttle {name} is deleted; its held jobs run." if found else f"There was no throttle {name}."
     return form.done(link("/limits"), said, kind="ok" if found else "info")

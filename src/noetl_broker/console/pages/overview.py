@@ -85,7 +85,7 @@ class OverviewFacts(NamedTuple):
     present: Mapping[str, Any]
     unserved: list[dict[str, Any]]
     oldest: list[dict[str, Any]]
-    places: Mapping[int, Mapping[str, Any]]
+    positions: Mapping[int, Mapping[str, Any]]
     span: str
     activity: Mapping[str, Any]
 
@@ -99,7 +99,7 @@ async def show_overview(screen: Shown, connections: Pooled, span: Annotated[str,
             present = await overview.load_present(connection)
             unserved = await overview.list_unserved(connection)
             oldest = await overview.list_oldest_live(connection, limit=LISTED)
-            places = await overview.list_places(connection, [row["execution_id"] for row in oldest])
+            positions = await overview.list_positions(connection, [row["execution_id"] for row in oldest])
             chosen = span if span in SPANS else USUAL
             activity = await read_activity(connection, chosen)
             if span not in SPANS and activity["first_at"] is not None:
@@ -107,12 +107,12 @@ async def show_overview(screen: Shown, connections: Pooled, span: Annotated[str,
                 shorter = next((word for word, seconds in SPANS.items() if age <= seconds), USUAL)
                 if shorter != chosen:
                     chosen, activity = shorter, await read_activity(connection, shorter)
-            return OverviewFacts(present, unserved, oldest, places, chosen, activity)
+            return OverviewFacts(present, unserved, oldest, positions, chosen, activity)
 
-    present, unserved, oldest, places, chosen, activity = await screen.read(("overview", span), load)
+    present, unserved, oldest, positions, chosen, activity = await screen.read(("overview", span), load)
     bars = list(draw_bars(activity))
     started = {status for bar in bars for status in bar.counts}
-    failed = sum(bar.counts.get("FAILED", 0) for bar in bars) - activity["brought_back"]
+    failed = sum(bar.counts.get("FAILED", 0) for bar in bars) - activity["recovered"]
     return screen.render(
         "overview.html",
         title="Overview",
@@ -124,7 +124,7 @@ async def show_overview(screen: Shown, connections: Pooled, span: Annotated[str,
         failed=failed,
         key=[status for status in KEY if status in USUAL_KEY or status in started],
         oldest=oldest,
-        places=places,
+        positions=positions,
         bars=bars,
         most=max((sum(bar.counts.values()) for bar in bars), default=0),
         chosen=chosen,

@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from noetl_broker.console.pages import assets
-from noetl_broker.console.pages.statuses import look_of
+from noetl_broker.console.pages.statuses import style_of
 from noetl_broker.text import moment, span
 from noetl_broker.visible import visible, visible_json, visible_lines
 
@@ -57,7 +57,7 @@ def environment() -> Environment:
         "span": span,
         "visible": visible,
     }
-    made.globals |= {"asset": asset, "link": link, "look_of": look_of, "timedelta": timedelta}
+    made.globals |= {"asset": asset, "link": link, "style_of": style_of, "timedelta": timedelta}
     return made
 
 

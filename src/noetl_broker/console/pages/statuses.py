@@ -21,7 +21,7 @@ _DONE, _ACTIVE, _FAILED = SYMBOLS["completed"], SYMBOLS["running"], SYMBOLS["fai
 _WAITING, _HELD, _AGAIN, _CLOSED = SYMBOLS["waiting"], SYMBOLS["held"], SYMBOLS["retrying"], SYMBOLS["cancelled"]
 
 # Statuses of executions, steps, visits and items are upper case. All other statuses are lower case.
-LOOKS: Final[dict[str, StatusBadge]] = {
+STYLES: Final[dict[str, StatusBadge]] = {
     "COMPLETED": StatusBadge("ok", _DONE, "Completed"),
     "FAILED": StatusBadge("bad", _FAILED, "Failed"),
     "CANCELLED": StatusBadge("gone", _CLOSED, "Cancelled"),
@@ -62,7 +62,7 @@ LOOKS: Final[dict[str, StatusBadge]] = {
 }
 
 
-def look_of(status: str | None) -> StatusBadge:
+def style_of(status: str | None) -> StatusBadge:
     """The badge of a status; a status that is not in the table is grey, with its own word."""
-    known = LOOKS.get(status or "")
+    known = STYLES.get(status or "")
     return StatusBadge("idle", "", status or "Not begun") if known is None else known

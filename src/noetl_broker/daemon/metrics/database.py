@@ -116,7 +116,7 @@ class DatabaseMetrics:
         values.set(metric.DATABASE_UP, 1)
         for each in OBSERVED:
             values.set(each, row[each.name] or 0)
-        for status in ("waiting", "delayed", "leased", "limited"):
+        for status in ("waiting", "delayed", "leased", "throttled"):
             values.set(metric.JOBS, row[f"{status}_jobs"], status)
         return values
 

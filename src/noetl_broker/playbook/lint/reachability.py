@@ -36,11 +36,11 @@ def warn_unreachable(reading: Reading, playbook: Playbook, locations: Locations)
 def warn_loops(reading: Reading, playbook: Playbook, locations: Locations) -> None:
     """Warn of each loop that no condition can leave, and of each loop of routers."""
     routers = frozenset(name for name, step in playbook.steps.items() if not step.has_action)
-    for ring in _loops(reading, playbook, routers):
-        shown = _shown(ring)
+    for cycle in _loops(reading, playbook, routers):
+        shown = _shown(cycle)
         reading.report.warning(
-            "router-ring",
-            locations[ring[0]],
+            "router-cycle",
+            locations[cycle[0]],
             f"the loop {shown} has only routers",
             "add a step with an action to it",
         )

@@ -96,7 +96,7 @@ async def nothing_waits(connection: Connection, execution_id: int, step: str, vi
         word = "approved" if decision["approved"] else "rejected"
         by, at = decision["by"], decision["at"]
         return BrokerError(f"step {name} of execution {execution_id} was {word} by {by} at {at}; {rest}")
-    why = "it timed out, it was closed, or it has not begun"
+    why = "it timed out, it was cancelled, or it has not begun"
     return BrokerError(f"nothing waits for a decision in step {name} of execution {execution_id}: {why}; {rest}")
 
 

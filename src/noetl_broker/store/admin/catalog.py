@@ -15,9 +15,9 @@ from noetl_broker.playbook.compile import compile_playbook
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.playbook.model import Playbook
 from noetl_broker.playbook.schedules import declared_schedules
-from noetl_broker.store.admin.job_limits import declare_limits
 from noetl_broker.store.admin.schedules import ScheduleSpec, declare_schedules
 from noetl_broker.store.admin.signals import declare_on_signal
+from noetl_broker.store.admin.throttles import declare_throttles
 from noetl_broker.store.connect.connection import Connection
 from noetl_broker.store.json_codec import dump_json
 from noetl_broker.store.queries import sql
@@ -43,7 +43,7 @@ async def register(connection: Connection, playbooks: Sequence[tuple[Playbook, s
         for index, (playbook, _) in enumerate(playbooks):
             await _declare_schedules(connection, playbook)
             await declare_on_signal(connection, playbook)
-            registered[index] = replace(registered[index], notes=await declare_limits(connection, playbook))
+            registered[index] = replace(registered[index], notes=await declare_throttles(connection, playbook))
         return registered
 
 

@@ -53,12 +53,12 @@ async def examine(database: Database, limits: Thresholds | None = None) -> list[
         if mixes:  # no other answer could be trusted
             return mixes
         with translate_faults():
-            found = await _look_at_server(connection, limits)
-            found += await _look_at_listening(database, connection, limits)
-            schema = await _look_at_schema(connection)
+            found = await _check_server(connection, limits)
+            found += await _check_listening(database, connection, limits)
+            schema = await _check_schema(connection)
             found += schema
             if schema[0].state != "problem":
-                for check in (_look_at_rights, *doctor_checks.CHECKS):
+                for check in (_check_rights, *doctor_checks.CHECKS):
                     found += await _allowed(check, connection, limits)
             return [_with_schema(finding, database.schema) for finding in found]
     finally:
@@ -80,7 +80,7 @@ async def _allowed(check: Check, connection: Connection, limits: Thresholds) -> 
     try:
         return await check(connection, limits)
     except asyncpg.InsufficientPrivilegeError as error:
-        name = check.__name__.removeprefix("_").removeprefix("look_at_").replace("_", " ")
+        name = check.__name__.removeprefix("_").removeprefix("check_").replace("_", " ")
         return [
             DoctorFinding(
                 name, "notice", f"this login lacks the right: {message_of(error)}",
@@ -89,10 +89,10 @@ async def _allowed(check: Check, connection: Connection, limits: Thresholds) -> 
         ]  # fmt: skip
 
 
-async def _look_at_server(connection: Connection, limits: Thresholds) -> list[DoctorFinding]:
-    looks = [await _ask(connection) for _ in range(TRIPS)]
+async def _check_server(connection: Connection, limits: Thresholds) -> list[DoctorFinding]:
+    answers = [await _ask(connection) for _ in range(TRIPS)]
     # The quickest says most about the network and least about other work.
-    trip, here, server = min(looks, key=lambda look: look[0])
+    trip, here, server = min(answers, key=lambda answer: answer[0])
     row = await connection.fetchrow(sql("examine_read_only"))
     return [
         _server(server, trip, limits, why_read_only(dict(row)) if row is not None else None),
@@ -242,7 +242,7 @@ async def _connections(connection: Connection, limits: Thresholds) -> list[Docto
     ]  # fmt: skip
 
 
-async def _look_at_listening(database: Database, connection: Connection, limits: Thresholds) -> list[DoctorFinding]:
+async def _check_listening(database: Database, connection: Connection, limits: Thresholds) -> list[DoctorFinding]:
     """LISTEN on a second connection and notify it from this one, as a broker does."""
     heard = asyncio.Event()
     word = f"probe:{uuid.uuid4().hex[:12]}"  # brokers ignore notifications that begin with probe:
@@ -268,15 +268,15 @@ async def _look_at_listening(database: Database, connection: Connection, limits:
     return [
         DoctorFinding(
             "listen", "problem", reason,
-            "Nothing is lost, but each step may wait: a sleeping broker finds events only when it looks by itself."
-            " It looks every sweep_seconds (5 s by default).",
+            "Nothing is lost, but each step may wait: a sleeping broker finds events only when it polls."
+            " It polls every sweep_seconds (5 s by default).",
             "Connect brokers to the server itself: LISTEN does not work through a transaction pooler, such as"
             " PgBouncer's pool_mode = transaction, and not on a replica.",
         )
     ]  # fmt: skip
 
 
-async def _look_at_schema(connection: Connection) -> list[DoctorFinding]:
+async def _check_schema(connection: Connection) -> list[DoctorFinding]:
     """Whether the applied migrations are those of this program, and the trigger that makes mail of events is there."""
     schema, newest = schema_of(connection), migrations()[-1]
     why = "Brokers refuse to start on a schema that they cannot serve (exit 78)."
@@ -308,7 +308,7 @@ async def _look_at_schema(connection: Connection) -> list[DoctorFinding]:
     return found
 
 
-async def _look_at_rights(connection: Connection, _limits: Thresholds) -> list[DoctorFinding]:
+async def _check_rights(connection: Connection, _limits: Thresholds) -> list[DoctorFinding]:
     """The rights of our login and of the role that `migrate --roles` made, which may lack some after an upgrade."""
     schema, found = schema_of(connection), []
     for role, is_superuser in await connection.fetch(sql("examine_roles")):

@@ -47,7 +47,7 @@ class Thresholds:
     queue_share: float = 0.1
 
 
-async def look_at_brokers(connection: Connection, _limits: Thresholds) -> list[DoctorFinding]:
+async def check_brokers(connection: Connection, _limits: Thresholds) -> list[DoctorFinding]:
     """How many brokers and workers are connected, by the application names of their connections."""
     row, schema = await connection.fetchrow(sql("examine_brokers")), schema_of(connection)
     listening, workers = (0, 0) if row is None else (row["listening"], row["workers"])
@@ -66,7 +66,7 @@ async def look_at_brokers(connection: Connection, _limits: Thresholds) -> list[D
     ]  # fmt: skip
 
 
-async def look_at_mail(connection: Connection, limits: Thresholds) -> list[DoctorFinding]:
+async def check_mail(connection: Connection, limits: Thresholds) -> list[DoctorFinding]:
     """The age of the oldest event that no broker has decided on."""
     row = await connection.fetchrow(sql("examine_mail"))
     if row is None:
@@ -87,7 +87,7 @@ async def look_at_mail(connection: Connection, limits: Thresholds) -> list[Docto
     ]  # fmt: skip
 
 
-async def look_at_dead_letters(connection: Connection, _limits: Thresholds) -> list[DoctorFinding]:
+async def check_dead_letters(connection: Connection, _limits: Thresholds) -> list[DoctorFinding]:
     """The number of dead letters."""
     row = await connection.fetchrow(sql("examine_dead_letters"))
     if row is None or not row["set_aside"]:
@@ -105,7 +105,7 @@ async def look_at_dead_letters(connection: Connection, _limits: Thresholds) -> l
     ]  # fmt: skip
 
 
-async def look_at_clock(connection: Connection, _limits: Thresholds) -> list[DoctorFinding]:
+async def check_clock(connection: Connection, _limits: Thresholds) -> list[DoctorFinding]:
     """Whether the server's clock has stepped back."""
     row = await connection.fetchrow(sql("examine_clock"))
     if row is None:
@@ -135,7 +135,7 @@ async def look_at_clock(connection: Connection, _limits: Thresholds) -> list[Doc
     ]  # fmt: skip
 
 
-async def look_at_pauses(connection: Connection, _limits: Thresholds) -> list[DoctorFinding]:
+async def check_pauses(connection: Connection, _limits: Thresholds) -> list[DoctorFinding]:
     """Paused executions and playbooks; a problem where a queued execution of no paused playbook waits."""
     row = await connection.fetchrow(sql("examine_pauses"))
     if row is None or not (row["paused"] or row["paths"] or row["queued"]):
@@ -160,32 +160,32 @@ async def look_at_pauses(connection: Connection, _limits: Thresholds) -> list[Do
     ]  # fmt: skip
 
 
-async def look_at_places(connection: Connection, _limits: Thresholds) -> list[DoctorFinding]:
-    """Executions that wait for places; a problem where a place is free and somebody waits for it."""
-    row = await connection.fetchrow(sql("examine_places"))
+async def check_slots(connection: Connection, _limits: Thresholds) -> list[DoctorFinding]:
+    """Executions that wait for slots; a problem where a slot is free and somebody waits for it."""
+    row = await connection.fetchrow(sql("examine_slots"))
     if row is None or not row["waiting"]:
         return []
-    facts = {key: row[key] for key in ("waiting", "places", "since", "execution_id", "free")}
+    facts = {key: row[key] for key in ("waiting", "slots", "since", "execution_id", "free")}
     waiting = _count(row["waiting"], "execution waits", "executions wait")
-    says = f"{waiting} for {_count(row['places'], 'place', 'places')}"
+    says = f"{waiting} for {_count(row['slots'], 'slot', 'slots')}"
     if row["free"]:
         return [
             DoctorFinding(
-                "places", "problem", f"{says}, {row['free']} of them free",
+                "slots", "problem", f"{says}, {row['free']} of them free",
                 "A running broker gives them within seconds.",
-                "Is a broker running (above)? If so, report a bug: the end of an execution gives its places.", facts,
+                "Is a broker running (above)? If so, report a bug: the end of an execution gives its slots.", facts,
             )
         ]  # fmt: skip
     return [
         DoctorFinding(
-            "places", "notice", f"{says}, the first since {row['since']:%Y-%m-%d %H:%M:%S}",
+            "slots", "notice", f"{says}, the first since {row['since']:%Y-%m-%d %H:%M:%S}",
             "metadata.concurrency or the overlap of a schedule limits them.",
-            f"noetl-broker status {row['execution_id']} says who holds its place.", facts,
+            f"noetl-broker status {row['execution_id']} says who holds its slot.", facts,
         )
     ]  # fmt: skip
 
 
-async def look_at_undos(connection: Connection, _limits: Thresholds) -> list[DoctorFinding]:
+async def check_undos(connection: Connection, _limits: Thresholds) -> list[DoctorFinding]:
     """What executions that failed or were cancelled have left undone."""
     row = await connection.fetchrow(sql("examine_undos"))
     if row is None or not row["executions"]:
@@ -210,7 +210,7 @@ async def look_at_undos(connection: Connection, _limits: Thresholds) -> list[Doc
     ]  # fmt: skip
 
 
-async def look_at_approvals(connection: Connection, _limits: Thresholds) -> list[DoctorFinding]:
+async def check_approvals(connection: Connection, _limits: Thresholds) -> list[DoctorFinding]:
     """How many executions wait for a person, and since when."""
     row = await connection.fetchrow(sql("examine_approvals"))
     if row is None or not row["approvals"]:
@@ -223,7 +223,7 @@ async def look_at_approvals(connection: Connection, _limits: Thresholds) -> list
     return [DoctorFinding("approvals", "ok", says, facts=facts)]
 
 
-async def look_at_schedules(connection: Connection, limits: Thresholds) -> list[DoctorFinding]:
+async def check_schedules(connection: Connection, limits: Thresholds) -> list[DoctorFinding]:
     """Schedules that no broker moves, and those whose last start failed."""
     row = await connection.fetchrow(sql("examine_schedules"), limits.unread_seconds)
     if row is None or not row["schedules"]:
@@ -252,7 +252,7 @@ async def look_at_schedules(connection: Connection, limits: Thresholds) -> list[
     return [DoctorFinding("schedules", "ok", says, facts=facts)]
 
 
-async def look_at_leases(connection: Connection, limits: Thresholds) -> list[DoctorFinding]:
+async def check_leases(connection: Connection, limits: Thresholds) -> list[DoctorFinding]:
     """Leases that expired and that no broker has reaped."""
     row = await connection.fetchrow(sql("examine_leases"), limits.lease_seconds)
     if row is None or not row["expired"]:
@@ -262,14 +262,14 @@ async def look_at_leases(connection: Connection, limits: Thresholds) -> list[Doc
             "leases", "problem",
             f"{_count(row['expired'], 'lease', 'leases')} ran out up to {span(row['late_seconds'])} ago, and no broker"
             " has put the job back",
-            "A broker looks every reap_seconds. These jobs wait for workers that are gone.",
+            "A broker polls every reap_seconds. These jobs wait for workers that are gone.",
             "Start a broker; if one runs, its log says why the reaper fails.",
             {"expired": row["expired"], "late_seconds": round(row["late_seconds"], 3)},
         )
     ]  # fmt: skip
 
 
-async def look_at_jobs(connection: Connection, limits: Thresholds) -> list[DoctorFinding]:
+async def check_jobs(connection: Connection, limits: Thresholds) -> list[DoctorFinding]:
     """Jobs that are due and that no worker leases, by type."""
     found = await connection.fetch(sql("examine_jobs"), limits.job_seconds)
     if not found:
@@ -287,7 +287,7 @@ async def look_at_jobs(connection: Connection, limits: Thresholds) -> list[Docto
     ]  # fmt: skip
 
 
-async def look_at_bloat(connection: Connection, limits: Thresholds) -> list[DoctorFinding]:
+async def check_bloat(connection: Connection, limits: Thresholds) -> list[DoctorFinding]:
     """Dead rows that vacuum has not removed."""
     found = []
     for row in await connection.fetch(sql("examine_bloat")):
@@ -313,7 +313,7 @@ async def look_at_bloat(connection: Connection, limits: Thresholds) -> list[Doct
     return found or [DoctorFinding("bloat", "ok", "vacuum keeps up")]
 
 
-async def look_at_snapshots(connection: Connection, limits: Thresholds) -> list[DoctorFinding]:
+async def check_snapshots(connection: Connection, limits: Thresholds) -> list[DoctorFinding]:
     """Transactions that are open so long that vacuum cannot remove rows."""
     why = (
         "Vacuum must keep every row that it might still see, and the notification queue every word: the inbox bloats,"
@@ -339,7 +339,7 @@ async def look_at_snapshots(connection: Connection, limits: Thresholds) -> list[
     return found or [DoctorFinding("snapshots", "ok", "no transaction is open for long")]
 
 
-async def look_at_notify_queue(connection: Connection, limits: Thresholds) -> list[DoctorFinding]:
+async def check_notify_queue(connection: Connection, limits: Thresholds) -> list[DoctorFinding]:
     """How full the notification queue is; at 1 the commits of writers fail."""
     usage = float(await connection.fetchval(sql("notification_queue_usage")))
     says, facts = f"{usage:.1%} full", {"usage": usage}
@@ -348,7 +348,7 @@ async def look_at_notify_queue(connection: Connection, limits: Thresholds) -> li
     return [
         DoctorFinding(
             "notify queue", "problem", says,
-            "At 100 % the commit of everybody who notifies fails, that of producers too. Brokers stop asking for rings"
+            "At 100 % the commit of each notification fails, also of producers. Brokers stop asking for notifications"
             " at half, and poll.",
             "A session that has called LISTEN stands in a transaction: end it (snapshots, above).", facts,
         )
@@ -356,20 +356,20 @@ async def look_at_notify_queue(connection: Connection, limits: Thresholds) -> li
 
 
 CHECKS: tuple[Callable[[Connection, Thresholds], Awaitable[list[DoctorFinding]]], ...] = (
-    look_at_clock,
-    look_at_brokers,
-    look_at_mail,
-    look_at_dead_letters,
-    look_at_pauses,
-    look_at_places,
-    look_at_undos,
-    look_at_approvals,
-    look_at_schedules,
-    look_at_leases,
-    look_at_jobs,
-    look_at_bloat,
-    look_at_snapshots,
-    look_at_notify_queue,
+    check_clock,
+    check_brokers,
+    check_mail,
+    check_dead_letters,
+    check_pauses,
+    check_slots,
+    check_undos,
+    check_approvals,
+    check_schedules,
+    check_leases,
+    check_jobs,
+    check_bloat,
+    check_snapshots,
+    check_notify_queue,
 )
 
 

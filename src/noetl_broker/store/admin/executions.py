@@ -19,9 +19,9 @@ from noetl_broker.store.admin import reader
 from noetl_broker.store.admin.archive import archived_fault
 from noetl_broker.store.admin.blocks import WITH_BLOCKS, list_blocks
 from noetl_broker.store.admin.catalog import suggest_path
-from noetl_broker.store.admin.place_lines import places_of
 from noetl_broker.store.admin.progress import load_progress
-from noetl_broker.store.admin.undo import list_awaited, load_undo
+from noetl_broker.store.admin.slot_lines import slots_of
+from noetl_broker.store.admin.undo import list_draining, load_undo
 from noetl_broker.store.connect.connection import Connection, fetch_planned
 from noetl_broker.store.connect.session import OWN_STATES, fault_of
 from noetl_broker.store.queries import filter_parameters, sql
@@ -147,14 +147,14 @@ async def search_executions(
 ) -> list[Entry]:
     """Executions in one of these statuses, the oldest first, with `step` and `reason` of their error.
 
-    `new_only`: only those that have no parent, and that no fork or retry brought back. `after`: only with a larger id.
+    `new_only`: only those that have no parent, and that no fork or retry recovered. `after`: only with a larger id.
     """
     rows = await fetch_planned(connection, *which.call("search_executions", limit, [*statuses], new_only, after))
     return [dict(row) for row in rows]
 
 
 async def list_chosen(connection: Connection, execution_ids: Sequence[int]) -> list[Entry]:
-    """These executions, the oldest first: with step and message of the error (`reason`), and what brought them back."""
+    """These executions, the oldest first: with step and message of the error (`reason`), and what recovered them."""
     return [dict(row) for row in await connection.fetch(sql("list_chosen"), [*execution_ids])]
 
 
@@ -213,11 +213,11 @@ async def find_status(connection: Connection, execution_id: int) -> str | None:
 
 
 async def load_execution_details(connection: Connection, execution_id: int) -> Entry:
-    """One execution in one snapshot: its row, `steps`, `iterators`, `places`, open `waits`, `jobs`, `dead_letters`.
+    """One execution in one snapshot: its row, `steps`, `iterators`, `slots`, open `waits`, `jobs`, `dead_letters`.
 
     `blocks` are those that are live or failed. `iterators` have the shape of `Progress`. `jobs` are open or failed,
     with at most MOST_ITEM_JOBS jobs of items; `unlisted_jobs` counts the others. `undo` is what `load_undo` gives,
-    `awaited` what `list_awaited` gives. `path_pause` is why its path keeps it queued. A login that may read the views
+    `draining` what `list_draining` gives. `path_pause` is why its path keeps it queued. A login that may read the views
     of noetl_reader only gets them without values.
     """
     try:
@@ -250,8 +250,8 @@ async def _load_details(connection: Connection, execution_id: int) -> Entry:
         has_children = any(step["type"] in WITH_BLOCKS for step in entry["steps"])
         entry["blocks"] = await list_blocks(connection, execution_id) if has_children else []
         entry["undo"] = await load_undo(connection, execution_id)
-        entry["awaited"] = await list_awaited(connection, execution_id)
-        entry["places"] = await places_of(connection, [execution_id])
+        entry["draining"] = await list_draining(connection, execution_id)
+        entry["slots"] = await slots_of(connection, [execution_id])
         is_queued = entry["status"] == QUEUED
         entry["path_pause"] = await _find_path_pause(connection, entry["path"]) if is_queued else None
     items = [job.pop("open_items") for job in entry["jobs"]]

@@ -15,21 +15,21 @@ from noetl_broker.explain.facts import (
     ForkFact,
     JobFact,
     JobTypeFact,
-    LimitFact,
     ScheduleFact,
     SignalFact,
+    ThrottleFact,
     UnreadEvent,
     WaitFact,
 )
 from noetl_broker.explain.item import Item
-from noetl_broker.explain.places import place_of_row
+from noetl_broker.explain.slots import slot_of_row
 from noetl_broker.history.record import History
 from noetl_broker.nodes import ItemName, node_id, node_of_job, parse_node
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.store.admin.archive import archived_fault
 from noetl_broker.store.admin.history import load_history
 from noetl_broker.store.admin.progress import load_failed_items, load_item, load_progress
-from noetl_broker.store.admin.recovery import RETRY_KEY
+from noetl_broker.store.admin.recovery import RECOVERY_KEY
 from noetl_broker.store.admin.undo import load_undo
 from noetl_broker.store.connect.connection import Connection, schema_of
 from noetl_broker.store.connect.schema_name import DEFAULT_SCHEMA
@@ -95,9 +95,7 @@ async def _facts(connection: Connection, row: Any, turns: list[Any], live: list[
         schedule=_schedule(row["idempotency_key"]),
         signal=_signal(row["started_by"]),
         failed_before=_failed_before(row["idempotency_key"]),
-        places=tuple(
-            place_of_row(dict(place)) for place in await connection.fetch(sql("list_places_of"), [execution_id])
-        ),
+        slots=tuple(slot_of_row(dict(slot)) for slot in await connection.fetch(sql("list_slots_of"), [execution_id])),
         brokers=row["brokers"],
         other_schema=None if schema_of(connection) == DEFAULT_SCHEMA else schema_of(connection),
         causes={
@@ -122,7 +120,7 @@ async def _facts(connection: Connection, row: Any, turns: list[Any], live: list[
         failed_items={visit: tuple(await load_failed_items(connection, execution_id, *visit)) for visit in failed},
         forks=tuple(
             ForkFact(fork["execution_id"], fork["status"], fork["retry"])
-            for fork in await connection.fetch(sql("explain_forks"), execution_id, f"{RETRY_KEY}{execution_id}")
+            for fork in await connection.fetch(sql("explain_forks"), execution_id, f"{RECOVERY_KEY}{execution_id}")
         ),
     )
 
@@ -182,13 +180,13 @@ def _job(row: Any) -> JobFact:
         row["server_status_at"],
         row["foreign_lease"],
         row["start_by"],
-        None if row["leased"] is None else _limit(row),
+        None if row["leased"] is None else _throttle_of(row),
     )
 
 
-def _limit(row: Any) -> LimitFact:
+def _throttle_of(row: Any) -> ThrottleFact:
     names = ("limit_name", "limit_key", "concurrency", "rate", "leased", "ready", "before", "paused", "holders")
-    return LimitFact(*(row[name] for name in names))
+    return ThrottleFact(*(row[name] for name in names))
 
 
 def _wait(row: Any) -> WaitFact:

@@ -218,7 +218,7 @@ def turns_of(turns: Rows, events: Rows) -> tuple[tuple[RecordedTurn, ...], list[
         found.append(
             RecordedTurn(
                 turn,
-                event_of(row)[0]._replace(places=row["places"]),
+                event_of(row)[0]._replace(slots=row["slots"]),
                 row["outcome"],
                 row["note"],
                 tuple([_emitted(event) for event in own]),

@@ -28,7 +28,7 @@ async def load_activity(connection: Connection, *, seconds: float, parts: int, m
     """What started in the last `seconds`, of the newest READ executions: counts for `parts` equal times since `since`.
 
     `parts` has [index, status, count]; `playbooks` the `most` frequent paths; `failures` the `most` latest groups of
-    failures that no fork or retry brought back, by path, step and type; `brought_back` counts the others. `is_cut`:
+    failures that no fork or retry recovered, by path, step and type; `recovered` counts the others. `is_cut`:
     more started than were read.
     """
     return dict(await connection.fetchrow(sql("load_activity"), seconds, READ, parts, most) or {})
@@ -39,11 +39,11 @@ async def list_oldest_live(connection: Connection, *, limit: int) -> list[dict[s
     return [dict(row) for row in await connection.fetch(sql("list_oldest_live"), limit, MOST_COUNTED)]
 
 
-async def list_places(connection: Connection, execution_ids: Collection[int]) -> dict[int, Mapping[str, Any]]:
+async def list_positions(connection: Connection, execution_ids: Collection[int]) -> dict[int, Mapping[str, Any]]:
     """Where executions are, by id: the first `steps` that run, how many are `running`, what one of them `waits_for`.
 
     `waits_for` is `undo` if `steps` has the undos that run now. It is `undone` if an ended execution left `running`
     actions that were not undone.
     """
-    rows = await connection.fetch(sql("list_places"), [*execution_ids], MOST_STEPS)
+    rows = await connection.fetch(sql("list_positions"), [*execution_ids], MOST_STEPS)
     return {row["execution_id"]: dict(row) for row in rows}

@@ -42,8 +42,8 @@ async def load_execution_details(connection: Connection, execution_id: int) -> E
             entry[key] = [dict(row) for row in await connection.fetch(sql(statement), execution_id, *arguments)]
         entry["undo"] = await load_undo(connection, execution_id, as_reader=True)
     jobs = [job.pop("all_jobs") for job in entry["jobs"]]
-    entry["places"] = []  # their keys are values
-    entry["awaited"] = []
+    entry["slots"] = []  # their keys are values
+    entry["draining"] = []
     entry["path_pause"] = None
     entry["unlisted_jobs"] = max(jobs, default=0) - len(jobs)
     entry["iterators"] = [_progress(**row) for row in entry["iterators"]] + [*_reported(entry.pop("reports"))]

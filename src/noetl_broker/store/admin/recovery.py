@@ -9,7 +9,7 @@ from noetl_broker.store.admin.executions import Entry, Filter
 from noetl_broker.store.connect.connection import Connection, fetch_planned
 from noetl_broker.store.queries import sql
 
-RETRY_KEY = "retry of "  # + execution id: a second retry returns the same fork
+RECOVERY_KEY = "retry of "  # + execution id: a second retry returns the same fork
 
 
 async def search_dead_letters(connection: Connection, which: Filter, *, limit: int) -> list[Entry]:
@@ -24,9 +24,9 @@ async def search_failed(connection: Connection, which: Filter, *, limit: int, af
     return [dict(row) for row in rows]
 
 
-async def list_brought_back(connection: Connection, which: Filter, *, limit: int) -> list[int]:
-    """Executions without a parent that a retry or a fork brought back; without a status, failed ones."""
-    rows = await fetch_planned(connection, *which.call("list_brought_back", limit))
+async def list_recovered(connection: Connection, which: Filter, *, limit: int) -> list[int]:
+    """Executions without a parent that a retry or a fork recovered; without a status, failed ones."""
+    rows = await fetch_planned(connection, *which.call("list_recovered", limit))
     return [row["execution_id"] for row in rows]
 
 
@@ -40,16 +40,18 @@ async def count_dead_letters(connection: Connection, execution_id: int) -> int:
     return int(await connection.fetchval(sql("count_dead_letters"), execution_id))
 
 
-async def start_retry(
+async def start_recovery(
     connection: Connection, execution_id: int, plan: ForkPlan, *, catalog_id: int | None = None
 ) -> int:
     """Start the fork that retries an execution; a second call returns the same fork."""
-    return await fork_execution(connection, execution_id, plan, catalog_id=catalog_id, key=f"{RETRY_KEY}{execution_id}")
+    return await fork_execution(
+        connection, execution_id, plan, catalog_id=catalog_id, key=f"{RECOVERY_KEY}{execution_id}"
+    )
 
 
-async def find_retry(connection: Connection, execution_id: int) -> Entry | None:
+async def find_recovery(connection: Connection, execution_id: int) -> Entry | None:
     """The execution that retries this one, with its status; None if there is none."""
-    row = await connection.fetchrow(sql("find_retry"), execution_id, f"{RETRY_KEY}{execution_id}")
+    row = await connection.fetchrow(sql("find_recovery"), execution_id, f"{RECOVERY_KEY}{execution_id}")
     return dict(row) if row is not None else None
 
 

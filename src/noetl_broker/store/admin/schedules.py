@@ -44,7 +44,7 @@ class Moved(NamedTuple):
 
     name: str
     move: Move | None  # None: its timing cannot be read
-    late_seconds: float  # from the due time to the look
+    late_seconds: float  # from the due time to the poll
     execution_id: int | None
     is_new: bool
     fault: str | None
@@ -177,6 +177,6 @@ def _arguments(row: Row, move: Move | None, text: str | None, fault: str | None)
 
 
 def _lateness(row: Row) -> float:
-    """Seconds from the due time to the look; 0 for a row that was put or changed."""
+    """Seconds from the due time to the poll; 0 for a row that was put or changed."""
     due: datetime = row["due_at"]
     return 0.0 if due.year == 1 else float((row["now"] - due).total_seconds())

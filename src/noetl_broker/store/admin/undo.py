@@ -54,9 +54,9 @@ async def load_undo(connection: Connection, execution_id: int, *, as_reader: boo
     return {"counts": counts, "left": left, "executions": takers}
 
 
-async def list_awaited(connection: Connection, execution_id: int) -> list[Entry]:
+async def list_draining(connection: Connection, execution_id: int) -> list[Entry]:
     """Visits (`step`, `visit`) that are over, but whose success would be undone."""
-    return [dict(row) for row in await connection.fetch(sql("list_awaited"), execution_id)]
+    return [dict(row) for row in await connection.fetch(sql("list_draining"), execution_id)]
 
 
 class UndoObstacle(NamedTuple):

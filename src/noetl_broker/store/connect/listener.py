@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 CHANNEL = "noetl_event"
-LOOK_CHANNEL = "noetl_look"  # a signal was sent, or a wait opened
-LIMIT_CHANNEL = "noetl_limit"  # a look at a limit was left
+MATCH_CHANNEL = "noetl_match"  # a signal was sent, or a wait opened
+THROTTLE_CHANNEL = "noetl_throttle"  # a request for a throttle was left
 TIMER_CHANNEL = "noetl_timer"  # something is due earlier than a sleeping broker knows
 RECONNECT_SECONDS = (0.1, 1.0)
 MAX_QUEUE_USAGE = 0.5  # above this writers must not notify; the queue is full at 1
@@ -41,22 +41,22 @@ class Listener:
         self,
         database: Database,
         on_timer: Iterable[Callable[[], object]] = (),
-        on_limit: Callable[[], object] = lambda: None,
+        on_throttle: Callable[[], object] = lambda: None,
     ) -> None:
         """Not connected yet: call `connect`. Each of `on_timer` is called when something may be due earlier.
 
-        `on_limit` is called when a look at a limit may have been left.
+        `on_throttle` is called when a request for a throttle may have been left.
         """
         self._database = database
         self._on_timer = tuple(on_timer)
-        self._on_limit = on_limit
+        self._on_throttle = on_throttle
         self._connection: asyncpg.Connection[Any] | None = None
         self._name = f"probe:{uuid.uuid4().hex[:12]}"
         self.notified = asyncio.Event()
         # Called by each notification of mail; True: somebody takes it, so `notified` is not set.
         self.on_mail: Callable[[], bool] = lambda: False
-        self.looked = asyncio.Event()  # by each notification about signals
-        self.look_gate_held = False
+        self.match_requested = asyncio.Event()  # by each notification about signals
+        self.match_gate_held = False
         self.lost = asyncio.Event()  # the connection has been lost since the last `keep_connected`
         self.connected_at = self.heard_at = 0.0  # monotonic seconds
         self.gate_held = False
@@ -77,8 +77,8 @@ class Listener:
             try:
                 await connection.add_listener(CHANNEL, self._hear)
                 await connection.add_listener(TIMER_CHANNEL, self._hear_timer)
-                await connection.add_listener(LOOK_CHANNEL, self._hear_look)
-                await connection.add_listener(LIMIT_CHANNEL, self._hear_limit)
+                await connection.add_listener(MATCH_CHANNEL, self._hear_match)
+                await connection.add_listener(THROTTLE_CHANNEL, self._hear_throttle)
             except BaseException:
                 connection.terminate()
                 raise
@@ -87,8 +87,8 @@ class Listener:
         self.connected_at = self.heard_at = time.monotonic()  # earlier notifications cannot be heard
         self.notified.set()
         self._wake_timers()
-        self._on_limit()
-        self.looked.set()
+        self._on_throttle()
+        self.match_requested.set()
 
     async def keep_connected(self, stopping: asyncio.Event, on_try: Callable[[], None] = lambda: None) -> None:
         """Connect, with growing pauses between attempts, until that succeeds or the daemon stops.
@@ -113,7 +113,7 @@ class Listener:
     async def close(self) -> None:
         """Cut the connection, without waiting for the server."""
         connection, self._connection, self.gate_held = self._connection, None, False
-        self.look_gate_held = False
+        self.match_gate_held = False
         if connection is not None:
             connection.terminate()
             self._lose(connection)
@@ -135,25 +135,25 @@ class Listener:
             self.gate_held = False
             await self._fetch("release_gate")
 
-    async def take_look_gate(self) -> None:
-        """Take the gate of signals, unless a sender or another broker holds it: `look_gate_held`."""
+    async def take_match_gate(self) -> None:
+        """Take the gate of signals, unless a sender or another broker holds it: `match_gate_held`."""
         if self.queue_usage > MAX_QUEUE_USAGE:
-            await self.release_look_gate()
-        elif self.connected and not self.look_gate_held:
-            self.look_gate_held = bool(await self._fetch("try_look_gate"))
+            await self.release_match_gate()
+        elif self.connected and not self.match_gate_held:
+            self.match_gate_held = bool(await self._fetch("try_match_gate"))
 
-    async def release_look_gate(self) -> None:
+    async def release_match_gate(self) -> None:
         """Give the gate of signals up: senders need not notify while signals are matched."""
-        if self.look_gate_held:
-            self.look_gate_held = False
-            await self._fetch("release_look_gate")
+        if self.match_gate_held:
+            self.match_gate_held = False
+            await self._fetch("release_match_gate")
 
     async def probe(self, pool: asyncpg.Pool[Any]) -> None:
         """Notify ourselves through another connection: a dead listener does not hear it."""
         async with borrowed(pool, CALL_SECONDS) as connection:
             await connection.execute(sql("probe_listener"), self._name)
 
-    async def look_at_queue(self, pool: asyncpg.Pool[Any]) -> None:
+    async def check_queue(self, pool: asyncpg.Pool[Any]) -> None:
         """Measure how full the notification queue is (1 is full); asking also frees what all listeners have read."""
         async with borrowed(pool, CALL_SECONDS) as connection:
             self.queue_usage = float(await connection.fetchval(sql("notification_queue_usage")))
@@ -184,24 +184,24 @@ class Listener:
         """The connection is gone: wake the sleeper, because no notification arrives any more."""
         self.lost.set()
         self.notified.set()
-        self.looked.set()
+        self.match_requested.set()
 
     def _hear(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
         self.heard_at = time.monotonic()
         if not str(payload).startswith("probe:") and not self.on_mail():
             self.notified.set()
 
-    def _hear_look(self, *_notification: object) -> None:
+    def _hear_match(self, *_notification: object) -> None:
         self.heard_at = time.monotonic()
-        self.looked.set()
+        self.match_requested.set()
 
     def _hear_timer(self, *_notification: object) -> None:
         self.heard_at = time.monotonic()
         self._wake_timers()
 
-    def _hear_limit(self, *_notification: object) -> None:
+    def _hear_throttle(self, *_notification: object) -> None:
         self.heard_at = time.monotonic()
-        self._on_limit()
+        self._on_throttle()
 
     def _wake_timers(self) -> None:
         for wake in self._on_timer:

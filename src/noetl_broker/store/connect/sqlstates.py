@@ -21,7 +21,7 @@ class Remedy(StrEnum):
 
     RETRY = "again"  # retry after a short pause: another transaction was first
     SHRINK = "fewer"  # retry with half as many events
-    QUIET = "without ringing"  # retry, and send no notifications for a while
+    QUIET = "without notifying"  # retry, and send no notifications for a while
     RECONNECT = "reconnect"  # retry on new connections
     WAIT = "wait"  # retry after growing pauses
     LEAVE = "leave out"  # retry without the execution that meets it, for a while

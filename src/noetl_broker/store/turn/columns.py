@@ -13,7 +13,7 @@ from collections import defaultdict
 from typing import Any
 
 from noetl_broker.broker.model.decision import JobRow
-from noetl_broker.broker.model.effects import JobChanged, PlacesChanged, StatusChanged
+from noetl_broker.broker.model.effects import JobChanged, SlotsChanged, StatusChanged
 from noetl_broker.broker.model.event import Turn
 from noetl_broker.errors import OversizeFault
 from noetl_broker.store.json_codec import dump_json
@@ -29,7 +29,7 @@ Document = list[Any]  # one row
 # too large with fewer characters; then the server says so, see `write.py`.
 MOST_CHARS = 200_000_000
 # Positions in the rows of events. Columns that few events have are one object, the last column.
-NODE, JOB, JOB_STATUS, RARE = map(EVENT.index, ("node_id", "job_action", "job_status", "rare"))
+NODE, JOB, JOB_STATUS, EXTRA = map(EVENT.index, ("node_id", "job_action", "job_status", "extra"))
 EVENT_TYPE = EVENT.index("event_type")
 WITH_RESULTS = frozenset({"step_completed", "iteration_completed"})  # events that carry a result only if they have one
 
@@ -51,11 +51,13 @@ class Columns:
         # What few turns write: rows by statement, and what has a form of its own.
         self.rows: dict[str, list[tuple[object, ...]]] = defaultdict(list)
         self.changes: dict[tuple[int, str], list[object]] = {}  # of jobs, by node; later turns replace
-        self.withdrawn: list[int] = []
+        self.cancelled: list[int] = []
         self.children: list[ChildStart] = []
         self.child_answers: list[tuple[object, ...]] = []
         self.adoptions: dict[int, list[tuple[object, ...]]] = {}  # by execution
-        self.stopped: list[tuple[object, ...]] = []  # visits whose children stop, with whether each is closed
+        self.stopped: list[
+            tuple[object, ...]
+        ] = []  # visits whose children stop, with whether its own job is cancelled, too
         self.item_rows: ItemRows = ItemRows()
         self.changed: dict[int, list[tuple[Mail, Turn, StatusChanged]]] = {}  # statuses of executions
         self.holds: dict[int, str | None] = {}  # executions whose jobs are parked or released, each after a node
@@ -63,14 +65,14 @@ class Columns:
         self.timer_seconds: list[float] = []  # until each is due
         self.settled: list[int] = []  # executions that ended and may have waits or timers
         self.undo: UndoColumns = UndoColumns()
-        self.places: dict[int, PlacesChanged] = {}
-        self.admits = False  # whether writing the places admitted other executions
+        self.slots: dict[int, SlotsChanged] = {}
+        self.admits = False  # whether writing the slots admitted other executions
         self.placed: dict[tuple[int, str], tuple[JobRow, Document]] = {}  # jobs by node, and the events that queue them
 
     def carry(self, ordinal: int) -> int:
         """Say that an emitted event carries a result, which may be null; returns its ordinal."""
         if self.events[ordinal - 1][EVENT_TYPE] in WITH_RESULTS:
-            rare(self.events[ordinal - 1]).setdefault("result", None)
+            extra(self.events[ordinal - 1]).setdefault("result", None)
         return ordinal
 
     def change_job(self, owner: int, node: str, change: JobChanged) -> None:
@@ -81,16 +83,16 @@ class Columns:
         else:
             _, row = placed
             row[JOB_STATUS] = change.status
-            rare(row).update(delay=change.delay, attempts=change.attempt)
+            extra(row).update(delay=change.delay, attempts=change.attempt)
 
     def start_child_of(self, ordinal: int) -> None:
         """Say that the event with this ordinal starts the child of an item."""
-        rare(self.events[ordinal - 1])["starts_child"] = True
+        extra(self.events[ordinal - 1])["starts_child"] = True
 
     @property
     def has_family(self) -> bool:
         """Whether there are events for other executions."""
-        ends = self.withdrawn or self.undo.draining
+        ends = self.cancelled or self.undo.compensating
         return bool(self.children or self.child_answers or self.stopped or ends)
 
     def family_arguments(self, row: Any) -> list[list[Any]] | None:
@@ -100,18 +102,18 @@ class Columns:
         child_ids = dict(zip(row["child_ordinals"] or (), row["child_ids"] or (), strict=True))
         children = columns_of([child_row(start) for start in self.children], 7)
         ids = [None if start.ordinal is None else child_ids[start.ordinal] for start in self.children]
-        withdrawn = dict.fromkeys((*self.withdrawn, *self.undo.draining))
-        visits = {row[:2]: None for row in self.stopped if row[0] not in withdrawn}
+        cancelled = dict.fromkeys((*self.cancelled, *self.undo.compensating))
+        visits = {row[:2]: None for row in self.stopped if row[0] not in cancelled}
         return [
-            *children, ids, *columns_of(self.child_answers, 9), [*withdrawn], *columns_of(visits, 2),
-            *columns_of(self.undo.awaited, 2),
+            *children, ids, *columns_of(self.child_answers, 9), [*cancelled], *columns_of(visits, 2),
+            *columns_of(self.undo.draining, 2),
         ]  # fmt: skip
 
-    def closing_arguments(self) -> list[list[Any]] | None:
-        """The arguments of `close_visits`. The jobs of awaited visits are left to `drain_jobs`."""
+    def cancelled_arguments(self) -> list[list[Any]] | None:
+        """The arguments of `cancel_visits`. The jobs of draining visits are left to `drain_jobs`."""
         if not self.stopped:
             return None
-        return columns_of([row for row in self.stopped if row[:2] not in self.undo.awaited], 3)
+        return columns_of([row for row in self.stopped if row[:2] not in self.undo.draining], 3)
 
     def write_arguments(self) -> list[object]:
         """The arguments of `write_turns`, or of `write_first_turns` if executions begin.
@@ -129,9 +131,9 @@ class Columns:
         return [*texts, *columns_of(self.sources, 5), *columns_of(self.ended, 6), *begun]
 
 
-def rare(event: Document) -> dict[str, Any]:
+def extra(event: Document) -> dict[str, Any]:
     """The last column of an event's row: an object with what few events or jobs have."""
-    if len(event) == RARE:
+    if len(event) == EXTRA:
         event.append({})
-    few: dict[str, Any] = event[RARE]
+    few: dict[str, Any] = event[EXTRA]
     return few

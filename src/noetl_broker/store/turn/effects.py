@@ -14,30 +14,30 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from noetl_broker.broker.model.effects import (
     ChildAdopted,
     ChildStarted,
-    ChildUnwanted,
     Effect,
     EventPosted,
     ExecutionBegun,
     FactsUsed,
-    ItemChildDropped,
+    ItemChildCancelled,
     ItemEnded,
     ItemRetried,
+    ItemsCancelled,
     ItemsChosen,
     JobChanged,
-    PlacesChanged,
+    LateChildUndone,
     SignalConditionFailed,
     SignalSent,
+    SlotsChanged,
     StatusChanged,
     TimerSet,
     UndoChanged,
     UndoNoted,
-    VisitAbandoned,
-    VisitAwaited,
-    VisitClosed,
+    VisitCancelled,
+    VisitDrained,
     WaitEnded,
     WaitOpened,
     WaitReopened,
-    WorkWithdrawn,
+    WorkCancelled,
 )
 from noetl_broker.nodes import node_id
 from noetl_broker.playbook.durations import after
@@ -115,8 +115,8 @@ def _add_status(columns: Columns, of: Origin, status: StatusChanged) -> None:
     columns.changed.setdefault(of.owner, []).append((of.mail, of.turn, status))
 
 
-def _add_places(columns: Columns, of: Origin, change: PlacesChanged) -> None:
-    columns.places[of.owner] = change  # the last one counts
+def _add_slots(columns: Columns, of: Origin, change: SlotsChanged) -> None:
+    columns.slots[of.owner] = change  # the last one counts
 
 
 def _add_job_change(columns: Columns, of: Origin, change: JobChanged) -> None:
@@ -177,22 +177,22 @@ EFFECTS: Mapping[type[Any], Written] = MappingProxyType({
     FactsUsed: Written("write_turns", _nothing),
     SignalConditionFailed: Written("write_turns", _nothing),  # its metric is counted after the commit
     StatusChanged: Written("set_statuses", _add_status),
-    PlacesChanged: Written("write_places", _add_places),
+    SlotsChanged: Written("write_slots", _add_slots),
     EventPosted: _rows("write_posts", lambda of, post: (of.owner, of.visit(post), post.type)),
     JobChanged: Written("change_jobs", _add_job_change),
-    WorkWithdrawn: Written("withdraw_jobs", _nothing),  # these three: `stops_of`, after all others
-    VisitClosed: Written("close_visits", _nothing),
-    VisitAbandoned: Written("close_visits", _nothing),
-    VisitAwaited: Written(
-        "drain_jobs", lambda columns, of, visit: columns.undo.await_visit(of.owner, of.visit(visit))
+    WorkCancelled: Written("cancel_jobs", _nothing),  # these three: `stops_of`, after all others
+    VisitCancelled: Written("cancel_visits", _nothing),
+    ItemsCancelled: Written("cancel_visits", _nothing),
+    VisitDrained: Written(
+        "drain_jobs", lambda columns, of, visit: columns.undo.drain_visit(of.owner, of.visit(visit))
     ),
     ChildStarted: Written("write_family", _add_child),
     ChildAdopted: Written("adopt_children", _add_adoption),
-    ChildUnwanted: _rows("undo_unwanted_children", lambda of, child: (of.owner, child.child_execution_id)),
+    LateChildUndone: _rows("undo_late_children", lambda of, child: (of.owner, child.child_execution_id)),
     ItemsChosen: _rows("write_items", lambda of, items: (of.owner, of.visit(items), dump_json(items.values))),
     ItemEnded: Written("change_items", _add_item_end),
     ItemRetried: Written("change_items", _add_item_retry),
-    ItemChildDropped: _rows("cancel_late_children", lambda of, item: (of.owner, of.visit(item), item.item_index)),
+    ItemChildCancelled: _rows("cancel_late_children", lambda of, item: (of.owner, of.visit(item), item.item_index)),
     WaitOpened: _rows("write_waits", _wait_row),
     WaitEnded: _rows("end_waits", lambda of, wait: (of.owner, of.visit(wait), wait.status)),
     WaitReopened: _rows("reopen_waits", lambda of, wait: (of.owner, of.visit(wait))),
@@ -218,8 +218,8 @@ def _waits(columns: Columns, _: object) -> list[list[object]] | None:
     return [*columns_of(waits, 9), *columns_of(columns.timers, 6)] if waits or columns.timers else None
 
 
-def _withdrawals(columns: Columns, _: object) -> list[list[Any]] | None:
-    return [columns.withdrawn, *columns_of([*columns.changes], 2)] if columns.withdrawn else None
+def _cancels(columns: Columns, _: object) -> list[list[Any]] | None:
+    return [columns.cancelled, *columns_of([*columns.changes], 2)] if columns.cancelled else None
 
 
 def _holds(columns: Columns, _: object) -> list[object] | None:
@@ -229,27 +229,27 @@ def _holds(columns: Columns, _: object) -> list[object] | None:
 # In the order in which they are written.
 BEFORE = (
     Statement("change_jobs", lambda columns, _: columns_of(columns.changes.values(), 5) if columns.changes else None),
-    Statement("withdraw_jobs", _withdrawals),
+    Statement("cancel_jobs", _cancels),
 )  # fmt: skip
 AFTER = (
     _of("write_items"),
     Statement("change_items", lambda columns, row: columns.item_rows.change_arguments(row["item_results"])),
-    Statement("close_visits", lambda columns, _: columns.closing_arguments()),
+    Statement("cancel_visits", lambda columns, _: columns.cancelled_arguments()),
     Statement("write_waits", _waits),
     _of("end_waits"),
     Statement("settle_executions", lambda columns, _: [columns.settled] if columns.settled else None),
     _of("reopen_waits"),
     _of("send_signals"),
-    _of("limit_jobs"),
+    _of("throttle_jobs"),
     Statement("write_undos", lambda columns, _: columns.undo.row_arguments()),
     Statement("leave_undos", lambda columns, _: [columns.undo.left] if columns.undo.left else None),
     Statement("drain_jobs", lambda columns, _: columns.undo.drain_arguments()),
     _of("start_on_failure"),
     Statement("write_family", lambda columns, row: columns.family_arguments(row)),
     _of("cancel_late_children"),
-    # after the children were cancelled whom nobody awaits any more
+    # after the children were cancelled that do not drain
     Statement("start_undos", lambda columns, _: columns.undo.child_arguments()),
-    _of("undo_unwanted_children"),
+    _of("undo_late_children"),
     _of("set_statuses"),
     Statement("hold_jobs", _holds),
 )  # fmt: skip

@@ -11,7 +11,7 @@ from noetl_broker.broker.draft.wants import want_item_status
 from noetl_broker.nodes import node_id, parse_node
 from noetl_broker.store.queries import sql
 from noetl_broker.store.row_layout import columns_of
-from noetl_broker.store.turn import places
+from noetl_broker.store.turn import slots
 
 if TYPE_CHECKING:
     from asyncpg import Record
@@ -43,12 +43,12 @@ async def load_answers(
     wants: Wants,
     *,
     event_ids: dict[tuple[int, int], int],
-    granted: places.Granted | None = None,
+    granted: slots.Granted | None = None,
 ) -> Answers:
     """Load what the core asks for, for all executions at once; `event_ids` has the events of unwritten turns.
 
-    `granted`: the places that the batch was promised. The answers leave out executions that do not fit into this
-    transaction, or whose places others have locked.
+    `granted`: the slots that the batch was promised. The answers leave out executions that do not fit into this
+    transaction, or whose slots others have locked.
     """
     answers: Answers = {execution_id: {} for execution_id in wants}
     kinds: dict[str, list[tuple[int, Want]]] = defaultdict(list)
@@ -57,11 +57,11 @@ async def load_answers(
         for want in wants_of_execution:
             (results if want[0] in {"step", "turn"} else kinds[str(want[0])]).append((execution_id, want))
     too_large = await _load_results(connection, results, answers, event_ids) if results else set()
-    of_places = [want for kind in places.KINDS for want in kinds.pop(kind, ())] if kinds else []
+    of_slots = [want for kind in slots.KINDS for want in kinds.pop(kind, ())] if kinds else []
     for kind, wants_of_kind in kinds.items():
         too_large |= await LOADERS[kind](connection, wants_of_kind, answers)
-    if of_places:
-        too_large |= await places.ask(connection, of_places, answers, places.Granted() if granted is None else granted)
+    if of_slots:
+        too_large |= await slots.ask(connection, of_slots, answers, slots.Granted() if granted is None else granted)
     return {execution_id: answer for execution_id, answer in answers.items() if execution_id not in too_large}
 
 

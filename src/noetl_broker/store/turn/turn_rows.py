@@ -18,12 +18,12 @@ from noetl_broker.store.json_codec import dump_json
 from noetl_broker.store.turn import step_rows
 from noetl_broker.store.turn.child_rows import ChildStart, child_answer, json_or_null
 from noetl_broker.store.turn.claimed_rows import MICROSECOND, Case, DecidedTurn, Execution, Outcome
-from noetl_broker.store.turn.columns import JOB, JOB_STATUS, NODE, RARE, Columns, Document, rare
+from noetl_broker.store.turn.columns import EXTRA, JOB, JOB_STATUS, NODE, Columns, Document, extra
 from noetl_broker.store.turn.effects import EFFECTS, Origin, add_timer
-from noetl_broker.store.turn.places import facts_of
 from noetl_broker.store.turn.playbook_shape import shape_of
+from noetl_broker.store.turn.slots import facts_of
 
-NO_JOB = [None] * (RARE - JOB)
+NO_JOB = [None] * (EXTRA - JOB)
 FOR_CHILDREN = {PAUSED: EXECUTION_PAUSE, RUNNING: EXECUTION_RESUME}  # what the children of such an execution get
 NOT_HELD = frozenset({"queued", "retry", "delegated"})  # statuses of jobs that no worker holds
 
@@ -58,8 +58,8 @@ def add_turns(columns: Columns, case: Case, outcome: Outcome) -> None:
     last = max(len(taken[-1].decision.events) - 1, 0)
     columns.turns[-1] += [execution.turn, last, dump_json(encode(state))]
     columns.executions += 1
-    withdrawn = execution.execution_id in columns.withdrawn or state.compensation is not None
-    if ends and _may_have_timers(playbook, withdrawn=withdrawn):
+    cancelled = execution.execution_id in columns.cancelled or state.compensation is not None
+    if ends and _may_have_timers(playbook, cancelled=cancelled):
         columns.settled.append(execution.execution_id)
 
 
@@ -90,9 +90,9 @@ def _add_events(columns: Columns, execution: Execution, turn: Turn, decision: De
         columns.events.append(_event_row(execution, source, ordinal, event))
     for job in decision.jobs:
         _add_job(columns, execution, first, job)
-        if job.limit is not None:
+        if job.throttle is not None:
             node = node_id(execution.execution_id, job.step, job.visit, job.item_index, undo=job.undo)
-            columns.rows["limit_jobs"].append((execution.execution_id, node, *job.limit))
+            columns.rows["throttle_jobs"].append((execution.execution_id, node, *job.throttle))
         if job.start_timeout is not None:
             node = node_id(execution.execution_id, job.step, job.visit, job.item_index, undo=job.undo)
             due = after(turn.at, job.start_timeout)
@@ -148,19 +148,19 @@ def _add_status(columns: Columns, execution_id: int, taken: list[DecidedTurn], s
 def _stop_work(columns: Columns, owner: int, stops: Stops) -> None:
     """Cancel jobs that no worker holds: in the tables, and those that the batch queues or changes.
 
-    `close_visits` finds the jobs of visits, also those of this batch. `drain_jobs` finds all jobs of an execution that
-    awaits visits.
+    `cancel_visits` finds the jobs of visits, also those of this batch. `drain_jobs` finds all jobs of an execution that
+    drains visits.
     """
     nodes = {visit: (owner, node_id(owner, *visit)) for visit in sorted(stops.visits)}
-    columns.stopped += [(*node, visit in stops.closed) for visit, node in nodes.items()]
-    columns.rows["end_waits"] += [(*node, "cancelled") for visit, node in nodes.items() if visit in stops.closed]
+    columns.stopped += [(*node, visit in stops.cancelled) for visit, node in nodes.items()]
+    columns.rows["end_waits"] += [(*node, "cancelled") for visit, node in nodes.items() if visit in stops.cancelled]
     if not stops.all_work:
         return
-    if stops.awaited:
-        columns.undo.draining.append(owner)
+    if stops.draining:
+        columns.undo.compensating.append(owner)
         return
     columns.undo.drop(owner)
-    columns.withdrawn.append(owner)
+    columns.cancelled.append(owner)
     for (of_owner, _), (job, row) in columns.placed.items():
         if of_owner == owner and stops.job(job.step, job.visit, job.item_index, undo=job.undo):
             _cancel_job(row)
@@ -182,16 +182,18 @@ def _stop_children(columns: Columns, owner: int, stops: Stops) -> None:
         of, child = start.execution.execution_id, start.child
         return of == owner and stops.child(child.step, child.visit, child.item_index, undo=child.undo)
 
-    dropped = [start for start in columns.children if is_stopped(start)]
+    cancelled = [start for start in columns.children if is_stopped(start)]
     columns.children = [start for start in columns.children if not is_stopped(start)]
     columns.undo.children = [start for start in columns.undo.children if not is_stopped(start)]
-    for _, (step, visit, index, *_), ordinal in dropped:
-        awaited, node = (step, visit) in stops.awaited, node_id(owner, step, visit, index)
-        if awaited:
-            columns.undo.unstarted.append((owner, node))
+    for _, (step, visit, index, *_), ordinal in cancelled:
+        draining, node = (step, visit) in stops.draining, node_id(owner, step, visit, index)
+        if draining:
+            columns.undo.not_started.append((owner, node))
         if ordinal is not None and index is not None:  # its iteration_started event names no child then
-            del rare(columns.events[ordinal - 1])["starts_child"]
-            columns.item_rows.change((owner, node_id(owner, step, visit), index), "RUNNING" if awaited else "CANCELLED")
+            del extra(columns.events[ordinal - 1])["starts_child"]
+            columns.item_rows.change(
+                (owner, node_id(owner, step, visit), index), "RUNNING" if draining else "CANCELLED"
+            )
             _, row = columns.placed.get((owner, node), (None, None))
             if row is not None:  # the job that keeps its call
                 _cancel_job(row)
@@ -209,15 +211,15 @@ def _add_job(columns: Columns, execution: Execution, first: int, job: JobRow) ->
     if execution.workload is not None:
         context["workload"] = execution.workload
     else:  # of an execution that begins, its place among them
-        rare(row)["lacks_workload"] = len(columns.begun) if owner in columns.begun else 0
-    row[JOB:RARE] = [
+        extra(row)["lacks_workload"] = len(columns.begun) if owner in columns.begun else 0
+    row[JOB:EXTRA] = [
         dump_json(job.action), context, "delegated" if job.delegated else "queued", job.priority, job.max_attempts,
         job.node_type,
     ]  # fmt: skip
     if job.timeout is not None:
-        rare(row)["timeout"] = job.timeout
+        extra(row)["timeout"] = job.timeout
     if not is_visit:
-        rare(row)["node_id"] = node
+        extra(row)["node_id"] = node
     if job.undo:
         columns.undo.jobs.append((owner, node))
     elif job.item_index is not None:
@@ -242,11 +244,11 @@ def _add_row(columns: Columns, execution_id: int, row: StepRow, carrier: int | N
     columns.steps[execution_id, row.step] = document
 
 
-def _may_have_timers(playbook: Playbook | str, *, withdrawn: bool) -> bool:
-    """Whether an execution that ended may have waits or timers left; `withdrawn`: visits were open."""
+def _may_have_timers(playbook: Playbook | str, *, cancelled: bool) -> bool:
+    """Whether an execution that ended may have waits or timers left; `cancelled`: visits were open."""
     if isinstance(playbook, str):
         return True
-    return playbook.leaves_timers or (withdrawn and playbook.keeps_timers)
+    return playbook.leaves_timers or (cancelled and playbook.keeps_timers)
 
 
 def _event_row(execution: Execution, source: int, ordinal: int, event: Emitted) -> Document:
@@ -258,9 +260,9 @@ def _event_row(execution: Execution, source: int, ordinal: int, event: Emitted) 
         source, ordinal, event.type, node, name, event.node_type, event.status, event.meta, *NO_JOB,
     ]  # fmt: skip
     if event.result is not None:
-        rare(row)["result"] = event.result
+        extra(row)["result"] = event.result
     if event.error is not None:
-        rare(row)["error"] = event.error
+        extra(row)["error"] = event.error
     if event.context is not None:
-        rare(row)["context"] = event.context
+        extra(row)["context"] = event.context
     return row

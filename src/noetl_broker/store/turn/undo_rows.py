@@ -1,6 +1,6 @@
-"""What a batch of turns writes about undoing: rows of `noetl.undo`, awaited visits, executions that undo children.
+"""What a batch of turns writes about undoing: rows of `noetl.undo`, draining visits, executions that undo children.
 
-Few turns write any of it. The jobs of awaited visits are withdrawn after `write_turns`, because a turn of the same
+Few turns write any of it. The jobs of draining visits are cancelled after `write_turns`, because a turn of the same
 batch may have queued them.
 """
 
@@ -31,10 +31,10 @@ class UndoColumns:
         self.superseded: dict[tuple[int, str, int], None] = {}  # visits
         self.jobs: list[Key] = []  # of undos
         self.children: list[ChildStart] = []  # executions that undo a child
-        self.draining: list[int] = []  # executions that undo once their awaited visits have ended
-        self.awaited: dict[Key, None] = {}  # visits
+        self.compensating: list[int] = []  # executions that undo once their draining visits have ended
+        self.draining: dict[Key, None] = {}  # visits
         self.left: list[int] = []  # executions that ended and leave rows
-        self.unstarted: list[Key] = []  # awaited visits, or items, whose child was not started
+        self.not_started: list[Key] = []  # draining visits, or items, whose child was not started
 
     def note(self, owner: int, turn: Turn, undo: UndoNoted) -> None:
         """Add a row; a later turn of the batch replaces."""
@@ -61,15 +61,15 @@ class UndoColumns:
             if row[0] == owner and row[2:4] == [step, visit] and row[4] is not None and row[STATUS] == "open":
                 row[STATUS] = "superseded"
 
-    def await_visit(self, owner: int, node: str) -> None:
+    def drain_visit(self, owner: int, node: str) -> None:
         """Add a visit that is over, but whose late success is to be undone."""
-        self.awaited[owner, node] = None
+        self.draining[owner, node] = None
 
     def drop(self, owner: int) -> None:
-        """Drop the rows of an execution that ends in this batch: it awaits nothing any more."""
-        self.draining = [execution_id for execution_id in self.draining if execution_id != owner]
-        self.awaited = {key: None for key in self.awaited if key[0] != owner}
-        self.unstarted = [key for key in self.unstarted if key[0] != owner]
+        """Drop the rows of an execution that ends in this batch: it drains nothing any more."""
+        self.compensating = [execution_id for execution_id in self.compensating if execution_id != owner]
+        self.draining = {key: None for key in self.draining if key[0] != owner}
+        self.not_started = [key for key in self.not_started if key[0] != owner]
 
     def row_arguments(self) -> list[list[Any]] | None:
         """The arguments of `write_undos`; None: no row of `noetl.undo` changes, and no undo is queued."""
@@ -85,7 +85,7 @@ class UndoColumns:
         return columns_of([undo_start_row(start) for start in self.children], 4) if self.children else None
 
     def drain_arguments(self) -> list[list[Any]] | None:
-        """The arguments of `drain_jobs`; None: no job is withdrawn that may be awaited."""
-        if not (self.draining or self.awaited or self.unstarted):
+        """The arguments of `drain_jobs`; None: no job is cancelled that may be draining."""
+        if not (self.compensating or self.draining or self.not_started):
             return None
-        return [self.draining, *columns_of(self.awaited, 2), *columns_of(self.unstarted, 2)]
+        return [self.compensating, *columns_of(self.draining, 2), *columns_of(self.not_started, 2)]

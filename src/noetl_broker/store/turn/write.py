@@ -11,7 +11,7 @@ from noetl_broker.errors import BrokerError, OversizeFault
 from noetl_broker.store.connect.sqlstates import is_conflict
 from noetl_broker.store.queries import sql
 from noetl_broker.store.row_layout import columns_of
-from noetl_broker.store.turn import places
+from noetl_broker.store.turn import slots
 from noetl_broker.store.turn.child_rows import child_answer_of_adopted
 from noetl_broker.store.turn.columns import Columns
 from noetl_broker.store.turn.effects import AFTER, BEFORE, Statement
@@ -43,8 +43,8 @@ async def write_columns(connection: Connection, columns: Columns, *, max_gathere
         ended = await connection.fetch(sql("adopt_children"), *columns_of(adoptions, 4))
         columns.child_answers += map(child_answer_of_adopted, ended)
     await _write(connection, AFTER, columns, row)
-    if columns.places:
-        columns.admits = await places.write_places(connection, columns.places)
+    if columns.slots:
+        columns.admits = await slots.write_slots(connection, columns.slots)
     posts = columns.rows.get("write_posts")
     if posts:
         await connection.execute(sql("write_posts"), *columns_of(posts, 3), max_gathered_bytes)

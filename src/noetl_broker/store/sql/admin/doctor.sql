@@ -193,7 +193,7 @@ from (
   full join (
     select x.path, count(*) as queued
     from noetl.execution x
-    where x.status = 'QUEUED' and x.admitted_at is null and x.waits_for_place is null
+    where x.status = 'QUEUED' and x.admitted_at is null and x.waits_for_slot is null
     group by x.path
   ) q on q.path = s.path
 ) p;

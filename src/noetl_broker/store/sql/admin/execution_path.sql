@@ -42,7 +42,7 @@ order by execution_id;
 
 -- name: visit_spans
 -- Visits of steps, the latest first. Each with its begin and end, its last event by the broker, and when its attempts began
--- and failed. A job that a limit held waited until `held_until`; later attempts hide that. An undo is a visit of its own,
+-- and failed. A job that a throttle held waited until `held_until`; later attempts hide that. An undo is a visit of its own,
 -- `charge!undo`. Not the items of iterators.
 select e.node_id, max(e.step) as step, max(e.node_type) as type, min(e.created_at::timestamptz) as began_at,
   max(e.created_at::timestamptz) filter (

@@ -10,7 +10,7 @@ select noetl.cancel_execution($1::bigint, $2::text);
 -- name: list_executions
 -- Ids are time-ordered and indexed; starting times are not indexed. $2: the last id of the page before.
 select x.execution_id, x.path, x.version, x.status, x.started_at, x.ended_at, x.parent_execution_id,
-  x.forked_from, x.error, noetl.brought_back_as(x.execution_id) as brought_back_as,
+  x.forked_from, x.error, noetl.recovered_as(x.execution_id) as recovered_as,
   {part.counts_left_undone} as left_undone
 from noetl.execution x
 left join noetl.execution_state s on s.execution_id = x.execution_id
@@ -71,7 +71,7 @@ select noetl.admit_executions($1::text, $2::int);
 -- name: list_chosen
 select x.execution_id, x.path, x.version, x.status, x.started_at, x.ended_at, x.parent_execution_id,
   x.error ->> 'step' as step, {part.reason} as reason,
-  noetl.brought_back_as(x.execution_id) as brought_back_as,
+  noetl.recovered_as(x.execution_id) as recovered_as,
   (select count(*) from noetl.dead_letter d where d.execution_id = x.execution_id) as dead_letters
 from noetl.execution x
 where x.execution_id = any ($1::bigint[])
@@ -82,7 +82,7 @@ order by x.execution_id;
 select x.execution_id, x.path, x.version, x.status, x.started_at, x.ended_at, x.parent_execution_id, x.forked_from,
   x.result, x.error, noetl.is_archived(x.execution_id) as archived,
   (select count(*) from noetl.inbox i where i.execution_id = x.execution_id) as unread,
-  noetl.brought_back_as(x.execution_id) as brought_back_as,
+  noetl.recovered_as(x.execution_id) as recovered_as,
   clock_timestamp() as read_at
 from noetl.execution x
 where x.execution_id = $1::bigint;
@@ -185,7 +185,7 @@ select x.execution_id, x.path, x.version, x.status, x.started_at, x.ended_at, x.
     select max(f.execution_id)
     from noetl.executions f
     where f.forked_from = x.execution_id
-  ) as brought_back_as, {part.counts_left_undone} as left_undone
+  ) as recovered_as, {part.counts_left_undone} as left_undone
 from noetl.executions x
 cross join lateral (
   select (select max(t.decided_at) from noetl.turns t where t.execution_id = x.execution_id) as last_at
@@ -199,7 +199,7 @@ limit $1::int;
 -- name: find_execution_for_readers
 select x.execution_id, x.path, x.version, x.status, x.started_at, x.ended_at, x.parent_execution_id, x.forked_from,
   (select count(*) from noetl.unread i where i.execution_id = x.execution_id) as unread,
-  (select max(f.execution_id) from noetl.executions f where f.forked_from = x.execution_id) as brought_back_as,
+  (select max(f.execution_id) from noetl.executions f where f.forked_from = x.execution_id) as recovered_as,
   clock_timestamp() as read_at
 from noetl.executions x
 where x.execution_id = $1::bigint;

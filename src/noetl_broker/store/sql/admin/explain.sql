@@ -50,7 +50,7 @@ order by t.turn;
     'pause' = any(q.held_for) as paused
   from noetl.queue q
   left join lateral noetl.server_job(q) j on true
-  left join lateral noetl.limit_wait(q) p on true
+  left join lateral noetl.throttle_wait(q) p on true
   where q.execution_id = $1::bigint and q.node_id = any($2::text[])
 )
 union all
@@ -67,7 +67,7 @@ union all
     'pause' = any(q.held_for) as paused
   from noetl.queue q
   left join lateral noetl.server_job(q) j on true
-  left join lateral noetl.limit_wait(q) p on true
+  left join lateral noetl.throttle_wait(q) p on true
   where q.execution_id = $1::bigint
     and q.status not in ('done', 'cancelled')
     and q.node_id <> all($2::text[])

@@ -81,7 +81,7 @@ select t.execution_id, t.turn, t.outcome, t.note, t.decided_at, t.event_id,
   case when t.facts ? 'oversize' then null else noetl.as_json(e.meta) end as meta, t.facts ->> 'oversize' as oversize,
   coalesce(t.facts -> 'broken' = 'true', false) as broken,
   case when t.facts ->> 'bytes_over' ~ '^[0-9]{1,9}$' then (t.facts ->> 'bytes_over')::int end as bytes_over,
-  coalesce(t.facts -> 'path_paused' = 'true', false) as path_paused, t.facts -> 'places' as places,
+  coalesce(t.facts -> 'path_paused' = 'true', false) as path_paused, t.facts -> 'slots' as slots,
   case when t.facts ->> 'attempt' ~ '^[0-9]{1,9}$' then (t.facts ->> 'attempt')::int end as job_attempts,
   coalesce(t.facts -> 'doubled' = 'true', false) as is_doubled
 from noetl.turn t

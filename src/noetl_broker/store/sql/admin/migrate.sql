@@ -64,22 +64,22 @@ with wanted as (
     values
       ('select', array[
         'catalog', 'event', 'queue', 'execution', 'execution_state', 'turn', 'workload', 'workflow', 'transition',
-         'workbook', 'iteration', 'inbox', 'dead_letter', 'withdrawn_job', 'clock', 'schema_version',
-         'period', 'archived', 'start_schedule', 'path_pause', 'unheld_job', 'wait', 'timer', 'signal', 'signal_taken', 'look',
-        'on_signal', 'log', 'undo', 'place', 'place_claim', 'limit_bucket', 'limit_look', 'limit',
+         'workbook', 'iteration', 'inbox', 'dead_letter', 'job_to_cancel', 'clock', 'schema_version',
+         'period', 'archived', 'start_schedule', 'path_pause', 'unheld_job', 'wait', 'timer', 'signal', 'signal_taken', 'match_request',
+        'on_signal', 'log', 'undo', 'place', 'slot_claim', 'throttle_bucket', 'release_request', 'limit',
         'executions', 'undos'
       ]),
       ('insert', array[
         'event', 'queue', 'execution', 'execution_state', 'turn', 'workload', 'workflow', 'transition', 'workbook',
-        'iteration', 'inbox', 'dead_letter', 'withdrawn_job', 'clock', 'unheld_job', 'wait', 'timer', 'signal',
-        'signal_taken', 'look', 'on_signal', 'undo', 'place', 'place_claim'
+        'iteration', 'inbox', 'dead_letter', 'job_to_cancel', 'clock', 'unheld_job', 'wait', 'timer', 'signal',
+        'signal_taken', 'match_request', 'on_signal', 'undo', 'place', 'slot_claim'
       ]),
       ('update', array[
         'queue', 'execution', 'execution_state', 'workflow', 'iteration', 'inbox', 'dead_letter', 'clock', 'path_pause',
-        'wait', 'timer', 'signal', 'look', 'on_signal', 'undo', 'place', 'place_claim', 'limit_bucket', 'limit_look'
+        'wait', 'timer', 'signal', 'match_request', 'on_signal', 'undo', 'place', 'slot_claim', 'throttle_bucket', 'release_request'
       ]),
       ('delete', array[
-        'inbox', 'withdrawn_job', 'unheld_job', 'timer', 'signal', 'look', 'on_signal', 'place', 'place_claim'
+        'inbox', 'job_to_cancel', 'unheld_job', 'timer', 'signal', 'match_request', 'on_signal', 'place', 'slot_claim'
       ])
   ) r (right_name, relations)
 )
@@ -90,7 +90,7 @@ where not has_table_privilege(a.role, 'noetl.' || t.relation, t.right_name)
 union all
 select 'usage on noetl.' || s.name
 from wanted a
-cross join unnest(array['id_seq', 'place_seq']) s (name)
+cross join unnest(array['id_seq', 'slot_seq']) s (name)
 where not has_sequence_privilege(a.role, 'noetl.' || s.name, 'usage')
 union all
 select 'select on noetl.stale_answer_seq'
@@ -112,21 +112,21 @@ from unnest(array[
   'server_job(noetl.queue)', 'is_lease_lost(noetl.queue, timestamptz, float8)',
   'reap_timeouts(int, timestamptz)', 'lock_lost_leases(int, timestamptz, timestamptz, float8)',
   'reap_leases(int, int, timestamptz, timestamptz, float8)', 
-  'reap_withdrawn_jobs(int, timestamptz)', 'reap(int, int, timestamptz, float8)',
+  'reap_jobs_to_cancel(int, timestamptz)', 'reap(int, int, timestamptz, float8)',
   'latest_ahead(timestamptz, timestamptz)', 'pull_back(timestamptz, timestamptz, interval)', 'mind_clock(int, boolean)',
-  'is_archived(bigint)', 'add_partition(int)', 'ring_looks()', 'original_start(bigint)', 'receivers(bigint[], int)',
+  'is_archived(bigint)', 'add_partition(int)', 'notify_matchers()', 'original_start(bigint)', 'receivers(bigint[], int)',
   'deliver_signals(bigint[], text[])', 'match_signals(int)', 'start_by_signal(text, bigint)', 'sweep_signals(int, bigint)',
-  'reap_holds(int)', 'hold_jobs(bigint, text, int)', 'text_list(jsonb)', 'ring_timers(timestamptz)', 'fire_timers(int, float8)',
-  'withdrawn_error()', 'undo_node_id(text)', 'is_undo(text)', 'undo_inputs(noetl.undo)', 'item_action(bigint, text, int)', 'undo_origin(bigint)', 'undo_result(noetl.undo)', 'undo_executions(bigint)', 'undo_error(bigint)', 'success_turn(noetl.undo)', 'is_over(bigint, text)', 'is_undo_execution(bigint)', 'undoes(bigint)', 'brought_back_as(bigint)',
+  'reap_holds(int)', 'hold_jobs(bigint, text, int)', 'text_list(jsonb)', 'notify_timers(timestamptz)', 'fire_timers(int, float8)',
+  'cancelled_error()', 'undo_node_id(text)', 'is_undo(text)', 'undo_inputs(noetl.undo)', 'item_action(bigint, text, int)', 'undo_origin(bigint)', 'undo_result(noetl.undo)', 'undo_executions(bigint)', 'undo_error(bigint)', 'success_turn(noetl.undo)', 'is_over(bigint, text)', 'is_undo_execution(bigint)', 'undoes(bigint)', 'recovered_as(bigint)',
   'take_over_undo(bigint, bigint, boolean)', 'start_undo(bigint, boolean, bigint, text, bigint, jsonb, bigint)',
   'set_statuses(bigint[], text[], boolean[], text[], int[], text[], boolean[])', 'admit_executions(text, int)',
-  'lock_places(text[], text[])', 'paired_places(text[], text[])', 'could_run(noetl.place_claim)', 'places_of(bigint[])',
-  'ask_places(bigint[], text[], text[], int[])', 'lock_freed_places(bigint[], text[], text[])', 'hand_over(text[], text[])',
-  'hand_over_past(text, text)', 'count_places(text[], text[])', 'send_to_executions(bigint[], text, jsonb, jsonb)',
-  'cancel_running(bigint[], text[], text[])', 'write_places(bigint[], text[], text[], text[], int[], bigint[], text[], text[])',
-  'sweep_places(int)', 'break_rings(int)',
-  'burst_of(noetl.limit)', 'limit_jobs(bigint[], text[], text[], text[], int[], float8[], int[])', 'look_at_limits(int)', 'sweep_limits(int, text, text)', 'limit_wait(noetl.queue)',
-  'look_again_at_schedules(timestamptz)', 'lock_due_schedules(int)',
+  'lock_slots(text[], text[])', 'paired_slots(text[], text[])', 'could_run(noetl.slot_claim)', 'slots_of(bigint[])',
+  'ask_slots(bigint[], text[], text[], int[])', 'lock_freed_slots(bigint[], text[], text[])', 'hand_over(text[], text[])',
+  'hand_over_past(text, text)', 'count_slots(text[], text[])', 'send_to_executions(bigint[], text, jsonb, jsonb)',
+  'cancel_running(bigint[], text[], text[])', 'write_slots(bigint[], text[], text[], text[], int[], bigint[], text[], text[])',
+  'sweep_slots(int)', 'break_deadlocks(int)',
+  'burst_of(noetl.limit)', 'throttle_jobs(bigint[], text[], text[], text[], int[], float8[], int[])', 'release_requested(int)', 'sweep_throttles(int, text, text)', 'throttle_wait(noetl.queue)',
+  'move_schedules_again(timestamptz)', 'lock_due_schedules(int)',
   'move_schedules(text[], timestamptz[], text[], int[], timestamptz[], timestamptz[], timestamptz[], text[])'
 ]) f (signature)
 cross join wanted a

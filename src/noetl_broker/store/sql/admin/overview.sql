@@ -1,6 +1,6 @@
 -- name: load_activity
 -- Counts the executions of the last $1 seconds, among the newest $2: by $3 equal times and status, and by playbook.
--- Failures are counted by playbook, step and type of error. `brought_back` counts those that a fork or a retry brought
+-- Failures are counted by playbook, step and type of error. `recovered` counts those that a fork or a retry recovered
 -- back. `since` is where the times begin. `is_cut`: more started
 -- then than were read.
 with read as materialized (
@@ -70,7 +70,7 @@ select s.read_at, s.first_at, s.since, s.executions, s.is_cut,
       from noetl.execution f
       where f.forked_from = n.execution_id and not noetl.is_undo_execution(f.execution_id)
     )
-  ) as brought_back,
+  ) as recovered,
   (
     select coalesce(json_agg(c), '[]')
     from (
@@ -175,7 +175,7 @@ where l.parent_execution_id is null
 order by l.execution_id
 limit $1::int;
 
--- name: list_places
+-- name: list_positions
 -- Where each of these executions is: the first $2 steps that run, and whether one waits, and for what. Of one that
 -- undoes, the step that is undone; of one that has ended, how many of its actions nothing has undone.
 select w.execution_id, (array_agg(w.step_name order by w.ordinal))[:$2::int] as steps, count(*) as running,
@@ -188,8 +188,8 @@ from noetl.workflow w
 where w.execution_id = any($1::bigint[]) and w.status = 'RUNNING'
 group by w.execution_id
 union all
-select c.execution_id, '{}', 0, 'place'
-from noetl.place_claim c
+select c.execution_id, '{}', 0, 'slot'
+from noetl.slot_claim c
 where c.execution_id = any($1) and c.held_at is null
 group by c.execution_id
 union all

@@ -28,7 +28,7 @@ order by d.created_at, d.event_id
 limit $1::int;
 
 -- name: search_failed
--- Executions that can be retried: not a child, whose parent decides, not brought back before by a retry or a fork, and no
+-- Executions that can be retried: not a child, whose parent decides, not recovered before by a retry or a fork, and no
 -- undo execution.
 select x.execution_id, x.path, x.version, x.ended_at, x.error ->> 'step' as step, {part.reason} as reason
 from noetl.execution x
@@ -47,8 +47,8 @@ where x.status = 'FAILED'
 order by x.execution_id
 limit $1::int;
 
--- name: list_brought_back
--- As search_failed, but those that a retry or a fork brought back before. Without a status: failed ones.
+-- name: list_recovered
+-- As search_failed, but those that a retry or a fork recovered before. Without a status: failed ones.
 select x.execution_id
 from noetl.execution x
 left join noetl.execution_state s on s.execution_id = x.execution_id
@@ -65,7 +65,7 @@ where x.status = coalesce({filter.status}::text, 'FAILED')
 order by x.execution_id
 limit $1::int;
 
--- name: find_retry
+-- name: find_recovery
 select f.execution_id, f.status
 from noetl.execution f
 where f.forked_from = $1::bigint and f.idempotency_key = $2::text;

@@ -51,7 +51,7 @@ join noetl.executions x on x.execution_id = k.execution_id
 where k.execution_id <> $1
 order by x.execution_id;
 
--- name: list_awaited
+-- name: list_draining
 -- Visits that are over, but whose job, items or children may still report a success, which is undone then.
 select t.token ->> 'step' as step, (t.token ->> 'visit')::int as visit
 from noetl.execution_state s

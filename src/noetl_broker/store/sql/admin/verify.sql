@@ -67,7 +67,7 @@ where t.execution_id = any($1::bigint[])
   )
   -- the undo is tried again
   and not (noetl.is_undo(e.node_id) and noetl.kind_of(e.event_type) = 'action_failed')
-  -- a visit that is awaited after its end, or while the execution undoes, ends nothing
+  -- a visit that is draining after its end, or while the execution compensates, ends nothing
   and not exists (
     select
     from ends d
@@ -123,28 +123,28 @@ where s.event_type = 'step_started'
       and e.event_type in ('step_completed', 'step_failed', 'step_cancelled') and e.execution_id = any($1::bigint[])
   );
 
--- name: verify_closed_visits
--- I2. A closed visit has no open job, and its worker was told to stop. A job that was locked is left to the reaper. Its
+-- name: verify_cancelled_visits
+-- I2. A cancelled visit has no open job, and its worker was told to stop. A job that was locked is left to the reaper. Its
 -- children have ended, or have a cancel to read.
-with closed as (
+with cancelled as (
   select e.execution_id, e.node_id
   from noetl.event e
   where e.execution_id = any($1::bigint[])
     and e.event_type = 'step_cancelled'
     and jsonb_typeof(noetl.as_json(e.meta) -> 'turn') = 'number'
 )
-select q.execution_id, format('visit %s is closed, and its job %s is %s', q.node_id, q.queue_id, q.status) as detail
-from closed c
+select q.execution_id, format('visit %s is cancelled, and its job %s is %s', q.node_id, q.queue_id, q.status) as detail
+from cancelled c
 join noetl.queue q on q.execution_id = c.execution_id and q.node_id = c.node_id and q.execution_id = any($1::bigint[])
-where (q.status in ('queued', 'retry', 'held', 'delegated') or q.status = 'leased' and not q.stop and not q.awaited)
+where (q.status in ('queued', 'retry', 'held', 'delegated') or q.status = 'leased' and not q.stop and not q.draining)
   and not exists (
     select
-    from noetl.withdrawn_job w
+    from noetl.job_to_cancel w
     where w.execution_id = q.execution_id and w.node_id = q.node_id and w.execution_id = any($1::bigint[])
   )
 union all
-select c.execution_id, format('visit %s is closed, and nobody has told its child %s', c.node_id, x.execution_id)
-from closed c
+select c.execution_id, format('visit %s is cancelled, and nobody has told its child %s', c.node_id, x.execution_id)
+from cancelled c
 join noetl.execution x on x.parent_execution_id = c.execution_id and x.parent_node_id = c.node_id
 where x.parent_execution_id = any($1::bigint[])
   and noetl.is_live(x.status)
@@ -202,10 +202,10 @@ join noetl.queue q on q.execution_id = x.execution_id and q.execution_id = any($
 where x.execution_id = any($1::bigint[])
   and not noetl.is_live(x.status)
   and (q.status in ('queued', 'retry', 'held', 'delegated') or q.status = 'leased' and not q.stop)
-  -- it was locked at the end, and the reaper will close it
+  -- it was locked at the end, and the reaper will cancel it
   and not exists (
     select
-    from noetl.withdrawn_job w
+    from noetl.job_to_cancel w
     where w.execution_id = q.execution_id and w.node_id = q.node_id and w.execution_id = any($1::bigint[])
   )
 union all

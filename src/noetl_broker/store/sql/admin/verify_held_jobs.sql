@@ -1,7 +1,7 @@
 -- name: verify_held_jobs
--- I3: a job waits for a place of a limit only if none is free, or its key has a look. A retry asks at its moment. With a
--- rate, places are those of the burst.
-select q.execution_id, format('job %s of %s waits for a place of the limit %s, which is free', q.queue_id, q.node_id, q.limit_name)
+-- I3: a job waits for a slot of a throttle only if none is free, or its key has a request. A retry asks at its moment. With a
+-- rate, slots are those of the burst.
+select q.execution_id, format('job %s of %s waits for a slot of the throttle %s, which is free', q.queue_id, q.node_id, q.limit_name)
   as detail
 from noetl.queue q
 left join noetl.limit l on l.name = q.limit_name
@@ -15,5 +15,5 @@ where q.execution_id = any($1::bigint[]) and q.status = 'held' and q.held_for = 
   and (l.concurrency is null or n.leased + n.ready < l.concurrency)
   and (l.rate is null or n.ready < noetl.burst_of(l))
   and not exists (
-    select from noetl.limit_look k where k.name = q.limit_name and (k.key is null or k.key = q.limit_key)
+    select from noetl.release_request k where k.name = q.limit_name and (k.key is null or k.key = q.limit_key)
   );

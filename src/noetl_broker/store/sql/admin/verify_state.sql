@@ -36,7 +36,7 @@ where coalesce(q.status, 'none') not in ('queued', 'leased', 'retry', 'held')
     where c.parent_execution_id = v.execution_id and c.parent_node_id = v.node_id
       and noetl.is_live(c.status) and c.parent_execution_id = any($1::bigint[])
   )
-  -- an execution that undoes awaits items whose iterator has no job any more
+  -- a compensating execution drains items whose iterator has no job any more
   and not (coalesce(q.status, 'none') in ('delegated', 'cancelled') and exists (
     select
     from noetl.queue i
@@ -183,7 +183,7 @@ from (
 full join recorded t using (execution_id, node_id, index)
 where case coalesce(i.status, 'missing')
     when 'missing' then false
-    -- an item of an iterator that is over may still be awaited, and its end is no event then
+    -- an item of an iterator that is over may still be draining, and its end is no event then
     when 'COMPLETED' then not coalesce(t.failed, false) and (t.completed or noetl.is_over(execution_id, node_id))
     when 'FAILED' then not coalesce(t.completed, false) and (t.failed or noetl.is_over(execution_id, node_id))
     when 'WAITING' then t.began is null
@@ -296,7 +296,7 @@ where t.execution_id = any($1::bigint[])
   ));
 
 -- name: verify_signals
--- I5. A wait that is signalled has mail that brings it; an open wait has a look for the signals that fit it; no
+-- I5. A wait that is signalled has mail that brings it; an open wait has a request for the signals that fit it; no
 -- signal was decided on twice.
 select w.execution_id, format('wait %s is signalled, and no event brings the signal', w.node_id) as detail
 from noetl.wait w
@@ -317,7 +317,7 @@ from (
       and not exists (
         select from noetl.signal_taken t where t.execution_id = o.execution_id and t.signal_id = s.signal_id
       )
-      and not exists (select from noetl.look k where k.signal_id = s.signal_id)
+      and not exists (select from noetl.match_request k where k.signal_id = s.signal_id)
     order by s.signal_id
     limit 1
   ) as signal_id
@@ -325,7 +325,7 @@ from (
   where o.execution_id = any($1::bigint[]) and o.kind = 'signal' and o.status = 'open'
 ) w
 where w.signal_id is not null
-  and not exists (select from noetl.look k where k.execution_id = w.execution_id and k.node_id = w.node_id)
+  and not exists (select from noetl.match_request k where k.execution_id = w.execution_id and k.node_id = w.node_id)
 union all
 select e.execution_id, format('signal %s was decided on %s times', e.signal_id, count(*))
 from (

@@ -68,7 +68,7 @@ select
       where q.limit_name is not null and q.status = 'held' and q.held_for = array['limit']
       limit $1::int
     ) limited
-  ) as limited_jobs,
+  ) as throttled_jobs,
   (
     select greatest(extract(epoch from clock_timestamp() - min(w.available_at)), 0)::float8
     from waiting w

@@ -6,9 +6,9 @@ from noetl.reap(
   $1::int, $2::int, coalesce(clock_timestamp() - make_interval(secs => $3::float8), '-infinity'), $4::float8
 );
 
--- name: sweep_places
-select admitted, swept, rings
-from noetl.sweep_places($1::int);
+-- name: sweep_slots
+select admitted, swept, deadlocks
+from noetl.sweep_slots($1::int);
 
 -- name: check_clock
 select stepped_seconds, pulled

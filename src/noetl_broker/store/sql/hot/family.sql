@@ -2,7 +2,7 @@
 -- After write_turns: children to start ($1 to $8), answers to parents ($9 to $17), children to cancel. Each is an event of
 -- another execution and its mail, which needs no lock of that execution. Which children stop is said by `Stops.child` of
 -- broker/model/stops.py: all of an execution ($18), or those of a visit ($19, $20), which undo nothing. No undo has begun
--- where an execution in $18 goes on. Items of awaited visits ($21, $22) end by an event each.
+-- where an execution in $18 goes on. Items of draining visits ($21, $22) end by an event each.
 with started as materialized (
   select coalesce(k.child_id, noetl.next_id()) as execution_id, noetl.next_id() as event_id,
     k.execution_id as parent_execution_id, q.event_id as parent_event_id, q.catalog_id as parent_catalog_id, k.node_id,
@@ -108,7 +108,7 @@ with started as materialized (
   -- an execution that undoes a child is not cancelled, it is abandoned
   select execution_id, event_id, catalog_id, case when undoes then 'execution_abandon' else 'execution_cancel' end,
     execution_id::text, noetl.name_of_path(path), 'playbook', case when undoes then 'PENDING' else 'CANCELLED' end,
-    jsonb_build_object('reason', 'its parent ended or gave it up')
+    jsonb_build_object('reason', 'its parent ended or cancelled it')
   from cancelled
 )
 insert into noetl.inbox (execution_id, event_id)
@@ -134,7 +134,7 @@ with cancelled as materialized (
   )
   select execution_id, event_id, catalog_id, case when undoes then 'execution_abandon' else 'execution_cancel' end,
     execution_id::text, noetl.name_of_path(path), 'playbook', case when undoes then 'PENDING' else 'CANCELLED' end,
-    jsonb_build_object('reason', 'its parent gave it up')
+    jsonb_build_object('reason', 'its parent cancelled it')
   from cancelled
 )
 insert into noetl.inbox (execution_id, event_id)

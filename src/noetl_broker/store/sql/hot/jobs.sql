@@ -12,9 +12,9 @@ set status = c.status,
 from unnest($1::bigint[], $2::text[], $3::text[], $4::float8[], $5::int[]) c (execution_id, node_id, status, delay, attempt)
 where q.execution_id = c.execution_id and q.node_id = c.node_id and q.status not in ('done', 'dead', 'cancelled');
 
--- name: withdraw_jobs
+-- name: cancel_jobs
 -- After change_jobs: cancels all jobs of executions that ended, except those that change_jobs named
--- ($2, $3). Workers that hold a job are told to stop. Turns never wait: the reaper closes a job that another transaction
+-- ($2, $3). Workers that hold a job are told to stop. Turns never wait: the reaper cancels a job that another transaction
 -- has locked, such as an uncommitted lease.
 with free as materialized (
   select q.execution_id, q.node_id
@@ -27,7 +27,7 @@ with free as materialized (
       where c.execution_id = q.execution_id and c.node_id = q.node_id
     )
   for update of q skip locked
-), closed as (
+), cancelled as (
   update noetl.queue q
   set status = case when q.status = 'leased' then q.status else 'cancelled' end,
       stop = q.status = 'leased',
@@ -37,7 +37,7 @@ with free as materialized (
   where q.execution_id = f.execution_id and q.node_id = f.node_id
   returning q.stop
 ), locked as (
-  insert into noetl.withdrawn_job (execution_id, node_id)
+  insert into noetl.job_to_cancel (execution_id, node_id)
   select q.execution_id, q.node_id
   from noetl.queue q
   where q.execution_id = any($1::bigint[])
@@ -53,22 +53,22 @@ with free as materialized (
   on conflict do nothing
 )
 select noetl.notify_cancel()
-where exists (select from closed c where c.stop);
+where exists (select from cancelled c where c.stop);
 
--- name: close_visits
--- Before write_family: cancels the jobs of closed visits ($3). Of visits that were closed or gave up their items, cancels
+-- name: cancel_visits
+-- Before write_family: cancels the jobs of cancelled visits ($3). Of these, and of visits that cancelled their items, cancels
 -- the jobs of open items. A worker that has leased one is told to stop. Locked jobs are left to the reaper, as in
--- withdraw_jobs.
+-- cancel_jobs.
 with visits as materialized (
-  select u.execution_id, u.node_id, bool_or(u.is_closed) as is_closed
-  from unnest($1::bigint[], $2::text[], $3::boolean[]) u (execution_id, node_id, is_closed)
+  select u.execution_id, u.node_id, bool_or(u.is_whole) as is_whole
+  from unnest($1::bigint[], $2::text[], $3::boolean[]) u (execution_id, node_id, is_whole)
   group by u.execution_id, u.node_id
 ), open_jobs as materialized (
   select q.execution_id, q.node_id
   from (
     select v.execution_id, v.node_id
     from visits v
-    where v.is_closed
+    where v.is_whole
     union all
     select i.execution_id, noetl.item_node_id(i.node_id, i.index)
     from noetl.iteration i
@@ -84,7 +84,7 @@ with visits as materialized (
   join noetl.queue q on q.execution_id = o.execution_id and q.node_id = o.node_id
   where q.status in ('queued', 'leased', 'retry', 'held', 'failed', 'delegated')
   for update of q skip locked
-), closed as (
+), cancelled as (
   update noetl.queue q
   set status = case when q.status = 'leased' then q.status else 'cancelled' end,
       stop = q.status = 'leased',
@@ -94,11 +94,11 @@ with visits as materialized (
   where q.execution_id = f.execution_id and q.node_id = f.node_id
   returning q.stop
 ), locked as (
-  insert into noetl.withdrawn_job (execution_id, node_id)
+  insert into noetl.job_to_cancel (execution_id, node_id)
   select execution_id, node_id from open_jobs
   except
   select execution_id, node_id from free_jobs
   on conflict do nothing
 )
 select noetl.notify_cancel()
-where exists (select from closed c where c.stop);
+where exists (select from cancelled c where c.stop);

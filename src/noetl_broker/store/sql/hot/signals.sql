@@ -6,12 +6,12 @@ with opened as (
   from unnest($1::bigint[], $2::text[]) r (execution_id, node_id)
   where w.execution_id = r.execution_id and w.node_id = r.node_id and w.status = 'signalled'
   returning w.execution_id, w.node_id
-), looks as (
-  insert into noetl.look (execution_id, node_id)
+), requests as (
+  insert into noetl.match_request (execution_id, node_id)
   select execution_id, node_id
   from opened
 )
-select noetl.ring_looks();
+select noetl.notify_matchers();
 
 -- name: send_signals
 -- Signals of steps. The idempotency key is the node of the visit.
@@ -24,13 +24,13 @@ with sent as (
   order by s.ordinal
   on conflict (name, key, idempotency_key) where idempotency_key is not null do nothing
   returning signal_id
-), looks as (
-  insert into noetl.look (signal_id)
+), requests as (
+  insert into noetl.match_request (signal_id)
   select signal_id
   from sent
   order by signal_id
 )
-select noetl.ring_looks();
+select noetl.notify_matchers();
 
 -- name: load_signals
 -- The signals that were read in these turns, or that are in these events of a fork.

@@ -38,7 +38,7 @@ set ended_at = clock_timestamp()
 where u.execution_id = any($1::bigint[]) and u.ended_at is null and u.status in ('open', 'unknown');
 
 -- name: start_undos
--- After write_family: executions that undo a child of an execution that undoes what it did.
+-- After write_family: executions that undo a child of a compensating execution.
 with wanted as materialized (
   select c.execution_id, c.node_id, c.child_id, c.meta::jsonb as meta, q.event_id
   from unnest($1::bigint[], $2::text[], $3::bigint[], $4::text[]) c (execution_id, node_id, child_id, meta)
@@ -58,10 +58,10 @@ insert into noetl.inbox (execution_id, event_id)
 select new_id, event_id
 from started;
 
--- name: undo_unwanted_children
--- After write_undos: children ($2) that completed when their parent ($1) had ended or had given them up. Each is undone
+-- name: undo_late_children
+-- After write_undos: children ($2) that completed when their parent ($1) had ended or had cancelled them. Each is undone
 -- by an execution of its own, unless a row of the parent names it. The same answer twice starts one.
-with unwanted as materialized (
+with late as materialized (
   select distinct c.child_id
   from unnest($1::bigint[], $2::bigint[]) c (execution_id, child_id)
   where exists (select from noetl.undo u where u.execution_id = c.child_id and u.status = 'open')
@@ -70,9 +70,9 @@ with unwanted as materialized (
     )
 ), started as materialized (
   select u.new_id, u.event_id
-  from unwanted c
+  from late c
   cross join lateral noetl.start_undo(c.child_id, false, null, null, null, jsonb_build_object('undo', jsonb_build_object(
-    'error', jsonb_build_object('message', 'its parent ended or gave it up', 'type', 'cancelled')
+    'error', jsonb_build_object('message', 'its parent ended or cancelled it', 'type', 'cancelled')
   )), null) u
 )
 insert into noetl.inbox (execution_id, event_id)
@@ -80,15 +80,15 @@ select new_id, event_id
 from started;
 
 -- name: drain_jobs
--- After write_turns and change_items: the jobs of executions that undo what they did ($1), and of awaited visits ($2, $3)
--- and their items. Of an awaited visit, a worker that has leased the job goes on. A job that no worker has, or a child that
--- was not started ($4, $5), sends `withdrawn` to the visit. Other jobs are cancelled, as in withdraw_jobs. Locked jobs are
+-- After write_turns and change_items: the jobs of compensating executions ($1), and of draining visits ($2, $3)
+-- and their items. Of a draining visit, a worker that has leased the job goes on. A job that no worker has, or a child that
+-- was not started ($4, $5), sends `cancelled` to the visit. Other jobs are cancelled, as in cancel_jobs. Locked jobs are
 -- left to the reaper.
 with visits as materialized (
   select execution_id, node_id
   from unnest($2::bigint[], $3::text[]) a (execution_id, node_id)
 ), open_jobs as materialized (
-  select q.execution_id, q.node_id, v.node_id is not null as awaited
+  select q.execution_id, q.node_id, v.node_id is not null as draining
   from noetl.queue q
   left join lateral noetl.parse_item(q.node_id) p on true
   left join visits v on v.execution_id = q.execution_id and v.node_id = coalesce(p.visit_node_id, q.node_id)
@@ -109,37 +109,37 @@ with visits as materialized (
   where n.execution_id <> all($1)
     and q.status in ('queued', 'retry', 'held', 'failed', 'delegated', 'leased')
 ), free as materialized (
-  select q.execution_id, q.node_id, q.status, o.awaited
+  select q.execution_id, q.node_id, q.status, o.draining
   from open_jobs o
   join noetl.queue q on q.execution_id = o.execution_id and q.node_id = o.node_id
   where q.status in ('queued', 'retry', 'held', 'failed', 'delegated', 'leased')
   for update of q skip locked
-), closed as (
+), cancelled as (
   update noetl.queue q
   set status = case
         when f.status = 'leased' then 'leased'
-        when f.awaited and f.status = 'failed' then 'dead' -- its event is on the way
+        when f.draining and f.status = 'failed' then 'dead' -- its event is on the way
         else 'cancelled'
       end,
-      stop = f.status = 'leased' and not f.awaited,
-      awaited = f.awaited and f.status = 'leased',
+      stop = f.status = 'leased' and not f.draining,
+      draining = f.draining and f.status = 'leased',
       held_for = null,
       updated_at = case when f.status = 'leased' then q.updated_at else clock_timestamp() end
   from free f
   where q.execution_id = f.execution_id and q.node_id = f.node_id
-  returning q.execution_id, q.node_id, q.stop, f.awaited and f.status in ('queued', 'retry', 'held') as tells
+  returning q.execution_id, q.node_id, q.stop, f.draining and f.status in ('queued', 'retry', 'held') as tells
 ), locked as (
-  insert into noetl.withdrawn_job (execution_id, node_id, awaited)
-  select o.execution_id, o.node_id, o.awaited
+  insert into noetl.job_to_cancel (execution_id, node_id, draining)
+  select o.execution_id, o.node_id, o.draining
   from open_jobs o
   where not exists (select from free f where f.execution_id = o.execution_id and f.node_id = o.node_id)
   on conflict do nothing
-), withdrawn as materialized (
+), unleased as materialized (
   select noetl.next_id() as event_id, w.execution_id, w.node_id, q.catalog_id, q.event_id as cause, q.node_name, q.node_type,
     q.queue_id, q.attempts
   from (
     select c.execution_id, c.node_id, c.node_id as job_node_id
-    from closed c
+    from cancelled c
     where c.tells
     union all
     select u.execution_id, u.node_id, coalesce((select p.visit_node_id from noetl.parse_item(u.node_id) p), u.node_id)
@@ -152,15 +152,15 @@ with visits as materialized (
     execution_id, event_id, catalog_id, parent_event_id, event_type, node_id, node_name, node_type, status, error, meta
   )
   select execution_id, event_id, catalog_id, cause, 'action_failed', node_id, node_name, node_type, 'FAILED',
-    noetl.withdrawn_error(), jsonb_build_object('queue_id', queue_id, 'attempt', attempts + 1, 'retryable', false)
-  from withdrawn
+    noetl.cancelled_error(), jsonb_build_object('queue_id', queue_id, 'attempt', attempts + 1, 'retryable', false)
+  from unleased
 ), mail as (
   insert into noetl.inbox (execution_id, event_id)
   select execution_id, event_id
-  from withdrawn
+  from unleased
 )
 select noetl.notify_cancel()
-where exists (select from closed c where c.stop);
+where exists (select from cancelled c where c.stop);
 
 -- name: load_undos
 -- The rows that are to be undone next: of each execution the open one with the highest turn below $2 (null: of all).

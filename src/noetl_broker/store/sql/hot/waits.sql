@@ -7,8 +7,8 @@ with waits as (
   from unnest(
     $1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::float8[], $9::text[]
   ) w (execution_id, node_id, step, kind, request, names, key, since, details)
-), looks as (
-  insert into noetl.look (execution_id, node_id)
+), requests as (
+  insert into noetl.match_request (execution_id, node_id)
   select w.execution_id, w.node_id
   from unnest($1::bigint[], $2::text[], $4::text[]) w (execution_id, node_id, kind)
   where w.kind = 'signal'
@@ -18,7 +18,7 @@ with waits as (
   from unnest($10::bigint[], $11::text[], $12::text[], $13::text[], $14::timestamptz[], $15::boolean[])
     t (execution_id, node_id, step, purpose, due_at, is_moment)
 )
-select noetl.ring_timers(min(due_at)), case when 'signal' = any($4::text[]) then noetl.ring_looks() end
+select noetl.notify_timers(min(due_at)), case when 'signal' = any($4::text[]) then noetl.notify_matchers() end
 from unnest($14::timestamptz[]) t (due_at);
 
 -- name: end_waits

@@ -19,7 +19,7 @@ with turns as materialized (
     ($7::timestamptz[])[u.source] + (u.e ->> {event.ordinal})::int * interval '1 microsecond' as created_at,
     u.e ->> {event.event_type} as event_type, u.e ->> {event.node_id} as node_id, u.e ->> {event.node_name} as node_name,
     u.e ->> {event.node_type} as node_type, u.e ->> {event.status} as status, u.e -> {event.meta} as meta,
-    u.e -> {event.rare} as rare, case when u.e -> {event.rare} ? 'starts_child' then noetl.next_id() end as child_id,
+    u.e -> {event.extra} as extra, case when u.e -> {event.extra} ? 'starts_child' then noetl.next_id() end as child_id,
     u.e ->> {event.job_action} as job_action, u.e -> {event.job_context} as job_context,
     u.e ->> {event.job_status} as job_status, (u.e ->> {event.job_priority})::int as job_priority,
     (u.e ->> {event.job_max_attempts})::int as job_max_attempts, u.e ->> {event.job_type} as job_type
@@ -31,7 +31,7 @@ with turns as materialized (
 ), carriers as materialized ( -- a narrow list for the few rows that look into it; a join would slow down every batch
   select ordinal, event_id, event_type
   from emitted
-  where event_type = 'step_failed' or event_type in ('step_completed', 'iteration_completed') and rare ? 'result'
+  where event_type = 'step_failed' or event_type in ('step_completed', 'iteration_completed') and extra ? 'result'
 ), new_turns as (
   insert into noetl.turn (execution_id, turn, event_id, outcome, note, decided_at, facts, result_event_id)
   select execution_id, turn, event_id, outcome, note, decided_at, facts,
@@ -43,27 +43,27 @@ with turns as materialized (
     status, meta, result, error, context
   )
   select event_id, execution_id, catalog_id, parent_event_id, created_at, event_type, node_id, node_name, node_type,
-    status, meta, rare -> 'result', rare -> 'error',
-    case when child_id is null then rare -> 'context'
-      else (rare -> 'context') || jsonb_build_object('child_execution_id', child_id) end
+    status, meta, extra -> 'result', extra -> 'error',
+    case when child_id is null then extra -> 'context'
+      else (extra -> 'context') || jsonb_build_object('child_execution_id', child_id) end
   from emitted
 ), jobs as (
   insert into noetl.queue (
     execution_id, catalog_id, node_id, node_name, node_type, action, context, status, priority, max_attempts,
     timeout_seconds, attempts, available_at, first_leased_at, event_id, parent_event_id, created_at, updated_at
   )
-  select t.execution_id, t.catalog_id, coalesce(t.rare ->> 'node_id', t.node_id), t.node_name, t.job_type, t.job_action,
-    case when t.rare ? 'lacks_workload' then t.job_context || coalesce((
+  select t.execution_id, t.catalog_id, coalesce(t.extra ->> 'node_id', t.node_id), t.node_name, t.job_type, t.job_action,
+    case when t.extra ? 'lacks_workload' then t.job_context || coalesce((
       -- many items must not copy a large workload; the core adds it to the context of an item that needs it
       select jsonb_build_object('workload', w.workload)
       from noetl.execution x
-      cross join lateral (select coalesce(($16::text[])[(t.rare ->> 'lacks_workload')::int]::jsonb, x.workload)) w (workload)
+      cross join lateral (select coalesce(($16::text[])[(t.extra ->> 'lacks_workload')::int]::jsonb, x.workload)) w (workload)
       where x.execution_id = t.execution_id
-        and (not t.rare ? 'node_id' or pg_column_size(w.workload) <= noetl.limit_of('small_bytes'))
+        and (not t.extra ? 'node_id' or pg_column_size(w.workload) <= noetl.limit_of('small_bytes'))
     ), '{}') else t.job_context end,
-    t.job_status, t.job_priority, t.job_max_attempts, (t.rare ->> 'timeout')::float8, coalesce((t.rare ->> 'attempts')::int, 0),
+    t.job_status, t.job_priority, t.job_max_attempts, (t.extra ->> 'timeout')::float8, coalesce((t.extra ->> 'attempts')::int, 0),
     case when t.job_status = 'delegated' then 'infinity'
-      else clock_timestamp() + make_interval(secs => coalesce((t.rare ->> 'delay')::float8, 0)) end,
+      else clock_timestamp() + make_interval(secs => coalesce((t.extra ->> 'delay')::float8, 0)) end,
     case when t.job_status = 'delegated' then clock_timestamp() end, t.event_id, t.event_id, t.created_at, t.created_at
   from emitted t
   where t.job_status is not null

@@ -1,4 +1,0 @@
--- name: limit_jobs
--- After write_turns: holds new jobs that have a limit, and gives places. $1 execution, $2 node, $3 name, $4 key. $5 to $7: the
--- numbers of the playbook, for a limit that nobody made yet.
-select noetl.limit_jobs($1::bigint[], $2::text[], $3::text[], $4::text[], $5::int[], $6::float8[], $7::int[]);
