@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from noetl_broker.diagram import layout
-from noetl_broker.store.admin.pages import BYTES_READ
+from noetl_broker.store.admin.list_pages import BYTES_READ
 from tests.brokers import drain, register, start, value
 from tests.postgres import Database
 

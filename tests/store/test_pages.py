@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from noetl_broker.store.admin.executions import Filter
-from noetl_broker.store.admin.pages import Key, page_executions
+from noetl_broker.store.admin.list_pages import Key, page_executions
 from tests.brokers import execute
 from tests.postgres import Database
 from tests.sessions import session

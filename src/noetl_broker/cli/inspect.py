@@ -25,7 +25,7 @@ from noetl_broker.nodes import read_item_name, read_visit
 from noetl_broker.playbook.blocks import is_block
 from noetl_broker.store.admin import executions as store
 from noetl_broker.store.admin.catalog import suggest_path
-from noetl_broker.store.admin.pages import page_left_undone
+from noetl_broker.store.admin.list_pages import page_left_undone
 from noetl_broker.store.admin.progress import has_step, load_item, no_step_fault
 from noetl_broker.store.connect.lasting_session import LastingSession
 from noetl_broker.store.connect.session import session

@@ -13,7 +13,7 @@ from fastapi import Depends, Query
 from pydantic import BaseModel, Field
 
 from noetl_broker.errors import NotFoundFault
-from noetl_broker.store.admin import pages
+from noetl_broker.store.admin import list_pages
 
 MOST_ROWS = 1_000
 DEFAULT_ROWS = 50
@@ -69,7 +69,7 @@ class PageQuery:
         after = self.after(*kinds)
         return {"limit": self.limit, "after": None if self.cursor is None else after}
 
-    def document(self, found: pages.Page) -> dict[str, Any]:
+    def document(self, found: list_pages.Page) -> dict[str, Any]:
         """The answer with a page of `store.pages`."""
         return {"items": found.items, "next": None if found.next is None else _cursor(found.next)}
 

@@ -11,7 +11,7 @@ from noetl_broker.operations.comparisons import Comparisons
 from noetl_broker.operations.histories import read_histories
 from noetl_broker.playbook import PlaybookRules, compile_playbook
 from noetl_broker.playbook.blocks import MARK
-from noetl_broker.store.admin import executions, pages
+from noetl_broker.store.admin import executions, list_pages
 from noetl_broker.store.admin.executions import Filter
 from noetl_broker.store.connect.connection import Connection
 
@@ -46,7 +46,7 @@ async def back_test(
         paths = [playbook.path, *([f"{playbook.path}{MARK}*"] if playbook.blocks else [])]
     chosen: list[int] = []
     for path in paths:
-        found = await pages.page_executions(connection, replace(which, path=path), limit=limit)
+        found = await list_pages.page_executions(connection, replace(which, path=path), limit=limit)
         chosen += [row["execution_id"] for row in found.items]
     ids = await executions.with_turns(connection, sorted(chosen, reverse=True)[:limit])
     comparisons = Comparisons(playbook, ways_only=ways_only)

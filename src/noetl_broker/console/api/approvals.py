@@ -15,7 +15,7 @@ from noetl_broker.console.paging import Listed, Paging
 from noetl_broker.console.services import Pooled
 from noetl_broker.console.values import GivenId, Hidden, Id, Moment, Payload
 from noetl_broker.nodes import read_visit
-from noetl_broker.store.admin import approvals, pages
+from noetl_broker.store.admin import approvals, list_pages
 
 router = APIRouter(prefix="/approvals", tags=["approvals"])
 
@@ -70,7 +70,7 @@ async def list_approvals(
     """List what waits for a person, in the order of executions. A viewer sees no question, form and assignees."""
     refuse_hidden_filter(caller, "assignees", assignee)
     async with connections.borrow() as connection:
-        found = await pages.page_approvals(connection, path=path, assignee=assignee, **page.arguments(int, str))
+        found = await list_pages.page_approvals(connection, path=path, assignee=assignee, **page.arguments(int, str))
     return page.document(found)
 
 

@@ -12,7 +12,7 @@ from noetl_broker.console.api.execution_actions import LONGEST_TEXT
 from noetl_broker.console.paging import Listed, Paging
 from noetl_broker.console.services import Pooled
 from noetl_broker.console.values import Id, Moment, Payload
-from noetl_broker.store.admin import pages
+from noetl_broker.store.admin import list_pages
 
 router = APIRouter(prefix="/dead-letters", tags=["dead letters"])
 
@@ -45,5 +45,5 @@ async def list_dead_letters(
     """
     refuse_hidden_filter(caller, "reasons", reason)
     async with connections.borrow() as connection:
-        found = await pages.page_dead_letters(connection, path=path, reason=reason, **page.arguments(int, int))
+        found = await list_pages.page_dead_letters(connection, path=path, reason=reason, **page.arguments(int, int))
     return page.document(found)

@@ -28,7 +28,7 @@ from noetl_broker.operations.differences import find_differences
 from noetl_broker.operations.explanations import explain_part
 from noetl_broker.operations.pictures import without_values
 from noetl_broker.operations.snapshots import state_after
-from noetl_broker.store.admin import pages
+from noetl_broker.store.admin import list_pages
 from noetl_broker.store.admin.execution_path import load_execution_path
 from noetl_broker.store.admin.executions import find_execution
 from noetl_broker.store.admin.verify import VerifyScope, verify
@@ -146,7 +146,7 @@ async def list_events(_caller: Viewer, connections: Pooled, page: Paging, execut
     """List the events of an execution by id, which is nearly the order of its turns."""
     async with connections.borrow() as connection:
         await find_execution(connection, execution_id)
-        return page.document(await pages.page_events(connection, execution_id, **page.arguments(int)))
+        return page.document(await list_pages.page_events(connection, execution_id, **page.arguments(int)))
 
 
 @router.get("/jobs", response_model=Listed[JobView])
@@ -154,7 +154,7 @@ async def list_jobs(_caller: Viewer, connections: Pooled, page: Paging, executio
     """List the jobs of an execution, also those that are done."""
     async with connections.borrow() as connection:
         await find_execution(connection, execution_id)
-        return page.document(await pages.page_jobs(connection, execution_id, **page.arguments(str)))
+        return page.document(await list_pages.page_jobs(connection, execution_id, **page.arguments(str)))
 
 
 @router.get("/items", response_model=Listed[ItemView])
@@ -169,7 +169,7 @@ async def list_items(
     async with connections.borrow() as connection:
         await find_execution(connection, execution_id)
         return page.document(
-            await pages.page_items(connection, execution_id, status=status, **page.arguments(str, int))
+            await list_pages.page_items(connection, execution_id, status=status, **page.arguments(str, int))
         )
 
 
@@ -178,7 +178,7 @@ async def list_undos(_caller: Viewer, connections: Pooled, page: Paging, executi
     """List what an execution has to undo: the last success first, as it is undone."""
     async with connections.borrow() as connection:
         await find_execution(connection, execution_id)
-        return page.document(await pages.page_undos(connection, execution_id, **page.arguments(int, int, str)))
+        return page.document(await list_pages.page_undos(connection, execution_id, **page.arguments(int, int, str)))
 
 
 @router.get("/explain", response_model=ReasonView, response_model_exclude_defaults=True)

@@ -17,7 +17,7 @@ from noetl_broker.console.values import ErrorType, ExecutionId, Fault, Hidden, I
 from noetl_broker.operations.payload_check import payload_check
 from noetl_broker.operations.spans import parse_since, parse_until
 from noetl_broker.playbook.plain_values import LARGEST_VERSION
-from noetl_broker.store.admin import executions, pages
+from noetl_broker.store.admin import executions, list_pages
 
 router = APIRouter(prefix="/executions", tags=["executions"])
 
@@ -251,7 +251,7 @@ async def list_executions(
     which = executions.Filter(path=path, status=status, error=error, step=step, since=begin, until=end, version=version)
     async with connections.borrow() as connection:
         return page.document(
-            await pages.page_executions(
+            await list_pages.page_executions(
                 connection, which, text=text, with_values=caller.role is Role.OPERATOR, **page.arguments(int)
             )
         )

@@ -11,7 +11,7 @@ from noetl_broker.console.access import Anybody, Viewer
 from noetl_broker.console.paging import Listed, Paging
 from noetl_broker.console.services import OwnConnections, Pooled
 from noetl_broker.console.values import Id, Moment, Payload, Recorded
-from noetl_broker.store.admin import pages
+from noetl_broker.store.admin import list_pages
 from noetl_broker.store.admin.approvals import login_name
 from noetl_broker.store.admin.doctor import examine
 
@@ -67,7 +67,7 @@ async def ask_health(connections: OwnConnections) -> Any:
 async def list_left_undone(_caller: Viewer, connections: Pooled, page: Paging) -> Any:
     """List the executions that ended and left something undone, the newest first."""
     async with connections.borrow() as connection:
-        return page.document(await pages.page_left_undone(connection, **page.arguments(int)))
+        return page.document(await list_pages.page_left_undone(connection, **page.arguments(int)))
 
 
 @router.get("/findings", response_model=HealthView)

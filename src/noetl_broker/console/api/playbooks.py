@@ -23,7 +23,7 @@ from noetl_broker.operations.check import CheckedFile
 from noetl_broker.operations.pictures import without_values
 from noetl_broker.playbook.diagnostics import Finding
 from noetl_broker.playbook.plain_values import LARGEST_VERSION
-from noetl_broker.store.admin import catalog, executions, pages
+from noetl_broker.store.admin import catalog, executions, list_pages
 from noetl_broker.store.connect.connection import Connection
 
 router = APIRouter(prefix="/playbooks", tags=["playbooks"])
@@ -122,14 +122,14 @@ async def list_playbooks(
 ) -> Any:
     """List the playbooks by path, each with its latest version."""
     async with connections.borrow() as connection:
-        return page.document(await pages.page_playbooks(connection, path=path, **page.arguments(str)))
+        return page.document(await list_pages.page_playbooks(connection, path=path, **page.arguments(str)))
 
 
 @router.get("/versions", response_model=Listed[PlaybookView])
 async def list_versions(_caller: Viewer, connections: Pooled, page: Paging, path: PathOf) -> Any:
     """List the versions of a playbook, the latest first."""
     async with connections.borrow() as connection:
-        found = await pages.page_versions(connection, path, **page.arguments(int))
+        found = await list_pages.page_versions(connection, path, **page.arguments(int))
         if not found.items and page.cursor is None:
             await catalog.find(connection, path, None)
     return page.document(found)

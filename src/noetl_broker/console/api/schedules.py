@@ -24,7 +24,7 @@ from noetl_broker.operations.schedules import (
 )
 from noetl_broker.playbook.cron import read_cron
 from noetl_broker.playbook.plain_values import LARGEST_VERSION
-from noetl_broker.store.admin import pages
+from noetl_broker.store.admin import list_pages
 from noetl_broker.store.admin import schedules as store
 from noetl_broker.store.admin.schedules import ScheduleSpec
 from noetl_broker.store.connect.connection import Connection
@@ -127,7 +127,7 @@ async def list_schedules(
 ) -> Any:
     """List schedules by name, with what went wrong last."""
     async with connections.borrow() as connection:
-        found = await pages.page_schedules(connection, path=path, **page.arguments(str))
+        found = await list_pages.page_schedules(connection, path=path, **page.arguments(str))
     return page.document(found._replace(items=[schedule_as_document(row) for row in found.items]))
 
 

@@ -16,7 +16,7 @@ from noetl_broker.console.paging import Listed, Paging
 from noetl_broker.console.services import Pooled
 from noetl_broker.console.values import GivenId, Hidden, Id, Moment, Payload
 from noetl_broker.playbook.plain_values import NAME_CHARS
-from noetl_broker.store.admin import pages, signals
+from noetl_broker.store.admin import list_pages, signals
 
 router = APIRouter(prefix="/signals", tags=["signals"])
 
@@ -79,7 +79,7 @@ async def list_signals(
     """List the signals that are kept, newest first. Only an operator sees names and keys and may filter by them."""
     refuse_hidden_filter(caller, "names and keys of signals", name, key)
     async with connections.borrow() as connection:
-        found = await pages.page_signals(
+        found = await list_pages.page_signals(
             connection, name=name, key=key, execution_id=execution_id, **page.arguments(int)
         )
     return page.document(found)

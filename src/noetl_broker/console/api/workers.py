@@ -11,7 +11,7 @@ from noetl_broker.console.access import Viewer, refuse_hidden_filter
 from noetl_broker.console.paging import Listed, Paging
 from noetl_broker.console.services import Pooled
 from noetl_broker.console.values import Hidden, Id, Moment
-from noetl_broker.store.admin import pages
+from noetl_broker.store.admin import list_pages
 
 router = APIRouter(prefix="/workers", tags=["workers"])
 
@@ -52,7 +52,7 @@ class LeaseView(BaseModel):
 async def list_workers(_caller: Viewer, connections: Pooled) -> Any:
     """List the workers that hold leases. One that waits for jobs leaves no trace in the database."""
     async with connections.borrow() as connection:
-        return {"items": await pages.list_workers(connection)}
+        return {"items": await list_pages.list_workers(connection)}
 
 
 @router.get("/leases", response_model=Listed[LeaseView])
@@ -65,4 +65,4 @@ async def list_leases(
     """List the leases of a worker, or of all, in the order of their end. A viewer sees no ids of workers."""
     refuse_hidden_filter(caller, "ids of workers", worker_id)
     async with connections.borrow() as connection:
-        return page.document(await pages.page_leases(connection, worker_id=worker_id, **page.arguments(int, int)))
+        return page.document(await list_pages.page_leases(connection, worker_id=worker_id, **page.arguments(int, int)))

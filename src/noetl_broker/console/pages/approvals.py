@@ -22,7 +22,7 @@ from noetl_broker.console.services import Pooled
 from noetl_broker.errors import BrokerError, DatabaseFault
 from noetl_broker.nodes import read_visit
 from noetl_broker.playbook.approval import COMMENT, faults_of_filled
-from noetl_broker.store.admin import approvals, pages
+from noetl_broker.store.admin import approvals, list_pages
 from noetl_broker.store.connect.session import translate_faults
 
 router = APIRouter()
@@ -67,7 +67,7 @@ async def list_approvals(
 
     async def load() -> dict[str, Any]:
         async with connections.borrow() as connection:
-            found = await pages.page_approvals(
+            found = await list_pages.page_approvals(
                 connection, path=path.strip() or None, assignee=assignee.strip() or None, **page.arguments(int, str)
             )
         return page.document(found)

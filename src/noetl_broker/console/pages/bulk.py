@@ -26,7 +26,7 @@ from noetl_broker.operations.bulk import Acted, Group, act_on_each, find_executi
 from noetl_broker.operations.bulk_actions import Request, action_of, preview_groups, why_left_out
 from noetl_broker.operations.recoveries import OnVersion, preview_outlook
 from noetl_broker.playbook import PlaybookRules
-from noetl_broker.store.admin import executions, pages
+from noetl_broker.store.admin import executions, list_pages
 from noetl_broker.store.admin.executions import Entry
 from noetl_broker.store.connect.connection import Connection
 
@@ -232,7 +232,7 @@ async def preview_matching(connection: Connection, action: Acting, asked: Filter
     if asked.text:
         if action == "fork" and which.status is None:
             which = replace(which, status=FAILED)
-        page = await pages.page_executions(connection, which, text=asked.text, limit=MOST_COUNTED)
+        page = await list_pages.page_executions(connection, which, text=asked.text, limit=MOST_COUNTED)
         ids = [row["execution_id"] for row in page.items if row["execution_id"] > after]
         return preview_chosen(action, await executions.list_chosen(connection, ids), ids)
     found = await find_executions(connection, action, which, limit=MOST_COUNTED, after=after)

@@ -17,7 +17,7 @@ from noetl_broker.nodes import visit_name
 from noetl_broker.operations import recoveries, undos
 from noetl_broker.operations.recoveries import OnVersion, Outlook
 from noetl_broker.playbook import PlaybookRules
-from noetl_broker.store.admin import catalog, executions, pages, undo
+from noetl_broker.store.admin import catalog, executions, list_pages, undo
 from noetl_broker.store.connect.connection import Connection
 
 router = APIRouter()
@@ -95,7 +95,7 @@ async def show_undo(
     """The page that previews an undo, the last success first."""
     async with connections.borrow() as connection:
         details = await executions.load_execution_details(connection, execution_id)
-        found = await pages.page_undos(connection, execution_id, limit=MOST_LISTED)
+        found = await list_pages.page_undos(connection, execution_id, limit=MOST_LISTED)
     counts = details["undo"]["counts"] if details["undo"] is not None else {}
     wanted = {"open", "failed", *(DOUBTFUL if unknown else ())}
     return screen.render(

@@ -12,7 +12,7 @@ from noetl_broker.console.api.execution_actions import LONGEST_TEXT
 from noetl_broker.console.pages.screen import Shown
 from noetl_broker.console.paging import Paging
 from noetl_broker.console.services import Pooled
-from noetl_broker.store.admin import pages
+from noetl_broker.store.admin import list_pages
 
 router = APIRouter()
 
@@ -31,7 +31,7 @@ async def list_dead_letters(
 
     async def load() -> dict[str, Any]:
         async with connections.borrow() as connection:
-            found = await pages.page_dead_letters(
+            found = await list_pages.page_dead_letters(
                 connection, path=path.strip() or None, reason=error.strip() or None, **page.arguments(int, int)
             )
         return page.document(found)

@@ -34,7 +34,7 @@ from noetl_broker.history.visit_spans import ExecutionSpans
 from noetl_broker.nodes import UNDO_SUFFIX, parse_node, visit_name
 from noetl_broker.operations.pictures import without_values
 from noetl_broker.playbook.diagnostics import PlaybookRules
-from noetl_broker.store.admin import approvals, executions, pages, visit_spans
+from noetl_broker.store.admin import approvals, executions, list_pages, visit_spans
 from noetl_broker.store.admin.execution_path import load_execution_path
 from noetl_broker.store.connect.connection import Connection
 from noetl_broker.text import short_json
@@ -279,15 +279,15 @@ async def _load_picture(connection: Connection, rules: PlaybookRules, view: View
 async def _load_tab(connection: Connection, screen: Screen, view: View, asked: ExecutionQuery) -> dict[str, Any] | None:
     execution_id, page, tab = view.details["execution_id"], asked.page, asked.tab
     if tab == "events":
-        found = await pages.page_events(connection, execution_id, **page.arguments(int))
+        found = await list_pages.page_events(connection, execution_id, **page.arguments(int))
         return page.document(found._replace(items=[screen.seen(EventView, row) for row in found.items]))
     if tab == "jobs":
-        return page.document(await pages.page_jobs(connection, execution_id, **page.arguments(str)))
+        return page.document(await list_pages.page_jobs(connection, execution_id, **page.arguments(str)))
     if tab == "items":
-        found = await pages.page_items(connection, execution_id, status=asked.status, **page.arguments(str, int))
+        found = await list_pages.page_items(connection, execution_id, status=asked.status, **page.arguments(str, int))
         return page.document(found._replace(items=[screen.seen(ItemView, row) for row in found.items]))
     if tab == "undo":
-        found = await pages.page_undos(connection, execution_id, **page.arguments(int, int, str))
+        found = await list_pages.page_undos(connection, execution_id, **page.arguments(int, int, str))
         return page.document(found._replace(items=[screen.seen(ListedUndo, row) for row in found.items]))
     if tab == "children":
         arguments = page.arguments(int)
@@ -295,7 +295,7 @@ async def _load_tab(connection: Connection, screen: Screen, view: View, asked: E
         rows = await visit_spans.list_children(connection, execution_id, limit=arguments["limit"] + 1, after=after)
         items = rows[: arguments["limit"]]
         key = (items[-1]["execution_id"],) if len(rows) > len(items) else None
-        return page.document(pages.Page(items, key))
+        return page.document(list_pages.Page(items, key))
     return None
 
 

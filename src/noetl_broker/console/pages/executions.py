@@ -13,7 +13,7 @@ from noetl_broker.console.paging import Paging
 from noetl_broker.console.services import Pooled
 from noetl_broker.errors import OperatorFault
 from noetl_broker.operations.spans import parse_since, parse_until
-from noetl_broker.store.admin import executions, pages
+from noetl_broker.store.admin import executions, list_pages
 from noetl_broker.store.admin.overview import list_positions
 
 router = APIRouter()
@@ -91,7 +91,7 @@ async def list_executions(
 
     async def load() -> dict[str, Any]:
         async with connections.borrow() as connection:
-            found = await pages.page_executions(
+            found = await list_pages.page_executions(
                 connection, which, text=asked.text or None, with_values=screen.may_act, **page.arguments(int)
             )
             ids = [row["execution_id"] for row in found.items if row["status"] != "COMPLETED"]
@@ -109,5 +109,5 @@ async def list_executions(
         statuses=STATUSES,
         actions=ACTIONS.get(asked.fields["status"], EVERY_ACTION),
         since=SINCE,
-        searched=pages.SEARCHED,
+        searched=list_pages.SEARCHED,
     )

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response
 from noetl_broker.console.api.health import DoctorFindingView
 from noetl_broker.console.pages.screen import Shown
 from noetl_broker.console.services import Pooled
-from noetl_broker.store.admin import pages
+from noetl_broker.store.admin import list_pages
 from noetl_broker.store.admin.doctor import examine
 
 router = APIRouter()
@@ -22,7 +22,7 @@ ORDER: Final = ("problem", "notice", "ok")
 async def show_health(screen: Shown, connections: Pooled) -> Response:
     """All findings; problems first."""
     async with connections.borrow() as connection:
-        left = await pages.page_left_undone(connection, limit=MOST_LEFT)
+        left = await list_pages.page_left_undone(connection, limit=MOST_LEFT)
     found = [screen.seen(DoctorFindingView, finding._asdict()) for finding in await examine(connections.database)]
     return screen.render(
         "health.html",

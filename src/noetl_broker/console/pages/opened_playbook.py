@@ -16,7 +16,7 @@ from noetl_broker.console.pages.screen import Screen, SentForm
 from noetl_broker.errors import OperatorFault
 from noetl_broker.playbook import Playbook, PlaybookError, PlaybookRules
 from noetl_broker.playbook.plain_values import LARGEST_VERSION
-from noetl_broker.store.admin import catalog, pages
+from noetl_broker.store.admin import catalog, list_pages
 from noetl_broker.store.connect.connection import Connection
 
 LISTED_VERSIONS: Final = 200  # to choose from
@@ -84,9 +84,11 @@ class Opened:
 async def open_playbook(screen: Screen, connection: Connection, named: Named) -> Opened:
     """A version of a playbook. Raises NotFoundFault."""
     found = await catalog.find(connection, *named)
-    listed = await pages.page_playbooks(connection, path=named.path, limit=LISTED_VERSIONS)  # `*` is no pattern here
+    listed = await list_pages.page_playbooks(
+        connection, path=named.path, limit=LISTED_VERSIONS
+    )  # `*` is no pattern here
     latest = next((row for row in listed.items if row["path"] == found.path), None)
-    versions = await pages.page_versions(connection, found.path, limit=LISTED_VERSIONS)
+    versions = await list_pages.page_versions(connection, found.path, limit=LISTED_VERSIONS)
     return Opened(
         of=found,
         latest=latest or {"version": found.version, "paused": False},

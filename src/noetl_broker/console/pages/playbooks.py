@@ -24,7 +24,7 @@ from noetl_broker.operations.pictures import without_values
 from noetl_broker.operations.source_lines import compare_texts, lines_with_findings
 from noetl_broker.playbook import PlaybookRules
 from noetl_broker.playbook.plain_values import LARGEST_VERSION
-from noetl_broker.store.admin import catalog, executions, pages
+from noetl_broker.store.admin import catalog, executions, list_pages
 from noetl_broker.store.admin.executions import Filter
 from noetl_broker.store.connect.connection import Connection
 
@@ -47,7 +47,7 @@ async def show_playbooks(
         if not named.path:
             return await list_playbooks(screen, connection, page, search.strip())
         opened = await open_playbook(screen, connection, named)
-        recent = await pages.page_executions(connection, Filter(path=named.path), limit=NEWEST)
+        recent = await list_pages.page_executions(connection, Filter(path=named.path), limit=NEWEST)
     playbook, fault = await compiled(opened.of, rules)
     drawn = None
     if playbook is not None:
@@ -67,7 +67,7 @@ async def show_playbooks(
 async def list_playbooks(screen: Screen, connection: Connection, page: PageQuery, search: str) -> Response:
     """The latest version of each path; a search without `*` finds a part of the path."""
     pattern = search if "*" in search or not search else f"*{search}*"
-    found = page.document(await pages.page_playbooks(connection, path=pattern or None, **page.arguments(str)))
+    found = page.document(await list_pages.page_playbooks(connection, path=pattern or None, **page.arguments(str)))
     return screen.render(
         "playbooks.html",
         title="Playbooks",

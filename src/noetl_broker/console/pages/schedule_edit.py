@@ -30,7 +30,7 @@ from noetl_broker.operations.schedules import (
 )
 from noetl_broker.operations.spans import parse_since
 from noetl_broker.playbook.cron import read_cron
-from noetl_broker.store.admin import pages
+from noetl_broker.store.admin import list_pages
 from noetl_broker.store.admin import schedules as store
 from noetl_broker.store.admin.schedules import ScheduleSpec
 from noetl_broker.store.connect.connection import Connection
@@ -76,7 +76,7 @@ async def show_form(
     """The form of a schedule, or without a name of a new one."""
     async with connections.borrow() as connection:
         row = schedule_as_document(await store.find_schedule(connection, name)) if name else None
-        paths = [one["path"] for one in (await pages.page_playbooks(connection, limit=LISTED)).items]
+        paths = [one["path"] for one in (await list_pages.page_playbooks(connection, limit=LISTED)).items]
     fields = {**NEW, "path": path}
     if row is not None:
         texts = {

@@ -16,7 +16,7 @@ from noetl_broker.console.paging import Paging
 from noetl_broker.console.services import Pooled
 from noetl_broker.errors import OperatorFault
 from noetl_broker.operations.schedules import next_moments, schedule_as_document
-from noetl_broker.store.admin import pages
+from noetl_broker.store.admin import list_pages
 from noetl_broker.store.admin import schedules as store
 from noetl_broker.text import span
 
@@ -41,7 +41,7 @@ async def list_schedules(
 
     async def load() -> dict[str, Any]:
         async with connections.borrow() as connection:
-            found = await pages.page_schedules(connection, path=path.strip() or None, **page.arguments(str))
+            found = await list_pages.page_schedules(connection, path=path.strip() or None, **page.arguments(str))
         return page.document(found._replace(items=[schedule_as_document(row) for row in found.items]))
 
     listed = await screen.read(("schedules", page, path), load)

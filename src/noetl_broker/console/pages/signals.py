@@ -22,7 +22,7 @@ from noetl_broker.console.paging import Paging
 from noetl_broker.console.services import Pooled
 from noetl_broker.errors import BrokerError, DatabaseFault
 from noetl_broker.playbook.plain_values import NAME_CHARS
-from noetl_broker.store.admin import pages, signals
+from noetl_broker.store.admin import list_pages, signals
 from noetl_broker.store.connect.session import translate_faults
 
 router = APIRouter()
@@ -43,7 +43,7 @@ async def list_signals(
 
     async def load() -> dict[str, Any]:
         async with connections.borrow() as connection:
-            found = await pages.page_signals(connection, name=name or None, key=key or None, **page.arguments(int))
+            found = await list_pages.page_signals(connection, name=name or None, key=key or None, **page.arguments(int))
             waits = await signals.list_signal_waits(
                 connection, name=name or None, key=key or None, limit=MOST_WAITS + 1
             )

@@ -12,7 +12,7 @@ from noetl_broker.console.pages.overview import find_unserved
 from noetl_broker.console.pages.screen import Shown
 from noetl_broker.console.paging import Paging
 from noetl_broker.console.services import Pooled
-from noetl_broker.store.admin import overview, pages
+from noetl_broker.store.admin import list_pages, overview
 
 router = APIRouter()
 
@@ -26,8 +26,8 @@ async def show_workers(
 
     async def load() -> tuple[list[dict[str, Any]], dict[str, Any], list[dict[str, Any]]]:
         async with connections.borrow() as connection:
-            workers = await pages.list_workers(connection)
-            leases = await pages.page_leases(connection, worker_id=worker_id or None, **page.arguments(int, int))
+            workers = await list_pages.list_workers(connection)
+            leases = await list_pages.page_leases(connection, worker_id=worker_id or None, **page.arguments(int, int))
             unserved = await overview.list_unserved(connection)
         return workers, page.document(leases), unserved
 
