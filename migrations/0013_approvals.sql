@@ -346,6 +346,7 @@ begin
 end
 $$;
 
+-- Who may call it: the roles of deploy/roles.sql. The HTTP API and the console ask console/access.py before.
 create or replace function noetl.decide_approval(
   execution_id bigint,
   node_id text,

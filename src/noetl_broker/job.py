@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from noetl_broker.nodes import visit_name
+from noetl_broker.node_ids import visit_name
 
 TEXTS = ("code", "command", "commands", "sql")  # an action has these as base64, with the suffix `_b64`
 

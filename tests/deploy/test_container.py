@@ -149,7 +149,7 @@ def test_each_command_of_the_build_gives_a_program_that_runs(image: Path, databa
     environment = plain_environment() | {"NOETL_BROKER_DSN": database.dsn}
     programs = image / "opt" / "noetl-broker" / "bin"
     for arguments, word in (
-        (["migrate", "--status"], "0026_reader.sql"),
+        (["migrate", "--status"], "0026_reader_views.sql"),
         (["migrate", "--roles"], "roles.sql"),
         (["run", "--drain"], "took 0 turns"),
         (["worker", "--help"], "Run the reference worker"),

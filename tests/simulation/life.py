@@ -19,7 +19,7 @@ from noetl_broker.broker.model.effects import ChildStarted, ItemEnded, ItemsChos
 from noetl_broker.broker.model.event import Event, Turn
 from noetl_broker.broker.model.rules import Rules
 from noetl_broker.broker.state.state import ExecutionState, decode, encode
-from noetl_broker.nodes import node_id
+from noetl_broker.node_ids import node_id
 from noetl_broker.playbook.model import Playbook
 from noetl_broker.store.json_codec import dump_json, load_json
 from noetl_broker.store.turn.claimed_rows import event_of

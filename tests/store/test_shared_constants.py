@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from noetl_broker import nodes
+from noetl_broker import node_ids
 from noetl_broker.broker.model import event_types, limits
 from noetl_broker.broker.state.state import CANCELLED, COMPLETED, FAILED, LIVE, NEW, is_live
 from noetl_broker.playbook.keywords import BROKER_TYPES, CONTROL_TYPES
@@ -102,24 +102,26 @@ async def test_sql_and_python_make_and_read_the_same_node_ids(database: Database
     """Of visits and of items, and of their undos."""
     made = "select noetl.node_id(7, 'a_b-c', $1)"
     for visit, index in NODES:
-        node = nodes.node_id(7, "a_b-c", visit, index)
-        visit_node = nodes.node_id(7, "a_b-c", visit)
+        node = node_ids.node_id(7, "a_b-c", visit, index)
+        visit_node = node_ids.node_id(7, "a_b-c", visit)
         if index is None:
             assert await value(database, made, visit) == node
             assert await rows(database, "select visit_node_id from noetl.parse_item($1)", node) == []
-            assert await value(database, "select noetl.visit_name($1, $2)", "a_b-c", visit) == nodes.name_of_node(node)
-            assert await value(database, "select noetl.items_prefix($1)", node) == nodes.items_prefix(node)
+            assert await value(database, "select noetl.visit_name($1, $2)", "a_b-c", visit) == node_ids.name_of_node(
+                node
+            )
+            assert await value(database, "select noetl.items_prefix($1)", node) == node_ids.items_prefix(node)
         else:
             assert await value(database, f"select noetl.item_node_id(({made}), $2)", visit, index) == node
             assert await rows(database, "select * from noetl.parse_item($1)", node) == [(visit_node, index)]
-            assert nodes.item_node_id(visit_node, index) == node
+            assert node_ids.item_node_id(visit_node, index) == node
         undo = await value(database, "select noetl.undo_node_id($1)", node)
-        assert undo == nodes.node_id(7, "a_b-c", visit, index, undo=True)
+        assert undo == node_ids.node_id(7, "a_b-c", visit, index, undo=True)
         for one in (node, undo):
             assert await rows(database, "select step, visit from noetl.parse_node($1)", one) == [("a_b-c", visit)]
             assert await value(database, "select noetl.is_item($1)", one) is (index is not None)
             assert await value(database, "select noetl.is_undo($1)", one) is (one == undo)
-            assert nodes.undone_node(one) == (
+            assert node_ids.undone_node(one) == (
                 node if one == undo and "#" in node else f"{visit_node}#1" if one == undo else None
             )
 
@@ -127,7 +129,7 @@ async def test_sql_and_python_make_and_read_the_same_node_ids(database: Database
 async def test_sql_and_python_refuse_the_same_node_ids(database: Database) -> None:
     """A NoETL server or a worker may write any text."""
     for node in ("", "7", "7:", "7:#2", "7:a#", "7:a#0", "7:a#x", "7:a#1.", "7:a#1.x", "7:a#1234567890"):
-        assert nodes.parse_node(node, None) == nodes.NOWHERE
+        assert node_ids.parse_node(node, None) == node_ids.NOWHERE
         assert await rows(database, "select step, visit from noetl.parse_node($1)", node) == [], node
 
 
@@ -135,9 +137,9 @@ async def test_sql_and_python_refuse_the_same_node_ids(database: Database) -> No
 @pytest.mark.parametrize("step", ["fetch", "a[b", "two words", "charge!undo"])
 def test_a_command_reads_the_name_that_is_shown(step: str, visit: int, index: int | None) -> None:
     """So each name can be pasted into a command. The first visit has no number."""
-    shown = nodes.visit_name(step, visit, index)
-    assert nodes.read_node(shown) == (step, None if visit == 1 else visit, index)
-    assert nodes.name_of_node(nodes.job_node_id(7, step, visit, index)) == shown
+    shown = node_ids.visit_name(step, visit, index)
+    assert node_ids.read_node(shown) == (step, None if visit == 1 else visit, index)
+    assert node_ids.name_of_node(node_ids.job_node_id(7, step, visit, index)) == shown
 
 
 def test_only_these_functions_know_the_parts_of_a_node_id() -> None:
@@ -145,11 +147,11 @@ def test_only_these_functions_know_the_parts_of_a_node_id() -> None:
     others = [text for text in SQL_TEXTS if "function noetl.parse_node" not in text]
     written = re.compile(r"split_part[(][^\n]*node_id[^\n]*'#'|'!undo'|'#' [|][|] [\w.]*visit|'#1'")
     assert [found for text in others for found in written.findall(text)] == []
-    sources = Path(nodes.__file__).parent.rglob("*.py")
+    sources = Path(node_ids.__file__).parent.rglob("*.py")
     assert [
         (file.name, line)
         for file in sources
-        if file.name != "nodes.py"
+        if file.name != "node_ids.py"
         for line in file.read_text(encoding="utf-8").splitlines()
         if re.search(r"[}]#[{]\w*visit|\"#1\"|#1[.{]|\"!undo\"", line)
     ] == []

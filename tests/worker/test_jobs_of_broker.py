@@ -12,7 +12,7 @@ import pytest
 from noetl_broker.broker.model.decision import JobRow
 from noetl_broker.broker.model.effects import ExecutionBegun
 from noetl_broker.history.story import STORY_EXECUTION, play_turns, read_events
-from noetl_broker.nodes import node_id
+from noetl_broker.node_ids import node_id
 from noetl_broker.store.worker.jobs import LeasedJob
 from noetl_broker.template import unwrap
 from noetl_broker.worker.errors import Failure

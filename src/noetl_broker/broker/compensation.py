@@ -47,7 +47,7 @@ from noetl_broker.broker.writing.errors import (
 from noetl_broker.broker.writing.events import emit_compensating, emit_compensation
 from noetl_broker.broker.writing.inputs import condition_scope, inputs_of_job, render_inputs
 from noetl_broker.broker.writing.queue import enqueue_job, priority_of, timeout_of
-from noetl_broker.nodes import UNDO_SUFFIX
+from noetl_broker.node_ids import UNDO_SUFFIX
 from noetl_broker.playbook.keywords import words_of_item
 from noetl_broker.playbook.model import Retry
 from noetl_broker.template import TemplateError

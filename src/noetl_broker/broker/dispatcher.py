@@ -74,7 +74,7 @@ execution_resume, late           unknown_execution  recorded      recorded      
 execution_signal                 unknown_execution  reacts        reacts        reacts        recorded      after_end
 execution_signal, doubled        unknown_execution  duplicate     duplicate     duplicate     duplicate     after_end
 place_free                       unknown_execution  reacts        recorded      reacts        recorded      after_end
-slot_deadlock                       unknown_execution  reacts        recorded      recorded      recorded      after_end
+slot_deadlock                    unknown_execution  reacts        recorded      recorded      recorded      after_end
 holds_due                        unknown_execution  reacts        reacts        reacts        reacts        after_end
 event about a visit              unknown_execution  by visit      by visit      by visit      by visit      after_end
 type that is only recorded       recorded           recorded      recorded      recorded      recorded      recorded

@@ -16,7 +16,7 @@ from noetl_broker.cli.command import Call, command, execution_id
 from noetl_broker.cli.rights import APPROVER
 from noetl_broker.cli.start_cancel import read_payload
 from noetl_broker.errors import EXIT_FAILED, BrokerError, OperatorFault
-from noetl_broker.nodes import name_of_node, read_visit
+from noetl_broker.node_ids import name_of_node, read_visit
 from noetl_broker.playbook.approval import COMMENT
 from noetl_broker.store.admin.approvals import (
     Approval,

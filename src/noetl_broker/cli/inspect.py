@@ -21,7 +21,7 @@ from noetl_broker.errors import EXIT_FAILED, OperatorFault
 from noetl_broker.explain.error_text import traceback_of
 from noetl_broker.explain.item import Item, item_headline, item_outcome
 from noetl_broker.explain.undo_text import left_text
-from noetl_broker.nodes import read_item_name, read_visit
+from noetl_broker.node_ids import read_item_name, read_visit
 from noetl_broker.playbook.blocks import is_block
 from noetl_broker.store.admin import executions as store
 from noetl_broker.store.admin.catalog import suggest_path

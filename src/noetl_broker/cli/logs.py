@@ -15,7 +15,7 @@ from noetl_broker.cli import output
 from noetl_broker.cli.arguments import StepName
 from noetl_broker.cli.command import Call, command, execution_id
 from noetl_broker.cli.tail import REST_FACTOR, step_name
-from noetl_broker.nodes import read_node
+from noetl_broker.node_ids import read_node
 from noetl_broker.store.admin import executions
 from noetl_broker.store.admin.logs import LogReader, LogSubject, read_log
 from noetl_broker.store.connect.lasting_session import LastingSession

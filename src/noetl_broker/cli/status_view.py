@@ -23,7 +23,7 @@ from noetl_broker.explain.error_text import attempt_text, traceback_of
 from noetl_broker.explain.progress import failures_text, progress_text
 from noetl_broker.explain.slots import slot_of_row, slot_text
 from noetl_broker.explain.undo_text import draining_text, undo_lines
-from noetl_broker.nodes import name_of_node, node_of_job, parse_node, visit_name
+from noetl_broker.node_ids import name_of_node, node_of_job, parse_node, visit_name
 from noetl_broker.store.admin import executions
 from noetl_broker.store.connect.lasting_session import LastingSession
 from noetl_broker.store.connect.schema_name import with_schema

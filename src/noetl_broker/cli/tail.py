@@ -14,7 +14,7 @@ from noetl_broker.cli import output
 from noetl_broker.cli.wait_text import wait_lines
 from noetl_broker.explain.error_text import attempt_text, error_text
 from noetl_broker.explain.slots import slot_of_row, slot_text
-from noetl_broker.nodes import MARK, name_of_node
+from noetl_broker.node_ids import MARK, name_of_node
 from noetl_broker.store.admin import executions
 from noetl_broker.store.connect.lasting_session import LastingSession
 from noetl_broker.store.connect.schema_name import with_schema

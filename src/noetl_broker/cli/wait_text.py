@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from noetl_broker.cli import output
-from noetl_broker.nodes import name_of_node
+from noetl_broker.node_ids import name_of_node
 
 
 def awaited_by(wait: dict[str, Any], execution_id: int) -> str:

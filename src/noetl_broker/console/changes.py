@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from heapq import nlargest
 
-from noetl_broker.backoff import Backoff
 from noetl_broker.console.connections import Connections
 from noetl_broker.errors import BrokerError
+from noetl_broker.growing_pauses import Backoff
 from noetl_broker.store.admin.changes import NEWEST, Attention, LatestTurn, count_attention, load_latest_turns
 from noetl_broker.tasks import wait_for
 

@@ -13,11 +13,11 @@ from functools import partial
 
 import structlog
 
-from noetl_broker.backoff import Backoff
 from noetl_broker.daemon.metrics.registry import TURNS
 from noetl_broker.daemon.metrics.values import MetricValues
 from noetl_broker.daemon.service import Service
 from noetl_broker.errors import BrokerError
+from noetl_broker.growing_pauses import Backoff
 from noetl_broker.store.connect.sqlstates import reason_of, trace_of
 from noetl_broker.tasks import wait_for
 

@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import time
 
-from noetl_broker.backoff import Backoff
 from noetl_broker.daemon.claim_cursor import ClaimCursor
+from noetl_broker.growing_pauses import Backoff
 from noetl_broker.store.connect.connection import CALL_SECONDS, Pool, borrowed
 from noetl_broker.store.connect.listener import Listener
 from noetl_broker.store.queries import sql

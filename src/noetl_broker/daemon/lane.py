@@ -15,7 +15,6 @@ from functools import partial
 
 import structlog
 
-from noetl_broker.backoff import Backoff, jittered
 from noetl_broker.broker.model.rules import Rules
 from noetl_broker.daemon.batch import Batch, event_fields
 from noetl_broker.daemon.batch_size import BatchSize
@@ -26,6 +25,7 @@ from noetl_broker.daemon.playbook_cache import PlaybookCache
 from noetl_broker.daemon.quarantine import Quarantine
 from noetl_broker.daemon.tracer import Tracer
 from noetl_broker.errors import OversizeFault
+from noetl_broker.growing_pauses import Backoff, jittered
 from noetl_broker.store.connect.connection import ANSWER_SECONDS, Pool, borrowed, transaction
 from noetl_broker.store.connect.sqlstates import Remedy, fault_class_of, is_unreadable, log_fields, reason_of
 from noetl_broker.store.turn.claim import Claim, ClaimStart, move_to_dead_letters, move_unreadable_to_dead_letters

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from noetl_broker.backoff import Backoff
 from noetl_broker.daemon.background import attempt
 from noetl_broker.daemon.metrics.registry import (
     SIGNAL_ERRORS,
@@ -26,6 +25,7 @@ from noetl_broker.daemon.metrics.registry import (
     SWEPT_MATCH_REQUESTS,
 )
 from noetl_broker.daemon.metrics.values import MetricValues
+from noetl_broker.growing_pauses import Backoff
 from noetl_broker.playbook.durations import moment_text
 from noetl_broker.playbook.keywords import SIGNAL
 from noetl_broker.store.connect.connection import ANSWER_SECONDS, Pool, borrowed, transaction

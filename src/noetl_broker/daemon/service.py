@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from noetl_broker.backoff import Backoff
 from noetl_broker.broker.model.rules import Rules
 from noetl_broker.daemon.idle import POLL_SECONDS, Sleeper, has_mail
 from noetl_broker.daemon.keep_listening import keep_listening, keep_probing
@@ -31,6 +30,7 @@ from noetl_broker.daemon.throttles import JobReleaser
 from noetl_broker.daemon.timers import DueLoop, Timers
 from noetl_broker.daemon.tracer import Tracer
 from noetl_broker.errors import DatabaseFault, SchemaFault
+from noetl_broker.growing_pauses import Backoff
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.store.connect.connection import ANSWER_SECONDS, Connection, Pool, borrowed, create_pool
 from noetl_broker.store.connect.dsn import Database

@@ -17,13 +17,13 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from noetl_broker.backoff import Backoff
 from noetl_broker.daemon.http.health import BrokerStatus
 from noetl_broker.daemon.metrics.process_status import ProcessStatus
 from noetl_broker.daemon.metrics.registry import PROCESS_RESTARTS
 from noetl_broker.daemon.metrics.values import PROCESS, MetricsByDatabase, MetricValues, merge_all
 from noetl_broker.daemon.process_signals import handled_signals, is_second, notify
 from noetl_broker.errors import EXIT_NO_PERMISSION, EXIT_SCHEMA, EXIT_UNAVAILABLE, EXIT_USAGE
+from noetl_broker.growing_pauses import Backoff
 from noetl_broker.logs.stderr import end_at_once
 from noetl_broker.tasks import wait_for
 

@@ -12,10 +12,10 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
-from noetl_broker.backoff import Backoff
 from noetl_broker.daemon.background import attempt
 from noetl_broker.daemon.metrics.registry import TIMER_LATENESS, TIMERS_FIRED
 from noetl_broker.daemon.metrics.values import MetricValues
+from noetl_broker.growing_pauses import Backoff
 from noetl_broker.store.connect.connection import ANSWER_SECONDS, Pool, borrowed
 from noetl_broker.store.queries import sql
 from noetl_broker.tasks import wait_for

@@ -17,7 +17,7 @@ import structlog
 from noetl_broker.broker.model.values import JSON
 from noetl_broker.daemon.metrics.registry import SPANS, SPANS_DROPPED
 from noetl_broker.daemon.metrics.values import MetricValues
-from noetl_broker.nodes import node_id
+from noetl_broker.node_ids import node_id
 from noetl_broker.store.connect.connection import CALL_SECONDS, Pool, borrowed
 from noetl_broker.store.connect.sqlstates import log_fields
 from noetl_broker.store.queries import sql

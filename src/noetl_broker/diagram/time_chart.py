@@ -22,7 +22,7 @@ from noetl_broker.history.visit_spans import (
     times_of,
     times_text,
 )
-from noetl_broker.nodes import visit_name
+from noetl_broker.node_ids import visit_name
 from noetl_broker.text import moment, span
 
 CHART_STYLE = Path(__file__).with_name("time_chart.css")

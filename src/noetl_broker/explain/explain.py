@@ -29,7 +29,7 @@ from noetl_broker.explain.waiting import (
     explain_unread,
 )
 from noetl_broker.history.fork_plan import find_step
-from noetl_broker.nodes import visit_name
+from noetl_broker.node_ids import visit_name
 from noetl_broker.text import short_json, span
 
 if TYPE_CHECKING:

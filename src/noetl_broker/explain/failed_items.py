@@ -8,7 +8,7 @@ from noetl_broker.explain.error_text import error_text
 from noetl_broker.explain.progress import count_text, failures_text
 from noetl_broker.explain.reason import Reason
 from noetl_broker.explain.waiting import explain_progress
-from noetl_broker.nodes import visit_name
+from noetl_broker.node_ids import visit_name
 
 if TYPE_CHECKING:
     from noetl_broker.broker.model.values import JSON, Visit

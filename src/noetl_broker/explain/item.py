@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypedDict
 from noetl_broker.explain.error_text import attempt_text, error_text
 from noetl_broker.explain.reason import Reason
 from noetl_broker.explain.waiting import explain_job
-from noetl_broker.nodes import visit_name
+from noetl_broker.node_ids import visit_name
 from noetl_broker.text import moment, short_json, shorten, span
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from noetl_broker.broker.model.values import JSON
 from noetl_broker.explain.reason import Reason
 from noetl_broker.explain.visits import explain_cancelled, explain_cancelled_token, explain_spent_failure
-from noetl_broker.nodes import visit_name
+from noetl_broker.node_ids import visit_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -21,7 +21,7 @@ from noetl_broker.explain.reason import Reason, was
 from noetl_broker.explain.undo import explain_undone
 from noetl_broker.explain.waiting import explain_progress
 from noetl_broker.history.timeline import Timeline, trace_turns
-from noetl_broker.nodes import visit_name
+from noetl_broker.node_ids import visit_name
 from noetl_broker.template import NotLoaded, TemplateError, compile_condition, compile_text
 from noetl_broker.template.breakdown import Read, reads_of
 from noetl_broker.text import join_names

@@ -10,7 +10,7 @@ from noetl_broker.broker.model.event_types import EXECUTION_START
 from noetl_broker.broker.model.values import JSON
 from noetl_broker.explain.reason import Reason
 from noetl_broker.history.timeline import is_result_of
-from noetl_broker.nodes import visit_name
+from noetl_broker.node_ids import visit_name
 from noetl_broker.template import StepResult
 
 if TYPE_CHECKING:

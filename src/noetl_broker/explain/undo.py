@@ -11,7 +11,7 @@ from noetl_broker.broker.undo.rows import LATE
 from noetl_broker.explain.reason import Reason
 from noetl_broker.explain.undo_text import DRAINING, undo_lines
 from noetl_broker.explain.waiting import explain_job, explain_open_visit
-from noetl_broker.nodes import UNDO_SUFFIX, visit_name
+from noetl_broker.node_ids import UNDO_SUFFIX, visit_name
 
 if TYPE_CHECKING:
     from noetl_broker.broker.model.values import Visit

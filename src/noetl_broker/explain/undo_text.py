@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from noetl_broker.nodes import visit_name
+from noetl_broker.node_ids import visit_name
 from noetl_broker.text import join_names
 
 MOST_NAMES = 5

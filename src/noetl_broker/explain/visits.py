@@ -10,7 +10,7 @@ from noetl_broker.explain.conditions import EvaluatedNext, explain_condition
 from noetl_broker.explain.error_text import error_text
 from noetl_broker.explain.provenance import envelope_note, explain_failed_part
 from noetl_broker.explain.reason import Reason
-from noetl_broker.nodes import visit_name
+from noetl_broker.node_ids import visit_name
 from noetl_broker.text import join_names, moment, short_json, shorten
 
 if TYPE_CHECKING:

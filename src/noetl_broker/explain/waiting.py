@@ -14,7 +14,7 @@ from noetl_broker.explain.progress import count_text, error_type, failures_text,
 from noetl_broker.explain.reason import Reason
 from noetl_broker.explain.signals import explain_unfit
 from noetl_broker.explain.waits import explain_wait
-from noetl_broker.nodes import visit_name
+from noetl_broker.node_ids import visit_name
 from noetl_broker.playbook.keywords import ACTION_TYPES, BROKER_TYPES
 from noetl_broker.text import join_names, rate_text, span
 

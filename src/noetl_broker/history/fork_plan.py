@@ -33,7 +33,7 @@ from noetl_broker.broker.state.state import (
 from noetl_broker.broker.writing.inputs import condition_scope, reach, render_inputs
 from noetl_broker.errors import BrokerError, HistoryFault, OperatorFault, UnknownStepFault
 from noetl_broker.history.timeline import IncomingToken, Timeline, last_entry, trace_turns
-from noetl_broker.nodes import visit_name
+from noetl_broker.node_ids import visit_name
 from noetl_broker.playbook.diagnostics import did_you_mean
 from noetl_broker.playbook.durations import moment_text
 from noetl_broker.playbook.keywords import ERROR

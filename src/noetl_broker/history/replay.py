@@ -15,7 +15,7 @@ from noetl_broker.broker.state.state import ExecutionState, encode
 from noetl_broker.broker.writing.events import node_name_of
 from noetl_broker.errors import HistoryFault
 from noetl_broker.history.record import History, Node, RecordedJob, RecordedRow, RecordedTurn
-from noetl_broker.nodes import UNDO_SUFFIX, visit_name
+from noetl_broker.node_ids import UNDO_SUFFIX, visit_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

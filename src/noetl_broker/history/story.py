@@ -78,7 +78,7 @@ from noetl_broker.broker.model.event_types import (
 from noetl_broker.broker.model.rules import Rules
 from noetl_broker.broker.model.values import JSON
 from noetl_broker.broker.undo.rows import child_with_undo
-from noetl_broker.nodes import MARK, visit_name
+from noetl_broker.node_ids import MARK, visit_name
 from noetl_broker.playbook.durations import moment_text
 from noetl_broker.template import read_integer, read_real
 

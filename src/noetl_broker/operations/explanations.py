@@ -18,7 +18,7 @@ from noetl_broker.explain.item import explain_item
 from noetl_broker.explain.reason import Reason
 from noetl_broker.explain.without_values import facts_without_values, without_values
 from noetl_broker.history.record import History
-from noetl_broker.nodes import read_item_name, read_node, read_visit
+from noetl_broker.node_ids import read_item_name, read_node, read_visit
 from noetl_broker.playbook.blocks import MARK
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.playbook.model import Step

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from noetl_broker.nodes import UNDO_SUFFIX
+from noetl_broker.node_ids import UNDO_SUFFIX
 from noetl_broker.playbook.calls import read_call
 from noetl_broker.playbook.diagnostics import Location, json_type_name
 from noetl_broker.playbook.fields import Fields

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from noetl_broker.nodes import FORBIDDEN_IN_STEPS, UNDO_SUFFIX
+from noetl_broker.node_ids import FORBIDDEN_IN_STEPS, UNDO_SUFFIX
 from noetl_broker.playbook.diagnostics import Location, json_type_name
 from noetl_broker.playbook.keywords import METADATA_KEYS, ROOT_KEYS, START
 from noetl_broker.playbook.model import Raw

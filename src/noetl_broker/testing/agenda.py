@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from noetl_broker.history.record import Node
 from noetl_broker.history.story import STORY_START
-from noetl_broker.nodes import UNDO_SUFFIX
+from noetl_broker.node_ids import UNDO_SUFFIX
 
 Key = tuple[int, Node]  # of an execution and a visit or an item
 NO_NODE: Node = ("", 0, None)

@@ -54,7 +54,7 @@ from noetl_broker.broker.work.children import error_of_child
 from noetl_broker.history.record import Node
 from noetl_broker.history.story import STORY_START
 from noetl_broker.job import Job
-from noetl_broker.nodes import UNDO_SUFFIX
+from noetl_broker.node_ids import UNDO_SUFFIX
 from noetl_broker.playbook import Playbook, PlaybookRules, compile_new
 from noetl_broker.playbook.blocks import all_blocks, dotted
 from noetl_broker.playbook.durations import after, moment_text

@@ -11,7 +11,7 @@ from noetl_broker.broker.model.effects import JobChanged
 from noetl_broker.broker.model.event import Event
 from noetl_broker.broker.model.event_types import ACTION_FAILED
 from noetl_broker.broker.model.values import JSON
-from noetl_broker.nodes import UNDO_SUFFIX
+from noetl_broker.node_ids import UNDO_SUFFIX
 from noetl_broker.template import StepResult
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import asyncio
 import contextlib
 from collections.abc import Collection, Iterator, Sequence
 
-from noetl_broker.backoff import JITTER, RETRY_SECONDS, Backoff
 from noetl_broker.errors import DatabaseFault, PermissionFault, SchemaFault
+from noetl_broker.growing_pauses import JITTER, RETRY_SECONDS, Backoff
 from noetl_broker.store.worker.jobs import JobDatabase, Lease, LogPart, RefusedFault, log_jobs
 from noetl_broker.tasks import wait_for
 from noetl_broker.worker.job_log import JobLog, LogBuffer

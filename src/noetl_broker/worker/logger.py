@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from noetl_broker.nodes import node_id
+from noetl_broker.node_ids import node_id
 
 if TYPE_CHECKING:
     from noetl_broker.store.worker.jobs import LeasedJob

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import asdict
 
-from noetl_broker.backoff import JITTER, RETRY_SECONDS, Backoff
 from noetl_broker.errors import DatabaseFault, PermissionFault, SchemaFault
+from noetl_broker.growing_pauses import JITTER, RETRY_SECONDS, Backoff
 from noetl_broker.store.worker.jobs import Completion, JobDatabase, RefusedFault, complete_jobs, lease_jobs
 from noetl_broker.tasks import first
 from noetl_broker.worker.logger import Log

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
 
-from noetl_broker.backoff import JITTER, RETRY_SECONDS, Backoff
 from noetl_broker.errors import DatabaseFault
+from noetl_broker.growing_pauses import JITTER, RETRY_SECONDS, Backoff
 from noetl_broker.store.worker.jobs import (
     AttemptFailure,
     Completion,

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from noetl_broker.errors import JobFailed, OperatorFault
 from noetl_broker.job import Job, readable
-from noetl_broker.nodes import parse_node
+from noetl_broker.node_ids import parse_node
 from noetl_broker.worker.errors import ToolFault
 from noetl_broker.worker.loop import run_worker
 from noetl_broker.worker.options import WorkerOptions

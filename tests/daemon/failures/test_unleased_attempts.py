@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from noetl_broker.nodes import node_id
+from noetl_broker.node_ids import node_id
 from tests.brokers import broken_invariants, drain, execute, register, rows, start, value
 from tests.postgres import Database
 from tests.undos import STATUS, UNDOS, complete, fail, lease

@@ -1,7 +1,8 @@
 """Event types: their names, their aliases, and which of them ask for a decision.
 
-To add one, name it here. In `dispatcher.py`, add its reaction to `REACTIONS`, and its outcomes to `STATUS_TABLE` or
-`VISIT_TABLE`. Aliases are also in `noetl.kind_of` (migrations/0002_shared_functions.sql). What users insert and
+To add one, name it here. In `dispatcher.py`, add its reaction to `REACTIONS`, and its outcomes to a table:
+`STATUS_TABLE` if it is about an execution (then name it in `OF_EXECUTION` too), else `VISIT_TABLE` and
+`DRAINING_TABLE`. Aliases are also in `noetl.kind_of` (migrations/0002_shared_functions.sql). What users insert and
 asks for no decision is also in `noetl.is_mail`, in the same file. A test compares the lists.
 """
 

@@ -9,7 +9,7 @@ from noetl_broker.cli.command import Call
 from noetl_broker.history.replay import ReplayedTurn, sentences
 from noetl_broker.history.snapshot import Snapshot
 from noetl_broker.history.story import format_turn
-from noetl_broker.nodes import visit_name
+from noetl_broker.node_ids import visit_name
 from noetl_broker.operations.snapshots import StateAfter, state_after
 from noetl_broker.store.connect.session import session
 

@@ -14,7 +14,7 @@ from noetl_broker.console.api.execution_actions import LONGEST_TEXT, Given
 from noetl_broker.console.paging import Listed, Paging
 from noetl_broker.console.services import Pooled
 from noetl_broker.console.values import GivenId, Hidden, Id, Moment, Payload
-from noetl_broker.nodes import read_visit
+from noetl_broker.node_ids import read_visit
 from noetl_broker.store.admin import approvals, list_pages
 
 router = APIRouter(prefix="/approvals", tags=["approvals"])

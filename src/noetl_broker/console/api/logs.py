@@ -15,7 +15,7 @@ from noetl_broker.console.paging import Key, Listed, PageQuery, Paging
 from noetl_broker.console.services import Pooled
 from noetl_broker.console.values import ExecutionId, Id, Moment
 from noetl_broker.errors import OperatorFault
-from noetl_broker.nodes import read_node
+from noetl_broker.node_ids import read_node
 from noetl_broker.store.admin import logs
 
 LARGEST_INT = 2**31 - 1

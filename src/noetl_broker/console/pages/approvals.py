@@ -20,7 +20,7 @@ from noetl_broker.console.pages.screen import Posted, Shown
 from noetl_broker.console.paging import Paging
 from noetl_broker.console.services import Pooled
 from noetl_broker.errors import BrokerError, DatabaseFault
-from noetl_broker.nodes import read_visit
+from noetl_broker.node_ids import read_visit
 from noetl_broker.playbook.approval import COMMENT, faults_of_filled
 from noetl_broker.store.admin import approvals, list_pages
 from noetl_broker.store.connect.session import translate_faults

@@ -13,7 +13,7 @@ from noetl_broker.console.pages.screen import Posted, SentForm, Shown
 from noetl_broker.console.services import Pooled, Rules, ShortWork
 from noetl_broker.console.values import ExecutionId
 from noetl_broker.errors import OperatorFault
-from noetl_broker.nodes import visit_name
+from noetl_broker.node_ids import visit_name
 from noetl_broker.operations import recoveries, undos
 from noetl_broker.operations.recoveries import OnVersion, Outlook
 from noetl_broker.playbook import PlaybookRules

@@ -31,7 +31,7 @@ from noetl_broker.explain.slots import rank_text
 from noetl_broker.history.past import Past, PastTurn
 from noetl_broker.history.story import format_turn
 from noetl_broker.history.visit_spans import ExecutionSpans
-from noetl_broker.nodes import UNDO_SUFFIX, parse_node, visit_name
+from noetl_broker.node_ids import UNDO_SUFFIX, parse_node, visit_name
 from noetl_broker.operations.pictures import without_values
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.store.admin import approvals, executions, list_pages, visit_spans

@@ -18,7 +18,7 @@ from noetl_broker.console.problem import Refusal
 from noetl_broker.console.services import Pooled, Rules, ShortWork
 from noetl_broker.console.values import ExecutionId
 from noetl_broker.errors import BrokerError, OperatorFault
-from noetl_broker.nodes import read_visit, visit_name
+from noetl_broker.node_ids import read_visit, visit_name
 from noetl_broker.operations import recoveries
 from noetl_broker.operations.payload_check import payload_check
 from noetl_broker.playbook import PlaybookRules

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from noetl_broker.errors import BrokerError, NotFoundFault, OperatorFault
-from noetl_broker.nodes import name_of_node, node_id, node_of_job, numbered_visit, visit_name
+from noetl_broker.node_ids import name_of_node, node_id, node_of_job, numbered_visit, visit_name
 from noetl_broker.store.admin.executions import like
 from noetl_broker.store.queries import sql
 from noetl_broker.text import join_names

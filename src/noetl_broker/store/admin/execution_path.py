@@ -8,7 +8,7 @@ from typing import Any
 from noetl_broker.broker.model.event import Emitted
 from noetl_broker.errors import NotFoundFault
 from noetl_broker.history.path import ExecutionPath, Items, StepJob, StepStatus, trace_path
-from noetl_broker.nodes import parse_node
+from noetl_broker.node_ids import parse_node
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.playbook.model import Playbook
 from noetl_broker.store.admin.archive import archived_fault

@@ -14,7 +14,7 @@ import asyncpg
 
 from noetl_broker.broker.state.state import QUEUED
 from noetl_broker.errors import NotFoundFault
-from noetl_broker.nodes import job_node_id
+from noetl_broker.node_ids import job_node_id
 from noetl_broker.store.admin import reader
 from noetl_broker.store.admin.archive import archived_fault
 from noetl_broker.store.admin.blocks import WITH_BLOCKS, list_blocks

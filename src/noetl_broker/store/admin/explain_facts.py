@@ -24,7 +24,7 @@ from noetl_broker.explain.facts import (
 from noetl_broker.explain.item import Item
 from noetl_broker.explain.slots import slot_of_row
 from noetl_broker.history.record import History
-from noetl_broker.nodes import ItemName, node_id, node_of_job, parse_node
+from noetl_broker.node_ids import ItemName, node_id, node_of_job, parse_node
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.store.admin.archive import archived_fault
 from noetl_broker.store.admin.history import load_history

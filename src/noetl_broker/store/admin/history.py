@@ -21,7 +21,7 @@ from noetl_broker.broker.model.values import JSON
 from noetl_broker.broker.state.state import is_live
 from noetl_broker.errors import NotFoundFault, PlaybookFault
 from noetl_broker.history.record import History, Node, RecordedJob, RecordedRow, RecordedTurn
-from noetl_broker.nodes import node_of_job
+from noetl_broker.node_ids import node_of_job
 from noetl_broker.playbook.compile import compile_playbook
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.playbook.model import Playbook

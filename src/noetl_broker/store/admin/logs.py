@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from noetl_broker.errors import NotFoundFault
-from noetl_broker.nodes import ItemName, items_prefix, job_node_id, parse_node, undone_node, visit_name
+from noetl_broker.node_ids import ItemName, items_prefix, job_node_id, parse_node, undone_node, visit_name
 from noetl_broker.store.admin.archive import archived_fault
 from noetl_broker.store.admin.executions import Entry, find_execution
 from noetl_broker.store.admin.progress import load_item

@@ -8,7 +8,7 @@ from typing import Any, cast
 from noetl_broker.errors import NotFoundFault
 from noetl_broker.explain.item import Item
 from noetl_broker.explain.progress import FailedItem, ItemErrors, Progress
-from noetl_broker.nodes import ItemName, node_id, visit_name
+from noetl_broker.node_ids import ItemName, node_id, visit_name
 from noetl_broker.store.connect.connection import Connection
 from noetl_broker.store.queries import sql
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from noetl_broker.errors import NotFoundFault
 from noetl_broker.explain.progress import Progress
-from noetl_broker.nodes import parse_node
+from noetl_broker.node_ids import parse_node
 from noetl_broker.store.admin.blocks import MOST_LISTED
 from noetl_broker.store.admin.progress import MOST_VISITS, reported_progress
 from noetl_broker.store.admin.undo import load_undo

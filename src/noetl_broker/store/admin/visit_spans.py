@@ -9,7 +9,7 @@ from noetl_broker.broker.model.values import JSON
 from noetl_broker.broker.state.state import is_live
 from noetl_broker.broker.writing.inputs import inputs_of_job
 from noetl_broker.history.visit_spans import ExecutionSpans, lanes_of
-from noetl_broker.nodes import node_id, parse_node
+from noetl_broker.node_ids import node_id, parse_node
 from noetl_broker.store.admin.executions import Entry
 from noetl_broker.store.connect.connection import Connection
 from noetl_broker.store.json_codec import load_json

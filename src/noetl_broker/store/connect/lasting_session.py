@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Self, TypeVar
 
-from noetl_broker.backoff import Backoff
 from noetl_broker.errors import DatabaseFault, PermissionFault, SchemaFault
+from noetl_broker.growing_pauses import Backoff
 from noetl_broker.store.connect.connection import Connection
 from noetl_broker.store.connect.dsn import Database
 from noetl_broker.store.connect.session import session, translate_faults

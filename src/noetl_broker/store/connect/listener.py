@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from noetl_broker.backoff import Backoff
+from noetl_broker.growing_pauses import Backoff
 from noetl_broker.store.connect.connection import CALL_SECONDS, LISTEN_SECONDS, borrowed, connect
 from noetl_broker.store.connect.dsn import Database
 from noetl_broker.store.connect.sqlstates import is_transient, log_fields

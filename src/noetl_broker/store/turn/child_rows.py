@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from noetl_broker.broker.model.decision import ExecutionEnd
 from noetl_broker.broker.model.values import JSON
 from noetl_broker.broker.work.children import error_of_child
-from noetl_broker.nodes import UNDO_SUFFIX, node_id, parse_node, undone_node
+from noetl_broker.node_ids import UNDO_SUFFIX, node_id, parse_node, undone_node
 from noetl_broker.store.json_codec import dump_json
 from noetl_broker.store.turn.claimed_rows import ParentVisit
 from noetl_broker.template import wrap

@@ -13,7 +13,7 @@ from noetl_broker.broker.model.limits import MAX_ATTEMPT, MAX_PATH_CHARS
 from noetl_broker.broker.model.rules import Rules, stored_rules
 from noetl_broker.broker.state.state import ExecutionState, decode
 from noetl_broker.broker.work.worker_children import MAX_INDEX
-from noetl_broker.nodes import parse_node, undone_node
+from noetl_broker.node_ids import parse_node, undone_node
 from noetl_broker.store.json_codec import load_json
 
 if TYPE_CHECKING:

@@ -39,7 +39,7 @@ from noetl_broker.broker.model.effects import (
     WaitReopened,
     WorkCancelled,
 )
-from noetl_broker.nodes import node_id
+from noetl_broker.node_ids import node_id
 from noetl_broker.playbook.durations import after
 from noetl_broker.store.json_codec import dump_json
 from noetl_broker.store.row_layout import columns_of

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from noetl_broker.broker.draft.known import Found, ItemState, UndoRow, result_of
 from noetl_broker.broker.draft.wants import want_item_status
-from noetl_broker.nodes import node_id, parse_node
+from noetl_broker.node_ids import node_id, parse_node
 from noetl_broker.store.queries import sql
 from noetl_broker.store.row_layout import columns_of
 from noetl_broker.store.turn import slots

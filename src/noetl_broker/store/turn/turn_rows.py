@@ -11,7 +11,7 @@ from noetl_broker.broker.model.event_types import EXECUTION_PAUSE, EXECUTION_RES
 from noetl_broker.broker.model.stops import Stops, stops_of
 from noetl_broker.broker.state.state import COMPENSATING, COMPLETED, PAUSED, QUEUED, RUNNING, ExecutionState, encode
 from noetl_broker.broker.writing.events import node_name_of
-from noetl_broker.nodes import node_id
+from noetl_broker.node_ids import node_id
 from noetl_broker.playbook.durations import after
 from noetl_broker.playbook.model import Playbook
 from noetl_broker.store.json_codec import dump_json

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from noetl_broker.broker.model.effects import UndoChanged, UndoNoted
-from noetl_broker.nodes import node_id
+from noetl_broker.node_ids import node_id
 from noetl_broker.store.json_codec import dump_json
 from noetl_broker.store.row_layout import columns_of
 from noetl_broker.store.turn.child_rows import ChildStart, undo_start_row

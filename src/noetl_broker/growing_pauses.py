@@ -1,4 +1,4 @@
-"""Growing pauses between attempts."""
+"""Growing pauses between attempts of the program itself, as to reach a database. Retries of jobs: broker/work/."""
 
 from __future__ import annotations
 
