@@ -76,7 +76,7 @@ START = """
     )"""
 NO_SWEEP = """
     create or replace function noetl.sweep_throttles(
-      max_keys int, after_name text, after_key text, out given int, out last_name text, out last_key text
+      max_keys int, after_name text, after_key text, out released int, out last_name text, out last_key text
     )
     language sql as 'select 0, null::text, null::text'"""
 # Each lease from its begin to its answer. Without an answer it holds its slot for a second at least.

@@ -1,4 +1,4 @@
-"""Throttles on jobs: how many of a key run at a time, and how many begin in a time."""
+"""Throttles of jobs: how many of a key run at a time, and how many begin in a time."""
 
 from __future__ import annotations
 
