@@ -180,7 +180,7 @@ EFFECTS: Mapping[type[Any], Written] = MappingProxyType({
     SlotsChanged: Written("write_slots", _add_slots),
     EventPosted: _rows("write_posts", lambda of, post: (of.owner, of.visit(post), post.type)),
     JobChanged: Written("change_jobs", _add_job_change),
-    WorkCancelled: Written("cancel_jobs", _nothing),  # these three: `stops_of`, after all others
+    WorkCancelled: Written("cancel_jobs", _nothing),  # as both kinds below: `stops_of`, after all others
     VisitCancelled: Written("cancel_visits", _nothing),
     ItemsCancelled: Written("cancel_visits", _nothing),
     VisitDrained: Written(
