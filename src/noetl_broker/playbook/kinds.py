@@ -1,6 +1,7 @@
 """The kinds of steps, and what the whole program asks about a kind.
 
-What the broker does with the steps of a kind is `KINDS` in broker/arrivals/steps.py. A new kind also needs:
+A type that workers run needs no kind: see worker/tools/. What the broker does with the steps of a kind is `KINDS` in
+broker/arrivals/steps.py. A new kind also needs:
 
 - its keys: `OWN_KEYS` in keywords.py
 - its name: `noetl.is_own_type` in migrations/0024_step_types.sql

@@ -1,4 +1,4 @@
-"""Pages of lists, for the HTTP API: each begins after the last row of the page before it and reads few rows.
+"""Pages of lists for the HTTP API and the console: each begins after the last row of the one before, and is bounded.
 
 A page may hold fewer rows than asked for, or none, while more follow: its filter found no more among the rows it read.
 """
