@@ -54,7 +54,7 @@ comment on column noetl.start_schedule.timezone is 'The IANA time zone of cron.'
 comment on column noetl.start_schedule.jitter is
   'A start is delayed by a part of this, at most until the next moment. Name and moment decide the part.';
 comment on column noetl.start_schedule.catch_up is
-  'Of moments that passed while no broker ran, those that are late by more are skipped, with 0 all. Of the others the last starts.';
+  'After a time without a broker, moments that are late by more are skipped, with 0 all. The last of the rest starts.';
 comment on column noetl.start_schedule.overlap is
   'If an earlier execution of the schedule lives: skip the start, queue it, cancel the other, allow both.';
 comment on column noetl.start_schedule.declared_in is 'The playbook that declares it; null: put by a command or in SQL.';

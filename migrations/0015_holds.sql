@@ -130,7 +130,7 @@ end
 $$;
 
 comment on function noetl.resume_path(text) is
-  'New executions of a playbook run at once. The broker admits those that are queued. Returns false when the path is not paused.';
+  'New executions of a playbook run at once. The broker admits queued executions. Returns false when the path is not paused.';
 
 create or replace function noetl.admit_executions(path text, most int) returns int
 language plpgsql security definer

@@ -40,7 +40,7 @@ from noetl_broker.store.connect.session import session
 )
 @filters
 @click.option("--limit", type=click.IntRange(1, 100_000), default=20, show_default=True, help="How many at most.")
-@click.option("--undone", is_flag=True, help="Only those that ended and left something undone.")
+@click.option("--undone", is_flag=True, help="Only executions that ended and left something undone.")
 def executions(call: Call, *, which: store.Filter, limit: int, undone: bool) -> None:
     """List executions, newest first; those of blocks below their parents."""
     if undone:

@@ -48,7 +48,7 @@ def pause(call: Call, *, chosen: Selection, bulk: BulkOptions, reason: str | Non
                 new = await executions.pause_path(connection, path, reason)
                 _show_path(call, {"path": path, "paused": True, "changed": new}, (
                     f"new executions of {path} are queued"
-                    f"; noetl-broker pause --path {path} --status running pauses those that run"
+                    f"; noetl-broker pause --path {path} --status running pauses running executions"
                 ))  # fmt: skip
                 return 0
             found = await _find(connection, chosen, "pause", bulk.limit)
@@ -65,7 +65,7 @@ def pause(call: Call, *, chosen: Selection, bulk: BulkOptions, reason: str | Non
     "resume",
     example=(
         "noetl-broker resume 58123456789012345\n"
-        "noetl-broker resume --path examples/weather                       # admits those that are queued\n"
+        "noetl-broker resume --path examples/weather                       # admits queued executions\n"
         "noetl-broker resume --path examples/weather --status paused --yes"
     ),
 )

@@ -66,12 +66,12 @@ FILTERS = (
     ),
     click.option("--status", type=click.Choice(STATUSES, case_sensitive=False), help="Only those in this status."),
     click.option("--error", metavar="TEXT", help="Only those with this text in their error; * as in --path."),
-    click.option("--step", metavar="STEP", help="Only those that failed in this step."),
+    click.option("--step", metavar="STEP", help="Only executions that failed in this step."),
     click.option(
         "--since",
         type=Since(),
         metavar="TIME",
-        help="Only those that changed since: 90s, 30min, 2h30m, 7d or 2w ago, or 2026-01-31T08:00 (UTC).",
+        help="Only executions that changed since: 90s, 30min, 2h30m, 7d or 2w ago, or 2026-01-31T08:00 (UTC).",
     ),
 )
 
@@ -93,7 +93,7 @@ UNTIL = click.option(
     "--until",
     type=Since(end=True),
     metavar="TIME",
-    help="Only those that started until then; as in --since, and a date includes that day.",
+    help="Only executions that started until then; as in --since, and a date includes that day.",
 )
 
 

@@ -45,8 +45,8 @@ def signal(
 ) -> int:
     """Send a signal to the executions that wait for it.
 
-    NAME is the name that their step has under `signal`. Prints the id of the signal. One that is sent to an execution
-    reaches its waits without `key`. It is kept until the execution ends; exit 1 if it has ended.
+    NAME is the name that their step has under `signal`. Prints the id of the signal. A signal to an execution reaches
+    its waits without `key`. It is kept until the execution ends; exit 1 if it has ended.
     """
     if (key is None) == (execution is None):
         raise OperatorFault("give one of --key and --execution")

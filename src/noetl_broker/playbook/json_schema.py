@@ -296,8 +296,8 @@ class ScheduleModel(Model):
     jitter: float | str | None = Field(None, description="Delay each start by a part of this; default 0.")
     catch_up: float | str | None = Field(
         None,
-        description="Of moments that passed while no broker ran, those that are later are skipped, with 0 all; of the "
-        "others the last starts. Default 1h.",
+        description="After a time without a broker, moments that are later are skipped, with 0 all; the last of the "
+        "rest starts. Default 1h.",
     )
     overlap: Literal["skip", "queue", "cancel", "allow"] | None = Field(
         None, description="If an earlier execution lives: skip (default), queue, cancel the other, allow both."

@@ -151,7 +151,7 @@ async def list_events(_caller: Viewer, connections: Pooled, page: Paging, execut
 
 @router.get("/jobs", response_model=Listed[JobView])
 async def list_jobs(_caller: Viewer, connections: Pooled, page: Paging, execution_id: ExecutionId) -> Any:
-    """List the jobs of an execution, also those that are done."""
+    """List the jobs of an execution, also finished jobs."""
     async with connections.borrow() as connection:
         await find_execution(connection, execution_id)
         return page.document(await list_pages.page_jobs(connection, execution_id, **page.arguments(str)))

@@ -208,7 +208,7 @@ async def back_test(_caller: Operator, work: LongWork, rules: Rules, test: BackT
 
 @router.post("/pause", response_model=PathPaused)
 async def pause_path(_caller: Operator, connections: Pooled, path: PathOf, given: WithReason | None = None) -> Any:
-    """Queue the new executions of a playbook. Those that run are not paused."""
+    """Queue the new executions of a playbook. Running executions are not paused."""
     reason = None if given is None else given.reason
     async with connections.borrow() as connection:
         changed = await executions.pause_path(connection, _one(path), reason)
@@ -217,7 +217,7 @@ async def pause_path(_caller: Operator, connections: Pooled, path: PathOf, given
 
 @router.post("/resume", response_model=PathPaused)
 async def resume_path(_caller: Operator, work: LongWork, path: PathOf, _given: Nothing | None = None) -> Any:
-    """Let the new executions of a playbook run again, and admit those that are queued, the oldest first."""
+    """Let the new executions of a playbook run again, and admit queued executions, the oldest first."""
     one = _one(path)
     changed, admitted = await work.run(lambda connection: executions.resume_path(connection, one))
     return {"path": path, "paused": False, "changed": changed, "admitted": admitted}

@@ -50,7 +50,7 @@ class LeaseView(BaseModel):
 
 @router.get("", response_model=Workers)
 async def list_workers(_caller: Viewer, connections: Pooled) -> Any:
-    """List the workers that hold leases. One that waits for jobs leaves no trace in the database."""
+    """List the workers that hold leases. A worker that waits for jobs leaves no trace in the database."""
     async with connections.borrow() as connection:
         return {"items": await list_pages.list_workers(connection)}
 

@@ -78,7 +78,7 @@ WORDINGS: Final[Mapping[str, Wording]] = {
     ),
     "reevaluate": Wording(
         "Reevaluate",
-        "The broker reads the events again that it set aside. Those that it still cannot decide on come back as dead"
+        "The broker reads the events again that it set aside. Events that it still cannot decide on come back as dead"
         " letters.",
         "given back to the broker",
         "retry",
