@@ -52,7 +52,7 @@ class Stops(NamedTuple):
         """Whether the job of a visit or an item stops, or its undo job."""
         if undo:
             return self.execution or (step, visit, index) in self.dead_undos
-        return self.visit(step, visit)
+        return self.all_work or (step, visit) in (self.cancelled if index is None else self.visits)
 
     def child(self, step: str, visit: int, index: int | None, *, undo: bool) -> bool:
         """Whether a child of a visit or an item stops, or the child that undoes it."""

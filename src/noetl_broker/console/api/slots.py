@@ -14,7 +14,7 @@ from noetl_broker.console.services import Pooled
 from noetl_broker.console.values import Hidden, Id, Moment
 from noetl_broker.store.admin import slot_lines as store
 
-router = APIRouter(prefix="/slots", tags=["limits"])
+router = APIRouter(prefix="/slots", tags=["slots"])
 
 PathOf = Annotated[str, Query(max_length=LONGEST_TEXT, description="of which playbook; empty: of schedules")]
 

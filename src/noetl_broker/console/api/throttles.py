@@ -65,7 +65,7 @@ class KeysOfThrottle(BaseModel):
     items: list[KeyOfThrottle]
 
 
-class LimitRequest(Given):
+class ThrottleRequest(Given):
     """What a throttle allows. What is not given is not limited; `burst` needs `rate`."""
 
     model_config = ConfigDict(
@@ -82,7 +82,7 @@ class LimitRequest(Given):
     burst: int | None = Field(None, ge=1, le=MOST)
 
 
-class LimitChange(BaseModel):
+class ThrottleChange(BaseModel):
     """Whether the throttle is new, or was there."""
 
     name: str
@@ -106,8 +106,8 @@ async def list_keys(
         return {"items": await store.list_keys(connection, name, most=limit)}
 
 
-@router.put("/{name:throttle}", response_model=LimitChange)
-async def put_throttle(_caller: Operator, connections: Pooled, name: Name, given: LimitRequest) -> Any:
+@router.put("/{name:throttle}", response_model=ThrottleChange)
+async def put_throttle(_caller: Operator, connections: Pooled, name: Name, given: ThrottleRequest) -> Any:
     """Make a throttle, or change its numbers.
 
     Fewer slots stop no job: jobs that run or are ready go on.
@@ -119,7 +119,7 @@ async def put_throttle(_caller: Operator, connections: Pooled, name: Name, given
     return {"name": name, "new": new}
 
 
-@router.delete("/{name:throttle}", response_model=LimitChange)
+@router.delete("/{name:throttle}", response_model=ThrottleChange)
 async def delete_throttle(_caller: Operator, connections: Pooled, name: Name) -> Any:
     """Delete a throttle: its held jobs run."""
     async with connections.borrow() as connection:

@@ -55,9 +55,8 @@ class Columns:
         self.children: list[ChildStart] = []
         self.child_answers: list[tuple[object, ...]] = []
         self.adoptions: dict[int, list[tuple[object, ...]]] = {}  # by execution
-        self.stopped: list[
-            tuple[object, ...]
-        ] = []  # visits whose children stop, with whether its own job is cancelled, too
+        # Visits whose children stop, each with whether its own job is cancelled, too.
+        self.stopped: list[tuple[object, ...]] = []
         self.item_rows: ItemRows = ItemRows()
         self.changed: dict[int, list[tuple[Mail, Turn, StatusChanged]]] = {}  # statuses of executions
         self.holds: dict[int, str | None] = {}  # executions whose jobs are parked or released, each after a node

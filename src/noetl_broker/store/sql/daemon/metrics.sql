@@ -67,7 +67,7 @@ select
       from noetl.queue q
       where q.limit_name is not null and q.status = 'held' and q.held_for = array['limit']
       limit $1::int
-    ) limited
+    ) throttled
   ) as throttled_jobs,
   (
     select greatest(extract(epoch from clock_timestamp() - min(w.available_at)), 0)::float8
