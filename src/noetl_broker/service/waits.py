@@ -59,4 +59,4 @@ async def decide(connection: Connection, caller: Caller, given: models.DecisionR
     decided = await approvals.decide_approval(connection, approval, approved=given.approved, decided_by=by, form=form)
     if not decided:
         raise await approvals.nothing_waits(connection, given.execution_id, step, visit)
-    return {"execution_id": given.execution_id, "node_id": approval.node_id, "by": by}
+    return {"execution_id": given.execution_id, "node_id": approval.node_id, "by": by, "title": approval.title}
