@@ -101,7 +101,7 @@ async def act_on_many(
         if chosen.ids:
             found: Sequence[Answer] = [{"execution_id": each} for each in chosen.ids]
         else:
-            which = acts.filter_of(chosen.which)
+            which = service("executions").filter_of(chosen.which)
             found = await acts.find_executions(connection, many.action, which, limit=bulk.limit)
             left_out = await acts.find_left_out(connection, many.action, which, limit=MOST)
         wanted = acts.bulk_action(asked, call.playbook_rules)
@@ -114,6 +114,8 @@ async def act_on_many(
                 groups = await acts.preview_groups(
                     connection, wanted, found, most_planned=most, on_each=lambda: advance(1)
                 )
+            if asked.version is None or asked.or_from_start:
+                many = many._replace(remedy=None)
             able = _preview(call, many, groups, len(found), None if left_out is None else len(left_out))
             if call.as_json or not able or not output.can_ask():
                 return 0

@@ -106,7 +106,8 @@ def _show(call: Call, asked: ForkRequest, answer: Answer) -> None:
     results = f"the results of {', '.join(answer['taken'])}" if answer["taken"] else "no results"
     output.note(f"it starts from {asked.from_step} with {results}")
     if answer["left_out"]:
-        output.note(f"left out, because its version has no such steps: {', '.join(answer['left_out'])}")
+        where = f"{answer['path']} version {answer['version']}"
+        output.note(f"left out, because {where} has no such steps: {', '.join(answer['left_out'])}")
 
 
 def _checked(call: Call, file: Path) -> NewPlaybook:

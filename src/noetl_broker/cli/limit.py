@@ -71,7 +71,8 @@ def put(_call: Call, asked: ThrottleRequest, answer: Any) -> None:
 
     A number that is not given is no limit. Fewer slots stop no job: jobs that run or are ready go on.
     """
-    output.say(f"{asked.name}: {numbers_text(asked.model_dump())}{' (new)' if answer['new'] else ''}")
+    told = " (new; no job has counted for it yet)" if answer["unused"] else " (new)" if answer["new"] else ""
+    output.say(f"{asked.name}: {numbers_text(answer)}{told}")
 
 
 @face("delete", "throttles.delete_throttle", Face(OneThrottle, ("name",)), example="noetl-broker limit delete stripe")

@@ -40,7 +40,9 @@ def read_json_in(text: str, source: str, what: str, example: str | None = None) 
         return read_json(text)
     except ValueError as error:
         written = example or f"--{what} '{EXAMPLES.get(what, EXAMPLE)}'"
-        raise OperatorFault(f"the {what} in {source} cannot be read: {error}; write for example {written}") from error
+        raise OperatorFault(
+            f"the {what} in {source} {str(error).removeprefix('it ')}; write for example {written}"
+        ) from error
 
 
 def read_object(text: str, source: str, what: str) -> dict[str, Any]:

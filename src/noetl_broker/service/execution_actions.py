@@ -118,7 +118,11 @@ async def _fork(
         key=given.idempotency_key,
     )
     new = forked.registered if forked.registered is not None and forked.registered.new else None
+    row = await executions.find_execution(connection, forked.execution_id)
     return ({} if new is None else {"registered": f"{new.path} version {new.version}"}) | {
+        "from": given.from_step,
+        "path": row["path"],
+        "version": row["version"],
         "execution_id": forked.execution_id,
         "forked_from": given.execution_id,
         "taken": [wanted.step for wanted in forked.plan.taken],
