@@ -186,7 +186,7 @@ def _preview(call: Call, many: Many, groups: Sequence[Any], found: int, left_out
     _show_groups(call, groups)
     if left_out:
         output.say(_left_out(left_out))
-    able = found - sum(group.executions for group in groups if group.goes_on is False)
+    able: int = found - sum(group.executions for group in groups if group.goes_on is False)
     if not able:
         output.say(f"it cannot be done for any of them: {output.executions(found)}; nothing was done")
     elif able < found:

@@ -10,7 +10,6 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 import annotated_types
 import click
-from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from noetl_broker.cli import output
@@ -18,9 +17,9 @@ from noetl_broker.cli.arguments import ExecutionId, PlaybookPath, StepName
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.rights import OPERATOR
 from noetl_broker.cli.typed import read_typed
-from noetl_broker.errors import EXIT_FAILED, OperatorFault
+from noetl_broker.errors import EXIT_FAILED
 from noetl_broker.service.action import Caller
-from noetl_broker.service.field_errors import message_of
+from noetl_broker.service.field_errors import request_of
 from noetl_broker.service.models.base import MOST_ROWS, Given, Paged
 
 MOST_LISTED = 100_000  # rows of one call
@@ -74,13 +73,7 @@ class Face(NamedTuple):
             for name, value in given.items()
             if value is not None and name in self.request.model_fields
         }
-        try:
-            return self.request.model_validate(values)
-        except ValidationError as error:
-            found = error.errors()
-            where = self.written(str(found[0]["loc"][0])) if found[0]["loc"] else "the call"
-            words = [message_of(one) for one in found if one["loc"][:1] == found[0]["loc"][:1]]
-            raise OperatorFault(f"{where}: {', or '.join(words)}") from None
+        return request_of(self.request, values, self.written)
 
     def written(self, name: str) -> str:
         """A field as a person writes it: `--keep`, `NAME`."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from noetl_broker.store.connect.connection import Connection
     from noetl_broker.store.connect.dsn import Database
 
-__all__ = ["Caller", "Cost", "Role", "ServiceAction", "action"]
+__all__ = ["Asked", "Caller", "Cost", "Role", "ServiceAction", "action"]
 
 Asked = TypeVar("Asked", bound=Given)
 Answer = TypeVar("Answer")

@@ -65,16 +65,22 @@ async def _requested(connection: Connection, execution_id: int, *, requested: bo
 
 
 @action(Role.OPERATOR, models.SentToExecution)
-async def signal_execution(connection: Connection, _caller: Caller, given: models.SignalExecutionRequest) -> Any:
+async def signal_execution(connection: Connection, caller: Caller, given: models.SignalExecutionRequest) -> Any:
     """Send a signal to one execution: to its waits without `key`. It is kept until the execution ends."""
-    text = None if given.payload is None else json_text(given.payload)
-    sent = await signals.signal_execution(
-        connection, given.execution_id, given.name, text, idempotency_key=given.idempotency_key
-    )
+    sent = await send_to_execution(connection, caller, given)
     if sent is None:
         raise BrokerError(f"execution {given.execution_id} has ended, so nothing was sent")
     keys = await signals.keys_of_waits(connection, given.execution_id, given.name)
     return {"signal_id": sent, "other_keys": [] if str(given.execution_id) in keys else keys}
+
+
+@action(Role.OPERATOR, int)
+async def send_to_execution(connection: Connection, _caller: Caller, given: models.SignalExecutionRequest) -> Any:
+    """Send a signal to one execution; gives its id, None if the execution has ended."""
+    text = None if given.payload is None else json_text(given.payload)
+    return await signals.signal_execution(
+        connection, given.execution_id, given.name, text, idempotency_key=given.idempotency_key
+    )
 
 
 @action(Role.OPERATOR, models.RetriedView, cost=Cost.SHORT)

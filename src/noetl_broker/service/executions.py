@@ -72,13 +72,25 @@ async def show_execution(connection: Connection, _caller: Caller, given: OneExec
 @action(Role.OPERATOR, models.Started)
 async def start_execution(connection: Connection, caller: Caller, given: models.StartRequest) -> Any:
     """Start an execution of a playbook. A payload that breaks the playbook's `workload_schema` starts nothing."""
-    payload = json_text(given.payload)
     check = await payload_check(connection, given.path, given.version, caller.rules)
     check(given.payload, "")
+    return await start_unchecked(connection, caller, given)
+
+
+@action(Role.OPERATOR, models.Started)
+async def start_unchecked(connection: Connection, _caller: Caller, given: models.StartRequest) -> Any:
+    """Start an execution of a playbook. The broker checks the payload."""
+    payload, key = json_text(given.payload), given.idempotency_key
     started = await executions.start_execution(
-        connection, given.path, payload, version=given.version, idempotency_key=given.idempotency_key
+        connection, given.path, payload, version=given.version, idempotency_key=key
     )
     return {"execution_id": started}
+
+
+@action(Role.OPERATOR, dict[str, Any])
+async def find_execution(connection: Connection, _caller: Caller, given: OneExecution) -> Any:
+    """Find the row of an execution."""
+    return await executions.find_execution(connection, given.execution_id)
 
 
 @action(Role.OPERATOR, dict[str, list[int]])

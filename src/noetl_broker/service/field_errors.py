@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, get_args
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar, get_args
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
+from noetl_broker.errors import OperatorFault
 from noetl_broker.playbook.diagnostics import did_you_mean
 
+Asked = TypeVar("Asked", bound=BaseModel)
 SHOWN: Final = 80  # characters of a refused value
 
 # The message about a field, by pydantic's type of the error, with its context. Other types keep the words of pydantic.
@@ -55,6 +57,20 @@ def message_of(found: Mapping[str, Any], body: Any = None) -> str:
     if "input" in found and shown not in message:
         return f"{message}; it is {shown if len(shown) <= SHOWN else f'{shown[: SHOWN - 1]}…'}"
     return message
+
+
+def request_of(
+    model: type[Asked], values: Mapping[str, Any], written: Callable[[str], str] = lambda name: name
+) -> Asked:
+    """The request with these values. Raises OperatorFault about the first wrong field, as it is `written`."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        found = error.errors()
+        first = found[0]["loc"][:1]
+        words = [message_of(one) for one in found if one["loc"][:1] == first]
+        where = written(str(first[0])) if first else "the request"
+        raise OperatorFault(f"{where}: {', or '.join(words)}") from None
 
 
 def fields_at(body: Any, path: Sequence[Any]) -> list[str]:
