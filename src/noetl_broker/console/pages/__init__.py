@@ -104,7 +104,7 @@ SECTIONS: Final[tuple[Section, ...]] = (
 
 def create_pages(services: Services, *, signs_in_by_address: bool = False) -> FastAPI:
     """The application of the pages, to be mounted beside the API."""
-    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.services = services
     app.state.attention = AttentionCache(services.connections, services.changes)
     app.state.shared_reads = SharedReads()

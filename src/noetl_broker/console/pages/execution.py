@@ -31,7 +31,7 @@ from noetl_broker.explain.slots import rank_text
 from noetl_broker.history.past import Past, PastTurn
 from noetl_broker.history.story import format_turn
 from noetl_broker.history.visit_spans import ExecutionSpans
-from noetl_broker.node_ids import UNDO_SUFFIX, parse_node, visit_name
+from noetl_broker.node_ids import UNDO_SUFFIX, name_of_node, visit_name
 from noetl_broker.operations.pictures import without_values
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.store.admin import approvals, executions, list_pages, visit_spans
@@ -160,7 +160,7 @@ async def show_execution(
         others=others,
         limits_of=limits_of,
         rank_text=rank_text,
-        step_of=step_of,
+        step_of=name_of_node,
         short=short_json,
         whole_of=lambda chosen: link(f"/executions/{execution_id}/values/result", step=chosen.name),
     )
@@ -207,9 +207,7 @@ async def _load(
     await _load_picture(connection, rules, view, asked.turn)
     spans = kept[1] if kept is not None else await _load_spans(connection, view)
     at = None if view.past is None or asked.turn is None else view.past.turns[asked.turn - 1].recorded.turn.at
-    view.chart = TimeChart(
-        spans, names=False, link=lambda step, visit: _link_step(screen, step.removesuffix(UNDO_SUFFIX), visit), at=at
-    )
+    view.chart = TimeChart(spans, names=False, link=lambda step, visit: _link_step(screen, step, visit), at=at)
     view.timeline = view.chart.svg(style=False)
     if kept is None and view.past is not None and not is_live(details["status"]):
         pasts.keep_ended(execution_id, (details, spans))
@@ -380,6 +378,7 @@ def replace_values(event: Any) -> str:
 
 def _link_step(screen: Screen, step: str, visit: int | None = None) -> str:
     name = step if visit is None else visit_name(step, visit)
+    name = name.removesuffix(UNDO_SUFFIX)  # the panel is that of the step
     return f"{screen.here(step=name, tab=None, cursor=None, why=None)}#step"
 
 
@@ -393,9 +392,3 @@ def limits_of(schema: Mapping[str, Any]) -> str | None:
     words = [str(schema["description"])] if schema.get("description") else []
     words += [f"{word} {schema[key]}" for key, word in (("minimum", "from"), ("maximum", "to")) if key in schema]
     return " ".join(words) or None
-
-
-def step_of(node: str) -> str:
-    """The visit or item that a node id names, as a person writes it."""
-    found = parse_node(node, None)
-    return node if found.step is None else visit_name(found.step, found.visit or 1, found.item_index)
