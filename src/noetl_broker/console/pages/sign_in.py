@@ -17,7 +17,7 @@ from noetl_broker.errors import BrokerError
 
 router = APIRouter()
 
-SIGNED_OUT = "You have signed out here. The token is still valid: noetl-broker token revoke NAME ends it."
+SIGNED_OUT = "You have signed out. The token is still valid: noetl-broker token revoke NAME ends it."
 
 
 @router.get("/sign-in")

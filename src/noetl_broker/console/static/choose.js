@@ -33,11 +33,4 @@ document.addEventListener("change", (event) => {
   if (event.target.matches?.("[data-choose-all]")) for (const box of rows()) box.checked = event.target.checked;
   if (event.target.closest?.(".many")) refresh();
 });
-document.addEventListener("keydown", (event) => {
-  const typing = event.target.closest?.("input, textarea, select");
-  if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey) {
-    const search = document.querySelector("[data-search]");
-    if (search) event.preventDefault(), search.focus();
-  }
-});
 refresh();
