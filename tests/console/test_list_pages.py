@@ -248,3 +248,20 @@ async def test_the_token_says_who_decides(database: Database, *, with_token: boo
         await send(client, "/approvals", "/approvals", typed)
     kept = await rows(database, DECIDERS)
     assert (decided.get("by"), [name for (name,) in kept]) == (by, [by, "ann" if with_token else "local"])
+
+
+async def test_many_approvals_are_decided_at_once(database: Database, api: httpx.AsyncClient) -> None:
+    """Those whose form has no field that an approval needs; the key says which is which."""
+    await register(database, APPROVAL, path="pay")
+    await start(database, "pay", {"who": "Ada"})
+    ids = await begun(database, QUESTION, count=2)
+    await execute(
+        database, "update noetl.execution set idempotency_key = 'order-17' where execution_id = $1", int(ids[0])
+    )
+    page = (await api.get("/approvals")).text
+    chosen = re.findall(r'type="checkbox" name="id" form="many" value="([^"]+)"', page)
+    typed = {"decision": "approve", "id": [*chosen, "7:ask"], "csrf": dict(fields_of(page, "/approvals"))["csrf"]}
+    answer = await api.post("/approvals", data=typed)
+    said = (await api.get("/approvals")).text
+    assert (chosen, "order-17" in page) == ([f"{each}:ask" for each in ids], True)
+    assert (answer.status_code, "2 were approved. 1 could not be decided" in said) == (303, True)
