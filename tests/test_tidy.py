@@ -94,7 +94,7 @@ LAYERS: dict[str, set[str]] = {
     },
     "testing": {"errors", "job", "node_ids", "template", "playbook", "broker", "history"},
     "client": {"errors", "broker", "store"},
-    "operations": {
+    "service": {
         "errors",
         "node_ids",
         "text",
@@ -125,7 +125,7 @@ LAYERS["console"] = {
         "explain",
         "diagram",
     ),
-    *("store", "operations", "testing", "client", "growing_pauses", "tasks"),
+    *("store", "service", "testing", "client", "growing_pauses", "tasks"),
 }
 LAYERS["cli"] = {*LAYERS}
 LAYERS["__main__"] = {"cli"}

@@ -88,3 +88,9 @@ class SchemaFault(DatabaseFault):
     """This version does not serve the schema in the database."""
 
     exit_code = EXIT_SCHEMA
+
+
+class ForbiddenFault(BrokerError):
+    """A caller whose role does not allow what was asked."""
+
+    exit_code = EXIT_NO_PERMISSION

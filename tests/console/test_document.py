@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from noetl_broker.console.api import ROUTERS
+from noetl_broker.console.api.routes import ROUTERS
 from noetl_broker.console.app import PREFIX
 from noetl_broker.console.document import operations
 from noetl_broker.store.connect.migrations import create_roles

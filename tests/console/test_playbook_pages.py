@@ -15,7 +15,7 @@ from noetl_broker.console.pages.schema_form import (
     with_errors,
 )
 from noetl_broker.console.pages.screen import SentForm
-from noetl_broker.operations.source_lines import compare_texts
+from noetl_broker.service.source_lines import compare_texts
 from tests.brokers import drain, execute, register, rows, start, value
 from tests.console.conftest import console
 from tests.console.test_bulk_pages import fields_of

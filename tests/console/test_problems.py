@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from noetl_broker.console.bodies import MAX_BODY_BYTES, MOST_VALUES
+from noetl_broker.console.bodies import MAX_BODY_BYTES
 from noetl_broker.console.problem import MOST_ERRORS
+from noetl_broker.service.typed_json import MOST_VALUES
 from noetl_broker.store.connect.dsn import Database as Place
 from tests.console.conftest import console
 from tests.console.test_list_pages import send

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from noetl_broker.console.access import Role
-from noetl_broker.console.api import ROUTERS
+from noetl_broker.console.api.routes import ROUTERS
 from noetl_broker.console.app import PREFIX
 from noetl_broker.console.document import Operation, operations
 from tests.docs.references import DOCS

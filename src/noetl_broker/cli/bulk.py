@@ -13,9 +13,8 @@ from noetl_broker.cli.command import Call
 from noetl_broker.cli.output import progress_bar
 from noetl_broker.cli.selection import Body
 from noetl_broker.errors import EXIT_FAILED, BrokerError
-from noetl_broker.operations import bulk as bulk_actions
-from noetl_broker.operations.bulk import Group
-from noetl_broker.operations.bulk_actions import Request, preview_groups
+from noetl_broker.service import bulk as bulk_actions
+from noetl_broker.service.bulk import Group, Treatment, preview_groups
 from noetl_broker.store.connect.connection import Connection
 
 MOST = 1_000_000  # executions that one call treats
@@ -67,7 +66,7 @@ class GroupPreview(NamedTuple):
 BY_REASON = GroupPreview()
 
 
-def make_groups_with(connection: Connection, request: Request, found: Sequence[dict[str, Any]]) -> MakeGroups:
+def make_groups_with(connection: Connection, request: Treatment, found: Sequence[dict[str, Any]]) -> MakeGroups:
     """The groups of a retry or a fork, which looks at executions one by one."""
 
     def make(on_each: Callable[[], object]) -> Awaitable[Sequence[Group]]:

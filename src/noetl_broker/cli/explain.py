@@ -12,7 +12,7 @@ from noetl_broker.cli.arguments import StepName
 from noetl_broker.cli.command import Call, command, execution_id, with_traceback
 from noetl_broker.explain.error_text import traceback_of
 from noetl_broker.explain.reason import Reason
-from noetl_broker.operations.explanations import explain_part
+from noetl_broker.service.explanations import explain_part
 from noetl_broker.store.connect.session import session
 
 INDENT = "  "

@@ -20,10 +20,9 @@ from noetl_broker.cli.playbooks import check_with_database
 from noetl_broker.cli.selection import Body, Selection, selection
 from noetl_broker.cli.start_cancel import refuse_constant
 from noetl_broker.errors import BrokerError, OperatorFault
-from noetl_broker.operations.bulk import find_executions, find_left_out
-from noetl_broker.operations.bulk_actions import Request
-from noetl_broker.operations.recoveries import Forked, OnVersion, OtherPlaybook, fork_execution, key_of_fork
 from noetl_broker.playbook import compile_playbook
+from noetl_broker.service.bulk import Treatment, find_executions, find_left_out
+from noetl_broker.service.recoveries import Forked, OnVersion, OtherPlaybook, fork_execution, key_of_fork
 from noetl_broker.store.admin import executions
 from noetl_broker.store.connect.connection import Connection
 from noetl_broker.store.connect.session import session
@@ -122,7 +121,7 @@ def fork(
             found = await find_executions(connection, "fork", chosen.which, limit=bulk.limit)
             left_out = await find_left_out(connection, "fork", chosen.which, limit=MOST) or []
             groups = None
-            asked = Request("fork", call.playbook_rules, from_step=from_step, on=on)
+            asked = Treatment("fork", call.playbook_rules, from_step=from_step, on=on)
             if other.file is None and not values:
                 groups = make_groups_with(connection, asked, found)
             return await act_on_each(

@@ -13,7 +13,7 @@ from noetl_broker.cli.bulk import BulkOptions, act_on_each, bulk_options
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.selection import Selection, selection
 from noetl_broker.errors import EXIT_FAILED, OperatorFault
-from noetl_broker.operations.bulk import BulkAction, find_executions
+from noetl_broker.service.bulk import BulkAction, find_executions
 from noetl_broker.store.admin import executions
 from noetl_broker.store.admin.executions import Filter
 from noetl_broker.store.connect.connection import Connection

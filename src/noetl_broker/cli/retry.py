@@ -13,9 +13,8 @@ from noetl_broker.cli.bulk import MOST, BulkOptions, GroupPreview, act_on_each, 
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.selection import Selection, filters, selection
 from noetl_broker.errors import OperatorFault
-from noetl_broker.operations.bulk import find_executions, find_left_out
-from noetl_broker.operations.bulk_actions import Request
-from noetl_broker.operations.recoveries import (
+from noetl_broker.service.bulk import Treatment, find_executions, find_left_out
+from noetl_broker.service.recoveries import (
     ABANDONED,
     UNDONE,
     OnVersion,
@@ -133,7 +132,7 @@ def retry(call: Call, *, chosen: Selection, bulk: BulkOptions, version: int | No
                 return 0
             found = await find_executions(connection, "retry", chosen.which, limit=bulk.limit)
             left_out = await find_left_out(connection, "retry", chosen.which, limit=MOST) or []
-            groups = make_groups_with(connection, Request("retry", rules, on=on), found)
+            groups = make_groups_with(connection, Treatment("retry", rules, on=on), found)
             remedy = None if version is None or or_from_start else _other_ways(version)
             return await act_on_each(
                 call, found, retry_execution, bulk,

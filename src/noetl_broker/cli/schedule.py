@@ -17,7 +17,9 @@ from noetl_broker.cli.output import progress_bar
 from noetl_broker.cli.selection import TimeText
 from noetl_broker.cli.start_cancel import read_payload
 from noetl_broker.errors import EXIT_FAILED, BrokerError
-from noetl_broker.operations.schedules import (
+from noetl_broker.playbook.cron import TimingError, read_cron
+from noetl_broker.playbook.schedules import OVERLAP
+from noetl_broker.service.schedules import (
     Backfill,
     next_moments,
     operator_faults,
@@ -25,8 +27,6 @@ from noetl_broker.operations.schedules import (
     schedule_as_document,
     start_missing,
 )
-from noetl_broker.playbook.cron import TimingError, read_cron
-from noetl_broker.playbook.schedules import OVERLAP
 from noetl_broker.store.admin import schedules as store
 from noetl_broker.store.admin.schedules import ScheduleSpec
 from noetl_broker.store.connect.connection import Connection

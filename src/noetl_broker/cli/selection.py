@@ -11,9 +11,9 @@ import click
 
 from noetl_broker.cli.arguments import ExecutionId, PlaybookPath
 from noetl_broker.errors import OperatorFault
-from noetl_broker.operations.bulk import STATUSES
-from noetl_broker.operations.spans import parse_since, parse_span, parse_until
 from noetl_broker.playbook.plain_values import LARGEST_VERSION
+from noetl_broker.service.bulk import STATUSES
+from noetl_broker.service.spans import parse_since, parse_span, parse_until
 from noetl_broker.store.admin.executions import Filter
 
 Body = Callable[..., int | None]

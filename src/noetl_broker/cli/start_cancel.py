@@ -25,8 +25,8 @@ from noetl_broker.cli.tail import follow_to_end
 from noetl_broker.errors import EXIT_FAILED, EXIT_UNENDED, BrokerError, OperatorFault, PermissionFault
 from noetl_broker.explain.error_text import error_text
 from noetl_broker.explain.undo_text import undo_lines
-from noetl_broker.operations.bulk import find_executions
-from noetl_broker.operations.payload_check import payload_check
+from noetl_broker.service.bulk import find_executions
+from noetl_broker.service.payload_check import payload_check
 from noetl_broker.store.admin import executions
 from noetl_broker.store.admin.undo import load_undo
 from noetl_broker.store.connect.connection import Connection

@@ -12,7 +12,7 @@ from noetl_broker.cli import output
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.rights import OWNER
 from noetl_broker.errors import EXIT_FAILED, OperatorFault
-from noetl_broker.operations.spans import parse_span
+from noetl_broker.service.spans import parse_span
 from noetl_broker.store.admin.api_tokens import create_token, list_tokens, revoke_token
 from noetl_broker.store.connect.session import session
 

@@ -10,8 +10,8 @@ from noetl_broker.cli import output
 from noetl_broker.cli.arguments import LATEST, VersionOrLatest
 from noetl_broker.cli.command import Call, command, execution_id
 from noetl_broker.errors import EXIT_FAILED
-from noetl_broker.operations.recoveries import OnVersion
-from noetl_broker.operations.undos import undo_execution
+from noetl_broker.service.recoveries import OnVersion
+from noetl_broker.service.undos import undo_execution
 from noetl_broker.store.admin import executions
 from noetl_broker.store.admin.undo import abandon_execution
 from noetl_broker.store.connect.session import session

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from difflib import get_close_matches
-from enum import StrEnum
 from http import HTTPStatus
 from ipaddress import ip_address
 from typing import Annotated
@@ -19,32 +18,14 @@ from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBea
 
 from noetl_broker.console.problem import FieldError, Refusal
 from noetl_broker.console.services import services_of
-from noetl_broker.console.values import shows_payloads
+from noetl_broker.service.action import Caller
+from noetl_broker.service.models.base import Role
+from noetl_broker.service.models.values import shows_payloads
 from noetl_broker.store.admin.api_tokens import TokenCheck
 
 COOKIE = "noetl_session"
-
-
-class Role(StrEnum):
-    """What a caller may do.
-
-    A viewer sees names, numbers, times and statuses. An operator sees everything, and may act.
-    """
-
-    VIEWER = "viewer"
-    OPERATOR = "operator"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
-    """The caller of a request; `name` is the token's name."""
-
-    role: Role
-    name: str
-
-
 FORWARDED = ("forwarded", "x-forwarded-for")  # what a proxy adds; it may send the name of this machine as Host
-LOCAL = Caller(role=Role.OPERATOR, name="local")  # a person at the machine itself, while there is no token
+LOCAL = Caller(name="local")  # a person at the machine itself, while there is no token
 
 _bearer = HTTPBearer(auto_error=False, scheme_name="token", description="`Authorization: Bearer TOKEN`")
 _cookie = APIKeyCookie(name=COOKIE, auto_error=False, scheme_name="session", description="the cookie of the console")
@@ -80,7 +61,9 @@ async def _find_caller(request: Request, token: str | None) -> Caller:
         _refuse_foreign_host(request)
         caller = LOCAL
     else:
-        caller = Caller(role=Role(str(found.role)), name=str(found.name))
+        caller = Caller(role=Role(str(found.role)), name=str(found.name), is_token=True)
+    services = services_of(request)
+    caller = replace(caller, rules=services.playbook_rules, database=services.database)
     request.state.caller = caller  # for errors
     return caller
 
@@ -92,16 +75,15 @@ async def check_again(request: Request) -> TokenCheck | None:
 
 
 async def operator(caller: Annotated[Caller, Depends(viewer)]) -> Caller:
-    """The caller of a route that only an operator may use. Raises Refusal (403) for a viewer."""
-    if caller.role is not Role.OPERATOR:
-        raise Refusal(HTTPStatus.FORBIDDEN, f"the token {caller.name} has the role viewer; this needs an operator")
+    """The caller of a route that only an operator may use. Raises ForbiddenFault for a viewer."""
+    caller.require(Role.OPERATOR)
     return caller
 
 
 def refuse_hidden_filter(caller: Caller | None, hidden: str, *given: str | None) -> None:
-    """Raise Refusal (403) where a viewer filters by what viewers do not see; `hidden` names it: `assignees`."""
-    if any(value is not None for value in given) and (caller is None or caller.role is not Role.OPERATOR):
-        raise Refusal(HTTPStatus.FORBIDDEN, f"a viewer sees no {hidden}, so cannot filter by them")
+    """Raise ForbiddenFault where a viewer filters by what viewers do not see."""
+    if caller is not None:
+        caller.refuse_hidden(hidden, *given)
 
 
 Viewer = Annotated[Caller, Depends(viewer)]

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from noetl_broker import __version__
 from noetl_broker.console import problem
 from noetl_broker.console.access import refuse_unknown_parameters
-from noetl_broker.console.api import ROUTERS
+from noetl_broker.console.api.routes import ROUTERS
 from noetl_broker.console.bodies import BodyLimit
 from noetl_broker.console.document import openapi_document, operations
 from noetl_broker.console.pages import create_pages
@@ -42,7 +42,7 @@ class ConsoleOptions:
 
 
 def create_app(options: ConsoleOptions) -> FastAPI:
-    """The application. Each router of `api.ROUTERS` is under /api/v1; all other paths are of the pages."""
+    """The application. The routes of `api.routes` are under /api/v1; all other paths are of the pages."""
     services = Services(
         options.database,
         options.playbook_rules,

@@ -15,26 +15,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from noetl_broker.console import problem
 from noetl_broker.console.access import refuse_unless_operator
 from noetl_broker.errors import BrokerError
+from noetl_broker.service.typed_json import MANY_VALUES, has_many_values
 
 MAX_BODY_BYTES: Final = 8 << 20
 SMALL_BODY_BYTES: Final = 64 << 10  # that anybody may send, as to sign in; it is too small for many values
-MOST_VALUES: Final = 250_000  # of one JSON text, with the names of fields; to read them takes about 0.2 s
-MANY_VALUES: Final = f"it has more than {MOST_VALUES:,} values and names"
 TOO_LARGE: Final = f"the body is too large: it may have {MAX_BODY_BYTES >> 20} MiB"
-_MARKS: Final = (b",", b":", b"[", b"{")  # one before each value or name, but for the first
-
-
-def has_many_values(text: bytes) -> bool:
-    """Whether a JSON text has more than MOST_VALUES; a small part of what reading it costs."""
-    if sum(map(text.count, _MARKS)) <= MOST_VALUES:
-        return False
-    if b"\0" in text:  # UTF-16 or UTF-32; JSON in UTF-8 has none
-        return True
-    bare = text.replace(b"\\\\", b"").replace(b'\\"', b"")
-    if bare.count(b'"') > 4 * MOST_VALUES:  # each text is a value or a name
-        return True
-    outside = b"".join(bare.split(b'"')[::2])
-    return sum(map(outside.count, _MARKS)) > MOST_VALUES
 
 
 class BodyLimit:

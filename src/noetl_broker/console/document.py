@@ -10,8 +10,9 @@ from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
-from noetl_broker.console.access import Role, role_of
+from noetl_broker.console.access import role_of
 from noetl_broker.console.problem import PROBLEM_CONTENT, FieldError, Problem
+from noetl_broker.service.models.base import Role
 
 READS = frozenset({"GET", "HEAD"})
 ANY = (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.SERVICE_UNAVAILABLE)

@@ -17,6 +17,7 @@ from starlette.routing import Match
 from noetl_broker.errors import (
     BrokerError,
     DatabaseFault,
+    ForbiddenFault,
     HistoryFault,
     NotFoundFault,
     OperatorFault,
@@ -71,6 +72,7 @@ STATUSES: tuple[tuple[type[Exception], HTTPStatus], ...] = (
     (UnknownStepFault, HTTPStatus.NOT_FOUND),
     (OperatorFault, HTTPStatus.BAD_REQUEST),
     (PermissionFault, HTTPStatus.FORBIDDEN),
+    (ForbiddenFault, HTTPStatus.FORBIDDEN),
     (SchemaFault, HTTPStatus.SERVICE_UNAVAILABLE),
     (DatabaseFault, HTTPStatus.SERVICE_UNAVAILABLE),
     (HistoryFault, HTTPStatus.CONFLICT),

@@ -33,6 +33,7 @@ class Services:
         token_seconds: float = TOKEN_SECONDS,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
     ) -> None:
+        self.database = database
         self.connections = Connections(database)
         self.own_connections = Connections(database, size=OWN)
         self.long_work = Threads(database, size=AT_ONCE, seconds=LONG_SECONDS)

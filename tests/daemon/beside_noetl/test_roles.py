@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from noetl_broker.operations.explanations import explain_part
 from noetl_broker.playbook import PlaybookRules
+from noetl_broker.service.explanations import explain_part
 from noetl_broker.store.admin.doctor import examine
 from noetl_broker.store.admin.executions import load_execution_details
 from noetl_broker.store.admin.verify import VerifyScope, verify

@@ -7,9 +7,9 @@ from textwrap import dedent
 import asyncpg
 import pytest
 
-from noetl_broker.operations import recoveries
 from noetl_broker.playbook import compile_playbook
 from noetl_broker.playbook.diagnostics import PlaybookRules
+from noetl_broker.service import recoveries
 from noetl_broker.store.admin import catalog
 from tests.brokers import complete_jobs, drain, execute, rows, start, value
 from tests.consistency import inconsistencies

@@ -13,8 +13,8 @@ from noetl_broker.errors import BrokerError
 from noetl_broker.history.fork_plan import plan_fork
 from noetl_broker.history.recovery_plan import plan_restart
 from noetl_broker.history.replay import Replay, replay_history, sentences
-from noetl_broker.operations.recoveries import recover_failed
 from noetl_broker.playbook.diagnostics import PlaybookRules
+from noetl_broker.service.recoveries import recover_failed
 from noetl_broker.store.admin import recovery
 from noetl_broker.store.admin.history import Versions, load_history
 from noetl_broker.store.admin.history_scan import MOST_TURNS, HistorySize, read

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from noetl_broker.operations.recoveries import recover_failed
 from noetl_broker.playbook import PlaybookRules
+from noetl_broker.service.recoveries import recover_failed
 from tests.brokers import complete_jobs, drain, execute, register, rows, start, value
 from tests.consistency import inconsistencies
 from tests.postgres import Database

@@ -5,8 +5,8 @@ from __future__ import annotations
 from noetl_broker.daemon.metrics.registry import SWEPT_SLOTS
 from noetl_broker.daemon.metrics.values import MetricValues
 from noetl_broker.daemon.reaper import Reaper
-from noetl_broker.operations.recoveries import recover_failed
 from noetl_broker.playbook import PlaybookRules
+from noetl_broker.service.recoveries import recover_failed
 from noetl_broker.store.admin.slot_lines import list_line, list_slots, slots_of
 from noetl_broker.store.connect.connection import create_pool
 from tests.brokers import complete_jobs, drain, execute, register, rows, running, start, value

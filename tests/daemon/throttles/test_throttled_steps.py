@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from noetl_broker.operations.explanations import explain_part
 from noetl_broker.playbook import PlaybookRules
+from noetl_broker.service.explanations import explain_part
 from noetl_broker.store.admin.throttles import put_throttle
 from noetl_broker.store.connect.connection import connect
 from tests.brokers import broken_invariants, complete_jobs, drain, execute, register, rows, start, value

@@ -8,8 +8,8 @@ import asyncpg
 import pytest
 
 from noetl_broker.errors import BrokerError
-from noetl_broker.operations.recoveries import recover
 from noetl_broker.playbook import PlaybookRules
+from noetl_broker.service.recoveries import recover
 from tests.brokers import broken_invariants, drain, execute, register, rows, start, value
 from tests.postgres import Database
 from tests.sessions import blocked, refused, session

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from noetl_broker.operations.recoveries import recover_failed
 from noetl_broker.playbook.diagnostics import PlaybookRules
+from noetl_broker.service.recoveries import recover_failed
 from noetl_broker.store.admin.history import load_history
 from noetl_broker.store.connect.connection import connect
 from tests.brokers import complete_jobs, drain, execute, register, rows, start, value

@@ -14,9 +14,9 @@ from noetl_broker.cli.command import Call
 from noetl_broker.cli.dev.watch import FileChanges
 from noetl_broker.cli.places import shown_path
 from noetl_broker.errors import BrokerError, DatabaseFault
-from noetl_broker.operations.check import CheckedFile, check_source
 from noetl_broker.playbook import Playbook, PlaybookRules, compile_playbook
 from noetl_broker.playbook.lint.child_playbooks import called_playbooks, missing_playbooks
+from noetl_broker.service.check import CheckedFile, check_source
 from noetl_broker.store.admin import catalog
 from noetl_broker.store.connect.connection import Connection
 from noetl_broker.store.connect.session import session

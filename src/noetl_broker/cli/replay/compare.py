@@ -11,9 +11,9 @@ from noetl_broker.cli.playbooks import check_with_database
 from noetl_broker.cli.replay.histories import read_histories
 from noetl_broker.cli.selection import Selection
 from noetl_broker.errors import EXIT_FAILED
-from noetl_broker.operations.comparisons import MOST_EXAMPLES, Comparisons
 from noetl_broker.playbook import compile_playbook
 from noetl_broker.playbook.blocks import MARK
+from noetl_broker.service.comparisons import MOST_EXAMPLES, Comparisons
 
 LONGEST_VALUE = 80  # characters; --json has all
 

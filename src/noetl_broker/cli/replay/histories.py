@@ -8,7 +8,7 @@ from contextlib import aclosing
 from noetl_broker.cli.command import Call
 from noetl_broker.cli.output import progress_bar
 from noetl_broker.cli.selection import Selection
-from noetl_broker.operations import histories
+from noetl_broker.service import histories
 from noetl_broker.store.admin import history_scan as store
 from noetl_broker.store.connect.session import session
 

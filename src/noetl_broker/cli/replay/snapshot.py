@@ -10,7 +10,7 @@ from noetl_broker.history.replay import ReplayedTurn, sentences
 from noetl_broker.history.snapshot import Snapshot
 from noetl_broker.history.story import format_turn
 from noetl_broker.node_ids import visit_name
-from noetl_broker.operations.snapshots import StateAfter, state_after
+from noetl_broker.service.snapshots import StateAfter, state_after
 from noetl_broker.store.connect.session import session
 
 LONGEST_VALUE = 200  # characters of a result; --json has all

@@ -11,8 +11,8 @@ from noetl_broker.errors import EXIT_FAILED, HistoryFault
 from noetl_broker.history.record import RecordedTurn
 from noetl_broker.history.replay import Difference, ReplayedTurn
 from noetl_broker.history.story import format_turn
-from noetl_broker.operations.differences import Differences, diff
-from noetl_broker.operations.histories import Pace
+from noetl_broker.service.differences import Differences, diff
+from noetl_broker.service.histories import Pace
 from noetl_broker.store.admin.history_scan import HistoryPart
 
 MOST_KEPT = 1000  # executions in the JSON document; all are counted

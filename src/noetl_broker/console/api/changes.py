@@ -16,8 +16,8 @@ from noetl_broker.console.changes import Changes, as_counts, as_message, as_word
 from noetl_broker.console.connections import Connections
 from noetl_broker.console.problem import RETRY_SECONDS, Refusal
 from noetl_broker.console.services import services_of
-from noetl_broker.console.values import GivenId
 from noetl_broker.errors import BrokerError, DatabaseFault, NotFoundFault
+from noetl_broker.service.models.values import GivenId
 from noetl_broker.store.admin.changes import Attention, load_latest_turns
 
 router = APIRouter(prefix="/changes", tags=["changes"])

@@ -10,10 +10,7 @@ from zlib import crc32
 
 from fastapi import APIRouter, Query, Response
 
-from noetl_broker.client import mapping_text
 from noetl_broker.console.access import Operator, refuse_hidden_filter
-from noetl_broker.console.api.approvals import ApprovalView
-from noetl_broker.console.api.execution_actions import LONGEST_TEXT
 from noetl_broker.console.pages.form_values import read_id
 from noetl_broker.console.pages.schema_form import Input, inputs_of_form, read_inputs, with_errors
 from noetl_broker.console.pages.screen import Posted, Shown
@@ -22,6 +19,9 @@ from noetl_broker.console.services import Pooled
 from noetl_broker.errors import BrokerError, DatabaseFault
 from noetl_broker.node_ids import read_visit
 from noetl_broker.playbook.approval import COMMENT, faults_of_filled
+from noetl_broker.service.models.base import LONGEST_TEXT
+from noetl_broker.service.models.waits import ApprovalView
+from noetl_broker.service.typed_json import json_text
 from noetl_broker.store.admin import approvals, list_pages
 from noetl_broker.store.connect.session import translate_faults
 
@@ -118,7 +118,7 @@ async def decide(caller: Operator, form: Posted, connections: Pooled) -> Respons
             try:
                 with translate_faults():
                     decided = await approvals.decide_approval(
-                        connection, found, approved=approved, decided_by=caller.name, form=mapping_text(values, "form")
+                        connection, found, approved=approved, decided_by=caller.name, form=json_text(values, "form")
                     )
             except DatabaseFault:
                 raise

@@ -12,20 +12,32 @@ from fastapi import APIRouter, Depends, Query, Response
 
 from noetl_broker.broker.state.state import FAILED
 from noetl_broker.console.access import Operator
-from noetl_broker.console.api.bulk import MOST_COUNTED, MOST_TREATED, RATE
-from noetl_broker.console.api.execution_actions import LONGEST_TEXT
 from noetl_broker.console.pages.executions import FilterQuery
 from noetl_broker.console.pages.form_values import read_id, read_version
 from noetl_broker.console.pages.rendering import link
 from noetl_broker.console.pages.screen import Posted, SentForm, Shown
 from noetl_broker.console.paging import MOST_ROWS
 from noetl_broker.console.services import LongWork, Rules
-from noetl_broker.console.values import GivenId
 from noetl_broker.errors import OperatorFault
-from noetl_broker.operations.bulk import Acted, Group, act_on_each, find_executions, find_left_out, group_executions
-from noetl_broker.operations.bulk_actions import Request, action_of, preview_groups, why_left_out
-from noetl_broker.operations.recoveries import OnVersion, preview_outlook
 from noetl_broker.playbook import PlaybookRules
+from noetl_broker.service.bulk import (
+    MOST_COUNTED,
+    RATE,
+    Acted,
+    Group,
+    Treatment,
+    act_on_each,
+    action_of,
+    find_executions,
+    find_left_out,
+    group_executions,
+    preview_groups,
+    why_left_out,
+)
+from noetl_broker.service.models.actions import MOST_TREATED
+from noetl_broker.service.models.base import LONGEST_TEXT
+from noetl_broker.service.models.values import GivenId
+from noetl_broker.service.recoveries import OnVersion, preview_outlook
 from noetl_broker.store.admin import executions, list_pages
 from noetl_broker.store.admin.executions import Entry
 from noetl_broker.store.connect.connection import Connection
@@ -108,7 +120,7 @@ class On(NamedTuple):
     from_step: str = ""
     or_from_start: bool = False
 
-    def request(self, action: Acting, rules: PlaybookRules, *, reason: str | None = None) -> Request:
+    def request(self, action: Acting, rules: PlaybookRules, *, reason: str | None = None) -> Treatment:
         """The action. Raises OperatorFault for a bad version, or where a fork has no step."""
         text, on = self.version.strip(), None
         if text:
@@ -116,7 +128,7 @@ class On(NamedTuple):
             on = OnVersion(number, rules, or_from_start=self.or_from_start)
         if action == "fork" and not self.from_step.strip():
             raise OperatorFault("choose the step from which each starts")
-        return Request(action, rules, reason, self.from_step.strip() or None, on)
+        return Treatment(action, rules, reason, self.from_step.strip() or None, on)
 
 
 class BulkQuery:
@@ -195,7 +207,7 @@ async def show_preview(
     )
 
 
-def planned_of(request: Request | None, batch: Sequence[Entry], groups: Sequence[Group]) -> str | None:
+def planned_of(request: Treatment | None, batch: Sequence[Entry], groups: Sequence[Group]) -> str | None:
     """The executions that the preview planned, in words; None if it planned all of them."""
     if request is None or request.action not in {"retry", "fork"} or len(batch) <= 1:
         return None
@@ -216,7 +228,7 @@ async def steps_of(connection: Connection, batch: Sequence[Entry]) -> list[str]:
     return [row["step"] for row in details["steps"]]
 
 
-async def with_outlook(connection: Connection, request: Request, group: Group) -> Group:
+async def with_outlook(connection: Connection, request: Treatment, group: Group) -> Group:
     """The group with what a retry of its example would begin with, unless it is known."""
     if request.action != "retry" or group.outlook is not None:
         return group

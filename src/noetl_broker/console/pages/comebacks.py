@@ -7,16 +7,16 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Query, Response
 
 from noetl_broker.console.access import Operator
-from noetl_broker.console.api.execution_actions import LONGEST_TEXT
 from noetl_broker.console.pages.form_values import read_version
 from noetl_broker.console.pages.screen import Posted, SentForm, Shown
 from noetl_broker.console.services import Pooled, Rules, ShortWork
-from noetl_broker.console.values import ExecutionId
 from noetl_broker.errors import OperatorFault
 from noetl_broker.node_ids import visit_name
-from noetl_broker.operations import recoveries, undos
-from noetl_broker.operations.recoveries import OnVersion, Outlook
 from noetl_broker.playbook import PlaybookRules
+from noetl_broker.service import recoveries, undos
+from noetl_broker.service.models.base import LONGEST_TEXT
+from noetl_broker.service.models.values import ExecutionId
+from noetl_broker.service.recoveries import OnVersion, Outlook
 from noetl_broker.store.admin import catalog, executions, list_pages, undo
 from noetl_broker.store.connect.connection import Connection
 

@@ -11,8 +11,6 @@ from fastapi import APIRouter, Depends, Query, Response
 
 from noetl_broker.broker.state.state import is_live
 from noetl_broker.console.access import Operator
-from noetl_broker.console.api.execution_reads import EventView, ItemView, ListedUndo
-from noetl_broker.console.api.executions import ExecutionDetails
 from noetl_broker.console.explanations import Explanations, is_settled
 from noetl_broker.console.pages.rendering import link, pretty
 from noetl_broker.console.pages.screen import Screen, Shown
@@ -20,7 +18,6 @@ from noetl_broker.console.pages.step_panel import EXPLAINED_TURNS, Chosen, Shown
 from noetl_broker.console.paging import Paging
 from noetl_broker.console.pasts import MOST_TURNS, Pasts
 from noetl_broker.console.services import LongWork, Pooled, Rules, ShortWork
-from noetl_broker.console.values import ExecutionId
 from noetl_broker.diagram.build import picture_of_execution
 from noetl_broker.diagram.labels import STATES, is_marker, items_text
 from noetl_broker.diagram.model import DiagramNode, Picture
@@ -32,8 +29,10 @@ from noetl_broker.history.past import Past, PastTurn
 from noetl_broker.history.story import format_turn
 from noetl_broker.history.visit_spans import ExecutionSpans
 from noetl_broker.node_ids import UNDO_SUFFIX, name_of_node, visit_name
-from noetl_broker.operations.pictures import without_values
 from noetl_broker.playbook.diagnostics import PlaybookRules
+from noetl_broker.service.images import without_values
+from noetl_broker.service.models.executions import EventView, ExecutionDetails, ItemView, ListedUndo
+from noetl_broker.service.models.values import ExecutionId
 from noetl_broker.store.admin import approvals, executions, list_pages, visit_spans
 from noetl_broker.store.admin.execution_path import load_execution_path
 from noetl_broker.store.connect.connection import Connection

@@ -8,20 +8,19 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Response
 
-from noetl_broker.client import json_text, mapping_text
 from noetl_broker.console.access import Operator
-from noetl_broker.console.bodies import MANY_VALUES, has_many_values
 from noetl_broker.console.pages.form_values import version_in
 from noetl_broker.console.pages.opened_playbook import compiled
 from noetl_broker.console.pages.screen import Posted, Screen, SentForm, Shown
 from noetl_broker.console.problem import Refusal
 from noetl_broker.console.services import Pooled, Rules, ShortWork
-from noetl_broker.console.values import ExecutionId
 from noetl_broker.errors import BrokerError, OperatorFault
 from noetl_broker.node_ids import read_visit, visit_name
-from noetl_broker.operations import recoveries
-from noetl_broker.operations.payload_check import payload_check
 from noetl_broker.playbook import PlaybookRules
+from noetl_broker.service import recoveries
+from noetl_broker.service.models.values import ExecutionId
+from noetl_broker.service.payload_check import payload_check
+from noetl_broker.service.typed_json import MANY_VALUES, has_many_values, json_text
 from noetl_broker.store.admin import approvals, catalog, executions, signals, visit_spans
 from noetl_broker.store.connect.connection import Connection
 from noetl_broker.template import read_integer, read_real
@@ -189,7 +188,7 @@ async def decide(caller: Operator, form: Posted, connections: Pooled, execution_
         approval = await approvals.find_approval(connection, execution_id, step, visit)
         given = form_values(form, approval.form)
         decided = await approvals.decide_approval(
-            connection, approval, approved=approved, decided_by=caller.name, form=mapping_text(given, "form")
+            connection, approval, approved=approved, decided_by=caller.name, form=json_text(given, "form")
         )
         why = "" if decided else str(await approvals.nothing_waits(connection, execution_id, step, visit))
     if not decided:
@@ -251,7 +250,7 @@ async def start_again(form: Posted, connections: Pooled, rules: Rules, execution
         payload = read_json(fields["payload"], "workload")
         if not isinstance(payload, dict):
             raise OperatorFault("the workload is a JSON object")
-        text = mapping_text(payload)
+        text = json_text(payload)
         async with connections.borrow() as connection:
             row = await executions.find_execution(connection, execution_id)
             (await payload_check(connection, row["path"], row["version"], rules))(text, "")

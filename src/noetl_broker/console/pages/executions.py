@@ -7,13 +7,14 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, Query, Response
 
 from noetl_broker.console.access import refuse_hidden_filter
-from noetl_broker.console.api.executions import LONGEST_TEXT, ExecutionView
 from noetl_broker.console.pages.form_values import read_version
 from noetl_broker.console.pages.screen import Shown
 from noetl_broker.console.paging import Paging
 from noetl_broker.console.services import Pooled
 from noetl_broker.errors import OperatorFault
-from noetl_broker.operations.spans import parse_since, parse_until
+from noetl_broker.service.models.base import LONGEST_TEXT
+from noetl_broker.service.models.executions import ExecutionView
+from noetl_broker.service.spans import parse_since, parse_until
 from noetl_broker.store.admin import executions, list_pages
 from noetl_broker.store.admin.overview import list_positions
 

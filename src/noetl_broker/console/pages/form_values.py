@@ -7,12 +7,12 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from noetl_broker.console.bodies import MANY_VALUES, has_many_values
-from noetl_broker.console.values import GivenId
 from noetl_broker.errors import OperatorFault
-from noetl_broker.operations.spans import parse_span
 from noetl_broker.playbook.durations import parse_duration
 from noetl_broker.playbook.plain_values import LARGEST_VERSION
+from noetl_broker.service.models.values import GivenId
+from noetl_broker.service.spans import parse_span
+from noetl_broker.service.typed_json import MANY_VALUES, has_many_values
 
 _ID: Final = TypeAdapter[int](GivenId)
 SHOWN: Final = 80  # characters of a refused value

@@ -6,9 +6,9 @@ from typing import Final
 
 from fastapi import APIRouter, Response
 
-from noetl_broker.console.api.health import DoctorFindingView
 from noetl_broker.console.pages.screen import Shown
 from noetl_broker.console.services import Pooled
+from noetl_broker.service.models.health import DoctorFindingView
 from noetl_broker.store.admin import list_pages
 from noetl_broker.store.admin.doctor import examine
 

@@ -8,15 +8,14 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Query, Response
 
 from noetl_broker.console.access import Operator
-from noetl_broker.console.api.execution_actions import LONGEST_TEXT
-from noetl_broker.console.api.slots import InLine, SlotView
-from noetl_broker.console.api.throttles import MOST, KeyOfThrottle, ThrottleRow
 from noetl_broker.console.pages.rendering import link
 from noetl_broker.console.pages.screen import Posted, Shown
 from noetl_broker.console.paging import Paging
 from noetl_broker.console.services import Pooled
 from noetl_broker.errors import BrokerError, DatabaseFault, OperatorFault
 from noetl_broker.playbook.throttle import RATE_FORMS, parse_rate
+from noetl_broker.service.models.base import LONGEST_TEXT
+from noetl_broker.service.models.slots import MOST, InLine, KeyOfThrottle, SlotView, ThrottleRow
 from noetl_broker.store.admin import slot_lines, throttles
 from noetl_broker.store.connect.session import translate_faults
 from noetl_broker.text import rate_text, slot_name

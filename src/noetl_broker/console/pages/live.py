@@ -18,12 +18,13 @@ from fastapi.responses import Response
 from markupsafe import escape
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from noetl_broker.console.access import COOKIE, Caller, caller_of
+from noetl_broker.console.access import COOKIE, caller_of
 from noetl_broker.console.pages import csrf, failures
 from noetl_broker.console.pages.screen import SHARED, Blanks
 from noetl_broker.console.pages.shared import ReadAllowance, SharedReads, TooSoonError
 from noetl_broker.console.problem import Refusal
 from noetl_broker.errors import BrokerError
+from noetl_broker.service.action import Caller
 from noetl_broker.visible import visible_lines
 
 HEADER: Final = "x-live"  # of the requests of scripts

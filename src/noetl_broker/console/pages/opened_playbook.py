@@ -9,13 +9,13 @@ from typing import Annotated, Any, Final, NamedTuple
 
 from fastapi import Depends, Query, Response
 
-from noetl_broker.console.api.execution_actions import LONGEST_TEXT
-from noetl_broker.console.api.playbooks import PlaybookView
 from noetl_broker.console.pages.form_values import version_in
 from noetl_broker.console.pages.screen import Screen, SentForm
 from noetl_broker.errors import OperatorFault
 from noetl_broker.playbook import Playbook, PlaybookError, PlaybookRules
 from noetl_broker.playbook.plain_values import LARGEST_VERSION
+from noetl_broker.service.models.base import LONGEST_TEXT
+from noetl_broker.service.models.playbooks import PlaybookView
 from noetl_broker.store.admin import catalog, list_pages
 from noetl_broker.store.connect.connection import Connection
 

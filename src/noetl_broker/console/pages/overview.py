@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from noetl_broker.console.pages.rendering import link, rfc3339
 from noetl_broker.console.pages.screen import Shown
 from noetl_broker.console.services import Pooled
-from noetl_broker.console.values import ErrorType
+from noetl_broker.service.models.values import ErrorType
 from noetl_broker.store.admin import overview
 from noetl_broker.store.admin.overview import MOST_COUNTED
 from noetl_broker.store.connect.connection import Connection

@@ -7,14 +7,14 @@ from typing import Any, Final
 from fastapi import APIRouter, Response
 
 from noetl_broker.console.access import Operator
-from noetl_broker.console.api.playbooks import LONGEST_SOURCE
 from noetl_broker.console.pages.opened_playbook import WhichPlaybook, named_in, open_playbook, show_part
 from noetl_broker.console.pages.screen import Posted, Shown
 from noetl_broker.console.services import LongWork, Pooled, Rules
 from noetl_broker.errors import OperatorFault
-from noetl_broker.operations.back_tests import FILE, back_test, check_text
-from noetl_broker.operations.check import CheckedFile
-from noetl_broker.operations.source_lines import lines_with_findings
+from noetl_broker.service.back_tests import FILE, back_test, check_text
+from noetl_broker.service.check import CheckedFile
+from noetl_broker.service.models.playbooks import LONGEST_SOURCE
+from noetl_broker.service.source_lines import lines_with_findings
 from noetl_broker.store.admin.executions import Filter
 from noetl_broker.store.connect.connection import Connection
 

@@ -10,15 +10,15 @@ from typing import NamedTuple
 
 from fastapi import APIRouter, Response
 
-from noetl_broker.client import mapping_text
 from noetl_broker.console.access import Operator
 from noetl_broker.console.pages.opened_playbook import WhichPlaybook, compiled, named_in, open_playbook, show_part
 from noetl_broker.console.pages.schema_form import Filled, Input, inputs_of_workload, read_inputs, with_errors
 from noetl_broker.console.pages.screen import Posted, Shown
 from noetl_broker.console.services import Pooled, Rules
 from noetl_broker.errors import BrokerError, DatabaseFault
-from noetl_broker.operations.payload_check import payload_fault
 from noetl_broker.playbook import Playbook
+from noetl_broker.service.payload_check import payload_fault
+from noetl_broker.service.typed_json import json_text
 from noetl_broker.store.admin import executions
 from noetl_broker.store.admin.catalog import Version
 from noetl_broker.store.connect.connection import Connection
@@ -97,7 +97,7 @@ async def start(form: Posted, connections: Pooled, rules: Rules) -> Response:
 async def _start(connection: Connection, wanted: StartForm) -> StartRefusal | int:
     """The id of the execution, or why there is none."""
     try:
-        payload = mapping_text(wanted.filled.values)
+        payload = json_text(wanted.filled.values)
         if wanted.playbook is not None:
             error = await asyncio.to_thread(payload_fault, wanted.playbook, payload)
             if error is not None:

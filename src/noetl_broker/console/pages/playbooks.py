@@ -8,9 +8,6 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query, Response
 
 from noetl_broker.console.access import Operator
-from noetl_broker.console.api.execution_actions import LONGEST_TEXT
-from noetl_broker.console.api.executions import ExecutionView
-from noetl_broker.console.api.playbooks import Latest
 from noetl_broker.console.pages.opened_playbook import Opened, WhichPlaybook, compiled, open_playbook, show_part
 from noetl_broker.console.pages.rendering import link
 from noetl_broker.console.pages.screen import Posted, Screen, SentForm, Shown, picture
@@ -19,11 +16,14 @@ from noetl_broker.console.services import LongWork, Pooled, Rules
 from noetl_broker.diagram.build import picture_of_playbook
 from noetl_broker.diagram.svg import render_svg
 from noetl_broker.errors import OperatorFault
-from noetl_broker.operations.check import CheckedFile, check_source
-from noetl_broker.operations.pictures import without_values
-from noetl_broker.operations.source_lines import compare_texts, lines_with_findings
 from noetl_broker.playbook import PlaybookRules
 from noetl_broker.playbook.plain_values import LARGEST_VERSION
+from noetl_broker.service.check import CheckedFile, check_source
+from noetl_broker.service.images import without_values
+from noetl_broker.service.models.base import LONGEST_TEXT
+from noetl_broker.service.models.executions import ExecutionView
+from noetl_broker.service.models.playbooks import Latest
+from noetl_broker.service.source_lines import compare_texts, lines_with_findings
 from noetl_broker.store.admin import catalog, executions, list_pages
 from noetl_broker.store.admin.executions import Filter
 from noetl_broker.store.connect.connection import Connection

@@ -9,10 +9,7 @@ from typing import Annotated, Any, Final, NamedTuple
 
 from fastapi import APIRouter, Query, Response
 
-from noetl_broker.client import mapping_text
 from noetl_broker.console.access import Operator
-from noetl_broker.console.api.execution_actions import LONGEST_TEXT
-from noetl_broker.console.api.schedules import MOST_SECONDS, MOST_STARTED, RATE
 from noetl_broker.console.pages.form_values import read_json, read_seconds, version_in
 from noetl_broker.console.pages.rendering import link
 from noetl_broker.console.pages.schedules import NameOf, timing_in_words
@@ -20,16 +17,19 @@ from noetl_broker.console.pages.schema_form import json_for_editing
 from noetl_broker.console.pages.screen import Posted, Shown
 from noetl_broker.console.services import LongWork, Pooled
 from noetl_broker.errors import BrokerError, DatabaseFault
-from noetl_broker.operations.bulk import Acted
-from noetl_broker.operations.schedules import (
+from noetl_broker.playbook.cron import read_cron
+from noetl_broker.service.bulk import RATE, Acted
+from noetl_broker.service.models.base import LONGEST_TEXT
+from noetl_broker.service.models.schedules import MOST_SECONDS, MOST_STARTED
+from noetl_broker.service.schedules import (
     next_moments,
     operator_faults,
     plan_backfill,
     schedule_as_document,
     start_missing,
 )
-from noetl_broker.operations.spans import parse_since
-from noetl_broker.playbook.cron import read_cron
+from noetl_broker.service.spans import parse_since
+from noetl_broker.service.typed_json import json_text
 from noetl_broker.store.admin import list_pages
 from noetl_broker.store.admin import schedules as store
 from noetl_broker.store.admin.schedules import ScheduleSpec
@@ -142,9 +142,7 @@ def read_spec(fields: Mapping[str, str]) -> tuple[ScheduleSpec | None, Errors]:
     payload = "{}"
     try:
         value = read_json(fields["payload"] or "{}")
-        payload = (
-            mapping_text(value) if isinstance(value, dict) else errors.setdefault("payload", "It must be an object.")
-        )
+        payload = json_text(value) if isinstance(value, dict) else errors.setdefault("payload", "It must be an object.")
     except (ValueError, BrokerError) as fault:
         errors["payload"] = str(fault)
     if errors:

@@ -8,14 +8,14 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Query, Response
 
 from noetl_broker.console.access import Operator
-from noetl_broker.console.api.execution_actions import LONGEST_TEXT
-from noetl_broker.console.api.schedules import ScheduleView
 from noetl_broker.console.pages.rendering import link
 from noetl_broker.console.pages.screen import Posted, Shown
 from noetl_broker.console.paging import Paging
 from noetl_broker.console.services import Pooled
 from noetl_broker.errors import OperatorFault
-from noetl_broker.operations.schedules import next_moments, schedule_as_document
+from noetl_broker.service.models.base import LONGEST_TEXT
+from noetl_broker.service.models.schedules import ScheduleView
+from noetl_broker.service.schedules import next_moments, schedule_as_document
 from noetl_broker.store.admin import list_pages
 from noetl_broker.store.admin import schedules as store
 from noetl_broker.text import span

@@ -17,12 +17,14 @@ from markupsafe import Markup
 from pydantic import BaseModel
 
 from noetl_broker.console import access
-from noetl_broker.console.access import Caller, Operator, Role, Viewer
+from noetl_broker.console.access import Operator, Viewer
 from noetl_broker.console.pages import csrf, flash
 from noetl_broker.console.pages.flash import Flash, Kind
 from noetl_broker.console.pages.rendering import environment, with_query
 from noetl_broker.console.pages.shared import SharedReads
 from noetl_broker.console.problem import Refusal
+from noetl_broker.service.action import Caller
+from noetl_broker.service.models.base import Role
 
 MOST_FIELDS: Final = 5_000
 FORM_TYPE: Final = "application/x-www-form-urlencoded"

@@ -11,10 +11,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Response
 
-from noetl_broker.client import json_text
 from noetl_broker.console.access import Operator, refuse_hidden_filter
-from noetl_broker.console.api.execution_actions import LONGEST_TEXT
-from noetl_broker.console.api.signals import MOST_KEEP_SECONDS, Signal
 from noetl_broker.console.pages.form_values import read_json, read_seconds
 from noetl_broker.console.pages.rendering import link
 from noetl_broker.console.pages.screen import Posted, Shown
@@ -22,6 +19,9 @@ from noetl_broker.console.paging import Paging
 from noetl_broker.console.services import Pooled
 from noetl_broker.errors import BrokerError, DatabaseFault
 from noetl_broker.playbook.plain_values import NAME_CHARS
+from noetl_broker.service.models.base import LONGEST_TEXT
+from noetl_broker.service.models.waits import MOST_KEEP_SECONDS, Signal
+from noetl_broker.service.typed_json import json_text
 from noetl_broker.store.admin import list_pages, signals
 from noetl_broker.store.connect.session import translate_faults
 

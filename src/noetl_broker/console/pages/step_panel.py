@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
-from noetl_broker.console.access import Role
 from noetl_broker.console.pages.screen import Screen
-from noetl_broker.console.values import Payload, WorkerFault
 from noetl_broker.errors import BrokerError
 from noetl_broker.history.past import Past
 from noetl_broker.history.visit_spans import Attempt, attempts_of
 from noetl_broker.node_ids import read_node, visit_name
-from noetl_broker.operations.explanations import explain_part
 from noetl_broker.playbook.diagnostics import PlaybookRules
+from noetl_broker.service.explanations import explain_part
+from noetl_broker.service.models.base import Role
+from noetl_broker.service.models.values import Payload, WorkerFault
 from noetl_broker.store.admin import logs, visit_spans
 from noetl_broker.store.connect.connection import Connection
 

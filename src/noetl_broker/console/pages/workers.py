@@ -7,11 +7,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 
 from noetl_broker.console.access import refuse_hidden_filter
-from noetl_broker.console.api.workers import LeaseView, WorkerView
 from noetl_broker.console.pages.overview import find_unserved
 from noetl_broker.console.pages.screen import Shown
 from noetl_broker.console.paging import Paging
 from noetl_broker.console.services import Pooled
+from noetl_broker.service.models.health import LeaseView, WorkerView
 from noetl_broker.store.admin import list_pages, overview
 
 router = APIRouter()

@@ -1,0 +1,97 @@
+"""An action of the service: a function that all faces call, with the role that it needs and the model of its answer.
+
+The function takes a connection, the caller and a request, and gives a document that its model describes. A face that
+gets a function without a role refuses it at import.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Generic, TypeVar, get_type_hints
+
+from pydantic import BaseModel
+
+from noetl_broker.errors import ForbiddenFault
+from noetl_broker.playbook import PlaybookRules
+from noetl_broker.service.models.base import Given, Role
+from noetl_broker.store.connect.connection import Connection
+from noetl_broker.store.connect.dsn import Database
+
+__all__ = ["Caller", "Cost", "Role", "ServiceAction", "action"]
+
+Asked = TypeVar("Asked", bound=Given)
+Answer = TypeVar("Answer")
+
+
+class Cost(Enum):
+    """How much an action computes: it asks the database, re-runs one execution, or re-runs many or all turns."""
+
+    ASKS = "asks"
+    SHORT = "short"
+    LONG = "long"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who asks: a token of this `name`, or (`is_token` false) a person at the machine, or (without a name) a login.
+
+    The grants of the login decide what it may.
+
+    `rules` are the limits under which playbooks are read, `database` is the one that is asked.
+    """
+
+    role: Role = Role.OPERATOR
+    name: str = ""
+    is_token: bool = False
+    rules: PlaybookRules = field(default_factory=PlaybookRules)
+    database: Database | None = None
+
+    @property
+    def sees_values(self) -> bool:
+        """Whether the caller sees payloads, results and messages of errors."""
+        return self.role is Role.OPERATOR
+
+    def require(self, role: Role) -> None:
+        """Raise ForbiddenFault if the caller has not this role."""
+        if role is Role.OPERATOR and self.role is not Role.OPERATOR:
+            raise ForbiddenFault(f"the token {self.name} has the role viewer; this needs an operator")
+
+    def refuse_hidden(self, hidden: str, *given: object) -> None:
+        """Raise ForbiddenFault where a viewer filters by what viewers do not see; `hidden` names it: `assignees`."""
+        if not self.sees_values and any(value is not None for value in given):
+            raise ForbiddenFault(f"a viewer sees no {hidden}, so cannot filter by them")
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceAction(Generic[Asked, Answer]):
+    """A function of the service; `role` None: it needs no token. `answer` is the model of what it gives."""
+
+    function: Callable[[Connection, Caller, Asked], Awaitable[Answer]]
+    role: Role | None
+    answer: Any
+    cost: Cost
+
+    @property
+    def request(self) -> type[Asked]:
+        """The model of the request."""
+        _connection, _caller, given, *_ = get_type_hints(self.function).values()
+        return given  # type: ignore[no-any-return] # the hint of the third parameter
+
+    async def __call__(self, connection: Connection, caller: Caller, given: Asked) -> Answer:
+        """Do it for a caller who has the role. Raises ForbiddenFault."""
+        if self.role is not None:
+            caller.require(self.role)
+        return await self.function(connection, caller, given)
+
+
+def action(
+    role: Role | None, answer: type[BaseModel] | Any, *, cost: Cost = Cost.ASKS
+) -> Callable[[Callable[[Connection, Caller, Asked], Awaitable[Answer]]], ServiceAction[Asked, Answer]]:
+    """Make an action of a function."""
+
+    def decorate(function: Callable[[Connection, Caller, Asked], Awaitable[Answer]]) -> ServiceAction[Asked, Answer]:
+        return ServiceAction(function, role, answer, cost)
+
+    return decorate

@@ -1,0 +1,325 @@
+"""One action on many executions: which it is for, a preview in groups, and the action on each at a limited rate."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from noetl_broker.broker.state.state import (
+    CANCELLED,
+    COMPENSATING,
+    COMPLETED,
+    FAILED,
+    PAUSED,
+    QUEUED,
+    RUNNING,
+    is_live,
+)
+from noetl_broker.errors import BrokerError, DatabaseFault, OperatorFault
+from noetl_broker.playbook.diagnostics import PlaybookRules
+from noetl_broker.service import recoveries
+from noetl_broker.service.action import Caller, Role, Cost, action
+from noetl_broker.service.execution_actions import on_version
+from noetl_broker.service.models import actions as models
+from noetl_broker.service.playbooks import named_filter
+from noetl_broker.service.recoveries import OnVersion, Outlook
+from noetl_broker.store.admin import catalog, executions, recovery
+from noetl_broker.store.admin.executions import Entry, Filter
+from noetl_broker.store.connect.connection import Connection
+from noetl_broker.store.connect.session import translate_faults
+
+STATUSES = (QUEUED, RUNNING, PAUSED, COMPENSATING, COMPLETED, FAILED, CANCELLED)
+REASON_SHOWN = 80  # characters
+MOST_COUNTED = 10_000  # executions of a preview
+MOST_GROUPS = 100
+MOST_PLANNED = 200  # executions that a preview looks at one by one
+RATE = 10_000.0  # a second: the number of executions bounds a request
+
+# A UUID; a word of 6 characters or more with a digit; a number.
+_VARYING = re.compile(
+    r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b"
+    r"|\b(?=\w*\d)\w{6,}\b"
+    r"|\d+(?:[.,:]\d+)*"
+)
+
+BulkAction = models.Bulk
+_STATUSES_OF: dict[BulkAction, tuple[str, ...]] = {
+    "cancel": (QUEUED, RUNNING, PAUSED),
+    "pause": (RUNNING, QUEUED),
+    "resume": (PAUSED,),
+    "fork": tuple(status for status in STATUSES if status != COMPENSATING),
+}
+
+
+class Group(NamedTuple):
+    """Executions of one version, step and reason: how many, and the id of the newest.
+
+    `reason` leaves out the numbers and ids in which their reasons differ. `latest` is the latest version, where it is
+    newer. `outlook` says what the action will do with them, and `goes_on` whether it can; None: not previewed.
+    """
+
+    path: str | None
+    version: int | None
+    step: str | None
+    reason: str
+    executions: int
+    example: int
+    latest: int | None = None
+    outlook: str | None = None
+    goes_on: bool | None = None
+
+
+class Acted(NamedTuple):
+    """The answer for each execution, and the message of each failure."""
+
+    done: list[dict[str, Any]]
+    failed: list[dict[str, Any]]
+
+
+async def find_executions(
+    connection: Connection, action: BulkAction, which: Filter, *, limit: int, after: int = 0
+) -> list[Entry]:
+    """The executions that an action is for, the oldest first, with `path`, `step` and `reason`.
+
+    `retry` and `fork` are for executions without a parent that nothing recovered before. A `fork` without a status
+    is for failed executions only: repeated, it must not fork its own forks. `reevaluate` is for executions with dead
+    letters.
+    """
+    if action == "retry" or (action == "fork" and which.status is None):
+        return await recovery.search_failed(connection, which, limit=limit, after=after)
+    if action == "reevaluate":
+        letters = await recovery.search_dead_letters(connection, which, limit=limit)
+        return [*{letter["execution_id"]: letter for letter in reversed(letters)}.values()][::-1]
+    return await executions.search_executions(
+        connection, which, statuses=_STATUSES_OF[action], limit=limit, new_only=action == "fork", after=after
+    )
+
+
+async def find_left_out(connection: Connection, action: BulkAction, which: Filter, *, limit: int) -> list[int] | None:
+    """The executions that a retry or a fork leaves out: they were recovered already. None for other actions."""
+    if action not in {"retry", "fork"}:
+        return None
+    return await recovery.list_recovered(connection, which, limit=limit)
+
+
+def group_executions(
+    found: Sequence[Entry],
+    *,
+    latest: Mapping[str, int] | None = None,
+    outlooks: Mapping[int, Outlook] | None = None,
+) -> list[Group]:
+    """The groups of a preview, the largest first. `latest`: the latest versions, by path; `outlooks` by execution."""
+    latest, outlooks = latest or {}, outlooks or {}
+    groups: dict[tuple[Any, ...], list[Entry]] = {}
+    for entry in found:
+        reason = without_numbers(entry["reason"] or "")
+        key = (entry["path"], entry.get("version"), entry.get("step"), reason, outlooks.get(entry["execution_id"]))
+        groups.setdefault(key, []).append(entry)
+    made = []
+    for (path, version, step, reason, outlook), entries in sorted(groups.items(), key=lambda item: -len(item[1])):
+        reasons = {entry["reason"] or "" for entry in entries}
+        shown = reasons.pop() if len(reasons) == 1 else reason
+        newest = latest.get(path)
+        is_newer = newest is not None and version is not None and newest > version
+        made.append(
+            Group(
+                path,
+                version,
+                step,
+                shown[:REASON_SHOWN],
+                len(entries),
+                entries[-1]["execution_id"],
+                newest if is_newer else None,
+                outlook.says if outlook is not None else None,
+                outlook.goes_on if outlook is not None else None,
+            )
+        )
+    return made
+
+
+def without_numbers(reason: str) -> str:
+    """A reason with `…` in place of numbers and of words of six characters or more that have a digit."""
+    return _VARYING.sub("…", reason)
+
+
+async def act_on_each(
+    found: Sequence[Entry],
+    action: Callable[[int], Awaitable[dict[str, Any]]],
+    *,
+    rate: float,
+    on_each: Callable[[BrokerError | None], None] = lambda _fault: None,
+) -> Acted:
+    """Act on each, at most `rate` a second. A failure is reported, and the other executions go on.
+
+    `on_each` is called after each, with its fault. Raises DatabaseFault: the others would fail too.
+    """
+    acted = Acted([], [])
+    began = time.monotonic()
+    for number, entry in enumerate(found):
+        await asyncio.sleep(max(0.0, number / rate - (time.monotonic() - began)))
+        execution_id, fault = entry["execution_id"], None
+        try:
+            with translate_faults():
+                acted.done.append({"execution_id": execution_id, **await action(execution_id)})
+        except DatabaseFault:
+            raise
+        except BrokerError as error:
+            fault = error
+            acted.failed.append({"execution_id": execution_id, "message": str(fault)})
+        on_each(fault)
+    return acted
+
+
+Action = Callable[[int], Awaitable[dict[str, Any]]]
+
+
+class Treatment(NamedTuple):
+    """An action on many executions. `reason`: of cancel and pause; `from_step`: of fork; `on`: of retry and fork."""
+
+    action: BulkAction
+    rules: PlaybookRules
+    reason: str | None = None
+    from_step: str | None = None
+    on: OnVersion | None = None
+
+
+def action_of(connection: Connection, request: Treatment) -> Action:
+    """The action on one execution; it returns a report."""
+    action, rules, reason, from_step, on = request
+
+    async def cancel(execution_id: int) -> dict[str, Any]:
+        return {"requested": await executions.cancel_execution(connection, execution_id, reason)}
+
+    async def pause(execution_id: int) -> dict[str, Any]:
+        return {"requested": await executions.pause_execution(connection, execution_id, reason)}
+
+    async def resume(execution_id: int) -> dict[str, Any]:
+        return {"requested": await executions.resume_execution(connection, execution_id)}
+
+    async def retry(execution_id: int) -> dict[str, Any]:
+        return await recoveries.recover_failed(connection, execution_id, rules, on)
+
+    async def fork(execution_id: int) -> dict[str, Any]:
+        step = from_step or ""
+        other = None if on is None else await on.of(connection, execution_id)
+        key = recoveries.key_of_fork(execution_id, step)
+        forked = await recoveries.fork_execution(connection, execution_id, step, rules, other=other, values={}, key=key)
+        return forked.as_document()
+
+    async def reevaluate(execution_id: int) -> dict[str, Any]:
+        return {"put_back": await recovery.put_back(connection, execution_id)}
+
+    of: dict[BulkAction, Action] = {
+        "cancel": cancel,
+        "pause": pause,
+        "resume": resume,
+        "retry": retry,
+        "fork": fork,
+        "reevaluate": reevaluate,
+    }
+    return of[action]
+
+
+async def preview_groups(
+    connection: Connection,
+    request: Treatment,
+    found: Sequence[Entry],
+    *,
+    most_planned: int,
+    on_each: Callable[[], object] = lambda: None,
+) -> list[Group]:
+    """The groups of a preview, the largest first.
+
+    For a fork, and for a retry on another version, the first `most_planned` executions are each planned: their groups
+    have the outlook. `on_each` is called after each. A retry on their own versions names the latest versions.
+    """
+    action, rules, _reason, from_step, on = request
+    outlooks: dict[int, Outlook] = {}
+    planned = action == "fork" if on is None else action in {"retry", "fork"}
+    for entry in found[:most_planned] if planned else ():
+        execution_id = entry["execution_id"]
+        if action == "fork":
+            outlook = await recoveries.preview_fork(connection, execution_id, from_step or "", rules, on)
+        else:
+            outlook = await recoveries.preview_outlook(connection, execution_id, rules, on)
+        outlooks[execution_id] = outlook
+        on_each()
+    latest: dict[str, int] = {}
+    if action == "retry" and on is None:
+        latest = await catalog.latest_versions(connection, {entry["path"] for entry in found} - {None})
+    return group_executions(found, latest=latest, outlooks=outlooks)
+
+
+def why_left_out(action: BulkAction, row: Mapping[str, Any]) -> str | None:
+    """Why an action is not for an execution, a row of `executions.list_chosen`; None: it is."""
+    if action == "retry":
+        return _why_not_recovered(row)
+    if action == "reevaluate":
+        return None if row["dead_letters"] else "has no dead letters"
+    if action == "fork":
+        return "is undoing what it did" if row["status"] == COMPENSATING else _why_continued(row)
+    return _why_as_it_is(action, row["status"])
+
+
+def _why_as_it_is(action: BulkAction, status: str) -> str | None:
+    if not is_live(status):
+        return f"has ended, it is {status}"
+    if status == COMPENSATING:
+        return "is undoing what it did: abandon ends it"
+    if action == "pause" and status == PAUSED:
+        return "is paused already"
+    if action == "resume" and status != PAUSED:
+        return f"is not paused, it is {status}"
+    return None
+
+
+def _why_not_recovered(row: Mapping[str, Any]) -> str | None:
+    if row["status"] != FAILED:
+        return f"has not failed, it is {row['status']}"
+    return _why_continued(row)
+
+
+def _why_continued(row: Mapping[str, Any]) -> str | None:
+    if row["recovered_as"] is not None:
+        return "was recovered already"
+    if row["parent_execution_id"] is not None:
+        return "is a child: retry or fork the execution that called it"
+    return None
+
+
+@action(Role.OPERATOR, models.Treated, cost=Cost.LONG)
+async def act_on_many(connection: Connection, caller: Caller, given: models.BulkRequest) -> Any:
+    """Cancel, pause, resume, retry, fork or reevaluate many executions, or count them by a preview.
+
+    `retry` takes failed executions that nothing recovered before and that have no parent; `fork` does so too, but
+    `which` can have another status. `reevaluate` takes those with dead letters. A preview of a fork, or of a retry with
+    `version`, plans each of the first 200.
+    """
+    which = named_filter(given.which)
+    request = treatment_of(given, caller.rules)
+    most = MOST_COUNTED if given.preview else given.limit
+    found = await find_executions(connection, given.action, which, limit=most, after=given.after or 0)
+    if given.preview:
+        groups = await preview_groups(connection, request, found, most_planned=MOST_PLANNED)
+        left_out = await find_left_out(connection, given.action, which, limit=MOST_COUNTED) or []
+        return {
+            "found": len(found),
+            "left_out": len(left_out),
+            "groups": [group._asdict() for group in groups[:MOST_GROUPS]],
+        }
+    acted = await act_on_each(found, action_of(connection, request), rate=RATE)
+    following = found[-1]["execution_id"] if len(found) == most else None
+    return {"found": len(found), **acted._asdict(), "next": following}
+
+
+def treatment_of(given: models.BulkRequest, rules: PlaybookRules) -> Treatment:
+    """The action of a request. Raises OperatorFault for a field that is of another action."""
+    if (given.from_step is None) == (given.action == "fork"):
+        raise OperatorFault("`from` is the step to fork from: give it with fork, and only there")
+    if given.version is not None and given.action not in {"retry", "fork"}:
+        raise OperatorFault("`version` is that on which a retry or a fork goes on: give it with these only")
+    on = on_version(given.version, rules, or_from_start=given.or_from_start)
+    return Treatment(given.action, rules, reason=given.reason, from_step=given.from_step, on=on)

@@ -1,0 +1,115 @@
+"""A back-test: the executions that would differ on an edited playbook, and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from noetl_broker.errors import HistoryFault
+from noetl_broker.history.compare import Comparison
+from noetl_broker.history.decision_diff import Divergence, Note
+from noetl_broker.history.record import History, RecordedTurn
+from noetl_broker.playbook import Playbook
+from noetl_broker.playbook.blocks import part_of
+from noetl_broker.service.histories import Pace
+from noetl_broker.store.admin.history_scan import HistoryPart
+
+MOST_GROUPS = 1000  # divergences that are counted apart
+MOST_EXAMPLES = 5
+KEYS = ("step", "what", "because", "was", "instead")
+
+
+@dataclass(slots=True)
+class DivergenceGroup:
+    """Executions that diverge in the same way: how many, and some of them."""
+
+    executions: int = 0
+    examples: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Comparisons:
+    """Counts the executions that diverge, grouped by step and reason.
+
+    `ways_only`: other inputs of a job are not a difference.
+    """
+
+    def __init__(self, playbook: Playbook, *, ways_only: bool) -> None:
+        self.pace = Pace()
+        self.same = self.running = self.diverged = 0
+        self.notes: Counter[Note] = Counter()
+        self.unreadable: Counter[str] = Counter()
+        self._playbook, self._ways_only = playbook, ways_only
+        self._groups: dict[tuple[str, ...], DivergenceGroup] = {}
+        self._comparison: Comparison | None = None
+
+    def take(self, part: HistoryPart) -> None:
+        """Compare a history, or a part of one, up to its first divergence."""
+        if part.first:
+            self.pace.executions += 1
+            self._comparison = self._begin(part.history)
+        comparison = self._comparison
+        if comparison is None:
+            return
+        try:
+            for recorded in part.readable_turns():
+                found = comparison.apply(recorded)
+                if found is not None:
+                    self._diverge(part.history, recorded, found)
+                    self._comparison = None
+                    return
+        except HistoryFault as fault:
+            self.unreadable[fault.reason] += 1
+            self._comparison = None
+            return
+        if part.last:
+            self.same += 1
+            self.running += part.history.ended is None
+            self.notes.update(comparison.notes.keys())
+
+    def groups(self) -> list[tuple[tuple[str, ...], DivergenceGroup]]:
+        """The divergences by `KEYS`, the most frequent first."""
+        return sorted(self._groups.items(), key=lambda item: -item[1].executions)
+
+    def as_document(self) -> dict[str, Any]:
+        """All of it as one JSON object."""
+        return {
+            "path": self._playbook.path,
+            "executions": self.pace.executions,
+            "same": self.same,
+            "still_running": self.running,
+            "parting": self.diverged,
+            "executions_per_second": round(self.pace.per_second, 1),
+            "groups": [
+                {**dict(zip(KEYS, key, strict=True)), "executions": group.executions, "examples": group.examples}
+                for key, group in self.groups()
+            ],
+            "notes": [{**note._asdict(), "executions": count} for note, count in self.notes.most_common()],
+            "unreadable": [{"reason": reason, "executions": count} for reason, count in self.unreadable.most_common()],
+        }
+
+    def _begin(self, history: History) -> Comparison | None:
+        try:
+            part = part_of(self._playbook, history.path)
+            if part is None:
+                self.unreadable["the other playbook does not have its block"] += 1
+                return None
+            return Comparison(history, part, ways_only=self._ways_only)
+        except HistoryFault as fault:
+            self.unreadable[fault.reason] += 1
+            return None
+
+    def _diverge(self, history: History, recorded: RecordedTurn, divergence: Divergence) -> None:
+        self.diverged += 1
+        key = (divergence.step, divergence.what, divergence.because, divergence.was, divergence.instead)
+        if key not in self._groups and len(self._groups) == MOST_GROUPS:
+            key = ("", "more divergences", "", "", "")
+        group = self._groups.setdefault(key, DivergenceGroup())
+        group.executions += 1
+        if len(group.examples) < MOST_EXAMPLES:
+            example = {
+                "execution_id": history.execution_id,
+                "turn": recorded.turn.number,
+                "event_id": recorded.event_id,
+            }
+            group.examples.append({**example, "values": divergence.values})

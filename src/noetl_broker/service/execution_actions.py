@@ -1,0 +1,125 @@
+"""What an operator does with one execution. `bulk` does it with many."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from noetl_broker.errors import BrokerError, OperatorFault
+from noetl_broker.playbook.diagnostics import PlaybookRules
+from noetl_broker.service import recoveries, undos
+from noetl_broker.service.action import Caller, Role, Cost, action
+from noetl_broker.service.models import actions as models
+from noetl_broker.service.models.base import OneExecution
+from noetl_broker.service.typed_json import json_text
+from noetl_broker.store.admin import executions, recovery, signals, undo
+from noetl_broker.store.connect.connection import Connection
+
+
+def on_version(
+    version: int | str | None, rules: PlaybookRules, *, or_from_start: bool = False
+) -> recoveries.OnVersion | None:
+    """The version that a request asks for; None: that of each execution."""
+    if version is None:
+        if or_from_start:
+            raise OperatorFault("`or_from_start` is for `version`: without it, the way is the same")
+        return None
+    number = None if version == "latest" else int(version)
+    return recoveries.OnVersion(number, rules, or_from_start=or_from_start)
+
+
+@action(Role.OPERATOR, models.Requested)
+async def cancel_execution(connection: Connection, _caller: Caller, given: models.ReasonRequest) -> Any:
+    """Cancel an execution and its children. The broker does it when it reads the request."""
+    requested = await executions.cancel_execution(connection, given.execution_id, given.reason)
+    return await _requested(connection, given.execution_id, requested=requested)
+
+
+@action(Role.OPERATOR, models.Requested)
+async def pause_execution(connection: Connection, _caller: Caller, given: models.ReasonRequest) -> Any:
+    """Pause an execution and its children. Leased jobs go on."""
+    requested = await executions.pause_execution(connection, given.execution_id, given.reason)
+    return await _requested(connection, given.execution_id, requested=requested)
+
+
+@action(Role.OPERATOR, models.Requested)
+async def resume_execution(connection: Connection, _caller: Caller, given: OneExecution) -> Any:
+    """Resume a paused execution and its children."""
+    requested = await executions.resume_execution(connection, given.execution_id)
+    return await _requested(connection, given.execution_id, requested=requested)
+
+
+@action(Role.OPERATOR, models.Requested)
+async def abandon_execution(connection: Connection, _caller: Caller, given: models.ReasonRequest) -> Any:
+    """Give up the undo of an execution: it fails, and lists what is left. An undo that runs is stopped."""
+    requested = await undo.abandon_execution(connection, given.execution_id, given.reason)
+    return await _requested(connection, given.execution_id, requested=requested)
+
+
+async def _requested(connection: Connection, execution_id: int, *, requested: bool) -> dict[str, Any]:
+    """The answer. A producer, who may cancel, may not read the status."""
+    status = await executions.find_status(connection, execution_id)
+    if status is None and requested:
+        status = "RUNNING"
+    return {"execution_id": execution_id, "requested": requested, "status": status}
+
+
+@action(Role.OPERATOR, models.SentToExecution)
+async def signal_execution(connection: Connection, _caller: Caller, given: models.SignalExecutionRequest) -> Any:
+    """Send a signal to one execution: to its waits without `key`. It is kept until the execution ends."""
+    text = None if given.payload is None else json_text(given.payload)
+    sent = await signals.signal_execution(
+        connection, given.execution_id, given.name, text, idempotency_key=given.idempotency_key
+    )
+    if sent is None:
+        raise BrokerError(f"execution {given.execution_id} has ended, so nothing was sent")
+    keys = await signals.keys_of_waits(connection, given.execution_id, given.name)
+    return {"signal_id": sent, "other_keys": [] if str(given.execution_id) in keys else keys}
+
+
+@action(Role.OPERATOR, models.RetriedView, cost=Cost.SHORT)
+async def retry_execution(connection: Connection, caller: Caller, given: models.RetryRequest) -> Any:
+    """Continue a failed execution from its failed step as a new one; each retry gives the same new execution.
+
+    With `version` it goes on only if that version decides the same up to the failure. Of a running execution, its dead
+    letters go back to the broker.
+    """
+    on = on_version(given.version, caller.rules, or_from_start=given.or_from_start)
+    return (await recoveries.recover(connection, given.execution_id, caller.rules, on)).as_document()
+
+
+@action(Role.OPERATOR, models.ForkedView, cost=Cost.SHORT)
+async def fork_execution(connection: Connection, caller: Caller, given: models.ForkRequest) -> Any:
+    """Start an execution from a step of another, with its results."""
+    on = on_version(given.version, caller.rules)
+    forked = await recoveries.fork_execution(
+        connection,
+        given.execution_id,
+        given.from_step,
+        caller.rules,
+        other=None if on is None else await on.of(connection, given.execution_id),
+        values=given.values,
+        key=given.idempotency_key,
+    )
+    return {
+        "execution_id": forked.execution_id,
+        "forked_from": given.execution_id,
+        "taken": [wanted.step for wanted in forked.plan.taken],
+        "left_out": [*forked.plan.left_out],
+    }
+
+
+@action(Role.OPERATOR, models.Undone, cost=Cost.SHORT)
+async def undo_execution(connection: Connection, caller: Caller, given: models.UndoRequest) -> Any:
+    """Undo what is left of an execution that has ended, in a new execution. The last success is undone first."""
+    on = on_version(given.version, caller.rules)
+    new = await undos.undo_execution(connection, given.execution_id, unknown=given.unknown, on=on)
+    return {"execution_id": given.execution_id, "undone_by": new}
+
+
+@action(Role.OPERATOR, models.PutBack)
+async def reevaluate_execution(connection: Connection, _caller: Caller, given: OneExecution) -> Any:
+    """Give the dead letters and the lost mail of an execution back to the broker."""
+    return {
+        "execution_id": given.execution_id,
+        "put_back": await recovery.put_back(connection, given.execution_id),
+    }

@@ -1,0 +1,204 @@
+"""Executions: lists, what one execution holds, and what is derived from it: reasons, graph, snapshot, replay."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from noetl_broker.diagram.build import picture_of_execution
+from noetl_broker.diagram.time_chart import TimeChart
+from noetl_broker.errors import OperatorFault
+from noetl_broker.node_ids import read_node
+from noetl_broker.service import paging
+from noetl_broker.service.action import Caller, Role, Cost, action
+from noetl_broker.service.differences import find_differences
+from noetl_broker.service.explanations import explain_part
+from noetl_broker.service.images import SVG, Image, image_of
+from noetl_broker.service.models import executions as models
+from noetl_broker.service.models.base import Listed, OneExecution, PageOfOne
+from noetl_broker.service.payload_check import payload_check
+from noetl_broker.service.snapshots import state_after
+from noetl_broker.service.spans import parse_since, parse_until
+from noetl_broker.service.typed_json import json_text
+from noetl_broker.store.admin import executions, list_pages, logs
+from noetl_broker.store.admin.execution_path import load_execution_path
+from noetl_broker.store.admin.executions import Filter
+from noetl_broker.store.admin.verify import VerifyReport, VerifyScope, verify
+from noetl_broker.store.admin.visit_spans import load_spans
+from noetl_broker.store.connect.connection import Connection
+from noetl_broker.text import ids_as_text
+
+LARGEST_INT = 2**31 - 1
+MOST_EXAMPLES = 10  # of an invariant that does not hold
+
+
+def filter_of(given: Any) -> Filter:
+    """The filter of a request that has the fields of a filter."""
+    return Filter(
+        path=given.path,
+        status=given.status,
+        error=given.error,
+        step=given.step,
+        since=None if given.since is None else parse_since(given.since),
+        until=None if given.until is None else parse_until(given.until),
+        version=given.version,
+    )
+
+
+@action(Role.VIEWER, Listed[models.ExecutionView])
+async def list_executions(connection: Connection, caller: Caller, given: models.ListExecutions) -> Any:
+    """List executions, newest first. `path` and `error` may hold `*`; `step` is where it failed.
+
+    `since` and `until` are moments or time spans before now. A page may hold few executions, or none, while `next`
+    leads to more: it reads 25,000 at most. `error` and `text` search the newest 10,000. For an operator, `text` looks
+    into idempotency keys, messages and short workloads, too; `error` is for operators alone.
+    """
+    caller.refuse_hidden("errors", given.error)
+    found = await list_pages.page_executions(
+        connection, filter_of(given), text=given.text, with_values=caller.sees_values, **paging.place(given, int)
+    )
+    return paging.listed(found)
+
+
+@action(Role.VIEWER, models.ExecutionDetails)
+async def show_execution(connection: Connection, _caller: Caller, given: OneExecution) -> Any:
+    """Show the state of an execution, step by step."""
+    return await executions.load_execution_details(connection, given.execution_id)
+
+
+@action(Role.OPERATOR, models.Started)
+async def start_execution(connection: Connection, caller: Caller, given: models.StartRequest) -> Any:
+    """Start an execution of a playbook. A payload that breaks the playbook's `workload_schema` starts nothing."""
+    payload = json_text(given.payload)
+    check = await payload_check(connection, given.path, given.version, caller.rules)
+    check(payload, "")
+    started = await executions.start_execution(
+        connection, given.path, payload, version=given.version, idempotency_key=given.idempotency_key
+    )
+    return {"execution_id": started}
+
+
+@action(Role.VIEWER, Listed[models.EventView])
+async def list_events(connection: Connection, _caller: Caller, given: PageOfOne) -> Any:
+    """List the events of an execution by id, which is nearly the order of its turns."""
+    await executions.find_execution(connection, given.execution_id)
+    return paging.listed(await list_pages.page_events(connection, given.execution_id, **paging.place(given, int)))
+
+
+@action(Role.VIEWER, Listed[models.JobView])
+async def list_jobs(connection: Connection, _caller: Caller, given: PageOfOne) -> Any:
+    """List the jobs of an execution, also finished jobs."""
+    await executions.find_execution(connection, given.execution_id)
+    return paging.listed(await list_pages.page_jobs(connection, given.execution_id, **paging.place(given, str)))
+
+
+@action(Role.VIEWER, Listed[models.ItemView])
+async def list_items(connection: Connection, _caller: Caller, given: models.ListItems) -> Any:
+    """List the iterator items that the broker runs, with their child executions."""
+    await executions.find_execution(connection, given.execution_id)
+    return paging.listed(
+        await list_pages.page_items(
+            connection, given.execution_id, status=given.status, **paging.place(given, str, int)
+        )
+    )
+
+
+@action(Role.VIEWER, Listed[models.ListedUndo])
+async def list_undos(connection: Connection, _caller: Caller, given: PageOfOne) -> Any:
+    """List what an execution has to undo: the last success first, as it is undone."""
+    await executions.find_execution(connection, given.execution_id)
+    return paging.listed(
+        await list_pages.page_undos(connection, given.execution_id, **paging.place(given, int, int, str))
+    )
+
+
+@action(Role.OPERATOR, Listed[models.LogEntry])
+async def list_log(connection: Connection, _caller: Caller, given: models.ListLog) -> Any:
+    """List what the steps of an execution printed and logged, by time."""
+    rows = await logs.list_log(
+        connection, log_subject(given.execution_id, given.step), after=_log_key(given), limit=given.limit + 1
+    )
+    return paging.cut(
+        given, rows, lambda row: (row["created_at"].isoformat(), row["node_id"], row["attempt"], row["ordinal"])
+    )
+
+
+def log_subject(execution_id: int, step: str | None) -> logs.LogSubject:
+    """The part of a log that a name chooses: a step, `load#2` for its second visit, `load[7]` for an item."""
+    name, visit, index = (None, None, None) if step is None else read_node(step)
+    return logs.LogSubject(execution_id=execution_id, step=name, visit=visit, item_index=index)
+
+
+def _log_key(given: models.ListLog) -> logs.Key | None:
+    key = paging.after(given, str, str, int, int)
+    if key is None:
+        return None
+    moment, node_id, attempt, ordinal = key
+    with contextlib.suppress(ValueError):
+        at = datetime.fromisoformat(moment)
+        if at.tzinfo is not None and 0 <= attempt <= LARGEST_INT and 0 <= ordinal <= LARGEST_INT:
+            return logs.Key(at, node_id, attempt, ordinal)
+    raise OperatorFault("the cursor is not one of this list; take `next` of the page before")
+
+
+@action(Role.VIEWER, models.ReasonView, cost=Cost.SHORT)
+async def explain(connection: Connection, caller: Caller, given: models.StepRequest) -> Any:
+    """Say why a step ran or not, or what the execution waits for and how it ended. A viewer gets no values."""
+    why = await explain_part(connection, given.execution_id, given.step, caller.rules, shows_values=caller.sees_values)
+    return why.as_json()
+
+
+@action(Role.VIEWER, Image, cost=Cost.SHORT)
+async def draw_execution(connection: Connection, caller: Caller, given: models.GraphRequest) -> Image:
+    """Draw an execution with the path that it took. A viewer gets no conditions and no messages of errors."""
+    picture = picture_of_execution(*await load_execution_path(connection, given.execution_id, caller.rules))
+    return image_of(picture, given.format, with_values=caller.sees_values)
+
+
+@action(Role.VIEWER, Image, cost=Cost.SHORT)
+async def draw_timeline(connection: Connection, _caller: Caller, given: OneExecution) -> Image:
+    """Draw the visits of an execution along the time: when each waited, was tried and ended, and its children."""
+    row = await executions.find_execution(connection, given.execution_id)
+    return Image(SVG, TimeChart(await load_spans(connection, row)).svg())
+
+
+@action(Role.OPERATOR, dict[str, Any], cost=Cost.LONG)
+async def show_snapshot(connection: Connection, caller: Caller, given: models.SnapshotRequest) -> Any:
+    """Show the state after a turn: open visits, waiting joins, results. The turns up to it are decided again."""
+    state = await state_after(connection, given.execution_id, f"turn:{given.turn}", caller.rules)
+    return dict(ids_as_text(state.as_document()))
+
+
+@action(Role.OPERATOR, models.Replayed, cost=Cost.LONG)
+async def replay_execution(connection: Connection, caller: Caller, given: OneExecution) -> Any:
+    """Decide each recorded turn again and report what differs from what was written."""
+    found = await find_differences(connection, given.execution_id, caller.rules)
+    return {
+        "execution_id": given.execution_id,
+        "turns": found.turns,
+        "running": found.is_running,
+        "count": found.count,
+        "differences": found.as_documents(),
+    }
+
+
+@action(Role.OPERATOR, models.Verified, cost=Cost.LONG)
+async def verify_execution(connection: Connection, _caller: Caller, given: OneExecution) -> Any:
+    """Check the invariants of an execution and its children in one snapshot."""
+    return verified(await verify(connection, VerifyScope(given.execution_id), examples=MOST_EXAMPLES))
+
+
+def verified(report: VerifyReport) -> Mapping[str, Any]:
+    """The document about checked invariants."""
+    invariants = [
+        {
+            "invariant": verdict.check.invariant,
+            "sentence": verdict.check.sentence,
+            "broken": verdict.broken,
+            "examples": [fault._asdict() for fault in verdict.examples],
+        }
+        for verdict in report.verdicts
+    ]
+    return {"executions": report.executions, "broken": report.broken, "invariants": invariants}

@@ -1,0 +1,74 @@
+"""Workers, dead letters and the installation: what keeps brokers from working."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from noetl_broker.errors import OperatorFault
+from noetl_broker.service import paging
+from noetl_broker.service.action import Caller, Role, action
+from noetl_broker.service.models import health as models
+from noetl_broker.service.models.base import Given, Listed, Paged
+from noetl_broker.store.admin import list_pages
+from noetl_broker.store.admin.approvals import login_name
+from noetl_broker.store.admin.doctor import examine
+from noetl_broker.store.connect.connection import Connection
+
+
+@action(Role.VIEWER, models.Workers)
+async def list_workers(connection: Connection, _caller: Caller, _given: Given) -> Any:
+    """List the workers that hold leases. A worker that waits for jobs leaves no trace in the database."""
+    return {"items": await list_pages.list_workers(connection)}
+
+
+@action(Role.VIEWER, Listed[models.LeaseView])
+async def list_leases(connection: Connection, caller: Caller, given: models.ListLeases) -> Any:
+    """List the leases of a worker, or of all, in the order of their end. A viewer sees no ids of workers."""
+    caller.refuse_hidden("ids of workers", given.worker_id)
+    found = await list_pages.page_leases(connection, worker_id=given.worker_id, **paging.place(given, int, int))
+    return paging.listed(found)
+
+
+@action(Role.VIEWER, Listed[models.DeadLetter])
+async def list_dead_letters(connection: Connection, caller: Caller, given: models.ListDeadLetters) -> Any:
+    """List dead letters, those of the newest executions first.
+
+    POST /executions/{execution_id}/reevaluate gives them back to the broker.
+    """
+    caller.refuse_hidden("reasons", given.reason)
+    found = await list_pages.page_dead_letters(
+        connection, path=given.path, reason=given.reason, **paging.place(given, int, int)
+    )
+    return paging.listed(found)
+
+
+@action(None, models.Alive)
+async def ask_health(connection: Connection, _caller: Caller, _given: Given) -> Any:
+    """Answer 200 if the database answers, else 503. It needs no token and shows nothing else."""
+    await login_name(connection)
+    return {"status": "ok"}
+
+
+@action(Role.VIEWER, Listed[models.LeftUndone])
+async def list_left_undone(connection: Connection, _caller: Caller, given: Paged) -> Any:
+    """List the executions that ended and left something undone, the newest first."""
+    return paging.listed(await list_pages.page_left_undone(connection, **paging.place(given, int)))
+
+
+@action(Role.VIEWER, models.HealthView)
+async def list_findings(_connection: Connection, caller: Caller, _given: Given) -> Any:
+    """Examine the database, as the command doctor does with the login of the console."""
+    if caller.database is None:
+        raise OperatorFault("a caller without a database cannot examine one")
+    found = await examine(caller.database)
+    return {
+        "problems": sum(finding.state == "problem" for finding in found),
+        "notices": sum(finding.state == "notice" for finding in found),
+        "findings": [finding._asdict() for finding in found],
+    }
+
+
+@action(Role.VIEWER, models.Me)
+async def show_me(_connection: Connection, caller: Caller, _given: Given) -> Any:
+    """Show the role of the token."""
+    return {"role": caller.role, "name": caller.name}

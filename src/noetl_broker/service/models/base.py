@@ -1,0 +1,87 @@
+"""The parts of all requests: unknown fields are errors, names have bounds, lists come in pages."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
+
+from noetl_broker.playbook.plain_values import LARGEST_VERSION, NAME_CHARS
+from noetl_broker.service.models.values import ExecutionId
+
+LONGEST_TEXT = 1_000  # characters of a reason, a filter or a key
+MOST_FIELDS = 1_000  # of a body; more are not looked at one by one
+MOST_ROWS = 1_000
+DEFAULT_ROWS = 50
+
+Row = TypeVar("Row")
+Text = Annotated[str, Field(max_length=LONGEST_TEXT)]
+SomeText = Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT)]
+SomeName = Annotated[str, Field(min_length=1, max_length=NAME_CHARS)]
+Version = Annotated[int, Field(ge=1, le=LARGEST_VERSION)]
+OnVersion = Annotated[
+    Version | Literal["latest"] | None, Field(description="another version of the playbook, on which it goes on")
+]
+OrFromStart = Annotated[
+    StrictBool, Field(description="with `version`: start anew where the way so far would have been another on it")
+]
+IdempotencyKey = Annotated[SomeText | None, Field(description="one key does it once, however often it is sent")]
+Status = Literal["QUEUED", "RUNNING", "PAUSED", "COMPENSATING", "COMPLETED", "FAILED", "CANCELLED"]
+
+
+class Role(StrEnum):
+    """What a caller may do.
+
+    A viewer sees names, numbers, times and statuses. An operator sees everything, and may act.
+    """
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+
+
+class Given(BaseModel):
+    """A request; unknown fields are errors."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_many_fields(cls, given: Any) -> Any:
+        """Many unknown fields are one error: to make one of each takes seconds."""
+        if isinstance(given, dict) and len(given) > MOST_FIELDS:
+            raise ValueError(f"it has {len(given):,} fields; these are known: {', '.join(cls.model_fields)}")
+        return given
+
+
+class Nothing(Given):
+    """An empty body."""
+
+
+class Paged(Given):
+    """A page of a list: at most `limit` rows after the row of the cursor."""
+
+    cursor: str | None = Field(None, max_length=1000, description="`next` of the page before")
+    limit: int = Field(DEFAULT_ROWS, ge=1, le=MOST_ROWS, description="rows of the page")
+
+
+class OneExecution(Given):
+    """An execution."""
+
+    execution_id: ExecutionId
+
+
+class PageOfOne(OneExecution, Paged):
+    """A page of what one execution has."""
+
+
+class Listed(BaseModel, Generic[Row]):
+    """One page of a list; `next` is the cursor of the next page, null on the last one."""
+
+    items: list[Row]
+    next: str | None = Field(description="the `cursor` of the next page; null: this is the last one")
+
+
+def is_given(*names: str) -> dict[str, Any]:
+    """What a document says of an object that has one of these fields, and not as null."""
+    return {"anyOf": [{"required": [name], "properties": {name: {"not": {"type": "null"}}}} for name in names]}

@@ -1,0 +1,378 @@
+"""What is asked about executions, and what the answers have."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from noetl_broker.service.models.base import (
+    Given,
+    OneExecution,
+    Paged,
+    PageOfOne,
+    SomeText,
+    Status,
+    Text,
+    Version,
+)
+from noetl_broker.service.models.values import (
+    ErrorType,
+    Facts,
+    Fault,
+    Hidden,
+    Id,
+    Moment,
+    Payload,
+    Recorded,
+    Time,
+    WorkerFault,
+)
+
+UndoStatus = Literal["open", "running", "done", "failed", "unknown", "superseded", "taken"]
+ItemStatus = Literal["WAITING", "RUNNING", "COMPLETED", "FAILED", "CANCELLED"]
+Form = Literal["svg", "mermaid"]
+
+
+class ListExecutions(Paged):
+    """Which executions a list has."""
+
+    path: Text | None = Field(None, description="of this playbook; * stands for any characters")
+    status: Status | None = Field(None, description="in this status")
+    error: Text | None = Field(None, description="a part of type and message of the error, such as ValueError: bad")
+    step: Text | None = Field(None, description="that failed in this step")
+    since: Time | None = Field(None, description="that started or took a turn since: a moment or a span")
+    until: Time | None = Field(None, description="that started until then: a moment or a span")
+    version: Version | None = Field(None, description="of this version of its playbook")
+    text: Text | None = Field(None, description="a part of id, path or step; for an operator, of more")
+
+
+class StepRequest(OneExecution):
+    """An execution, or a part of it."""
+
+    step: Text | None = Field(None, description="a step, load#2 for its second visit, load[3] for an item")
+
+
+class GraphRequest(OneExecution):
+    """The graph of an execution."""
+
+    format: Form = "svg"
+
+
+class SnapshotRequest(OneExecution):
+    """A turn of an execution."""
+
+    turn: int = Field(ge=1, le=999_999_999)
+
+
+class ListItems(PageOfOne):
+    """Which items of iterators a list has."""
+
+    status: ItemStatus | None = None
+
+
+class ListLog(PageOfOne):
+    """Which part of an execution's log a list has."""
+
+    step: Text | None = Field(None, description="a step, load#2 for its second visit, load[7] for an item")
+
+
+class StartRequest(Given):
+    """What to start."""
+
+    path: str = Field(min_length=1, max_length=1_000, examples=["examples/weather"])
+    version: Version | None = Field(None, description="null: the latest")
+    payload: dict[str, Any] = Field(default_factory=dict)
+    idempotency_key: SomeText | None = Field(None, description="one key starts one execution, however often it is sent")
+
+
+class ExecutionView(BaseModel):
+    """One execution of a list."""
+
+    execution_id: Id
+    path: str | None
+    version: int | None
+    status: str
+    started_at: Moment
+    ended_at: Moment | None
+    parent_execution_id: Id | None
+    forked_from: Id | None = Field(description="the execution that it recovers")
+    error: Fault
+    recovered_as: Id | None = Field(description="the fork or retry that recovered it")
+
+
+class StepView(BaseModel):
+    """Where one step stands."""
+
+    step: str
+    type: str | None
+    status: str | None
+    visits: int | None
+    started_at: Moment | None
+    ended_at: Moment | None
+
+
+class Wait(BaseModel):
+    """An open wait: for a time, a signal or a person."""
+
+    node_id: str
+    step: str
+    kind: str
+    names: Hidden
+    key: Hidden
+    title: Payload
+    since: Moment
+    due_at: Moment | None
+
+
+class OpenJobView(BaseModel):
+    """A job that is open or that failed."""
+
+    queue_id: Id
+    node_id: str | None
+    step: str | None
+    type: str | None
+    status: str
+    priority: int | None
+    attempts: int | None
+    max_attempts: int | None
+    lost_leases: int | None
+    available_at: Moment | None
+    lease_until: Moment | None
+    worker_id: Hidden
+    stop: bool | None
+
+
+class ItemErrorsView(BaseModel):
+    """Failed items whose errors have the same type; `first` is the least index, null while one worker runs all."""
+
+    type: ErrorType
+    count: int
+    first: int | None
+
+
+class IteratorProgress(BaseModel):
+    """How far one visit of an iterator is, and why items failed."""
+
+    step: str
+    visit: int
+    total: int
+    started: int
+    ended: int
+    failed: int
+    cancelled: int
+    retrying: int = Field(description="open items that failed and wait for another attempt")
+    held: int = Field(description="open items whose job a throttle holds")
+    is_open: bool
+    errors: list[ItemErrorsView]
+    other_errors: int
+    other_types: int
+    last_ended_at: Moment | None
+    pace: float | None = Field(description="items a second, over the last ones")
+    seconds_left: float | None
+
+
+class DeadLetterOfExecution(BaseModel):
+    """An event on which deciding failed."""
+
+    event_id: Id
+    event_type: str | None
+    node_name: str | None
+    reason: Payload
+    created_at: Moment
+
+
+class HeldSlot(BaseModel):
+    """A slot that an execution holds or waits for."""
+
+    path: str = Field(description="of which playbook; empty: of a schedule")
+    key: Hidden
+    name: Hidden = Field(description="what it is for, such as `customer 7`")
+    number: int = Field(description="its number in the line")
+    since: Moment = Field(description="when it asked")
+    held_at: Moment | None = Field(description="since when it holds the slot; null: it waits")
+    max_held: int
+    before: int | None = Field(description="how many wait before it; null: it holds the slot")
+    waiting: int
+    holders: list[Id] = Field(description="the first 10")
+
+
+class DrainingVisit(BaseModel):
+    """A visit that is over, but whose success would be undone."""
+
+    step: str
+    visit: int
+
+
+class UndoView(BaseModel):
+    """A visit or an item that was undone, or is to be undone."""
+
+    node_id: str
+    step: str
+    visit: int
+    index: int | None = Field(description="the index of the item; null: the visit itself")
+    status: UndoStatus
+    child_execution_id: Id | None = Field(description="a child that undoes what it did")
+    error: WorkerFault = None
+    ended_at: Moment | None
+
+
+class UndoExecution(BaseModel):
+    """An execution that undoes what another one left."""
+
+    execution_id: Id
+    status: str
+
+
+class UndoingView(BaseModel):
+    """What an execution has to undo."""
+
+    counts: dict[UndoStatus, int]
+    left: list[UndoView] = Field(description="what runs, failed, is unknown or open; the first 20")
+    executions: list[UndoExecution] = Field(description="those that undo what it left")
+
+
+class ExecutionDetails(BaseModel):
+    """One execution: its row, steps, open waits, open or failed jobs, progress of iterators, dead letters."""
+
+    execution_id: Id
+    path: str | None
+    version: int | None
+    status: str
+    started_at: Moment
+    ended_at: Moment | None
+    parent_execution_id: Id | None
+    forked_from: Id | None
+    recovered_as: Id | None = Field(description="the latest fork or retry of it")
+    result: Payload
+    error: Fault
+    archived: bool
+    unread: int = Field(description="events that the broker has not decided on")
+    read_at: Moment = Field(description="the database's clock")
+    steps: list[StepView]
+    waits: list[Wait]
+    jobs: list[OpenJobView] = Field(description="of iterator items, the first")
+    unlisted_jobs: int = Field(description="jobs of items that are not listed")
+    iterators: list[IteratorProgress]
+    slots: list[HeldSlot] = Field(description="slots that it holds or waits for")
+    undo: UndoingView | None = Field(description="null: it never had anything to undo")
+    draining: list[DrainingVisit] = Field(description="visits that are over; if one still succeeds, that is undone")
+    dead_letters: list[DeadLetterOfExecution]
+
+
+class Started(BaseModel):
+    """The execution that was started."""
+
+    execution_id: Id
+
+
+class EventView(BaseModel):
+    """One event, with the columns of noetl.event."""
+
+    execution_id: Id
+    event_id: Id
+    catalog_id: Id | None
+    parent_event_id: Id | None
+    parent_execution_id: Id | None
+    created_at: Moment
+    event_type: str
+    node_id: str | None
+    node_name: str | None
+    node_type: str | None
+    status: str | None
+    duration: float | None
+    context: Recorded
+    result: Payload
+    meta: Recorded
+    error: WorkerFault
+    worker_id: Hidden
+
+
+class ListedUndo(UndoView):
+    """A visit or an item that was undone, or is to be undone."""
+
+    turn: int = Field(description="that read its success")
+    taken_by: Id | None = Field(description="the execution that undoes it instead")
+
+
+class JobView(BaseModel):
+    """One job."""
+
+    queue_id: Id
+    node_id: str
+    step: str
+    type: str
+    status: str
+    priority: int
+    attempts: int
+    max_attempts: int
+    lost_leases: int
+    available_at: Moment | None
+    lease_until: Moment | None
+    worker_id: Hidden
+    stop: bool = Field(description="the worker of this lease shall stop")
+    held_for: list[str] | None = Field(description="why it is held: `pause`, `limit`, or both")
+    limit_name: str | None = Field(description="the throttle that counts it")
+    limit_key: Hidden
+
+
+class ItemView(BaseModel):
+    """One item of an iterator that the broker runs."""
+
+    node_id: str = Field(description="the visit of the iterator")
+    index: int = Field(description="from 0")
+    status: str
+    child_execution_id: Id | None
+    error: WorkerFault
+
+
+class ReasonView(BaseModel):
+    """One sentence, facts for programs, and the reasons behind it."""
+
+    kind: str
+    says: str
+    facts: Facts = Field(default_factory=dict)
+    because: list[ReasonView] = Field(default_factory=list)
+
+
+class Invariant(BaseModel):
+    """One thing that must hold: how often it does not, and where."""
+
+    invariant: str
+    sentence: str
+    broken: int
+    examples: list[Facts]
+
+
+class Verified(BaseModel):
+    """The invariants of an execution and its children."""
+
+    executions: int
+    broken: int
+    invariants: list[Invariant]
+
+
+class Replayed(BaseModel):
+    """Every recorded turn of an execution, decided again: what differs from what was written."""
+
+    execution_id: Id
+    turns: int
+    running: bool
+    count: int = Field(description="of the differences; the first 1,000 are listed")
+    differences: list[Facts]
+
+
+class LogEntry(BaseModel):
+    """Text that one attempt printed on one stream, or logged with one level."""
+
+    execution_id: Id
+    node_id: str
+    step: str
+    visit: int
+    index: int | None = Field(description="of an iterator's item, from 0")
+    attempt: int
+    ordinal: int = Field(description="the place in the log of the attempt, from 1")
+    level: str = Field(description="debug, info, warning, error")
+    created_at: Moment
+    message: str = Field(description="with its ends of lines; a line may go on in the next entry")
+    missing_bytes: int = Field(description="printed before this entry, and not kept")

@@ -1,0 +1,113 @@
+"""What is asked about workers, dead letters, tokens and the installation, and what the answers have."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from noetl_broker.service.models.base import Paged, Role, Text
+from noetl_broker.service.models.values import Hidden, Id, Moment, Payload, Recorded
+
+
+class ListLeases(Paged):
+    """Which leases a list has."""
+
+    worker_id: Text | None = None
+
+
+class ListDeadLetters(Paged):
+    """Which dead letters a list has."""
+
+    path: Text | None = Field(None, description="* stands for any characters")
+    reason: Text | None = Field(None, description="a part of it")
+
+
+class WorkerView(BaseModel):
+    """Who holds leases."""
+
+    worker_id: Hidden
+    leases: int
+    expired: int = Field(description="leases that ended; a broker gives their jobs to others")
+    next_lease_until: Moment | None
+    last_heartbeat: Moment | None
+    types: list[str]
+
+
+class Workers(BaseModel):
+    """All of them."""
+
+    items: list[WorkerView]
+    next: None = None
+
+
+class LeaseView(BaseModel):
+    """A job that a worker has."""
+
+    queue_id: Id
+    execution_id: Id
+    node_id: str
+    step: str
+    type: str
+    attempts: int
+    worker_id: Hidden
+    lease_until: Moment
+    last_heartbeat: Moment | None
+
+
+class DeadLetter(BaseModel):
+    """An event on which deciding failed, with its execution."""
+
+    execution_id: Id
+    path: str | None
+    version: int | None
+    status: str | None
+    event_id: Id
+    event_type: str | None
+    step: str | None
+    reason: Payload
+    created_at: Moment
+
+
+class Alive(BaseModel):
+    """The console and the database answer."""
+
+    status: Literal["ok"]
+
+
+class DoctorFindingView(BaseModel):
+    """One check: what it found, why that matters, what to do."""
+
+    check: str
+    state: Literal["ok", "notice", "problem"]
+    says: Payload
+    why: str | None
+    do: Payload
+    facts: Recorded
+
+
+class LeftUndone(BaseModel):
+    """An execution that ended and left something undone, with the numbers of visits and items."""
+
+    execution_id: Id
+    path: str | None
+    status: str
+    ended_at: Moment | None
+    open: int = Field(description="not tried")
+    failed: int
+    unknown: int = Field(description="nobody knows whether they happened")
+
+
+class HealthView(BaseModel):
+    """What keeps brokers from working."""
+
+    problems: int
+    notices: int
+    findings: list[DoctorFindingView]
+
+
+class Me(BaseModel):
+    """The role and the name of a token."""
+
+    role: Role
+    name: str

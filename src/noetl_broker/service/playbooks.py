@@ -1,0 +1,125 @@
+"""Playbooks of the catalog: list, versions, source, graph, difference, check, back-test, pause; types of steps."""
+
+from __future__ import annotations
+
+from difflib import unified_diff
+from typing import Any
+
+from noetl_broker.diagram.build import picture_of_playbook
+from noetl_broker.errors import OperatorFault
+from noetl_broker.service import back_tests, paging
+from noetl_broker.service.action import Caller, Role, Cost, action
+from noetl_broker.service.executions import filter_of
+from noetl_broker.service.images import Image, image_of
+from noetl_broker.service.models import playbooks as models
+from noetl_broker.service.models.actions import Which
+from noetl_broker.service.models.base import Given, Listed
+from noetl_broker.store.admin import catalog, executions, list_pages
+from noetl_broker.store.admin.executions import Filter
+from noetl_broker.store.connect.connection import Connection
+
+
+@action(Role.VIEWER, Listed[models.Latest])
+async def list_playbooks(connection: Connection, _caller: Caller, given: models.ListPlaybooks) -> Any:
+    """List the playbooks by path, each with its latest version."""
+    return paging.listed(await list_pages.page_playbooks(connection, path=given.path, **paging.place(given, str)))
+
+
+@action(Role.VIEWER, Listed[models.PlaybookView])
+async def list_versions(connection: Connection, _caller: Caller, given: models.PageOfPath) -> Any:
+    """List the versions of a playbook, the latest first."""
+    found = await list_pages.page_versions(connection, given.path, **paging.place(given, int))
+    if not found.items and given.cursor is None:
+        await catalog.find(connection, given.path, None)
+    return paging.listed(found)
+
+
+@action(Role.OPERATOR, models.Source)
+async def show_source(connection: Connection, _caller: Caller, given: models.OneVersion) -> Any:
+    """Show the text of a version. It may hold values, so a viewer does not see it."""
+    found = await catalog.find(connection, given.path, given.version)
+    return {"path": found.path, "version": found.version, "content": found.content}
+
+
+@action(Role.VIEWER, Image, cost=Cost.SHORT)
+async def draw_playbook(connection: Connection, caller: Caller, given: models.PlaybookGraphRequest) -> Image:
+    """Draw a playbook. A viewer gets no conditions."""
+    found = await catalog.find(connection, given.path, given.version)
+    picture = picture_of_playbook(found.compile(caller.rules), found.version)
+    return image_of(picture, given.format, with_values=caller.sees_values)
+
+
+@action(Role.OPERATOR, models.DifferenceView, cost=Cost.SHORT)
+async def compare_versions(connection: Connection, _caller: Caller, given: models.CompareRequest) -> Any:
+    """Show what differs between two versions, as a unified diff."""
+    versions = given.version, given.other
+    before, after = [(await catalog.find(connection, given.path, each)).content.splitlines() for each in versions]
+    lines = unified_diff(before, after, f"version {given.version}", f"version {given.other}", lineterm="")
+    return {"path": given.path, "version": given.version, "other": given.other, "diff": "\n".join(lines)}
+
+
+@action(Role.OPERATOR, models.Findings, cost=Cost.SHORT)
+async def validate(connection: Connection, caller: Caller, given: models.ValidateRequest) -> Any:
+    """Check the text of a playbook with the step types and the playbooks of the catalog. Registers nothing."""
+    checked = await back_tests.check_text(connection, given.content, caller.rules, strict=given.strict)
+    return {"valid": not checked.errors, "findings": checked.findings}
+
+
+@action(Role.OPERATOR, models.BackTested, cost=Cost.LONG)
+async def back_test(connection: Connection, caller: Caller, given: models.BackTestRequest) -> Any:
+    """Compare recorded executions with an edited playbook: which would go another way, where, and why."""
+    which = Filter() if given.which is None else named_filter(given.which)
+    checked = await back_tests.check_text(connection, given.content, caller.rules)
+    if checked.errors:
+        return {"findings": checked.findings}
+    compared = await back_tests.back_test(
+        connection, checked, which, caller.rules, limit=given.limit, ways_only=given.ways_only
+    )
+    return compared.as_document()
+
+
+def named_filter(which: Which) -> Filter:
+    """The filter; raises OperatorFault where it names nothing: an action never takes all by default."""
+    found = filter_of(which)
+    if found == Filter() and not which.all:
+        raise OperatorFault('the filter names no executions: give a filter, or "all": true')
+    return found
+
+
+@action(Role.OPERATOR, models.PathPaused)
+async def pause_path(connection: Connection, _caller: Caller, given: models.PausePathRequest) -> Any:
+    """Queue the new executions of a playbook. Running executions are not paused."""
+    changed = await executions.pause_path(connection, _one(given.path), given.reason)
+    return {"path": given.path, "paused": True, "changed": changed}
+
+
+@action(Role.OPERATOR, models.PathPaused, cost=Cost.LONG)
+async def resume_path(connection: Connection, _caller: Caller, given: models.OnePath) -> Any:
+    """Let the new executions of a playbook run again, and admit queued executions, the oldest first."""
+    changed, admitted = await executions.resume_path(connection, _one(given.path))
+    return {"path": given.path, "paused": False, "changed": changed, "admitted": admitted}
+
+
+def _one(path: str) -> str:
+    """A path without a pattern; raises OperatorFault."""
+    if "*" in path:
+        raise OperatorFault(f"{path} is a pattern: name one playbook; /executions/bulk/pause pauses executions")
+    return path
+
+
+@action(Role.VIEWER, models.StepTypes)
+async def list_step_types(connection: Connection, _caller: Caller, _given: Given) -> Any:
+    """List the step types beside the built-in ones."""
+    return {"items": await catalog.list_step_types(connection)}
+
+
+@action(Role.OPERATOR, models.StepTypeChange)
+async def add_step_type(connection: Connection, _caller: Caller, given: models.StepTypeRequest) -> Any:
+    """Add a step type."""
+    return {"name": given.name, "changed": bool(await catalog.announce_step_types(connection, [given.name]))}
+
+
+@action(Role.OPERATOR, models.StepTypeChange)
+async def remove_step_type(connection: Connection, _caller: Caller, given: models.StepTypeRequest) -> Any:
+    """Remove a step type. Registered playbooks go on."""
+    return {"name": given.name, "changed": bool(await catalog.remove_step_types(connection, [given.name]))}

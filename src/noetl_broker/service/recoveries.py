@@ -1,0 +1,318 @@
+"""Retries and forks: executions that continue others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from noetl_broker.broker.model.values import JSON
+from noetl_broker.broker.state.state import is_live
+from noetl_broker.errors import BrokerError, DatabaseFault
+from noetl_broker.history.fork_plan import ForkPlan, plan_fork
+from noetl_broker.history.recovery_plan import OtherWay, plan_recovery, plan_restart
+from noetl_broker.playbook.blocks import part_of
+from noetl_broker.playbook.diagnostics import PlaybookRules
+from noetl_broker.playbook.model import Playbook
+from noetl_broker.service.payload_check import payload_fault
+from noetl_broker.store.admin import catalog, executions, recovery, undo
+from noetl_broker.store.admin.executions import Entry
+from noetl_broker.store.admin.history import load_history
+from noetl_broker.store.connect.connection import Connection
+from noetl_broker.store.json_codec import dump_json
+from noetl_broker.text import join_names
+
+
+class Recovered(NamedTuple):
+    """The outcome of a retry of the execution whose row is `of`.
+
+    Either it gave `put_back` events to the broker again, or `made` names the new execution. `before`: the row of an
+    earlier retry, which is then the same execution.
+    """
+
+    of: Entry
+    put_back: int | None
+    made: dict[str, Any]
+    before: Entry | None
+
+    def as_document(self) -> dict[str, Any]:
+        """One JSON object."""
+        done = self.made if self.put_back is None else {"put_back": self.put_back}
+        return {"execution_id": self.of["execution_id"], **done}
+
+
+class OtherPlaybook(NamedTuple):
+    """Another playbook for a fork; its catalog id and version are None if it is yet to be registered."""
+
+    playbook: Playbook
+    text: str
+    catalog_id: int | None
+    version: int | None = None
+
+
+class OnVersion:
+    """The version on which retries or forks continue (None: the latest); it compiles each playbook once.
+
+    `or_from_start`: retries that would have gone another way on it start anew.
+    """
+
+    def __init__(self, version: int | None, rules: PlaybookRules, *, or_from_start: bool = False) -> None:
+        self.version, self.or_from_start = version, or_from_start
+        self._rules = rules
+        self._found: dict[str, OtherPlaybook] = {}
+
+    async def of(self, connection: Connection, execution_id: int) -> OtherPlaybook | None:
+        """The version for an execution; None if it is the execution's own. Raises NotFoundFault."""
+        row = await executions.find_execution(connection, execution_id)
+        path = row["path"]
+        if path is None:
+            raise BrokerError(f"execution {execution_id} has no playbook path, so it has no other version")
+        if path not in self._found:
+            found = await catalog.find(connection, path, self.version)
+            playbook = await asyncio.to_thread(found.compile, self._rules)  # a long one takes seconds
+            self._found[path] = OtherPlaybook(playbook, found.content, found.catalog_id, found.version)
+        other = self._found[path]
+        return None if other.version == row["version"] else other
+
+
+UNDONE = "what it did was undone"
+ABANDONED = "its undo was abandoned"
+
+
+class RecoveryPlan(NamedTuple):
+    """The beginning of a retry; `other` is the version that it continues on, if that is another one.
+
+    `anew`: why the retry starts from the start: how that version would have gone another way, UNDONE, or ABANDONED.
+    """
+
+    plan: ForkPlan
+    other: OtherPlaybook | None
+    anew: OtherWay | str | None
+    workload: JSON
+
+
+async def recover(
+    connection: Connection, execution_id: int, rules: PlaybookRules, on: OnVersion | None = None
+) -> Recovered:
+    """Retry a failed execution, or give back the dead letters of a running one. Raises BrokerError if neither fits."""
+    row = await executions.find_execution(connection, execution_id)
+    if row["status"] != "FAILED":
+        if not await recovery.count_dead_letters(connection, execution_id):
+            obstacle = await undo.find_undo_obstacle(connection, execution_id)
+            if obstacle.origin is not None and not is_live(row["status"]):
+                raise BrokerError(_undoes(execution_id, obstacle.origin))
+            raise BrokerError(_nothing_to_recover(execution_id, row["status"]))
+        return Recovered(row, await recovery.put_back(connection, execution_id), {}, None)
+    before = await recovery.find_recovery(connection, execution_id)
+    made = await recover_failed(connection, execution_id, rules, None if before is not None else on)
+    return Recovered(row, None, made, before)
+
+
+async def recover_failed(
+    connection: Connection, execution_id: int, rules: PlaybookRules, on: OnVersion | None = None
+) -> dict[str, Any]:
+    """Retry a failed execution: `recovered_as` is the new one, which begins at `steps` with results of `taken`.
+
+    `on`: it continues on another version, `version` of the answer; `anew` says why it starts from the start there.
+    """
+    planned = await preview_recovery(connection, execution_id, rules, on)
+    plan, other = planned.plan, planned.other
+    catalog_id = other.catalog_id if other is not None else None
+    new = await recovery.start_recovery(connection, execution_id, plan, catalog_id=catalog_id)
+    made = {"recovered_as": new, "steps": list(plan.steps), "taken": [wanted.step for wanted in plan.taken]}
+    if other is not None:
+        made["version"] = other.version
+    anew = planned.anew if plan.anew is None else plan.anew
+    return made if anew is None else {**made, "anew": str(anew)}
+
+
+async def preview_recovery(
+    connection: Connection, execution_id: int, rules: PlaybookRules, on: OnVersion | None = None
+) -> RecoveryPlan:
+    """The beginning of a retry of this execution. Raises BrokerError if it cannot be retried.
+
+    Where something of it was undone, a retry starts from the start.
+    """
+    other = None if on is None else await on.of(connection, execution_id)
+    undone = await _why_anew(connection, execution_id)
+    history = await load_history(connection, execution_id, rules)
+    if undone is not None:
+        anew = plan_restart(history, None if other is None else other.playbook)
+        return RecoveryPlan(anew, other, undone, history.workload)
+    if on is None or other is None:
+        return RecoveryPlan(plan_recovery(history), None, None, history.workload)
+    try:
+        return RecoveryPlan(plan_recovery(history, onto=other.playbook), other, None, history.workload)
+    except OtherWay as way:
+        if on.or_from_start:
+            return RecoveryPlan(plan_restart(history, other.playbook), other, way, history.workload)
+        where = f"execution {execution_id} would have gone another way on version {other.version}"
+        raise BrokerError(f"{where}: {way}; nothing was started") from way
+
+
+async def _why_anew(connection: Connection, execution_id: int) -> str | None:
+    """UNDONE or ABANDONED; None: nothing was undone. Raises BrokerError while an undo runs or is left."""
+    obstacle = await undo.find_undo_obstacle(connection, execution_id)
+    if obstacle.running is not None:
+        raise BrokerError(
+            f"execution {execution_id} is being undone by {obstacle.running};"
+            f" noetl-broker status {obstacle.running} shows how far it is"
+        )
+    if obstacle.origin is not None:
+        raise BrokerError(_undoes(execution_id, obstacle.origin))
+    if obstacle.left_over:
+        raise BrokerError(
+            f"execution {execution_id} has something left to undo; noetl-broker undo {execution_id} goes on with it,"
+            " then it can be retried"
+        )
+    if obstacle.undoing is not None:
+        below = obstacle.undoing
+        raise BrokerError(
+            f"execution {below} is undoing what a child of {execution_id} did;"
+            f" noetl-broker status {below} shows how far it is, noetl-broker abandon {below} ends it"
+        )
+    if obstacle.child is not None:
+        raise BrokerError(
+            f"execution {obstacle.child}, a child of {execution_id}, has something left to undo;"
+            f" noetl-broker undo {obstacle.child} goes on with it, then {execution_id} can be retried"
+        )
+    if obstacle.abandoned:
+        return ABANDONED
+    return UNDONE if obstacle.done else None
+
+
+async def newer_version(connection: Connection, row: Mapping[str, Any]) -> int | None:
+    """The latest version of an execution's playbook, if that is newer than the execution's."""
+    latest = (await catalog.latest_versions(connection, [row["path"] or ""])).get(row["path"] or "")
+    return latest if latest is not None and row["version"] is not None and latest > row["version"] else None
+
+
+class Outlook(NamedTuple):
+    """Whether an execution can be retried, and what the retry would begin with, or why it cannot."""
+
+    goes_on: bool
+    says: str
+
+
+async def preview_outlook(
+    connection: Connection, execution_id: int, rules: PlaybookRules, on: OnVersion | None = None
+) -> Outlook:
+    """The effect of a retry, in a few words that are the same for similar executions."""
+    try:
+        planned = await preview_recovery(connection, execution_id, rules, on)
+    except DatabaseFault:
+        raise
+    except BrokerError as fault:
+        way = fault.__cause__
+        if isinstance(way, OtherWay):
+            return Outlook(goes_on=False, says=f"goes another way at {way.step or 'the start'}: {way.what}")
+        return Outlook(goes_on=False, says=f"cannot be retried: {fault}")
+    plan, other, anew, workload = planned
+    says = f"begins at {join_names(plan.steps) or 'the beginning'}, keeps {_kept_text(plan)}"
+    if isinstance(anew, str):
+        says = f"starts anew, because {anew}"
+    if other is not None:
+        says = f"version {other.version}: {says}"
+        if isinstance(anew, OtherWay):
+            says = f"version {other.version}: starts anew, because at {anew.step or 'the start'} {anew.what}"
+        if other.playbook.workload_schema is not None and isinstance(workload, dict):
+            misfit = payload_fault(other.playbook, dump_json(workload))
+            says += f"; its workload does not fit: {misfit['message']}" if misfit is not None else ""
+    return Outlook(goes_on=True, says=says)
+
+
+def _kept_text(plan: ForkPlan) -> str:
+    """The contents of a plan in words: `2 results and the completed items of load`."""
+    count = len({wanted.step for wanted in plan.taken})
+    results = f"{count or 'no'} result{'' if count == 1 else 's'}"
+    if not plan.iterators:
+        return results
+    items = f"the completed items of {join_names(plan.iterators)}"
+    return f"{results} and {items}" if count else items
+
+
+def _undoes(execution_id: int, origin: int) -> str:
+    return (
+        f"execution {execution_id} undoes what execution {origin} did;"
+        f" noetl-broker undo {origin} goes on with what is left"
+    )
+
+
+def _nothing_to_recover(execution_id: int, status: str) -> str:
+    if is_live(status):
+        return (
+            f"execution {execution_id} is {status} and has no dead letters;"
+            f" noetl-broker explain {execution_id} says what it waits for"
+        )
+    return (
+        f"execution {execution_id} has not failed, it is {status};"
+        f" noetl-broker fork {execution_id} --from STEP starts from any of its steps"
+    )
+
+
+class Forked(NamedTuple):
+    """A new execution, its plan, and the version that was registered for it (None: it had one)."""
+
+    execution_id: int
+    plan: ForkPlan
+    registered: catalog.Registered | None
+
+    def as_document(self) -> dict[str, Any]:
+        """The new execution and the steps whose results it has, as one JSON object."""
+        return {"recovered_as": self.execution_id, "taken": [wanted.step for wanted in self.plan.taken]}
+
+
+async def other_version(connection: Connection, execution_id: int, version: int, rules: PlaybookRules) -> OtherPlaybook:
+    """Another version of an execution's playbook. Raises NotFoundFault."""
+    path = (await executions.find_execution(connection, execution_id))["path"]
+    found = await catalog.find(connection, path, version)
+    return OtherPlaybook(found.compile(rules), found.content, found.catalog_id, found.version)
+
+
+async def fork_execution(
+    connection: Connection,
+    execution_id: int,
+    from_step: str,
+    rules: PlaybookRules,
+    *,
+    other: OtherPlaybook | None = None,
+    values: Mapping[str, Any],
+    key: str | None = None,
+) -> Forked:
+    """Start an execution from a step of another. `values` replace results of steps, `key` is its idempotency key."""
+    history = await load_history(connection, execution_id, rules)
+    part = None if other is None else part_of(other.playbook, history.path)
+    if other is not None and part is None:
+        raise BrokerError(f"the other playbook has no block {history.path}")
+    plan = plan_fork(history, from_step, playbook=part, values=dict(values))
+    registered = None
+    if other is not None and part is not None and other.catalog_id is None:
+        registered = await catalog.find_or_register(connection, other.playbook, other.text)
+        made = registered.catalog_id
+        if part is not other.playbook:
+            made = (await catalog.find(connection, part.path, registered.version)).catalog_id
+        other = other._replace(catalog_id=made)
+    catalog_id = other.catalog_id if other else None
+    new = await recovery.fork_execution(connection, execution_id, plan, catalog_id=catalog_id, key=key)
+    return Forked(new, plan, registered)
+
+
+async def preview_fork(
+    connection: Connection, execution_id: int, from_step: str, rules: PlaybookRules, on: OnVersion | None = None
+) -> Outlook:
+    """The effect of a fork from this step, in words as of `preview_outlook`."""
+    try:
+        other = None if on is None else await on.of(connection, execution_id)
+        history = await load_history(connection, execution_id, rules)
+        plan = plan_fork(history, from_step, playbook=other.playbook if other is not None else None)
+    except DatabaseFault:
+        raise
+    except BrokerError as fault:
+        return Outlook(goes_on=False, says=f"cannot be forked: {fault}")
+    says = f"begins at {from_step}, keeps {_kept_text(plan)}"
+    return Outlook(goes_on=True, says=says if other is None else f"version {other.version}: {says}")
+
+
+def key_of_fork(execution_id: int, from_step: str) -> str:
+    """The idempotency key of a fork that a bulk action makes: a second one returns the same execution."""
+    return f"fork of {execution_id} from {from_step}"

@@ -1,0 +1,189 @@
+"""Schedules: list, put, pause, resume, delete, next moments, backfill."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from itertools import islice, takewhile
+from typing import Any, NamedTuple
+
+from noetl_broker.errors import BrokerError, DatabaseFault, OperatorFault
+from noetl_broker.playbook.cron import Timing, read_cron
+from noetl_broker.service import paging
+from noetl_broker.service.action import Caller, Role, Cost, action
+from noetl_broker.service.bulk import RATE, Acted
+from noetl_broker.service.models import schedules as models
+from noetl_broker.service.models.base import Listed
+from noetl_broker.service.spans import parse_since, parse_until
+from noetl_broker.service.typed_json import json_text
+from noetl_broker.store.admin import list_pages
+from noetl_broker.store.admin import schedules as store
+from noetl_broker.store.admin.schedules import ScheduleSpec
+from noetl_broker.store.connect.connection import Connection
+from noetl_broker.text import moment
+
+MOST_MOMENTS = 100_000  # that one backfill looks at
+
+
+class Backfill(NamedTuple):
+    """Past moments of a schedule: all moments, and the moments without an execution."""
+
+    name: str
+    timing: Timing
+    moments: list[datetime]
+    missing: list[datetime]
+
+
+@contextlib.contextmanager
+def operator_faults() -> Iterator[None]:
+    """Raise OperatorFault for a bad timing, or a bad time."""
+    try:
+        yield
+    except ValueError as error:
+        raise OperatorFault(str(error)) from error
+
+
+def next_moments(row: Mapping[str, Any], count: int) -> list[str]:
+    """The moments of a schedule after now; moments that are due now are not listed."""
+    with operator_faults():
+        timing = store.timing_of(row)
+    return [store.moment_text(timing, at) for at in islice(timing.moments(row["now"]), count)]
+
+
+def schedule_as_document(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row for programs: spans in seconds."""
+    return {
+        key: value.total_seconds() if isinstance(value, timedelta) else value
+        for key, value in row.items()
+        if key not in {"now", "due_at", "since_at"}
+    }
+
+
+async def plan_backfill(connection: Connection, name: str, since: str, until: str | None) -> Backfill:
+    """The moments of a schedule between two times as people write them; `until` None: now.
+
+    A time without an offset is of the schedule's zone; a date as `until` includes that day. Raises OperatorFault.
+    """
+    row = await store.find_schedule(connection, name)
+    now: datetime = row["now"]
+    with operator_faults():
+        timing = store.timing_of(row)
+        zone = timing.local(now).tzinfo or UTC
+        begin = _moment(parse_since(since, zone), now)
+        end = now if until is None else min(_moment(parse_until(until, zone), now), now)
+    wanted = takewhile(lambda at: at <= end, timing.moments(begin - timedelta(microseconds=1)))
+    moments = [*islice(wanted, MOST_MOMENTS + 1)]
+    if len(moments) > MOST_MOMENTS:
+        message = f"the schedule {name} has more than {MOST_MOMENTS:,} moments from {moment(begin)}"
+        raise OperatorFault(f"{message} to {moment(end)}; give a later --from, or an earlier --to")
+    there = await store.started_moments(connection, name, moments)
+    return Backfill(name, timing, moments, [at for at in moments if at not in there])
+
+
+async def start_missing(
+    connection: Connection,
+    backfill: Backfill,
+    *,
+    rate: float,
+    on_each: Callable[[str, BrokerError | None], None] = lambda _at, _fault: None,
+) -> Acted:
+    """Start the missing executions of moments, `rate` a second. `on_each` is called after each, with its fault."""
+    acted = Acted([], [])
+    began = time.monotonic()
+    for number, moment_at in enumerate(backfill.missing):
+        await asyncio.sleep(max(0.0, number / rate - (time.monotonic() - began)))
+        at, fault = store.moment_text(backfill.timing, moment_at), None
+        try:
+            execution_id, is_new = await store.start_scheduled(connection, backfill.name, moment_at, backfill.timing)
+            acted.done.append({"at": at, "execution_id": execution_id, "new": is_new})
+        except DatabaseFault:
+            raise
+        except BrokerError as error:
+            fault = error
+            acted.failed.append({"at": at, "message": str(fault)})
+        on_each(at, fault)
+    return acted
+
+
+def _moment(given: datetime | float, now: datetime) -> datetime:
+    """A moment that was given as such, or as a span before now."""
+    return given if isinstance(given, datetime) else now - timedelta(seconds=given)
+
+
+@action(Role.VIEWER, Listed[models.ScheduleView])
+async def list_schedules(connection: Connection, _caller: Caller, given: models.ListSchedules) -> Any:
+    """List schedules by name, with what went wrong last."""
+    found = await list_pages.page_schedules(connection, path=given.path, **paging.place(given, str))
+    return paging.listed(found._replace(items=[schedule_as_document(row) for row in found.items]))
+
+
+@action(Role.VIEWER, models.Moments)
+async def list_moments(connection: Connection, _caller: Caller, given: models.NextRequest) -> Any:
+    """List the next moments of a schedule."""
+    row = await store.find_schedule(connection, given.name)
+    return {"name": given.name, "next": next_moments(row, given.count)}
+
+
+@action(Role.VIEWER, models.ScheduleView)
+async def show_schedule(connection: Connection, _caller: Caller, given: models.OneSchedule) -> Any:
+    """Show one schedule."""
+    return schedule_as_document(await store.find_schedule(connection, given.name))
+
+
+@action(Role.OPERATOR, models.ScheduleChange)
+async def put_schedule(connection: Connection, _caller: Caller, given: models.ScheduleRequest) -> Any:
+    """Make a schedule, or change it. Another timing counts from now; a paused schedule stays paused."""
+    cron = given.cron
+    if cron is not None:
+        with operator_faults():
+            cron = read_cron(cron, given.timezone).text
+    spec = ScheduleSpec(
+        name=given.name,
+        path=given.path,
+        cron=cron,
+        every=None if given.every is None else timedelta(seconds=given.every),
+        payload=json_text(given.payload),
+        timezone=given.timezone,
+        version=given.version,
+        jitter=timedelta(seconds=given.jitter),
+        catch_up=timedelta(seconds=given.catch_up),
+        overlap=given.overlap,
+    )
+    changed = await store.put_schedule(connection, spec)
+    following = next_moments(await store.find_schedule(connection, given.name), 1)
+    return {"name": given.name, "changed": changed, "next": following}
+
+
+@action(Role.OPERATOR, models.ScheduleChange)
+async def pause_schedule(connection: Connection, _caller: Caller, given: models.OneSchedule) -> Any:
+    """Pause a schedule: its moments pass without a start."""
+    return {"name": given.name, "changed": await store.pause_schedule(connection, given.name)}
+
+
+@action(Role.OPERATOR, models.ScheduleChange)
+async def resume_schedule(connection: Connection, _caller: Caller, given: models.OneSchedule) -> Any:
+    """End the pause of a schedule; a backfill starts the moments that passed."""
+    return {"name": given.name, "changed": await store.resume_schedule(connection, given.name)}
+
+
+@action(Role.OPERATOR, models.ScheduleChange)
+async def delete_schedule(connection: Connection, _caller: Caller, given: models.OneSchedule) -> Any:
+    """Delete a schedule. Executions that it started stay; one that a playbook declares is refused."""
+    await store.delete_schedule(connection, given.name)
+    return {"name": given.name, "changed": True}
+
+
+@action(Role.OPERATOR, models.Backfilled, cost=Cost.LONG)
+async def backfill_schedule(connection: Connection, _caller: Caller, given: models.BackfillRequest) -> Any:
+    """Start missing executions of past moments, oldest first, or count them by a preview."""
+    plan = await plan_backfill(connection, given.name, given.since, given.until)
+    counts = {"moments": len(plan.moments), "found": len(plan.missing)}
+    first = plan._replace(missing=plan.missing[: given.limit])
+    if given.preview:
+        return {**counts, "at": [store.moment_text(plan.timing, at) for at in first.missing]}
+    acted = await start_missing(connection, first, rate=RATE)
+    done = [{**entry, "execution_id": str(entry["execution_id"])} for entry in acted.done]
+    return {**counts, "done": done, "failed": acted.failed}

@@ -1,0 +1,61 @@
+"""Throttles of jobs, and slots of executions: who holds them, and who waits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from noetl_broker.errors import NotFoundFault
+from noetl_broker.service import paging
+from noetl_broker.service.action import Caller, Role, action
+from noetl_broker.service.models import slots as models
+from noetl_broker.service.models.base import Given, Listed
+from noetl_broker.store.admin import slot_lines, throttles
+from noetl_broker.store.connect.connection import Connection
+
+
+@action(Role.VIEWER, models.Throttles)
+async def list_throttles(connection: Connection, _caller: Caller, _given: Given) -> Any:
+    """List the throttles with the jobs that they count."""
+    return {"items": await throttles.list_throttles(connection)}
+
+
+@action(Role.VIEWER, models.KeysOfThrottle)
+async def list_keys(connection: Connection, _caller: Caller, given: models.KeysRequest) -> Any:
+    """List the keys of a throttle that have jobs, those with most held jobs first. A viewer sees no keys."""
+    return {"items": await throttles.list_keys(connection, given.name, most=given.limit)}
+
+
+@action(Role.OPERATOR, models.ThrottleChange)
+async def put_throttle(connection: Connection, _caller: Caller, given: models.ThrottleRequest) -> Any:
+    """Make a throttle, or change its numbers.
+
+    Fewer slots stop no job: jobs that run or are ready go on.
+    """
+    new = await throttles.put_throttle(
+        connection, given.name, concurrency=given.concurrency, rate=given.rate, burst=given.burst
+    )
+    return {"name": given.name, "new": new}
+
+
+@action(Role.OPERATOR, models.ThrottleChange)
+async def delete_throttle(connection: Connection, _caller: Caller, given: models.OneThrottle) -> Any:
+    """Delete a throttle: its held jobs run."""
+    if not await throttles.delete_throttle(connection, given.name):
+        raise NotFoundFault(f"there is no limit {given.name}")
+    return {"name": given.name, "deleted": True}
+
+
+@action(Role.VIEWER, Listed[models.SlotView])
+async def list_slots(connection: Connection, _caller: Caller, given: models.ListSlots) -> Any:
+    """List slots by playbook and key: who holds them, and how many wait. A viewer sees no keys."""
+    begin = paging.after(given, str, str) or ("", "")
+    rows = await slot_lines.list_slots(connection, path=given.path, after=begin, limit=given.limit + 1)
+    return paging.cut(given, rows, lambda row: (row["path"], row["key"]))
+
+
+@action(Role.OPERATOR, Listed[models.InLine])
+async def list_line(connection: Connection, _caller: Caller, given: models.LineRequest) -> Any:
+    """List the executions that hold a slot or wait for it, by number."""
+    [begin] = paging.after(given, int) or (0,)
+    rows = await slot_lines.list_line(connection, given.path, given.key, after=begin, limit=given.limit + 1)
+    return paging.cut(given, rows, lambda row: (row["number"],))

@@ -1,0 +1,50 @@
+"""Undo what is left of an execution, with its own version of the playbook or with a mended one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from noetl_broker.errors import BrokerError
+from noetl_broker.playbook.model import Playbook
+from noetl_broker.service.recoveries import OnVersion
+from noetl_broker.store.admin import undo
+from noetl_broker.store.admin.undo import UndoTarget
+from noetl_broker.store.connect.connection import Connection
+from noetl_broker.text import join_names
+
+
+async def undo_execution(
+    connection: Connection, execution_id: int, *, unknown: bool = False, on: OnVersion | None = None
+) -> int:
+    """Start an execution that undoes what is left of an ended one; returns its id.
+
+    `on`: with the `compensate` of that version. Raises BrokerError if it cannot undo all of it.
+    """
+    other = None if on is None else await on.of(connection, execution_id)
+    if other is None:
+        return await undo.undo_execution(connection, execution_id, unknown=unknown)
+    targets = await undo.list_undo_targets(connection, execution_id, unknown=unknown)
+    lacking = what_is_lacking(other.playbook, targets)
+    if lacking:
+        raise BrokerError(
+            f"version {other.version} of {other.playbook.path} cannot undo what is left: it has {lacking};"
+            " register a version that has a `compensate` for each; nothing was started"
+        )
+    return await undo.undo_execution(connection, execution_id, unknown=unknown, version=other.version)
+
+
+def what_is_lacking(playbook: Playbook, targets: Sequence[UndoTarget]) -> str:
+    """The steps that a version lacks or that have no `compensate`, in words; empty: it can undo all."""
+    missing = [target.step for target in targets if target.step not in playbook.steps]
+    without: list[str] = []
+    for target in targets:
+        step = playbook.steps.get(target.step)
+        if step is None or target.by_child:
+            continue
+        task = None if step.iteration is None else step.iteration.task
+        undone = task if target.of_items else step
+        if undone is None or undone.compensate is None:
+            without.append(f"the items of {target.step}" if target.of_items else target.step)
+    found = [f"no step {name}" for name in dict.fromkeys(missing)]
+    found += [f"no `compensate` for {name}" for name in dict.fromkeys(without)]
+    return join_names(found)
