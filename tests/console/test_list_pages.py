@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import timedelta
 from html import unescape
 from urllib.parse import quote
 
@@ -265,3 +266,23 @@ async def test_many_approvals_are_decided_at_once(database: Database, api: httpx
     said = (await api.get("/approvals")).text
     assert (chosen, "order-17" in page) == ([f"{each}:ask" for each in ids], True)
     assert (answer.status_code, "2 were approved. 1 could not be decided" in said) == (303, True)
+
+
+async def test_a_schedule_shows_its_past_and_next_moments(database: Database, api: httpx.AsyncClient) -> None:
+    """With the execution of each, or why there is none; and how far away the next ones are."""
+    await register(database, STORY)
+    await value(database, "select noetl.put_schedule('n', 'story', every => '1 hour')")
+    await execute(
+        database,
+        "update noetl.start_schedule set since_at = hour, created_at = hour - interval '210 min',"
+        " paused_at = hour - interval '150 min', resumed_at = hour - interval '90 min'"
+        " from date_trunc('hour', clock_timestamp()) hour",
+    )
+    starting = "select execution_id from noetl.start_scheduled('n', $1, 'x', false)"
+    [(hour,)] = await rows(database, "select since_at from noetl.start_schedule")
+    started = await value(database, starting, hour - timedelta(hours=1))
+    page = re.sub(r"\s+", " ", (await api.get("/schedules/one?name=n")).text)
+    past = page.partition('id="past"')[2].partition("</section>")[0]
+    expected = {f'/executions/{started}"': 1, "was paused": 1, "too late": 2, '<li class="line">': 4}
+    assert {words: past.count(words) for words in expected} == expected
+    assert re.search(r"in \d+ h", page.partition('id="moments"')[2]) is not None
