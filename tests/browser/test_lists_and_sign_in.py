@@ -192,3 +192,46 @@ def test_cookies_are_for_this_site_alone(site: Site, enter: Callable[..., Page])
         ("noetl_form", True, "Strict"),
     }
     assert page.evaluate("document.cookie") == ""
+
+
+def test_a_palette_goes_anywhere(site: Site, page: Page, visitors: Visitors) -> None:
+    """Ctrl-K on every page, and the slash where there is no search: to pages, executions and playbooks."""
+    visitors.expected = ("404",)
+    site.register("lists/waits", WAITS)
+    page.goto("/health")
+    for keys, typed, chosen, url in (
+        ("Control+k", "sched", "Schedules", "/schedules"),
+        ("/", "12345", "Execution 12345", "/executions/12345"),
+        ("Control+k", "lists/wa", "Playbook lists/waits", "/playbooks?path=lists%2Fwaits"),
+    ):
+        page.keyboard.press(keys)
+        page.keyboard.type(typed)
+        expect(page.get_by_role("option", name=chosen, exact=True)).to_have_attribute("aria-selected", "true")
+        page.keyboard.press("Enter")
+        expect(page).to_have_url(f"{site.url}{url}")
+        page.goto("/health")
+
+
+def test_a_sent_form_says_that_it_works(site: Site, page: Page) -> None:
+    """Its button takes no second click; who goes back finds it as it was."""
+    site.register("lists/waits", WAITS)
+    page.goto("/playbooks/start?path=lists/waits")
+    page.evaluate("addEventListener('submit', (event) => event.preventDefault())")  # the answer takes long
+    page.get_by_role("button", name="Start version 1").click()
+    expect(page.get_by_role("button", name="Working…")).to_be_disabled()
+    page.evaluate("dispatchEvent(new Event('pageshow'))")
+    expect(page.get_by_role("button", name="Start version 1")).to_be_enabled()
+
+
+def test_rows_are_short_on_a_phone(site: Site, enter: Callable[..., Page]) -> None:
+    """Two lines an execution and one for its error, and nothing is wider than the screen."""
+    site.register("lists/waits", WAITS)
+    [execution_id] = site.start("lists/waits")
+    site.until_step(execution_id, "hold", "RUNNING")
+    site.value("select noetl.cancel_execution(%s, 'enough')", execution_id)
+    site.until_ended(execution_id)
+    page = enter(viewport={"width": 390, "height": 800})
+    page.goto(f"/executions?text={execution_id}")
+    box = page.locator(f"#row-{execution_id}").bounding_box()
+    assert box is not None
+    assert (box["height"] < 90, page.evaluate("document.documentElement.scrollWidth")) == (True, 390)

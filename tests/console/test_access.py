@@ -69,6 +69,8 @@ async def test_a_viewer_sees_no_payload_and_starts_nothing(database: Database) -
         ({"Host": "rebound.example"}, 403),
         ({"X-Forwarded-For": "192.0.2.1"}, 403),
         ({"Host": "localhost:1"}, 200),
+        ({"Host": "127.0.0.2:1"}, 200),
+        ({"Host": "10.0.0.1"}, 403),
         ({"Origin": "http://rebound.example"}, 403),
         ({"Origin": "null"}, 403),
         ({"Origin": "http://["}, 403),

@@ -232,7 +232,10 @@ async def test_a_failed_execution_is_retried_and_forked(database: Database, api:
         ["no price" in page, "<summary>Traceback</summary>" in page, "canary-8" in form],
         ["How it came to this" in page, "noetl-broker retry" in page, '<option value="check" selected>' in form],
         'aria-label="Last turn"' in page,
-        [f"continues {execution_id} from check" in retried.text, "the results of load" in forked.text],
+        [
+            f"continues {execution_id} from check" in retried.text and "<dt>Continues</dt>" in retried.text,
+            "the results of load" in forked.text,
+        ],
         "with this workload" in again.text,
         await rows(database, "select status, forked_from from noetl.execution order by execution_id"),
         await value(database, "select count(*) from noetl.queue where node_name = 'other'"),

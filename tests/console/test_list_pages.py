@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import timedelta
 from html import unescape
 from urllib.parse import quote
 
@@ -248,3 +249,40 @@ async def test_the_token_says_who_decides(database: Database, *, with_token: boo
         await send(client, "/approvals", "/approvals", typed)
     kept = await rows(database, DECIDERS)
     assert (decided.get("by"), [name for (name,) in kept]) == (by, [by, "ann" if with_token else "local"])
+
+
+async def test_many_approvals_are_decided_at_once(database: Database, api: httpx.AsyncClient) -> None:
+    """Those whose form has no field that an approval needs; the key says which is which."""
+    await register(database, APPROVAL, path="pay")
+    await start(database, "pay", {"who": "Ada"})
+    ids = await begun(database, QUESTION, count=2)
+    await execute(
+        database, "update noetl.execution set idempotency_key = 'order-17' where execution_id = $1", int(ids[0])
+    )
+    page = (await api.get("/approvals")).text
+    chosen = re.findall(r'type="checkbox" name="id" form="many" value="([^"]+)"', page)
+    typed = {"decision": "approve", "id": [*chosen, "7:ask"], "csrf": dict(fields_of(page, "/approvals"))["csrf"]}
+    answer = await api.post("/approvals", data=typed)
+    said = (await api.get("/approvals")).text
+    assert (chosen, "order-17" in page) == ([f"{each}:ask" for each in ids], True)
+    assert (answer.status_code, "2 were approved. 1 could not be decided" in said) == (303, True)
+
+
+async def test_a_schedule_shows_its_past_and_next_moments(database: Database, api: httpx.AsyncClient) -> None:
+    """With the execution of each, or why there is none; and how far away the next ones are."""
+    await register(database, STORY)
+    await value(database, "select noetl.put_schedule('n', 'story', every => '1 hour')")
+    await execute(
+        database,
+        "update noetl.start_schedule set since_at = hour, created_at = hour - interval '210 min',"
+        " paused_at = hour - interval '150 min', resumed_at = hour - interval '90 min'"
+        " from date_trunc('hour', clock_timestamp()) hour",
+    )
+    starting = "select execution_id from noetl.start_scheduled('n', $1, 'x', false)"
+    [(hour,)] = await rows(database, "select since_at from noetl.start_schedule")
+    started = await value(database, starting, hour - timedelta(hours=1))
+    page = re.sub(r"\s+", " ", (await api.get("/schedules/one?name=n")).text)
+    past = page.partition('id="past"')[2].partition("</section>")[0]
+    expected = {f'/executions/{started}"': 1, "was paused": 1, "too late": 2, '<li class="line">': 4}
+    assert {words: past.count(words) for words in expected} == expected
+    assert re.search(r"in \d+ h", page.partition('id="moments"')[2]) is not None

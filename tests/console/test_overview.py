@@ -29,6 +29,7 @@ from tests.roles import login
 from tests.sessions import pooled_session
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
+WAITS = "workflow: [{step: start, next: a}, {step: a, type: approval, title: '?', next: end}, {step: end}]"
 QUIET = {
     "brokers": 1,
     "oldest_mail_seconds": None,
@@ -100,9 +101,7 @@ workflow:
 
 async def test_the_navigation_counts_what_needs_a_person(database: Database) -> None:
     """The first page does not wait for the counts; the next one has them."""
-    await register(
-        database, "workflow: [{step: start, next: a}, {step: a, type: approval, title: '?', next: end}, {step: end}]"
-    )
+    await register(database, WAITS)
     await start(database, count=2)
     await drain(database)
     connections = Connections(database)
@@ -115,6 +114,23 @@ async def test_the_navigation_counts_what_needs_a_person(database: Database) -> 
     finally:
         await attention.close()
         await connections.close()
+
+
+async def test_the_navigation_counts_what_health_finds(database: Database, api: httpx.AsyncClient) -> None:
+    """Problems, or, without any, notices; it follows what the page of Health found last."""
+    await register(database, WAITS)
+    found = (await api.get("/health")).text.count('<span class="badge bad">')
+    badges = [re.findall(r'class="count (\w+)">(\d+)', (await api.get("/schedules")).text) for _ in range(2)]
+    assert (found > 0, badges) == (True, [[("bad", str(found))] * 2] * 2)  # two kinds of navigation
+
+
+async def test_those_that_wait_for_a_person_share_a_line(database: Database, api: httpx.AsyncClient) -> None:
+    """Of each playbook, among those that live longest; the line leads to the approvals."""
+    await register(database, WAITS)
+    await start(database, count=3)
+    await drain(database)
+    page = (await api.get("/")).text
+    assert ("3 wait" in page, page.count('href="/approvals?path=story"')) == (True, 1)
 
 
 async def test_an_operators_login_may_read_the_page(database: Database) -> None:

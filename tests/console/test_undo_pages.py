@@ -67,6 +67,8 @@ async def test_what_is_left_undone_is_told(database: Database, api: httpx.AsyncC
     )
     why = await do(api, "get", f"/executions/{failed}/explain")
     page = (await read(api, f"/executions/{failed}")).partition('id="why"')[2]
+    jobs = await read(api, f"/executions/{failed}", tab="jobs")
+    assert ("pay!undo</a>" in jobs, "#1!undo" in jobs) == (True, False)
     assert "left 2 undone" in await read(api, "/executions")
     assert [one["kind"] for one in why["because"]].count("remedy") == 1
     assert ("not undone: reserve" in page, "noetl-broker undo" in page) == (True, False)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from difflib import get_close_matches
 from http import HTTPStatus
+from ipaddress import ip_address
 from typing import Annotated
 
 from fastapi import Depends, Request, Security
@@ -22,9 +24,6 @@ from noetl_broker.service.models.values import shows_payloads
 from noetl_broker.store.admin.api_tokens import TokenCheck
 
 COOKIE = "noetl_session"
-
-
-LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 FORWARDED = ("forwarded", "x-forwarded-for")  # what a proxy adds; it may send the name of this machine as Host
 LOCAL = Caller(name="local")  # a person at the machine itself, while there is no token
 
@@ -160,10 +159,17 @@ def _refuse_foreign_host(request: Request) -> None:
     """Raise Refusal (403) for a name that is not of this machine: a page may have pointed its own name here."""
     host = request.headers.get("host", "")
     name = re.sub(r":[0-9]*$", "", host).lower()
-    if name not in LOCAL_NAMES:
+    if not _is_local(name):
         raise Refusal(
             HTTPStatus.FORBIDDEN,
             f"the host {host!r:.80} is not of this machine; say localhost, or create a token",
         )
     if any(name in request.headers for name in FORWARDED):
         raise Refusal(HTTPStatus.FORBIDDEN, "the request came through a proxy, so from anywhere; create a token")
+
+
+def _is_local(name: str) -> bool:
+    """Whether a host names this machine: `localhost`, or a loopback address."""
+    with suppress(ValueError):
+        return ip_address(name.removeprefix("[").removesuffix("]")).is_loopback
+    return name == "localhost"

@@ -68,6 +68,7 @@ def create_app(options: ConsoleOptions) -> FastAPI:
         openapi_url=f"{PREFIX}/openapi.json",
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would repeat the host of the request
     )
     app.state.services = services
     problem.add_handlers(app)
@@ -78,6 +79,7 @@ def create_app(options: ConsoleOptions) -> FastAPI:
     app.add_middleware(_PagesBeside, pages=pages)
     app.add_middleware(BodyLimit)
     app.add_middleware(SafeHeaders)
+    app.add_middleware(_HeadAsGet)
     return app
 
 
@@ -100,6 +102,24 @@ class SafeHeaders:
             await send(message)
 
         await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)
+
+
+class _HeadAsGet:
+    """Answers HEAD as GET, without the body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        is_head = scope["type"] == "http" and scope["method"] == "HEAD"
+
+        async def send_head(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                await send(message)
+                await send({"type": "http.response.body"})  # the end, also of a stream
+
+        await self._app({**scope, "method": "GET"} if is_head else scope, receive, send_head if is_head else send)
 
 
 class _PagesBeside:

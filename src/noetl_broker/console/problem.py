@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
-from starlette.routing import Match, Route
+from starlette.routing import Match
 
 from noetl_broker.errors import (
     BrokerError,
@@ -32,6 +32,7 @@ log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 2  # after which a client may ask again while the database is away
+METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")  # of routes
 MOST_ERRORS = 20  # wrong fields of one answer
 
 # The status of each fault; the first family that fits counts.
@@ -176,18 +177,18 @@ async def _on_http_exception(request: Request, error: HTTPException) -> Response
     detail = error.detail if error.detail != status.phrase else details.get(status, error.detail)
     headers = dict(error.headers or {})
     if status is HTTPStatus.METHOD_NOT_ALLOWED:
-        headers["Allow"] = ", ".join(sorted(_methods_of(request)))  # the framework names the methods of one route
+        headers["Allow"] = allowed_methods(request)
     return problem(status, detail, headers=headers)
 
 
-def _methods_of(request: Request) -> set[str]:
-    routes = request.app.routes
-    return {
+def allowed_methods(request: Request) -> str:
+    """The value of `Allow`: the methods that the routes of this path take. The framework names those of one route."""
+    found = [
         method
-        for route in routes
-        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
-        for method in route.methods or ()
-    }
+        for method in METHODS
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in request.app.routes)
+    ]
+    return ", ".join(["HEAD", *found] if "GET" in found else found)
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:

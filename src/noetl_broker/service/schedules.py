@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import islice, takewhile
@@ -27,6 +28,7 @@ from noetl_broker.text import moment
 
 SHOWN_MOMENTS = 3  # with one schedule
 MOST_MOMENTS = 100_000  # that one backfill looks at
+LOOKS_BACK = tuple(timedelta(minutes=minutes) for minutes in (1, 60, 1_440, 46_080, 576_000))  # for past moments
 
 
 class Backfill(NamedTuple):
@@ -58,6 +60,37 @@ def next_moments(row: Mapping[str, Any], count: int) -> list[str]:
     return [store.moment_text(timing, at) for at in islice(timing.moments(row["now"]), count)]
 
 
+async def list_past(connection: Connection, row: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
+    """The latest moments of a schedule since it was made, the newest first: each with its execution, or why it has none.
+
+    It looks back 400 days at most.
+    """
+    with operator_faults():
+        timing = store.timing_of(row)
+    now, found = row["now"], deque[datetime](maxlen=count)
+    for span in LOOKS_BACK:
+        begin = max(now - span, row["created_at"])
+        wanted = takewhile(lambda at: at <= now, timing.moments(begin))
+        found = deque(islice(wanted, MOST_MOMENTS), maxlen=count)
+        if len(found) == count or begin == row["created_at"]:
+            break
+    started = await store.started_moments(connection, row["name"], found)
+    return [
+        {**started[at], "why": None} if at in started else {"moment": at, "why": _why_none(row, at)}
+        for at in reversed(found)
+    ]
+
+
+def _why_none(row: Mapping[str, Any], at: datetime) -> str:
+    """Why a past moment has no execution, as far as the schedule knows: it remembers its last pause."""
+    if at > row["since_at"]:
+        return "not yet"
+    paused, resumed = row["paused_at"], row["resumed_at"]
+    if paused is not None and paused <= at and (row["paused"] or resumed is None or at < resumed):
+        return "skipped: the schedule was paused"
+    return "skipped: it was too late, or an earlier pause"
+
+
 def schedule_as_document(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row for programs: spans in seconds, and `when` it starts in words."""
     try:
@@ -67,7 +100,7 @@ def schedule_as_document(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"when": when} | {
         key: value.total_seconds() if isinstance(value, timedelta) else value
         for key, value in row.items()
-        if key not in {"now", "due_at", "since_at"}
+        if key not in {"now", "due_at", "since_at", "created_at"}
     }
 
 

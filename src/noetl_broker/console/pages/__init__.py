@@ -9,7 +9,7 @@ How a page is added:
    page that shows the sentence. Errors are raised as in the API; `failures` makes pages of them.
 2. A row of SECTIONS below. With an `icon` it stands in the navigation.
 3. A template in `console/templates/` that extends `layout.html`. It fills the blocks `content`, `heading`, `actions`
-   (beside the heading) and `above` (the link back).
+   (beside the heading) and `above` (the way to it: `m.crumbs`).
 
 Rules:
 
@@ -31,8 +31,8 @@ Macros are in `templates/macros.html`, with a comment each; `layout.html` import
 | statuses | `m.badge(status)` is icon and word in its colour (`statuses.STYLES`); `m.icon(name)` (`icons.html`) |
 | times | `m.time(moment)` is `3 min ago`, exact on hover; `m.span(seconds)`; `m.took(started, ended)` |
 | texts | `m.id(value, href)`, `m.mono(text)`, `m.command(text)` that copy; `m.json(value, url)` folds |
-| lists | `{% call m.table(columns, caption) %}` rows of `{% call m.cell(label) %}` become cards; `m.pager(next)` |
-| forms | `{% call m.form(url) %}` has the CSRF token; `m.field`, `m.choice`, `m.button(text, kind, name, value)` |
+| lists | `{% call m.table(columns, caption) %}`: rows become cards on a phone; `m.pager(next)` |
+| forms | `{% call m.form(url) %}` has the CSRF token; `m.field`, `m.button(text, kind, name, value)` |
 | boxes | `{% call m.empty(title, command) %}`, `{% call m.note(kind) %}`, `m.tabs(items, chosen)`, `m.facts` |
 
 Live: pass `changes="all"` or an id to `render`. When something changes, the script requests the same URL again. It
@@ -104,7 +104,7 @@ SECTIONS: Final[tuple[Section, ...]] = (
 
 def create_pages(services: Services, *, signs_in_by_address: bool = False) -> FastAPI:
     """The application of the pages, to be mounted beside the API."""
-    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.services = services
     app.state.attention = AttentionCache(services.connections, services.changes)
     app.state.shared_reads = SharedReads()

@@ -1,4 +1,4 @@
-"""Approvals: what waits for a person, each with its form, decided in its place."""
+"""Approvals: what waits for a person, each with its form, decided in its place or many at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from noetl_broker.console.access import Operator, refuse_hidden_filter
 from noetl_broker.console.pages.form_values import read_id
 from noetl_broker.console.pages.schema_form import Input, inputs_of_form, read_inputs, with_errors
 from noetl_broker.console.pages.screen import Posted, Shown
-from noetl_broker.console.paging import Paging
+from noetl_broker.console.paging import MOST_ROWS, Paging
 from noetl_broker.console.services import Pooled
 from noetl_broker.errors import BrokerError, DatabaseFault
 from noetl_broker.node_ids import read_visit
@@ -37,6 +37,12 @@ class Asking(NamedTuple):
     visit: str
     inputs: list[Input]
     faults: list[str]
+    key: str | None = None
+
+    @property
+    def needs_form(self) -> bool:
+        """Whether nobody can approve it without its form."""
+        return any(one.is_required for one in self.inputs)
 
 
 def inputs_of(row: Mapping[str, Any]) -> list[Input]:
@@ -73,12 +79,17 @@ async def list_approvals(
         return page.document(found)
 
     listed = await screen.read(("approvals", page, path, assignee), load)
-    rows = [screen.seen(ApprovalView, row) for row in listed["items"]]
+    seen = [(row, screen.seen(ApprovalView, row)) for row in listed["items"]]
     return screen.render(
         "approvals.html",
         title="Approvals",
         changes="all",
-        items=[Asking(row, visit_of(row), inputs_of(row) if screen.may_act else [], []) for row in rows],
+        items=[
+            Asking(row, visit_of(row), inputs_of(row), [], whole["key"])
+            if screen.may_act
+            else Asking(row, visit_of(row), [], [])
+            for whole, row in seen
+        ],
         next=listed["next"],
         asked={"path": path, "assignee": assignee},
         is_one=False,
@@ -87,8 +98,11 @@ async def list_approvals(
 
 @router.post("/approvals")
 async def decide(caller: Operator, form: Posted, connections: Pooled) -> Response:
-    """Approve or reject; what is wrong with the form stands at its fields."""
-    execution_id, approved = read_id(form.text("execution_id")), form.text("decision") == "approve"
+    """Approve or reject; what is wrong with the form stands at its fields. With `id`: many, each without its form."""
+    approved = form.text("decision") == "approve"
+    if form.all("id") or not form.text("execution_id"):
+        return await _decide_many(caller, form, connections, approved=approved)
+    execution_id = read_id(form.text("execution_id"))
     step, visit = read_visit(form.text("step"))
     async with connections.borrow() as connection:
         found = await approvals.find_approval(connection, execution_id, step, visit)
@@ -124,3 +138,25 @@ async def decide(caller: Operator, form: Posted, connections: Pooled) -> Respons
         asked={"path": "", "assignee": ""},
         is_one=True,
     )
+
+
+async def _decide_many(caller: Operator, form: Posted, connections: Pooled, *, approved: bool) -> Response:
+    """Decide the chosen visits, each named `EXECUTION:VISIT`, with the defaults of their forms."""
+    done, faults = 0, []
+    async with connections.borrow() as connection:
+        for chosen in form.all("id")[:MOST_ROWS]:
+            execution_id, _, visit = chosen.partition(":")
+            try:
+                found = await approvals.find_approval(connection, read_id(execution_id), *read_visit(visit))
+                with translate_faults():
+                    done += await approvals.decide_approval(
+                        connection, found, approved=approved, decided_by=caller.name, form="{}"
+                    )
+            except DatabaseFault:
+                raise
+            except BrokerError as fault:
+                faults.append(str(fault))
+    said = f"{done:,} {'was' if done == 1 else 'were'} {'approved' if approved else 'rejected'}."
+    if faults:
+        said += f" {len(faults):,} could not be decided; the first: {faults[0]}"
+    return form.done("/approvals", said if form.all("id") else "Choose approvals first.", kind="ok" if done else "warn")

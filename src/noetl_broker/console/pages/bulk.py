@@ -238,7 +238,7 @@ async def with_outlook(connection: Connection, request: BulkAction, group: Group
 
 async def preview_matching(connection: Connection, action: Acting, asked: FilterQuery, *, after: int) -> Preview:
     """All that match the filters and that the action is for; a searched text chooses among the newest executions."""
-    which = asked.filter(may_act=True)
+    which = asked.filter()
     if asked.faults:
         raise OperatorFault("; ".join(asked.faults.values()))
     if asked.text:

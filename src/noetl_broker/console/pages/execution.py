@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
+from pydantic import BaseModel
 
 from noetl_broker.broker.state.state import is_live
 from noetl_broker.console.access import Operator
@@ -28,10 +29,12 @@ from noetl_broker.explain.slots import rank_text
 from noetl_broker.history.past import Past, PastTurn
 from noetl_broker.history.story import format_turn
 from noetl_broker.history.visit_spans import ExecutionSpans
-from noetl_broker.node_ids import UNDO_SUFFIX, parse_node, visit_name
+from noetl_broker.node_ids import UNDO_SUFFIX, name_of_node, visit_name
 from noetl_broker.playbook.diagnostics import PlaybookRules
+from noetl_broker.service import executions as service
+from noetl_broker.service.action import ServiceAction
 from noetl_broker.service.images import without_values
-from noetl_broker.service.models.executions import EventView, ExecutionDetails, ItemView, ListedUndo
+from noetl_broker.service.models.executions import EventView, ExecutionDetails, ItemView, JobView, ListedUndo, ListLog
 from noetl_broker.service.models.values import ExecutionId
 from noetl_broker.store.admin import approvals, executions, list_pages, visit_spans
 from noetl_broker.store.admin.execution_path import load_execution_path
@@ -44,12 +47,22 @@ TABS: Final = (
     ("", "Overview"),
     ("events", "Events"),
     ("jobs", "Jobs"),
+    ("log", "Log"),
     ("items", "Items"),
     ("children", "Children"),
     ("undo", "Undo"),
 )
+# The lists of the tabs, with the model of their rows.
+LISTS: Final[Mapping[str, tuple[ServiceAction[Any, Any], type[BaseModel]]]] = {
+    "events": (service.list_events, EventView),
+    "jobs": (service.list_jobs, JobView),
+    "items": (service.list_items, ItemView),
+    "undo": (service.list_undos, ListedUndo),
+}
 ITEM_STATUSES: Final = ("RUNNING", "FAILED", "COMPLETED", "WAITING", "CANCELLED")
-LONGEST: Final = 1_000  # characters of a step in the address
+LONGEST: Final = 1_000  # characters of a step or a searched text in the address
+SEARCHED_ENTRIES: Final = 500  # of a log: entries of one read of a search
+SEARCHES: Final = 20  # of these reads, for one page
 # The style of a step's state, by the status that looks so.
 STATE_STYLES: Final = {
     "pending": "PENDING",
@@ -82,7 +95,9 @@ class ExecutionQuery:
         step: Annotated[str, Query(max_length=LONGEST)] = "",
         why: Annotated[bool, Query()] = False,
         status: Annotated[str, Query(max_length=20)] = "",
+        text: Annotated[str, Query(max_length=LONGEST)] = "",
     ) -> None:
+        self.text = text.strip()
         self.tab, self.turn, self.step, self.why, self.page = tab, turn, step, why, page
         self.status = status if status in ITEM_STATUSES else None
 
@@ -131,7 +146,8 @@ async def show_execution(
         return await (short_work if asked.turn is None else long_work).run(read)
 
     view = await screen.read(
-        ("execution", execution_id, asked.tab, asked.turn, asked.step, asked.why, asked.status, asked.page), load
+        ("execution", execution_id, asked.tab, asked.turn, asked.step, asked.why, asked.status, asked.text, asked.page),
+        load,
     )
     turn = asked.turn if view.past is not None else None
     details = screen.seen(ExecutionDetails, view.details)
@@ -139,9 +155,10 @@ async def show_execution(
         "execution.html",
         title=details["path"] or f"Execution {execution_id}",
         changes=str(execution_id),
-        tabs=[tab for tab in TABS if tab[0] not in _empty_tabs(view)],
+        tabs=[tab for tab in TABS if tab[0] not in _empty_tabs(view, screen)],
         item_statuses=ITEM_STATUSES,
         item_status=asked.status,
+        log_text=asked.text,
         chosen_tab=asked.tab,
         view=view,
         details=details,
@@ -159,7 +176,7 @@ async def show_execution(
         others=others,
         limits_of=limits_of,
         rank_text=rank_text,
-        step_of=step_of,
+        step_of=name_of_node,
         short=short_json,
         whole_of=lambda chosen: link(f"/executions/{execution_id}/values/result", step=chosen.name),
     )
@@ -206,9 +223,7 @@ async def _load(
     await _load_picture(connection, rules, view, asked.turn)
     spans = kept[1] if kept is not None else await _load_spans(connection, view)
     at = None if view.past is None or asked.turn is None else view.past.turns[asked.turn - 1].recorded.turn.at
-    view.chart = TimeChart(
-        spans, names=False, link=lambda step, visit: _link_step(screen, step.removesuffix(UNDO_SUFFIX), visit), at=at
-    )
+    view.chart = TimeChart(spans, names=False, link=lambda step, visit: _link_step(screen, step, visit), at=at)
     view.timeline = view.chart.svg(style=False)
     if kept is None and view.past is not None and not is_live(details["status"]):
         pasts.keep_ended(execution_id, (details, spans))
@@ -277,17 +292,8 @@ async def _load_picture(connection: Connection, rules: PlaybookRules, view: View
 
 async def _load_tab(connection: Connection, screen: Screen, view: View, asked: ExecutionQuery) -> dict[str, Any] | None:
     execution_id, page, tab = view.details["execution_id"], asked.page, asked.tab
-    if tab == "events":
-        found = await list_pages.page_events(connection, execution_id, **page.arguments(int))
-        return page.document(found._replace(items=[screen.seen(EventView, row) for row in found.items]))
-    if tab == "jobs":
-        return page.document(await list_pages.page_jobs(connection, execution_id, **page.arguments(str)))
-    if tab == "items":
-        found = await list_pages.page_items(connection, execution_id, status=asked.status, **page.arguments(str, int))
-        return page.document(found._replace(items=[screen.seen(ItemView, row) for row in found.items]))
-    if tab == "undo":
-        found = await list_pages.page_undos(connection, execution_id, **page.arguments(int, int, str))
-        return page.document(found._replace(items=[screen.seen(ListedUndo, row) for row in found.items]))
+    if tab == "log":
+        return await _load_log(connection, screen, execution_id, asked)
     if tab == "children":
         arguments = page.arguments(int)
         after = (arguments.get("after") or (0,))[0]
@@ -295,7 +301,27 @@ async def _load_tab(connection: Connection, screen: Screen, view: View, asked: E
         items = rows[: arguments["limit"]]
         key = (items[-1]["execution_id"],) if len(rows) > len(items) else None
         return page.document(list_pages.Page(items, key))
-    return None
+    if tab not in LISTS:
+        return None
+    listing, model = LISTS[tab]
+    status = {"status": asked.status} if tab == "items" else {}
+    given = listing.request(execution_id=execution_id, cursor=page.cursor, limit=page.limit, **status)
+    found = await listing(connection, screen.asker, given)
+    return {**found, "items": [screen.seen(model, row) for row in found["items"]]}
+
+
+async def _load_log(connection: Connection, screen: Screen, execution_id: int, asked: ExecutionQuery) -> dict[str, Any]:
+    """A page of the log of all steps, by time. A text chooses among some thousands of the entries that follow."""
+    limit = SEARCHED_ENTRIES if asked.text else asked.page.limit
+    given = ListLog(execution_id=execution_id, step=asked.step or None, cursor=asked.page.cursor, limit=limit)
+    found: list[dict[str, Any]] = []
+    for _ in range(SEARCHES):
+        batch = await service.list_log(connection, screen.asker, given)
+        found += [entry for entry in batch["items"] if asked.text.casefold() in entry["message"].casefold()]
+        given.cursor = batch["next"]
+        if given.cursor is None or len(found) >= asked.page.limit:
+            break
+    return {"items": found, "next": given.cursor}
 
 
 def _step_of_turn(view: View, turn: int | None) -> str | None:
@@ -306,9 +332,10 @@ def _step_of_turn(view: View, turn: int | None) -> str | None:
     return shown.recorded.event.step or next((event.step for event in shown.decision.events if event.step), None)
 
 
-def _empty_tabs(view: View) -> set[str]:
-    """The tabs that this execution has nothing for."""
-    return {name for name, part in (("items", "iterators"), ("undo", "undo")) if not view.details[part]}
+def _empty_tabs(view: View, screen: Screen) -> set[str]:
+    """The tabs that this execution has nothing for, and those that the caller may not see."""
+    empty = {name for name, part in (("items", "iterators"), ("undo", "undo")) if not view.details[part]}
+    return empty if screen.may_act else {*empty, "log"}
 
 
 def _notes(view: View) -> dict[str, str]:
@@ -379,7 +406,8 @@ def replace_values(event: Any) -> str:
 
 def _link_step(screen: Screen, step: str, visit: int | None = None) -> str:
     name = step if visit is None else visit_name(step, visit)
-    return f"{screen.here(step=name, tab=None, cursor=None, why=None)}#step"
+    name = name.removesuffix(UNDO_SUFFIX)  # the panel is that of the step
+    return f"{screen.here(step=name, tab=None, cursor=None, why=None, text=None)}#step"
 
 
 def others(error: Mapping[str, Any]) -> dict[str, Any]:
@@ -392,9 +420,3 @@ def limits_of(schema: Mapping[str, Any]) -> str | None:
     words = [str(schema["description"])] if schema.get("description") else []
     words += [f"{word} {schema[key]}" for key, word in (("minimum", "from"), ("maximum", "to")) if key in schema]
     return " ".join(words) or None
-
-
-def step_of(node: str) -> str:
-    """The visit or item that a node id names, as a person writes it."""
-    found = parse_node(node, None)
-    return node if found.step is None else visit_name(found.step, found.visit or 1, found.item_index)

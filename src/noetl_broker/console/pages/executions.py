@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query, Response
 
+from noetl_broker.console.access import refuse_hidden_filter
 from noetl_broker.console.pages.form_values import read_version
 from noetl_broker.console.pages.screen import Shown
 from noetl_broker.console.paging import Paging
@@ -55,16 +56,14 @@ class FilterQuery:
         self.text = text.strip()
         self.faults: dict[str, str] = {}
 
-    def filter(self, *, may_act: bool) -> executions.Filter:
-        """The filter for the store; what is wrong stands in `faults` and filters nothing. A viewer sees no messages."""
+    def filter(self) -> executions.Filter:
+        """The filter for the store; what is wrong stands in `faults` and filters nothing."""
         given: dict[str, Any] = {name: value.strip() or None for name, value in self.fields.items()}
         for name, parse in (("since", parse_since), ("until", parse_until)):
             try:
                 given[name] = None if given[name] is None else parse(given[name])
             except ValueError as error:
                 self.faults[name], given[name] = str(error), None
-        if given["error"] is not None and not may_act:
-            self.faults["error"], given["error"] = "Only an operator can filter by messages.", None
         version = given.pop("of_version")
         try:
             given["version"] = None if version is None else read_version(version)
@@ -88,7 +87,8 @@ async def list_executions(
     screen: Shown, connections: Pooled, page: Paging, asked: Annotated[FilterQuery, Depends()]
 ) -> Response:
     """Executions, the newest first."""
-    which = asked.filter(may_act=screen.may_act)
+    refuse_hidden_filter(screen.caller, "errors", asked.fields["error"] or None)
+    which = asked.filter()
 
     async def load() -> dict[str, Any]:
         async with connections.borrow() as connection:

@@ -18,7 +18,7 @@ from noetl_broker.console.access import COOKIE, is_own_page
 from noetl_broker.console.pages import csrf
 from noetl_broker.console.pages.rendering import link
 from noetl_broker.console.pages.screen import Screen
-from noetl_broker.console.problem import RETRY_SECONDS, Refusal, field_error, sentence_of, status_of
+from noetl_broker.console.problem import RETRY_SECONDS, Refusal, allowed_methods, field_error, sentence_of, status_of
 from noetl_broker.errors import BrokerError
 from noetl_broker.store.connect.sqlstates import reason_of, trace_of
 
@@ -113,7 +113,8 @@ async def _on_http_exception(request: Request, error: HTTPException) -> Response
         HTTPStatus.METHOD_NOT_ALLOWED: f"{request.url.path} does not take {request.method}",
     }
     detail = error.detail if error.detail != status.phrase else details.get(status, error.detail)
-    return _page(request, status, detail, error.headers)
+    headers = {"Allow": allowed_methods(request)} if status is HTTPStatus.METHOD_NOT_ALLOWED else error.headers
+    return _page(request, status, detail, headers)
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:

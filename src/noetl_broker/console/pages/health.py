@@ -23,7 +23,9 @@ async def show_health(screen: Shown, connections: Pooled) -> Response:
     """All findings; problems first."""
     async with connections.borrow() as connection:
         left = await list_pages.page_left_undone(connection, limit=MOST_LEFT)
-    found = [screen.seen(DoctorFindingView, finding._asdict()) for finding in await examine(connections.database)]
+    findings = await examine(connections.database)
+    screen.request.app.state.attention.note(findings)
+    found = [screen.seen(DoctorFindingView, finding._asdict()) for finding in findings]
     return screen.render(
         "health.html",
         title="Health",

@@ -24,6 +24,7 @@ SPANS: Final = {"1h": 3600.0, "6h": 21_600.0, "24h": 86_400.0, "7d": 604_800.0} 
 USUAL: Final = "24h"
 PARTS: Final = 48  # bars of the chart
 LISTED: Final = 8  # rows of each list
+OLDEST: Final = 50  # executions among which those that wait for a person are grouped
 LATE_SECONDS: Final = 10.0  # from which on unread events and ready jobs are worth a word
 WIDTH, HEIGHT, GAP, LEAST = 960.0, 96.0, 4.0, 2.0  # of the chart and its bars, in units of its picture
 # Statuses of a bar from the bottom, each with the class of its colour.
@@ -98,7 +99,7 @@ async def show_overview(screen: Shown, connections: Pooled, span: Annotated[str,
         async with connections.borrow() as connection:
             present = await overview.load_present(connection)
             unserved = await overview.list_unserved(connection)
-            oldest = await overview.list_oldest_live(connection, limit=LISTED)
+            oldest = await overview.list_oldest_live(connection, limit=OLDEST)
             positions = await overview.list_positions(connection, [row["execution_id"] for row in oldest])
             chosen = span if span in SPANS else USUAL
             activity = await read_activity(connection, chosen)
@@ -123,7 +124,7 @@ async def show_overview(screen: Shown, connections: Pooled, span: Annotated[str,
         failures=[screen.seen(Failures, one) for one in activity["failures"]],
         failed=failed,
         key=[status for status in KEY if status in USUAL_KEY or status in started],
-        oldest=oldest,
+        oldest=group_oldest(oldest, positions),
         positions=positions,
         bars=bars,
         most=max((sum(bar.counts.values()) for bar in bars), default=0),
@@ -139,6 +140,18 @@ async def show_overview(screen: Shown, connections: Pooled, span: Annotated[str,
 async def read_activity(connection: Connection, span: str) -> Mapping[str, Any]:
     """The chart of the executions that started in a span."""
     return await overview.load_activity(connection, seconds=SPANS[span], parts=PARTS, most=LISTED)
+
+
+def group_oldest(
+    oldest: Iterable[Mapping[str, Any]], positions: Mapping[int, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """The lines of the list, the oldest first. Executions of a playbook that wait for a person share one line."""
+    lines: dict[Any, dict[str, Any]] = {}
+    for row in oldest:
+        waits = positions.get(row["execution_id"], {}).get("waits_for") == "approval"
+        line = lines.setdefault((row["path"],) if waits else row["execution_id"], {**row, "waiting": 0})
+        line["waiting"] += waits
+    return [*lines.values()][:LISTED]
 
 
 def find_warnings(present: Mapping[str, Any]) -> Iterator[Warned]:

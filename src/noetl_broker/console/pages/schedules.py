@@ -1,8 +1,9 @@
-"""Schedules: the list, and one with its next moments; pause, resume, delete."""
+"""Schedules: the list, and one with its past and next moments; pause, resume, delete."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Response
@@ -15,7 +16,7 @@ from noetl_broker.console.services import Pooled
 from noetl_broker.errors import OperatorFault
 from noetl_broker.service.models.base import LONGEST_TEXT
 from noetl_broker.service.models.schedules import ScheduleView
-from noetl_broker.service.schedules import next_moments, schedule_as_document
+from noetl_broker.service.schedules import list_past, next_moments, schedule_as_document
 from noetl_broker.store.admin import list_pages
 from noetl_broker.store.admin import schedules as store
 from noetl_broker.text import span
@@ -61,13 +62,20 @@ async def show_schedule(screen: Shown, connections: Pooled, name: NameOf) -> Res
     """One schedule."""
     async with connections.borrow() as connection:
         row = await store.find_schedule(connection, name)
-    try:
-        following, fault = next_moments(row, MOMENTS), None
-    except OperatorFault as error:
-        following, fault = [], str(error)
+        try:
+            past, following, fault = await list_past(connection, row, MOMENTS), next_moments(row, MOMENTS), None
+        except OperatorFault as error:
+            past, following, fault = [], [], str(error)
     seen = screen.seen(ScheduleView, schedule_as_document(row))
     return screen.render(
-        "schedule.html", title=name, changes="all", of=seen, timing=timing_in_words(seen), next=following, fault=fault
+        "schedule.html",
+        title=name,
+        changes="all",
+        of=seen,
+        timing=timing_in_words(seen),
+        past=past,
+        next=[(at, datetime.fromisoformat(at)) for at in following],
+        fault=fault,
     )
 
 

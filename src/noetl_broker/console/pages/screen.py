@@ -58,6 +58,12 @@ class Screen:
         return self.caller is not None and self.caller.role is Role.OPERATOR
 
     @property
+    def asker(self) -> Caller:
+        """The caller of a page that is for who has signed in."""
+        assert self.caller is not None  # noqa: S101 - `Shown` has checked it
+        return self.caller
+
+    @property
     def address(self) -> str:
         """The address that the request came from."""
         return self.request.client.host if self.request.client is not None else ""

@@ -17,6 +17,8 @@ from noetl_broker.errors import BrokerError
 
 router = APIRouter()
 
+SIGNED_OUT = "You have signed out. The token is still valid: noetl-broker token revoke NAME ends it."
+
 
 @router.get("/sign-in")
 async def show_sign_in(screen: Anonymous, next: str = "/") -> Response:  # noqa: A002 - its name in the address
@@ -69,6 +71,6 @@ class SignInByAddress:
 @router.post("/sign-out")
 async def sign_out(form: Submitted) -> Response:
     """Forget the token."""
-    response = form.done("/sign-in", "You have signed out.", kind="info")
+    response = form.done("/sign-in", SIGNED_OUT, kind="info")
     response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
     return response

@@ -1,5 +1,5 @@
 // Says how many rows are chosen, and chooses all of a page.
-const rows = () => [...document.querySelectorAll(".many tbody input[name=id]")];
+const rows = () => [...document.querySelectorAll(".many input[type=checkbox][name=id]")];
 
 export function refresh() {
   const all = document.querySelector("[data-choose-all]");
@@ -8,7 +8,8 @@ export function refresh() {
   const boxes = rows();
   const count = boxes.filter((box) => box.checked).length;
   const whole = document.querySelector(".many [name=scope]")?.checked ?? false;
-  text.textContent = whole ? "All that match:" : count ? `${count} chosen:` : "Choose executions, then:";
+  text.dataset.none ??= text.textContent;
+  text.textContent = whole ? "All that match:" : count ? `${count} chosen:` : text.dataset.none;
   for (const button of document.querySelectorAll("[data-chosen-bar] button")) button.disabled = !count && !whole;
   if (all) {
     all.hidden = false;
@@ -20,7 +21,7 @@ export function refresh() {
 let last = null; // with the shift key, the rows between two clicks are chosen
 document.addEventListener("click", (event) => {
   const box = event.target;
-  if (!box.matches?.(".many tbody input[name=id]")) return;
+  if (!box.matches?.(".many input[type=checkbox][name=id]")) return;
   const boxes = rows();
   if (event.shiftKey && last && boxes.includes(last)) {
     const [from, to] = [boxes.indexOf(last), boxes.indexOf(box)].sort((one, other) => one - other);
@@ -32,12 +33,5 @@ document.addEventListener("click", (event) => {
 document.addEventListener("change", (event) => {
   if (event.target.matches?.("[data-choose-all]")) for (const box of rows()) box.checked = event.target.checked;
   if (event.target.closest?.(".many")) refresh();
-});
-document.addEventListener("keydown", (event) => {
-  const typing = event.target.closest?.("input, textarea, select");
-  if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey) {
-    const search = document.querySelector("[data-search]");
-    if (search) event.preventDefault(), search.focus();
-  }
 });
 refresh();

@@ -94,9 +94,9 @@ async def find_schedule(connection: Connection, name: str) -> dict[str, Any]:
     return dict(row)
 
 
-async def started_moments(connection: Connection, name: str, moments: Sequence[datetime]) -> set[datetime]:
-    """The moments that have an execution already."""
-    return {row["moment"] for row in await connection.fetch(sql("started_moments"), name, [*moments])}
+async def started_moments(connection: Connection, name: str, moments: Sequence[datetime]) -> dict[datetime, Row]:
+    """The moments that have an execution already, each with its id, status and error."""
+    return {row["moment"]: row for row in await connection.fetch(sql("started_moments"), name, [*moments])}
 
 
 async def start_scheduled(connection: Connection, name: str, moment: datetime, timing: Timing) -> tuple[int, bool]:

@@ -198,7 +198,7 @@ order by l.execution_id desc;
 
 -- name: page_approvals
 -- What waits for a person, in the order of executions.
-select a.execution_id, a.node_id, a.step, a.path, a.title, a.details, a.form, a.fields, a.assignees, a.since, a.times_out_at
+select a.*, (select x.idempotency_key from noetl.execution x where x.execution_id = a.execution_id) as key
 from noetl.pending_approvals a
 where ($1::text is null or a.path like $1)
   and ($2::text is null or $2 = any(a.assignees))

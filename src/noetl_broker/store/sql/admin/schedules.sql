@@ -28,21 +28,18 @@ order by s.name;
 -- name: find_schedule
 select s.name, s.path, s.version, s.payload, s.cron, s.every, s.timezone, s.jitter, s.catch_up, s.overlap, s.declared_in,
   s.paused, s.paused_at, s.resumed_at, s.since_at, s.next_at, s.due_at, s.last_at, s.last_execution_id, s.started,
-  s.skipped, s.error, s.error_at, p.paused_at as path_paused_at, p.reason as path_pause_reason, clock_timestamp() as now
+  s.skipped, s.error, s.error_at, s.created_at, p.paused_at as path_paused_at, p.reason as path_pause_reason,
+  clock_timestamp() as now
 from noetl.start_schedule s
 left join noetl.path_pause p on p.path = s.path
 where s.name = $1::text;
 
 -- name: started_moments
-select m.moment
+select m.moment, x.execution_id, x.status, x.error
 from noetl.start_schedule s
 cross join unnest($2::timestamptz[]) m (moment)
-where s.name = $1::text
-  and exists (
-    select
-    from noetl.execution x
-    where x.path = s.path and x.idempotency_key = noetl.schedule_key(s.name, m.moment)
-  );
+join noetl.execution x on x.path = s.path and x.idempotency_key = noetl.schedule_key(s.name, m.moment)
+where s.name = $1::text;
 
 -- name: start_scheduled
 select s.execution_id, s.is_new
