@@ -124,15 +124,11 @@ async def show_execution(
     async def read(connection: Connection) -> View:
         return await _load(connection, screen, rules, execution_id, asked)
 
-    async def load() -> View:
-        if asked.tab:
-            async with connections.borrow() as connection:
-                return await read(connection)
-        return await (short_work if asked.turn is None else long_work).run(read)
-
-    view = await screen.read(
-        ("execution", execution_id, asked.tab, asked.turn, asked.step, asked.why, asked.status, asked.page), load
-    )
+    if asked.tab:
+        async with connections.borrow() as connection:
+            view = await read(connection)
+    else:
+        view = await (short_work if asked.turn is None else long_work).run(read)
     turn = asked.turn if view.past is not None else None
     details = screen.seen(ExecutionDetails, view.details)
     return screen.render(
