@@ -32,6 +32,7 @@ SHARE: Final = 0.08  # of the time, in which answers are made
 KEPT_SECONDS: Final = 1.0  # that an answer is kept, at least
 MOST_SECONDS: Final = 10.0  # by which one slow answer holds up the next ones
 MOST_KEPT: Final = 200
+MOST_WAITING: Final = 10  # addresses; the pages at another one are told to ask again
 
 
 class LiveAnswer(NamedTuple):
@@ -78,15 +79,13 @@ class LiveAnswers:
         kept = self._kept.get(key)
         if kept is None or (kept.done() and kept.result().until < time.monotonic()):
             self._kept.pop(key, None)
+            if sum(not each.done() for each in self._kept.values()) >= MOST_WAITING:
+                return Response(status_code=HTTPStatus.NO_CONTENT, headers=_pause(self._next))
             kept = self._kept[key] = asyncio.create_task(self._make(request))
             if len(self._kept) > MOST_KEPT:
                 del self._kept[next(iter(self._kept))]
         answer = await asyncio.shield(kept)
-        now = time.monotonic()
-        headers = {
-            AGE: f"{(now - answer.began) * 1000:.0f}",
-            "Retry-After": f"{max(0, math.ceil(answer.until - now))}",
-        }
+        headers = {AGE: f"{(time.monotonic() - answer.began) * 1000:.0f}", **_pause(answer.until)}
         return HTMLResponse(answer.body, answer.status, headers)
 
     async def _make(self, request: Request) -> LiveAnswer:
@@ -113,6 +112,10 @@ class LiveAnswers:
         with suppress(Exception):  # the page about it says it, and the log has it
             await self._app(scope, receive, send)
         return status, b"".join(parts) if status == HTTPStatus.OK else b""
+
+
+def _pause(until: float) -> dict[str, str]:
+    return {"Retry-After": f"{max(1, math.ceil(until - time.monotonic()))}"}
 
 
 def _key(request: Request, caller: Caller) -> Hashable:

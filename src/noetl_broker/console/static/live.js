@@ -82,7 +82,7 @@ async function bring() {
     pause = Math.max(pause, 1000 * (Number(answer.headers.get("Retry-After")) || 0));
     const text = answer.ok ? await answer.text() : "";
     if (text) read = Date.now() - (Number(answer.headers.get("X-Age-Ms")) || 0); // many pages share an answer
-    else read = Infinity;
+    else if (answer.status !== 204) read = Infinity; // 204: too many pages wait; later
     if (text && address === location.href) update(personal(new DOMParser().parseFromString(text, "text/html")));
   } catch {
     read = Infinity; // the stream says that the server is away, and later that it is back
