@@ -47,7 +47,6 @@ from typing import Final
 
 from fastapi import FastAPI
 
-from noetl_broker.console.explanations import Explanations
 from noetl_broker.console.pages import (
     approvals,
     arrival,
@@ -75,7 +74,7 @@ from noetl_broker.console.pages import (
 )
 from noetl_broker.console.pages.attention import AttentionCache
 from noetl_broker.console.pages.section import Section
-from noetl_broker.console.pasts import Pasts
+from noetl_broker.console.replays import Replays
 from noetl_broker.console.services import Services
 
 SECTIONS: Final[tuple[Section, ...]] = (
@@ -106,8 +105,7 @@ def create_pages(services: Services, *, signs_in_by_address: bool = False) -> Fa
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     app.state.services = services
     app.state.attention = AttentionCache(services.connections, services.changes)
-    app.state.pasts = Pasts()
-    app.state.explanations = Explanations()
+    app.state.replays = Replays()
     app.state.sections = [section for section in SECTIONS if section.icon is not None]
     failures.add_handlers(app)
     app.add_middleware(live.LiveAnswers)
