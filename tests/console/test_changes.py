@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import httpx
+import pytest
 
 from noetl_broker.console.changes import MOST_PENDING, Changes, Stream, as_word_of_database
 from noetl_broker.console.connections import Connections
@@ -96,6 +97,21 @@ async def test_a_stream_of_all_tells_what_changes_from_then_on(database: Databas
     changed = await looked
     await stream.aclose()
     assert (told, [each["execution_id"] for each in changed]) == ([], [str(execution_id)])
+
+
+async def test_one_caller_cannot_hold_all_streams(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another token still gets one."""
+    monkeypatch.setattr("noetl_broker.console.changes.MOST_OF_CALLER", 1)
+    greedy, other = await token(database, "viewer"), await token(database, "operator")
+    async with console(database) as client:
+        stream = events(client, greedy)
+        await anext(stream)
+        refused = await client.get("/api/v1/changes", headers=greedy)
+        another = events(client, other)
+        told = await anext(another)
+        await stream.aclose()
+        await another.aclose()
+    assert (refused.status_code, told) == (503, [])
 
 
 async def test_a_stream_says_when_the_database_is_away_and_back(database: Database) -> None:

@@ -25,14 +25,16 @@ MOST_POLL_SECONDS = 1.0  # a busy machine makes a poll slow, and not expensive: 
 POLL_SHARE = 24  # a poll that takes the server long is followed by a pause so many times as long
 PAUSES = (0.5, 5.0)  # seconds between attempts while the database is away
 MOST_STREAMS = 500
+MOST_OF_CALLER = 200  # of these: one caller must not hold all
 MOST_PENDING = 10_000  # executions of a stream whose reader takes nothing; then it ends
 
 
 class Stream:
-    """The changes that one reader has not got yet; `execution_ids` None: of all executions."""
+    """The changes that one reader has not got yet; `execution_ids` None: of all executions. `caller`: whose it is."""
 
-    def __init__(self, execution_ids: frozenset[int] | None) -> None:
+    def __init__(self, execution_ids: frozenset[int] | None, caller: str = "") -> None:
         self.execution_ids = execution_ids
+        self.caller = caller
         self.watched = asyncio.Event()  # set by the first poll for it
         self.is_away = False  # whether the database does not answer
         self.attention: Attention | None = None  # the latest counts
@@ -91,15 +93,15 @@ class Changes:
         self._counted_at = 0.0
         self.closed = False
 
-    @property
-    def is_full(self) -> bool:
-        """Whether there are as many streams as may be."""
-        return len(self._streams) >= MOST_STREAMS
+    def is_full(self, caller: str) -> bool:
+        """Whether there are as many streams as may be, of all callers or of this one."""
+        own = sum(stream.caller == caller for stream in self._streams)
+        return own >= MOST_OF_CALLER or len(self._streams) >= MOST_STREAMS
 
     @contextmanager
-    def subscribe(self, execution_ids: frozenset[int] | None) -> Iterator[Stream]:
+    def subscribe(self, execution_ids: frozenset[int] | None, caller: str = "") -> Iterator[Stream]:
         """A stream of these executions, which begins with the state of each; None: a stream of all changes."""
-        stream = Stream(execution_ids)
+        stream = Stream(execution_ids, caller)
         self._streams.add(stream)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._poll(), name="changes")

@@ -35,7 +35,7 @@ DOCUMENTED: Final[dict[int | str, dict[str, Any]]] = {
 @router.get("", response_class=StreamingResponse, responses=DOCUMENTED)
 async def stream_changes(
     request: Request,
-    _caller: Viewer,
+    caller: Viewer,
     execution_id: Annotated[
         list[GivenId] | None, Query(max_length=MOST_IDS, description="of which executions; without it of all")
     ] = None,
@@ -50,13 +50,13 @@ async def stream_changes(
     false}`.
     """
     changes = services_of(request).changes
-    if changes.is_full:
+    if changes.is_full(caller.name):
         raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "too many streams are open", {"Retry-After": str(RETRY_SECONDS)})
     ids = None if execution_id is None else frozenset(execution_id)
     if ids is not None:
         await _require(ids, services_of(request).own_connections)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(_messages(request, changes, ids), media_type=EVENT_STREAM, headers=headers)
+    return StreamingResponse(_messages(request, changes, ids, caller.name), media_type=EVENT_STREAM, headers=headers)
 
 
 async def _require(ids: frozenset[int], connections: Connections) -> None:
@@ -68,8 +68,10 @@ async def _require(ids: frozenset[int], connections: Connections) -> None:
             raise NotFoundFault(f"no execution {min(missing)}; noetl-broker executions lists them")
 
 
-async def _messages(request: Request, changes: Changes, ids: frozenset[int] | None) -> AsyncIterator[str]:
-    with changes.subscribe(ids) as stream:
+async def _messages(request: Request, changes: Changes, ids: frozenset[int] | None, caller: str) -> AsyncIterator[str]:
+    if changes.is_full(caller):  # of requests at the same time, others came first
+        return
+    with changes.subscribe(ids, caller) as stream:
         yield ": open\n\n"
         if ids is None:
             await stream.watched.wait()
