@@ -12,13 +12,13 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
 from noetl_broker.console.access import Viewer, check_again
-from noetl_broker.console.changes import Changes, as_counts, as_message, as_word_of_database
+from noetl_broker.console.changes import Changes
 from noetl_broker.console.connections import Connections
 from noetl_broker.console.problem import RETRY_SECONDS, Refusal
 from noetl_broker.console.services import services_of
 from noetl_broker.errors import BrokerError, DatabaseFault, NotFoundFault
 from noetl_broker.service.models.values import GivenId
-from noetl_broker.store.admin.changes import Attention, load_latest_turns
+from noetl_broker.store.admin.changes import load_latest_turns
 
 router = APIRouter(prefix="/changes", tags=["changes"])
 
@@ -73,25 +73,13 @@ async def _messages(request: Request, changes: Changes, ids: frozenset[int] | No
         return
     with changes.subscribe(ids, caller) as stream:
         yield ": open\n\n"
-        if ids is None:
-            await stream.watched.wait()
-            yield as_message({})
-        told_away = False
-        told_attention: Attention | None = None
         while True:
             check_at = time.monotonic() + services_of(request).heartbeat_seconds
             while (seconds := check_at - time.monotonic()) > 0:
-                found = await stream.next(seconds)
-                if changes.closed or stream.is_lost:
+                for message in await changes.next(stream, seconds):
+                    yield message
+                if changes.closed:
                     return
-                if stream.is_away != told_away:
-                    told_away = stream.is_away
-                    yield as_word_of_database(is_away=told_away)
-                if found:
-                    yield as_message(found)
-                if stream.attention is not None and stream.attention != told_attention:
-                    told_attention = stream.attention
-                    yield as_counts(told_attention)
             if not await _may_go_on(request):
                 return
             yield ": still here\n\n"
