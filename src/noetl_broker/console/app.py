@@ -58,7 +58,6 @@ def create_app(options: ConsoleOptions) -> FastAPI:
         try:
             yield
         finally:
-            await pages.state.attention.close()
             await services.close()
 
     app = FastAPI(

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from noetl_broker.errors import NotFoundFault, OperatorFault
 from noetl_broker.history.past import Past
-from noetl_broker.service.histories import read_histories
 from noetl_broker.playbook.diagnostics import PlaybookRules
+from noetl_broker.service.histories import read_histories
 from noetl_broker.store.admin.history_scan import measure_sizes_of
 from noetl_broker.store.connect.connection import Connection
 

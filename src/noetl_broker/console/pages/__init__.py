@@ -72,7 +72,6 @@ from noetl_broker.console.pages import (
     signals,
     workers,
 )
-from noetl_broker.console.pages.attention import AttentionCache
 from noetl_broker.console.pages.section import Section
 from noetl_broker.console.replays import Replays
 from noetl_broker.console.services import Services
@@ -104,7 +103,6 @@ def create_pages(services: Services, *, signs_in_by_address: bool = False) -> Fa
     """The application of the pages, to be mounted beside the API."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     app.state.services = services
-    app.state.attention = AttentionCache(services.connections, services.changes)
     app.state.replays = Replays()
     app.state.sections = [section for section in SECTIONS if section.icon is not None]
     failures.add_handlers(app)

@@ -19,9 +19,11 @@ from pydantic import BaseModel
 from noetl_broker.console import access
 from noetl_broker.console.access import Operator, Viewer
 from noetl_broker.console.pages import csrf, flash
+from noetl_broker.console.pages.attention import count_for_navigation
 from noetl_broker.console.pages.flash import Flash, Kind
 from noetl_broker.console.pages.rendering import environment, with_query
 from noetl_broker.console.problem import Refusal
+from noetl_broker.console.services import services_of
 from noetl_broker.service.action import Caller
 from noetl_broker.service.models.base import Role
 
@@ -81,7 +83,7 @@ class Screen:
                     "who": self.caller,
                     "may_act": self.may_act,
                     "signed_in": self.session is not None,
-                    "counts": {} if self.caller is None else self.request.app.state.attention.counts(),
+                    "counts": getattr(self.request.state, "counts", {}),
                     "sections": self.request.app.state.sections,
                     "path": self.request.url.path,
                     "query": self.request.query_params,
@@ -153,6 +155,7 @@ def picture(svg: str) -> Markup:
 
 
 async def _shown(request: Request, caller: Viewer) -> Screen:
+    request.state.counts = await count_for_navigation(services_of(request))
     return Screen(request, caller)
 
 
