@@ -154,7 +154,7 @@ async def test_a_stream_ends_after_its_token_is_revoked(database: Database) -> N
 def test_a_slow_reader_gets_all_that_changed_since_its_last_message() -> None:
     """Each execution once, as it stands now; nothing is kept for the reader meanwhile."""
     stream, turn = Stream(None, "a"), LatestTurn(1, "RUNNING")
-    first, second = Polled({1: turn}, everything=True, number=1), Polled({1: turn, 2: turn}, everything=True, number=3)
+    first, second = Polled({1: turn}, everything=True), Polled({1: turn, 2: turn}, everything=True)
     told = [[*stream.tell(now)] for now in (first, second, second)]
     changed = '{"changes":[{"execution_id":"2","turn":1,"status":"RUNNING"}]}'
     assert told == [['event: changes\ndata: {"changes":[]}\n\n'], [f"event: changes\ndata: {changed}\n\n"], []]

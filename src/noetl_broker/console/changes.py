@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from heapq import nlargest
-from types import MappingProxyType
 from typing import NamedTuple
 
 from noetl_broker.console.connections import Connections
@@ -31,14 +30,12 @@ MOST_OF_CALLER = 200  # of these: one caller must not hold all
 
 
 class Polled(NamedTuple):
-    """What the polls know by now. `everything`: also of the newest executions. `changed`: what the last one found."""
+    """What the polls know by now. `everything`: also of the newest executions."""
 
     turns: Mapping[int, LatestTurn]
     everything: bool = False
     attention: Attention | None = None
     is_away: bool = False  # whether the database does not answer
-    changed: Mapping[int, LatestTurn] = MappingProxyType({})
-    number: int = 0
 
 
 NOTHING = Polled({})
@@ -58,26 +55,17 @@ class Stream:
         told, self._told = self._told, now
         if now.is_away != told.is_away:
             yield as_message("database", away=now.is_away)
-        begins = self.execution_ids is None and now.everything and not told.everything
-        changed = self._changed(told, now)
-        if changed or begins:
+        begins = self.execution_ids is None and not told.everything
+        ids = now.turns.keys() if self.execution_ids is None else self.execution_ids & now.turns.keys()
+        changed = [] if begins else [one for one in sorted(ids) if told.turns.get(one) != now.turns[one]]
+        if changed or (begins and now.everything):
             listed = [
-                {"execution_id": str(execution_id), "turn": latest.turn, "status": latest.status}
-                for execution_id, latest in sorted(changed.items())
+                {"execution_id": str(one), "turn": now.turns[one].turn, "status": now.turns[one].status}
+                for one in changed
             ]
             yield as_message("changes", changes=listed)
         if now.attention is not None and now.attention != told.attention:
             yield as_message("attention", **now.attention._asdict())
-
-    def _changed(self, told: Polled, now: Polled) -> Mapping[int, LatestTurn]:
-        if self.execution_ids is not None:
-            ids = self.execution_ids & now.turns.keys()
-            return {one: now.turns[one] for one in ids if told.turns.get(one) != now.turns[one]}
-        if not (told.everything and now.everything):
-            return {}  # it begins
-        if told.number == now.number - 1:
-            return now.changed
-        return {one: latest for one, latest in now.turns.items() if told.turns.get(one) != latest}
 
 
 class Changes:
@@ -163,10 +151,8 @@ class Changes:
 
     def _learn(self, now: Polled) -> None:
         """Keep what a poll found, and wake the readers if that is new."""
-        before = self._polled
-        changed = {one: latest for one, latest in now.turns.items() if before.turns.get(one) != latest}
-        if changed or now[1:4] != before[1:4]:
-            self._polled = now._replace(changed=changed, number=before.number + 1)
+        if now != self._polled:
+            self._polled = now
             self._wake()
 
 

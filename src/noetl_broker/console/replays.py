@@ -45,15 +45,7 @@ class Replays:
             while len(self._kept) > 1 and sum(count for _, count in self._kept.values()) > KEPT_TURNS:
                 self._kept.popitem(last=False)
 
-    async def past(
-        self,
-        connection: Connection,
-        execution_id: int,
-        turn: int,
-        rules: PlaybookRules,
-        *,
-        most_turns: int = MOST_TURNS,
-    ) -> Past:
+    async def past(self, connection: Connection, execution_id: int, turn: int, rules: PlaybookRules) -> Past:
         """The past of an execution, with at least so many turns. Raises NotFoundFault, OperatorFault (too long)."""
         past: Past | None = self.get(execution_id)
         if past is None or len(past.turns) < turn:
@@ -61,7 +53,7 @@ class Replays:
             async with aclosing(measure_sizes_of(connection, [execution_id])) as sizes:
                 async for [history] in sizes:
                     size = history.bytes
-                    _refuse_long(history.turns, size, most_turns)
+                    _refuse_long(history.turns, size)
             async with aclosing(read_histories(connection, (execution_id,), rules)) as parts:
                 async for part in parts:
                     past = past or Past(part.history)
@@ -76,9 +68,9 @@ class Replays:
         return past
 
 
-def _refuse_long(turns: int, size: int, most_turns: int) -> None:
-    if turns > most_turns:
-        raise OperatorFault(f"its history has {turns:,} turns; the console shows the past of up to {most_turns:,}")
+def _refuse_long(turns: int, size: int) -> None:
+    if turns > MOST_TURNS:
+        raise OperatorFault(f"its history has {turns:,} turns; the console shows the past of up to {MOST_TURNS:,}")
     if size > MOST_BYTES:
         raise OperatorFault(
             f"its history has {size >> 20:,} MiB; the console shows the past of up to {MOST_BYTES >> 20} MiB"

@@ -101,16 +101,13 @@ class LiveAnswers:
         scope = {**request.scope, "state": dict(request.scope.get("state", {})), SHARED: True}
         status, parts = HTTPStatus.INTERNAL_SERVER_ERROR.value, list[bytes]()
 
-        async def receive() -> Message:
-            return {"type": "http.request", "body": b"", "more_body": False}
-
         async def send(message: Message) -> None:
             nonlocal status
             status = message.get("status", status)
             parts.append(message.get("body", b""))
 
         with suppress(Exception):  # the page about it says it, and the log has it
-            await self._app(scope, receive, send)
+            await self._app(scope, request.receive, send)
         return status, b"".join(parts) if status == HTTPStatus.OK else b""
 
 
