@@ -50,18 +50,14 @@ def archive(call: Call, *, older_than: float | None, dry_run: bool, restore: str
         if older_than is not None or dry_run:
             raise OperatorFault("archive takes either --restore or --older-than")
         period = asyncio.run(_restore(call, restore))
-        if call.as_json:
-            output.show_json({"restored": period.name, "tables": period.detached})
-        else:
+        if not call.printed({"restored": period.name, "tables": period.detached}):
             output.say(f"period {period.name} is back, {len(period.detached)} tables")
         return
     if older_than is None:
         raise OperatorFault("archive needs --older-than, for example --older-than 90d")
     with spinner("looking at old history" if dry_run else "archiving old history"):
         outcome = asyncio.run(_archive(call, older_than, dry_run=dry_run, examples=examples))
-    if call.as_json:
-        output.show_json(_as_json(outcome, dry_run=dry_run))
-    else:
+    if not call.printed(_as_json(outcome, dry_run=dry_run)):
         _show(outcome, dry_run=dry_run)
 
 

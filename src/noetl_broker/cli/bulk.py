@@ -36,9 +36,7 @@ class BulkOptions(NamedTuple):
 
     def show(self, call: Call, acted: Acted, sentence: str) -> int:
         """Print what was done; gives the exit code."""
-        if call.as_json:
-            output.show_json({"found": len(acted.done) + len(acted.failed), **acted._asdict()})
-        else:
+        if not call.printed({"found": len(acted.done) + len(acted.failed), **acted._asdict()}):
             output.say(sentence)
         return EXIT_FAILED if acted.failed else 0
 
@@ -139,26 +137,27 @@ def bulk_command(
     several: bool = False,
     fails: Callable[[Answer], bool] = lambda _answer: False,
     version: bool = True,
+    on_path: Callable[[Call, str, Mapping[str, Any]], None] | None = None,
 ) -> Callable[[Callable[[Call, Any, Any], None]], click.Command]:
     """Make a command of a function that prints what became of one execution, which it acts on by the action `one`.
 
-    With filters, or several ids, it acts on many.
+    With filters, or several ids, it acts on many. `on_path` acts where --path stands alone.
     """
 
     def decorate(show: Callable[[Call, Any, Any], None]) -> click.Command:
         def body(call: Call, *, chosen: Selection, bulk: BulkOptions, **given: Any) -> int:
+            if on_path is not None and (path := chosen.path_alone) is not None:
+                on_path(call, path, given)
+                return 0
             if len(chosen.ids) != 1:
                 return asyncio.run(act_on_many(call, chosen, bulk, many, treatment(many.action, given)))
             asked = said.read({**given, "execution_id": chosen.ids[0]})
             answer = ask(call, one, asked)
-            if call.as_json:
-                output.show_json(answer)
-            else:
+            if not call.printed(answer):
                 show(call, asked, answer)
             return EXIT_FAILED if fails(answer) else 0
 
-        for option in reversed(said._replace(hides=said.hides | {"execution_id"}).options()):
-            option(body)
+        said._replace(hides=said.hides | {"execution_id"}).given_to(body)
         made = selection(several=several, version=version)(bulk_options(body))
         made.__doc__ = show.__doc__
         return command(name, example=example, role=role)(made)
@@ -179,9 +178,8 @@ def _left_out(count: int) -> str:
 
 def _preview(call: Call, many: Many, groups: Sequence[Any], found: int, left_out: int | None) -> int:
     """Show what would be done; gives for how many it can be done."""
-    if call.as_json:
-        counts = {"found": found} | ({} if left_out is None else {"left_out": left_out})
-        output.show_json({**counts, "done": [], "groups": [group._asdict() for group in groups]})
+    counts = {"found": found} | ({} if left_out is None else {"left_out": left_out})
+    if call.printed({**counts, "done": [], "groups": [group._asdict() for group in groups]}):
         return found
     _show_groups(call, groups)
     if left_out:

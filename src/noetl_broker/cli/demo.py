@@ -82,9 +82,7 @@ def demo(call: Call) -> None:
         # No TLS on our own machine: the driver would read certificates in a home folder of another user.
         database = replace(call.database, dsn=f"{postgres.dsn()}?sslmode=disable")
         shown = asyncio.run(_show_all(replace(call, databases=(database,)), show_line))
-    if call.as_json:
-        output.show_json(shown._asdict())
-    else:
+    if not call.printed(shown._asdict()):
         show_line(f"\nStopped everything; it took {output.span(time.monotonic() - began)}.\n")
         show_line(NEXT_STEPS.format(playbooks=shown_path(playbooks_folder()), activate=_activation()))
 

@@ -12,8 +12,7 @@ import annotated_types
 import click
 from pydantic.fields import FieldInfo
 
-from noetl_broker.cli import output
-from noetl_broker.cli.arguments import ExecutionId, PlaybookPath, StepName
+from noetl_broker.cli.arguments import Completed, ExecutionId, StepName
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.rights import OPERATOR
 from noetl_broker.cli.typed import read_typed
@@ -21,13 +20,14 @@ from noetl_broker.errors import EXIT_FAILED
 from noetl_broker.service.action import Caller
 from noetl_broker.service.field_errors import request_of
 from noetl_broker.service.models.base import MOST_ROWS, Given, Paged
+from noetl_broker.store.admin.completions import offer_paths
 
 MOST_LISTED = 100_000  # rows of one call
 Asked = TypeVar("Asked", bound=Given)
 Answer = dict[str, Any]
 # What a shell completes, by the name of the field.
 COMPLETED: Mapping[str, click.ParamType[Any]] = MappingProxyType({
-    "execution_id": ExecutionId(), "path": PlaybookPath(), "step": StepName(), "from_step": StepName(),
+    "execution_id": ExecutionId(), "path": Completed(offer_paths), "step": StepName(), "from_step": StepName(),
 })  # fmt: skip
 
 
@@ -60,6 +60,12 @@ class Face(NamedTuple):
         if self.lists:
             made.append(LIMIT)
         return made
+
+    def given_to(self, body: Any, *, prefix: str = "") -> Any:
+        """A body with the arguments and options."""
+        for option in reversed(self.options(prefix=prefix)):
+            option(body)
+        return body
 
     @property
     def lists(self) -> bool:
@@ -99,9 +105,8 @@ class Face(NamedTuple):
             return click.option(*names, is_flag=True, default=None, help=help_)
         if words:
             return click.option(*names, type=click.Choice(words, case_sensitive=False), help=help_)
-        return click.option(
-            *names, metavar=_metavar(name, field), type=self.types.get(name, COMPLETED.get(name)), help=help_
-        )
+        kind, required = self.types.get(name, COMPLETED.get(name)), field.is_required()
+        return click.option(*names, metavar=_metavar(name, field), type=kind, required=required, help=help_)
 
 
 def face(
@@ -124,16 +129,12 @@ def face(
         def body(call: Call, *, most: int = 0, **given: Any) -> int:
             asked = said.read(given)
             answer: Any = ask_all(call, action, asked, most=most) if said.lists else ask(call, action, asked)
-            if call.as_json:
-                output.show_json(answer if part is None else answer[part])
-            else:
+            if not call.printed(answer if part is None else answer[part]):
                 show(call, asked, answer)
             return EXIT_FAILED if fails(answer) else 0
 
         body.__doc__ = show.__doc__
-        for option in reversed(said.options()):
-            option(body)
-        return command(name, example=example, role=role)(body)
+        return command(name, example=example, role=role)(said.given_to(body))
 
     return decorate
 

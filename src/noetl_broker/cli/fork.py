@@ -32,12 +32,6 @@ SAID = Face(
 _SETTING = re.compile(r"(.+?)\.result=(.*)", re.DOTALL)
 
 
-def _options(body: Any) -> Any:
-    for option in reversed(SAID.options()):
-        option(body)
-    return body
-
-
 @command(
     "fork",
     example="""noetl-broker fork 58123456789012345 --from load --set 'transform.result={"rows": 3}'
@@ -45,7 +39,7 @@ noetl-broker fork --from load --step load --since 2h --yes""",
 )
 @selection(version=False)
 @bulk_options
-@_options
+@SAID.given_to
 @click.option(
     "--playbook",
     "file",
@@ -99,8 +93,7 @@ def fork(
 def _show(call: Call, asked: ForkRequest, answer: Answer) -> None:
     if registered := answer.pop("registered", None):
         output.note(f"registered {registered}")
-    if call.as_json:
-        output.show_json(answer)
+    if call.printed(answer):
         return
     output.say(answer["execution_id"])
     results = f"the results of {', '.join(answer['taken'])}" if answer["taken"] else "no results"

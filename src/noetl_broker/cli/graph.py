@@ -58,10 +58,8 @@ def graph(call: Call, *, subject: str, form: str | None, target: Path | None, ve
     if form is None and suffix not in SUFFIXES:
         raise OperatorFault(f"there is no format {suffix}: name the file .svg, .mmd or .md, or give --format")
     picture = _picture(call, subject, version)
-    if call.as_json:
-        output.show_json(as_document(picture))
-        return
-    _write(FORMATS[form or SUFFIXES[suffix]](picture), target)
+    if not call.printed(as_document(picture)):
+        _write(FORMATS[form or SUFFIXES[suffix]](picture), target)
 
 
 def _picture(call: Call, subject: str, version: int | None) -> Picture:

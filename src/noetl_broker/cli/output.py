@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import click
@@ -178,6 +179,13 @@ class Rows(NamedTuple):
 
 
 Part = Lines | Rows
+Field = str | Callable[[Any], Any]  # of a row: its name, or what gives it
+
+
+def show_rows(rows: Sequence[Any], columns: Mapping[str, Field], *, folding: frozenset[str] = frozenset()) -> None:
+    """Print documents as a table; `columns` have the field of each by its head."""
+    fields = [each if callable(each) else itemgetter(each) for each in columns.values()]
+    show_table([*columns], [[field(row) for field in fields] for row in rows], folding=folding)
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, folding: frozenset[str] = frozenset()) -> None:

@@ -44,9 +44,7 @@ def validate(call: Call, *, paths: Sequence[Path], strict: bool, sarif: bool) ->
         checked = asyncio.run(_ask_database(call, checked, strict=strict))
     if sarif:
         output.show_json(as_sarif([found for file in checked for found in file.findings]))
-    elif call.as_json:
-        output.show_json([found.as_dict() for file in checked for found in file.findings])
-    else:
+    elif not call.printed([found.as_dict() for file in checked for found in file.findings]):
         for file in checked:
             for found in file.findings:
                 output.say(str(found))
@@ -74,11 +72,8 @@ def register(call: Call, *, paths: Sequence[Path], strict: bool) -> int:
     registered = ask(
         call, "playbooks.register", RegisterRequest(files=[(file.file, file.source.decode()) for file in checked])
     )
-    if call.as_json:
-        output.show_json(
-            [{name: entry[name] for name in ("path", "version", "catalog_id", "new")} for entry in registered]
-        )
-    else:
+    shown = ("path", "version", "catalog_id", "new")
+    if not call.printed([{name: entry[name] for name in shown} for entry in registered]):
         for entry in registered:
             output.say(f"{entry['path']} version {entry['version']}{'' if entry['new'] else ' (unchanged)'}")
     for note in (note for entry in registered for note in entry["notes"]):

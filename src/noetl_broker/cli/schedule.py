@@ -11,17 +11,30 @@ from zoneinfo import ZoneInfo
 import click
 
 from noetl_broker.cli import output
-from noetl_broker.cli.arguments import ScheduleName
+from noetl_broker.cli.arguments import Completed
 from noetl_broker.cli.bulk import BulkOptions, acting, bulk_options
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.face import Face, face, service, session_of
-from noetl_broker.cli.selection import TimeText
-from noetl_broker.service.models.schedules import ListSchedules, NextRequest, OneSchedule, ScheduleRequest
+from noetl_broker.service.models.schedules import (
+    BackfillRequest,
+    ListSchedules,
+    NextRequest,
+    OneSchedule,
+    ScheduleRequest,
+)
+from noetl_broker.store.admin.completions import offer_schedules
 
 SHOWN_MOMENTS = 3
 NOTHING_MADE_UP = "catch_up: 0, so moments that pass while no broker runs are not made up"
-NAME: Mapping[str, click.ParamType[Any]] = {"name": ScheduleName()}
-schedule_name = click.argument("name", type=ScheduleName())
+NAME: Mapping[str, click.ParamType[Any]] = {"name": Completed(offer_schedules)}
+BACKFILL = Face(
+    BackfillRequest,
+    ("name",),
+    names={"since": "--from", "until": "--to"},
+    helps={"since": "From this moment, or so long ago.", "until": "Until this moment; default: now."},
+    hides=frozenset({"preview", "limit"}),
+    types=NAME,
+)
 
 
 @click.group(
@@ -72,17 +85,11 @@ def put(_call: Call, asked: ScheduleRequest, answer: Any) -> None:
 @face("list", "schedules.list_schedules", Face(ListSchedules), example="noetl-broker schedule list")
 def list_schedules(_call: Call, _asked: ListSchedules, rows: Any) -> None:
     """List schedules, with what went wrong last."""
-    columns = ("name", "path", "when", "next", "last", "started", "skipped", "state")
-    output.show_table(
-        columns,
-        [
-            (
-                row["name"], row["path"], row["when"], _local(row, row["next_at"]), _local(row, row["last_at"]),
-                row["started"], row["skipped"], _state(row),
-            )
-            for row in rows
-        ],
-    )  # fmt: skip
+    columns: Mapping[str, output.Field] = {
+        "name": "name", "path": "path", "when": "when", "next": lambda row: _local(row, row["next_at"]),
+        "last": lambda row: _local(row, row["last_at"]), "started": "started", "skipped": "skipped", "state": _state,
+    }  # fmt: skip
+    output.show_rows(rows, columns)
 
 
 @face(
@@ -155,23 +162,20 @@ delete = _change(
         "noetl-broker schedule backfill nightly --from 2026-11-01 --yes    # starts them"
     ),
 )
-@schedule_name
-@click.option(
-    "--from", "since", type=TimeText(), required=True, metavar="TIME", help="From this moment, or so long ago."
-)
-@click.option("--to", "until", type=TimeText(), metavar="TIME", help="Until this moment; default: now.")
+@BACKFILL.given_to
 @bulk_options
-def backfill(call: Call, *, name: str, since: str, until: str | None, bulk: BulkOptions) -> int:
+def backfill(call: Call, *, bulk: BulkOptions, **given: Any) -> int:
     """Start missing executions of past moments.
 
     Looks at each moment from --from to --to, oldest first. Uses the schedule as it is now: timing, payload and version.
     A moment that has its execution is skipped. Moments after now are left to the schedule. A time without an offset is
     of the schedule's zone; a date as --to includes that day.
     """
+    asked = BACKFILL.read(given)
 
     async def ask() -> int:
         async with session_of(call) as connection:
-            plan = await service("schedules").plan_backfill(connection, name, since, until)
+            plan = await service("schedules").plan_backfill(connection, asked.name, asked.since, asked.until)
             if not bulk.yes or not plan.missing:
                 _preview(call, plan)
                 return 0
@@ -189,8 +193,7 @@ for _command in (put, list_schedules, show, show_next, pause, resume, delete, ba
 
 def _preview(call: Call, plan: Any) -> None:
     moments, missing, texts = plan.moments, plan.missing, plan.texts()
-    if call.as_json:
-        output.show_json({"moments": len(moments), "found": len(missing), "done": [], "at": texts})
+    if call.printed({"moments": len(moments), "found": len(missing), "done": [], "at": texts}):
         return
     output.say(f"{len(moments)} moments, {len(moments) - len(missing)} of them have their execution")
     if missing:

@@ -12,7 +12,7 @@ from noetl_broker.cli.arguments import ExecutionId
 from noetl_broker.cli.face import Face
 from noetl_broker.errors import OperatorFault
 from noetl_broker.service.models.actions import Which
-from noetl_broker.service.spans import parse_since, parse_span
+from noetl_broker.service.spans import parse_span
 
 Body = Callable[..., int | None]
 HELPS = {
@@ -41,20 +41,6 @@ class TimeSpan(click.ParamType[float]):
         if seconds is None:
             self.fail(f"{value!r} is not a time span; write 90s, 30min, 2h30m, 7d or 2w", param, ctx)
         return seconds
-
-
-class TimeText(click.ParamType[str]):
-    """A time span before now, or a moment in ISO 8601, left as text: its zone is known later."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Check the text."""
-        try:
-            parse_since(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-        return str(value)
 
 
 class Selection(NamedTuple):
@@ -119,9 +105,7 @@ def selection(
                 chosen.require()
             return body(*arguments, chosen=chosen, **own)
 
-        made: Body = run
-        for option in reversed(said.options(prefix="filter_")):
-            made = option(made)
+        made: Body = said.given_to(run, prefix="filter_")
         if not ids:
             return made
         metavar, number = ("[ID]...", -1) if several else ("[ID]", 1)

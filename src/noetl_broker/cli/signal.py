@@ -59,9 +59,7 @@ def signal(call: Call, *, execution_id: int | None, **given: Any) -> None:
         answer = ask(call, "waits.send_signal", BY_KEY.read(given))
     else:
         answer = ask(call, "execution_actions.signal_execution", TO_ONE.read(given | {"execution_id": execution_id}))
-    if call.as_json:
-        output.show_json(answer)
-    else:
+    if not call.printed(answer):
         output.say(answer["signal_id"])
     if keys := answer.get("other_keys"):
         name = given["name"]

@@ -20,9 +20,7 @@ async def show_until(call: Call, execution_id: int, until: str) -> int:
     """Replay the turns up to the chosen one and print the state after it; gives the exit code."""
     async with session(call.database, name="replay") as connection:
         state = await state_after(connection, execution_id, until, call.playbook_rules)
-    if call.as_json:
-        output.show_json(state.as_document())
-    else:
+    if not call.printed(state.as_document()):
         _show(state)
     return 0
 
