@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,8 +10,14 @@ from datetime import timedelta
 from typing import Any, Self
 
 from noetl_broker.broker.state.state import is_live
-from noetl_broker.errors import BrokerError, OperatorFault
-from noetl_broker.store.admin import approvals, executions, signals
+from noetl_broker.errors import BrokerError
+from noetl_broker.service import execution_actions, executions, waits
+from noetl_broker.service.action import Asked, Caller, ServiceAction
+from noetl_broker.service.field_errors import request_of
+from noetl_broker.service.models.actions import ReasonRequest, SignalExecutionRequest
+from noetl_broker.service.models.base import MOST_ROWS, OneExecution
+from noetl_broker.service.models.executions import StartManyRequest, StartRequest
+from noetl_broker.service.models.waits import KEEP_SECONDS, ListApprovals, SendRequest
 from noetl_broker.store.admin.approvals import Approval
 from noetl_broker.store.connect.connection import CLOSE_SECONDS, Connection, Pool, create_pool, reconnecting
 from noetl_broker.store.connect.dsn import Database
@@ -21,6 +26,7 @@ from noetl_broker.store.connect.session import translate_faults
 
 __all__ = ["Approval", "Client", "Ended", "ExecutionFailed"]
 
+CALLER = Caller()  # the login of the connections
 POLL_SECONDS = (0.02, 0.5)  # the first pause between two polls of an execution, and the longest
 
 
@@ -110,11 +116,11 @@ class Client:
         A second call with the same path and `idempotency_key` returns the id of the first execution. Raises BrokerError
         if the first had another payload, or a fork has that key.
         """
-        text = mapping_text(payload or {})
-        async with self._connection() as connection:
-            return await executions.start_execution(
-                connection, path, text, version=version, idempotency_key=idempotency_key
-            )
+        asked = request_of(
+            StartRequest,
+            {"path": path, "payload": payload or {}, "version": version, "idempotency_key": idempotency_key},
+        )
+        return int((await self._ask(executions.start_unchecked, asked))["execution_id"])
 
     async def start_many(
         self,
@@ -129,17 +135,20 @@ class Client:
         All start, or none. At most 10,000 payloads. An error says the number of the payload, counted from 1.
         `idempotency_keys` has a key, or None, for each payload; a repeated key gives the same id, as in `start`.
         """
-        texts = [
-            mapping_text(payload or {}, f"payload {n} of {len(payloads)}") for n, payload in enumerate(payloads, 1)
-        ]
-        keys = None if idempotency_keys is None else list(idempotency_keys)
-        async with self._connection() as connection:
-            return await executions.start_executions(connection, path, texts, version=version, idempotency_keys=keys)
+        asked = request_of(
+            StartManyRequest,
+            {
+                "path": path,
+                "payloads": [dict(payload or {}) for payload in payloads],
+                "version": version,
+                "idempotency_keys": None if idempotency_keys is None else [*idempotency_keys],
+            },
+        )
+        return list((await self._ask(executions.start_executions, asked))["execution_ids"])
 
     async def status(self, execution_id: int) -> Ended:
         """The state of an execution."""
-        async with self._connection() as connection:
-            row = await executions.find_execution(connection, execution_id)
+        row = await self._ask(executions.find_execution, _one(execution_id))
         return Ended(**{name: row[name] for name in Ended.__dataclass_fields__})
 
     async def wait(self, execution_id: int, *, seconds: float | None = None) -> Ended:
@@ -153,8 +162,8 @@ class Client:
 
     async def cancel(self, execution_id: int, reason: str | None = None) -> bool:
         """Request a cancel of an execution and its children; False if it has ended."""
-        async with self._connection() as connection:
-            return await executions.cancel_execution(connection, execution_id, reason)
+        asked = request_of(ReasonRequest, {"execution_id": execution_id, "reason": reason})
+        return bool((await self._ask(execution_actions.cancel_execution, asked))["requested"])
 
     async def signal(
         self,
@@ -163,7 +172,7 @@ class Client:
         payload: Any = None,
         *,
         idempotency_key: str | None = None,
-        keep: timedelta = signals.KEEP,
+        keep: timedelta = timedelta(seconds=KEEP_SECONDS),
     ) -> int:
         """Send a signal to the executions that wait for its name and key; returns its id.
 
@@ -171,23 +180,30 @@ class Client:
         the same name, key and `idempotency_key` returns the id of the first one. Raises BrokerError if that had another
         payload.
         """
-        text = None if payload is None else json_text(payload)
-        about = key if isinstance(key, str) else json.dumps(key)
-        async with self._connection() as connection:
-            return await signals.send_signal(connection, name, about, text, idempotency_key=idempotency_key, keep=keep)
+        given = {"name": name, "key": key, "payload": payload, "keep_seconds": keep.total_seconds()}
+        asked = request_of(SendRequest, given | {"idempotency_key": idempotency_key})
+        return int((await self._ask(waits.send_signal, asked))["signal_id"])
 
     async def signal_execution(
         self, execution_id: int, name: str, payload: Any = None, *, idempotency_key: str | None = None
     ) -> int | None:
         """Send a signal to one execution, which is kept until that ends; returns its id, None if it has ended."""
-        text = None if payload is None else json_text(payload)
-        async with self._connection() as connection:
-            return await signals.signal_execution(connection, execution_id, name, text, idempotency_key=idempotency_key)
+        given = {"execution_id": execution_id, "name": name, "payload": payload}
+        asked = request_of(SignalExecutionRequest, given | {"idempotency_key": idempotency_key})
+        sent: int | None = await self._ask(execution_actions.send_to_execution, asked)
+        return sent
 
     async def approvals(self, *, path: str | None = None, assignee: str | None = None) -> list[Approval]:
         """What waits for a person, oldest first; `path` may hold `*`. Needs the role noetl_approver."""
+        found: list[Approval] = []
+        given = {"path": path, "assignee": assignee, "limit": MOST_ROWS}
         async with self._connection() as connection:
-            return await approvals.list_approvals(connection, path=path, assignee=assignee)
+            while True:
+                page = await waits.list_approvals(connection, CALLER, request_of(ListApprovals, given))
+                found += [Approval(**row) for row in page["items"]]
+                if page["next"] is None:
+                    return found
+                given["cursor"] = page["next"]
 
     async def decide(
         self,
@@ -201,9 +217,12 @@ class Client:
 
         Raises OperatorFault if the form does not fit. Needs the role noetl_approver.
         """
-        text = mapping_text(form or {}, "form")
         async with self._connection() as connection:
-            return await approvals.decide_approval(connection, approval, approved=approved, decided_by=by, form=text)
+            return await waits.decide_approval(connection, approval, approved=approved, by=by, form=form or {})
+
+    async def _ask(self, action: ServiceAction[Asked, Any], asked: Asked) -> Any:
+        async with self._connection() as connection:
+            return await action(connection, CALLER, asked)
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:
@@ -215,17 +234,5 @@ class Client:
                 yield connection
 
 
-def json_text(payload: Any) -> str:
-    """The JSON text of a payload; raises OperatorFault for what JSON cannot hold."""
-    try:
-        return json.dumps(payload, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise OperatorFault(f"the payload must be a value that JSON can hold: {error}") from error
-
-
-def mapping_text(payload: Mapping[str, Any], what: str = "payload") -> str:
-    """The JSON text of a mapping; raises OperatorFault, which calls it `what`, for what JSON cannot hold."""
-    try:
-        return json.dumps(dict(payload), allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise OperatorFault(f"the {what} must be a mapping that JSON can hold: {error}") from error
+def _one(execution_id: int) -> OneExecution:
+    return request_of(OneExecution, {"execution_id": execution_id})

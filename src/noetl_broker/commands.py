@@ -35,8 +35,8 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "console": CommandEntry("console", "Serve the console and the HTTP API until stopped."),
     "token": CommandEntry("token", "Create, list and revoke tokens of the HTTP API."),
     "worker": CommandEntry("worker", "Run the reference worker: lease jobs, run them, report results."),
-    "start": CommandEntry("start_cancel", "Start an execution of a playbook."),
-    "cancel": CommandEntry("start_cancel", "Cancel an execution and its children."),
+    "start": CommandEntry("start", "Start an execution of a playbook."),
+    "cancel": CommandEntry("execution_actions", "Cancel an execution and its children."),
     "signal": CommandEntry("signal", "Send a signal to the executions that wait for it."),
     "approvals": CommandEntry("approvals", "List what waits for a person's decision, oldest first."),
     "approve": CommandEntry("approvals", "Approve what waits in a step of an execution."),
@@ -44,16 +44,20 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "schedule": CommandEntry(
         "schedule", "Start playbooks at given times: put, list, pause and backfill schedules.", is_group=True
     ),
-    "pause": CommandEntry("pause_resume", "Pause executions, or queue the new executions of a playbook."),
-    "resume": CommandEntry("pause_resume", "Resume paused executions, or the new executions of a playbook."),
+    "pause": CommandEntry("execution_actions", "Pause executions, or queue the new executions of a playbook."),
+    "resume": CommandEntry("execution_actions", "Resume paused executions, or the new executions of a playbook."),
     "executions": CommandEntry("inspect", "List executions, newest first; those of blocks below their parents."),
     "status": CommandEntry("inspect", "Show the state of an execution, step by step."),
     "events": CommandEntry("inspect", "Show the events of an execution in the order of its turns."),
     "logs": CommandEntry("logs", "Show what the steps of an execution printed and logged, by time."),
     "explain": CommandEntry("explain", "Explain why a step ran, why it did not, or what it waits for."),
-    "dead-letters": CommandEntry("retry", "List dead letters: events on which deciding failed, oldest first."),
-    "reevaluate": CommandEntry("retry", "Give dead letters and lost mail back to the broker."),
-    "retry": CommandEntry("retry", "Retry failed executions, each as a new execution from its failed step."),
+    "dead-letters": CommandEntry(
+        "execution_actions", "List dead letters: events on which deciding failed, oldest first."
+    ),
+    "reevaluate": CommandEntry("execution_actions", "Give dead letters and lost mail back to the broker."),
+    "retry": CommandEntry(
+        "execution_actions", "Retry failed executions, each as a new execution from its failed step."
+    ),
     "fork": CommandEntry("fork", "Start an execution from a step of another, with its results."),
     "undo": CommandEntry("undo", "Undo what is left of an execution that has ended, in a new execution."),
     "abandon": CommandEntry("undo", "Give up the undo of an execution: it fails, and lists what is left."),

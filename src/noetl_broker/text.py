@@ -110,3 +110,13 @@ def rate_text(rate: float) -> str:
         if rate * seconds >= 1:
             return f"{rate * seconds:.6g}/{unit}"
     return f"{rate * 86400:.6g}/d"
+
+
+def numbers_text(numbers: Any) -> str:
+    """The numbers of a throttle for people: `5 at a time, 10/s, burst 20`."""
+    parts = [] if numbers["concurrency"] is None else [f"{numbers['concurrency']} at a time"]
+    if numbers["rate"] is not None:
+        parts.append(rate_text(numbers["rate"]))
+    if numbers["burst"] is not None:
+        parts.append(f"burst {numbers['burst']}")
+    return ", ".join(parts)

@@ -1,21 +1,26 @@
-"""One action on many executions: a preview that counts them, or the action on each, at a limited rate."""
+"""Commands that act on one execution, or on many: a preview that counts them, or the action at a limited rate."""
 
 from __future__ import annotations
 
+import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from noetl_broker.cli import output
-from noetl_broker.cli.command import Call
+from noetl_broker.cli.command import Call, command
+from noetl_broker.cli.face import Answer, Face, ask, service, session_of
 from noetl_broker.cli.output import progress_bar
-from noetl_broker.cli.selection import Body
+from noetl_broker.cli.rights import OPERATOR
+from noetl_broker.cli.selection import Body, Selection, selection
 from noetl_broker.errors import EXIT_FAILED, BrokerError
-from noetl_broker.service import bulk as bulk_actions
-from noetl_broker.service.bulk import Group, Treatment, preview_groups
-from noetl_broker.store.connect.connection import Connection
+from noetl_broker.service.models.actions import Bulk, Treatment
+
+if TYPE_CHECKING:
+    from noetl_broker.service.bulk import Acted
 
 MOST = 1_000_000  # executions that one call treats
 MOST_PLANNED = 1_000  # executions that a preview looks at one by one
@@ -28,6 +33,14 @@ class BulkOptions(NamedTuple):
     yes: bool
     rate: float
     limit: int
+
+    def show(self, call: Call, acted: Acted, sentence: str) -> int:
+        """Print what was done; gives the exit code."""
+        if call.as_json:
+            output.show_json({"found": len(acted.done) + len(acted.failed), **acted._asdict()})
+        else:
+            output.say(sentence)
+        return EXIT_FAILED if acted.failed else 0
 
 
 def bulk_options(body: Body) -> Body:
@@ -48,70 +61,115 @@ def bulk_options(body: Body) -> Body:
     return click.option("--yes", is_flag=True, help="Do it; without this, count them and do nothing.")(made)
 
 
-MakeGroups = Callable[[Callable[[], object]], Awaitable[Sequence[Group]]]  # it calls its argument after each execution
+@contextmanager
+def acting(count: int) -> Iterator[Callable[[Any, BrokerError | None], None]]:
+    """A progress bar; yields what is called after each with what it was, and its fault, which is printed."""
+    with progress_bar(count) as advance:
+
+        def on_each(of: Any, fault: BrokerError | None) -> None:
+            if fault is not None:
+                output.note(f"noetl-broker: {f'{of}: ' if isinstance(of, str) else ''}{fault}")
+            advance(1)
+
+        yield on_each
 
 
-class GroupPreview(NamedTuple):
-    """The content of a preview: `groups` makes the groups; None: they are made by path and reason.
+class Many(NamedTuple):
+    """A bulk action in words: `executions are cancelled`, `be cancelled`; `remedy` if it cannot be done."""
 
-    `left_out`: so many match, but a retry or a fork continues them already. `remedy`: what to do where the action
-    cannot be done.
-    """
-
-    groups: MakeGroups | None = None
-    left_out: int | None = None
+    action: Bulk
+    what: str
+    none: str
     remedy: str | None = None
 
 
-BY_REASON = GroupPreview()
+# Acts on one execution whose action the service has no function for.
+One = Callable[[Any, int], Awaitable[Answer]]
 
 
-def make_groups_with(connection: Connection, request: Treatment, found: Sequence[dict[str, Any]]) -> MakeGroups:
-    """The groups of a retry or a fork, which looks at executions one by one."""
-
-    def make(on_each: Callable[[], object]) -> Awaitable[Sequence[Group]]:
-        return preview_groups(connection, request, found, most_planned=MOST_PLANNED, on_each=on_each)
-
-    return make
-
-
-async def act_on_each(
-    call: Call,
-    found: Sequence[dict[str, Any]],
-    action: Callable[[int], Awaitable[dict[str, Any]]],
-    bulk: BulkOptions,
-    *,
-    what: str,
-    none: str,
-    preview: GroupPreview = BY_REASON,
+async def act_on_many(
+    call: Call, chosen: Selection, bulk: BulkOptions, many: Many, asked: Treatment, one: One | None = None
 ) -> int:
-    """Count the executions that were found, or act on each. Gives the exit code.
+    """Count the executions that a call names, or act on each. Gives the exit code.
 
-    `what` names the action, `none` says that nothing was found. An execution on which the action fails is reported, and
-    the others go on.
+    An execution on which the action fails is reported, and the others go on. `one` acts in place of the service, and
+    then nothing is planned.
     """
-    if not found and not call.as_json:
-        output.say(f"{none}; {_left_out(preview.left_out)}" if preview.left_out else none)
-        return 0
-    if not bulk.yes:
-        able = await _preview(call, found, what, preview)
-        if call.as_json or not able or not output.can_ask():
+    acts = service("bulk")
+    async with session_of(call) as connection:
+        left_out: list[int] | None = None
+        if chosen.ids:
+            found: Sequence[Answer] = [{"execution_id": each} for each in chosen.ids]
+        else:
+            which = service("executions").filter_of(chosen.which)
+            found = await acts.find_executions(connection, many.action, which, limit=bulk.limit)
+            left_out = await acts.find_left_out(connection, many.action, which, limit=MOST)
+        wanted = acts.bulk_action(asked, call.playbook_rules)
+        if not found and not call.as_json:
+            output.say(f"{many.none}; {_left_out(len(left_out))}" if left_out else many.none)
             return 0
-        if not click.confirm(f"Do it for {output.executions(able)}?"):
-            return 0
-    with progress_bar(len(found)) as advance:
+        if not bulk.yes and not chosen.ids:
+            with progress_bar(min(len(found), MOST_PLANNED) if acts.is_planned(wanted) else None) as advance:
+                most = MOST_PLANNED if one is None else 0
+                groups = await acts.preview_groups(
+                    connection, wanted, found, most_planned=most, on_each=lambda: advance(1)
+                )
+            if asked.version is None or asked.or_from_start:
+                many = many._replace(remedy=None)
+            able = _preview(call, many, groups, len(found), None if left_out is None else len(left_out))
+            if call.as_json or not able or not output.can_ask():
+                return 0
+            if not click.confirm(f"Do it for {output.executions(able)}?"):
+                return 0
+        act = acts.action_of(connection, wanted) if one is None else functools.partial(one, connection)
+        with acting(len(found)) as on_each:
+            acted: Acted = await acts.act_on_each(found, act, rate=bulk.rate, on_each=on_each)
+        count = len(acted.done)
+        return bulk.show(call, acted, f"{many.what}: {count} of {output.executions(len(found))}")
 
-        def on_each(fault: BrokerError | None) -> None:
-            if fault is not None:
-                output.note(f"noetl-broker: {fault}")
-            advance(1)
 
-        acted = await bulk_actions.act_on_each(found, action, rate=bulk.rate, on_each=on_each)
-    if call.as_json:
-        output.show_json({"found": len(found), **acted._asdict()})
-    else:
-        output.say(f"{what}: {len(acted.done)} of {output.executions(len(found))}")
-    return EXIT_FAILED if acted.failed else 0
+def bulk_command(
+    name: str,
+    one: str,
+    said: Face,
+    many: Many,
+    *,
+    example: str,
+    role: str = OPERATOR,
+    several: bool = False,
+    fails: Callable[[Answer], bool] = lambda _answer: False,
+    version: bool = True,
+) -> Callable[[Callable[[Call, Any, Any], None]], click.Command]:
+    """Make a command of a function that prints what became of one execution, which it acts on by the action `one`.
+
+    With filters, or several ids, it acts on many.
+    """
+
+    def decorate(show: Callable[[Call, Any, Any], None]) -> click.Command:
+        def body(call: Call, *, chosen: Selection, bulk: BulkOptions, **given: Any) -> int:
+            if len(chosen.ids) != 1:
+                return asyncio.run(act_on_many(call, chosen, bulk, many, treatment(many.action, given)))
+            asked = said.read({**given, "execution_id": chosen.ids[0]})
+            answer = ask(call, one, asked)
+            if call.as_json:
+                output.show_json(answer)
+            else:
+                show(call, asked, answer)
+            return EXIT_FAILED if fails(answer) else 0
+
+        for option in reversed(said._replace(hides=said.hides | {"execution_id"}).options()):
+            option(body)
+        made = selection(several=several, version=version)(bulk_options(body))
+        made.__doc__ = show.__doc__
+        return command(name, example=example, role=role)(made)
+
+    return decorate
+
+
+def treatment(action: Bulk, given: Mapping[str, Any]) -> Treatment:
+    """The request of a bulk action with the options of a call."""
+    made: Treatment = Face(Treatment).read({"action": action, **given})
+    return made
 
 
 def _left_out(count: int) -> str:
@@ -119,39 +177,29 @@ def _left_out(count: int) -> str:
     return f"{output.executions(count)} {be} left out, because a retry or a fork continues {those} already"
 
 
-async def _preview(call: Call, found: Sequence[dict[str, Any]], what: str, preview: GroupPreview) -> int:
+def _preview(call: Call, many: Many, groups: Sequence[Any], found: int, left_out: int | None) -> int:
     """Show what would be done; gives for how many it can be done."""
-    if preview.groups is None:
-        groups: Sequence[Group] = bulk_actions.group_executions(found)
-    else:
-        with progress_bar(min(len(found), MOST_PLANNED)) as advance:
-            groups = await preview.groups(lambda: advance(1))
     if call.as_json:
-        counts = {"found": len(found)} | ({} if preview.left_out is None else {"left_out": preview.left_out})
+        counts = {"found": found} | ({} if left_out is None else {"left_out": left_out})
         output.show_json({**counts, "done": [], "groups": [group._asdict() for group in groups]})
-        return len(found)
+        return found
     _show_groups(call, groups)
-    if preview.left_out:
-        output.say(_left_out(preview.left_out))
-    able = len(found) - sum(group.executions for group in groups if group.goes_on is False)
-    _show_able(what, able, len(found), preview.remedy)
-    return able
-
-
-def _show_able(what: str, able: int, found: int, remedy: str | None) -> None:
-    """For how many executions it can be done, and what to do about the others."""
+    if left_out:
+        output.say(_left_out(left_out))
+    able: int = found - sum(group.executions for group in groups if group.goes_on is False)
     if not able:
         output.say(f"it cannot be done for any of them: {output.executions(found)}; nothing was done")
     elif able < found:
         output.say(f"it cannot be done for {output.executions(found - able)}")
-    if able < found and remedy is not None:
-        output.say(remedy)
+    if able < found and many.remedy is not None:
+        output.say(many.remedy)
     if able and not output.can_ask():
         count = f"{able} of {output.executions(found)}" if able < found else output.executions(found)
-        output.say(f"{what}: {count}; nothing was done, --yes does it")
+        output.say(f"{many.what}: {count}; nothing was done, --yes does it")
+    return able
 
 
-def _show_groups(call: Call, groups: Sequence[Group]) -> None:
+def _show_groups(call: Call, groups: Sequence[Any]) -> None:
     columns = ["executions", "path", "version", "step", "reason", "for example"]
     rows = [
         [group.executions, group.path, group.version, group.step, group.reason, group.example]

@@ -14,7 +14,7 @@ from noetl_broker.cli import output
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.places import is_on_path, own_script, shown_path
 from noetl_broker.cli.run import service_options
-from noetl_broker.cli.start_cancel import describe_failure, no_output
+from noetl_broker.cli.start import describe_failure, no_output
 from noetl_broker.cli.tail import follow_to_end
 from noetl_broker.daemon.process_signals import exit_at_signal
 from noetl_broker.daemon.service import Service

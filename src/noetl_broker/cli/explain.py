@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 
 import click
@@ -10,10 +9,9 @@ import click
 from noetl_broker.cli import output
 from noetl_broker.cli.arguments import StepName
 from noetl_broker.cli.command import Call, command, execution_id, with_traceback
+from noetl_broker.cli.face import Answer, ask
 from noetl_broker.explain.error_text import traceback_of
-from noetl_broker.explain.reason import Reason
-from noetl_broker.service.explanations import explain_part
-from noetl_broker.store.connect.session import session
+from noetl_broker.service.models.executions import StepRequest
 
 INDENT = "  "
 
@@ -38,24 +36,25 @@ def explain(call: Call, *, execution_id: int, step: str | None, traceback: bool)
     step, load#2 for its second visit, or load[3] for an item of an iterator. Without STEP: the state of the execution,
     what it waits for, why it failed or how it ended.
     """
-
-    async def ask() -> Reason:
-        async with session(call.database, name="explain") as connection:
-            return await explain_part(connection, execution_id, step, call.playbook_rules)
-
-    why = asyncio.run(ask()).with_texts(call.with_schema)
+    why = _with_schema(ask(call, "executions.explain", StepRequest(execution_id=execution_id, step=step)), call)
     if call.as_json:
-        output.show_json(why.as_json())
+        output.show_json(why)
         return
     for line in _lines(why, 0, traceback=traceback):
         output.say(line)
 
 
-def _lines(why: Reason, depth: int, *, traceback: bool) -> Iterator[output.Styled]:
+def _with_schema(why: Answer, call: Call) -> Answer:
+    """The explanation with `--schema` in the commands that it names."""
+    because = [_with_schema(each, call) for each in why.get("because", ())]
+    return {**why, "says": call.with_schema(why["says"]), **({"because": because} if because else {})}
+
+
+def _lines(why: Answer, depth: int, *, traceback: bool) -> Iterator[output.Styled]:
     indent = INDENT * depth
-    yield output.Styled(indent + output.one_line(why.says), bold=depth == 0)
+    yield output.Styled(indent + output.one_line(why["says"]), bold=depth == 0)
     if traceback:
-        for line in output.traceback_lines(traceback_of(why.facts.get("error"))):
+        for line in output.traceback_lines(traceback_of(why.get("facts", {}).get("error"))):
             yield output.Styled(indent + line)
-    for answer in why.because:
+    for answer in why.get("because", ()):
         yield from _lines(answer, depth + 1, traceback=traceback)

@@ -13,8 +13,9 @@ import click
 from noetl_broker.cli import output
 from noetl_broker.cli.arguments import StepName
 from noetl_broker.cli.command import Call, command, execution_id, with_traceback
-from noetl_broker.cli.selection import filters
-from noetl_broker.cli.start_cancel import describe_failure
+from noetl_broker.cli.face import ask, ask_all
+from noetl_broker.cli.selection import Selection, selection
+from noetl_broker.cli.start import describe_failure
 from noetl_broker.cli.status_view import status_parts, took, watch
 from noetl_broker.cli.tail import event_cells, event_line, follow
 from noetl_broker.errors import EXIT_FAILED, OperatorFault
@@ -23,9 +24,10 @@ from noetl_broker.explain.item import Item, item_headline, item_outcome
 from noetl_broker.explain.undo_text import left_text
 from noetl_broker.node_ids import read_item_name, read_visit
 from noetl_broker.playbook.blocks import is_block
+from noetl_broker.service.models.base import Paged
+from noetl_broker.service.models.executions import ListExecutions
+from noetl_broker.service.models.playbooks import OneVersion
 from noetl_broker.store.admin import executions as store
-from noetl_broker.store.admin.catalog import suggest_path
-from noetl_broker.store.admin.list_pages import page_left_undone
 from noetl_broker.store.admin.progress import has_step, load_item, no_step_fault
 from noetl_broker.store.connect.lasting_session import LastingSession
 from noetl_broker.store.connect.session import session
@@ -35,34 +37,34 @@ from noetl_broker.store.connect.session import session
     "executions",
     example=(
         "noetl-broker executions --status failed --path 'examples/*'\nnoetl-broker executions --limit 1000 --json\n"
-        "noetl-broker executions --undone"
+        "noetl-broker executions --text 'order 17'\nnoetl-broker executions --undone"
     ),
 )
-@filters
+@selection(ids=False, required=False)
+@click.option(
+    "--text", metavar="TEXT", help="Only those with this text in id, path, error, idempotency key or short workload."
+)
 @click.option("--limit", type=click.IntRange(1, 100_000), default=20, show_default=True, help="How many at most.")
 @click.option("--undone", is_flag=True, help="Only executions that ended and left something undone.")
-def executions(call: Call, *, which: store.Filter, limit: int, undone: bool) -> None:
-    """List executions, newest first; those of blocks below their parents."""
+def executions(call: Call, *, chosen: Selection, text: str | None, limit: int, undone: bool) -> None:
+    """List executions, newest first; those of blocks below their parents.
+
+    --text searches the newest 10,000.
+    """
     if undone:
-        if which != store.Filter():
+        if chosen.named or text is not None:
             raise OperatorFault("--undone takes no filters: leave them out")
         _show_left_undone(call, limit)
         return
-    meant: list[str] = []
-
-    async def ask() -> list[dict[str, Any]]:
-        async with session(call.database, name="executions") as connection:
-            found = await store.list_executions(connection, which, limit=limit)
-            if which.path is not None and not found:
-                meant.extend(filter(None, [await suggest_path(connection, which.path, None)]))
-            return found
-
-    entries = asyncio.run(ask())
+    asked = ListExecutions(**chosen.which.model_dump(exclude={"all"}), text=text)
+    entries = ask_all(call, "executions.list_executions", asked, most=limit)
     if call.as_json:
         output.show_json(entries)
         return
-    if meant:
-        output.note(f"no playbook {which.path} is registered; {meant[0]}")
+    if not entries and asked.path is not None:
+        meant = ask(call, "playbooks.suggest_path", OneVersion(path=asked.path))
+        if meant is not None:
+            output.note(f"no playbook {asked.path} is registered; {meant}")
     version = "v" if sys.stdout.isatty() else "version"
     columns = ("execution", "path", version, "status", "started", "took", "error")
     rows = [
@@ -91,11 +93,7 @@ def executions(call: Call, *, which: store.Filter, limit: int, undone: bool) -> 
 
 
 def _show_left_undone(call: Call, limit: int) -> None:
-    async def ask() -> list[dict[str, Any]]:
-        async with session(call.database, name="executions") as connection:
-            return (await page_left_undone(connection, limit=limit)).items
-
-    found = asyncio.run(ask())
+    found = ask_all(call, "health.list_left_undone", Paged(), most=limit)
     if call.as_json:
         output.show_json(found)
     elif not found:

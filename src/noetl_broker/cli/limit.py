@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import click
 
 from noetl_broker.cli import output
 from noetl_broker.cli.command import Call, command
-from noetl_broker.errors import EXIT_FAILED, NotFoundFault
-from noetl_broker.playbook.throttle import RATE_FORMS, parse_rate
-from noetl_broker.store.admin import throttles as store
-from noetl_broker.store.admin.throttles import shown
-from noetl_broker.store.connect.connection import Connection
-from noetl_broker.store.connect.session import session
+from noetl_broker.cli.face import Face, ask, face
+from noetl_broker.errors import NotFoundFault
+from noetl_broker.service.models.base import Nothing
+from noetl_broker.service.models.slots import MOST_KEYS, KeysRequest, OneThrottle, ThrottleRequest
+from noetl_broker.text import numbers_text
 
-MOST_KEYS = 1000
 COUNTS = ("leased", "ready", "held")  # jobs by what they do
-
-
-class Rate(click.ParamType[float]):
-    """A rate as in playbooks: 10/s, 100/m, 5000/h."""
-
-    name = "rate"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Read it."""
-        try:
-            return parse_rate(value)
-        except ValueError:
-            self.fail(f"{value!r} is not a rate; write {RATE_FORMS}", param, ctx)
 
 
 @click.group("limit", epilog="\b\nExamples:\n  noetl-broker limit list\n  noetl-broker limit put --help")
@@ -50,16 +33,11 @@ def list_throttles(call: Call, *, name: str | None) -> None:
 
     Jobs are leased, ready for a worker, or held until there is a slot. Keys with most held jobs come first.
     """
-
-    async def ask(connection: Connection) -> list[dict[str, Any]]:
-        rows = await store.list_throttles(connection)
-        if name is None:
-            return rows
+    rows = ask(call, "throttles.list_throttles", Nothing())["items"]
+    if name is not None:
         if not any(row["name"] == name for row in rows):
             raise NotFoundFault(f"there is no limit {name}; noetl-broker limit list names them")
-        return await store.list_keys(connection, name, most=MOST_KEYS)
-
-    rows = _with_session(call, ask)
+        rows = ask(call, "throttles.list_keys", KeysRequest(name=name, limit=MOST_KEYS))["items"]
     if call.as_json:
         output.show_json(rows)
     elif not rows:
@@ -68,64 +46,42 @@ def list_throttles(call: Call, *, name: str | None) -> None:
         )
     elif name is None:
         output.show_table(("throttle", "allows", "keys", *COUNTS), [
-            (row["name"], shown(row), row["keys"], *(row[count] for count in COUNTS)) for row in rows
+            (row["name"], numbers_text(row), row["keys"], *(row[count] for count in COUNTS)) for row in rows
         ])  # fmt: skip
     else:
         output.show_table(("key", *COUNTS), [(row["key"], *(row[count] for count in COUNTS)) for row in rows])
 
 
-@command(
+@face(
     "put",
+    "throttles.put_throttle",
+    Face(
+        ThrottleRequest,
+        ("name",),
+        helps={
+            "concurrency": "Jobs of a key that run at a time.",
+            "rate": "Jobs of a key that begin: 10/s, 100/m, 5000/h.",
+            "burst": "Jobs of a key that may begin at once; default: those of 100 ms, at least 1.",
+        },
+    ),
     example="noetl-broker limit put stripe --concurrency 5 --rate 10/s\nnoetl-broker limit put mail --rate 100/m",
 )
-@click.argument("name")
-@click.option("--concurrency", type=click.IntRange(min=1), help="Jobs of a key that run at a time.")
-@click.option("--rate", type=Rate(), metavar="RATE", help="Jobs of a key that begin: 10/s, 100/m, 5000/h.")
-@click.option(
-    "--burst",
-    type=click.IntRange(min=1),
-    help="Jobs of a key that may begin at once; default: those of 100 ms, at least 1.",
-)
-def put(call: Call, *, name: str, concurrency: int | None, rate: float | None, burst: int | None) -> None:
+def put(_call: Call, asked: ThrottleRequest, answer: Any) -> None:
     """Make a throttle, or change its numbers.
 
     A number that is not given is no limit. Fewer slots stop no job: jobs that run or are ready go on.
     """
-
-    async def make(connection: Connection) -> tuple[bool, bool]:
-        is_new = await store.put_throttle(connection, name, concurrency=concurrency, rate=rate, burst=burst)
-        return is_new, is_new and not await store.list_keys(connection, name, most=1)
-
-    is_new, is_unused = _with_session(call, make)
-    numbers = {"concurrency": concurrency, "rate": rate, "burst": burst}
-    if call.as_json:
-        output.show_json({"name": name, "new": is_new, **numbers})
-    else:
-        told = " (new; no job has counted for it yet)" if is_unused else " (new)" if is_new else ""
-        output.say(f"{name}: {shown(numbers)}{told}")
+    told = " (new; no job has counted for it yet)" if answer["unused"] else " (new)" if answer["new"] else ""
+    output.say(f"{asked.name}: {numbers_text(answer)}{told}")
 
 
-@command("delete", example="noetl-broker limit delete stripe")
-@click.argument("name")
-def delete(call: Call, *, name: str) -> int:
+@face("delete", "throttles.delete_throttle", Face(OneThrottle, ("name",)), example="noetl-broker limit delete stripe")
+def delete(_call: Call, asked: OneThrottle, _answer: Any) -> None:
     """Delete a throttle: its held jobs run. Exit 1 if there is none.
 
     The next job of a step whose `throttle` names it makes it again, with the numbers of the playbook.
     """
-    found = _with_session(call, lambda connection: store.delete_throttle(connection, name))
-    if call.as_json:
-        output.show_json({"name": name, "deleted": found})
-    else:
-        output.say(f"{name}: deleted" if found else f"there is no limit {name}")
-    return 0 if found else EXIT_FAILED
-
-
-def _with_session(call: Call, ask: Callable[[Connection], Awaitable[Any]]) -> Any:
-    async def run() -> Any:
-        async with session(call.database, name="limit") as connection:
-            return await ask(connection)
-
-    return asyncio.run(run())
+    output.say(f"{asked.name}: deleted")
 
 
 for each in (list_throttles, put, delete):

@@ -16,7 +16,7 @@ from rich.live import Live
 from noetl_broker.broker.state.state import is_live
 from noetl_broker.cli import output
 from noetl_broker.cli.output import Lines, Part, Rows
-from noetl_broker.cli.start_cancel import describe_failure
+from noetl_broker.cli.start import describe_failure
 from noetl_broker.cli.tail import POLL_SECONDS, REST_FACTOR, step_name
 from noetl_broker.cli.wait_text import awaited_by, too_early
 from noetl_broker.explain.error_text import attempt_text, traceback_of

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from datetime import UTC, datetime
-from typing import Any
 
 import click
 
 from noetl_broker.cli import output
 from noetl_broker.cli.command import Call, command
+from noetl_broker.cli.face import Answer, ask
 from noetl_broker.cli.output import spinner
 from noetl_broker.cli.selection import Selection, selection
 from noetl_broker.errors import EXIT_FAILED
-from noetl_broker.store.admin.executions import Filter
-from noetl_broker.store.admin.verify import Verdict, VerifyReport, VerifyScope
-from noetl_broker.store.admin.verify import verify as verify_in
-from noetl_broker.store.connect.session import session
+from noetl_broker.service.models.actions import VerifyRequest, Which
+from noetl_broker.service.spans import parse_since
 
-RECENT_SECONDS = 600.0  # the default of --since
+RECENT = "10min"  # the default of --since
 
 
 @command(
@@ -42,53 +39,32 @@ def verify(call: Call, *, chosen: Selection, deep: bool, examples: int) -> int:
     changed in the last 10 minutes. With ID it checks that execution and its children. Whether executions can still
     move is checked for all that run. Exit 1 if an invariant is broken.
     """
-    which = chosen.which if chosen.named else Filter(since=RECENT_SECONDS)
-    scope = VerifyScope(chosen.ids[0] if chosen.ids else None, which)
-
-    async def ask() -> VerifyReport:
-        async with session(call.database, name="verify") as connection:
-            return await verify_in(connection, scope, examples=examples, deep=call.playbook_rules if deep else None)
-
+    which = chosen.which if chosen.named else Which(since=RECENT)
+    asked = VerifyRequest(execution_id=chosen.ids[0] if chosen.ids else None, which=which, deep=deep, examples=examples)
     began = time.monotonic()
     with spinner("checking the invariants"):
-        report = asyncio.run(ask())
+        report = ask(call, "executions.verify_executions", asked)
     seconds = time.monotonic() - began
     if call.as_json:
-        output.show_json({
-            "executions": report.executions,
-            "running": report.running,
-            "since_seconds": _seconds_since(which),
-            "seconds": round(seconds, 3),
-            "broken": report.broken,
-            "invariants": [_as_json(verdict) for verdict in report.verdicts],
-        })  # fmt: skip
+        output.show_json({"since_seconds": _seconds_since(which), "seconds": round(seconds, 3), **report})
     else:
         _show(report, seconds)
-    return EXIT_FAILED if report.broken else 0
+    return EXIT_FAILED if report["broken"] else 0
 
 
-def _seconds_since(which: Filter) -> float | None:
-    moment = which.since
+def _seconds_since(which: Which) -> float | None:
+    moment = None if which.since is None else parse_since(which.since)
     return (datetime.now(UTC) - moment).total_seconds() if isinstance(moment, datetime) else moment
 
 
-def _as_json(verdict: Verdict) -> dict[str, Any]:
-    return {
-        "invariant": verdict.check.invariant,
-        "sentence": verdict.check.sentence,
-        "broken": verdict.broken,
-        "examples": [fault._asdict() for fault in verdict.examples],
-    }
-
-
-def _show(report: VerifyReport, seconds: float) -> None:
-    rows = [(verdict.check.invariant, verdict.broken, verdict.check.sentence) for verdict in report.verdicts]
+def _show(report: Answer, seconds: float) -> None:
+    invariants = report["invariants"]
+    rows = [(each["invariant"], each["broken"], each["sentence"]) for each in invariants]
     output.show_table(("invariant", "broken", "what must hold"), rows)
-    for verdict in report.verdicts:
-        for execution_id, detail in verdict.examples:
-            where = "" if execution_id is None else f" execution {execution_id}"
-            output.say(f"{verdict.check.invariant}{where}: {output.cell(detail)}")
-    sum_of_all = f"{report.broken} broken" if report.broken else "all hold"
-    output.say(
-        f"{output.executions(report.executions)}, {report.running} that run, {output.span(seconds)}: {sum_of_all}"
-    )
+    for each in invariants:
+        for fault in each["examples"]:
+            where = "" if fault["execution_id"] is None else f" execution {fault['execution_id']}"
+            output.say(f"{each['invariant']}{where}: {output.cell(fault['detail'])}")
+    sum_of_all = f"{report['broken']} broken" if report["broken"] else "all hold"
+    count = output.executions(report["executions"])
+    output.say(f"{count}, {report['running']} that run, {output.span(seconds)}: {sum_of_all}")

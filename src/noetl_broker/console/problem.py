@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 import structlog
 from fastapi import FastAPI, Request
@@ -25,46 +25,15 @@ from noetl_broker.errors import (
     SchemaFault,
     UnknownStepFault,
 )
-from noetl_broker.playbook.diagnostics import did_you_mean
+from noetl_broker.service.field_errors import message_of
 from noetl_broker.store.connect.sqlstates import reason_of, trace_of
 
 log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 2  # after which a client may ask again while the database is away
-SHOWN = 80  # characters of a refused value
 METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")  # of routes
 MOST_ERRORS = 20  # wrong fields of one answer
-
-# The message about a field, by pydantic's type of the error, with its context. Other types keep the words of pydantic.
-MESSAGES: Final[Mapping[str, str]] = {
-    "missing": "it is missing",
-    "extra_forbidden": "there is no such field",
-    "model_attributes_type": "it must be a JSON object",
-    "model_type": "it must be a JSON object",
-    "dict_type": "it must be a JSON object",
-    "list_type": "it must be a list",
-    "string_type": "it must be a text",
-    "bool_parsing": "it must be true or false",
-    "bool_type": "it must be true or false",
-    "int_parsing": "it must be a whole number",
-    "int_type": "it must be a whole number",
-    "int_from_float": "it must be a whole number",
-    "int_parsing_size": "it has too many digits",
-    "float_parsing": "it must be a number",
-    "float_type": "it must be a number",
-    "finite_number": "it must be a finite number",
-    "literal_error": "it must be {expected}",
-    "greater_than": "it must be more than {gt}",
-    "greater_than_equal": "it must be at least {ge}",
-    "less_than": "it must be less than {lt}",
-    "less_than_equal": "it must be at most {le}",
-    "string_too_short": "it must have at least {min_length} characters",
-    "string_pattern_mismatch": "it must match {pattern}",
-    "string_too_long": "it must have at most {max_length} characters",
-    "too_long": "there may be at most {max_length}",
-    "value_error": "{error}",
-}
 
 # The status of each fault; the first family that fits counts.
 STATUSES: tuple[tuple[type[Exception], HTTPStatus], ...] = (
@@ -192,31 +161,11 @@ async def _on_wrong_fields(request: Request, error: RequestValidationError) -> R
 
 def field_error(found: Mapping[str, Any], body: Any = None) -> FieldError:
     """A wrong field, from what pydantic says of it; `body` is the type of the request's body."""
-    kind, path = found["type"], found["loc"]
-    at = ".".join(map(str, path))
-    if kind == "json_invalid":
-        return FieldError(at="body", message=f"it is not JSON: {found['ctx']['error']} at character {path[-1]}")
-    message = MESSAGES[kind].format_map(found.get("ctx", {})) if kind in MESSAGES else found["msg"]
-    shown = repr(found.get("input"))
-    if kind == "missing":
-        message = f"{message}: send a JSON object" if path == ("body",) else message
-    elif kind == "extra_forbidden":
-        hint = did_you_mean(str(path[-1]), _fields_at(body, path[1:-1]))
-        message = f"{message}; {hint}" if hint else message
-    elif "input" in found and shown not in message:
-        message = f"{message}; it is {shown if len(shown) <= SHOWN else f'{shown[: SHOWN - 1]}…'}"
-    return FieldError(at=at, message=message)
-
-
-def _fields_at(body: Any, path: Sequence[Any]) -> list[str]:
-    """The names of the fields of a body, or of the object at a path in it; none where it is not an object of ours."""
-    models = [each for each in (body, *get_args(body)) if isinstance(each, type) and issubclass(each, BaseModel)]
-    if not models:
-        return []
-    fields = {field.alias or name: field for name, field in models[0].model_fields.items()}
-    if not path:
-        return [*fields]
-    return _fields_at(fields[path[0]].annotation, path[1:]) if path[0] in fields else []
+    at = ".".join(map(str, found["loc"]))
+    if found["type"] == "json_invalid":
+        message = f"it is not JSON: {found['ctx']['error']} at character {found['loc'][-1]}"
+        return FieldError(at="body", message=message)
+    return FieldError(at=at, message=message_of(found, body))
 
 
 async def _on_http_exception(request: Request, error: HTTPException) -> Response:

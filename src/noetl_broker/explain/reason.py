@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.model.values import JSON
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +19,6 @@ class Reason:
     says: str
     facts: dict[str, JSON] = field(default_factory=dict)
     because: tuple[Reason, ...] = ()
-
-    def with_texts(self, change: Callable[[str], str]) -> Reason:
-        """The reason with each sentence changed."""
-        return replace(
-            self, says=change(self.says), because=tuple(reason.with_texts(change) for reason in self.because)
-        )
 
     def as_json(self) -> dict[str, JSON]:
         """The reason as a JSON object, without empty keys."""

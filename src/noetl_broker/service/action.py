@@ -9,17 +9,19 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Generic, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_type_hints
 
 from pydantic import BaseModel
 
 from noetl_broker.errors import ForbiddenFault
 from noetl_broker.playbook import PlaybookRules
 from noetl_broker.service.models.base import Given, Role
-from noetl_broker.store.connect.connection import Connection
-from noetl_broker.store.connect.dsn import Database
 
-__all__ = ["Caller", "Cost", "Role", "ServiceAction", "action"]
+if TYPE_CHECKING:
+    from noetl_broker.store.connect.connection import Connection
+    from noetl_broker.store.connect.dsn import Database
+
+__all__ = ["Asked", "Caller", "Cost", "Role", "ServiceAction", "action"]
 
 Asked = TypeVar("Asked", bound=Given)
 Answer = TypeVar("Answer")

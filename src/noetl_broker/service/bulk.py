@@ -21,7 +21,7 @@ from noetl_broker.broker.state.state import (
 from noetl_broker.errors import BrokerError, DatabaseFault, OperatorFault
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.service import recoveries
-from noetl_broker.service.action import Caller, Role, Cost, action
+from noetl_broker.service.action import Caller, Cost, Role, action
 from noetl_broker.service.execution_actions import on_version
 from noetl_broker.service.models import actions as models
 from noetl_broker.service.playbooks import named_filter
@@ -45,8 +45,7 @@ _VARYING = re.compile(
     r"|\d+(?:[.,:]\d+)*"
 )
 
-BulkAction = models.Bulk
-_STATUSES_OF: dict[BulkAction, tuple[str, ...]] = {
+_STATUSES_OF: dict[models.Bulk, tuple[str, ...]] = {
     "cancel": (QUEUED, RUNNING, PAUSED),
     "pause": (RUNNING, QUEUED),
     "resume": (PAUSED,),
@@ -80,7 +79,7 @@ class Acted(NamedTuple):
 
 
 async def find_executions(
-    connection: Connection, action: BulkAction, which: Filter, *, limit: int, after: int = 0
+    connection: Connection, action: models.Bulk, which: Filter, *, limit: int, after: int = 0
 ) -> list[Entry]:
     """The executions that an action is for, the oldest first, with `path`, `step` and `reason`.
 
@@ -98,7 +97,7 @@ async def find_executions(
     )
 
 
-async def find_left_out(connection: Connection, action: BulkAction, which: Filter, *, limit: int) -> list[int] | None:
+async def find_left_out(connection: Connection, action: models.Bulk, which: Filter, *, limit: int) -> list[int] | None:
     """The executions that a retry or a fork leaves out: they were recovered already. None for other actions."""
     if action not in {"retry", "fork"}:
         return None
@@ -150,11 +149,11 @@ async def act_on_each(
     action: Callable[[int], Awaitable[dict[str, Any]]],
     *,
     rate: float,
-    on_each: Callable[[BrokerError | None], None] = lambda _fault: None,
+    on_each: Callable[[int, BrokerError | None], None] = lambda _id, _fault: None,
 ) -> Acted:
     """Act on each, at most `rate` a second. A failure is reported, and the other executions go on.
 
-    `on_each` is called after each, with its fault. Raises DatabaseFault: the others would fail too.
+    `on_each` is called after each, with its id and its fault. Raises DatabaseFault: the others would fail too.
     """
     acted = Acted([], [])
     began = time.monotonic()
@@ -169,24 +168,24 @@ async def act_on_each(
         except BrokerError as error:
             fault = error
             acted.failed.append({"execution_id": execution_id, "message": str(fault)})
-        on_each(fault)
+        on_each(execution_id, fault)
     return acted
 
 
 Action = Callable[[int], Awaitable[dict[str, Any]]]
 
 
-class Treatment(NamedTuple):
+class BulkAction(NamedTuple):
     """An action on many executions. `reason`: of cancel and pause; `from_step`: of fork; `on`: of retry and fork."""
 
-    action: BulkAction
+    action: models.Bulk
     rules: PlaybookRules
     reason: str | None = None
     from_step: str | None = None
     on: OnVersion | None = None
 
 
-def action_of(connection: Connection, request: Treatment) -> Action:
+def action_of(connection: Connection, request: BulkAction) -> Action:
     """The action on one execution; it returns a report."""
     action, rules, reason, from_step, on = request
 
@@ -212,7 +211,7 @@ def action_of(connection: Connection, request: Treatment) -> Action:
     async def reevaluate(execution_id: int) -> dict[str, Any]:
         return {"put_back": await recovery.put_back(connection, execution_id)}
 
-    of: dict[BulkAction, Action] = {
+    of: dict[models.Bulk, Action] = {
         "cancel": cancel,
         "pause": pause,
         "resume": resume,
@@ -225,7 +224,7 @@ def action_of(connection: Connection, request: Treatment) -> Action:
 
 async def preview_groups(
     connection: Connection,
-    request: Treatment,
+    request: BulkAction,
     found: Sequence[Entry],
     *,
     most_planned: int,
@@ -238,8 +237,7 @@ async def preview_groups(
     """
     action, rules, _reason, from_step, on = request
     outlooks: dict[int, Outlook] = {}
-    planned = action == "fork" if on is None else action in {"retry", "fork"}
-    for entry in found[:most_planned] if planned else ():
+    for entry in found[:most_planned] if is_planned(request) else ():
         execution_id = entry["execution_id"]
         if action == "fork":
             outlook = await recoveries.preview_fork(connection, execution_id, from_step or "", rules, on)
@@ -253,7 +251,12 @@ async def preview_groups(
     return group_executions(found, latest=latest, outlooks=outlooks)
 
 
-def why_left_out(action: BulkAction, row: Mapping[str, Any]) -> str | None:
+def is_planned(request: BulkAction) -> bool:
+    """Whether a preview looks at executions one by one: of a fork, and of a retry on another version."""
+    return request.action == "fork" or (request.action == "retry" and request.on is not None)
+
+
+def why_left_out(action: models.Bulk, row: Mapping[str, Any]) -> str | None:
     """Why an action is not for an execution, a row of `executions.list_chosen`; None: it is."""
     if action == "retry":
         return _why_not_recovered(row)
@@ -264,7 +267,7 @@ def why_left_out(action: BulkAction, row: Mapping[str, Any]) -> str | None:
     return _why_as_it_is(action, row["status"])
 
 
-def _why_as_it_is(action: BulkAction, status: str) -> str | None:
+def _why_as_it_is(action: models.Bulk, status: str) -> str | None:
     if not is_live(status):
         return f"has ended, it is {status}"
     if status == COMPENSATING:
@@ -299,7 +302,7 @@ async def act_on_many(connection: Connection, caller: Caller, given: models.Bulk
     `version`, plans each of the first 200.
     """
     which = named_filter(given.which)
-    request = treatment_of(given, caller.rules)
+    request = bulk_action(given, caller.rules)
     most = MOST_COUNTED if given.preview else given.limit
     found = await find_executions(connection, given.action, which, limit=most, after=given.after or 0)
     if given.preview:
@@ -315,11 +318,11 @@ async def act_on_many(connection: Connection, caller: Caller, given: models.Bulk
     return {"found": len(found), **acted._asdict(), "next": following}
 
 
-def treatment_of(given: models.BulkRequest, rules: PlaybookRules) -> Treatment:
+def bulk_action(given: models.Treatment, rules: PlaybookRules) -> BulkAction:
     """The action of a request. Raises OperatorFault for a field that is of another action."""
     if (given.from_step is None) == (given.action == "fork"):
         raise OperatorFault("`from` is the step to fork from: give it with fork, and only there")
     if given.version is not None and given.action not in {"retry", "fork"}:
         raise OperatorFault("`version` is that on which a retry or a fork goes on: give it with these only")
     on = on_version(given.version, rules, or_from_start=given.or_from_start)
-    return Treatment(given.action, rules, reason=given.reason, from_step=given.from_step, on=on)
+    return BulkAction(given.action, rules, reason=given.reason, from_step=given.from_step, on=on)

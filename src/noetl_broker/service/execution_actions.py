@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from noetl_broker.errors import BrokerError, OperatorFault
+from noetl_broker.playbook import compile_playbook
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.service import recoveries, undos
-from noetl_broker.service.action import Caller, Role, Cost, action
+from noetl_broker.service.action import Caller, Cost, Role, action
 from noetl_broker.service.models import actions as models
 from noetl_broker.service.models.base import OneExecution
 from noetl_broker.service.typed_json import json_text
@@ -64,16 +65,22 @@ async def _requested(connection: Connection, execution_id: int, *, requested: bo
 
 
 @action(Role.OPERATOR, models.SentToExecution)
-async def signal_execution(connection: Connection, _caller: Caller, given: models.SignalExecutionRequest) -> Any:
+async def signal_execution(connection: Connection, caller: Caller, given: models.SignalExecutionRequest) -> Any:
     """Send a signal to one execution: to its waits without `key`. It is kept until the execution ends."""
-    text = None if given.payload is None else json_text(given.payload)
-    sent = await signals.signal_execution(
-        connection, given.execution_id, given.name, text, idempotency_key=given.idempotency_key
-    )
+    sent = await send_to_execution(connection, caller, given)
     if sent is None:
         raise BrokerError(f"execution {given.execution_id} has ended, so nothing was sent")
     keys = await signals.keys_of_waits(connection, given.execution_id, given.name)
     return {"signal_id": sent, "other_keys": [] if str(given.execution_id) in keys else keys}
+
+
+@action(Role.OPERATOR, int)
+async def send_to_execution(connection: Connection, _caller: Caller, given: models.SignalExecutionRequest) -> Any:
+    """Send a signal to one execution; gives its id, None if the execution has ended."""
+    text = None if given.payload is None else json_text(given.payload)
+    return await signals.signal_execution(
+        connection, given.execution_id, given.name, text, idempotency_key=given.idempotency_key
+    )
 
 
 @action(Role.OPERATOR, models.RetriedView, cost=Cost.SHORT)
@@ -84,23 +91,44 @@ async def retry_execution(connection: Connection, caller: Caller, given: models.
     letters go back to the broker.
     """
     on = on_version(given.version, caller.rules, or_from_start=given.or_from_start)
-    return (await recoveries.recover(connection, given.execution_id, caller.rules, on)).as_document()
+    recovered = await recoveries.recover(connection, given.execution_id, caller.rules, on)
+    before = recovered.before
+    notes = await recoveries.notes_of(connection, recovered, on)
+    return recovered.as_document() | {"status_before": before and before["status"], "notes": notes}
 
 
 @action(Role.OPERATOR, models.ForkedView, cost=Cost.SHORT)
 async def fork_execution(connection: Connection, caller: Caller, given: models.ForkRequest) -> Any:
     """Start an execution from a step of another, with its results."""
     on = on_version(given.version, caller.rules)
+    return await _fork(connection, caller, given, None if on is None else await on.of(connection, given.execution_id))
+
+
+@action(Role.OPERATOR, models.ForkedView, cost=Cost.SHORT)
+async def fork_on_playbook(connection: Connection, caller: Caller, given: models.ForkOnPlaybook) -> Any:
+    """Start an execution from a step of another, on a playbook that is registered unless it already is."""
+    playbook = compile_playbook(given.text.encode(), file=given.file, rules=caller.rules)
+    return await _fork(connection, caller, given, recoveries.OtherPlaybook(playbook, given.text, None))
+
+
+async def _fork(
+    connection: Connection, caller: Caller, given: models.ForkRequest, other: recoveries.OtherPlaybook | None
+) -> dict[str, Any]:
     forked = await recoveries.fork_execution(
         connection,
         given.execution_id,
         given.from_step,
         caller.rules,
-        other=None if on is None else await on.of(connection, given.execution_id),
+        other=other,
         values=given.values,
         key=given.idempotency_key,
     )
-    return {
+    new = forked.registered if forked.registered is not None and forked.registered.new else None
+    row = await executions.find_execution(connection, forked.execution_id)
+    return ({} if new is None else {"registered": f"{new.path} version {new.version}"}) | {
+        "from": given.from_step,
+        "path": row["path"],
+        "version": row["version"],
         "execution_id": forked.execution_id,
         "forked_from": given.execution_id,
         "taken": [wanted.step for wanted in forked.plan.taken],

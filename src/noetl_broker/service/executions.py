@@ -12,11 +12,12 @@ from noetl_broker.diagram.time_chart import TimeChart
 from noetl_broker.errors import OperatorFault
 from noetl_broker.node_ids import read_node
 from noetl_broker.service import paging
-from noetl_broker.service.action import Caller, Role, Cost, action
+from noetl_broker.service.action import Caller, Cost, Role, action
 from noetl_broker.service.differences import find_differences
 from noetl_broker.service.explanations import explain_part
 from noetl_broker.service.images import SVG, Image, image_of
 from noetl_broker.service.models import executions as models
+from noetl_broker.service.models.actions import VerifyRequest
 from noetl_broker.service.models.base import Listed, OneExecution, PageOfOne
 from noetl_broker.service.payload_check import payload_check
 from noetl_broker.service.snapshots import state_after
@@ -71,13 +72,36 @@ async def show_execution(connection: Connection, _caller: Caller, given: OneExec
 @action(Role.OPERATOR, models.Started)
 async def start_execution(connection: Connection, caller: Caller, given: models.StartRequest) -> Any:
     """Start an execution of a playbook. A payload that breaks the playbook's `workload_schema` starts nothing."""
-    payload = json_text(given.payload)
     check = await payload_check(connection, given.path, given.version, caller.rules)
-    check(payload, "")
+    check(given.payload, "")
+    return await start_unchecked(connection, caller, given)
+
+
+@action(Role.OPERATOR, models.Started)
+async def start_unchecked(connection: Connection, _caller: Caller, given: models.StartRequest) -> Any:
+    """Start an execution of a playbook. The broker checks the payload."""
+    payload, key = json_text(given.payload), given.idempotency_key
     started = await executions.start_execution(
-        connection, given.path, payload, version=given.version, idempotency_key=given.idempotency_key
+        connection, given.path, payload, version=given.version, idempotency_key=key
     )
     return {"execution_id": started}
+
+
+@action(Role.OPERATOR, dict[str, Any])
+async def find_execution(connection: Connection, _caller: Caller, given: OneExecution) -> Any:
+    """Find the row of an execution."""
+    return await executions.find_execution(connection, given.execution_id)
+
+
+@action(Role.OPERATOR, dict[str, list[int]])
+async def start_executions(connection: Connection, _caller: Caller, given: models.StartManyRequest) -> Any:
+    """Start an execution for each payload, all or none. The broker checks the payloads."""
+    count = len(given.payloads)
+    texts = [json_text(payload, f"payload {n} of {count}") for n, payload in enumerate(given.payloads, 1)]
+    started = await executions.start_executions(
+        connection, given.path, texts, version=given.version, idempotency_keys=given.idempotency_keys
+    )
+    return {"execution_ids": started}
 
 
 @action(Role.VIEWER, Listed[models.EventView])
@@ -190,6 +214,14 @@ async def verify_execution(connection: Connection, _caller: Caller, given: OneEx
     return verified(await verify(connection, VerifyScope(given.execution_id), examples=MOST_EXAMPLES))
 
 
+@action(Role.OPERATOR, models.Verified, cost=Cost.LONG)
+async def verify_executions(connection: Connection, caller: Caller, given: VerifyRequest) -> Any:
+    """Check the invariants of executions in one snapshot."""
+    scope = VerifyScope(given.execution_id, filter_of(given.which))
+    deep = caller.rules if given.deep else None
+    return verified(await verify(connection, scope, examples=given.examples, deep=deep))
+
+
 def verified(report: VerifyReport) -> Mapping[str, Any]:
     """The document about checked invariants."""
     invariants = [
@@ -201,4 +233,5 @@ def verified(report: VerifyReport) -> Mapping[str, Any]:
         }
         for verdict in report.verdicts
     ]
-    return {"executions": report.executions, "broken": report.broken, "invariants": invariants}
+    counts = {"executions": report.executions, "running": report.running, "broken": report.broken}
+    return counts | {"invariants": invariants}

@@ -7,9 +7,10 @@ from typing import Any
 from noetl_broker.errors import OperatorFault
 from noetl_broker.service import paging
 from noetl_broker.service.action import Caller, Role, action
+from noetl_broker.service.executions import filter_of
 from noetl_broker.service.models import health as models
 from noetl_broker.service.models.base import Given, Listed, Paged
-from noetl_broker.store.admin import list_pages
+from noetl_broker.store.admin import list_pages, recovery
 from noetl_broker.store.admin.approvals import login_name
 from noetl_broker.store.admin.doctor import examine
 from noetl_broker.store.connect.connection import Connection
@@ -40,6 +41,12 @@ async def list_dead_letters(connection: Connection, caller: Caller, given: model
         connection, path=given.path, reason=given.reason, **paging.place(given, int, int)
     )
     return paging.listed(found)
+
+
+@action(Role.OPERATOR, list[dict[str, Any]])
+async def search_dead_letters(connection: Connection, _caller: Caller, given: models.SearchDeadLetters) -> Any:
+    """Dead letters with their executions, the oldest first; `error` and `since` are those of the dead letter."""
+    return await recovery.search_dead_letters(connection, filter_of(given.which), limit=given.limit)
 
 
 @action(None, models.Alive)

@@ -16,12 +16,11 @@ from noetl_broker.playbook import PlaybookError, PlaybookRules
 from noetl_broker.playbook.model import Playbook
 from noetl_broker.store.admin.catalog import find_readable
 from noetl_broker.store.connect.connection import Connection
-from noetl_broker.store.json_codec import load_json
 
 
 async def payload_check(
     connection: Connection, path: str, version: int | None, rules: PlaybookRules
-) -> Callable[[str, str], None]:
+) -> Callable[[Any, str], None]:
     """A function that raises OperatorFault if a payload breaks the playbook's schema; its message begins as given.
 
     The broker checks it as well. It alone does where the role may not read the catalog.
@@ -36,7 +35,7 @@ async def payload_check(
     if playbook.workload_schema is None:
         return no_check
 
-    def check(payload: str, which: str) -> None:
+    def check(payload: Any, which: str) -> None:
         error = payload_fault(playbook, payload)
         if error is not None:
             raise OperatorFault(f"{which}{error['message']}; it is that of {path} version {found.version}")
@@ -44,13 +43,13 @@ async def payload_check(
     return check
 
 
-def payload_fault(playbook: Playbook, payload: str) -> dict[str, Any] | None:
+def payload_fault(playbook: Playbook, payload: Any) -> dict[str, Any] | None:
     """The error of a start whose payload breaks the playbook's schema, with its `places`; None if it fits."""
-    start = Event(EXECUTION_START, context={"workload": load_json(payload)})
+    start = Event(EXECUTION_START, context={"workload": payload})
     ended = Session(playbook).apply(start, datetime.now(UTC)).ended
     error: dict[str, Any] = ended.error if ended is not None and ended.error is not None else {}
     return error if error.get("type") == PAYLOAD else None
 
 
-def no_check(_payload: str, _which: str) -> None:
+def no_check(_payload: Any, _which: str) -> None:
     """Every payload fits."""

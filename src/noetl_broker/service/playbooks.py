@@ -8,7 +8,7 @@ from typing import Any
 from noetl_broker.diagram.build import picture_of_playbook
 from noetl_broker.errors import OperatorFault
 from noetl_broker.service import back_tests, paging
-from noetl_broker.service.action import Caller, Role, Cost, action
+from noetl_broker.service.action import Caller, Cost, Role, action
 from noetl_broker.service.executions import filter_of
 from noetl_broker.service.images import Image, image_of
 from noetl_broker.service.models import playbooks as models
@@ -78,6 +78,12 @@ async def back_test(connection: Connection, caller: Caller, given: models.BackTe
     return compared.as_document()
 
 
+@action(Role.OPERATOR, str)
+async def suggest_path(connection: Connection, _caller: Caller, given: models.OneVersion) -> Any:
+    """A registered path that is near one that is not; None if there is none."""
+    return await catalog.suggest_path(connection, given.path, given.version)
+
+
 def named_filter(which: Which) -> Filter:
     """The filter; raises OperatorFault where it names nothing: an action never takes all by default."""
     found = filter_of(which)
@@ -123,3 +129,15 @@ async def add_step_type(connection: Connection, _caller: Caller, given: models.S
 async def remove_step_type(connection: Connection, _caller: Caller, given: models.StepTypeRequest) -> Any:
     """Remove a step type. Registered playbooks go on."""
     return {"name": given.name, "changed": bool(await catalog.remove_step_types(connection, [given.name]))}
+
+
+@action(Role.OPERATOR, dict[str, int])
+async def add_step_types(connection: Connection, _caller: Caller, given: models.StepTypesRequest) -> Any:
+    """Add step types; says how many are new."""
+    return {"changed": await catalog.announce_step_types(connection, given.names)}
+
+
+@action(Role.OPERATOR, dict[str, int])
+async def remove_step_types(connection: Connection, _caller: Caller, given: models.StepTypesRequest) -> Any:
+    """Remove step types; says how many there were."""
+    return {"changed": await catalog.remove_step_types(connection, given.names)}

@@ -19,7 +19,6 @@ from noetl_broker.store.admin import catalog, executions, recovery, undo
 from noetl_broker.store.admin.executions import Entry
 from noetl_broker.store.admin.history import load_history
 from noetl_broker.store.connect.connection import Connection
-from noetl_broker.store.json_codec import dump_json
 from noetl_broker.text import join_names
 
 
@@ -181,6 +180,23 @@ async def _why_anew(connection: Connection, execution_id: int) -> str | None:
     return UNDONE if obstacle.done else None
 
 
+async def notes_of(connection: Connection, recovered: Recovered, on: OnVersion | None) -> list[str]:
+    """What a person should know about a retry that was made: why it starts anew, a newer version, its parent."""
+    notes: list[str] = []
+    of = recovered.of
+    if recovered.put_back is not None:
+        return notes
+    if recovered.before is None:
+        if (way := recovered.made.get("anew")) is not None:
+            known = way in {ABANDONED, UNDONE}
+            notes.append(f"it starts anew, because {way if known else f'it would have gone another way: {way}'}")
+        if on is None and (newer := await newer_version(connection, of)) is not None:
+            notes.append(f"it has version {of['version']}; {newer} is registered: --version latest continues on it")
+    if (parent := of["parent_execution_id"]) is not None:
+        notes.append(f"its parent {parent} has received the failure and does not wait for the new execution")
+    return notes
+
+
 async def newer_version(connection: Connection, row: Mapping[str, Any]) -> int | None:
     """The latest version of an execution's playbook, if that is newer than the execution's."""
     latest = (await catalog.latest_versions(connection, [row["path"] or ""])).get(row["path"] or "")
@@ -216,7 +232,7 @@ async def preview_outlook(
         if isinstance(anew, OtherWay):
             says = f"version {other.version}: starts anew, because at {anew.step or 'the start'} {anew.what}"
         if other.playbook.workload_schema is not None and isinstance(workload, dict):
-            misfit = payload_fault(other.playbook, dump_json(workload))
+            misfit = payload_fault(other.playbook, workload)
             says += f"; its workload does not fit: {misfit['message']}" if misfit is not None else ""
     return Outlook(goes_on=True, says=says)
 

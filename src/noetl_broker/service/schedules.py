@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from noetl_broker.errors import BrokerError, DatabaseFault, OperatorFault
 from noetl_broker.playbook.cron import Timing, read_cron
 from noetl_broker.service import paging
-from noetl_broker.service.action import Caller, Role, Cost, action
+from noetl_broker.service.action import Caller, Cost, Role, action
 from noetl_broker.service.bulk import RATE, Acted
 from noetl_broker.service.models import schedules as models
 from noetl_broker.service.models.base import Listed
@@ -26,6 +26,7 @@ from noetl_broker.store.admin.schedules import ScheduleSpec
 from noetl_broker.store.connect.connection import Connection
 from noetl_broker.text import moment
 
+SHOWN_MOMENTS = 3  # with one schedule
 MOST_MOMENTS = 100_000  # that one backfill looks at
 LOOKS_BACK = tuple(timedelta(minutes=minutes) for minutes in (1, 60, 1_440, 46_080, 576_000))  # for past moments
 
@@ -37,6 +38,10 @@ class Backfill(NamedTuple):
     timing: Timing
     moments: list[datetime]
     missing: list[datetime]
+
+    def texts(self) -> list[str]:
+        """The moments without an execution, on the clock of the schedule's zone."""
+        return [store.moment_text(self.timing, at) for at in self.missing]
 
 
 @contextlib.contextmanager
@@ -87,12 +92,23 @@ def _why_none(row: Mapping[str, Any], at: datetime) -> str:
 
 
 def schedule_as_document(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row for programs: spans in seconds."""
-    return {
+    """A row for programs: spans in seconds, and `when` it starts in words."""
+    try:
+        when = str(store.timing_of(row))
+    except ValueError:
+        when = f"{row['cron']} ({row['timezone']})"
+    return {"when": when} | {
         key: value.total_seconds() if isinstance(value, timedelta) else value
         for key, value in row.items()
         if key not in {"now", "due_at", "since_at", "created_at"}
     }
+
+
+def _following(row: Mapping[str, Any]) -> list[str]:
+    """The next moments of a schedule; none if its timing gives none."""
+    with contextlib.suppress(OperatorFault):
+        return next_moments(row, SHOWN_MOMENTS)
+    return []
 
 
 async def plan_backfill(connection: Connection, name: str, since: str, until: str | None) -> Backfill:
@@ -163,7 +179,8 @@ async def list_moments(connection: Connection, _caller: Caller, given: models.Ne
 @action(Role.VIEWER, models.ScheduleView)
 async def show_schedule(connection: Connection, _caller: Caller, given: models.OneSchedule) -> Any:
     """Show one schedule."""
-    return schedule_as_document(await store.find_schedule(connection, given.name))
+    row = await store.find_schedule(connection, given.name)
+    return schedule_as_document(row) | {"next": _following(row)}
 
 
 @action(Role.OPERATOR, models.ScheduleChange)
@@ -186,8 +203,9 @@ async def put_schedule(connection: Connection, _caller: Caller, given: models.Sc
         overlap=given.overlap,
     )
     changed = await store.put_schedule(connection, spec)
-    following = next_moments(await store.find_schedule(connection, given.name), 1)
-    return {"name": given.name, "changed": changed, "next": following}
+    row = await store.find_schedule(connection, given.name)
+    when = schedule_as_document(row)["when"]
+    return {"name": given.name, "changed": changed, "next": next_moments(row, 1), "when": when}
 
 
 @action(Role.OPERATOR, models.ScheduleChange)
@@ -216,7 +234,7 @@ async def backfill_schedule(connection: Connection, _caller: Caller, given: mode
     counts = {"moments": len(plan.moments), "found": len(plan.missing)}
     first = plan._replace(missing=plan.missing[: given.limit])
     if given.preview:
-        return {**counts, "at": [store.moment_text(plan.timing, at) for at in first.missing]}
+        return {**counts, "at": first.texts()}
     acted = await start_missing(connection, first, rate=RATE)
     done = [{**entry, "execution_id": str(entry["execution_id"])} for entry in acted.done]
     return {**counts, "done": done, "failed": acted.failed}

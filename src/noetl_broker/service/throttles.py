@@ -34,7 +34,8 @@ async def put_throttle(connection: Connection, _caller: Caller, given: models.Th
     new = await throttles.put_throttle(
         connection, given.name, concurrency=given.concurrency, rate=given.rate, burst=given.burst
     )
-    return {"name": given.name, "new": new}
+    unused = new and not await throttles.list_keys(connection, given.name, most=1)
+    return {"new": new, "unused": unused, **given.model_dump()}
 
 
 @action(Role.OPERATOR, models.ThrottleChange)

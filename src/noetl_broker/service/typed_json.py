@@ -22,7 +22,9 @@ def read_json(text: str) -> Any:
     except json.JSONDecodeError as error:
         raise ValueError(f"it is not JSON: {error.msg} in line {error.lineno}, column {error.colno}") from None
     except RecursionError:
-        raise ValueError(f"it nests too deeply: JSON has at most {MOST_LEVELS} levels") from None
+        raise ValueError(f"it is not JSON: it is nested too deeply, it has at most {MOST_LEVELS} levels") from None
+    except ValueError as error:
+        raise ValueError(f"it is not JSON: {error}") from None
 
 
 def json_text(value: Any, what: str = "payload") -> str:

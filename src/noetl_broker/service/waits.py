@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -12,6 +13,7 @@ from noetl_broker.service.models import waits as models
 from noetl_broker.service.models.base import Listed
 from noetl_broker.service.typed_json import json_text
 from noetl_broker.store.admin import approvals, list_pages, signals
+from noetl_broker.store.admin.approvals import Approval
 from noetl_broker.store.connect.connection import Connection
 
 
@@ -53,10 +55,16 @@ async def list_approvals(connection: Connection, caller: Caller, given: models.L
 async def decide(connection: Connection, caller: Caller, given: models.DecisionRequest) -> Any:
     """Approve or reject. A form that breaks its schema is refused. A second decision is refused, too (409)."""
     step, visit = read_visit(given.step)
-    form = json_text(given.form, "form")
     by = caller.name if caller.is_token else given.by or caller.name or await approvals.login_name(connection)
     approval = await approvals.find_approval(connection, given.execution_id, step, visit)
-    decided = await approvals.decide_approval(connection, approval, approved=given.approved, decided_by=by, form=form)
-    if not decided:
+    if not await decide_approval(connection, approval, approved=given.approved, by=by, form=given.form):
         raise await approvals.nothing_waits(connection, given.execution_id, step, visit)
-    return {"execution_id": given.execution_id, "node_id": approval.node_id, "by": by}
+    return {"execution_id": given.execution_id, "node_id": approval.node_id, "by": by, "title": approval.title}
+
+
+async def decide_approval(
+    connection: Connection, approval: Approval, *, approved: bool, by: str, form: Mapping[str, Any]
+) -> bool:
+    """Decide an approval; False if it was decided or timed out before."""
+    text = json_text(form, "form")
+    return await approvals.decide_approval(connection, approval, approved=approved, decided_by=by, form=text)

@@ -25,7 +25,7 @@ from noetl_broker.cli.dev.registrar import Registrar, Registrations
 from noetl_broker.cli.dev.watch import keep_watching
 from noetl_broker.cli.places import shown_path
 from noetl_broker.cli.run import service_options
-from noetl_broker.cli.start_cancel import no_output
+from noetl_broker.cli.start import no_output
 from noetl_broker.daemon.process_signals import exit_at_signal, serve
 from noetl_broker.daemon.service import Service
 from noetl_broker.dev_folder import PLACES, DevFolder

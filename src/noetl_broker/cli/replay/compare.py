@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from noetl_broker.cli import output
@@ -31,7 +30,7 @@ async def compare(call: Call, chosen: Selection, file: Path, *, ways_only: bool)
     parts = [chosen]
     if not chosen.ids and chosen.which.path is None:
         paths = [playbook.path, *([f"{playbook.path}{MARK}*"] if playbook.blocks else [])]
-        parts = [chosen._replace(which=replace(chosen.which, path=path)) for path in paths]
+        parts = [chosen._replace(which=chosen.which.model_copy(update={"path": path})) for path in paths]
     comparisons = Comparisons(playbook, ways_only=ways_only)
     for of_path in parts:
         async for part in read_histories(call, of_path):

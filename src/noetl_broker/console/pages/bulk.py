@@ -24,8 +24,8 @@ from noetl_broker.service.bulk import (
     MOST_COUNTED,
     RATE,
     Acted,
+    BulkAction,
     Group,
-    Treatment,
     act_on_each,
     action_of,
     find_executions,
@@ -120,7 +120,7 @@ class On(NamedTuple):
     from_step: str = ""
     or_from_start: bool = False
 
-    def request(self, action: Acting, rules: PlaybookRules, *, reason: str | None = None) -> Treatment:
+    def request(self, action: Acting, rules: PlaybookRules, *, reason: str | None = None) -> BulkAction:
         """The action. Raises OperatorFault for a bad version, or where a fork has no step."""
         text, on = self.version.strip(), None
         if text:
@@ -128,7 +128,7 @@ class On(NamedTuple):
             on = OnVersion(number, rules, or_from_start=self.or_from_start)
         if action == "fork" and not self.from_step.strip():
             raise OperatorFault("choose the step from which each starts")
-        return Treatment(action, rules, reason, self.from_step.strip() or None, on)
+        return BulkAction(action, rules, reason, self.from_step.strip() or None, on)
 
 
 class BulkQuery:
@@ -207,7 +207,7 @@ async def show_preview(
     )
 
 
-def planned_of(request: Treatment | None, batch: Sequence[Entry], groups: Sequence[Group]) -> str | None:
+def planned_of(request: BulkAction | None, batch: Sequence[Entry], groups: Sequence[Group]) -> str | None:
     """The executions that the preview planned, in words; None if it planned all of them."""
     if request is None or request.action not in {"retry", "fork"} or len(batch) <= 1:
         return None
@@ -228,7 +228,7 @@ async def steps_of(connection: Connection, batch: Sequence[Entry]) -> list[str]:
     return [row["step"] for row in details["steps"]]
 
 
-async def with_outlook(connection: Connection, request: Treatment, group: Group) -> Group:
+async def with_outlook(connection: Connection, request: BulkAction, group: Group) -> Group:
     """The group with what a retry of its example would begin with, unless it is known."""
     if request.action != "retry" or group.outlook is not None:
         return group

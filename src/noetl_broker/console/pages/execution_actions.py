@@ -253,7 +253,7 @@ async def start_again(form: Posted, connections: Pooled, rules: Rules, execution
         text = json_text(payload)
         async with connections.borrow() as connection:
             row = await executions.find_execution(connection, execution_id)
-            (await payload_check(connection, row["path"], row["version"], rules))(text, "")
+            (await payload_check(connection, row["path"], row["version"], rules))(payload, "")
             made = await executions.start_execution(
                 connection, row["path"], text, version=row["version"], idempotency_key=None
             )

@@ -18,7 +18,7 @@ from noetl_broker.service.models.base import LONGEST_TEXT
 from noetl_broker.service.models.slots import MOST, InLine, KeyOfThrottle, SlotView, ThrottleRow
 from noetl_broker.store.admin import slot_lines, throttles
 from noetl_broker.store.connect.session import translate_faults
-from noetl_broker.text import rate_text, slot_name
+from noetl_broker.text import numbers_text, rate_text, slot_name
 
 router = APIRouter()
 
@@ -46,7 +46,7 @@ async def list_throttles(
         "limits.html",
         title="Limits",
         changes="all",
-        limits=[{**screen.seen(ThrottleRow, row), "allows": throttles.shown(row)} for row in found["limits"]],
+        limits=[{**screen.seen(ThrottleRow, row), "allows": numbers_text(row)} for row in found["limits"]],
         keys=[screen.seen(KeyOfThrottle, row) for row in found["keys"]],
         slots=[{**screen.seen(SlotView, row), "is_schedule": row["path"] == ""} for row in found["items"]],
         next=found["next"],
@@ -108,7 +108,7 @@ async def put(form: Posted, connections: Pooled) -> Response:
         except BrokerError as fault:
             errors["name"] = str(fault)
         else:
-            said = f"The throttle {fields['name']} is {'made' if new else 'changed'}: {throttles.shown(numbers)}."
+            said = f"The throttle {fields['name']} is {'made' if new else 'changed'}: {numbers_text(numbers)}."
             return form.done("/limits", said)
     return form.screen.render(
         "throttle.html",

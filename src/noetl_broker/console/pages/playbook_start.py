@@ -99,7 +99,7 @@ async def _start(connection: Connection, wanted: StartForm) -> StartRefusal | in
     try:
         payload = json_text(wanted.filled.values)
         if wanted.playbook is not None:
-            error = await asyncio.to_thread(payload_fault, wanted.playbook, payload)
+            error = await asyncio.to_thread(payload_fault, wanted.playbook, wanted.filled.values)
             if error is not None:
                 return StartRefusal(*with_errors(wanted.filled.inputs, error["places"]))
         key, of = _key_of(wanted.key, payload), wanted.of

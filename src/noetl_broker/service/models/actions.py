@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
@@ -15,6 +15,7 @@ from noetl_broker.service.models.base import (
     OrFromStart,
     SomeName,
     Status,
+    Text,
     Version,
     is_given,
 )
@@ -95,6 +96,24 @@ class ForkRequest(OneExecution):
     idempotency_key: IdempotencyKey = None
 
 
+class ForkOnPlaybook(ForkRequest):
+    """A fork on a playbook that may not be registered yet: its text, and the name of its file."""
+
+    text: str
+    file: str
+
+
+class NewPlaybook(NamedTuple):
+    """The text of a playbook, and the name of its file."""
+
+    text: str
+    file: str
+
+    def of(self, asked: ForkRequest) -> ForkOnPlaybook:
+        """The fork on this playbook."""
+        return ForkOnPlaybook(**asked.model_dump(), **self._asdict())
+
+
 class ForkedView(BaseModel):
     """The new execution, and the steps whose results it has."""
 
@@ -140,18 +159,32 @@ class Which(Given):
     all: StrictBool = False
 
 
-class BulkRequest(Given):
-    """What to do with which executions."""
+class VerifyRequest(Given):
+    """Which executions to check: one with its children, or those of a filter. `deep`: replay their turns, too."""
+
+    execution_id: GivenId | None = None
+    which: Which
+    deep: bool = False
+    examples: int = 3
+
+
+class Treatment(Given):
+    """What to do with many executions."""
 
     action: Bulk
+    reason: Text | None = Field(None, description="of cancel and pause")
+    from_step: Text | None = Field(None, alias="from", description="of fork")
+    version: OnVersion = None
+    or_from_start: OrFromStart = False
+
+
+class BulkRequest(Treatment):
+    """What to do with which executions."""
+
     which: Which
     preview: StrictBool = Field(default=True, description="count them and do nothing; false: do it")
     limit: int = Field(100, ge=1, le=MOST_TREATED, description="executions of one request; `next` goes on")
     after: GivenId | None = Field(None, description="`next` of the request before")
-    reason: str | None = Field(None, max_length=LONGEST_TEXT, description="of cancel and pause")
-    from_step: str | None = Field(None, alias="from", max_length=LONGEST_TEXT, description="of fork")
-    version: OnVersion = None
-    or_from_start: OrFromStart = False
 
 
 class GroupView(BaseModel):

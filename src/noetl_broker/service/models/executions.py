@@ -86,6 +86,15 @@ class StartRequest(Given):
     idempotency_key: SomeText | None = Field(None, description="one key starts one execution, however often it is sent")
 
 
+class StartManyRequest(Given):
+    """What to start many times, in one transaction: all start, or none."""
+
+    path: str
+    version: Version | None = None
+    payloads: list[dict[str, Any]]
+    idempotency_keys: list[str | None] | None = None
+
+
 class ExecutionView(BaseModel):
     """One execution of a list."""
 

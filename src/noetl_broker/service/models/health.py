@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from noetl_broker.service.models.base import Paged, Role, Text
+from noetl_broker.service.models.actions import Which
+from noetl_broker.service.models.base import Given, Paged, Role, Text
 from noetl_broker.service.models.values import Hidden, Id, Moment, Payload, Recorded
 
 
@@ -53,6 +54,13 @@ class LeaseView(BaseModel):
     worker_id: Hidden
     lease_until: Moment
     last_heartbeat: Moment | None
+
+
+class SearchDeadLetters(Given):
+    """Which dead letters a search finds, the oldest first."""
+
+    which: Which
+    limit: int = 100
 
 
 class DeadLetter(BaseModel):
@@ -111,3 +119,32 @@ class Me(BaseModel):
 
     role: Role
     name: str
+
+
+class OneToken(Given):
+    """A token."""
+
+    name: str
+
+
+class TokenRequest(OneToken):
+    """A new token."""
+
+    role: Literal["viewer", "operator"] = Field(description="what it allows")
+    expires: str = Field("90d", description="how long it is valid: 90d, 2w, or never")
+
+
+class CreatedToken(BaseModel):
+    """A token that nobody can read again."""
+
+    name: str
+    role: str
+    expires_at: Moment | None
+    token: str
+
+
+class RevokedToken(BaseModel):
+    """Whether a token was valid before."""
+
+    name: str
+    revoked: bool

@@ -64,6 +64,12 @@ class StepTypeRequest(Given):
     name: str = Field(pattern="^[A-Za-z_][A-Za-z0-9_.-]{0,62}$", description="not a type of the broker's own")
 
 
+class StepTypesRequest(Given):
+    """Types of steps."""
+
+    names: list[str]
+
+
 class PlaybookView(BaseModel):
     """A version of a playbook."""
 

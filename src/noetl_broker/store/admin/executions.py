@@ -118,24 +118,6 @@ def _moment_or_seconds(time: datetime | float | None) -> tuple[datetime | None, 
     return (time, None) if isinstance(time, datetime) else (None, None if time is None else float(time))
 
 
-async def list_executions(
-    connection: Connection, which: Filter, *, limit: int, before: int | None = None
-) -> list[Entry]:
-    """The newest executions first; `before`: only those older than this id.
-
-    A login that may only read the views of noetl_reader gets no `error`.
-    """
-    try:
-        return [dict(row) for row in await connection.fetch(*which.call("list_executions", limit, before))]
-    except asyncpg.InsufficientPrivilegeError:
-        if which.error is not None or which.step is not None:  # no view has errors
-            raise
-        rows = await _as_reader(connection.fetch(*which.call("list_executions_for_readers", limit, before)))
-        if rows is None:
-            raise
-        return [dict(row) for row in rows]
-
-
 async def search_executions(
     connection: Connection,
     which: Filter,
@@ -223,12 +205,12 @@ async def load_execution_details(connection: Connection, execution_id: int) -> E
     try:
         return await _load_details(connection, execution_id)
     except asyncpg.InsufficientPrivilegeError:
-        if (entry := await _as_reader(reader.load_execution_details(connection, execution_id))) is None:
+        if (entry := await as_reader(reader.load_execution_details(connection, execution_id))) is None:
             raise
         return entry
 
 
-async def _as_reader(answer: Awaitable[_Answer]) -> _Answer | None:
+async def as_reader(answer: Awaitable[_Answer]) -> _Answer | None:
     """What the views give; None if the login may not read them either."""
     try:
         return await answer

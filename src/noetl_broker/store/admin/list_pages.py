@@ -10,10 +10,12 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
+import asyncpg
+
 from noetl_broker.broker.state.state import CANCELLED, FAILED, is_live
 from noetl_broker.playbook.plain_values import LARGEST_VERSION
 from noetl_broker.store.admin.approvals import in_order
-from noetl_broker.store.admin.executions import Entry, Filter, like
+from noetl_broker.store.admin.executions import Entry, Filter, as_reader, like
 from noetl_broker.store.connect.connection import Connection
 from noetl_broker.store.queries import sql
 
@@ -45,14 +47,36 @@ async def page_executions(
     after: Key | None = None,
     read: int = READ,
 ) -> Page:
-    """Executions, the newest first, among at most `read` of them.
+    """Executions, the newest first, among at most `read` of them; `left_undone` counts what an end left.
 
     `text`: a part of id, path or step of the error; `with_values`: also of idempotency key, type or message of the
     error, and of workloads of up to 2,000 bytes. It may hold `*`.
 
     With `text` or an error in the filter, only the newest 10,000 executions are searched; with an error, of those that
-    failed or were cancelled.
+    failed or were cancelled. A login that may only read the views of noetl_reader gets no `error`.
     """
+    try:
+        return await _page_executions(connection, which, text, after, limit, read, with_values=with_values)
+    except asyncpg.InsufficientPrivilegeError:
+        if text is not None or which.error is not None or which.step is not None:  # no view has errors
+            raise
+        before = None if after is None else after[0]
+        rows = await as_reader(connection.fetch(*which.call("list_executions_for_readers", limit + 1, before)))
+        if rows is None:
+            raise
+        return _page(rows, limit, "execution_id")
+
+
+async def _page_executions(
+    connection: Connection,
+    which: Filter,
+    text: str | None,
+    after: Key | None,
+    limit: int,
+    read: int,
+    *,
+    with_values: bool,
+) -> Page:
     kind = _kind(which)
     since, until, latest = await _moments(connection, which)
     before = min(after[0] if after else LARGEST, LARGEST if latest is None else latest)

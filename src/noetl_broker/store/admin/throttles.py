@@ -8,7 +8,7 @@ from noetl_broker.playbook.blocks import all_blocks
 from noetl_broker.playbook.model import Playbook, Throttle
 from noetl_broker.store.connect.connection import Connection
 from noetl_broker.store.queries import sql
-from noetl_broker.text import rate_text
+from noetl_broker.text import numbers_text
 
 
 async def list_throttles(connection: Connection) -> list[dict[str, Any]]:
@@ -44,8 +44,9 @@ async def declare_throttles(connection: Connection, playbook: Playbook) -> tuple
     declared = [(one.name, one.concurrency, one.rate, one.burst) for one in found.values()]
     rows = await connection.fetch(sql("declare_throttles"), *map(list, zip(*declared, strict=True)))
     return tuple(
-        f"throttle {row['name']} has {shown(row)}, and the playbook says {shown(declared_numbers(found[row['name']]))}:"
-        f" the throttle stays as it is (noetl-broker limit put {row['name']} changes it)"
+        f"throttle {row['name']} has {numbers_text(row)}, and the playbook says"
+        f" {numbers_text(declared_numbers(found[row['name']]))}: the throttle stays as it is"
+        f" (noetl-broker limit put {row['name']} changes it)"
         for row in rows
         if declared_numbers(found[row["name"]]) != {key: row[key] for key in ("concurrency", "rate", "burst")}
     )
@@ -61,13 +62,3 @@ def throttles_of(playbook: Playbook) -> list[Throttle]:
 def declared_numbers(throttle: Throttle) -> dict[str, Any]:
     """The numbers as the columns of `noetl.limit`."""
     return {"concurrency": throttle.concurrency, "rate": throttle.rate, "burst": throttle.burst}
-
-
-def shown(numbers: Any) -> str:
-    """The numbers of a throttle for people: `5 at a time, 10/s, burst 20`."""
-    parts = [] if numbers["concurrency"] is None else [f"{numbers['concurrency']} at a time"]
-    if numbers["rate"] is not None:
-        parts.append(rate_text(numbers["rate"]))
-    if numbers["burst"] is not None:
-        parts.append(f"burst {numbers['burst']}")
-    return ", ".join(parts)

@@ -7,19 +7,6 @@ select noetl.start_executions($1::text, $2::text[]::jsonb[], $3::text[], $4::int
 -- name: cancel_execution
 select noetl.cancel_execution($1::bigint, $2::text);
 
--- name: list_executions
--- Ids are time-ordered and indexed; starting times are not indexed. $2: the last id of the page before.
-select x.execution_id, x.path, x.version, x.status, x.started_at, x.ended_at, x.parent_execution_id,
-  x.forked_from, x.error, noetl.recovered_as(x.execution_id) as recovered_as,
-  {part.counts_left_undone} as left_undone
-from noetl.execution x
-left join noetl.execution_state s on s.execution_id = x.execution_id
-where {part.chosen}
-  and {part.changed_since}
-  and ($2::bigint is null or x.execution_id < $2)
-order by x.execution_id desc
-limit $1::int;
-
 -- name: search_executions
 -- Executions in one of the statuses $2, the oldest first. $3: only those without a parent, fork and retry. $4: after that one.
 select x.execution_id, x.path, x.version, x.status, x.error ->> 'step' as step, {part.reason} as reason
@@ -179,7 +166,7 @@ where e.execution_id = $1::bigint
 order by e.created_at, e.event_id;
 
 -- name: list_executions_for_readers
--- As list_executions, for a login with the role noetl_reader alone: without errors, and so without filters on errors.
+-- As page_executions, for a login with the role noetl_reader alone: without errors, and so without filters on errors.
 select x.execution_id, x.path, x.version, x.status, x.started_at, x.ended_at, x.parent_execution_id,
   x.forked_from, (
     select max(f.execution_id)

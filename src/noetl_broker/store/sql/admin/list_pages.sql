@@ -32,7 +32,8 @@ with candidates as (
   ) failed
 )
 select x.execution_id, x.path, x.version, x.status, x.started_at, x.ended_at, x.parent_execution_id,
-  x.forked_from, x.error, noetl.recovered_as(x.execution_id) as recovered_as
+  x.forked_from, x.error, noetl.recovered_as(x.execution_id) as recovered_as,
+  {part.counts_left_undone} as left_undone
 from candidates x
 where {part.chosen}
   -- one that has ended changed last at its end; only of others the state is read

@@ -1,0 +1,230 @@
+"""Makes a command of an action of the service: arguments, options, help and errors come from the request's model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
+
+import annotated_types
+import click
+from pydantic.fields import FieldInfo
+
+from noetl_broker.cli import output
+from noetl_broker.cli.arguments import ExecutionId, PlaybookPath, StepName
+from noetl_broker.cli.command import Call, command
+from noetl_broker.cli.rights import OPERATOR
+from noetl_broker.cli.typed import read_typed
+from noetl_broker.errors import EXIT_FAILED
+from noetl_broker.service.action import Caller
+from noetl_broker.service.field_errors import request_of
+from noetl_broker.service.models.base import MOST_ROWS, Given, Paged
+
+MOST_LISTED = 100_000  # rows of one call
+Asked = TypeVar("Asked", bound=Given)
+Answer = dict[str, Any]
+# What a shell completes, by the name of the field.
+COMPLETED: Mapping[str, click.ParamType[Any]] = MappingProxyType({
+    "execution_id": ExecutionId(), "path": PlaybookPath(), "step": StepName(), "from_step": StepName(),
+})  # fmt: skip
+
+
+LIMIT = click.option(
+    "--limit", "most", type=click.IntRange(1, MOST_LISTED), default=100, show_default=True, help="How many at most."
+)
+
+
+class Face(NamedTuple):
+    """How a request is written on the command line.
+
+    `arguments` are its fields without an option, in their order. `names` has other names of options; `helps` has other
+    helps, and `hides` the fields that the command line does not have.
+    """
+
+    request: type[Given]
+    arguments: Sequence[str] = ()
+    names: Mapping[str, str | tuple[str, ...]] = MappingProxyType({})
+    helps: Mapping[str, str] = MappingProxyType({})
+    hides: frozenset[str] = frozenset()
+    types: Mapping[str, click.ParamType[Any]] = MappingProxyType({})
+
+    def options(self, *, prefix: str = "") -> list[Callable[[Any], Any]]:
+        """The arguments and options, as click decorators in the order of the help; a body takes them with a prefix."""
+        made = [self._argument(name) for name in self.arguments]
+        for name, field in self.request.model_fields.items():
+            if name in self.arguments or name in self.hides or (name in Paged.model_fields and self.lists):
+                continue
+            made.append(self._option(name, field, prefix))
+        if self.lists:
+            made.append(LIMIT)
+        return made
+
+    @property
+    def lists(self) -> bool:
+        """Whether the answer comes in pages."""
+        return issubclass(self.request, Paged)
+
+    def read(self, given: Mapping[str, Any]) -> Any:
+        """The request of a call. Raises OperatorFault with the option that is wrong."""
+        values = {
+            name: read_typed(name, self.request.model_fields[name].annotation, value, self.written(name))
+            for name, value in given.items()
+            if value is not None and name in self.request.model_fields
+        }
+        return request_of(self.request, values, self.written)
+
+    def written(self, name: str) -> str:
+        """A field as a person writes it: `--keep`, `NAME`."""
+        return name.upper() if name in self.arguments else self._options_of(name)[0]
+
+    def _options_of(self, name: str) -> tuple[str, ...]:
+        field = self.request.model_fields.get(name)
+        names = self.names.get(name, f"--{((field and field.alias) or name).replace('_', '-')}")
+        return (names,) if isinstance(names, str) else names
+
+    def _argument(self, name: str) -> Callable[[Any], Any]:
+        field = self.request.model_fields[name]
+        metavar = {"execution_id": "ID"}.get(name, name.upper())
+        return click.argument(
+            name, metavar=metavar, required=field.is_required(), type=self.types.get(name, COMPLETED.get(name))
+        )
+
+    def _option(self, name: str, field: FieldInfo, prefix: str) -> Callable[[Any], Any]:
+        help_ = self.helps.get(name) or _sentence(field)
+        names = *self._options_of(name), f"{prefix}{name}"
+        words = _words_of(field)
+        if words == [True]:
+            return click.option(*names, is_flag=True, default=None, help=help_)
+        if words:
+            return click.option(*names, type=click.Choice(words, case_sensitive=False), help=help_)
+        return click.option(
+            *names, metavar=_metavar(name, field), type=self.types.get(name, COMPLETED.get(name)), help=help_
+        )
+
+
+def face(
+    name: str,
+    action: str,
+    said: Face,
+    *,
+    example: str,
+    role: str = OPERATOR,
+    part: str | None = None,
+    fails: Callable[[Answer], bool] = lambda _answer: False,
+) -> Callable[[Callable[[Call, Any, Any], None]], click.Command]:
+    """Make a command of a function that prints the answer of an action: `executions.start_execution`.
+
+    Its docstring is the help. It gets the call, the request and the answer: of a list, its rows. With --json, the
+    answer is printed, or only a `part` of it. `fails` says which answer exits with 1.
+    """
+
+    def decorate(show: Callable[[Call, Any, Any], None]) -> click.Command:
+        def body(call: Call, *, most: int = 0, **given: Any) -> int:
+            asked = said.read(given)
+            answer: Any = ask_all(call, action, asked, most=most) if said.lists else ask(call, action, asked)
+            if call.as_json:
+                output.show_json(answer if part is None else answer[part])
+            else:
+                show(call, asked, answer)
+            return EXIT_FAILED if fails(answer) else 0
+
+        body.__doc__ = show.__doc__
+        for option in reversed(said.options()):
+            option(body)
+        return command(name, example=example, role=role)(body)
+
+    return decorate
+
+
+def ask(call: Call, action: str, asked: Given) -> Any:
+    """The answer of an action, on a connection of its own."""
+    return asyncio.run(_ask(call, action, asked))
+
+
+def ask_all(call: Call, action: str, asked: Paged, *, most: int) -> list[Answer]:
+    """The rows of all pages of a list, up to so many."""
+    return asyncio.run(_ask_all(call, action, asked, most))
+
+
+async def _ask(call: Call, action: str, asked: Given) -> Any:
+    async with session_of(call) as connection:
+        return await action_named(action)(connection, caller_of(call), asked)
+
+
+async def _ask_all(call: Call, action: str, asked: Paged, most: int) -> list[Answer]:
+    rows: list[Answer] = []
+    function = action_named(action)
+    async with session_of(call) as connection:
+        page: Paged | None = asked
+        while page is not None and len(rows) < most:
+            part = page.model_copy(update={"limit": min(most - len(rows), MOST_ROWS)})
+            answer = await function(connection, caller_of(call), part)
+            rows += answer["items"]
+            page = None if answer["next"] is None else asked.model_copy(update={"cursor": answer["next"]})
+    return rows
+
+
+def session_of(call: Call) -> Any:
+    """A connection for a command. Help does not load the driver."""
+    name = click.get_current_context().info_name
+    return import_module("noetl_broker.store.connect.session").session(call.database, name=name)
+
+
+def caller_of(call: Call) -> Caller:
+    """The login of the connection, with the limits of the settings."""
+    return Caller(rules=call.playbook_rules, database=call.database)
+
+
+def service(module: str) -> Any:
+    """A module of the service. Help does not load it."""
+    return import_module(f"noetl_broker.service.{module}")
+
+
+def action_named(name: str) -> Any:
+    """An action by its module and name: `executions.start_execution`."""
+    module, _, function = name.partition(".")
+    return getattr(service(module), function)
+
+
+def _words_of(field: FieldInfo) -> list[Any]:
+    """The words of a choice; [True] for a flag; nothing else."""
+    kinds = [each for each in (get_args(field.annotation) or (field.annotation,)) if each is not type(None)]
+    if kinds == [bool]:
+        return [True]
+    if get_origin(field.annotation) is Literal:
+        return [*get_args(field.annotation)]
+    return [*get_args(kinds[0])] if len(kinds) == 1 and get_origin(kinds[0]) is Literal else []
+
+
+METAVARS: Mapping[str, str] = MappingProxyType({
+    "execution_id": "ID", "payload": "JSON", "form": "JSON", "version": "N", "path": "PATH", "step": "STEP",
+    "from_step": "STEP", "since": "TIME", "until": "TIME", "idempotency_key": "KEY", "rate": "RATE",
+    **dict.fromkeys(("keep_seconds", "every", "jitter", "catch_up"), "DURATION"),
+})  # fmt: skip
+
+
+def _metavar(name: str, field: FieldInfo) -> str:
+    kinds = get_args(field.annotation) or (field.annotation,)
+    return METAVARS.get(name, "INTEGER" if int in kinds else "TEXT")
+
+
+def _sentence(field: FieldInfo) -> str:
+    """The description of a field as a sentence, with its default and its bounds."""
+    text = (field.description or "").strip()
+    notes = []
+    default = None if field.is_required() else field.default
+    if default not in (None, "", False, {}) and isinstance(default, str | int | float):
+        notes.append(f"default: {default:g}" if isinstance(default, float) else f"default: {default}")
+    for bound in field.metadata:
+        notes += [f"{word} {getattr(bound, key):g}" for word, key in _BOUNDS if _has(bound, key)]
+    sentence = f"{text[:1].upper()}{text[1:]}." if text else ""
+    return " ".join(filter(None, (sentence, f"[{'; '.join(notes)}]" if notes else "")))
+
+
+_BOUNDS = (("at least", "ge"), ("more than", "gt"), ("at most", "le"), ("less than", "lt"))
+
+
+def _has(bound: Any, key: str) -> bool:
+    return isinstance(bound, annotated_types.BaseMetadata) and isinstance(getattr(bound, key, None), int | float)

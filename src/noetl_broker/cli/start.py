@@ -1,0 +1,196 @@
+"""The command `start`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import click
+
+from noetl_broker.broker.model.limits import MAX_STARTS
+from noetl_broker.broker.state.state import is_live
+from noetl_broker.cli import output
+from noetl_broker.cli.arguments import Duration
+from noetl_broker.cli.command import Call, command
+from noetl_broker.cli.face import Face, ask, caller_of, session_of
+from noetl_broker.cli.rights import PRODUCER
+from noetl_broker.cli.tail import follow_to_end
+from noetl_broker.cli.typed import read_object, read_text
+from noetl_broker.errors import EXIT_FAILED, EXIT_UNENDED, BrokerError, OperatorFault, PermissionFault
+from noetl_broker.explain.error_text import error_text
+from noetl_broker.explain.undo_text import undo_lines
+from noetl_broker.service.executions import start_executions
+from noetl_broker.service.models.executions import StartManyRequest, StartRequest
+from noetl_broker.service.payload_check import payload_check
+from noetl_broker.store.admin import executions
+from noetl_broker.store.admin.undo import load_undo
+from noetl_broker.store.connect.lasting_session import LastingSession
+from noetl_broker.store.connect.session import translate_faults
+
+END_NAMES = ("execution_id", "path", "version", "status", "result", "error")
+LAST_POLL_SECONDS = 2.0
+
+
+SAID = Face(
+    StartRequest,
+    ("path",),
+    helps={
+        "payload": "A JSON object, or @FILE with one (@- is stdin).",
+        "version": "A version of the playbook; default: the latest.",
+        "idempotency_key": "A key starts one execution, however often the call is repeated with the same payload. With "
+        "--payloads, each line has its own: KEY:3 is that of line 3.",
+    },
+)
+
+
+def _options(body: Any) -> Any:
+    for option in reversed(SAID.options()):
+        option(body)
+    return body
+
+
+@command(
+    "start",
+    role=PRODUCER,
+    example=(
+        'noetl-broker start examples/weather --payload \'{"city": "Paris"}\' --wait\n'
+        "noetl-broker start examples/weather --payload @payload.json --idempotency-key monday\n"
+        "noetl-broker start examples/weather --payloads cities.jsonl"
+    ),
+)
+@_options
+@click.option(
+    "--payloads",
+    metavar="FILE",
+    help="Start one execution for each line of a file (- is stdin) with a JSON object in each line.",
+)
+@click.option("--wait", is_flag=True, help="Show its events live, then its result; exit 1 if it fails.")
+@click.option("--timeout", type=Duration(), help="With --wait: exit 75 after so long; the execution goes on.")
+def start(call: Call, *, payloads: str | None, wait: bool, timeout: timedelta | None, **given: Any) -> int:
+    """Start an execution of a playbook.
+
+    PATH is its path in the catalog. Prints the id of each execution. A payload that breaks the playbook's
+    workload_schema starts nothing. A wait takes signals that are sent after the start, unless its step has `since`.
+    """
+    if timeout is not None and not wait:
+        raise OperatorFault("--timeout is for --wait: without it, start waits for nothing")
+    if payloads is not None and (wait or given["payload"] is not None):
+        raise OperatorFault("--payloads goes neither with --payload nor with --wait; leave one of them out")
+    asked = SAID.read(given)
+    if payloads is not None:
+        return asyncio.run(start_many(call, asked, payloads))
+    started: int = ask(call, "executions.start_execution", asked)["execution_id"]
+    if not call.as_json:
+        output.say(started)
+    elif not wait:
+        output.show_json({"execution_id": started})
+    return asyncio.run(_wait(call, started, timeout)) if wait else 0
+
+
+async def _wait(call: Call, started: int, most: timedelta | None) -> int:
+    """Show an execution until its end, or until the time is over; gives the exit code."""
+    show_line: Callable[[str], None] = output.note if not call.as_json else no_output
+    async with LastingSession(call.database, name="start", say=output.note, known_to_answer=True) as source:
+        try:
+            async with asyncio.timeout(None if most is None else most.total_seconds()):
+                ended = await follow_to_end(source, started, show_line=show_line)
+        except PermissionFault as fault:
+            raise PermissionFault(f"execution {started} is started; to wait for it: {fault}") from fault
+        except TimeoutError:
+            ended = await _last_poll(source, started)
+        if ended["status"] is None or is_live(ended["status"]):
+            return _show_unended(call, ended, most or timedelta())
+        return _show_end(call, ended, await source.read(partial(load_undo, execution_id=started)))
+
+
+async def _last_poll(source: LastingSession, execution_id: int) -> dict[str, Any]:
+    """Give the row of an execution; with nulls if the database does not answer soon."""
+    try:
+        async with asyncio.timeout(LAST_POLL_SECONDS):
+            return await source.read(partial(executions.find_execution, execution_id=execution_id))
+    except TimeoutError:
+        return dict.fromkeys(END_NAMES) | {"execution_id": execution_id}
+
+
+def _show_unended(call: Call, found: dict[str, Any], waited: timedelta) -> int:
+    if call.as_json:
+        output.show_json({**{name: found[name] for name in END_NAMES}, "undo": None})
+    execution_id = found["execution_id"]
+    text = f"execution {execution_id} has not ended after {output.span(waited.total_seconds())}, and goes on"
+    remedies = f"noetl-broker status {execution_id} shows it, noetl-broker cancel {execution_id} ends it"
+    output.note(f"noetl-broker: {text}; {call.with_schema(remedies)}")
+    return EXIT_UNENDED
+
+
+async def start_many(call: Call, asked: StartRequest, file: str) -> int:
+    """Start an execution for each line of a file, MAX_STARTS in one transaction; prints their ids in that order.
+
+    All lines are checked before the first start.
+    """
+    lines = [
+        (number, read_object(line, f"line {number} of {file}", "payload"))
+        for number, line in enumerate(read_text(file, "payloads").split("\n"), 1)
+        if line.strip()
+    ]
+    started: list[int] = []
+    async with session_of(call) as connection:
+        check = await payload_check(connection, asked.path, asked.version, call.playbook_rules)
+        for number, line in lines:
+            check(line, f"line {number} of {file}: ")
+        for first in range(0, len(lines), MAX_STARTS):
+            some = lines[first : first + MAX_STARTS]
+            key = asked.idempotency_key
+            many = StartManyRequest(
+                path=asked.path,
+                version=asked.version,
+                payloads=[line for _, line in some],
+                idempotency_keys=None if key is None else [f"{key}:{number}" for number, _ in some],
+            )
+            try:
+                with translate_faults(connection):
+                    answer = await start_executions(connection, caller_of(call), many)
+            except BrokerError as fault:
+                if not started:
+                    raise
+                which = f"lines {some[0][0]} to {some[-1][0]} of {file}"
+                raise type(fault)(f"{which}: {fault}; the executions of earlier lines are started") from fault
+            started += answer["execution_ids"]
+            for execution_id in () if call.as_json else started[first:]:
+                output.say(execution_id)
+    if call.as_json:
+        output.show_json({"execution_ids": started})
+    return 0
+
+
+def no_output(_line: str) -> None:
+    """With --json only the document at the end is printed."""
+
+
+def _show_end(call: Call, ended: dict[str, Any], undo: dict[str, Any] | None) -> int:
+    failed = ended["status"] != "COMPLETED"
+    if call.as_json:
+        output.show_json({**{name: ended[name] for name in END_NAMES}, "undo": undo})
+    elif failed:
+        output.note(
+            f"noetl-broker: execution {ended['execution_id']} {describe_failure(ended['status'], ended['error'])}"
+        )
+        for line in undo_lines(ended["execution_id"], ended["status"], undo) if undo is not None else ():
+            output.note(call.with_schema(line))
+    else:
+        output.show_value(ended["result"])
+    return EXIT_FAILED if failed else 0
+
+
+def describe_failure(status: str, error: Any, attempt: str = "") -> str:
+    """Give the reason why an execution did not complete: `failed in step fetch: http: connection refused`."""
+    if status == "CANCELLED":
+        reason = error.get("reason") or error.get("message") if isinstance(error, dict) else error
+        return f"was cancelled: {reason}" if reason and reason != "cancelled" else "was cancelled"
+    if not isinstance(error, dict):
+        return "failed" if error is None else f"failed: {output.compact_json(error)}"
+    item = f"[{error['index']}]" if isinstance(error.get("index"), int) else ""
+    step = f" in step {error['step']}{item}" if error.get("step") else ""
+    return f"failed{step}: {error_text(error, attempt)}"

@@ -1,0 +1,90 @@
+"""Reads values as a person writes them on the command line: JSON, also from a file, spans of time, rates."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, get_origin
+
+from noetl_broker.errors import OperatorFault
+from noetl_broker.playbook.durations import DURATION_FORMS, parse_duration
+from noetl_broker.playbook.throttle import RATE_FORMS, parse_rate
+from noetl_broker.service.typed_json import read_json
+
+EXAMPLES: Final[Mapping[str, str]] = {"form": '{"discount": 5}'}
+EXAMPLE: Final = '{"city": "Paris"}'
+
+
+def read_typed(name: str, kind: Any, value: Any, option: str) -> Any:
+    """The value of a field of a type; what is no text, and other texts, stay as they are. Raises OperatorFault."""
+    reader = READERS.get(name)
+    if kind is Any:
+        reader = read_value
+    elif get_origin(kind) is dict:
+        reader = read_mapping
+    return value if reader is None or not isinstance(value, str) else reader(value, option)
+
+
+def read_value(written: str, option: str) -> Any:
+    """The value of a JSON text, or of `@FILE` with one (`@-` is stdin)."""
+    what = option.removeprefix("--")
+    if not written.startswith("@"):
+        return read_json_in(written, option, what)
+    return read_json_in(read_text(written[1:], what), written[1:], what)
+
+
+def read_json_in(text: str, source: str, what: str, example: str | None = None) -> Any:
+    """The value of a JSON text of a source; `what` names it. Raises OperatorFault with an example."""
+    try:
+        return read_json(text)
+    except ValueError as error:
+        written = example or f"--{what} '{EXAMPLES.get(what, EXAMPLE)}'"
+        raise OperatorFault(
+            f"the {what} in {source} {str(error).removeprefix('it ')}; write for example {written}"
+        ) from error
+
+
+def read_object(text: str, source: str, what: str) -> dict[str, Any]:
+    """The object of a JSON text of a source."""
+    value = read_json_in(text, source, what)
+    if not isinstance(value, dict):
+        raise OperatorFault(
+            f'the {what} in {source} must be a JSON object, for example {{"items": {text.strip():.60}}}'
+        )
+    return value
+
+
+def read_text(file: str, what: str) -> str:
+    """The text of a file; `-` is stdin. Raises OperatorFault if it cannot be read."""
+    try:
+        return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise OperatorFault(f"the {what} {file} cannot be read: {error}") from error
+
+
+def read_mapping(written: str, option: str) -> Any:
+    """The object of a JSON text, or of `@FILE` with one (`@-` is stdin)."""
+    what = option.removeprefix("--")
+    source = written[1:] if written.startswith("@") else option
+    return read_object(read_text(source, what) if written.startswith("@") else written, source, what)
+
+
+def _read_seconds(written: str, option: str) -> float:
+    try:
+        return parse_duration(written)
+    except ValueError:
+        raise OperatorFault(f"{option}: {written!r} is not a duration; write {DURATION_FORMS}") from None
+
+
+def _read_rate(written: str, option: str) -> float:
+    try:
+        return parse_rate(written)
+    except ValueError:
+        raise OperatorFault(f"{option}: {written!r} is not a rate; write {RATE_FORMS}") from None
+
+
+READERS: Final[Mapping[str, Callable[[str, str], Any]]] = {
+    "rate": _read_rate,
+    **dict.fromkeys(("keep_seconds", "every", "jitter", "catch_up"), _read_seconds),
+}  # fmt: skip

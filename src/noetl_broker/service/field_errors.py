@@ -1,0 +1,84 @@
+"""Says in one sentence what is wrong with a field of a request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from noetl_broker.errors import OperatorFault
+from noetl_broker.playbook.diagnostics import did_you_mean
+
+Asked = TypeVar("Asked", bound=BaseModel)
+SHOWN: Final = 80  # characters of a refused value
+
+# The message about a field, by pydantic's type of the error, with its context. Other types keep the words of pydantic.
+MESSAGES: Final[Mapping[str, str]] = {
+    "missing": "it is missing",
+    "extra_forbidden": "there is no such field",
+    "model_attributes_type": "it must be a JSON object",
+    "model_type": "it must be a JSON object",
+    "dict_type": "it must be a JSON object",
+    "list_type": "it must be a list",
+    "string_type": "it must be a text",
+    "bool_parsing": "it must be true or false",
+    "bool_type": "it must be true or false",
+    "int_parsing": "it must be a whole number",
+    "int_type": "it must be a whole number",
+    "int_from_float": "it must be a whole number",
+    "int_parsing_size": "it has too many digits",
+    "float_parsing": "it must be a number",
+    "float_type": "it must be a number",
+    "finite_number": "it must be a finite number",
+    "literal_error": "it must be {expected}",
+    "greater_than": "it must be more than {gt}",
+    "greater_than_equal": "it must be at least {ge}",
+    "less_than": "it must be less than {lt}",
+    "less_than_equal": "it must be at most {le}",
+    "string_too_short": "it must have at least {min_length} characters",
+    "string_pattern_mismatch": "it must match {pattern}",
+    "string_too_long": "it must have at most {max_length} characters",
+    "too_long": "there may be at most {max_length}",
+    "value_error": "{error}",
+}
+
+
+def message_of(found: Mapping[str, Any], body: Any = None) -> str:
+    """The message about a wrong field, from what pydantic says of it; `body` is the type of the whole request."""
+    kind, path = found["type"], found["loc"]
+    message = MESSAGES[kind].format_map(found.get("ctx", {})) if kind in MESSAGES else str(found["msg"])
+    shown = repr(found.get("input"))
+    if kind == "missing":
+        return f"{message}: send a JSON object" if path == ("body",) else message
+    if kind == "extra_forbidden":
+        hint = did_you_mean(str(path[-1]), fields_at(body, path[1:-1]))
+        return f"{message}; {hint}" if hint else message
+    if "input" in found and shown not in message:
+        return f"{message}; it is {shown if len(shown) <= SHOWN else f'{shown[: SHOWN - 1]}…'}"
+    return message
+
+
+def request_of(
+    model: type[Asked], values: Mapping[str, Any], written: Callable[[str], str] = lambda name: name
+) -> Asked:
+    """The request with these values. Raises OperatorFault about the first wrong field, as it is `written`."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        found = error.errors()
+        first = found[0]["loc"][:1]
+        words = [message_of(one) for one in found if one["loc"][:1] == first]
+        where = written(str(first[0])) if first else "the request"
+        raise OperatorFault(f"{where}: {', or '.join(words)}") from None
+
+
+def fields_at(body: Any, path: Sequence[Any]) -> list[str]:
+    """The names of the fields of a body, or of the object at a path in it; none where it is not an object of ours."""
+    models = [each for each in (body, *get_args(body)) if isinstance(each, type) and issubclass(each, BaseModel)]
+    if not models:
+        return []
+    fields = {field.alias or name: field for name, field in models[0].model_fields.items()}
+    if not path:
+        return [*fields]
+    return fields_at(fields[path[0]].annotation, path[1:]) if path[0] in fields else []

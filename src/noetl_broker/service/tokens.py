@@ -1,0 +1,43 @@
+"""Tokens of the HTTP API: create, list, revoke. The owner of the schema does it, on the command line."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from noetl_broker.errors import OperatorFault
+from noetl_broker.service.action import Caller, Role, action
+from noetl_broker.service.models import health as models
+from noetl_broker.service.models.base import Given
+from noetl_broker.service.spans import parse_span
+from noetl_broker.store.admin import api_tokens
+from noetl_broker.store.connect.connection import Connection
+
+NEVER = "never"
+
+
+@action(Role.OPERATOR, models.CreatedToken)
+async def create_token(connection: Connection, _caller: Caller, given: models.TokenRequest) -> Any:
+    """Make a token. It is shown once: the database keeps a digest only."""
+    valid = None if given.expires == NEVER else _validity(given.expires)
+    token, expires_at = await api_tokens.create_token(connection, given.name, given.role, valid)
+    return {"name": given.name, "role": given.role, "expires_at": expires_at, "token": token}
+
+
+def _validity(expires: str) -> timedelta:
+    seconds = parse_span(expires)
+    if not seconds:
+        raise OperatorFault(f"--expires {expires!r} is not a time span; write 12h, 90d, 2w, or never")
+    return timedelta(seconds=seconds)
+
+
+@action(Role.OPERATOR, list[dict[str, Any]])
+async def list_tokens(connection: Connection, _caller: Caller, _given: Given) -> Any:
+    """List the tokens, the oldest first, each with its status."""
+    return await api_tokens.list_tokens(connection)
+
+
+@action(Role.OPERATOR, models.RevokedToken)
+async def revoke_token(connection: Connection, _caller: Caller, given: models.OneToken) -> Any:
+    """Revoke a token."""
+    return {"name": given.name, "revoked": await api_tokens.revoke_token(connection, given.name)}
