@@ -125,6 +125,9 @@ def test_a_form_starts_an_execution_and_its_graph_moves(site: Site, page: Page, 
         site.value("select workload ->> 'amount' from noetl.execution where execution_id = %s", execution_id)
     ) == "70"
     assert page.evaluate("window.loaded")
+    page.get_by_label("Discount").fill("5")
+    page.get_by_role("button", name="Approve").click()  # the form came by script, and has its token
+    expect(page.get_by_text("approve is approved by operator.")).to_be_visible()
 
 
 def test_signal_and_approve(waiting: int, page: Page) -> None:

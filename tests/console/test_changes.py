@@ -8,8 +8,9 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import httpx
+import pytest
 
-from noetl_broker.console.changes import MOST_PENDING, Changes, Stream, as_word_of_database
+from noetl_broker.console.changes import Changes, Polled, Stream
 from noetl_broker.console.connections import Connections
 from noetl_broker.store.admin.api_tokens import revoke_token
 from noetl_broker.store.admin.changes import LatestTurn
@@ -98,22 +99,36 @@ async def test_a_stream_of_all_tells_what_changes_from_then_on(database: Databas
     assert (told, [each["execution_id"] for each in changed]) == ([], [str(execution_id)])
 
 
+async def test_one_caller_cannot_hold_all_streams(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another token still gets one."""
+    monkeypatch.setattr("noetl_broker.console.changes.MOST_OF_CALLER", 1)
+    greedy, other = await token(database, "viewer"), await token(database, "operator")
+    async with console(database) as client:
+        stream = events(client, greedy)
+        await anext(stream)
+        refused = await client.get("/api/v1/changes", headers=greedy)
+        another = events(client, other)
+        told = await anext(another)
+        await stream.aclose()
+        await another.aclose()
+    assert (refused.status_code, told) == (503, [])
+
+
 async def test_a_stream_says_when_the_database_is_away_and_back(database: Database) -> None:
     """So a page does not look up to date while it is not."""
     connections = Connections(StoredIn(dsn="postgresql://127.0.0.1:1/none"))
     changes = Changes(connections)
-    said = []
+    said: list[str] = []
     try:
         with changes.subscribe(frozenset({1})) as stream:
-            await stream.next(PATIENCE_SECONDS)
-            said.append(stream.is_away)
-            connections.database = database
-            await stream.next(PATIENCE_SECONDS)
-            said.append(stream.is_away)
+            for count in (1, 2):
+                while len(said) < count:
+                    said += [one for one in await changes.next(stream, PATIENCE_SECONDS) if "database" in one]
+                connections.database = database
     finally:
         changes.close()
         await connections.close()
-    assert (said, as_word_of_database(is_away=True)) == ([True, False], 'event: database\ndata: {"away":true}\n\n')
+    assert said == [f'event: database\ndata: {{"away":{word}}}\n\n' for word in ("true", "false")]
 
 
 async def test_a_stream_ends_after_its_token_is_revoked(database: Database) -> None:
@@ -136,9 +151,10 @@ async def test_a_stream_ends_after_its_token_is_revoked(database: Database) -> N
     assert len(told) < 5
 
 
-def test_what_is_kept_for_a_reader_who_takes_nothing_is_bounded() -> None:
-    """Its stream ends, and the reader asks anew."""
-    stream = Stream(None)
-    for number in range(MOST_PENDING + 2):
-        stream.offer({number: LatestTurn(1, "RUNNING")})
-    assert (stream.is_lost, asyncio.run(stream.next(0.1))) == (True, {})
+def test_a_slow_reader_gets_all_that_changed_since_its_last_message() -> None:
+    """Each execution once, as it stands now; nothing is kept for the reader meanwhile."""
+    stream, turn = Stream(None, "a"), LatestTurn(1, "RUNNING")
+    first, second = Polled({1: turn}, everything=True), Polled({1: turn, 2: turn}, everything=True)
+    told = [[*stream.tell(now)] for now in (first, second, second)]
+    changed = '{"changes":[{"execution_id":"2","turn":1,"status":"RUNNING"}]}'
+    assert told == [['event: changes\ndata: {"changes":[]}\n\n'], [f"event: changes\ndata: {changed}\n\n"], []]

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from noetl_broker.console.pasts import Pasts
+from noetl_broker.console.replays import Replays
 from noetl_broker.errors import OperatorFault
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.store.connect.migrations import create_roles
@@ -295,15 +295,16 @@ async def test_the_login_of_the_console_may_read_all_of_it(database: Database) -
     assert (len(pages), whole.json()) == (7, {"rows": "canary-8"})
 
 
-async def test_a_past_that_is_too_long_is_refused(database: Database) -> None:
+async def test_a_past_that_is_too_long_is_refused(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the number of its turns; what is kept answers for earlier turns while the execution goes on."""
     execution_id = await halfway(database)
-    pasts = Pasts()
+    replays = Replays()
     async with session(database, name="test") as connection:
-        kept = await pasts.after(connection, execution_id, 2, PlaybookRules())
-        again = await pasts.after(connection, execution_id, 1, PlaybookRules())
+        kept = await replays.past(connection, execution_id, 2, PlaybookRules())
+        again = await replays.past(connection, execution_id, 1, PlaybookRules())
+        monkeypatch.setattr("noetl_broker.console.replays.MOST_TURNS", 1)
         with pytest.raises(OperatorFault, match=r"has 2 turns; the console shows the past of up to 1$"):
-            await Pasts(most_turns=1).after(connection, execution_id, 1, PlaybookRules())
+            await Replays().past(connection, execution_id, 1, PlaybookRules())
     assert (len(kept.turns), again is kept) == (2, True)
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
 
-from noetl_broker.console.connections import Connections
-from noetl_broker.console.pages.attention import AttentionCache
 from noetl_broker.console.pages.overview import (
     HEIGHT,
     LATE_SECONDS,
@@ -21,7 +18,7 @@ from noetl_broker.console.pages.overview import (
 )
 from noetl_broker.store.admin.overview import load_activity, load_present
 from noetl_broker.store.connect.migrations import create_roles
-from tests.brokers import PATIENCE_SECONDS, drain, execute, register, start
+from tests.brokers import drain, execute, register, start
 from tests.console.conftest import console
 from tests.console.test_executions import STORY
 from tests.postgres import Database, named
@@ -99,21 +96,13 @@ workflow:
     assert ["at ask, s0, s1 and 2 more, waits for a person" in page for page in pages] == [True, True]
 
 
-async def test_the_navigation_counts_what_needs_a_person(database: Database) -> None:
-    """The first page does not wait for the counts; the next one has them."""
+async def test_the_navigation_counts_what_needs_a_person(database: Database, api: httpx.AsyncClient) -> None:
+    """On each page, also on one about a fault."""
     await register(database, WAITS)
     await start(database, count=2)
     await drain(database)
-    connections = Connections(database)
-    attention = AttentionCache(connections)
-    try:
-        first = attention.counts()
-        assert attention._task is not None
-        await asyncio.wait_for(attention._task, PATIENCE_SECONDS)
-        assert (first, attention.counts()) == ({}, {"/approvals": ("2", "run")})
-    finally:
-        await attention.close()
-        await connections.close()
+    pages = [(await api.get(url)).text for url in ("/limits", "/executions/1")]
+    assert [page.count('<span class="count run">2</span>') for page in pages] == [2, 2]
 
 
 async def test_the_navigation_counts_what_health_finds(database: Database, api: httpx.AsyncClient) -> None:

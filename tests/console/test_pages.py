@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 import httpx
@@ -17,7 +15,6 @@ from noetl_broker.console.access import COOKIE
 from noetl_broker.console.pages import csrf, flash
 from noetl_broker.console.pages.rendering import FOLDER, pretty
 from noetl_broker.console.pages.screen import own_address, picture
-from noetl_broker.console.pages.shared import SharedReads
 from noetl_broker.store.connect.dsn import Database as Place
 from tests.brokers import drain, execute, register, start
 from tests.console.conftest import console, page_routes
@@ -302,29 +299,3 @@ def test_of_a_long_value_only_the_beginning_is_indented() -> None:
 def test_a_picture_leaves_its_style_to_the_stylesheet() -> None:
     """The policy would refuse it."""
     assert picture("<svg><title>a</title><style>.nb{}</style><path/></svg>") == "<svg><title>a</title><path/></svg>"
-
-
-async def test_reads_at_the_same_time_are_one() -> None:
-    """Another key is another read."""
-    reads: list[str] = []
-
-    async def load(key: str) -> str:
-        reads.append(key)
-        await asyncio.sleep(0)
-        return key
-
-    shared = SharedReads()
-    found = await asyncio.gather(*(shared.get(key, partial(load, key)) for key in "aaabaa"))
-    assert ("".join(found), reads) == ("aaabaa", ["a", "b"])
-
-
-async def test_what_is_shared_is_never_older_than_a_page() -> None:
-    """Otherwise a page that was just loaded would go back to the state before it."""
-    numbers = iter(range(3))
-
-    async def load() -> int:
-        return next(numbers)
-
-    shared = SharedReads()
-    found = [await shared.get("a", load, fresh=fresh) for fresh in (False, False, True, False)]
-    assert found == [0, 0, 1, 1]

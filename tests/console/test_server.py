@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import httpx
 import pytest
+from structlog.testing import capture_logs
 
 from noetl_broker.console.app import ConsoleOptions, create_app
 from noetl_broker.console.pages.assets import folder
@@ -95,6 +96,24 @@ async def test_a_connection_that_sends_no_more_is_closed(database: Database, sen
         assert await is_closed(reader)
         dripping.cancel()
         writer.transport.abort()
+
+
+async def test_a_client_that_hangs_up_leaves_no_error_line(database: Database) -> None:
+    """In the middle of a form, of JSON, of a stream, and before a page is there."""
+    requests = (
+        HEAD + b"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 9\r\n\r\nx",
+        b"POST /api/v1/executions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nx",
+        b"GET /api/v1/changes HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    )
+    async with limited(database, ConnectionLimits()) as url, AsyncExitStack() as stack:
+        logged = stack.enter_context(capture_logs())
+        for sent in requests:
+            _, writer = await connect(url, sent)
+            assert await get(url) == 200
+            writer.transport.abort()
+            assert await get(url) == 200
+    assert logged == []
 
 
 async def test_who_does_not_read_its_answers_is_closed(database: Database) -> None:

@@ -52,18 +52,8 @@ async def until_connected(made: Threads) -> None:
             return
 
 
-async def test_the_event_loop_goes_on_while_a_request_computes(database: Database) -> None:
-    """And the request gets its answer."""
-    work = Computing()
-    async with threads(database) as made:
-        answer = asyncio.ensure_future(made.run(work))
-        await asyncio.to_thread(work.begun.wait, PATIENCE_SECONDS)
-        work.may_end.set()
-        assert await answer == 7
-
-
 async def test_a_request_beyond_the_threads_is_told_to_come_again(database: Database) -> None:
-    """Then there is a thread again."""
+    """The event loop goes on while the first request computes. Then there is a thread again."""
     work = Computing()
     async with threads(database) as made:
         answer = asyncio.ensure_future(made.run(work))

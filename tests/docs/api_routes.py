@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from noetl_broker.console.access import Role
 from noetl_broker.console.api.routes import ROUTERS
 from noetl_broker.console.app import PREFIX
 from noetl_broker.console.document import Operation, operations
+from noetl_broker.service.models.base import Role
 from tests.docs.references import DOCS
 
 ROUTES = DOCS / "api-routes.md"

@@ -58,7 +58,7 @@ def create_app(options: ConsoleOptions) -> FastAPI:
         try:
             yield
         finally:
-            await pages.state.attention.close()
+            await pages.state.examinations.close()
             await services.close()
 
     app = FastAPI(

@@ -37,7 +37,7 @@ class BodyLimit:
         headers = Headers(scope=scope if scope["type"] == "http" else {"headers": []})
         announced = headers.get("content-length", "")
         size = int(announced) if announced.isdecimal() else 0
-        if size <= SMALL_BODY_BYTES and "transfer-encoding" not in headers:
+        if not size and "transfer-encoding" not in headers:
             await self._app(scope, receive, send)
             return
         try:
@@ -45,15 +45,17 @@ class BodyLimit:
         except (BrokerError, problem.Refusal) as error:
             await problem.answer_to(Request(scope), error)(scope, receive, send)
             return
-        await self._app(scope, _replay(body, receive), send)
+        if body is not None:
+            await self._app(scope, _replay(body, receive), send)
 
 
-async def _read(request: Request, size: int, receive: Receive) -> Message:
-    """The last message of the body, with all of it. Raises Refusal."""
+async def _read(request: Request, size: int, receive: Receive) -> Message | None:
+    """One message with the whole body; None if the client hangs up before its end. Raises Refusal."""
     too_large = problem.Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, TOO_LARGE)
     if size > MAX_BODY_BYTES:
         raise too_large
-    await refuse_unless_operator(request)
+    if size > SMALL_BODY_BYTES or "transfer-encoding" in request.headers:
+        await refuse_unless_operator(request)
     body, message = bytearray(), await receive()
     while message["type"] == "http.request":
         body += message.get("body", b"")
@@ -65,7 +67,7 @@ async def _read(request: Request, size: int, receive: Receive) -> Message:
                 raise problem.Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is too large: {MANY_VALUES}")
             return {**message, "body": text}
         message = await receive()
-    return message  # the client is gone
+    return None
 
 
 def _replay(message: Message, receive: Receive) -> Receive:

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from noetl_broker.console.meter import metering
 from noetl_broker.errors import PermissionFault
 from noetl_broker.store.connect.connection import (
     CLOSE_SECONDS,
@@ -45,8 +44,7 @@ class Connections:
             async with asyncio.timeout(seconds):
                 pool = await self._open()
             async with borrowed(pool, seconds) as connection:
-                with metering(connection):
-                    yield connection
+                yield connection
 
     async def close(self) -> None:
         """Close all connections within a time limit."""

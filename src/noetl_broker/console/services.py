@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
@@ -57,28 +57,17 @@ def services_of(request: Request) -> Services:
     return found
 
 
-async def _playbook_rules(request: Request) -> PlaybookRules:
-    return services_of(request).playbook_rules
+def _provide(name: str) -> Any:
+    """The dependency on a part of the services."""
+
+    async def provide(request: Request) -> Any:
+        return getattr(services_of(request), name)
+
+    return Depends(provide)
 
 
-async def _connections(request: Request) -> Connections:
-    return services_of(request).connections
-
-
-async def _long_work(request: Request) -> Threads:
-    return services_of(request).long_work
-
-
-async def _short_work(request: Request) -> Threads:
-    return services_of(request).short_work
-
-
-async def _own_connections(request: Request) -> Connections:
-    return services_of(request).own_connections
-
-
-Pooled = Annotated[Connections, Depends(_connections)]
-OwnConnections = Annotated[Connections, Depends(_own_connections)]  # free while requests hold all others
-LongWork = Annotated[Threads, Depends(_long_work)]  # many executions, or all turns of one: replay, back-test, bulk
-ShortWork = Annotated[Threads, Depends(_short_work)]  # one execution or one playbook: explain, graph, check
-Rules = Annotated[PlaybookRules, Depends(_playbook_rules)]
+Pooled = Annotated[Connections, _provide("connections")]
+OwnConnections = Annotated[Connections, _provide("own_connections")]  # free while requests hold all others
+LongWork = Annotated[Threads, _provide("long_work")]  # many executions, or all turns of one: replay, back-test, bulk
+ShortWork = Annotated[Threads, _provide("short_work")]  # one execution or one playbook: explain, graph, check
+Rules = Annotated[PlaybookRules, _provide("playbook_rules")]

@@ -61,7 +61,7 @@ def next_moments(row: Mapping[str, Any], count: int) -> list[str]:
 
 
 async def list_past(connection: Connection, row: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
-    """The latest moments of a schedule since it was made, the newest first: each with its execution, or why it has none.
+    """The latest moments of a schedule, the newest first: each with its execution, or why it has none.
 
     It looks back 400 days at most.
     """

@@ -12,13 +12,13 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
 from noetl_broker.console.access import Viewer, check_again
-from noetl_broker.console.changes import Changes, as_counts, as_message, as_word_of_database
+from noetl_broker.console.changes import Changes
 from noetl_broker.console.connections import Connections
 from noetl_broker.console.problem import RETRY_SECONDS, Refusal
 from noetl_broker.console.services import services_of
 from noetl_broker.errors import BrokerError, DatabaseFault, NotFoundFault
 from noetl_broker.service.models.values import GivenId
-from noetl_broker.store.admin.changes import Attention, load_latest_turns
+from noetl_broker.store.admin.changes import load_latest_turns
 
 router = APIRouter(prefix="/changes", tags=["changes"])
 
@@ -35,7 +35,7 @@ DOCUMENTED: Final[dict[int | str, dict[str, Any]]] = {
 @router.get("", response_class=StreamingResponse, responses=DOCUMENTED)
 async def stream_changes(
     request: Request,
-    _caller: Viewer,
+    caller: Viewer,
     execution_id: Annotated[
         list[GivenId] | None, Query(max_length=MOST_IDS, description="of which executions; without it of all")
     ] = None,
@@ -50,13 +50,13 @@ async def stream_changes(
     false}`.
     """
     changes = services_of(request).changes
-    if changes.is_full:
+    if changes.is_full(caller.name):
         raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "too many streams are open", {"Retry-After": str(RETRY_SECONDS)})
     ids = None if execution_id is None else frozenset(execution_id)
     if ids is not None:
         await _require(ids, services_of(request).own_connections)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(_messages(request, changes, ids), media_type=EVENT_STREAM, headers=headers)
+    return StreamingResponse(_messages(request, changes, ids, caller.name), media_type=EVENT_STREAM, headers=headers)
 
 
 async def _require(ids: frozenset[int], connections: Connections) -> None:
@@ -68,28 +68,18 @@ async def _require(ids: frozenset[int], connections: Connections) -> None:
             raise NotFoundFault(f"no execution {min(missing)}; noetl-broker executions lists them")
 
 
-async def _messages(request: Request, changes: Changes, ids: frozenset[int] | None) -> AsyncIterator[str]:
-    with changes.subscribe(ids) as stream:
+async def _messages(request: Request, changes: Changes, ids: frozenset[int] | None, caller: str) -> AsyncIterator[str]:
+    if changes.is_full(caller):  # of requests at the same time, others came first
+        return
+    with changes.subscribe(ids, caller) as stream:
         yield ": open\n\n"
-        if ids is None:
-            await stream.watched.wait()
-            yield as_message({})
-        told_away = False
-        told_attention: Attention | None = None
         while True:
             check_at = time.monotonic() + services_of(request).heartbeat_seconds
             while (seconds := check_at - time.monotonic()) > 0:
-                found = await stream.next(seconds)
-                if changes.closed or stream.is_lost:
+                for message in await changes.next(stream, seconds):
+                    yield message
+                if changes.closed:
                     return
-                if stream.is_away != told_away:
-                    told_away = stream.is_away
-                    yield as_word_of_database(is_away=told_away)
-                if found:
-                    yield as_message(found)
-                if stream.attention is not None and stream.attention != told_attention:
-                    told_attention = stream.attention
-                    yield as_counts(told_attention)
             if not await _may_go_on(request):
                 return
             yield ": still here\n\n"

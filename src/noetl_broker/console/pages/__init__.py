@@ -37,8 +37,8 @@ Macros are in `templates/macros.html`, with a comment each; `layout.html` import
 
 Live: pass `changes="all"` or an id to `render`. When something changes, the script requests the same URL again. It
 updates each element with `data-live` and an id; what a person typed, chose or opened stays. Callers of one role share
-these answers (`live`). So a page may show only the role and the name of its caller, and the token of its forms. A page
-that many may open at once reads by `await screen.read(key, load)`: they share what is read next.
+these answers (`live`). So a page may show only the role and the name of its caller, and the token of its forms. The
+name stands in an element with `data-who`: the script puts it in.
 """
 
 from __future__ import annotations
@@ -47,7 +47,6 @@ from typing import Final
 
 from fastapi import FastAPI
 
-from noetl_broker.console.explanations import Explanations
 from noetl_broker.console.pages import (
     approvals,
     arrival,
@@ -73,10 +72,9 @@ from noetl_broker.console.pages import (
     signals,
     workers,
 )
-from noetl_broker.console.pages.attention import AttentionCache
+from noetl_broker.console.pages.attention import Examinations
 from noetl_broker.console.pages.section import Section
-from noetl_broker.console.pages.shared import SharedReads
-from noetl_broker.console.pasts import Pasts
+from noetl_broker.console.replays import Replays
 from noetl_broker.console.services import Services
 
 SECTIONS: Final[tuple[Section, ...]] = (
@@ -106,10 +104,8 @@ def create_pages(services: Services, *, signs_in_by_address: bool = False) -> Fa
     """The application of the pages, to be mounted beside the API."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.services = services
-    app.state.attention = AttentionCache(services.connections, services.changes)
-    app.state.shared_reads = SharedReads()
-    app.state.pasts = Pasts()
-    app.state.explanations = Explanations()
+    app.state.replays = Replays()
+    app.state.examinations = Examinations(services.database)
     app.state.sections = [section for section in SECTIONS if section.icon is not None]
     failures.add_handlers(app)
     app.add_middleware(live.LiveAnswers)

@@ -70,15 +70,11 @@ async def list_approvals(
 ) -> Response:
     """The visits that wait for a person, the oldest execution first."""
     refuse_hidden_filter(screen.caller, "assignees", assignee or None)
-
-    async def load() -> dict[str, Any]:
-        async with connections.borrow() as connection:
-            found = await list_pages.page_approvals(
-                connection, path=path.strip() or None, assignee=assignee.strip() or None, **page.arguments(int, str)
-            )
-        return page.document(found)
-
-    listed = await screen.read(("approvals", page, path, assignee), load)
+    async with connections.borrow() as connection:
+        found = await list_pages.page_approvals(
+            connection, path=path.strip() or None, assignee=assignee.strip() or None, **page.arguments(int, str)
+        )
+    listed = page.document(found)
     seen = [(row, screen.seen(ApprovalView, row)) for row in listed["items"]]
     return screen.render(
         "approvals.html",

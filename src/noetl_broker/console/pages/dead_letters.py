@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
@@ -28,15 +28,11 @@ async def list_dead_letters(
 ) -> Response:
     """Dead letters; the newest execution comes first. `error`: a part of the reason, as in bulk actions."""
     refuse_hidden_filter(screen.caller, "reasons", error or None)
-
-    async def load() -> dict[str, Any]:
-        async with connections.borrow() as connection:
-            found = await list_pages.page_dead_letters(
-                connection, path=path.strip() or None, reason=error.strip() or None, **page.arguments(int, int)
-            )
-        return page.document(found)
-
-    listed = await screen.read(("dead letters", page, path, error), load)
+    async with connections.borrow() as connection:
+        found = await list_pages.page_dead_letters(
+            connection, path=path.strip() or None, reason=error.strip() or None, **page.arguments(int, int)
+        )
+    listed = page.document(found)
     return screen.render(
         "dead_letters.html",
         title="Dead letters",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
@@ -12,12 +13,11 @@ from pydantic import BaseModel
 
 from noetl_broker.broker.state.state import is_live
 from noetl_broker.console.access import Operator
-from noetl_broker.console.explanations import Explanations, is_settled
 from noetl_broker.console.pages.rendering import link, pretty
 from noetl_broker.console.pages.screen import Screen, Shown
 from noetl_broker.console.pages.step_panel import EXPLAINED_TURNS, Chosen, ShownTurn, choose, explained, load_panel
 from noetl_broker.console.paging import Paging
-from noetl_broker.console.pasts import MOST_TURNS, Pasts
+from noetl_broker.console.replays import MOST_TURNS, Replays
 from noetl_broker.console.services import LongWork, Pooled, Rules, ShortWork
 from noetl_broker.diagram.build import picture_of_execution
 from noetl_broker.diagram.labels import STATES, is_marker, items_text
@@ -60,6 +60,7 @@ LISTS: Final[Mapping[str, tuple[ServiceAction[Any, Any], type[BaseModel]]]] = {
     "undo": (service.list_undos, ListedUndo),
 }
 ITEM_STATUSES: Final = ("RUNNING", "FAILED", "COMPLETED", "WAITING", "CANCELLED")
+SETTLED: Final = timedelta(minutes=1)  # after an end; what starts because of it has started
 LONGEST: Final = 1_000  # characters of a step or a searched text in the address
 SEARCHED_ENTRIES: Final = 500  # of a log: entries of one read of a search
 SEARCHES: Final = 20  # of these reads, for one page
@@ -139,16 +140,11 @@ async def show_execution(
     async def read(connection: Connection) -> View:
         return await _load(connection, screen, rules, execution_id, asked)
 
-    async def load() -> View:
-        if asked.tab:
-            async with connections.borrow() as connection:
-                return await read(connection)
-        return await (short_work if asked.turn is None else long_work).run(read)
-
-    view = await screen.read(
-        ("execution", execution_id, asked.tab, asked.turn, asked.step, asked.why, asked.status, asked.text, asked.page),
-        load,
-    )
+    if asked.tab:
+        async with connections.borrow() as connection:
+            view = await read(connection)
+    else:
+        view = await (short_work if asked.turn is None else long_work).run(read)
     turn = asked.turn if view.past is not None else None
     details = screen.seen(ExecutionDetails, view.details)
     return screen.render(
@@ -208,25 +204,22 @@ async def show_value(
 async def _load(
     connection: Connection, screen: Screen, rules: PlaybookRules, execution_id: int, asked: ExecutionQuery
 ) -> View:
-    pasts: Pasts = screen.request.app.state.pasts
-    kept = pasts.ended(execution_id) if asked.turn is not None else None
-    details = kept[0] if kept is not None else await executions.load_execution_details(connection, execution_id)
+    details = await executions.load_execution_details(connection, execution_id)
     view = View(details=details, origin=await visit_spans.load_origin(connection, execution_id))
     if asked.turn is not None and not asked.tab:  # a tab has no slider, and is read in the event loop
+        replays: Replays = screen.request.app.state.replays
         try:
-            view.past = await pasts.after(connection, execution_id, asked.turn, rules)
+            view.past = await replays.past(connection, execution_id, asked.turn, rules)
         except OperatorFault as fault:
             view.no_past = str(fault)
     if asked.tab:
         view.tab = await _load_tab(connection, screen, view, asked)
         return view
     await _load_picture(connection, rules, view, asked.turn)
-    spans = kept[1] if kept is not None else await _load_spans(connection, view)
+    spans = await _load_spans(connection, view)
     at = None if view.past is None or asked.turn is None else view.past.turns[asked.turn - 1].recorded.turn.at
     view.chart = TimeChart(spans, names=False, link=lambda step, visit: _link_step(screen, step, visit), at=at)
     view.timeline = view.chart.svg(style=False)
-    if kept is None and view.past is not None and not is_live(details["status"]):
-        pasts.keep_ended(execution_id, (details, spans))
     if asked.step:
         await _load_step(connection, screen, view, asked)
     view.explains = view.past is None and (asked.why or view.origin["turns"] <= EXPLAINED_TURNS)
@@ -243,16 +236,23 @@ async def _load(
 
 async def _explain(connection: Connection, screen: Screen, rules: PlaybookRules, view: View) -> dict[str, Any]:
     """Why the execution or the chosen step ran or not. The answer for a long execution that ended is kept."""
-    kept: Explanations = screen.request.app.state.explanations
+    replays: Replays = screen.request.app.state.replays
     execution_id, part = view.details["execution_id"], None if view.chosen is None else view.chosen.name
     key = (execution_id, part, screen.may_act, view.origin["turns"])
-    is_kept = view.origin["turns"] > EXPLAINED_TURNS and is_settled(view.details, view.origin)
-    found = kept.get(key) if is_kept else None
+    is_kept = view.origin["turns"] > EXPLAINED_TURNS and _is_settled(view.details, view.origin)
+    found: dict[str, Any] | None = replays.get(key) if is_kept else None
     if found is None:
         found = await explained(connection, screen, execution_id, part, rules)
         if is_kept and found.get("kind") != "fault":
-            kept.keep(key, found)
+            replays.keep(key, found)
     return found
+
+
+def _is_settled(details: Mapping[str, Any], origin: Mapping[str, Any]) -> bool:
+    """Whether nothing changes any more that an explanation says: no retry, no undo, no dead letter."""
+    ended = details["ended_at"]
+    is_old = ended is not None and not is_live(details["status"]) and datetime.now(UTC) - ended > SETTLED
+    return is_old and not (origin["forks"] or details["undo"] or details["dead_letters"])
 
 
 async def _load_spans(connection: Connection, view: View) -> ExecutionSpans:

@@ -89,23 +89,20 @@ async def list_executions(
     """Executions, the newest first."""
     refuse_hidden_filter(screen.caller, "errors", asked.fields["error"] or None)
     which = asked.filter()
-
-    async def load() -> dict[str, Any]:
-        async with connections.borrow() as connection:
-            found = await list_pages.page_executions(
-                connection, which, text=asked.text or None, with_values=screen.may_act, **page.arguments(int)
-            )
-            ids = [row["execution_id"] for row in found.items if row["status"] != "COMPLETED"]
-            return {**page.document(found), "positions": await list_positions(connection, ids) if ids else {}}
-
-    listed = await screen.read(("executions", page, *asked.fields.values(), asked.text), load)
+    async with connections.borrow() as connection:
+        found = await list_pages.page_executions(
+            connection, which, text=asked.text or None, with_values=screen.may_act, **page.arguments(int)
+        )
+        ids = [row["execution_id"] for row in found.items if row["status"] != "COMPLETED"]
+        positions = await list_positions(connection, ids) if ids else {}
+    listed = page.document(found)
     return screen.render(
         "executions.html",
         title="Executions",
         changes="all",
         items=[screen.seen(ExecutionView, row) for row in listed["items"]],
         next=listed["next"],
-        positions=listed["positions"],
+        positions=positions,
         asked=asked,
         statuses=STATUSES,
         actions=ACTIONS.get(asked.fields["status"], EVERY_ACTION),

@@ -24,7 +24,7 @@ async def show_health(screen: Shown, connections: Pooled) -> Response:
     async with connections.borrow() as connection:
         left = await list_pages.page_left_undone(connection, limit=MOST_LEFT)
     findings = await examine(connections.database)
-    screen.request.app.state.attention.note(findings)
+    screen.request.app.state.examinations.note(findings)
     found = [screen.seen(DoctorFindingView, finding._asdict()) for finding in findings]
     return screen.render(
         "health.html",

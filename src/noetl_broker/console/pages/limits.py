@@ -32,22 +32,18 @@ async def list_throttles(
     screen: Shown, connections: Pooled, page: Paging, *, path: Text = "", name: Text = ""
 ) -> Response:
     """The throttles of jobs, and the slots of executions by playbook and key."""
-
-    async def load() -> dict[str, Any]:
-        async with connections.borrow() as connection:
-            limits = await throttles.list_throttles(connection)
-            keys = await throttles.list_keys(connection, name, most=MOST_KEYS) if name else []
-            after = page.after(str, str) if page.cursor else ("", "")
-            rows = await slot_lines.list_slots(connection, path=path.strip() or None, after=after, limit=page.fetched)
-        return {**page.listed(rows, lambda row: (row["path"], row["key"])), "limits": limits, "keys": keys}
-
-    found = await screen.read(("limits", page, path, name), load)
+    async with connections.borrow() as connection:
+        limits = await throttles.list_throttles(connection)
+        keys = await throttles.list_keys(connection, name, most=MOST_KEYS) if name else []
+        after = page.after(str, str) if page.cursor else ("", "")
+        rows = await slot_lines.list_slots(connection, path=path.strip() or None, after=after, limit=page.fetched)
+    found = page.listed(rows, lambda row: (row["path"], row["key"]))
     return screen.render(
         "limits.html",
         title="Limits",
         changes="all",
-        limits=[{**screen.seen(ThrottleRow, row), "allows": numbers_text(row)} for row in found["limits"]],
-        keys=[screen.seen(KeyOfThrottle, row) for row in found["keys"]],
+        limits=[{**screen.seen(ThrottleRow, row), "allows": numbers_text(row)} for row in limits],
+        keys=[screen.seen(KeyOfThrottle, row) for row in keys],
         slots=[{**screen.seen(SlotView, row), "is_schedule": row["path"] == ""} for row in found["items"]],
         next=found["next"],
         asked={"path": path, "name": name},

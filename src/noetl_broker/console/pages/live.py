@@ -1,44 +1,46 @@
-"""Answers to the scripts of open pages: pages at one address share one, whoever has them open.
+"""Answers to the scripts of open pages: made one at a time, and shared by the pages of one role at one address.
 
-The role belongs to what is shared: a viewer and an operator never get the same answer. Nobody gets one without a check
-of the own token. The name of the caller and the token of forms are put in for each.
+Each answer says when its page may ask again. The pages come one after another, so scripts together take the console
+SHARE of its time. The database works for a part of that. A viewer and an operator never share an answer, and nobody
+gets one without a check of the own token. The script puts in the name of its reader and the token of forms.
 """
 
 from __future__ import annotations
 
-import secrets
+import asyncio
+import math
 import time
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Hashable
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
 from fastapi import Request
-from fastapi.responses import Response
-from markupsafe import escape
+from fastapi.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from noetl_broker.console.access import COOKIE, caller_of
-from noetl_broker.console.pages import csrf, failures
-from noetl_broker.console.pages.screen import SHARED, Blanks
-from noetl_broker.console.pages.shared import ReadAllowance, SharedReads, TooSoonError
+from noetl_broker.console.pages import failures
+from noetl_broker.console.pages.screen import SHARED
 from noetl_broker.console.problem import Refusal
 from noetl_broker.errors import BrokerError
 from noetl_broker.service.action import Caller
-from noetl_broker.visible import visible_lines
 
 HEADER: Final = "x-live"  # of the requests of scripts
 AGE: Final = "X-Age-Ms"  # of an answer: how long ago it was begun
-KEPT_HEADERS: Final = (b"content-type",)  # of a shared answer; a cookie is never shared
-MOST_BYTES: Final = 1 << 20  # of an answer that is kept
+SHARE: Final = 0.08  # of the time, in which answers are made
+KEPT_SECONDS: Final = 1.0  # that an answer is kept, at least
+MOST_SECONDS: Final = 10.0  # by which one slow answer holds up the next ones
+MOST_KEPT: Final = 200
+MOST_WAITING: Final = 10  # addresses; the pages at another one are told to ask again
 
 
-class Kept(NamedTuple):
-    """A shared answer; `began` is a moment of the monotonic clock."""
+class LiveAnswer(NamedTuple):
+    """A shared answer. It was begun, and is kept, until these moments of the monotonic clock."""
 
     began: float
+    until: float
     status: int
-    headers: Sequence[tuple[bytes, bytes]]
     body: bytes
 
 
@@ -47,9 +49,9 @@ class LiveAnswers:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._shared = SharedReads()
-        self._allowance = ReadAllowance()
-        self._blanks = Blanks(f"name-{secrets.token_hex(16)}", secrets.token_hex(32))
+        self._kept: dict[Hashable, asyncio.Task[LiveAnswer]] = {}
+        self._turn = asyncio.Lock()
+        self._next = 0.0  # when the next page may ask again
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -65,60 +67,53 @@ class LiveAnswers:
         finally:
             caller = getattr(request.state, "caller", None)
             if caller is not None:  # the page must not go back to what was shared before
-                self._shared.drop(_key(request, caller))
+                self._kept.pop(_key(request, caller), None)
 
     async def _answer(self, request: Request) -> Response:
         try:
-            caller = await caller_of(request)
+            key = _key(request, await caller_of(request))
         except Refusal as refusal:
             return await failures.on_refusal(request, refusal)
         except BrokerError as fault:
             return await failures.on_fault(request, fault)
-        key = _key(request, caller)
-        try:
-            kept: Kept = await self._shared.get(key, partial(self._load, request))
-        except TooSoonError as fault:
-            return Response(status_code=HTTPStatus.NO_CONTENT, headers={"Retry-After": f"{fault.seconds:.0f}"})
-        if len(kept.body) > MOST_BYTES:
-            self._shared.drop(key)
-        own = Blanks(str(escape(visible_lines(caller.name))), _csrf_token(request))
-        body = kept.body
-        for blank, value in zip(self._blanks, own, strict=True):
-            body = body.replace(blank.encode(), value.encode())
-        response = Response(body, status_code=kept.status)
-        response.headers.update({name.decode("latin-1"): value.decode("latin-1") for name, value in kept.headers})
-        response.headers[AGE] = f"{(time.monotonic() - kept.began) * 1000:.0f}"
-        return response
+        kept = self._kept.get(key)
+        if kept is None or (kept.done() and kept.result().until < time.monotonic()):
+            self._kept.pop(key, None)
+            if sum(not each.done() for each in self._kept.values()) >= MOST_WAITING:
+                return Response(status_code=HTTPStatus.NO_CONTENT, headers=_pause(self._next))
+            kept = self._kept[key] = asyncio.create_task(self._make(request))
+            if len(self._kept) > MOST_KEPT:
+                del self._kept[next(iter(self._kept))]
+        answer = await asyncio.shield(kept)
+        headers = {AGE: f"{(time.monotonic() - answer.began) * 1000:.0f}", **_pause(answer.until)}
+        return HTMLResponse(answer.body, answer.status, headers)
 
-    async def _load(self, request: Request) -> Kept:
-        return await self._allowance.run(_kind(request.url.path), partial(self._run, request))  # type: ignore[no-any-return]
+    async def _make(self, request: Request) -> LiveAnswer:
+        async with self._turn:
+            began = time.monotonic()
+            status, body = await self._run(request)
+            now = time.monotonic()
+            self._next = max(now, self._next) + min((now - began) / SHARE, MOST_SECONDS)
+            return LiveAnswer(began, max(began + KEPT_SECONDS, self._next), status, body)
 
-    async def _run(self, request: Request) -> Kept:
-        scope = {**request.scope, "state": dict(request.scope.get("state", {})), SHARED: self._blanks}
-        began, started, parts = time.monotonic(), dict[str, Message](), list[bytes]()
-
-        async def receive() -> Message:
-            return {"type": "http.request", "body": b"", "more_body": False}
+    async def _run(self, request: Request) -> tuple[int, bytes]:
+        """The status and the page. An error has no page: it may name the caller."""
+        scope = {**request.scope, "state": dict(request.scope.get("state", {})), SHARED: True}
+        status, parts = HTTPStatus.INTERNAL_SERVER_ERROR.value, list[bytes]()
 
         async def send(message: Message) -> None:
-            started.setdefault(message["type"], message)
+            nonlocal status
+            status = message.get("status", status)
             parts.append(message.get("body", b""))
 
-        await self._app(scope, receive, send)
-        start = started["http.response.start"]
-        headers = [(name, value) for name, value in start["headers"] if name.lower() in KEPT_HEADERS]
-        return Kept(began, start["status"], headers, b"".join(parts))
+        with suppress(Exception):  # the page about it says it, and the log has it
+            await self._app(scope, request.receive, send)
+        return status, b"".join(parts) if status == HTTPStatus.OK else b""
 
 
-def _key(request: Request, caller: Caller) -> tuple[object, ...]:
+def _pause(until: float) -> dict[str, str]:
+    return {"Retry-After": f"{max(1, math.ceil(until - time.monotonic()))}"}
+
+
+def _key(request: Request, caller: Caller) -> Hashable:
     return caller.role, COOKIE in request.cookies, request.url.path, request.url.query
-
-
-def _kind(path: str) -> str:
-    """The key under which the cost of a page is kept: its address without numbers."""
-    return "".join(letter for letter in path if not letter.isdecimal())
-
-
-def _csrf_token(request: Request) -> str:
-    """The token for the forms of a browser; one without our cookie gets none that fits."""
-    return csrf.token_of(request.cookies.get(csrf.COOKIE) or "", request.cookies.get(COOKIE))

@@ -80,37 +80,21 @@ class Warned(NamedTuple):
     href: str | None = None
 
 
-class OverviewFacts(NamedTuple):
-    """The data of an overview: the present counts, the oldest executions, the span of the chart, and its starts."""
-
-    present: Mapping[str, Any]
-    unserved: list[dict[str, Any]]
-    oldest: list[dict[str, Any]]
-    positions: Mapping[int, Mapping[str, Any]]
-    span: str
-    activity: Mapping[str, Any]
-
-
 @router.get("/")
 async def show_overview(screen: Shown, connections: Pooled, span: Annotated[str, Query(max_length=8)] = "") -> Response:
     """The first page. `span`: a key of SPANS; without it, the shortest span that shows the last day."""
-
-    async def load() -> OverviewFacts:
-        async with connections.borrow() as connection:
-            present = await overview.load_present(connection)
-            unserved = await overview.list_unserved(connection)
-            oldest = await overview.list_oldest_live(connection, limit=OLDEST)
-            positions = await overview.list_positions(connection, [row["execution_id"] for row in oldest])
-            chosen = span if span in SPANS else USUAL
-            activity = await read_activity(connection, chosen)
-            if span not in SPANS and activity["first_at"] is not None:
-                age = (activity["read_at"] - activity["first_at"]).total_seconds()
-                shorter = next((word for word, seconds in SPANS.items() if age <= seconds), USUAL)
-                if shorter != chosen:
-                    chosen, activity = shorter, await read_activity(connection, shorter)
-            return OverviewFacts(present, unserved, oldest, positions, chosen, activity)
-
-    present, unserved, oldest, positions, chosen, activity = await screen.read(("overview", span), load)
+    async with connections.borrow() as connection:
+        present = await overview.load_present(connection)
+        unserved = await overview.list_unserved(connection)
+        oldest = await overview.list_oldest_live(connection, limit=OLDEST)
+        positions = await overview.list_positions(connection, [row["execution_id"] for row in oldest])
+        chosen = span if span in SPANS else USUAL
+        activity = await read_activity(connection, chosen)
+        if span not in SPANS and activity["first_at"] is not None:
+            age = (activity["read_at"] - activity["first_at"]).total_seconds()
+            shorter = next((word for word, seconds in SPANS.items() if age <= seconds), USUAL)
+            if shorter != chosen:
+                chosen, activity = shorter, await read_activity(connection, shorter)
     bars = list(draw_bars(activity))
     started = {status for bar in bars for status in bar.counts}
     failed = sum(bar.counts.get("FAILED", 0) for bar in bars) - activity["recovered"]

@@ -39,13 +39,9 @@ async def list_schedules(
     screen: Shown, connections: Pooled, page: Paging, path: Annotated[str, Query(max_length=LONGEST_TEXT)] = ""
 ) -> Response:
     """All schedules by name."""
-
-    async def load() -> dict[str, Any]:
-        async with connections.borrow() as connection:
-            found = await list_pages.page_schedules(connection, path=path.strip() or None, **page.arguments(str))
-        return page.document(found._replace(items=[schedule_as_document(row) for row in found.items]))
-
-    listed = await screen.read(("schedules", page, path), load)
+    async with connections.borrow() as connection:
+        found = await list_pages.page_schedules(connection, path=path.strip() or None, **page.arguments(str))
+    listed = page.document(found._replace(items=[schedule_as_document(row) for row in found.items]))
     items = [screen.seen(ScheduleView, row) for row in listed["items"]]
     return screen.render(
         "schedules.html",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
-from typing import Annotated, Any, Final, NamedTuple, TypeVar
+from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl
 
 from fastapi import Depends, Request
@@ -19,24 +19,17 @@ from pydantic import BaseModel
 from noetl_broker.console import access
 from noetl_broker.console.access import Operator, Viewer
 from noetl_broker.console.pages import csrf, flash
+from noetl_broker.console.pages.attention import count_for_navigation
 from noetl_broker.console.pages.flash import Flash, Kind
 from noetl_broker.console.pages.rendering import environment, with_query
-from noetl_broker.console.pages.shared import SharedReads
 from noetl_broker.console.problem import Refusal
+from noetl_broker.console.services import services_of
 from noetl_broker.service.action import Caller
 from noetl_broker.service.models.base import Role
 
 MOST_FIELDS: Final = 5_000
 FORM_TYPE: Final = "application/x-www-form-urlencoded"
-SHARED: Final = "noetl_broker.shared"  # of the scope of a request whose answer others get too: its Blanks
-Value = TypeVar("Value")
-
-
-class Blanks(NamedTuple):
-    """The marks in a shared answer that the values of each caller replace; nobody can guess them."""
-
-    name: str
-    csrf_token: str
+SHARED: Final = "noetl_broker.shared"  # in the scope of a request whose answer others get too
 
 
 class Screen:
@@ -44,10 +37,8 @@ class Screen:
 
     def __init__(self, request: Request, caller: Caller | None) -> None:
         self.request = request
-        self._blanks: Blanks | None = request.scope.get(SHARED)
-        if caller is not None and self._blanks is not None:
-            caller = replace(caller, name=self._blanks.name)
-        self.caller = caller
+        self._is_shared = SHARED in request.scope
+        self.caller = replace(caller, name="") if caller is not None and self._is_shared else caller
         secret = request.cookies.get(csrf.COOKIE)
         self._is_new = not csrf.is_secret(secret)
         self._secret = csrf.new_secret() if secret is None or self._is_new else secret
@@ -73,19 +64,6 @@ class Screen:
         """The token in the cookie of the session."""
         return self.request.cookies.get(access.COOKIE)
 
-    @property
-    def _csrf_token(self) -> str:
-        return csrf.token_of(self._secret, self.session) if self._blanks is None else self._blanks.csrf_token
-
-    async def read(self, key: Hashable, load: Callable[[], Awaitable[Value]]) -> Value:
-        """The result of `load`. Requests that wait at the same time share the next read.
-
-        `key` says what is read; callers of other roles share nothing.
-        """
-        shared: SharedReads = self.request.app.state.shared_reads
-        found: Value = await shared.get((self.may_act, key), load, fresh=True)
-        return found
-
     def seen(self, model: type[BaseModel], row: Mapping[str, Any]) -> dict[str, Any]:
         """A row as the API's model shows it to this caller: a viewer's payloads are None."""
         return model.model_validate(row).model_dump()
@@ -100,7 +78,7 @@ class Screen:
         **values: Any,
     ) -> HTMLResponse:
         """The page. `changes`: whose changes make it ask again, `all` or the id of an execution."""
-        shown = None if self._blanks is not None else flash.read(self.request.cookies.get(flash.COOKIE))
+        shown = None if self._is_shared else flash.read(self.request.cookies.get(flash.COOKIE))
         text = (
             environment()
             .get_template(template)
@@ -111,12 +89,12 @@ class Screen:
                     "who": self.caller,
                     "may_act": self.may_act,
                     "signed_in": self.session is not None,
-                    "counts": {} if self.caller is None else self.request.app.state.attention.counts(),
+                    "counts": getattr(self.request.state, "counts", {}),
                     "sections": self.request.app.state.sections,
                     "path": self.request.url.path,
                     "query": self.request.query_params,
                     "csrf_field": csrf.FIELD,
-                    "csrf_token": self._csrf_token,
+                    "csrf_token": "" if self._is_shared else csrf.token_of(self._secret, self.session),
                     "flash": shown,
                     "now": datetime.now(UTC),
                     "here": self.here,
@@ -183,6 +161,8 @@ def picture(svg: str) -> Markup:
 
 
 async def _shown(request: Request, caller: Viewer) -> Screen:
+    counts = await count_for_navigation(services_of(request))
+    request.state.counts = {**counts, **request.app.state.examinations.counts()}
     return Screen(request, caller)
 
 

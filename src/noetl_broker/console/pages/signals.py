@@ -40,16 +40,10 @@ async def list_signals(
 ) -> Response:
     """The waits for a signal, and the kept signals, the newest first."""
     refuse_hidden_filter(screen.caller, "names and keys of signals", name or None, key or None)
-
-    async def load() -> dict[str, Any]:
-        async with connections.borrow() as connection:
-            found = await list_pages.page_signals(connection, name=name or None, key=key or None, **page.arguments(int))
-            waits = await signals.list_signal_waits(
-                connection, name=name or None, key=key or None, limit=MOST_WAITS + 1
-            )
-        return {**page.document(found), "waits": waits}
-
-    listed = await screen.read(("signals", page, name, key), load)
+    async with connections.borrow() as connection:
+        found = await list_pages.page_signals(connection, name=name or None, key=key or None, **page.arguments(int))
+        waits = await signals.list_signal_waits(connection, name=name or None, key=key or None, limit=MOST_WAITS + 1)
+    listed = page.document(found)
     rows = [screen.seen(Signal, row) for row in listed["items"]]
     return screen.render(
         "signals.html",
@@ -57,8 +51,8 @@ async def list_signals(
         changes="all",
         items=[{**row, "short": on_one_line(row["payload"])} for row in rows],
         next=listed["next"],
-        waits=listed["waits"][:MOST_WAITS],
-        has_more_waits=len(listed["waits"]) > MOST_WAITS,
+        waits=waits[:MOST_WAITS],
+        has_more_waits=len(waits) > MOST_WAITS,
         asked={"name": name, "key": key},
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
@@ -23,15 +23,11 @@ async def show_workers(
 ) -> Response:
     """Who holds leases, and the leases in the order of their end; `worker_id`: only the leases of this worker."""
     refuse_hidden_filter(screen.caller, "ids of workers", worker_id or None)
-
-    async def load() -> tuple[list[dict[str, Any]], dict[str, Any], list[dict[str, Any]]]:
-        async with connections.borrow() as connection:
-            workers = await list_pages.list_workers(connection)
-            leases = await list_pages.page_leases(connection, worker_id=worker_id or None, **page.arguments(int, int))
-            unserved = await overview.list_unserved(connection)
-        return workers, page.document(leases), unserved
-
-    workers, leases, unserved = await screen.read(("workers", page, worker_id), load)
+    async with connections.borrow() as connection:
+        workers = await list_pages.list_workers(connection)
+        found = await list_pages.page_leases(connection, worker_id=worker_id or None, **page.arguments(int, int))
+        unserved = await overview.list_unserved(connection)
+    leases = page.document(found)
     return screen.render(
         "workers.html",
         title="Workers",

@@ -82,8 +82,8 @@ async function bring() {
     pause = Math.max(pause, 1000 * (Number(answer.headers.get("Retry-After")) || 0));
     const text = answer.ok ? await answer.text() : "";
     if (text) read = Date.now() - (Number(answer.headers.get("X-Age-Ms")) || 0); // many pages share an answer
-    else if (answer.status !== 204) read = Infinity; // 204: scripts ask too much; later
-    if (text && address === location.href) update(new DOMParser().parseFromString(text, "text/html"));
+    else if (answer.status !== 204) read = Infinity; // 204: too many pages wait; later
+    if (text && address === location.href) update(personal(new DOMParser().parseFromString(text, "text/html")));
   } catch {
     read = Infinity; // the stream says that the server is away, and later that it is back
   } finally {
@@ -92,6 +92,14 @@ async function bring() {
     if (read < changed + SLACK_MS) wanted = true; // the answer may be from before the change
     if (wanted && !document.hidden) ask();
   }
+}
+
+// A shared answer has no name of its reader, and no token for forms.
+function personal(page) {
+  const own = document.querySelector("[data-who]")?.textContent;
+  for (const one of page.querySelectorAll("[data-who]")) one.textContent = own;
+  for (const one of page.querySelectorAll("input[name=csrf]")) one.setAttribute("value", main.dataset.csrf);
+  return page;
 }
 
 export function update(page) {
