@@ -13,13 +13,13 @@ from fastapi import APIRouter, Query, Response
 from noetl_broker.console.access import Operator, refuse_hidden_filter
 from noetl_broker.console.pages.form_values import read_id
 from noetl_broker.console.pages.schema_form import Input, inputs_of_form, read_inputs, with_errors
-from noetl_broker.console.pages.screen import Posted, Shown
-from noetl_broker.console.paging import MOST_ROWS, Paging
+from noetl_broker.console.pages.screen import Paging, Posted, Shown
 from noetl_broker.console.services import Pooled
 from noetl_broker.errors import BrokerError, DatabaseFault
 from noetl_broker.node_ids import read_visit
 from noetl_broker.playbook.approval import COMMENT, faults_of_filled
-from noetl_broker.service.models.base import LONGEST_TEXT
+from noetl_broker.service import paging
+from noetl_broker.service.models.base import LONGEST_TEXT, MOST_ROWS
 from noetl_broker.service.models.waits import ApprovalView
 from noetl_broker.service.typed_json import json_text
 from noetl_broker.store.admin import approvals, list_pages
@@ -72,9 +72,9 @@ async def list_approvals(
     refuse_hidden_filter(screen.caller, "assignees", assignee or None)
     async with connections.borrow() as connection:
         found = await list_pages.page_approvals(
-            connection, path=path.strip() or None, assignee=assignee.strip() or None, **page.arguments(int, str)
+            connection, path=path.strip() or None, assignee=assignee.strip() or None, **paging.place(page, int, str)
         )
-    listed = page.document(found)
+    listed = paging.listed(found)
     seen = [(row, screen.seen(ApprovalView, row)) for row in listed["items"]]
     return screen.render(
         "approvals.html",
