@@ -80,17 +80,6 @@ NEWEST = "select execution_id from noetl.execution order by execution_id desc li
 ROUNDS = 40
 
 
-class Cost(NamedTuple):
-    """What a page costs: per request, times in milliseconds."""
-
-    statements: float
-    database: float
-    processor: float
-    median: float
-    p95: float
-    kilobytes: int
-
-
 def make_many(site: Site, count: int) -> None:
     """Insert so many executions of the past, with histories."""
     with psycopg_connect(site.database, autocommit=True) as connection:
@@ -105,26 +94,21 @@ def make_many(site: Site, count: int) -> None:
         connection.execute("vacuum analyze")
 
 
-def measure(site: Site, console_pid: int, address: str) -> Cost:
-    """Ask for a page ROUNDS times."""
+def measure(site: Site, kind: str, address: str) -> None:
+    """Ask for a page ROUNDS times, and print what it costs for each request; times in milliseconds."""
     times, size = [], 0
-    with client_of(site, "operator") as client, psycopg_connect(site.database, autocommit=True) as connection:
+    with client_of(site, "operator") as client:
         client.get(address)
-        before = connection.execute(ASKED, ("console",)).fetchone() or (0, 0)
-        spent = processor_seconds(console_pid)
+        [(calls, asked)], spent = site.rows(ASKED, "console"), processor_seconds(site.console_pid)
         for _ in range(ROUNDS):
             began = time.perf_counter()
             size = len(client.get(address).content)
             times.append((time.perf_counter() - began) * 1000)
-        spent = processor_seconds(console_pid) - spent
-        after = connection.execute(ASKED, ("console",)).fetchone() or (0, 0)
-    return Cost(
-        statements=float(after[0] - before[0]) / ROUNDS,
-        database=float(after[1] - before[1]) / ROUNDS,
-        processor=spent * 1000 / ROUNDS,
-        median=statistics.median(times),
-        p95=statistics.quantiles(times, n=20)[-1],
-        kilobytes=size // 1024,
+        [(calls_after, asked_after)], spent = site.rows(ASKED, "console"), processor_seconds(site.console_pid) - spent
+    say(
+        f"{kind[:70]:70} {float(calls_after - calls) / ROUNDS:10.1f} {(asked_after - asked) / ROUNDS:6.1f}"
+        f" {spent * 1000 / ROUNDS:7.1f} {statistics.median(times):7.1f} {statistics.quantiles(times, n=20)[-1]:7.1f}"
+        f" {size // 1024:6}"
     )
 
 
@@ -269,11 +253,7 @@ def say_costs(site: Site, addresses: Mapping[str, str]) -> None:
     """Print a table of what these addresses cost, by what they show."""
     say(f"{'page':70} statements  db ms  cpu ms  p50 ms  p95 ms     kB")
     for kind, address in addresses.items():
-        cost = measure(site, site.console_pid, address)
-        say(
-            f"{kind[:70]:70} {cost.statements:10.1f} {cost.database:6.1f} {cost.processor:7.1f} {cost.median:7.1f}"
-            f" {cost.p95:7.1f} {cost.kilobytes:6}"
-        )
+        measure(site, kind, address)
 
 
 def opened(shown: Mapping[str, int]) -> list[str]:

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 
 import click
 
 from noetl_broker.cli import output
-from noetl_broker.cli.arguments import LARGEST_ID, VERSION_OF_PLAYBOOK, Subject
+from noetl_broker.cli.arguments import VERSION_OF_PLAYBOOK, Subject
 from noetl_broker.cli.command import Call, command
+from noetl_broker.cli.face import ask
 from noetl_broker.cli.playbooks import read_source
-from noetl_broker.diagram.build import picture_of_execution, picture_of_playbook
+from noetl_broker.diagram.build import picture_of_playbook
 from noetl_broker.diagram.mermaid import render_mermaid
 from noetl_broker.diagram.model import Picture, as_document
 from noetl_broker.diagram.svg import render_svg
 from noetl_broker.errors import DatabaseFault, NotFoundFault, OperatorFault
 from noetl_broker.playbook import compile_playbook
-from noetl_broker.store.admin.catalog import find
-from noetl_broker.store.admin.execution_path import load_execution_path
-from noetl_broker.store.connect.session import session
+from noetl_broker.service.field_errors import request_of
+from noetl_broker.service.models.base import Given, OneExecution
+from noetl_broker.service.models.playbooks import OneVersion
 
 FORMATS = {"mermaid": render_mermaid, "svg": render_svg}
 SUFFIXES = {".svg": "svg", ".mmd": "mermaid", ".md": "mermaid", "": "mermaid"}
@@ -75,33 +75,18 @@ def _picture(call: Call, subject: str, version: int | None) -> Picture:
     if is_file:
         return picture_of_playbook(compile_playbook(read_source(file), file=subject, rules=call.playbook_rules))
     if is_id:
-        return _picture_of_execution(call, int(subject))
+        return _ask(call, "executions.picture_execution", request_of(OneExecution, {"execution_id": subject}))
     try:
-        return _picture_of_path(call, subject, version)
+        return _ask(call, "playbooks.picture_playbook", request_of(OneVersion, {"path": subject, "version": version}))
     except (NotFoundFault, DatabaseFault) as error:
         if file.suffix not in PLAYBOOK_SUFFIXES:
             raise
         raise OperatorFault(f"there is no file {subject}, and for a path of the catalog: {error}") from error
 
 
-def _picture_of_execution(call: Call, execution_id: int) -> Picture:
-    if not 0 < execution_id <= LARGEST_ID:
-        raise OperatorFault(f"{execution_id} is not the id of an execution: ids go from 1 to {LARGEST_ID}")
-
-    async def ask() -> Picture:
-        async with session(call.database, name="graph") as connection:
-            return picture_of_execution(*await load_execution_path(connection, execution_id, call.playbook_rules))
-
-    return asyncio.run(ask())
-
-
-def _picture_of_path(call: Call, path: str, version: int | None) -> Picture:
-    async def ask() -> Picture:
-        async with session(call.database, name="graph") as connection:
-            found = await find(connection, path, version)
-            return picture_of_playbook(found.compile(call.playbook_rules), found.version)
-
-    return asyncio.run(ask())
+def _ask(call: Call, action: str, asked: Given) -> Picture:
+    made: Picture = ask(call, action, asked)
+    return made
 
 
 def _write(text: str, target: Path | None) -> None:

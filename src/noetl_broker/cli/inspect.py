@@ -13,24 +13,20 @@ import click
 from noetl_broker.cli import output
 from noetl_broker.cli.arguments import StepName
 from noetl_broker.cli.command import Call, command, execution_id, with_traceback
-from noetl_broker.cli.face import ask, ask_all
+from noetl_broker.cli.face import ask, ask_all, service
 from noetl_broker.cli.selection import Selection, selection
 from noetl_broker.cli.start import describe_failure
 from noetl_broker.cli.status_view import status_parts, took, watch
 from noetl_broker.cli.tail import event_cells, event_line, follow
 from noetl_broker.errors import EXIT_FAILED, OperatorFault
 from noetl_broker.explain.error_text import traceback_of
-from noetl_broker.explain.item import Item, item_headline, item_outcome
+from noetl_broker.explain.item import item_headline, item_outcome
 from noetl_broker.explain.undo_text import left_text
-from noetl_broker.node_ids import read_item_name, read_visit
 from noetl_broker.playbook.blocks import is_block
-from noetl_broker.service.models.base import Paged
-from noetl_broker.service.models.executions import ListExecutions
+from noetl_broker.service.models.base import OneExecution, Paged
+from noetl_broker.service.models.executions import ListExecutions, StepRequest
 from noetl_broker.service.models.playbooks import OneVersion
-from noetl_broker.store.admin import executions as store
-from noetl_broker.store.admin.progress import has_step, load_item, no_step_fault
 from noetl_broker.store.connect.lasting_session import LastingSession
-from noetl_broker.store.connect.session import session
 
 
 @command(
@@ -146,16 +142,14 @@ def status(call: Call, *, execution_id: int, step: str | None, live: bool, trace
     if step is not None:
         return _show_item(call, execution_id, step, traceback=traceback)
 
-    async def ask() -> dict[str, Any]:
-        if live:
+    if live:
+
+        async def follow_it() -> dict[str, Any]:
             async with LastingSession(call.database, name="status", say=output.note) as source:
                 return await watch(source, execution_id, as_json=call.as_json, traceback=traceback)
-        async with session(call.database, name="status") as connection:
-            return await store.load_execution_details(connection, execution_id)
 
-    found = asyncio.run(ask())
-    if live:
-        return 0 if found["status"] == "COMPLETED" else EXIT_FAILED
+        return 0 if asyncio.run(follow_it())["status"] == "COMPLETED" else EXIT_FAILED
+    found = ask(call, "executions.show_execution", OneExecution(execution_id=execution_id))
     if call.as_json:
         output.show_json(found)
     else:
@@ -182,46 +176,26 @@ def events(call: Call, *, execution_id: int, step: str | None, live: bool, trace
     Each event is followed by what the broker decided on it. --json prints objects with the columns of noetl.event.
     STEP: only those of a step; of load#2, its second visit; or of load[3], an item of an iterator.
     """
-    of = None if step is None else _events_of(step)
+    asked = StepRequest(execution_id=execution_id, step=step)
+    if not live:
+        _show_events(call, ask(call, "executions.read_events", asked), traceback=traceback)
+        return
 
-    async def ask() -> None:
-        if not live:
-            async with session(call.database, name="events") as connection:
-                _show_events(call, await store.list_events(connection, execution_id, of), traceback=traceback)
-            return
+    async def follow_them() -> None:
         async with LastingSession(call.database, name="events", say=output.note) as source:
             shown = Tracebacks()
-            async for new in follow(source, execution_id, of):
+            async for new in follow(source, execution_id, service("executions").events_of(step)):
                 for event in new:
                     if call.as_json:
                         output.show_json_line(event)
                     else:
                         _show_event(event, shown if traceback else None)
 
-    asyncio.run(ask())
-
-
-def _events_of(step: str) -> store.EventsOf:
-    item = read_item_name(step)
-    return store.EventsOf(*read_visit(step)) if item is None else store.EventsOf(*item)
+    asyncio.run(follow_them())
 
 
 def _show_item(call: Call, execution_id: int, step: str, *, traceback: bool) -> int:
-    name = read_item_name(step)
-
-    async def ask() -> Item:
-        async with session(call.database, name="status") as connection:
-            if name is not None:
-                return await load_item(connection, execution_id, name)
-            await store.find_execution(connection, execution_id)
-            if not await has_step(connection, execution_id, read_visit(step)[0]):
-                raise no_step_fault(execution_id, step)
-        raise OperatorFault(
-            f"{step} is a step: noetl-broker explain {execution_id} {step} shows it. An item of an iterator is for"
-            f" example {step}[3]"
-        )
-
-    item = asyncio.run(ask())
+    item = ask(call, "executions.show_item", StepRequest(execution_id=execution_id, step=step))
     if call.as_json:
         output.show_json(item)
         return 0

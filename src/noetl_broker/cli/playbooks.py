@@ -11,12 +11,13 @@ import click
 
 from noetl_broker.cli import output
 from noetl_broker.cli.command import Call, command
+from noetl_broker.cli.face import ask
 from noetl_broker.cli.rights import OWNER
 from noetl_broker.cli.sarif import as_sarif
 from noetl_broker.errors import EXIT_FAILED, DatabaseFault, OperatorFault
-from noetl_broker.playbook import PlaybookRules, compile_playbook
+from noetl_broker.playbook import PlaybookRules
 from noetl_broker.service.check import CheckedFile, check_source, with_calls, with_step_types
-from noetl_broker.store.admin import catalog
+from noetl_broker.service.models.playbooks import RegisterRequest
 from noetl_broker.store.connect.session import session
 
 files = click.argument("paths", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -70,23 +71,17 @@ def register(call: Call, *, paths: Sequence[Path], strict: bool) -> int:
     if any(file.errors for file in checked):
         output.note("noetl-broker: nothing was registered")
         return EXIT_FAILED
-    playbooks = [
-        (compile_playbook(file.source, file=file.file, rules=call.playbook_rules), file.source.decode())
-        for file in checked
-    ]
-
-    async def store() -> list[catalog.Registered]:
-        async with session(call.database, name="register") as connection:
-            return await catalog.register(connection, playbooks)
-
-    registered = asyncio.run(store())
+    registered = ask(
+        call, "playbooks.register", RegisterRequest(files=[(file.file, file.source.decode()) for file in checked])
+    )
     if call.as_json:
-        fields = ("path", "version", "catalog_id", "new")
-        output.show_json([{name: getattr(entry, name) for name in fields} for entry in registered])
+        output.show_json(
+            [{name: entry[name] for name in ("path", "version", "catalog_id", "new")} for entry in registered]
+        )
     else:
         for entry in registered:
-            output.say(f"{entry.path} version {entry.version}{'' if entry.new else ' (unchanged)'}")
-    for note in (note for entry in registered for note in entry.notes):
+            output.say(f"{entry['path']} version {entry['version']}{'' if entry['new'] else ' (unchanged)'}")
+    for note in (note for entry in registered for note in entry["notes"]):
         output.note(call.with_schema(note))
     return 0
 

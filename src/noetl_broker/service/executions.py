@@ -8,9 +8,10 @@ from datetime import datetime
 from typing import Any
 
 from noetl_broker.diagram.build import picture_of_execution
+from noetl_broker.diagram.model import Picture
 from noetl_broker.diagram.time_chart import TimeChart
 from noetl_broker.errors import OperatorFault
-from noetl_broker.node_ids import read_node
+from noetl_broker.node_ids import read_item_name, read_node, read_visit
 from noetl_broker.service import paging
 from noetl_broker.service.action import Caller, Cost, Role, action
 from noetl_broker.service.differences import find_differences
@@ -26,6 +27,7 @@ from noetl_broker.service.typed_json import json_text
 from noetl_broker.store.admin import executions, list_pages, logs
 from noetl_broker.store.admin.execution_path import load_execution_path
 from noetl_broker.store.admin.executions import Filter
+from noetl_broker.store.admin.progress import has_step, load_item, no_step_fault
 from noetl_broker.store.admin.verify import VerifyReport, VerifyScope, verify
 from noetl_broker.store.admin.visit_spans import load_spans
 from noetl_broker.store.connect.connection import Connection
@@ -177,8 +179,44 @@ async def explain(connection: Connection, caller: Caller, given: models.StepRequ
 @action(Role.VIEWER, Image, cost=Cost.SHORT)
 async def draw_execution(connection: Connection, caller: Caller, given: models.GraphRequest) -> Image:
     """Draw an execution with the path that it took. A viewer gets no conditions and no messages of errors."""
-    picture = picture_of_execution(*await load_execution_path(connection, given.execution_id, caller.rules))
+    picture = await picture_execution(connection, caller, given)
     return image_of(picture, given.format, with_values=caller.sees_values)
+
+
+@action(Role.VIEWER, Picture, cost=Cost.SHORT)
+async def picture_execution(connection: Connection, caller: Caller, given: OneExecution) -> Picture:
+    """Make the diagram of an execution with the path that it took."""
+    return picture_of_execution(*await load_execution_path(connection, given.execution_id, caller.rules))
+
+
+@action(Role.OPERATOR, dict[str, Any])
+async def show_item(connection: Connection, _caller: Caller, given: models.StepRequest) -> Any:
+    """Show one item of an iterator, `fetch[3]`, or `fetch#2[3]` of the second visit."""
+    execution_id, step = given.execution_id, given.step or ""
+    name = read_item_name(step)
+    if name is not None:
+        return await load_item(connection, execution_id, name)
+    await executions.find_execution(connection, execution_id)
+    if not await has_step(connection, execution_id, read_visit(step)[0]):
+        raise no_step_fault(execution_id, step)
+    raise OperatorFault(
+        f"{step} is a step: noetl-broker explain {execution_id} {step} shows it. An item of an iterator is for example"
+        f" {step}[3]"
+    )
+
+
+@action(Role.OPERATOR, list[dict[str, Any]])
+async def read_events(connection: Connection, _caller: Caller, given: models.StepRequest) -> Any:
+    """Read the events of an execution, or of a part of it, in the order of its turns."""
+    return await executions.list_events(connection, given.execution_id, events_of(given.step))
+
+
+def events_of(step: str | None) -> executions.EventsOf | None:
+    """The events that a name chooses: of a step, of `load#2`, or of `load[3]`."""
+    if step is None:
+        return None
+    item = read_item_name(step)
+    return executions.EventsOf(*(read_visit(step) if item is None else item))
 
 
 @action(Role.VIEWER, Image, cost=Cost.SHORT)

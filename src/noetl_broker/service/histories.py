@@ -11,7 +11,10 @@ from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.store.admin import history_scan as store
 from noetl_broker.store.admin.executions import Filter
 from noetl_broker.store.admin.history import Versions
+from noetl_broker.store.admin.history_scan import HistoryPart, count_histories
 from noetl_broker.store.connect.connection import Connection
+
+__all__ = ["HistoryPart", "Pace", "count_histories", "read_histories"]
 
 PARTS_BETWEEN_CHECKS = 8  # at the network, where the next batch is coming
 

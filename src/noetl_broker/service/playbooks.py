@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from difflib import unified_diff
 from typing import Any
 
 from noetl_broker.diagram.build import picture_of_playbook
+from noetl_broker.diagram.model import Picture
 from noetl_broker.errors import OperatorFault
+from noetl_broker.playbook import compile_playbook
 from noetl_broker.service import back_tests, paging
 from noetl_broker.service.action import Caller, Cost, Role, action
 from noetl_broker.service.executions import filter_of
@@ -44,9 +47,22 @@ async def show_source(connection: Connection, _caller: Caller, given: models.One
 @action(Role.VIEWER, Image, cost=Cost.SHORT)
 async def draw_playbook(connection: Connection, caller: Caller, given: models.PlaybookGraphRequest) -> Image:
     """Draw a playbook. A viewer gets no conditions."""
-    found = await catalog.find(connection, given.path, given.version)
-    picture = picture_of_playbook(found.compile(caller.rules), found.version)
+    picture = await picture_playbook(connection, caller, given)
     return image_of(picture, given.format, with_values=caller.sees_values)
+
+
+@action(Role.VIEWER, Picture, cost=Cost.SHORT)
+async def picture_playbook(connection: Connection, caller: Caller, given: models.OneVersion) -> Picture:
+    """Make the diagram of a version."""
+    found = await catalog.find(connection, given.path, given.version)
+    return picture_of_playbook(found.compile(caller.rules), found.version)
+
+
+@action(Role.OPERATOR, list[dict[str, Any]])
+async def register(connection: Connection, caller: Caller, given: models.RegisterRequest) -> Any:
+    """Register playbooks, all or none; changed content makes a new version. `notes` say what stays as it is."""
+    made = [(compile_playbook(text.encode(), file=file, rules=caller.rules), text) for file, text in given.files]
+    return [asdict(entry) for entry in await catalog.register(connection, made)]
 
 
 @action(Role.OPERATOR, models.DifferenceView, cost=Cost.SHORT)

@@ -12,8 +12,7 @@ from noetl_broker.history.record import RecordedTurn
 from noetl_broker.history.replay import Difference, ReplayedTurn
 from noetl_broker.history.story import format_turn
 from noetl_broker.service.differences import Differences, diff
-from noetl_broker.service.histories import Pace
-from noetl_broker.store.admin.history_scan import HistoryPart
+from noetl_broker.service.histories import HistoryPart, Pace
 
 MOST_KEPT = 1000  # executions in the JSON document; all are counted
 MOST_LINES = 60  # of a diff

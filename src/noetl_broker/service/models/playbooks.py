@@ -64,6 +64,12 @@ class StepTypeRequest(Given):
     name: str = Field(pattern="^[A-Za-z_][A-Za-z0-9_.-]{0,62}$", description="not a type of the broker's own")
 
 
+class RegisterRequest(Given):
+    """The names and the texts of files with playbooks."""
+
+    files: list[tuple[str, str]]
+
+
 class StepTypesRequest(Given):
     """Types of steps."""
 
