@@ -93,7 +93,7 @@ LAYERS: dict[str, set[str]] = {
         "tasks",
     },
     "testing": {"errors", "job", "node_ids", "template", "playbook", "broker", "history"},
-    "client": {"errors", "broker", "store"},
+    "client": {"errors", "broker", "service", "store"},
     "service": {
         "errors",
         "node_ids",
@@ -138,6 +138,19 @@ FLOORS: dict[str, tuple[set[str], ...]] = {
     ),
     "store": ({"json_codec", "row_layout"}, {"queries"}, {"connect"}, {"turn", "worker"}, {"admin"}),
 }  # fmt: skip
+
+# The faces of the service. They import it, and of the store only connections.
+FACES = ("client", "cli.", "console.api.", "console.pages.")
+# These are no faces: what they do, no other face does.
+NO_FACES = {
+    *("cli.archive", "cli.demo", "cli.dev.command", "cli.dev.database", "cli.dev.registrar", "cli.doctor"),
+    *("cli.migrate", "cli.run", "cli.worker", "cli.console"),
+}
+# These serve one face alone: a stream of what changes, the completion of a shell, the counts of the navigation.
+STREAMS = {
+    *("cli.arguments", "cli.logs", "cli.start", "cli.status_view", "cli.tail", "console.api.changes"),
+    "console.pages.attention",
+}
 
 # The pure packages (no clock, randomness or I/O), and the libraries that they may import.
 PURE_PARTS = {"broker", "history", "explain"}
@@ -276,6 +289,17 @@ def test_no_folder_imports_one_above_it(package: str) -> None:
         if name.startswith(f"noetl_broker.{package}.")
         for own, other in [(module.name.split(".")[1], below(name).split(".")[1])]
         if own != other and floor_of[other] >= floor_of[own]
+    ] == []
+
+
+def test_a_face_asks_the_service_and_not_the_store() -> None:
+    """So a rule, a bound or a statement stands once."""
+    assert [
+        f"{module.at(node)} {name}"
+        for module in modules()
+        if module.name.startswith(FACES) and module.name not in NO_FACES | STREAMS
+        for node, name in imported(module)
+        if name.startswith("noetl_broker.store.") and not name.startswith("noetl_broker.store.connect.")
     ] == []
 
 

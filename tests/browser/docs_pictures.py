@@ -39,6 +39,7 @@ def take(page: Page, shown: dict[str, int]) -> None:
     expect(page.get_by_role("heading", name="Back-test")).to_be_visible()
     save(page, "back-test")
     page.goto("/approvals")
+    page.locator("summary.line").first.click()
     page.get_by_text("Live", exact=True).wait_for()
     save(page, "approvals")
 

@@ -13,6 +13,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Visitors, press_until
 from tests.browser.site import Site
+from tests.browser.test_every_page import AXE
 
 FAILS_FIRST = """
 workflow:
@@ -207,6 +208,9 @@ def test_a_palette_goes_anywhere(site: Site, page: Page, visitors: Visitors) -> 
         page.keyboard.press(keys)
         page.keyboard.type(typed)
         expect(page.get_by_role("option", name=chosen, exact=True)).to_have_attribute("aria-selected", "true")
+        page.evaluate(AXE)
+        found = page.evaluate("axe.run('dialog').then(({violations}) => violations.map(({id}) => id))")
+        assert found == []
         page.keyboard.press("Enter")
         expect(page).to_have_url(f"{site.url}{url}")
         page.goto("/health")
@@ -232,6 +236,8 @@ def test_rows_are_short_on_a_phone(site: Site, enter: Callable[..., Page]) -> No
     site.until_ended(execution_id)
     page = enter(viewport={"width": 390, "height": 800})
     page.goto(f"/executions?text={execution_id}")
-    box = page.locator(f"#row-{execution_id}").bounding_box()
+    row = page.locator(f"#row-{execution_id}")
+    expect(row).to_contain_text("Cancelled")
+    box = row.bounding_box()
     assert box is not None
     assert (box["height"] < 90, page.evaluate("document.documentElement.scrollWidth")) == (True, 390)

@@ -139,9 +139,10 @@ def bulk_command(
     version: bool = True,
     on_path: Callable[[Call, str, Mapping[str, Any]], None] | None = None,
 ) -> Callable[[Callable[[Call, Any, Any], None]], click.Command]:
-    """Make a command of a function that prints what became of one execution, which it acts on by the action `one`.
+    """Make a command of a function that prints what became of one execution.
 
-    With filters, or several ids, it acts on many. `on_path` acts where --path stands alone.
+    `one` is the action on one execution. With filters, or several ids, the command acts on many. `on_path` acts where
+    --path stands alone.
     """
 
     def decorate(show: Callable[[Call, Any, Any], None]) -> click.Command:

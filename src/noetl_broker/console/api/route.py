@@ -60,8 +60,11 @@ def register_names(kind: str, *endings: str) -> None:
 
 
 def add_route(router: APIRouter, row: Row) -> None:
-    """Add the route of a row."""
-    action, is_image = row.action, row.action.answer is Image
+    """Add the route of a row. Raises TypeError for a function that names no role."""
+    action = row.action
+    if not isinstance(action, ServiceAction):
+        raise TypeError(f"{action.__name__} is no action of the service: give it @action with the role that it needs")
+    is_image = action.answer is Image
     router.add_api_route(
         row.path,
         _endpoint(row),

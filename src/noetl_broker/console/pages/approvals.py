@@ -13,13 +13,14 @@ from fastapi import APIRouter, Query, Response
 from noetl_broker.console.access import Operator, refuse_hidden_filter
 from noetl_broker.console.pages.form_values import read_id
 from noetl_broker.console.pages.schema_form import Input, inputs_of_form, read_inputs, with_errors
-from noetl_broker.console.pages.screen import Posted, Shown
-from noetl_broker.console.paging import MOST_ROWS, Paging
+from noetl_broker.console.pages.screen import Paging, Posted, Shown
 from noetl_broker.console.services import Pooled
 from noetl_broker.errors import BrokerError, DatabaseFault
 from noetl_broker.node_ids import read_visit
 from noetl_broker.playbook.approval import COMMENT, faults_of_filled
-from noetl_broker.service.models.base import LONGEST_TEXT
+from noetl_broker.service import paging
+from noetl_broker.service import waits as service
+from noetl_broker.service.models.base import LONGEST_TEXT, MOST_ROWS
 from noetl_broker.service.models.waits import ApprovalView
 from noetl_broker.service.typed_json import json_text
 from noetl_broker.store.admin import approvals, list_pages
@@ -72,9 +73,9 @@ async def list_approvals(
     refuse_hidden_filter(screen.caller, "assignees", assignee or None)
     async with connections.borrow() as connection:
         found = await list_pages.page_approvals(
-            connection, path=path.strip() or None, assignee=assignee.strip() or None, **page.arguments(int, str)
+            connection, path=path.strip() or None, assignee=assignee.strip() or None, **paging.place(page, int, str)
         )
-    listed = page.document(found)
+    listed = paging.listed(found)
     seen = [(row, screen.seen(ApprovalView, row)) for row in listed["items"]]
     return screen.render(
         "approvals.html",
@@ -97,7 +98,7 @@ async def decide(caller: Operator, form: Posted, connections: Pooled) -> Respons
     """Approve or reject; what is wrong with the form stands at its fields. With `id`: many, each without its form."""
     approved = form.text("decision") == "approve"
     if form.all("id") or not form.text("execution_id"):
-        return await _decide_many(caller, form, connections, approved=approved)
+        return await _decide_many(form, approved=approved)
     execution_id = read_id(form.text("execution_id"))
     step, visit = read_visit(form.text("step"))
     async with connections.borrow() as connection:
@@ -136,23 +137,19 @@ async def decide(caller: Operator, form: Posted, connections: Pooled) -> Respons
     )
 
 
-async def _decide_many(caller: Operator, form: Posted, connections: Pooled, *, approved: bool) -> Response:
+async def _decide_many(form: Posted, *, approved: bool) -> Response:
     """Decide the chosen visits, each named `EXECUTION:VISIT`, with the defaults of their forms."""
-    done, faults = 0, []
-    async with connections.borrow() as connection:
-        for chosen in form.all("id")[:MOST_ROWS]:
-            execution_id, _, visit = chosen.partition(":")
-            try:
-                found = await approvals.find_approval(connection, read_id(execution_id), *read_visit(visit))
-                with translate_faults():
-                    done += await approvals.decide_approval(
-                        connection, found, approved=approved, decided_by=caller.name, form="{}"
-                    )
-            except DatabaseFault:
-                raise
-            except BrokerError as fault:
-                faults.append(str(fault))
+    chosen, faults = form.all("id")[:MOST_ROWS], []
+    for each in chosen:
+        execution_id, _, visit = each.partition(":")
+        try:
+            await form.screen.ask(service.decide, execution_id=execution_id, step=visit, approved=approved)
+        except DatabaseFault:
+            raise
+        except BrokerError as fault:
+            faults.append(str(fault))
+    done = len(chosen) - len(faults)
     said = f"{done:,} {'was' if done == 1 else 'were'} {'approved' if approved else 'rejected'}."
     if faults:
         said += f" {len(faults):,} could not be decided; the first: {faults[0]}"
-    return form.done("/approvals", said if form.all("id") else "Choose approvals first.", kind="ok" if done else "warn")
+    return form.done("/approvals", said if chosen else "Choose approvals first.", kind="ok" if done else "warn")

@@ -16,7 +16,6 @@ from noetl_broker.console.pages.executions import FilterQuery
 from noetl_broker.console.pages.form_values import read_id, read_version
 from noetl_broker.console.pages.rendering import link
 from noetl_broker.console.pages.screen import Posted, SentForm, Shown
-from noetl_broker.console.paging import MOST_ROWS
 from noetl_broker.console.services import LongWork, Rules
 from noetl_broker.errors import OperatorFault
 from noetl_broker.playbook import PlaybookRules
@@ -35,7 +34,7 @@ from noetl_broker.service.bulk import (
     why_left_out,
 )
 from noetl_broker.service.models.actions import MOST_TREATED
-from noetl_broker.service.models.base import LONGEST_TEXT
+from noetl_broker.service.models.base import LONGEST_TEXT, MOST_ROWS
 from noetl_broker.service.models.values import GivenId
 from noetl_broker.service.recoveries import OnVersion, preview_outlook
 from noetl_broker.store.admin import executions, list_pages

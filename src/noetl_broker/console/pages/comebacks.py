@@ -13,11 +13,12 @@ from noetl_broker.console.services import Pooled, Rules, ShortWork
 from noetl_broker.errors import OperatorFault
 from noetl_broker.node_ids import visit_name
 from noetl_broker.playbook import PlaybookRules
+from noetl_broker.service import execution_actions as service
 from noetl_broker.service import recoveries, undos
 from noetl_broker.service.models.base import LONGEST_TEXT
 from noetl_broker.service.models.values import ExecutionId
 from noetl_broker.service.recoveries import OnVersion, Outlook
-from noetl_broker.store.admin import catalog, executions, list_pages, undo
+from noetl_broker.store.admin import catalog, executions, list_pages
 from noetl_broker.store.connect.connection import Connection
 
 router = APIRouter()
@@ -130,10 +131,10 @@ async def show_abandon(screen: Shown, _caller: Operator, connections: Pooled, ex
 
 
 @router.post("/executions/{execution_id:int}/abandon")
-async def abandon(form: Posted, connections: Pooled, execution_id: ExecutionId) -> Response:
+async def abandon(form: Posted, execution_id: ExecutionId) -> Response:
     """Give up the undo of an execution."""
-    async with connections.borrow() as connection:
-        requested = await undo.abandon_execution(connection, execution_id, _reason(form))
+    answer = await form.screen.ask(service.abandon_execution, execution_id=execution_id, reason=_reason(form))
+    requested = answer["requested"]
     said = "The broker ends the undo. This page then lists what is left." if requested else "It had ended before."
     return form.done(_url(execution_id), said, kind="ok" if requested else "info")
 

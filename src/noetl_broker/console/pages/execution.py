@@ -14,9 +14,8 @@ from pydantic import BaseModel
 from noetl_broker.broker.state.state import is_live
 from noetl_broker.console.access import Operator
 from noetl_broker.console.pages.rendering import link, pretty
-from noetl_broker.console.pages.screen import Screen, Shown
+from noetl_broker.console.pages.screen import Paging, Screen, Shown
 from noetl_broker.console.pages.step_panel import EXPLAINED_TURNS, Chosen, ShownTurn, choose, explained, load_panel
-from noetl_broker.console.paging import Paging
 from noetl_broker.console.replays import MOST_TURNS, Replays
 from noetl_broker.console.services import LongWork, Pooled, Rules, ShortWork
 from noetl_broker.diagram.build import picture_of_execution
@@ -32,11 +31,12 @@ from noetl_broker.history.visit_spans import ExecutionSpans
 from noetl_broker.node_ids import UNDO_SUFFIX, name_of_node, visit_name
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.service import executions as service
+from noetl_broker.service import paging
 from noetl_broker.service.action import ServiceAction
 from noetl_broker.service.images import without_values
 from noetl_broker.service.models.executions import EventView, ExecutionDetails, ItemView, JobView, ListedUndo, ListLog
 from noetl_broker.service.models.values import ExecutionId
-from noetl_broker.store.admin import approvals, executions, list_pages, visit_spans
+from noetl_broker.store.admin import approvals, executions, visit_spans
 from noetl_broker.store.admin.execution_path import load_execution_path
 from noetl_broker.store.connect.connection import Connection
 from noetl_broker.text import short_json
@@ -295,12 +295,9 @@ async def _load_tab(connection: Connection, screen: Screen, view: View, asked: E
     if tab == "log":
         return await _load_log(connection, screen, execution_id, asked)
     if tab == "children":
-        arguments = page.arguments(int)
-        after = (arguments.get("after") or (0,))[0]
-        rows = await visit_spans.list_children(connection, execution_id, limit=arguments["limit"] + 1, after=after)
-        items = rows[: arguments["limit"]]
-        key = (items[-1]["execution_id"],) if len(rows) > len(items) else None
-        return page.document(list_pages.Page(items, key))
+        after = (paging.after(page, int) or (0,))[0]
+        rows = await visit_spans.list_children(connection, execution_id, limit=page.limit + 1, after=after)
+        return paging.cut(page, rows, lambda row: (row["execution_id"],))
     if tab not in LISTS:
         return None
     listing, model = LISTS[tab]

@@ -17,7 +17,9 @@ from noetl_broker.console.services import Pooled, Rules, ShortWork
 from noetl_broker.errors import BrokerError, OperatorFault
 from noetl_broker.node_ids import read_visit, visit_name
 from noetl_broker.playbook import PlaybookRules
+from noetl_broker.service import execution_actions as service
 from noetl_broker.service import recoveries
+from noetl_broker.service.action import ServiceAction
 from noetl_broker.service.models.values import ExecutionId
 from noetl_broker.service.payload_check import payload_check
 from noetl_broker.service.typed_json import MANY_VALUES, has_many_values, json_text
@@ -127,29 +129,31 @@ def _url(execution_id: int) -> str:
     return f"/executions/{execution_id}"
 
 
+async def _request(form: SentForm, action: ServiceAction[Any, Any], execution_id: int, **given: Any) -> bool:
+    """Ask the broker for something; False if the execution has ended."""
+    return bool((await form.screen.ask(action, execution_id=execution_id, **given))["requested"])
+
+
 @router.post("/executions/{execution_id:int}/cancel")
-async def cancel(form: Posted, connections: Pooled, execution_id: ExecutionId) -> Response:
+async def cancel(form: Posted, execution_id: ExecutionId) -> Response:
     """Cancel an execution and its children."""
-    async with connections.borrow() as connection:
-        requested = await executions.cancel_execution(connection, execution_id, _reason(form))
+    requested = await _request(form, service.cancel_execution, execution_id, reason=_reason(form))
     said = "The broker cancels it and its children." if requested else "It had ended before."
     return form.done(_url(execution_id), said, kind="ok" if requested else "info")
 
 
 @router.post("/executions/{execution_id:int}/pause")
-async def pause(form: Posted, connections: Pooled, execution_id: ExecutionId) -> Response:
+async def pause(form: Posted, execution_id: ExecutionId) -> Response:
     """Pause an execution and its children."""
-    async with connections.borrow() as connection:
-        requested = await executions.pause_execution(connection, execution_id, _reason(form))
+    requested = await _request(form, service.pause_execution, execution_id, reason=_reason(form))
     said = "The broker pauses it. Leased jobs go on." if requested else "It had ended before."
     return form.done(_url(execution_id), said, kind="ok" if requested else "info")
 
 
 @router.post("/executions/{execution_id:int}/resume")
-async def resume(form: Posted, connections: Pooled, execution_id: ExecutionId) -> Response:
+async def resume(form: Posted, execution_id: ExecutionId) -> Response:
     """Resume a paused execution and its children."""
-    async with connections.borrow() as connection:
-        requested = await executions.resume_execution(connection, execution_id)
+    requested = await _request(form, service.resume_execution, execution_id)
     return form.done(_url(execution_id), "The broker resumes it." if requested else "It had ended before.")
 
 

@@ -8,10 +8,10 @@ from fastapi import APIRouter, Depends, Query, Response
 
 from noetl_broker.console.access import refuse_hidden_filter
 from noetl_broker.console.pages.form_values import read_version
-from noetl_broker.console.pages.screen import Shown
-from noetl_broker.console.paging import Paging
+from noetl_broker.console.pages.screen import Paging, Shown
 from noetl_broker.console.services import Pooled
 from noetl_broker.errors import OperatorFault
+from noetl_broker.service import paging
 from noetl_broker.service.models.base import LONGEST_TEXT
 from noetl_broker.service.models.executions import ExecutionView
 from noetl_broker.service.spans import parse_since, parse_until
@@ -91,11 +91,11 @@ async def list_executions(
     which = asked.filter()
     async with connections.borrow() as connection:
         found = await list_pages.page_executions(
-            connection, which, text=asked.text or None, with_values=screen.may_act, **page.arguments(int)
+            connection, which, text=asked.text or None, with_values=screen.may_act, **paging.place(page, int)
         )
         ids = [row["execution_id"] for row in found.items if row["status"] != "COMPLETED"]
         positions = await list_positions(connection, ids) if ids else {}
-    listed = page.document(found)
+    listed = paging.listed(found)
     return screen.render(
         "executions.html",
         title="Executions",

@@ -9,11 +9,11 @@ from fastapi import APIRouter, Query, Response
 
 from noetl_broker.console.access import Operator
 from noetl_broker.console.pages.rendering import link
-from noetl_broker.console.pages.screen import Posted, Shown
-from noetl_broker.console.paging import Paging
+from noetl_broker.console.pages.screen import Paging, Posted, Shown
 from noetl_broker.console.services import Pooled
 from noetl_broker.errors import BrokerError, DatabaseFault, OperatorFault
 from noetl_broker.playbook.throttle import RATE_FORMS, parse_rate
+from noetl_broker.service import paging
 from noetl_broker.service.models.base import LONGEST_TEXT
 from noetl_broker.service.models.slots import MOST, InLine, KeyOfThrottle, SlotView, ThrottleRow
 from noetl_broker.store.admin import slot_lines, throttles
@@ -35,9 +35,9 @@ async def list_throttles(
     async with connections.borrow() as connection:
         limits = await throttles.list_throttles(connection)
         keys = await throttles.list_keys(connection, name, most=MOST_KEYS) if name else []
-        after = page.after(str, str) if page.cursor else ("", "")
-        rows = await slot_lines.list_slots(connection, path=path.strip() or None, after=after, limit=page.fetched)
-    found = page.listed(rows, lambda row: (row["path"], row["key"]))
+        after = paging.after(page, str, str) or ("", "")
+        rows = await slot_lines.list_slots(connection, path=path.strip() or None, after=after, limit=page.limit + 1)
+    found = paging.cut(page, rows, lambda row: (row["path"], row["key"]))
     return screen.render(
         "limits.html",
         title="Limits",
@@ -56,10 +56,12 @@ async def show_line(
 ) -> Response:
     """The executions that hold a slot or wait for it."""
     async with connections.borrow() as connection:
-        rows = await slot_lines.list_line(connection, path, key, after=page.after(int)[0] or 0, limit=page.fetched)
+        rows = await slot_lines.list_line(
+            connection, path, key, after=(paging.after(page, int) or (0,))[0], limit=page.limit + 1
+        )
         first = await slot_lines.slots_of(connection, [row["execution_id"] for row in rows[:1]])
     name = next((one["name"] for one in first if (one["path"], one["key"]) == (path, key)), slot_name(path, key, ""))
-    listed = page.listed(rows, lambda row: (row["number"],))
+    listed = paging.cut(page, rows, lambda row: (row["number"],))
     return screen.render(
         "line.html",
         title=name,

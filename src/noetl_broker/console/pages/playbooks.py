@@ -10,23 +10,21 @@ from fastapi import APIRouter, Query, Response
 from noetl_broker.console.access import Operator
 from noetl_broker.console.pages.opened_playbook import Opened, WhichPlaybook, compiled, open_playbook, show_part
 from noetl_broker.console.pages.rendering import link
-from noetl_broker.console.pages.screen import Posted, Screen, SentForm, Shown, picture
-from noetl_broker.console.paging import PageQuery, Paging
+from noetl_broker.console.pages.screen import Paging, Posted, Screen, SentForm, Shown, picture
 from noetl_broker.console.services import LongWork, Pooled, Rules
 from noetl_broker.diagram.build import picture_of_playbook
 from noetl_broker.diagram.svg import render_svg
 from noetl_broker.errors import OperatorFault
 from noetl_broker.playbook import PlaybookRules
 from noetl_broker.playbook.plain_values import LARGEST_VERSION
+from noetl_broker.service import playbooks as service
 from noetl_broker.service.check import CheckedFile, check_source
 from noetl_broker.service.images import without_values
-from noetl_broker.service.models.base import LONGEST_TEXT
+from noetl_broker.service.models.base import LONGEST_TEXT, Paged
 from noetl_broker.service.models.executions import ExecutionView
-from noetl_broker.service.models.playbooks import Latest
 from noetl_broker.service.source_lines import compare_texts, lines_with_findings
 from noetl_broker.store.admin import catalog, executions, list_pages
 from noetl_broker.store.admin.executions import Filter
-from noetl_broker.store.connect.connection import Connection
 
 router = APIRouter()
 
@@ -43,9 +41,9 @@ async def show_playbooks(
     search: Annotated[str, Query(max_length=LONGEST_TEXT)] = "",
 ) -> Response:
     """The list, or with a path the graph of a playbook and its newest executions."""
+    if not named.path:
+        return await list_playbooks(screen, page, search.strip())
     async with connections.borrow() as connection:
-        if not named.path:
-            return await list_playbooks(screen, connection, page, search.strip())
         opened = await open_playbook(screen, connection, named)
         recent = await list_pages.page_executions(connection, Filter(path=named.path), limit=NEWEST)
     playbook, fault = await compiled(opened.of, rules)
@@ -64,17 +62,11 @@ async def show_playbooks(
     )
 
 
-async def list_playbooks(screen: Screen, connection: Connection, page: PageQuery, search: str) -> Response:
+async def list_playbooks(screen: Screen, page: Paged, search: str) -> Response:
     """The latest version of each path; a search without `*` finds a part of the path."""
     pattern = search if "*" in search or not search else f"*{search}*"
-    found = page.document(await list_pages.page_playbooks(connection, path=pattern or None, **page.arguments(str)))
-    return screen.render(
-        "playbooks.html",
-        title="Playbooks",
-        items=[screen.seen(Latest, row) for row in found["items"]],
-        next=found["next"],
-        search=search,
-    )
+    listed = await screen.rows(service.list_playbooks, page, path=pattern)
+    return screen.render("playbooks.html", title="Playbooks", search=search, **listed)
 
 
 @router.get("/playbooks/source")

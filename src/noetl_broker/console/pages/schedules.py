@@ -10,14 +10,13 @@ from fastapi import APIRouter, Query, Response
 
 from noetl_broker.console.access import Operator
 from noetl_broker.console.pages.rendering import link
-from noetl_broker.console.pages.screen import Posted, Shown
-from noetl_broker.console.paging import Paging
+from noetl_broker.console.pages.screen import Paging, Posted, Shown
 from noetl_broker.console.services import Pooled
 from noetl_broker.errors import OperatorFault
+from noetl_broker.service import schedules as service
 from noetl_broker.service.models.base import LONGEST_TEXT
 from noetl_broker.service.models.schedules import ScheduleView
 from noetl_broker.service.schedules import list_past, next_moments, schedule_as_document
-from noetl_broker.store.admin import list_pages
 from noetl_broker.store.admin import schedules as store
 from noetl_broker.text import span
 
@@ -36,18 +35,15 @@ def timing_in_words(row: Mapping[str, Any]) -> str:
 
 @router.get("/schedules")
 async def list_schedules(
-    screen: Shown, connections: Pooled, page: Paging, path: Annotated[str, Query(max_length=LONGEST_TEXT)] = ""
+    screen: Shown, page: Paging, path: Annotated[str, Query(max_length=LONGEST_TEXT)] = ""
 ) -> Response:
     """All schedules by name."""
-    async with connections.borrow() as connection:
-        found = await list_pages.page_schedules(connection, path=path.strip() or None, **page.arguments(str))
-    listed = page.document(found._replace(items=[schedule_as_document(row) for row in found.items]))
-    items = [screen.seen(ScheduleView, row) for row in listed["items"]]
+    listed = await screen.rows(service.list_schedules, page, path=path.strip())
     return screen.render(
         "schedules.html",
         title="Schedules",
         changes="all",
-        items=[{**row, "timing": timing_in_words(row)} for row in items],
+        items=[{**row, "timing": timing_in_words(row)} for row in listed["items"]],
         next=listed["next"],
         asked={"path": path},
     )
@@ -76,11 +72,10 @@ async def show_schedule(screen: Shown, connections: Pooled, name: NameOf) -> Res
 
 
 @router.post("/schedules/pause")
-async def pause(form: Posted, connections: Pooled) -> Response:
+async def pause(form: Posted) -> Response:
     """Let the moments of a schedule pass without a start."""
     name = form.text("name")
-    async with connections.borrow() as connection:
-        changed = await store.pause_schedule(connection, name)
+    changed = (await form.screen.ask(service.pause_schedule, name=name))["changed"]
     said = (
         f"The schedule {name} is paused: its moments pass." if changed else f"The schedule {name} was paused already."
     )
@@ -88,28 +83,24 @@ async def pause(form: Posted, connections: Pooled) -> Response:
 
 
 @router.post("/schedules/resume")
-async def resume(form: Posted, connections: Pooled) -> Response:
+async def resume(form: Posted) -> Response:
     """End the pause of a schedule."""
     name = form.text("name")
-    async with connections.borrow() as connection:
-        changed = await store.resume_schedule(connection, name)
+    changed = (await form.screen.ask(service.resume_schedule, name=name))["changed"]
     said = f"The schedule {name} starts again; a backfill starts moments that passed."
     return form.done(link("/schedules/one", name=name), said if changed else f"The schedule {name} was not paused.")
 
 
 @router.get("/schedules/delete")
-async def confirm_delete(screen: Shown, _caller: Operator, connections: Pooled, name: NameOf) -> Response:
+async def confirm_delete(screen: Shown, _caller: Operator, name: NameOf) -> Response:
     """Ask before a schedule is deleted."""
-    async with connections.borrow() as connection:
-        row = await store.find_schedule(connection, name)
-    seen = screen.seen(ScheduleView, schedule_as_document(row))
+    seen = screen.seen(ScheduleView, await screen.ask(service.show_schedule, name=name))
     return screen.render("delete_schedule.html", title="Delete a schedule", of=seen, timing=timing_in_words(seen))
 
 
 @router.post("/schedules/delete")
-async def delete(form: Posted, connections: Pooled) -> Response:
+async def delete(form: Posted) -> Response:
     """Delete a schedule. Executions that it started stay."""
     name = form.text("name")
-    async with connections.borrow() as connection:
-        await store.delete_schedule(connection, name)
+    await form.screen.ask(service.delete_schedule, name=name)
     return form.done("/schedules", f"The schedule {name} is deleted. Executions that it started stay.")

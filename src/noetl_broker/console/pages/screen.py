@@ -11,21 +11,23 @@ from http import HTTPStatus
 from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl
 
-from fastapi import Depends, Request
+from fastapi import Depends, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from markupsafe import Markup
 from pydantic import BaseModel
 
 from noetl_broker.console import access
 from noetl_broker.console.access import Operator, Viewer
+from noetl_broker.console.api.route import perform
 from noetl_broker.console.pages import csrf, flash
 from noetl_broker.console.pages.attention import count_for_navigation
 from noetl_broker.console.pages.flash import Flash, Kind
 from noetl_broker.console.pages.rendering import environment, with_query
 from noetl_broker.console.problem import Refusal
 from noetl_broker.console.services import services_of
-from noetl_broker.service.action import Caller
-from noetl_broker.service.models.base import Role
+from noetl_broker.service.action import Caller, ServiceAction
+from noetl_broker.service.field_errors import request_of
+from noetl_broker.service.models.base import DEFAULT_ROWS, MOST_ROWS, Paged, Role
 
 MOST_FIELDS: Final = 5_000
 FORM_TYPE: Final = "application/x-www-form-urlencoded"
@@ -63,6 +65,16 @@ class Screen:
     def session(self) -> str | None:
         """The token in the cookie of the session."""
         return self.request.cookies.get(access.COOKIE)
+
+    async def ask(self, action: ServiceAction[Any, Any], **given: Any) -> Any:
+        """The answer of the service; an empty text is not given. Raises OperatorFault for a wrong field."""
+        filled = {name: value for name, value in given.items() if value not in ("", None)}
+        return await perform(self.request, action, self.asker, request_of(action.request, filled))
+
+    async def rows(self, action: ServiceAction[Any, Any], page: Paged, **given: Any) -> dict[str, Any]:
+        """A page of a list of the service, with its rows as this caller may see them."""
+        found = await self.ask(action, cursor=page.cursor, limit=page.limit, **given)
+        return {**found, "items": action.answer.model_validate(found).model_dump()["items"]}
 
     def seen(self, model: type[BaseModel], row: Mapping[str, Any]) -> dict[str, Any]:
         """A row as the API's model shows it to this caller: a viewer's payloads are None."""
@@ -200,6 +212,14 @@ async def _submitted(screen: Annotated[Screen, Depends(_anonymous)]) -> SentForm
     return await read_form(screen)
 
 
+async def _page(
+    cursor: Annotated[str | None, Query(max_length=1000)] = None,
+    limit: Annotated[int, Query(ge=1, le=MOST_ROWS)] = DEFAULT_ROWS,
+) -> Paged:
+    return Paged(cursor=cursor, limit=limit)
+
+
+Paging = Annotated[Paged, Depends(_page)]  # which page of a list
 Shown = Annotated[Screen, Depends(_shown)]  # a page for who is signed in
 Posted = Annotated[SentForm, Depends(_posted)]  # a form of an operator
 Anonymous = Annotated[Screen, Depends(_anonymous)]  # a page for anybody

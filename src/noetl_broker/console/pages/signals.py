@@ -11,18 +11,18 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Response
 
-from noetl_broker.console.access import Operator, refuse_hidden_filter
+from noetl_broker.console.access import Operator
 from noetl_broker.console.pages.form_values import read_json, read_seconds
 from noetl_broker.console.pages.rendering import link
-from noetl_broker.console.pages.screen import Posted, Shown
-from noetl_broker.console.paging import Paging
+from noetl_broker.console.pages.screen import Paging, Posted, Shown
 from noetl_broker.console.services import Pooled
 from noetl_broker.errors import BrokerError, DatabaseFault
 from noetl_broker.playbook.plain_values import NAME_CHARS
+from noetl_broker.service import waits as service
 from noetl_broker.service.models.base import LONGEST_TEXT
-from noetl_broker.service.models.waits import MOST_KEEP_SECONDS, Signal
+from noetl_broker.service.models.waits import MOST_KEEP_SECONDS
 from noetl_broker.service.typed_json import json_text
-from noetl_broker.store.admin import list_pages, signals
+from noetl_broker.store.admin import signals
 from noetl_broker.store.connect.session import translate_faults
 
 router = APIRouter()
@@ -39,17 +39,14 @@ async def list_signals(
     screen: Shown, connections: Pooled, page: Paging, *, name: NameOf = "", key: KeyOf = ""
 ) -> Response:
     """The waits for a signal, and the kept signals, the newest first."""
-    refuse_hidden_filter(screen.caller, "names and keys of signals", name or None, key or None)
+    listed = await screen.rows(service.list_signals, page, name=name, key=key)
     async with connections.borrow() as connection:
-        found = await list_pages.page_signals(connection, name=name or None, key=key or None, **page.arguments(int))
         waits = await signals.list_signal_waits(connection, name=name or None, key=key or None, limit=MOST_WAITS + 1)
-    listed = page.document(found)
-    rows = [screen.seen(Signal, row) for row in listed["items"]]
     return screen.render(
         "signals.html",
         title="Signals",
         changes="all",
-        items=[{**row, "short": on_one_line(row["payload"])} for row in rows],
+        items=[{**row, "short": on_one_line(row["payload"])} for row in listed["items"]],
         next=listed["next"],
         waits=waits[:MOST_WAITS],
         has_more_waits=len(waits) > MOST_WAITS,
