@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -17,7 +17,7 @@ from noetl_broker.playbook.approval import COMMENT
 from noetl_broker.service.models.waits import DecisionRequest, ListApprovals
 
 DECISION = Face(DecisionRequest, ("execution_id", "step"), hides=frozenset({"approved"}))
-COLUMNS: Mapping[str, output.Field] = {
+COLUMNS: output.Columns = {
     "execution": "execution_id", "step": lambda row: name_of_node(row["node_id"]), "path": "path", "title": "title",
     "form": lambda row: ", ".join(row["form"]), "assignees": lambda row: ", ".join(row["assignees"]),
     "since": "since", "times out": "times_out_at",
@@ -36,7 +36,7 @@ def approvals(_call: Call, _asked: ListApprovals, rows: Any) -> None:
 
     --json shows the details and the form of each, too. Decide with noetl-broker approve and noetl-broker reject.
     """
-    output.show_rows(rows, COLUMNS)
+    output.Rows.of(rows, COLUMNS).show()
 
 
 def _decides(name: str, example: str) -> Callable[[Callable[[], None]], click.Command]:

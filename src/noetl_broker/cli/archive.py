@@ -127,7 +127,7 @@ def _show(outcome: ArchiveOutcome, *, dry_run: bool) -> None:
         )
         for period, word in outcome.periods
     ]  # fmt: skip
-    output.show_table(columns, lines)
+    output.Rows(columns, lines).show()
     for period, _ in outcome.periods:
         for execution_id, reason in period.blockers:
             output.say(f"{period.name} execution {execution_id}: {reason}")

@@ -6,6 +6,7 @@ import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -199,16 +200,11 @@ def _preview(call: Call, many: Many, groups: Sequence[Any], found: int, left_out
 
 
 def _show_groups(call: Call, groups: Sequence[Any]) -> None:
-    columns = ["executions", "path", "version", "step", "reason", "for example"]
-    rows = [
-        [group.executions, group.path, group.version, group.step, group.reason, group.example]
-        for group in groups[:GROUPS_SHOWN]
-    ]
+    fields = {name: attrgetter(name) for name in ("executions", "path", "version", "step", "reason")}
+    columns: dict[str, Callable[[Any], Any]] = {**fields, "for example": attrgetter("example")}
     if any(group.outlook is not None for group in groups):
-        columns.append("what it will do")
-        for row, group in zip(rows, groups, strict=False):
-            row.append(call.with_schema(group.outlook or "not previewed"))
-    output.show_table(columns, rows, folding=frozenset({"path"}))
+        columns["what it will do"] = lambda group: call.with_schema(group.outlook or "not previewed")
+    output.Rows.of(groups[:GROUPS_SHOWN], columns, frozenset({"path"})).show()
     if len(groups) > GROUPS_SHOWN:
         output.say(f"… and {len(groups) - GROUPS_SHOWN} more groups")
     output.say()

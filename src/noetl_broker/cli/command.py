@@ -6,7 +6,7 @@ import contextlib
 import errno
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib import import_module
 from itertools import cycle
 from pathlib import Path
@@ -55,11 +55,12 @@ class Call:
 
     def registration_rules(self) -> PlaybookRules:
         """Give the limits of a playbook that is to be registered, with the step types of the settings."""
-        return PlaybookRules(
-            extra_step_types=self.settings.extra_step_types,
-            max_document_bytes=self.settings.max_document_bytes,
-            template_max_source_chars=self.settings.template_max_source_chars,
-        )
+        return PlaybookRules(**self.set_for(PlaybookRules))
+
+    def set_for(self, options: type[Any]) -> dict[str, Any]:
+        """Give the settings that a dataclass of options has fields for."""
+        names = {each.name for each in fields(options)} & Settings.model_fields.keys()
+        return {name: getattr(self.settings, name) for name in names}
 
     @property
     def database(self) -> Database:
@@ -73,15 +74,20 @@ class Call:
         return self.as_json
 
     def show_rows(
-        self, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, output.Field], *, none: str | None = None
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        columns: output.Columns,
+        *,
+        folding: frozenset[str] = frozenset(),
+        none: str | None = None,
     ) -> None:
-        """Print rows: as JSON, or as a table of their fields by the head of the column. `none` says there are none."""
+        """Print documents: as JSON, or as a table. `none` says that there are none."""
         if self.printed(rows):
             return
         if not rows and none is not None:
             output.say(none)
         else:
-            output.show_rows(rows, columns)
+            output.Rows.of(rows, columns, folding).show()
 
     def with_schema(self, text: str) -> str:
         """Give a text with `--schema` in the command lines that it names, if the schema is not `noetl`."""
@@ -112,7 +118,7 @@ COMMON = (
 )
 
 execution_id = click.argument("execution_id", metavar="ID", type=ExecutionId())
-step_name = click.argument("step", metavar="[STEP]", required=False, type=StepName())
+step_argument = click.argument("step", metavar="[STEP]", required=False, type=StepName())
 with_traceback = click.option("--traceback", is_flag=True, help="Show the tracebacks of errors, too.")
 
 

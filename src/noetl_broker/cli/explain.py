@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from noetl_broker.cli import output
-from noetl_broker.cli.command import Call, command, execution_id, step_name, with_traceback
+from noetl_broker.cli.command import Call, command, execution_id, step_argument, with_traceback
 from noetl_broker.cli.face import Answer, ask
 from noetl_broker.explain.error_text import traceback_of
 from noetl_broker.service.models.executions import StepRequest
@@ -23,7 +23,7 @@ INDENT = "  "
     ),
 )
 @execution_id
-@step_name
+@step_argument
 @with_traceback
 def explain(call: Call, *, execution_id: int, step: str | None, traceback: bool) -> None:
     """Explain why a step ran, why it did not, or what it waits for.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -36,7 +35,7 @@ def list_throttles(call: Call, *, name: str | None) -> None:
     """
     rows = ask(call, "throttles.list_throttles", Nothing())["items"]
     if name is None:
-        columns: Mapping[str, output.Field] = {"throttle": "name", "allows": numbers_text, "keys": "keys", **COUNTS}
+        columns: output.Columns = {"throttle": "name", "allows": numbers_text, "keys": "keys", **COUNTS}
         call.show_rows(rows, columns, none="no throttles: a step gets one by `throttle`")
         return
     if not any(row["name"] == name for row in rows):

@@ -194,37 +194,13 @@ async def _run_monitored(call: Call, family: Supervisor) -> int:
 
 def service_options(call: Call, *, fail_fast: bool = False, emit: Emit | None = None) -> ServiceOptions:
     """Give the settings as the options of the daemon."""
-    settings = call.settings
-    return ServiceOptions(
-        database=call.database,
-        rules=Rules(
-            max_visits=settings.max_visits,
-            max_open_jobs=settings.max_open_jobs,
-            max_nesting=settings.max_nesting,
-            max_turns=settings.max_turns,
-            max_fan_out=settings.max_fan_out,
-            max_payload_keys=settings.max_payload_keys,
-            max_signals=settings.max_signals,
-            default_max_attempts=settings.default_max_attempts,
-            undefined_when=settings.undefined_when,
-            retry_owner=settings.retry_owner,
-            template_max_output_chars=settings.template_max_output_chars,
-            template_max_steps=settings.template_max_steps,
-        ),
-        playbook_rules=call.playbook_rules,
-        lanes=settings.lanes or LANES,
-        batch_size=settings.batch_size,
-        notify=settings.notify,
-        sweep_seconds=settings.sweep_seconds,
-        max_gathered_bytes=settings.max_gathered_bytes,
-        reap_seconds=settings.reap_seconds,
-        max_lost_leases=settings.max_lost_leases,
-        period_days=settings.period_days,
-        missing_event_seconds=settings.missing_event_seconds,
-        foreign_lease_grace_seconds=settings.foreign_lease_grace_seconds,
-        fail_fast=fail_fast,
-        emit=emit,
-    )
+    own = {
+        "database": call.database,
+        "rules": Rules(**call.set_for(Rules)),
+        "playbook_rules": call.playbook_rules,
+        "lanes": call.settings.lanes or LANES,
+    }
+    return ServiceOptions(**call.set_for(ServiceOptions) | own, fail_fast=fail_fast, emit=emit)
 
 
 Ask = Callable[[], Awaitable[BrokerStatus]]

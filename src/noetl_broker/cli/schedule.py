@@ -85,11 +85,11 @@ def put(_call: Call, asked: ScheduleRequest, answer: Any) -> None:
 @face("list", "schedules.list_schedules", Face(ListSchedules), example="noetl-broker schedule list")
 def list_schedules(_call: Call, _asked: ListSchedules, rows: Any) -> None:
     """List schedules, with what went wrong last."""
-    columns: Mapping[str, output.Field] = {
+    columns: output.Columns = {
         "name": "name", "path": "path", "when": "when", "next": lambda row: _local(row, row["next_at"]),
         "last": lambda row: _local(row, row["last_at"]), "started": "started", "skipped": "skipped", "state": _state,
     }  # fmt: skip
-    output.show_rows(rows, columns)
+    output.Rows.of(rows, columns).show()
 
 
 @face(

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from typing import Any
 
 from noetl_broker.broker.model.event_types import APPROVAL_DECIDED, EXECUTION_PAUSE, EXECUTION_SIGNAL, TIMER_DUE
 from noetl_broker.broker.state.state import is_live
 from noetl_broker.cli import output
-from noetl_broker.cli.wait_text import wait_lines
 from noetl_broker.explain.error_text import attempt_text, error_text
 from noetl_broker.explain.slots import slot_of_row, slot_text
 from noetl_broker.node_ids import MARK, name_of_node
@@ -49,43 +48,81 @@ async def follow(
     """
     seen: set[int] = set()
     moved = time.monotonic()
-    while True:
-        began = time.monotonic()
-        # Read the status before the events: an execution that has ended has written all of them.
-        found = await source.read(partial(executions.find_execution, execution_id=execution_id))
+    shortest, longest = POLL_SECONDS
+
+    def pause() -> float:
+        return min(max(LATE_SHARE * (time.monotonic() - moved), shortest), longest)
+
+    async for _ in polls(source, execution_id, pause):
         entries = await source.read(partial(executions.list_events, execution_id=execution_id, of=of, read_only=True))
         new = [event for event in entries if event["event_id"] not in seen]
         seen.update(event["event_id"] for event in new)
         yield new
+        moved = time.monotonic() if new else moved
+
+
+async def polls(source: LastingSession, execution_id: int, pause: Callable[[], float]) -> AsyncIterator[None]:
+    """Yield for each poll until the execution has ended. A slow database is queried less often.
+
+    The status is read before the poll: an execution that has ended has written all of its events and logs.
+    """
+    while True:
+        began = time.monotonic()
+        found = await source.read(partial(executions.find_execution, execution_id=execution_id))
+        yield
         if not is_live(found["status"]):
             return
-        now = time.monotonic()
-        moved = now if new else moved
-        shortest, longest = POLL_SECONDS
-        pause = min(max(LATE_SHARE * (now - moved), shortest), longest)
-        await asyncio.sleep(max(pause, REST_FACTOR * (now - began)))
+        await asyncio.sleep(max(pause(), REST_FACTOR * (time.monotonic() - began)))
 
 
 async def follow_to_end(
     source: LastingSession, execution_id: int, *, show_line: Callable[[str], None]
 ) -> dict[str, Any]:
     """Show each event as a line, what begins to wait, and one hint if nothing moves; gives the row of the end."""
+    read_details = partial(executions.load_execution_details, execution_id=execution_id)
     moved_at, hinted = time.monotonic(), False
     async for events in follow(source, execution_id):
         for event in events:
             show_line(event_line(event))
         if any(event["event_type"] == "step_started" and event["node_type"] in WITH_WAITS for event in events):
-            details = await source.read(partial(executions.load_execution_details, execution_id=execution_id))
+            details = await source.read(read_details)
             for line in wait_lines(details["waits"], execution_id):
                 show_line(line)
         if events:
             moved_at = time.monotonic()
         elif not hinted and time.monotonic() - moved_at > SILENCE_SECONDS:
             hinted = True
-            details = await source.read(partial(executions.load_execution_details, execution_id=execution_id))
+            details = await source.read(read_details)
             for line in _hints(details):
                 show_line(with_schema(line, source.schema))
     return await source.read(partial(executions.find_execution, execution_id=execution_id))
+
+
+def awaited_by(wait: dict[str, Any], execution_id: int) -> str:
+    """Say what ends a wait: its moment, a signal (of a key), or a person's decision on its title."""
+    if wait["kind"] == "signal":
+        signal = f"signal {', '.join(wait.get('names') or ())}".rstrip()
+        if wait.get("key") in {None, str(execution_id)}:
+            return signal
+        return f"{signal} of {wait['key']}, sent since {output.moment(wait['since_at'])}"
+    return f"a person: {wait.get('title') or ''}".rstrip(": ") if wait["kind"] == "approval" else "its moment"
+
+
+def too_early(waits: list[dict[str, Any]]) -> Iterator[str]:
+    """Name the last signal that each wait missed, because it was sent before the moment from which signals count."""
+    for wait in waits:
+        if wait.get("sent_too_early") is not None:
+            signal = f"a signal {', '.join(wait['names'])} of {wait['key']}"
+            step, at = name_of_node(wait["node_id"]), output.moment(wait["sent_too_early"])
+            yield f"{signal} was sent at {at}, too early for {step}: `since` would include it"
+
+
+def wait_lines(waits: list[dict[str, Any]], execution_id: int) -> Iterator[str]:
+    """Give a line for each wait, and the lines of `too_early`."""
+    for wait in waits:
+        until = "" if wait["due_at"] is None else f", until {output.moment(wait['due_at'])}"
+        yield f"{name_of_node(wait['node_id'])} waits for {awaited_by(wait, execution_id)}{until}"
+    yield from too_early(waits)
 
 
 def _hints(found: dict[str, Any]) -> list[str]:

@@ -57,7 +57,8 @@ def _seconds_since(which: Which) -> float | None:
 
 def _show(report: Answer, seconds: float) -> None:
     invariants = report["invariants"]
-    output.show_rows(invariants, {"invariant": "invariant", "broken": "broken", "what must hold": "sentence"})
+    columns = {"invariant": "invariant", "broken": "broken", "what must hold": "sentence"}
+    output.Rows.of(invariants, columns).show()
     for each in invariants:
         for fault in each["examples"]:
             where = "" if fault["execution_id"] is None else f" execution {fault['execution_id']}"

@@ -26,6 +26,7 @@ from noetl_broker.cli.dev.watch import keep_watching
 from noetl_broker.cli.places import shown_path
 from noetl_broker.cli.run import service_options
 from noetl_broker.cli.start import no_output
+from noetl_broker.cli.worker import worker_options
 from noetl_broker.daemon.process_signals import exit_at_signal, serve
 from noetl_broker.daemon.service import Service
 from noetl_broker.dev_folder import PLACES, DevFolder
@@ -36,7 +37,7 @@ from noetl_broker.store.admin.api_tokens import check_token, create_token
 from noetl_broker.store.connect.migrations import migrate
 from noetl_broker.store.connect.session import session
 from noetl_broker.tasks import wait_for
-from noetl_broker.worker import WorkerOptions, run_worker
+from noetl_broker.worker import run_worker
 
 STOP_SECONDS = 8.0
 JOB_SECONDS = 2.0  # of these, for the jobs that run
@@ -110,17 +111,9 @@ class Dev:
         except SchemaFault as fault:
             raise SchemaFault(f"{fault}; or begin without the data of earlier runs: dev --fresh") from fault
         options = replace(service_options(self.call), warn_of_superuser=False)
-        worker = WorkerOptions(
-            dsn=self.call.database.dsn,
-            schema=self.call.database.schema,
-            idle_connection_seconds=self.call.settings.idle_connection_seconds,
-            drain_seconds=JOB_SECONDS,
-            preload=self.call.settings.preload,
-            pass_env=self.call.settings.pass_env,
-        )
         parts: dict[str, Coroutine[Any, Any, Any]] = {
             "the broker": Service(options, self.stopping, on_ready=self.broker_ready.set).run(),
-            "the worker": run_worker(worker, self.stopping),
+            "the worker": run_worker(worker_options(self.call, drain_seconds=JOB_SECONDS), self.stopping),
             "the console": self._serve_console(),
             "the watcher": self._keep_registering(),
             "Postgres": self._watch_postgres(),

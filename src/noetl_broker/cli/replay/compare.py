@@ -52,7 +52,7 @@ def _show(comparisons: Comparisons, file: Path) -> None:
     if groups:
         columns = ("executions", "at step", "what", "because", "was", "instead", "for example")
         rows = [(group.executions, *key, group.examples[0]["execution_id"]) for key, group in groups]
-        output.show_table(columns, rows)
+        output.Rows(columns, rows).show()
         output.say()
     for key, group in groups:
         for path, (was, now) in list(group.examples[0]["values"].items())[:MOST_EXAMPLES]:
