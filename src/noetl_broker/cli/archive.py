@@ -57,8 +57,9 @@ def archive(call: Call, *, older_than: float | None, dry_run: bool, restore: str
         raise OperatorFault("archive needs --older-than, for example --older-than 90d")
     with spinner("looking at old history" if dry_run else "archiving old history"):
         outcome = asyncio.run(_archive(call, older_than, dry_run=dry_run, examples=examples))
-    if not call.printed(_as_json(outcome, dry_run=dry_run)):
-        _show(outcome, dry_run=dry_run)
+    document = _document(outcome, dry_run=dry_run)
+    if not call.printed(document):
+        _show(document)
 
 
 async def _restore(call: Call, name: str) -> store.Period:
@@ -94,7 +95,7 @@ async def _archive_if_due(
     return period, "left now"
 
 
-def _as_json(outcome: ArchiveOutcome, *, dry_run: bool) -> dict[str, Any]:
+def _document(outcome: ArchiveOutcome, *, dry_run: bool) -> dict[str, Any]:
     return {
         "dry_run": dry_run,
         "periods": [
@@ -117,20 +118,21 @@ def _as_json(outcome: ArchiveOutcome, *, dry_run: bool) -> dict[str, Any]:
     }
 
 
-def _show(outcome: ArchiveOutcome, *, dry_run: bool) -> None:
-    columns = ("period", "from", "until", "partitions", "executions", "rows", "bytes", "outcome")
-    lines = [
-        (
-            period.name, period.begins_at.date().isoformat(), period.ends_at.date().isoformat(),
-            len(period.attached) + len(period.detached), period.executions, period.rows, period.bytes,
-            f"kept by {period.held}" if word == "kept" else word,
-        )
-        for period, word in outcome.periods
-    ]  # fmt: skip
-    output.Rows(columns, lines).show()
-    for period, _ in outcome.periods:
-        for execution_id, reason in period.blockers:
-            output.say(f"{period.name} execution {execution_id}: {reason}")
-    if outcome.executions:
-        did = "would move" if dry_run else f"{outcome.rows} rows moved"
-        output.say(f"outside of periods: {output.executions(outcome.executions)}, {did}")
+COLUMNS: output.Columns = {
+    "period": "period",
+    "from": lambda period: period["from"].date().isoformat(),
+    "until": lambda period: period["until"].date().isoformat(),
+    **{name: name for name in ("partitions", "executions", "rows", "bytes")},
+    "outcome": lambda period: f"kept by {period['kept_by']}" if period["outcome"] == "kept" else period["outcome"],
+}
+
+
+def _show(document: dict[str, Any]) -> None:
+    output.Rows.of(document["periods"], COLUMNS).show()
+    for period in document["periods"]:
+        for blocker in period["examples"]:
+            output.say(f"{period['period']} execution {blocker['execution_id']}: {blocker['reason']}")
+    outside = document["outside_periods"]
+    if outside["executions"]:
+        did = "would move" if document["dry_run"] else f"{outside['rows']} rows moved"
+        output.say(f"outside of periods: {output.executions(outside['executions'])}, {did}")

@@ -79,8 +79,7 @@ def worker(
         concurrency=concurrency,
         lease_seconds=lease_seconds,
         null=null,
-        **{name: given for name, given in own.items() if given}
-        | ({} if worker_id is None else {"worker_id": worker_id}),
+        **own,
     )
     with span_exporter(call, "noetl-worker") as emit:
         options = replace(options, emit=emit)
