@@ -18,7 +18,7 @@ from click.shell_completion import CompletionItem
 from noetl_broker.cli.output import one_line
 from noetl_broker.playbook.plain_values import LARGEST_VERSION
 from noetl_broker.settings import load_settings, with_dsn
-from noetl_broker.store.admin.completions import Offer, offer_executions, offer_paths, offer_steps
+from noetl_broker.store.admin.completions import Offer, offer_executions, offer_paths, offer_schedules, offer_steps
 from noetl_broker.store.connect.connection import Connection, connect
 from noetl_broker.store.connect.dsn import Database
 
@@ -42,6 +42,9 @@ class Completed(click.ParamType[str]):
         """Offer what begins so."""
         del param
         return _offers(ctx, lambda connection: self._offer(connection, incomplete))
+
+
+PLAYBOOK_PATH, SCHEDULE_NAME = Completed(offer_paths), Completed(offer_schedules)
 
 
 class ExecutionId(click.ParamType[int]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -82,17 +82,13 @@ class Many(NamedTuple):
     remedy: str | None = None
 
 
-# Acts on one execution whose action the service has no function for.
-One = Callable[[Any, int], Awaitable[Answer]]
-
-
 async def act_on_many(
-    call: Call, chosen: Selection, bulk: BulkOptions, many: Many, asked: Treatment, one: One | None = None
+    call: Call, chosen: Selection, bulk: BulkOptions, many: Many, asked: Treatment, **more: Any
 ) -> int:
     """Count the executions that a call names, or act on each. Gives the exit code.
 
-    An execution on which the action fails is reported, and the others go on. `one` acts in place of the service, and
-    then nothing is planned.
+    An execution on which the action fails is reported, and the others go on. `more` is what only the command line
+    gives to the action.
     """
     acts = service("bulk")
     async with session_of(call) as connection:
@@ -103,15 +99,14 @@ async def act_on_many(
             which = service("executions").filter_of(chosen.which)
             found = await acts.find_executions(connection, many.action, which, limit=bulk.limit)
             left_out = await acts.find_left_out(connection, many.action, which, limit=MOST)
-        wanted = acts.bulk_action(asked, call.playbook_rules)
+        wanted = acts.bulk_action(asked, call.playbook_rules)._replace(**more)
         if not found and not call.as_json:
             output.say(f"{many.none}; {_left_out(len(left_out))}" if left_out else many.none)
             return 0
         if not bulk.yes and not chosen.ids:
             with progress_bar(min(len(found), MOST_PLANNED) if acts.is_planned(wanted) else None) as advance:
-                most = MOST_PLANNED if one is None else 0
                 groups = await acts.preview_groups(
-                    connection, wanted, found, most_planned=most, on_each=lambda: advance(1)
+                    connection, wanted, found, most_planned=MOST_PLANNED, on_each=lambda: advance(1)
                 )
             if asked.version is None or asked.or_from_start:
                 many = many._replace(remedy=None)
@@ -120,7 +115,7 @@ async def act_on_many(
                 return 0
             if not click.confirm(f"Do it for {output.executions(able)}?"):
                 return 0
-        act = acts.action_of(connection, wanted) if one is None else functools.partial(one, connection)
+        act = acts.action_of(connection, wanted)
         with acting(len(found)) as on_each:
             acted: Acted = await acts.act_on_each(found, act, rate=bulk.rate, on_each=on_each)
         count = len(acted.done)

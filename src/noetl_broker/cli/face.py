@@ -12,7 +12,7 @@ import annotated_types
 import click
 from pydantic.fields import FieldInfo
 
-from noetl_broker.cli.arguments import Completed, ExecutionId, StepName
+from noetl_broker.cli.arguments import PLAYBOOK_PATH, ExecutionId, StepName
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.rights import OPERATOR
 from noetl_broker.cli.typed import read_typed
@@ -20,14 +20,13 @@ from noetl_broker.errors import EXIT_FAILED
 from noetl_broker.service.action import Caller
 from noetl_broker.service.field_errors import request_of
 from noetl_broker.service.models.base import MOST_ROWS, Given, Paged
-from noetl_broker.store.admin.completions import offer_paths
 
 MOST_LISTED = 100_000  # rows of one call
 Asked = TypeVar("Asked", bound=Given)
 Answer = dict[str, Any]
 # What a shell completes, by the name of the field.
 COMPLETED: Mapping[str, click.ParamType[Any]] = MappingProxyType({
-    "execution_id": ExecutionId(), "path": Completed(offer_paths), "step": StepName(), "from_step": StepName(),
+    "execution_id": ExecutionId(), "path": PLAYBOOK_PATH, "step": StepName(), "from_step": StepName(),
 })  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import click
 
 from noetl_broker.cli import output
-from noetl_broker.cli.arguments import Completed
+from noetl_broker.cli.arguments import SCHEDULE_NAME
 from noetl_broker.cli.bulk import BulkOptions, acting, bulk_options
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.face import Face, face, service, session_of
@@ -22,11 +22,10 @@ from noetl_broker.service.models.schedules import (
     OneSchedule,
     ScheduleRequest,
 )
-from noetl_broker.store.admin.completions import offer_schedules
 
 SHOWN_MOMENTS = 3
 NOTHING_MADE_UP = "catch_up: 0, so moments that pass while no broker runs are not made up"
-NAME: Mapping[str, click.ParamType[Any]] = {"name": Completed(offer_schedules)}
+NAME: Mapping[str, click.ParamType[Any]] = {"name": SCHEDULE_NAME}
 BACKFILL = Face(
     BackfillRequest,
     ("name",),

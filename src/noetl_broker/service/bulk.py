@@ -7,6 +7,7 @@ import functools
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 from noetl_broker.broker.state.state import CANCELLED, COMPENSATING, COMPLETED, FAILED, PAUSED, QUEUED, RUNNING, is_live
@@ -17,7 +18,7 @@ from noetl_broker.service.action import Caller, Cost, Role, action
 from noetl_broker.service.execution_actions import on_version
 from noetl_broker.service.models import actions as models
 from noetl_broker.service.playbooks import named_filter
-from noetl_broker.service.recoveries import OnVersion, Outlook
+from noetl_broker.service.recoveries import OnVersion, OtherPlaybook, Outlook
 from noetl_broker.store.admin import catalog, executions, recovery
 from noetl_broker.store.admin.executions import Entry, Filter
 from noetl_broker.store.connect.connection import Connection
@@ -170,13 +171,18 @@ Action = Callable[[int], Awaitable[dict[str, Any]]]
 
 
 class BulkAction(NamedTuple):
-    """An action on many executions. `reason`: of cancel and pause; `from_step`: of fork; `on`: of retry and fork."""
+    """An action on many executions. `reason`: of cancel and pause; `on`: of retry and fork; the rest is of fork.
+
+    `other` is a playbook in place of `on`, `values` are results by step.
+    """
 
     action: models.Bulk
     rules: PlaybookRules
     reason: str | None = None
     from_step: str | None = None
     on: OnVersion | None = None
+    other: OtherPlaybook | None = None
+    values: Mapping[str, Any] = MappingProxyType({})
 
 
 def action_of(connection: Connection, request: BulkAction) -> Action:
@@ -185,14 +191,16 @@ def action_of(connection: Connection, request: BulkAction) -> Action:
 
 
 async def _act(connection: Connection, request: BulkAction, execution_id: int) -> dict[str, Any]:
-    action, rules, reason, from_step, on = request
+    action, rules, reason, from_step, on, other, values = request
     if action == "retry":
         return await recoveries.recover_failed(connection, execution_id, rules, on)
     if action == "fork":
         step = from_step or ""
-        other = None if on is None else await on.of(connection, execution_id)
+        other = other if on is None else await on.of(connection, execution_id)
         key = recoveries.key_of_fork(execution_id, step)
-        forked = await recoveries.fork_execution(connection, execution_id, step, rules, other=other, values={}, key=key)
+        forked = await recoveries.fork_execution(
+            connection, execution_id, step, rules, other=other, values=values, key=key
+        )
         return forked.as_document()
     if action == "reevaluate":
         return {"put_back": await recovery.put_back(connection, execution_id)}
@@ -215,7 +223,7 @@ async def preview_groups(
     For a fork, and for a retry on another version, the first `most_planned` executions are each planned: their groups
     have the outlook. `on_each` is called after each. A retry on their own versions names the latest versions.
     """
-    action, rules, _reason, from_step, on = request
+    action, rules, _reason, from_step, on, *_ = request
     outlooks: dict[int, Outlook] = {}
     for entry in found[:most_planned] if is_planned(request) else ():
         execution_id = entry["execution_id"]
@@ -232,7 +240,9 @@ async def preview_groups(
 
 
 def is_planned(request: BulkAction) -> bool:
-    """Whether a preview looks at executions one by one: of a fork, and of a retry on another version."""
+    """Whether a preview looks at executions one by one: of a fork as it is, and of a retry on another version."""
+    if request.other is not None or request.values:
+        return False
     return request.action == "fork" or (request.action == "retry" and request.on is not None)
 
 
