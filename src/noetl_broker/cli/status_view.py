@@ -17,11 +17,12 @@ from noetl_broker.broker.state.state import is_live
 from noetl_broker.cli import output
 from noetl_broker.cli.output import Lines, Part, Rows
 from noetl_broker.cli.start import describe_failure
-from noetl_broker.cli.tail import POLL_SECONDS, REST_FACTOR, awaited_by, step_name, too_early
+from noetl_broker.cli.tail import POLL_SECONDS, REST_FACTOR, step_name
 from noetl_broker.explain.error_text import attempt_text, traceback_of
 from noetl_broker.explain.progress import failures_text, progress_text
 from noetl_broker.explain.slots import slot_of_row, slot_text
 from noetl_broker.explain.undo_text import draining_text, undo_lines
+from noetl_broker.explain.wait_text import awaited_by, too_early
 from noetl_broker.node_ids import name_of_node, node_of_job, parse_node, visit_name
 from noetl_broker.store.admin import executions
 from noetl_broker.store.connect.lasting_session import LastingSession

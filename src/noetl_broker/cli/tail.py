@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
 
-from noetl_broker.broker.model.event_types import APPROVAL_DECIDED, EXECUTION_PAUSE, EXECUTION_SIGNAL, TIMER_DUE
 from noetl_broker.broker.state.state import is_live
 from noetl_broker.cli import output
-from noetl_broker.explain.error_text import attempt_text, error_text
+from noetl_broker.explain.event_text import event_detail
 from noetl_broker.explain.slots import slot_of_row, slot_text
+from noetl_broker.explain.wait_text import wait_lines
 from noetl_broker.node_ids import MARK, name_of_node
 from noetl_broker.store.admin import executions
 from noetl_broker.store.connect.lasting_session import LastingSession
 from noetl_broker.store.connect.schema_name import with_schema
-from noetl_broker.text import short_json
 
 # A poll comes late by at most a tenth of the time that nothing has happened.
 POLL_SECONDS = (0.05, 0.5)
@@ -30,13 +29,6 @@ HOLDS = {
 }
 SILENCE_SECONDS = 5.0
 WITH_WAITS = frozenset({"wait", "approval"})  # types of steps
-# The detail of an event, by a key of its context.
-DETAIL_IN = {
-    EXECUTION_PAUSE: "reason",
-    "execution_paused": "reason",
-    "execution_queued": "reason",
-    TIMER_DUE: "purpose",
-}
 
 
 async def follow(
@@ -98,33 +90,6 @@ async def follow_to_end(
     return await source.read(partial(executions.find_execution, execution_id=execution_id))
 
 
-def awaited_by(wait: dict[str, Any], execution_id: int) -> str:
-    """Say what ends a wait: its moment, a signal (of a key), or a person's decision on its title."""
-    if wait["kind"] == "signal":
-        signal = f"signal {', '.join(wait.get('names') or ())}".rstrip()
-        if wait.get("key") in {None, str(execution_id)}:
-            return signal
-        return f"{signal} of {wait['key']}, sent since {output.moment(wait['since_at'])}"
-    return f"a person: {wait.get('title') or ''}".rstrip(": ") if wait["kind"] == "approval" else "its moment"
-
-
-def too_early(waits: list[dict[str, Any]]) -> Iterator[str]:
-    """Name the last signal that each wait missed, because it was sent before the moment from which signals count."""
-    for wait in waits:
-        if wait.get("sent_too_early") is not None:
-            signal = f"a signal {', '.join(wait['names'])} of {wait['key']}"
-            step, at = name_of_node(wait["node_id"]), output.moment(wait["sent_too_early"])
-            yield f"{signal} was sent at {at}, too early for {step}: `since` would include it"
-
-
-def wait_lines(waits: list[dict[str, Any]], execution_id: int) -> Iterator[str]:
-    """Give a line for each wait, and the lines of `too_early`."""
-    for wait in waits:
-        until = "" if wait["due_at"] is None else f", until {output.moment(wait['due_at'])}"
-        yield f"{name_of_node(wait['node_id'])} waits for {awaited_by(wait, execution_id)}{until}"
-    yield from too_early(waits)
-
-
 def _hints(found: dict[str, Any]) -> list[str]:
     """Say whether a broker or a worker seems to be missing."""
     if found["unread"]:
@@ -152,7 +117,7 @@ def event_cells(event: dict[str, Any]) -> tuple[str, str, str, str]:
         output.moment(event["created_at"]),
         output.cell(event["event_type"]).ljust(18),
         output.cell(step_name(event)),
-        output.cell(_detail(event)),
+        output.cell(event_detail(event)),
     )
 
 
@@ -161,32 +126,3 @@ def step_name(row: dict[str, Any]) -> str:
     name = str(row.get("node_name") or row.get("step") or "")
     node = str(row.get("node_id") or "")
     return name_of_node(node) if MARK in node else name
-
-
-def _detail(event: dict[str, Any]) -> str | None:
-    meta = event["meta"] if isinstance(event["meta"], dict) else {}
-    parts = []
-    context = event["context"] if isinstance(event["context"], dict) else {}
-    if event["event_type"].startswith("iteration_") and isinstance(context.get("index"), int):
-        parts.append(f"item {context['index']}")
-    if event["event_type"] == APPROVAL_DECIDED and isinstance(context.get("approved"), bool):
-        parts.append(f"{'approved' if context['approved'] else 'rejected'} by {context.get('by')}")
-    if event["event_type"] == EXECUTION_SIGNAL and isinstance(context.get("name"), str):
-        parts.append(_signal(context, str(event["execution_id"])))
-    detail = context.get(DETAIL_IN.get(event["event_type"], ""))
-    if detail:
-        parts.append(str(detail))
-    if event["error"] is not None:
-        parts.append(error_text(event["error"]))
-    if isinstance(meta.get("delay_seconds"), (int, float)):
-        parts.append(f"again in {output.span(meta['delay_seconds'])}")
-    if event["error"] is not None or meta.get("attempt") != 1:
-        parts.append(attempt_text(meta.get("attempt"), meta.get("max_attempts")))
-    return ", ".join(filter(None, parts)) or None
-
-
-def _signal(context: dict[str, Any], execution_id: str) -> str:
-    """Give the name of a signal, its key (unless that is the execution), and its payload (unless it has none)."""
-    of = "" if context.get("key") in {None, execution_id} else f" of {context['key']}"
-    payload = "" if context.get("payload") is None else f": {short_json(context['payload'])}"
-    return f"{context['name']}{of}{payload}"
