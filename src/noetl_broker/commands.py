@@ -21,7 +21,7 @@ class CommandEntry(NamedTuple):
 
 
 COMMANDS: Mapping[str, CommandEntry] = {
-    "dev": CommandEntry("dev.command", "Run all that a folder of playbooks needs: Postgres, broker, worker, console."),
+    "dev": CommandEntry("dev", "Run all that a folder of playbooks needs: Postgres, broker, worker, console."),
     "demo": CommandEntry("demo", "Run a demo: a Postgres of its own, a broker, a worker, two playbooks."),
     "migrate": CommandEntry("migrate", "Bring the database's schema up to date."),
     "validate": CommandEntry("playbooks", "Check playbooks without a database."),

@@ -15,8 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from noetl_broker.cli.dev.next_steps import FIRST_PLAYBOOK
 from noetl_broker.console.server import DEFAULT_PORT
+from noetl_broker.dev.next_steps import FIRST_PLAYBOOK
 from tests.cli.conftest import PATIENCE_SECONDS, Command, write_playbook
 from tests.running_dev import RunningDev, folder_for_every_account
 

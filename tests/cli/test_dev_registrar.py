@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from noetl_broker.cli.command import Call
-from noetl_broker.cli.dev.registrar import Registrar, Registrations
-from noetl_broker.cli.dev.watch import FileChanges, scan
-from noetl_broker.settings import load_settings
+from noetl_broker.dev.registrar import Registrar, Registrations
+from noetl_broker.dev.watch import FileChanges, scan
+from noetl_broker.playbook import PlaybookRules
 from noetl_broker.store.admin.catalog import announce_step_types
 from noetl_broker.store.connect.session import session
 from tests.brokers import rows
@@ -25,12 +24,7 @@ ON_ONE_LINE = (
 
 def registrar_of(database: Database) -> Registrar:
     """A registrar as a `dev` has it that starts now."""
-    return Registrar(
-        Call(
-            settings=load_settings(None), databases=(database,), given_dsns=(), given_schemas=(), as_json=False,
-            config=None, debug=False,
-        )
-    )  # fmt: skip
+    return Registrar(database, PlaybookRules())
 
 
 async def save(registrar: Registrar, file: Path, text: str) -> Registrations:

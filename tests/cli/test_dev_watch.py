@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from noetl_broker.cli.dev.watch import FileChanges, Watcher, scan
+from noetl_broker.dev.watch import FileChanges, Watcher, scan
 
 
 def test_yaml_files_of_subfolders_are_found(tmp_path: Path) -> None:

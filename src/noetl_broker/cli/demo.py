@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 from noetl_broker import embedded_postgres
 from noetl_broker.cli import output
 from noetl_broker.cli.command import Call, command
-from noetl_broker.cli.places import is_on_path, own_script, shown_path
 from noetl_broker.cli.run import service_options
 from noetl_broker.cli.start import describe_failure, no_output
 from noetl_broker.cli.tail import follow_to_end
 from noetl_broker.daemon.process_signals import exit_at_signal
 from noetl_broker.daemon.service import Service
+from noetl_broker.dev.places import is_on_path, own_script, shown_path
 from noetl_broker.errors import BrokerError, OperatorFault
 from noetl_broker.playbook import compile_playbook
 from noetl_broker.resources import playbooks_folder

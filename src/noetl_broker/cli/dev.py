@@ -19,16 +19,16 @@ from noetl_broker import logs
 from noetl_broker.cli import output
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.console import console_modules
-from noetl_broker.cli.dev.database import start_database
-from noetl_broker.cli.dev.next_steps import first_playbook, next_steps
-from noetl_broker.cli.dev.registrar import Registrar, Registrations
-from noetl_broker.cli.dev.watch import keep_watching
-from noetl_broker.cli.places import shown_path
 from noetl_broker.cli.run import service_options
 from noetl_broker.cli.start import no_output
 from noetl_broker.cli.worker import worker_options
 from noetl_broker.daemon.process_signals import exit_at_signal, serve
 from noetl_broker.daemon.service import Service
+from noetl_broker.dev.database import start_database
+from noetl_broker.dev.next_steps import first_playbook, next_steps
+from noetl_broker.dev.places import shown_path
+from noetl_broker.dev.registrar import Registrar, Registrations
+from noetl_broker.dev.watch import keep_watching
 from noetl_broker.dev_folder import PLACES, DevFolder
 from noetl_broker.embedded_postgres import EmbeddedPostgres
 from noetl_broker.errors import BrokerError, OperatorFault, SchemaFault
@@ -188,7 +188,7 @@ class Dev:
             raise BrokerError(f"Postgres ended; {log} says why; start dev again")
 
     async def _keep_registering(self) -> None:
-        registrar, playbooks = Registrar(self.call), 0
+        registrar, playbooks = Registrar(self.call.database, self.call.registration_rules()), 0
         first = True
         async for changes in keep_watching(self.folder, self.stopping, registrar.files_with_new_types):
             report = await registrar.register(changes)
