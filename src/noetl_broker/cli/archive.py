@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 
@@ -16,14 +16,6 @@ from noetl_broker.errors import OperatorFault
 from noetl_broker.store.admin import archive as store
 from noetl_broker.store.connect.connection import Connection
 from noetl_broker.store.connect.session import session
-
-
-class ArchiveOutcome(NamedTuple):
-    """The periods, each with its outcome; the executions outside of periods and their moved rows."""
-
-    periods: list[tuple[store.Period, str]]
-    executions: int
-    rows: int
 
 
 @command("archive", role=OWNER, example="noetl-broker archive --older-than 90d --dry-run")
@@ -56,8 +48,7 @@ def archive(call: Call, *, older_than: float | None, dry_run: bool, restore: str
     if older_than is None:
         raise OperatorFault("archive needs --older-than, for example --older-than 90d")
     with spinner("looking at old history" if dry_run else "archiving old history"):
-        outcome = asyncio.run(_archive(call, older_than, dry_run=dry_run, examples=examples))
-    document = _document(outcome, dry_run=dry_run)
+        document = asyncio.run(_archive(call, older_than, dry_run=dry_run, examples=examples))
     if not call.printed(document):
         _show(document)
 
@@ -68,17 +59,19 @@ async def _restore(call: Call, name: str) -> store.Period:
         return await store.restore_period(connection, name)
 
 
-async def _archive(call: Call, older_than: float, *, dry_run: bool, examples: int) -> ArchiveOutcome:
+async def _archive(call: Call, older_than: float, *, dry_run: bool, examples: int) -> dict[str, Any]:
     async with session(call.database, name="archive", command_timeout=None) as connection:
         if not dry_run:
             await store.lock_archiving(connection)
         periods = await store.list_periods(connection, older_than, examples=examples)
-        found = [await _archive_if_due(connection, period, older_than, dry_run=dry_run) for period in periods]
+        found = [
+            _document(*await _archive_if_due(connection, period, older_than, dry_run=dry_run)) for period in periods
+        ]
         executions = rows = 0
         async for batch in store.outside_periods(connection, older_than):
             moved = store.MovedCounts(len(batch), 0) if dry_run else await store.archive_rows(connection, batch)
             executions, rows = executions + moved.executions, rows + moved.rows
-        return ArchiveOutcome(found, executions, rows)
+    return {"dry_run": dry_run, "periods": found, "outside_periods": {"executions": executions, "rows": rows}}
 
 
 async def _archive_if_due(
@@ -95,26 +88,19 @@ async def _archive_if_due(
     return period, "left now"
 
 
-def _document(outcome: ArchiveOutcome, *, dry_run: bool) -> dict[str, Any]:
+def _document(period: store.Period, outcome: str) -> dict[str, Any]:
     return {
-        "dry_run": dry_run,
-        "periods": [
-            {
-                "period": period.name,
-                "from": period.begins_at,
-                "until": period.ends_at,
-                "outcome": word,
-                "archived_at": period.archived_at,
-                "executions": period.executions,
-                "rows": period.rows,
-                "bytes": period.bytes,
-                "partitions": len(period.attached) + len(period.detached),
-                "kept_by": period.held,
-                "examples": [blocker._asdict() for blocker in period.blockers],
-            }
-            for period, word in outcome.periods
-        ],
-        "outside_periods": {"executions": outcome.executions, "rows": outcome.rows},
+        "period": period.name,
+        "from": period.begins_at,
+        "until": period.ends_at,
+        "outcome": outcome,
+        "archived_at": period.archived_at,
+        "executions": period.executions,
+        "rows": period.rows,
+        "bytes": period.bytes,
+        "partitions": len(period.attached) + len(period.detached),
+        "kept_by": period.held,
+        "examples": [blocker._asdict() for blocker in period.blockers],
     }
 
 

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from itertools import cycle
 from pathlib import Path
@@ -66,6 +66,10 @@ class Call:
     def database(self) -> Database:
         """The database of a command that serves one."""
         return self.databases[0]
+
+    def at(self, dsn: str) -> Call:
+        """Give the call with the database at this address."""
+        return replace(self, databases=(replace(self.database, dsn=dsn),))
 
     def printed(self, document: Any) -> bool:
         """Print a document if --json is given; gives whether it was."""

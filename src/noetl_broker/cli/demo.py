@@ -80,8 +80,7 @@ def demo(call: Call) -> None:
             output.note(postgres.notice)
         show_line(f"Postgres started in {shown_path(postgres.folder)} ({output.span(time.monotonic() - began)})")
         # No TLS on our own machine: the driver would read certificates in a home folder of another user.
-        database = replace(call.database, dsn=f"{postgres.dsn()}?sslmode=disable")
-        shown = asyncio.run(_show_all(replace(call, databases=(database,)), show_line))
+        shown = asyncio.run(_show_all(call.at(f"{postgres.dsn()}?sslmode=disable"), show_line))
     if not call.printed(shown._asdict()):
         show_line(f"\nStopped everything; it took {output.span(time.monotonic() - began)}.\n")
         show_line(NEXT_STEPS.format(playbooks=shown_path(playbooks_folder()), activate=_activation()))

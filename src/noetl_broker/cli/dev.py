@@ -83,8 +83,7 @@ def dev(call: Call, *, folder: Path, home: Path | None, fresh: bool) -> None:
         show_line(
             f"Postgres runs, its data are in {shown_path(postgres.folder)} ({output.span(time.monotonic() - began)})"
         )
-        call = replace(call, databases=(replace(call.database, dsn=dsn),))
-        asyncio.run(Dev(call, folder.resolve(), place, postgres, show_line).run())
+        asyncio.run(Dev(call.at(dsn), folder.resolve(), place, postgres, show_line).run())
         show_line("Stopping.")
     show_line("Stopped everything.")
 
