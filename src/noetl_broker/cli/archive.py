@@ -11,15 +11,15 @@ from noetl_broker.cli import output
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.output import spinner
 from noetl_broker.cli.rights import OWNER
-from noetl_broker.cli.selection import TimeSpan
 from noetl_broker.errors import OperatorFault
+from noetl_broker.service.spans import parse_span
 from noetl_broker.store.admin import archive as store
 from noetl_broker.store.connect.connection import Connection
 from noetl_broker.store.connect.session import session
 
 
 @command("archive", role=OWNER, example="noetl-broker archive --older-than 90d --dry-run")
-@click.option("--older-than", type=TimeSpan(), metavar="SPAN", help="Archive periods that ended so long ago: 90d, 26w.")
+@click.option("--older-than", metavar="SPAN", help="Archive periods that ended so long ago: 90d, 26w.")
 @click.option(
     "--dry-run", is_flag=True, help="Change nothing; show what would be archived, and what prevents the rest."
 )
@@ -31,7 +31,7 @@ from noetl_broker.store.connect.session import session
     show_default=True,
     help="How many executions to name for a period that is kept.",
 )
-def archive(call: Call, *, older_than: float | None, dry_run: bool, restore: str | None, examples: int) -> None:
+def archive(call: Call, *, older_than: str | None, dry_run: bool, restore: str | None, examples: int) -> None:
     """Archive old history by whole periods; nothing is deleted.
 
     A period is archived when all its executions, their parents and their children ended at least SPAN ago. Its
@@ -47,8 +47,11 @@ def archive(call: Call, *, older_than: float | None, dry_run: bool, restore: str
         return
     if older_than is None:
         raise OperatorFault("archive needs --older-than, for example --older-than 90d")
+    seconds = parse_span(older_than)
+    if seconds is None:
+        raise OperatorFault(f"--older-than: {older_than!r} is not a time span; write 90s, 30min, 2h30m, 7d or 2w")
     with spinner("looking at old history" if dry_run else "archiving old history"):
-        document = asyncio.run(_archive(call, older_than, dry_run=dry_run, examples=examples))
+        document = asyncio.run(_archive(call, seconds, dry_run=dry_run, examples=examples))
     if not call.printed(document):
         _show(document)
 

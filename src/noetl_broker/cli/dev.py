@@ -191,6 +191,8 @@ class Dev:
         first = True
         async for changes in keep_watching(self.folder, self.stopping, registrar.files_with_new_types):
             report = await registrar.register(changes)
+            for line in report.lines:
+                self._show_problem(line)
             if first:
                 await self._show_start(report)
             else:
@@ -198,8 +200,6 @@ class Dev:
             first, playbooks = False, playbooks + len(report.registered)
 
     async def _show_start(self, report: Registrations) -> None:
-        for line in report.lines:
-            self._show_problem(line)
         new = sum(entry.new for _, entry, _ in report.registered)
         named = ", ".join(entry.path for _, entry, _ in report.registered[:MOST_LISTED])
         more = ", …" if len(report.registered) > MOST_LISTED else ""
@@ -231,8 +231,6 @@ class Dev:
                 output.note(f"{name} is set: other commands use the database that it names, until you unset it")
 
     def _show_changes(self, report: Registrations, *, ask_to_try: bool) -> None:
-        for line in report.lines:
-            self._show_problem(line)
         for file, entry, _ in report.registered:
             same = "" if entry.new else " (unchanged)"
             self.show_line(f"{shown_path(file)}: registered {entry.path} version {entry.version}{same}")
@@ -244,8 +242,4 @@ class Dev:
             self.show_line(next_steps([playbook for _, _, playbook in report.registered], self.place))
 
     def _show_problem(self, line: str) -> None:
-        line = self.call.with_schema(line)
-        if self.call.as_json:
-            output.note(line)
-        else:
-            output.say(line)
+        output.say(self.call.with_schema(line), to_stderr=self.call.as_json)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
@@ -140,30 +140,28 @@ def face(
 
 def ask(call: Call, action: str, asked: Given) -> Any:
     """The answer of an action, on a connection of its own."""
-    return asyncio.run(_ask(call, action, asked))
+    return asyncio.run(_ask(call, lambda connection: action_named(action)(connection, caller_of(call), asked)))
 
 
 def ask_all(call: Call, action: str, asked: Paged, *, most: int) -> list[Answer]:
     """The rows of all pages of a list, up to so many."""
-    return asyncio.run(_ask_all(call, action, asked, most))
 
-
-async def _ask(call: Call, action: str, asked: Given) -> Any:
-    async with session_of(call) as connection:
-        return await action_named(action)(connection, caller_of(call), asked)
-
-
-async def _ask_all(call: Call, action: str, asked: Paged, most: int) -> list[Answer]:
-    rows: list[Answer] = []
-    function = action_named(action)
-    async with session_of(call) as connection:
+    async def read(connection: Any) -> list[Answer]:
+        rows: list[Answer] = []
         page: Paged | None = asked
         while page is not None and len(rows) < most:
             part = page.model_copy(update={"limit": min(most - len(rows), MOST_ROWS)})
-            answer = await function(connection, caller_of(call), part)
+            answer = await action_named(action)(connection, caller_of(call), part)
             rows += answer["items"]
             page = None if answer["next"] is None else asked.model_copy(update={"cursor": answer["next"]})
-    return rows
+        return rows
+
+    return asyncio.run(_ask(call, read))
+
+
+async def _ask(call: Call, question: Callable[[Any], Awaitable[Any]]) -> Any:
+    async with session_of(call) as connection:
+        return await question(connection)
 
 
 def session_of(call: Call) -> Any:

@@ -88,13 +88,9 @@ async def _run_one(call: Call, databases: Databases, *, drain: bool, child: bool
     databases.on_ready, databases.on_progress = reporter.ready, reporter.progress
     watch = asyncio.create_task(answer_parent(databases.stopping, reporter.report)) if child else None
     try:
-        if drain:
-            await serve(databases.drain(), databases.stopping, drain_seconds=call.settings.drain_seconds)
-        elif child:
-            await serve(databases.run(), databases.stopping, drain_seconds=call.settings.drain_seconds)
-        else:
-            async with _monitored(call, reporter.status):
-                await serve(databases.run(), databases.stopping, drain_seconds=call.settings.drain_seconds)
+        async with contextlib.nullcontext() if drain or child else _monitored(call, reporter.status):
+            work = databases.drain() if drain else databases.run()
+            await serve(work, databases.stopping, drain_seconds=call.settings.drain_seconds)
         if child:
             reporter.report()
         else:
@@ -102,11 +98,8 @@ async def _run_one(call: Call, databases: Databases, *, drain: bool, child: bool
     finally:
         if watch is not None:
             watch.cancel()
-    return max(map(_exit_code, databases.failed.values()), default=0) if drain else 0
-
-
-def _exit_code(fault: Exception) -> int:
-    return fault.exit_code if isinstance(fault, BrokerError) else EXIT_FAILED
+    faults = databases.failed.values() if drain else ()
+    return max((fault.exit_code if isinstance(fault, BrokerError) else EXIT_FAILED for fault in faults), default=0)
 
 
 class StatusReporter:

@@ -12,7 +12,6 @@ from noetl_broker.cli.arguments import ExecutionId
 from noetl_broker.cli.face import Face
 from noetl_broker.errors import OperatorFault
 from noetl_broker.service.models.actions import Which
-from noetl_broker.service.spans import parse_span
 
 Body = Callable[..., int | None]
 HELPS = {
@@ -28,19 +27,6 @@ HELPS = {
 # `--version` of `retry` and `fork` names the version that they continue on.
 BOTH_NAMES = {"version": ("--of-version", "--version")}
 FILTERS = Face(Which, names=BOTH_NAMES, helps=HELPS)
-
-
-class TimeSpan(click.ParamType[float]):
-    """A time span as people write it: 90s, 30min, 2h30m, 7d, 2w. Gives seconds."""
-
-    name = "span"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Read the span."""
-        seconds = parse_span(str(value))
-        if seconds is None:
-            self.fail(f"{value!r} is not a time span; write 90s, 30min, 2h30m, 7d or 2w", param, ctx)
-        return seconds
 
 
 class Selection(NamedTuple):

@@ -161,18 +161,16 @@ def no_output(_line: str) -> None:
 
 
 def _show_end(call: Call, ended: dict[str, Any], undo: dict[str, Any] | None) -> int:
-    failed = ended["status"] != "COMPLETED"
+    execution_id, status, error = ended["execution_id"], ended["status"], ended["error"]
     if call.printed({**{name: ended[name] for name in END_NAMES}, "undo": undo}):
         pass
-    elif failed:
-        output.note(
-            f"noetl-broker: execution {ended['execution_id']} {describe_failure(ended['status'], ended['error'])}"
-        )
-        for line in undo_lines(ended["execution_id"], ended["status"], undo) if undo is not None else ():
-            output.note(call.with_schema(line))
-    else:
+    elif status == "COMPLETED":
         output.show_value(ended["result"])
-    return EXIT_FAILED if failed else 0
+    else:
+        output.note(f"noetl-broker: execution {execution_id} {describe_failure(status, error)}")
+        for line in undo_lines(execution_id, status, undo) if undo is not None else ():
+            output.note(call.with_schema(line))
+    return 0 if status == "COMPLETED" else EXIT_FAILED
 
 
 def describe_failure(status: str, error: Any, attempt: str = "") -> str:
