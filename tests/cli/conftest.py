@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -24,6 +25,14 @@ from tests.processes import Process, start_command
 from tests.sessions import close_pools
 
 PATIENCE_SECONDS = 120.0
+NOWHERE = "postgresql://127.0.0.1:1/nowhere"  # no server listens there
+# A playbook of one job.
+FETCH = """\
+workflow:
+  - {step: start, next: fetch}
+  - {step: fetch, type: python, code: "def main(): return 1", next: end}
+  - {step: end}
+"""
 _loops: list[asyncio.Runner] = []  # at most one: that of `decide` in the running test
 
 
@@ -78,6 +87,20 @@ class Command:
         for stream in ("stdout_bytes", "stderr_bytes", "output_bytes"):
             setattr(result, stream, as_default(getattr(result, stream).decode()).encode())
         return result
+
+    def json(self, *arguments: str | int | Path) -> Any:
+        """Run a command in this process; give the JSON document that it prints."""
+        return json.loads(self(*arguments, "--json").stdout)
+
+    def refuses(self, cases: Iterable[tuple[str | tuple[str | int | Path, ...], int, str]], name: str = "") -> None:
+        """Check calls of a command, or of any: each exits with its code and with one sentence that has these words."""
+        found = []
+        for call, code, words in cases:
+            arguments = call.split() if isinstance(call, str) else call
+            answer = self(*name.split(), *arguments)
+            if (answer.exit_code, answer.stderr.count("\n")) != (code, 1) or words not in answer.stderr:
+                found.append((call, answer.exit_code, answer.stderr))
+        assert found == []
 
     def close(self) -> None:
         """End all processes that still run."""
@@ -136,6 +159,35 @@ def write_playbook(folder: Path, body: str, *, path: str = "examples/story") -> 
     file = folder / f"{name}.yaml"
     file.write_text(head + dedent(body), encoding="utf-8")
     return file
+
+
+def begin(command: Command, database: Database, body: str, *options: str, path: str = "examples/story") -> int:
+    """Register a playbook, start it and let a broker read its start; give the id of the execution."""
+    registered = command("register", write_playbook(command.folder, body, path=path))
+    assert registered.exit_code == 0, registered.stderr
+    started = int(command("start", path, *options).stdout)
+    decide(database)
+    return started
+
+
+@pytest.fixture
+def started(command: Command, database: Database) -> int:
+    """Start an execution of FETCH, whose job waits for a worker; give its id."""
+    return begin(command, database, FETCH, path="examples/fetch")
+
+
+def complete(database: Database, result: object = None) -> None:
+    """Complete all jobs that wait with this result, and let a broker read that."""
+    ended = "select noetl.complete_job(queue_id, 'w1', attempts, %s::jsonb) from noetl.lease_jobs('w1', 1000, 60)"
+    rows(database, ended, json.dumps({} if result is None else result))
+    decide(database)
+
+
+def fail(database: Database, **error: object) -> None:
+    """Fail all jobs that wait for good, and let a broker read that."""
+    ended = "select noetl.fail_job(queue_id, 'w1', attempts, %s::jsonb, false) from noetl.lease_jobs('w1', 1000, 60)"
+    rows(database, ended, json.dumps(error))
+    decide(database)
 
 
 def decide(database: Database) -> None:
