@@ -93,12 +93,17 @@ class Command:
         return json.loads(self(*arguments, "--json").stdout)
 
     def refuses(self, cases: Iterable[tuple[str | tuple[str | int | Path, ...], int, str]], name: str = "") -> None:
-        """Check calls of a command, or of any: each exits with its code and with one sentence that has these words."""
+        """Check calls of a command, or of any: each exits with its code, and an error with these words."""
         found = []
         for call, code, words in cases:
             arguments = call.split() if isinstance(call, str) else call
             answer = self(*name.split(), *arguments)
-            if (answer.exit_code, answer.stderr.count("\n")) != (code, 1) or words not in answer.stderr:
+            last = (
+                answer.stderr.rpartition("\nnoetl-broker: ")[2]
+                .rpartition("\nError: ")[2]
+                .removeprefix("noetl-broker: ")
+            )
+            if (answer.exit_code, last.count("\n")) != (code, 1) or words not in last:
                 found.append((call, answer.exit_code, answer.stderr))
         assert found == []
 
