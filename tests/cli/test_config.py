@@ -9,11 +9,12 @@ import pytest
 
 from noetl_broker import __version__
 from noetl_broker.broker import core
+from noetl_broker.broker.model.rules import Rules
 from noetl_broker.settings import Settings
-from tests.cli.conftest import NOWHERE, Command, begin, rows, write_playbook
+from tests.cli.conftest import NOWHERE, Command, rows, write_playbook
 from tests.postgres import Database
 
-SECRET = "postgresql://u:topsecret@h/d"
+HIDDEN = "postgresql://u:topsecret@h/d"
 ECHO = "workflow: [{step: start, next: end}, {step: end, result: '{{ 1 + 1 }}'}]\n"
 
 
@@ -21,7 +22,7 @@ def said(command: Command, text: str = "", *arguments: str | Path, name: str = "
     """Give what `config` says of a wrong setting, here of a file with this text; it never shows the password."""
     if text:
         file = command.folder / name
-        file.write_text(text.replace("DSN", SECRET), encoding="utf-8")
+        file.write_text(text.replace("DSN", HIDDEN), encoding="utf-8")
         arguments += ("--config", file)
     answer = command("config", *arguments)
     assert (answer.exit_code, "topsecret" in answer.output) == (2, False)
@@ -33,7 +34,7 @@ def test_each_setting_says_where_it_comes_from(lone_command: Command) -> None:
     file = lone_command.folder / "broker.toml"
     file.write_text("lanes = 4\nsweep_seconds = 2.0\n", encoding="utf-8")
     lone_command.environment["NOETL_BROKER_SWEEP_SECONDS"] = "3"
-    call = ("config", "--config", file, "--dsn", SECRET)
+    call = ("config", "--config", file, "--dsn", HIDDEN)
     sources = {row["name"]: (row["value"], row["source"]) for row in lone_command.json(*call)}
     assert [sources[name] for name in ("dsn", "sweep_seconds", "lanes", "notify")] == [
         ("**********", "command line --dsn"),
@@ -55,7 +56,7 @@ def test_an_error_in_a_config_file_does_not_show_its_text(lone_command: Command,
         assert f"setting {wrong} in {lone_command.folder / 'broker.yaml'}: there is no such setting" in output
 
 
-@pytest.mark.parametrize("dsn", [SECRET, "host=h user=u PASSWORD = topsecret"])
+@pytest.mark.parametrize("dsn", [HIDDEN, "host=h user=u PASSWORD = topsecret"])
 @pytest.mark.parametrize("place", ["environment", "beside a DSN", "file", "list in a file"])
 def test_a_dsn_given_as_dsn_file_is_not_shown(lone_command: Command, place: str, dsn: str) -> None:
     """It is no path. Values of another type are not shown either."""
@@ -132,7 +133,7 @@ def test_a_bad_value_is_refused_before_anything_is_done(lone_command: Command) -
     del lone_command.environment["NOETL_BROKER_EXTRA_STEP_TYPES"]
     lone_command.environment["NOETL_BROKER_LANES"] = "99"
     assert "setting lanes '99' in the environment (NOETL_BROKER_LANES)" in said(lone_command)
-    lone_command.environment["NOETL_BROKER_DSNS"] = SECRET
+    lone_command.environment["NOETL_BROKER_DSNS"] = HIDDEN
     said(lone_command)
 
 
@@ -144,16 +145,16 @@ def test_a_worker_id_with_control_characters_is_refused(lone_command: Command, w
 
 def test_the_limits_in_the_settings_apply(command: Command, database: Database) -> None:
     """Those of templates at registration; all are pinned with an execution. The defaults are those of the core."""
-    begin(command, database, ECHO)
-    assert command("start", "examples/story").exit_code == 0
+    assert command("register", write_playbook(command.folder, ECHO)).exit_code == 0
     bounds = {"template_max_output_chars": 2000, "template_max_steps": 3000, "max_turns": 200, "max_fan_out": 3}
-    command.environment |= {f"NOETL_BROKER_{name.upper()}": str(value) for name, value in bounds.items()}
-    assert command("run", "--drain").exit_code == 0
+    for given in ({}, bounds):
+        command.environment |= {f"NOETL_BROKER_{name.upper()}": str(value) for name, value in given.items()}
+        assert [command(*words).exit_code for words in (("start", "examples/story"), ("run", "--drain"))] == [0, 0]
     command.environment["NOETL_BROKER_TEMPLATE_MAX_SOURCE_CHARS"] = "300"
     long = write_playbook(command.folder, ECHO.replace("1 + 1", "1" + " + 1" * 100))
     command.refuses([(("register", long), 1, "nothing was registered")])
     pinned = [row[0] for row in rows(database, "select rules from noetl.execution order by execution_id")]
-    assert pinned == [{}, bounds]
+    assert pinned == [Rules().pinned(), {**Rules().pinned(), **bounds}]
 
 
 def test_the_form_of_the_program_is_named(lone_command: Command) -> None:

@@ -7,16 +7,6 @@ from pathlib import Path
 from noetl_broker.cli.dev.watch import FileChanges, Watcher, scan
 
 
-def test_yaml_files_of_subfolders_are_found(tmp_path: Path) -> None:
-    """Except in hidden folders, packages of node and virtual environments."""
-    for name in ("a.yaml", "sub/deeper/b.yml", ".hidden/c.yaml", "node_modules/d.yaml", "venv/lib/e.yaml", "f.txt"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    (tmp_path / "venv" / "pyvenv.cfg").touch()
-    (tmp_path / "sub" / "back").symlink_to(tmp_path)
-    assert sorted(scan(tmp_path)) == [tmp_path / "a.yaml", tmp_path / "sub" / "deeper" / "b.yml"]
-
-
 def test_a_change_counts_when_two_polls_agree(tmp_path: Path) -> None:
     """An editor may empty a file before it writes it. The first poll counts at once."""
     file, watcher = tmp_path / "a.yaml", Watcher()
