@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from textwrap import dedent
@@ -98,12 +100,8 @@ class Command:
         for call, code, words in cases:
             arguments = call.split() if isinstance(call, str) else call
             answer = self(*name.split(), *arguments)
-            last = (
-                answer.stderr.rpartition("\nnoetl-broker: ")[2]
-                .rpartition("\nError: ")[2]
-                .removeprefix("noetl-broker: ")
-            )
-            if (answer.exit_code, last.count("\n")) != (code, 1) or words not in last:
+            last = f"\n{answer.stderr}".splitlines(keepends=True)[-1]
+            if answer.exit_code != code or words not in last or not last.startswith(("noetl-broker: ", "Error: ")):
                 found.append((call, answer.exit_code, answer.stderr))
         assert found == []
 
@@ -157,18 +155,20 @@ def _lend(command: Command) -> Iterator[Command]:
     structlog.reset_defaults()
 
 
-def write_playbook(folder: Path, body: str, *, path: str = "examples/story") -> Path:
-    """Write a playbook with this workload and workflow; give its file."""
+def write_playbook(folder: Path, body: str, *, path: str = "examples/story", metadata: str = "") -> Path:
+    """Write a playbook with this workload and workflow, and with more metadata; give its file."""
     name = path.rpartition("/")[2]
-    head = f"apiVersion: noetl.io/v1\nkind: Playbook\nmetadata: {{name: {name}, path: {path}}}\n"
+    head = f"apiVersion: noetl.io/v1\nkind: Playbook\nmetadata: {{name: {name}, path: {path}, {metadata}}}\n"
     file = folder / f"{name}.yaml"
     file.write_text(head + dedent(body), encoding="utf-8")
     return file
 
 
-def begin(command: Command, database: Database, body: str, *options: str, path: str = "examples/story") -> int:
+def begin(
+    command: Command, database: Database, body: str, *options: str, path: str = "examples/story", metadata: str = ""
+) -> int:
     """Register a playbook, start it and let a broker read its start; give the id of the execution."""
-    registered = command("register", write_playbook(command.folder, body, path=path))
+    registered = command("register", write_playbook(command.folder, body, path=path, metadata=metadata))
     assert registered.exit_code == 0, registered.stderr
     started = int(command("start", path, *options).stdout)
     decide(database)
@@ -212,6 +212,20 @@ def rows(database: Database, statement: str, *arguments: object) -> list[tuple[A
     """Give the rows of one statement."""
     with psycopg_connect(database, autocommit=True) as connection:
         return connection.execute(statement, arguments).fetchall()
+
+
+def read_until(process: Process, pattern: str) -> str:
+    """Read the log up to the line that matches; kill a command that never prints it."""
+    assert process.stderr is not None
+    too_late = threading.Timer(PATIENCE_SECONDS, process.kill)
+    too_late.start()
+    try:
+        for line in process.stderr:
+            if re.search(pattern, line):
+                return line
+    finally:
+        too_late.cancel()
+    raise AssertionError(f"the command ended with {process.wait()} and never printed {pattern!r}")
 
 
 def until_job_is(status: str, database: Database) -> None:

@@ -108,7 +108,7 @@ def test_an_empty_dsn_does_not_hide_its_file(lone_command: Command) -> None:
     """Otherwise the command would use the local database."""
     (lone_command.folder / "dsn").write_text(NOWHERE, encoding="utf-8")
     lone_command.environment |= {"NOETL_BROKER_DSN": "", "NOETL_BROKER_DSN_FILE": str(lone_command.folder / "dsn")}
-    row = json.loads(lone_command("config", "--json").stdout)[0]
+    row = lone_command.json("config")[0]
     assert (row["name"], row["source"]) == ("dsn", f"file {lone_command.folder / 'dsn'}")
     assert "('127.0.0.1', 1)" in lone_command("executions").output
 

@@ -121,7 +121,7 @@ def test_an_id_in_a_payload_stays_a_number(command: Command, database: Database)
     command("register", FILE)
     started = command("start", "examples/conditional", "--payload", '{"customer_id": 7}').stdout.strip()
     decide(database)
-    events = json.loads(command("events", started, "--json").stdout)
+    events = command.json("events", started)
     assert events[0]["execution_id"] == started
     assert events[0]["context"]["workload"]["customer_id"] == 7
 

@@ -41,8 +41,12 @@ def test_a_progress_bar_counts_executions(command: Command, database: Database) 
     assert [count for count in ("0/30", "30/30") if count not in terminal_text] == []
 
 
-def test_verify_shows_a_spinner(command: Command) -> None:
-    """Its duration is unknown."""
-    out, terminal_text, code = on_terminal(command, "verify", "--all")
+def test_a_replay_shows_its_progress_and_verify_a_spinner(command: Command, started: int) -> None:
+    """The output goes to stdout. The duration of `verify` is unknown."""
+    assert started
+    summary, drawn, _ = on_terminal(command, "replay", "--all")
+    assert summary.startswith("1 execution, 1 turns, 0 different (")
+    assert ("1/1" in drawn, "turns" in drawn) == (True, False)
+    out, drawn, code = on_terminal(command, "verify", "--all")
     assert (out.splitlines()[-1].endswith("all hold"), code) == (True, 0)
-    assert "checking the invariants" in terminal_text
+    assert "checking the invariants" in drawn
