@@ -5,9 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from textwrap import dedent
-
-import pytest
 
 PLAYBOOK = """
 apiVersion: noetl.io/v1
@@ -28,82 +25,44 @@ workflow:
 """
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A project with two playbooks and a setting."""
+TESTS = """
+import pytest
+
+@pytest.mark.parametrize("name", ["shop/parent", "parent", "parent.yaml"])
+def test_parent(playbooks, name):
+    story = playbooks.simulate(name, {"double": lambda job: job.args["n"] * 2})
+    assert story.result == 4
+
+def test_failing(playbooks):
+    assert playbooks.simulate("shop/parent", {"ask": 5}).result == 4
+
+def test_unknown(playbooks):
+    playbooks.simulate("shop/elsewhere")
+
+def test_more_step_types(playbooks):
+    open("flows/wide.yaml", "w").write(WIDE)
+    with pytest.raises(Exception, match="the type `resize` is not known"):
+        playbooks.simulate("shop/wide")
+    assert playbooks.simulate("shop/wide", {"a": 1, "b": 2}, extra_step_types=["resize"]).status == "COMPLETED"
+"""
+
+
+def test_the_fixture_simulates_a_playbook_with_those_that_it_calls(tmp_path: Path) -> None:
+    """By its path or its file name, with the step types of the settings and of the call.
+
+    A failed test shows the story, and how the execution ended. An unknown playbook is an error with the known ones.
+    """
+    wide = CHILD.partition("workflow")[0].replace("child", "wide")
+    wide += "workflow: [{step: start, next: [a, b]}, {step: a, type: teleport}, {step: b, type: resize}]\n"
     (tmp_path / "flows").mkdir()
-    (tmp_path / "flows" / "parent.yaml").write_text(PLAYBOOK)
-    (tmp_path / "flows" / "child.yaml").write_text(CHILD)
+    for name, text in {"parent": PLAYBOOK, "child": CHILD}.items():
+        (tmp_path / "flows" / f"{name}.yaml").write_text(text)
     (tmp_path / "pytest.ini").write_text("[pytest]\nnoetl_playbooks = flows\nnoetl_step_types = teleport\n")
-    return tmp_path
-
-
-def run(folder: Path, test: str) -> tuple[int, str]:
-    """Run pytest on one test file; gives its exit code and its output."""
-    (folder / "test_shop.py").write_text(dedent(test))
+    (tmp_path / "test_shop.py").write_text(f"WIDE = {wide!r}\n{TESTS}")
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist"]
-    answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=600)
-    return answer.returncode, answer.stdout + answer.stderr
-
-
-def test_one_simulation_may_know_more_step_types(folder: Path) -> None:
-    """Beside those of the settings; without them the playbook does not compile."""
-    (folder / "flows" / "wide.yaml").write_text(
-        "apiVersion: noetl.io/v1\nkind: Playbook\nmetadata: {path: shop/wide}\n"
-        "workflow: [{step: start, next: [a, b]}, {step: a, type: teleport}, {step: b, type: resize}]\n"
-    )
-    code, output = run(
-        folder,
-        """
-        import pytest
-
-        def test_wide(playbooks):
-            with pytest.raises(Exception, match="the type `resize` is not known"):
-                playbooks.simulate("shop/wide")
-            assert playbooks.simulate("shop/wide", {"a": 1, "b": 2}, extra_step_types=["resize"]).status == "COMPLETED"
-        """,
-    )
-    assert (code, "1 passed" in output) == (0, True), output
-
-
-def test_the_fixture_simulates_a_playbook_with_those_that_it_calls(folder: Path) -> None:
-    """By its path or its file name."""
-    code, output = run(
-        folder,
-        """
-        import pytest
-
-        @pytest.mark.parametrize("name", ["shop/parent", "parent", "parent.yaml"])
-        def test_parent(playbooks, name):
-            story = playbooks.simulate(name, {"double": lambda job: job.args["n"] * 2})
-            assert story.result == 4
-        """,
-    )
-    assert (code, "3 passed" in output) == (0, True), output
-
-
-def test_a_failed_test_shows_the_story(folder: Path) -> None:
-    """The heading says how the execution ended."""
-    code, output = run(
-        folder,
-        """
-        def test_parent(playbooks):
-            assert playbooks.simulate("shop/parent", {"ask": 5}).result == 4
-        """,
-    )
-    assert code == 1
+    answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=600)
+    output = answer.stdout + answer.stderr
+    assert (answer.returncode, "2 failed, 4 passed" in output) == (1, True), output
     assert "story of shop/parent: COMPLETED" in output
     assert "event execution_complete 5" in output
-
-
-def test_an_unknown_playbook_is_an_error_that_lists_the_known_ones(folder: Path) -> None:
-    """An unknown playbook is an error that lists the known ones."""
-    code, output = run(
-        folder,
-        """
-        def test_parent(playbooks):
-            playbooks.simulate("shop/elsewhere")
-        """,
-    )
-    assert code == 1
     assert "has no playbook 'shop/elsewhere'; it has shop/child, shop/parent" in output
