@@ -102,7 +102,7 @@ def test_a_terminal_gets_one_picture_that_changes(command: Command, database: Da
     text = b"".join(iter(lambda: _read(ours), b"")).decode()
     assert process.wait(PATIENCE_SECONDS) == 0
     assert max(map(len, text.splitlines()[1:])) <= 80
-    assert re.search(r"\nfetch +python +FAILED.* \d\d:\d\d:\d\dZ", text), text
+    assert re.search(r"\n +fetch +python +FAILED.* \d\d:\d\d:\d\dZ", text), text
 
 
 def _read(terminal: int) -> bytes:

@@ -233,14 +233,14 @@ def test_a_retry_of_what_was_undone_starts_anew(command: Command, database: Data
     new = command.json("undo", left)["undone_by"]
     command.refuses([(f"retry {left}", 1, f"execution {left} is being undone by {new}")])
     finish(database, "reserve!undo")
-    undoes = f"undoes what execution {left} did; noetl-broker undo {left} goes on with what is left\n"
+    undoes = f"undoes what execution {left} did; noetl-broker undo {left} goes on with what is left"
     command.refuses([(f"retry {new}", 1, f"execution {new} {undoes}")])
     last = int(command("undo", left).stdout)
     finish(database)
     command.refuses([
         (f"retry {last}", 1, f"execution {last} {undoes}"),
-        (f"fork {last} --from charge", 1, f"execution {last} {undoes}"),
-        (f"fork {new} --from start", 1, f"execution {new} {undoes}"),
+        (f"fork {last} --from charge", 1, f"execution {last} undoes what execution {left} did"),
+        (f"fork {new} --from start", 1, f"noetl-broker undo {left} goes on with what is left, noetl-broker fork"),
     ])  # fmt: skip
     bulk = command("fork", "--from", "charge", "--status", "completed", "--yes", "--json").stdout
     assert json.loads(bulk)["done"] == []
@@ -258,7 +258,7 @@ def test_a_fork_never_takes_over_what_was_undone(command: Command, database: Dat
     execution = run_order(database, "ship")
     undid = f"execution {execution} undid reserve, or tried to, so no fork takes over its result; fork from reserve or"
     again = f"a step before it, or noetl-broker retry {execution} starts again with the same payload\n"
-    command.refuses([(f"fork {execution} --from ship", 1, f"{undid} {again}")])
+    command.refuses([(f"fork {execution} --from ship", 2, f"{undid} {again}")])
     assert command("fork", execution, "--from", "reserve").exit_code == 0
 
 
