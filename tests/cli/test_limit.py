@@ -32,20 +32,17 @@ def test_a_limit_is_listed_changed_and_deleted(command: Command, database: Datab
     put = command("limit", "put", "bank", "--concurrency", "3", "--rate", "30/m")
     deleted, again = command("limit", "delete", "bank"), command("limit", "delete", "bank")
     assert (
-        "throttle bank has 1 at a time, and the playbook says 2 at a time: the throttle stays as it is" in told.stderr,
-        (leased, key.split()),
-        "waits for a slot of the throttle bank" in status,
-        f"of the throttle bank a (1 at a time): 1 leased ({first}), 0 ready, it is the next one" in explained,
-        [one.stdout for one in (put, deleted, again)],
-        again.exit_code,
-    ) == (
-        True,
-        (first, ["a", "1", "0", "1"]),
-        True,
-        True,
-        ["bank: 3 at a time, 30/m\n", "bank: deleted\n", "there is no limit bank\n"],
-        1,
+        "throttle bank has 1 at a time, and the playbook says 2 at a time: the throttle stays as it is" in told.stderr
     )
+    assert (leased, key.split()) == (first, ["a", "1", "0", "1"])
+    assert "waits for a slot of the throttle bank" in status
+    assert f"of the throttle bank a (1 at a time): 1 leased ({first}), 0 ready, it is the next one" in explained
+    assert [one.stdout for one in (put, deleted, again)] == [
+        "bank: 3 at a time, 30/m\n",
+        "bank: deleted\n",
+        "there is no limit bank\n",
+    ]
+    assert again.exit_code == 1
 
 
 def test_a_wrong_limit_is_refused(command: Command) -> None:
