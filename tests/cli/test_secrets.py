@@ -24,7 +24,7 @@ from psycopg import sql
 
 from noetl_broker.embedded_postgres.binaries import find_bin_folder
 from tests.cli.conftest import PATIENCE_SECONDS, Command, read_until, write_playbook
-from tests.cli.test_health_port import free_port, http_get
+from tests.daemon.processes.test_health_port import free_port, http_get
 from tests.postgres import Database, Server, named, psycopg_connect
 
 MARK = "CANARY"  # in every secret, and nowhere else

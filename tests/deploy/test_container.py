@@ -22,7 +22,7 @@ from click.testing import CliRunner
 from noetl_broker.cli.main import cli
 from noetl_broker.settings import PREFIX, Settings
 from tests.cli.conftest import PATIENCE_SECONDS, Command, plain_environment, read_until, write_playbook
-from tests.cli.test_health_port import free_port
+from tests.daemon.processes.test_health_port import free_port
 from tests.postgres import Database
 from tests.processes import Process
 

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from tests.cli.conftest import PATIENCE_SECONDS, Command, read_until, rows
-from tests.cli.test_several_databases import INSERT, PLAYBOOK, run_an_execution
+from tests.daemon.processes.test_several_databases import INSERT, PLAYBOOK, run_an_execution
 from tests.postgres import SCHEMA, Database, psycopg_connect
 
 SCHEMAS = ("orders", "noetl_2")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import PATIENCE_SECONDS, Command, rows, until_job_is, write_playbook
-from tests.cli.test_services import start_sleeping
+from tests.daemon.processes.test_services import start_sleeping
 from tests.postgres import Database, psycopg_connect
 from tests.processes import Process
 

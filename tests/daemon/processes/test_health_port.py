@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from tests.cli.conftest import PATIENCE_SECONDS, Command, read_until, rows, write_playbook
-from tests.cli.test_services import process_ids
+from tests.daemon.processes.test_services import process_ids
 from tests.health_port import Response, request, samples
 from tests.postgres import SCHEMA_SUFFIX, Database
 from tests.processes import Process
