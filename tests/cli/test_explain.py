@@ -92,12 +92,6 @@ def test_explain_shows_a_job_queued_leased_and_retried(command: Command, databas
     assert retried[2] == "    attempt 1 of 2 failed: no network"
 
 
-def test_explain_shows_the_deadline(command: Command, database: Database) -> None:
-    """From the timer that will fail the execution."""
-    execution_id = begin(command, database, WEATHER, metadata="deadline: 5410")
-    assert explained(command, execution_id)[-1].startswith("  it fails in 1 h 30 min, at ")
-
-
 def test_explain_names_the_events_that_kept_a_step_from_running(
     command: Command, database: Database, started: int
 ) -> None:
@@ -126,32 +120,38 @@ def test_explain_shows_dead_letters(command: Command, database: Database, starte
     assert lines[2] == f"    after that is fixed: noetl-broker reevaluate {started}"
 
 
-def test_explain_shows_children_and_iterator_items(command: Command, database: Database, started: int) -> None:
-    """The child with its status, the items with their jobs."""
-    body = """\
-workflow:
-  - {step: start, next: [call, each]}
-  - {step: call, type: playbook, path: examples/weather}
-  - step: each
-    type: iterator
-    collection: [1, 2, 3]
-    element: n
-    mode: async
-    concurrency: 2
-    distribute: true
-    task: {type: python, code: "def main(): ..."}
-"""
-    family = begin(command, database, body, path="examples/family")
+def test_explain_shows_all_that_an_execution_waits_for(command: Command, database: Database, started: int) -> None:
+    """A child with its status, items with their jobs, a person with the commands that decide, and the deadline."""
+    body = """
+    workflow:
+    - {step: start, next: [call, each, ask]}
+    - {step: call, type: playbook, path: examples/weather}
+    - step: each
+      type: iterator
+      collection: [1, 2, 3]
+      element: n
+      mode: async
+      concurrency: 2
+      distribute: true
+      task: {type: python, code: "def main(): ..."}
+    - {step: ask, type: approval, title: "Order {{ workload.order }}", timeout: 36h, assignees: finance}
+    """
+    family = begin(command, database, body, "--payload", '{"order": 7}', metadata="deadline: 500000")
     decide(database)
     [(child,)] = rows(database, "select execution_id from noetl.execution where parent_execution_id = %s", family)
     lines = [line.strip() for line in explained(command, family)]
-    assert lines[1] == "call is waiting for the playbook that it started"
-    assert lines[2].startswith(f"execution {child} (examples/weather) has been running for ")
-    assert lines[2].endswith(", at get")
-    assert lines[3] == "each has 3 items: 0 ended (0 failed), 2 open, 1 not started"
-    assert [line[:15] for line in lines[4:8:2]] == ["the job of each"] * 2
+    at = lines.index("call is waiting for the playbook that it started")
+    assert lines[at + 1].startswith(f"execution {child} (examples/weather) has been running for ")
+    assert lines[at + 1].endswith(", at get")
+    at = lines.index("each has 3 items: 0 ended (0 failed), 2 open, 1 not started")
+    assert [line[:15] for line in lines[at + 1 : at + 5 : 2]] == ["the job of each"] * 2
+    assert lines[-1].startswith("it fails in 5 d ")
     assert kinds(command, child)[0] == "queued"
     assert explained(command, child)[0].endswith(f"; a child of {family}")
+    text = "\n".join(explained(command, family, "ask"))
+    assert "  ask has been waiting for a person's decision for" in text
+    assert f"noetl-broker approve {family} ask, or noetl-broker reject {family} ask" in text
+    assert "it times out in 1 d 1" in text  # 12 h, or 11 h some seconds later
     assert started
 
 
@@ -183,20 +183,6 @@ def test_explain_reports_a_missing_execution_or_step(command: Command, database:
         ],
         "explain",
     )
-
-
-def test_an_approval_says_what_is_asked_and_until_when(command: Command, database: Database) -> None:
-    """And the commands that decide it."""
-    body = """
-    workflow:
-    - {step: start, next: ask}
-    - {step: ask, type: approval, title: "Order {{ workload.order }}", timeout: 36h, assignees: finance}
-    """
-    execution = begin(command, database, body, "--payload", '{"order": 7}')
-    text = "\n".join(explained(command, execution, "ask"))
-    assert "  ask has been waiting for a person's decision for" in text
-    assert f"noetl-broker approve {execution} ask, or noetl-broker reject {execution} ask" in text
-    assert "it times out in 1 d 1" in text  # 12 h, or 11 h some seconds later
 
 
 def test_a_failed_execution_names_its_alarm(command: Command, database: Database) -> None:

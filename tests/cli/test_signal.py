@@ -79,17 +79,6 @@ def test_signal_to_an_execution_says_that_its_waits_have_another_key(command: Co
     assert "signal go of 42" in command("status", execution_id).stdout
 
 
-def test_explain_names_the_signal_that_started_an_execution(command: Command, database: Database) -> None:
-    """With its key and its moment."""
-    body = "workflow: [{step: start}]\n"
-    command("register", write_playbook(command.folder, body, metadata="on_signal: {signal: asked}"))
-    command("signal", "asked", "--key", "7")
-    result(database)
-    [(execution_id,)] = rows(database, "select execution_id from noetl.execution")
-    headline = command("explain", execution_id).stdout.splitlines()[0]
-    assert re.search(r"; started by the signal asked of 7, sent at \S+Z$", headline)
-
-
 def test_status_names_the_signal_that_came_too_early(command: Command, database: Database) -> None:
     """And since when signals count, so that nobody waits for one that was sent. `explain` names it, too."""
     command("signal", "go", "--key", "42")

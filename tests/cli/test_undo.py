@@ -8,7 +8,7 @@ import json
 import pytest
 
 from tests.brokers import broken_invariants, drain, start, value
-from tests.cli.conftest import Command, as_default, decide, execute, rows, write_playbook
+from tests.cli.conftest import Command, as_default, decide, execute, write_playbook
 from tests.postgres import Database
 from tests.undos import ORDER, complete, lease, work
 
@@ -166,22 +166,6 @@ def test_a_compensate_of_a_child_is_mended_first(command: Command, database: Dat
     assert "undo: 2 done" in command("status", mended).stdout
     assert "undo: 1 done" in command("status", parent).stdout
     assert asyncio.run(broken_invariants(database)) == {}
-
-
-def test_a_version_without_the_step_fails_the_undo(command: Command, database: Database, path: str) -> None:
-    """Whoever calls the function of the database is not asked before; the error says what is lacking."""
-    execution = run_order(database, "ship", "charge!undo")
-    other = ORDER.replace("charge", "pay")
-    command("register", write_playbook(command.folder, other, path=path))
-
-    [(new,)] = rows(database, "select noetl.undo_execution(%s, version => 2)", execution)
-    finish(database)
-    answer = command("status", new).stdout
-    assert "the undo of charge failed: this version has no such step; undo it with a version that has one" in answer
-    assert [command(name, new).exit_code for name in ("explain", "graph", "replay")] == [0, 0, 0]
-    last = int(command("undo", execution).stdout)
-    finish(database)
-    assert "undo: 2 done" in command("status", last).stdout
 
 
 def test_abandon_ends_an_undo(command: Command, database: Database, path: str) -> None:

@@ -25,16 +25,30 @@ async def of_customers(database: Database, *customers: str) -> list[str]:
 
 
 async def test_slots_say_who_holds_them_and_who_waits(database: Database, api: httpx.AsyncClient) -> None:
-    """In the list, in the line of one slot, and of an execution; a viewer sees no keys."""
+    """In the list, in the line of one slot, and of an execution, by API and pages; a viewer sees no keys."""
     first, second, other = await of_customers(database, "ann", "ann", "bob")
     listed = (await do(api, "get", "/slots"))["items"]
     line = (await do(api, "get", "/slots/line", params={"path": "story", "key": "ann"}))["items"]
     waiting = (await do(api, "get", f"/executions/{second}"))["slots"]
     page = re.sub(r"<[^>]+>", "", await read(api, f"/executions/{second}"))
     overview, queued = await read(api, "/"), await read(api, "/executions", status="QUEUED")
+    slots, of_ann = await read(api, "/limits"), await read(api, "/limits/line", path="story", key="ann")
+    for words in (
+        "customer ann",
+        f"/executions/{first}",
+        "/limits/line?path=story&amp;key=ann",
+        '?path=story">story</a>',
+    ):
+        assert words in slots
+    assert "of a schedule" not in slots
+    assert of_ann.index(first) < of_ann.index(second)
+    assert "holds it" in of_ann
+    assert "<h1>customer ann" in of_ann
     await sign_in(api, database, "viewer")
     hidden = (await do(api, "get", "/slots"))["items"]
     refused = await api.get("/api/v1/slots/line", params={"path": "story", "key": "ann"})
+    seen = await read(api, "/limits")
+    assert ("ann" in seen, "/limits/put" in seen, f"/executions/{first}" in seen) == (False, False, True)
     assert [(one["key"], one["held"], one["waiting"], one["holders"]) for one in listed] == [
         ("ann", 1, 1, [first]),
         ("bob", 1, 0, [other]),
@@ -108,27 +122,6 @@ async def test_an_operator_limits_jobs_by_a_form(database: Database, api: httpx.
     assert 'value="30/m"' in change
     assert deleted.headers["location"] == "/limits"
     assert await rows(database, "select count(*) from noetl.limit") == [(0,)]
-
-
-async def test_the_page_shows_slots_and_their_line(database: Database, api: httpx.AsyncClient) -> None:
-    """With links to those that hold them; a viewer sees no names."""
-    first, second = await of_customers(database, "ann", "ann")
-    page = await read(api, "/limits")
-    line = await read(api, "/limits/line", path="story", key="ann")
-    await sign_in(api, database, "viewer")
-    hidden = await read(api, "/limits")
-    assert ["customer ann" in page, f"/executions/{first}" in page, "/limits/line?path=story&amp;key=ann" in page] == [
-        True,
-        True,
-        True,
-    ]
-    assert ["of a schedule" in page, '?path=story">story</a>' in page] == [False, True]
-    assert [line.index(first) < line.index(second), "holds it" in line, "<h1>customer ann" in line] == [
-        True,
-        True,
-        True,
-    ]
-    assert ["ann" in hidden, "/limits/put" in hidden, f"/executions/{first}" in hidden] == [False, False, True]
 
 
 ITEMS = """

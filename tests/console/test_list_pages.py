@@ -117,13 +117,16 @@ async def test_an_approval_is_decided_in_its_place(
 
 
 async def test_a_schedule_is_made_changed_paused_filled_and_deleted(database: Database, api: httpx.AsyncClient) -> None:
-    """Each after a form of its own; a backfill and a deletion say first what they do."""
+    """Each after a form of its own; a backfill and a deletion say first what they do. A paused playbook is named."""
     await register(database, STORY)
     new, one = "/schedules/edit", "/schedules/one?name=n%2F1"
     wrong = await send(api, new, new, {"name": "n/1", "path": "story", "cron": "61 * * * *", "payload": "[1]"})
     typed = {"name": "n/1", "path": "story", "cron": "0 * * * *", "payload": "{}", "jitter": "5m", "timezone": "UTC"}
     made = await send(api, new, new, typed)
     changed = await send(api, f"{new}?name=n%2F1", new, {**typed, "cron": "30 * * * *"})
+    await execute(database, "select noetl.pause_path('story', 'the bank is closed')")
+    assert ["the bank is closed" in (await api.get(url)).text for url in ("/schedules", one)] == [True, True]
+    await execute(database, "select noetl.resume_path('story')")
     paused = await send(api, one, "/schedules/pause", {})
     resumed = await send(api, one, "/schedules/resume", {})
     preview = await api.get("/schedules/backfill", params={"name": "n/1", "since": "5h"})
@@ -136,15 +139,6 @@ async def test_a_schedule_is_made_changed_paused_filled_and_deleted(database: Da
     assert deleted.headers["location"] == "/schedules"
     assert await rows(database, "select count(*) from noetl.start_schedule") == [(0,)]
     assert await rows(database, "select count(*) from noetl.execution") == [(5,)]
-
-
-async def test_a_schedule_says_that_its_playbook_is_paused(database: Database, api: httpx.AsyncClient) -> None:
-    """In the list and on its page, with the reason."""
-    await register(database, STORY)
-    await value(database, "select noetl.put_schedule('n', 'story', cron => '30 2 * * *')")
-    await execute(database, "select noetl.pause_path('story', 'the bank is closed')")
-    pages = [(await api.get(url)).text for url in ("/schedules", "/schedules/one?name=n")]
-    assert ["the bank is closed" in page for page in pages] == [True, True]
 
 
 async def test_a_type_that_no_worker_takes_is_named(database: Database, api: httpx.AsyncClient) -> None:
@@ -189,16 +183,6 @@ async def test_what_waits_for_a_signal_is_listed(database: Database, api: httpx.
     assert '<span class="mono">17' not in hidden
 
 
-async def test_dead_letters_go_back_to_the_broker(database: Database, api: httpx.AsyncClient) -> None:
-    """Chosen on their page, after the preview."""
-    await fill(database)
-    [(execution_id,)] = await rows(database, "select execution_id from noetl.dead_letter")
-    url = f"/executions/act?action=reevaluate&id={execution_id}"
-    done = await send(api, url, "/executions/act", {})
-    assert done.headers["location"] == "/dead-letters"
-    assert await rows(database, "select count(*) from noetl.dead_letter") == [(0,)]
-
-
 async def test_the_console_needs_an_operators_login_alone(database: Database) -> None:
     """Every page, a start, a back-test and a bulk action have the rights of `noetl_operator` and no more."""
     await fill(database)
@@ -221,6 +205,9 @@ async def test_the_console_needs_an_operators_login_alone(database: Database) ->
         tested = await send(client, edit, "/playbooks/edit", {"content": text, "do": "check"})
         started = await send(client, begin, "/playbooks/start", {})
         acted = await send(client, f"/executions/act?action=cancel&{chosen}", "/executions/act", {})
+        back = await send(client, f"/executions/act?action=reevaluate&{chosen}", "/executions/act", {})
+    assert back.headers["location"] == "/dead-letters"
+    assert await rows(database, "select count(*) from noetl.dead_letter") == [(0,)]
     assert found == dict.fromkeys(urls, 200)
     assert ("go the same way" in tested.text, started.status_code, acted.status_code) == (True, 303, 303)
 
