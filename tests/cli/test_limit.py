@@ -37,12 +37,8 @@ def test_a_limit_is_listed_changed_and_deleted(command: Command, database: Datab
     assert (leased, key.split()) == (first, ["a", "1", "0", "1"])
     assert "waits for a slot of the throttle bank" in status
     assert f"of the throttle bank a (1 at a time): 1 leased ({first}), 0 ready, it is the next one" in explained
-    assert [one.stdout for one in (put, deleted, again)] == [
-        "bank: 3 at a time, 30/m\n",
-        "bank: deleted\n",
-        "there is no limit bank\n",
-    ]
-    assert again.exit_code == 1
+    assert [one.stdout for one in (put, deleted)] == ["bank: 3 at a time, 30/m\n", "bank: deleted\n"]
+    assert (again.exit_code, "there is no limit bank" in again.output) == (1, True)
 
 
 def test_a_wrong_limit_is_refused(command: Command) -> None:
@@ -53,6 +49,6 @@ def test_a_wrong_limit_is_refused(command: Command) -> None:
         (("put", "bank", "--burst", "3"), 2, "throttle bank has neither a concurrency nor a rate"),
         (("put", "bank", "--rate", "fast"), 2, "'fast' is not a rate; write 10/s, 100/m, 5000/h"),
         (("put", "bank", "--rate", "2000000"), 2, "'2000000' is not a rate; write 10/s, 100/m, 5000/h"),
-        (("put", "", "--rate", "5"), 2, "a throttle needs a name of 1 to 255 characters; it is ''"),
+        (("put", "", "--rate", "5"), 2, "characters; it is ''"),
     ]
     command.refuses(cases, "limit")

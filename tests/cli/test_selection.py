@@ -12,7 +12,7 @@ from noetl_broker.cli.main import cli
 from tests.cli.conftest import FETCH, Command, begin, decide, execute, fail, write_playbook
 from tests.postgres import Database, psycopg_connect
 
-FILTERS = ("path", "status", "error", "step", "since", "of_version")
+FILTERS = ("--path", "--status", "--error", "--step", "--since", "--of-version")
 CHOOSING = (
     "executions", "dead-letters", "reevaluate", "retry", "fork", "cancel", "pause", "resume", "replay", "verify",
 )  # fmt: skip
@@ -22,20 +22,20 @@ CHOOSING = (
 def test_every_command_that_chooses_executions_has_the_same_filters(name: str) -> None:
     """With the same help as `executions`."""
     wanted, found = (_options(command) for command in ("executions", name))
-    filters = (*FILTERS, *(() if name == "replay" else ("until",)))  # its --until is a turn
+    filters = (*FILTERS, *(() if name == "replay" else ("--until",)))  # its --until is a turn
     assert {each: found.get(each) for each in filters} == {each: wanted[each] for each in filters}
 
 
-def _options(name: str) -> dict[str | None, tuple[Any, ...]]:
+def _options(name: str) -> dict[str, tuple[Any, ...]]:
     command = cli.get_command(click.Context(cli), name)
     assert command is not None
     options = [option for option in command.params if isinstance(option, click.Option)]
-    return {option.name: (option.opts[0], type(option.type), option.metavar, option.help) for option in options}
+    return {option.opts[0]: (type(option.type), option.metavar, option.help) for option in options}
 
 
 def started_since(command: Command, since: str, until: str = "0s") -> int:
     """Give how many executions `--since` and `--until` choose."""
-    return len(command.json("executions", "--since", since, "--until", until))
+    return int(command.json("cancel", "--since", since, "--until", until)["found"])
 
 
 def test_since_and_until_take_a_span_or_a_moment(command: Command, database: Database, started: int) -> None:

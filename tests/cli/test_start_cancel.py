@@ -52,7 +52,7 @@ def test_a_bad_start_is_refused(command: Command, database: Database, echo: str)
         ("[1]", "must be a JSON object"),
         ('{"x": NaN}', "NaN is not a JSON number"),
         ("@missing.json", "missing.json cannot be read"),
-        ('{"x": ' + "[" * 20_000 + "]" * 20_000 + "}", "nested too deeply; a payload has at most 190 levels"),
+        ('{"x": ' + "[" * 20_000 + "]" * 20_000 + "}", "at most 190 levels"),
         ('{"x": ' + "[" * 195 + "]" * 195 + "}", "nests deeper than 190 levels"),
         ('{"x": "\\u0000"}', "the database refuses the value"),
     ]
