@@ -14,7 +14,7 @@ from tests.cli.conftest import Command, decide
 from tests.postgres import Database
 
 FILE = playbooks_folder() / "conditional.yaml"
-# tests/daemon/processes, test_demo.py and test_dev.py test these with --json.
+# tests/daemon/processes and test_dev.py test these with --json.
 SERVING = {"console", "demo", "dev", "run", "worker"}
 # test_approvals.py tests these with --json.
 DECIDING = {"approve", "reject"}

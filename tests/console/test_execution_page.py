@@ -345,3 +345,21 @@ async def test_a_long_execution_that_ended_is_explained_once(
             assert ("How it came to this" in page.text, "canary" in page.text) == (True, case in {"operator", "again"})
             counts.append(asked[sql("explain_turns")])
     assert counts == [1, 0, 1, 1]
+
+
+async def test_the_log_of_all_steps_is_searched(api: httpx.AsyncClient, database: Database) -> None:
+    """By a part of a line, and by step; a text that no entry has says so, and a viewer sees no log."""
+    execution_id = await began(database)
+    [(job,)] = await rows(database, "select queue_id from noetl.lease_jobs('w', 1)")
+    for text in ("one <b>", "Two"):
+        await rows(database, "select noetl.log_job($1, 'w', 1, 'warning', $2)", job, text)
+    url = f"/executions/{execution_id}"
+    asked = ("", "&text=two", "&step=load&text=<b>", "&text=three", "&step=nothing")
+    pages = [(await api.get(f"{url}?tab=log{more}")).text for more in asked]
+    assert [("one &lt;b&gt;" in page, "Two\n" in page) for page in pages] == [
+        (True, True), (False, True), (True, False), (False, False), (False, False),
+    ]  # fmt: skip
+    assert ("Nothing was printed" in pages[3], "has no step nothing" in pages[4]) == (True, True)
+    await sign_in(api, database, "viewer")
+    hidden = [await api.get(address) for address in (f"{url}?tab=log", url)]
+    assert [(answer.status_code, "tab=log" in answer.text) for answer in hidden] == [(403, False), (200, False)]
