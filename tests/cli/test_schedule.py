@@ -23,7 +23,7 @@ def command(command: Command) -> Command:
 
 
 def test_put_makes_a_schedule_and_says_when_it_starts(command: Command) -> None:
-    """The same call again changes nothing."""
+    """The same call again changes nothing. As many moments are listed as are asked for. No catch-up is said."""
     call = ("schedule", "put", "yearly", PATH, "--cron", "@yearly", "--timezone", "Europe/Berlin")
     year = datetime.now(UTC).year + 1
     first = command(*call)
@@ -33,6 +33,11 @@ def test_put_makes_a_schedule_and_says_when_it_starts(command: Command) -> None:
         f"next: {year}-01-01T00:00:00+01:00",
     ]
     assert command(*call).stdout.splitlines()[0] == "yearly: At 00:00 on January 1 (Europe/Berlin) (unchanged)"
+    moments = [f"{year + n}-01-01T00:00:00+01:00" for n in range(2)]
+    assert command("schedule", "next", "yearly", "--count", "2").stdout.splitlines() == moments
+    put = command("schedule", "put", "fast", PATH, "--every", "2s", "--catch-up", "0")
+    shown = command("schedule", "show", "fast")
+    assert ["are not made up" in said.stdout for said in (put, shown)] == [True, True]
 
 
 def test_put_refuses_a_bad_schedule(command: Command) -> None:
@@ -68,14 +73,6 @@ def test_list_and_show_have_state_and_next_moments(command: Command, database: D
     assert shown[-1].startswith("next: ")
 
 
-def test_next_prints_moments_in_the_zone(command: Command) -> None:
-    """As many as are asked for."""
-    command("schedule", "put", "yearly", PATH, "--cron", "@yearly", "--timezone", "America/New_York")
-    year = datetime.now(UTC).year + 1
-    moments = [f"{year + n}-01-01T00:00:00-05:00" for n in range(2)]
-    assert command("schedule", "next", "yearly", "--count", "2").stdout.splitlines() == moments
-
-
 def test_a_schedule_is_deleted_unless_a_playbook_declares_it(command: Command, database: Database) -> None:
     """An unknown one is refused with the command that lists them."""
     command("schedule", "put", "often", PATH, "--every", "15m")
@@ -107,13 +104,6 @@ def test_backfill_counts_moments_and_starts_those_without_an_execution(command: 
     assert headline.endswith("; started by the schedule daily for 2026-03-28T02:00:00Z")
     found = rows(database, "select context #>> '{workload,schedule,at}' from noetl.event order by 1")
     assert found == [(f"2026-03-{day}T03:00:00+0{offset}:00",) for day, offset in ((28, 1), (29, 2), (30, 2))]
-
-
-def test_no_catch_up_is_said(command: Command) -> None:
-    """When it is put, and when it is shown."""
-    put = command("schedule", "put", "fast", PATH, "--every", "2s", "--catch-up", "0")
-    shown = command("schedule", "show", "fast")
-    assert ["are not made up" in said.stdout for said in (put, shown)] == [True, True]
 
 
 @pytest.mark.parametrize("day, offset", [("2026-03-28", "+01:00"), ("2026-03-29", "+02:00")])

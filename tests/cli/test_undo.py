@@ -205,12 +205,16 @@ def test_status_names_what_is_draining(command: Command, database: Database, pat
 
 
 def test_a_retry_of_what_was_undone_starts_anew(command: Command, database: Database, path: str) -> None:
-    """It says so. While something is left it is refused, with the remedy."""
+    """It says so; no fork takes over what was undone. While something is left it is refused, with the remedy."""
     assert path
     execution = run_order(database, "ship")
     answer = command("retry", execution)
     assert answer.exit_code == 0
     assert "it starts anew, because what it did was undone" in answer.stderr
+    undid = f"execution {execution} undid reserve, or tried to, so no fork takes over its result; fork from reserve or"
+    again = f"a step before it, or noetl-broker retry {execution} starts again with the same payload\n"
+    command.refuses([(f"fork {execution} --from ship", 2, f"{undid} {again}")])
+    assert command("fork", execution, "--from", "reserve").exit_code == 0
     left = run_order(database, "ship", "charge!undo")
     left_to_undo = f"execution {left} has something left to undo; noetl-broker undo {left} goes on with it, then it can"
     command.refuses([(f"retry {left}", 1, left_to_undo)])
@@ -236,16 +240,6 @@ def test_a_retry_of_what_was_undone_starts_anew(command: Command, database: Data
     assert "continued as" in command("status", left).stdout
 
 
-def test_a_fork_never_takes_over_what_was_undone(command: Command, database: Database, path: str) -> None:
-    """The sentence names the step and the remedy."""
-    assert path
-    execution = run_order(database, "ship")
-    undid = f"execution {execution} undid reserve, or tried to, so no fork takes over its result; fork from reserve or"
-    again = f"a step before it, or noetl-broker retry {execution} starts again with the same payload\n"
-    command.refuses([(f"fork {execution} --from ship", 2, f"{undid} {again}")])
-    assert command("fork", execution, "--from", "reserve").exit_code == 0
-
-
 def test_a_failed_undo_is_named_where_the_execution_is(command: Command, database: Database, path: str) -> None:
     """By `start --wait` with the remedy, and in the list of executions."""
     call = ("start", path, "--idempotency-key", "order-7")
@@ -267,7 +261,7 @@ def test_a_failed_undo_is_named_where_the_execution_is(command: Command, databas
 
 
 def test_doctor_names_what_is_left_undone(command: Command, database: Database, path: str) -> None:
-    """With counts, an example and the remedy; `executions --undone` lists the executions."""
+    """With counts, an example and the remedy; `executions --undone` lists the executions, and `archive` keeps them."""
     execution = run_order(database, "ship", "charge!undo")
     [finding] = [found for found in command.json("doctor")["findings"] if found["check"] == "undo"]
     says = f"1 execution has something left to undo: 1 failed, 1 not tried; the latest is {execution}"
@@ -279,17 +273,10 @@ def test_doctor_names_what_is_left_undone(command: Command, database: Database, 
     [left] = command.json("executions", "--undone")
     assert (left["execution_id"], left["failed"], left["open"], left["unknown"]) == (str(execution), 1, 1, 0)
     command.refuses([("executions --undone --status failed", 2, "--undone takes no filters")])
+    ended = f"update noetl.period set first_id = 0, next_id = {execution + 1}"
+    execute(database, f"{ended} where name = (select max(name) from noetl.period)")
+    assert "it left something to undo" in command("archive", "--older-than", "0s", "--dry-run").stdout
     command("undo", execution)
     finish(database)
     assert command("executions", "--undone").stdout == "no execution has left anything undone\n"
     assert "undo" not in [found["check"] for found in command.json("doctor")["findings"]]
-
-
-def test_archive_keeps_what_is_left_undone(command: Command, database: Database, path: str) -> None:
-    """Its inputs and results are needed for the undo."""
-    assert path
-    execution = run_order(database, "ship", "charge!undo")
-    ended = f"update noetl.period set first_id = 0, next_id = {execution + 1}"
-    execute(database, f"{ended} where name = (select max(name) from noetl.period)")
-    lines = command("archive", "--older-than", "0s", "--dry-run").stdout
-    assert "it left something to undo" in lines
