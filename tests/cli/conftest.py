@@ -20,7 +20,7 @@ import structlog
 from click.testing import CliRunner, Result
 
 from noetl_broker.cli.main import cli
-from noetl_broker.store.connect.schema_name import DEFAULT_SCHEMA
+from noetl_broker.store.connect.schema_name import DEFAULT_SCHEMA, application_name
 from tests.brokers import drain
 from tests.postgres import SCHEMA, SCHEMA_VARIABLE, Database, psycopg_connect
 from tests.processes import Process, start_command
@@ -28,6 +28,10 @@ from tests.sessions import close_pools
 
 PATIENCE_SECONDS = 120.0
 NOWHERE = "postgresql://127.0.0.1:1/nowhere"  # no server listens there
+TERMINATE = """
+    select count(pg_terminate_backend(pid))
+    from pg_stat_activity
+    where datname = current_database() and application_name = %s"""
 # A playbook of one job.
 FETCH = """\
 workflow:
@@ -226,6 +230,11 @@ def read_until(process: Process, pattern: str) -> str:
     finally:
         too_late.cancel()
     raise AssertionError(f"the command ended with {process.wait()} and never printed {pattern!r}")
+
+
+def cut(database: Database, name: str) -> None:
+    """Terminate the one connection of this name."""
+    assert rows(database, TERMINATE, application_name(name, database.schema)) == [(1,)]
 
 
 def until_job_is(status: str, database: Database) -> None:

@@ -7,8 +7,7 @@ import re
 
 import pytest
 
-from tests.cli.conftest import Command, begin, decide, execute, rows
-from tests.cli.test_lost_connection import cut
+from tests.cli.conftest import Command, begin, cut, decide, execute, rows
 from tests.cli.test_status_watch import until
 from tests.postgres import Database
 

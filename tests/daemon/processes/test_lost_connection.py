@@ -8,23 +8,14 @@ import pytest
 
 from noetl_broker.errors import EXIT_UNAVAILABLE
 from noetl_broker.store.connect.schema_name import application_name
-from tests.cli.conftest import FETCH, PATIENCE_SECONDS, Command, decide, rows, write_playbook
+from tests.cli.conftest import FETCH, PATIENCE_SECONDS, Command, cut, decide, rows, write_playbook
 from tests.cli.test_status_watch import until
 from tests.postgres import Database, psycopg_connect
 
-TERMINATE = """
-    select count(pg_terminate_backend(pid))
-    from pg_stat_activity
-    where datname = current_database() and application_name = %s"""
 WAITS = """
     select pid
     from pg_stat_activity
     where datname = current_database() and application_name = %s and wait_event_type = 'Lock'"""
-
-
-def cut(database: Database, name: str) -> None:
-    """Terminate the one connection of this name."""
-    assert rows(database, TERMINATE, application_name(name, database.schema)) == [(1,)]
 
 
 # The driver's internal names, such as __aexit__, do not help an operator.
