@@ -166,7 +166,7 @@ def test_explain_shows_how_an_execution_ended(command: Command, database: Databa
     assert lines[0].endswith(f"in step get: {complaint}")
     assert lines[-1] == f"  noetl-broker retry {started} continues it from the failure"
     new = command.json("retry", started)["recovered_as"]
-    assert explained(command, started)[-1] == f"  it was retried as execution {new}, which is RUNNING"
+    assert explained(command, started)[-1] == f"  it is continued as execution {new}, which is RUNNING"
     decide(database)
     assert kinds(command, new, "get")[:2] == ["queued", "entered"]
 

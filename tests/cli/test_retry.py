@@ -109,7 +109,7 @@ def test_a_failed_execution_is_retried_once(command: Command, database: Database
     assert command("replay", new).exit_code == 0
     answer(database, load="disk full again")
     assert command("retry", failed).stdout == (
-        f"execution {failed} was retried as {new}, which is FAILED; noetl-broker retry {new} retries that one\n"
+        f"execution {failed} is continued as {new}, which is FAILED; noetl-broker retry {new} retries that one\n"
     )
     last = command("retry", new).stdout
     assert last.endswith(f"continues from load; it retries {new}\n")
