@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from noetl_broker.console.pages.bulk import MOST_COMPARED
+from noetl_broker.service.bulk import MOST_COMPARED
 from tests.brokers import drain, register, rows, value
 from tests.console.conftest import console
 from tests.console.counted import count_statements, of_pages
@@ -110,7 +110,7 @@ async def test_a_retry_on_another_version_is_previewed(database: Database, api: 
     assert (
         "Version 2 of story is registered" in own.text,
         "version 2: begins at load" in other.text,
-        "is no version" in bad.text,
+        "Version: it must be at least 1" in bad.text,
         "on v2" in done.text,
         await rows(database, "select count(*) from noetl.execution where forked_from > 0 and version = 2"),
     ) == (True, True, True, True, [(2,)])

@@ -132,7 +132,7 @@ async def test_a_schedule_is_made_changed_paused_filled_and_deleted(database: Da
     filled = await send(api, "/schedules/backfill?name=n%2F1&since=5h", "/schedules/backfill", {})
     asked = await api.get("/schedules/delete?name=n%2F1")
     deleted = await send(api, "/schedules/delete?name=n%2F1", "/schedules/delete", {})
-    assert (wrong.status_code, "It must be an object." in wrong.text, "cron" in wrong.text) == (400, True, True)
+    assert (wrong.status_code, "It must be a JSON object" in wrong.text, "cron" in wrong.text) == (400, True, True)
     assert [answer.headers["location"] for answer in (made, changed, paused, resumed, filled)] == [one] * 5
     assert ("5 of 5 moments have no execution" in preview.text, "Delete this schedule?" in asked.text) == (True, True)
     assert (deleted.headers["location"], await rows(database, "select count(*) from noetl.start_schedule")) == (

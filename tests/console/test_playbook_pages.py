@@ -68,8 +68,8 @@ def read(**typed: str) -> tuple[dict[str, Any], list[str | None]]:
         ({"v0": "1.5", "v3": ""}, {"n": 1.5, "s": ""}, []),
         ({"v0": "NaN", "v2": "2"}, {}, ["'NaN' is not a number", "it is none of the values to choose from"]),
         ({"v1": '{"a": {"b": 1, "c": 3}, "d": 4}'}, {"o": {"a": {"c": 3}, "d": 4}}, []),
-        ({"v1": '{"a": NaN}'}, {}, ["NaN is no number of JSON"]),
-        ({"v1": "[" * 100_000}, {}, ["it nests too deeply"]),
+        ({"v1": '{"a": NaN}'}, {}, ["it is not JSON: NaN is not a JSON number"]),
+        ({"v1": "[" * 100_000}, {}, ["it is not JSON: it is nested too deeply, it has at most 190 levels"]),
     ],
 )
 def test_values_of_a_form(typed: dict[str, str], values: dict[str, Any], errors: list[str]) -> None:

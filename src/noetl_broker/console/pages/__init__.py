@@ -74,8 +74,8 @@ from noetl_broker.console.pages import (
 )
 from noetl_broker.console.pages.attention import Examinations
 from noetl_broker.console.pages.section import Section
-from noetl_broker.console.replays import Replays
 from noetl_broker.console.services import Services
+from noetl_broker.service.replays import Replays
 
 SECTIONS: Final[tuple[Section, ...]] = (
     Section("Overview", "/", "overview", overview.router),
