@@ -196,11 +196,12 @@ class Client:
     async def approvals(self, *, path: str | None = None, assignee: str | None = None) -> list[Approval]:
         """What waits for a person, oldest first; `path` may hold `*`. Needs the role noetl_approver."""
         found: list[Approval] = []
+        fields = Approval.__dataclass_fields__
         given = {"path": path, "assignee": assignee, "limit": MOST_ROWS}
         async with self._connection() as connection:
             while True:
                 page = await waits.list_approvals(connection, CALLER, request_of(ListApprovals, given))
-                found += [Approval(**row) for row in page["items"]]
+                found += [Approval(**{name: row[name] for name in fields}) for row in page["items"]]
                 if page["next"] is None:
                     return found
                 given["cursor"] = page["next"]

@@ -161,7 +161,7 @@ def test_a_retried_execution_names_its_retry() -> None:
     """Instead of the command."""
     story = '> execution_start\n> action_failed b {"message": "no"}'
     said = explained(PAIR, story, forks=(ForkFact(9, "COMPLETED", retry=False), ForkFact(8, "RUNNING", retry=True)))
-    assert said.splitlines()[-1] == "  it was retried as execution 8, which is RUNNING"
+    assert said.splitlines()[-1] == "  it is continued as execution 8, which is RUNNING"
 
 
 def test_a_cancelled_execution_names_the_event_that_cancelled_it() -> None:
@@ -240,7 +240,7 @@ def test_an_end_that_no_turn_wrote_is_reported() -> None:
     "fact, says",
     [
         ({"parent": 5}, "a child of 5"),
-        ({"forked_from": 5}, "forked from 5"),
+        ({"forked_from": 5}, "it continues 5"),
         (
             {"schedule": ScheduleFact("nightly", "2026-11-28T02:00:00Z")},
             "started by the schedule nightly for 2026-11-28T02:00:00Z",

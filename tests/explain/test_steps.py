@@ -317,7 +317,7 @@ def test_a_step_that_a_fork_took_over_names_its_result() -> None:
         "  the result of get: taken over by this fork (event 101)",
     ]
     assert step_lines(fork, "log", forked_from=1).splitlines()[3] == (
-        "    this execution was forked from 1, where get led to it"
+        "    this execution continues 1, where get led to it"
     )
     assert step_lines(fork, "alert", forked_from=1).splitlines()[1].endswith("get was done before the fork")
 

@@ -140,9 +140,9 @@ def bulk_command(
     fails: Callable[[Answer], bool] = lambda _answer: False,
     version: bool = True,
 ) -> Callable[[Callable[[Call, Any, Any], None]], click.Command]:
-    """Make a command of a function that prints what became of one execution, which it acts on by the action `one`.
+    """Make a command of a function that prints what became of one execution.
 
-    With filters, or several ids, it acts on many.
+    `one` is the action on one execution. With filters, or several ids, the command acts on many.
     """
 
     def decorate(show: Callable[[Call, Any, Any], None]) -> click.Command:

@@ -199,7 +199,7 @@ def retry(call: Call, asked: RetryRequest, answer: Answer) -> None:
     if before is not None:
         again = call.with_schema(f"noetl-broker retry {new}")
         further = f"; {again} retries that one" if before == "FAILED" else ""
-        output.say(f"execution {execution_id} was retried as {new}, which is {before}{further}")
+        output.say(f"execution {execution_id} is continued as {new}, which is {before}{further}")
     else:
         steps, version = ", ".join(answer["steps"]), answer.get("version")
         where = f"{steps} on version {version}" if version is not None else steps

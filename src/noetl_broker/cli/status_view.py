@@ -127,7 +127,7 @@ def _headline(found: dict[str, Any]) -> str:
     line = f"execution {found['execution_id']}  {playbook}  {found['status']} {manner} {time}"
     for origin, words in (
         ("parent_execution_id", "child of"),
-        ("forked_from", "forked from"),
+        ("forked_from", "continues"),
         ("recovered_as", "continued as"),
     ):
         if found[origin] is not None:

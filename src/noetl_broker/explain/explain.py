@@ -201,7 +201,7 @@ def _headline(facts: Facts) -> str:
     else:
         status = f"{ENDINGS[facts.status]} after {span(seconds)}{_error_suffix(facts)}"
     result = f", with the result {short_json(facts.result)}" if facts.status == COMPLETED else ""
-    origin = f"; forked from {facts.forked_from}" if facts.forked_from is not None else ""
+    origin = f"; it continues {facts.forked_from}" if facts.forked_from is not None else ""
     if facts.schedule is not None:
         origin = f"; started by the schedule {facts.schedule.name} for {facts.schedule.at}"
     if facts.signal is not None:

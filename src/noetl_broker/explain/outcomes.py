@@ -134,7 +134,7 @@ def _recovery_reason(facts: Facts, mend: str | None) -> list[Reason]:
     """
     retry = next((fork for fork in facts.forks if fork.retry), None)
     if retry is not None:
-        says = f"it was retried as execution {retry.execution_id}, which is {retry.status}"
+        says = f"it is continued as execution {retry.execution_id}, which is {retry.status}"
         return [Reason("recovered", says, {"execution_id": retry.execution_id, "status": retry.status})]
     if facts.parent is not None:
         says = f"its parent {facts.parent} does not wait for a retry of it"

@@ -191,7 +191,7 @@ class VisitExplainer:
         fork = self._provenance.facts.forked_from
         if fork is not None:
             where = "" if arrival.arc == TO_START else f", where {self._playbook.arcs[arrival.arc].source} led to it"
-            return Reason("forked", f"this execution was forked from {fork}{where}", {"execution_id": fork})
+            return Reason("forked", f"this execution continues {fork}{where}", {"execution_id": fork})
         turn = self._timeline.entered_in.get((arrival.step, 1), 1)
         return Reason("started", f"the execution started with {self._provenance.event_of(turn)}", {"turn": turn})
 
