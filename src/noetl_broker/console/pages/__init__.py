@@ -58,7 +58,6 @@ from noetl_broker.console.pages import (
     execution_actions,
     executions,
     failures,
-    headers,
     health,
     limits,
     live,
@@ -73,7 +72,9 @@ from noetl_broker.console.pages import (
     workers,
 )
 from noetl_broker.console.pages.attention import Examinations
+from noetl_broker.console.pages.headers import HEADERS, AddedHeaders
 from noetl_broker.console.pages.section import Section
+from noetl_broker.console.problem import add_handlers
 from noetl_broker.console.services import Services
 from noetl_broker.service.replays import Replays
 
@@ -107,12 +108,12 @@ def create_pages(services: Services, *, signs_in_by_address: bool = False) -> Fa
     app.state.replays = Replays()
     app.state.examinations = Examinations(services.database)
     app.state.sections = [section for section in SECTIONS if section.icon is not None]
-    failures.add_handlers(app)
+    add_handlers(app, failures.answer_page)
     app.add_middleware(live.LiveAnswers)
     if signs_in_by_address:
         app.add_middleware(sign_in.SignInByAddress)
     app.add_middleware(arrival.FromElsewhere)
-    app.add_middleware(headers.SecurityHeaders)
+    app.add_middleware(AddedHeaders, headers=HEADERS)
     for section in SECTIONS:
         app.include_router(section.router)
     return app
