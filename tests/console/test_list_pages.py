@@ -171,12 +171,12 @@ async def test_a_signal_is_sent_once(database: Database, api: httpx.AsyncClient)
     """However often its form is sent; what is no JSON stands at its field."""
     url = "/signals/send"
     form = dict(fields_of((await api.get(url)).text, url))
-    typed = {**form, "name": "paid", "key": "17", "keep": "7d"}
-    wrong = await api.post(url, data={**typed, "payload": "{", "keep": "soon"})
+    typed = {**form, "name": "paid", "key": "17", "keep_seconds": "7d"}
+    wrong = await api.post(url, data={**typed, "payload": "{", "keep_seconds": "soon"})
     sent = [await api.post(url, data={**typed, "payload": '{"a": 1}'}) for _ in range(2)]
     assert (
         wrong.status_code,
-        "it is not JSON" in wrong.text,
+        "is not JSON" in wrong.text,
         [answer.headers["location"] for answer in sent],
         await rows(database, "select name, key, payload from noetl.signal"),
     ) == (400, True, ["/signals", "/signals"], [("paid", "17", {"a": 1})])

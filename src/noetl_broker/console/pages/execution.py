@@ -13,7 +13,7 @@ from noetl_broker.console.access import Operator
 from noetl_broker.console.pages.approvals import Asking
 from noetl_broker.console.pages.rendering import link, pretty
 from noetl_broker.console.pages.screen import Paging, Screen, Shown
-from noetl_broker.console.services import LongWork, ShortWork
+from noetl_broker.console.services import services_of
 from noetl_broker.diagram.labels import STATES, is_marker, items_text
 from noetl_broker.diagram.model import DiagramNode
 from noetl_broker.diagram.svg import LEGEND, render_svg
@@ -105,8 +105,6 @@ class ViewPictures(NamedTuple):
 @router.get("/executions/{execution_id:int}")
 async def show_execution(
     screen: Shown,
-    short_work: ShortWork,
-    long_work: LongWork,
     execution_id: ExecutionId,
     asked: Annotated[ExecutionQuery, Depends()],
 ) -> Response:
@@ -121,7 +119,8 @@ async def show_execution(
         view = await views.load_view(connection, screen.asker, given, screen.request.app.state.replays)
         return view, _draw(screen, view)
 
-    view, drawn = await (short_work if asked.turn is None else long_work).run(read)
+    services = services_of(screen.request)
+    view, drawn = await (services.short_work if asked.turn is None else services.long_work).run(read)
     return _render(screen, asked, view, drawn=drawn)
 
 
