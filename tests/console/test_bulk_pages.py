@@ -108,7 +108,7 @@ async def test_a_retry_on_another_version_is_previewed(database: Database, api: 
     done = await confirm(api, other)
     assert "Version 2 of story is registered" in own.text
     assert "version 2: begins at load" in other.text
-    assert "is no version" in bad.text
+    assert "Version: it must be at least 1" in bad.text
     assert "on v2" in done.text
     assert await rows(database, "select count(*) from noetl.execution where forked_from > 0 and version = 2") == [(2,)]
 

@@ -133,7 +133,7 @@ async def test_a_schedule_is_made_changed_paused_filled_and_deleted(database: Da
     filled = await send(api, "/schedules/backfill?name=n%2F1&since=5h", "/schedules/backfill", {})
     asked = await api.get("/schedules/delete?name=n%2F1")
     deleted = await send(api, "/schedules/delete?name=n%2F1", "/schedules/delete", {})
-    assert (wrong.status_code, "It must be an object." in wrong.text, "cron" in wrong.text) == (400, True, True)
+    assert (wrong.status_code, "It must be a JSON object" in wrong.text, "cron" in wrong.text) == (400, True, True)
     assert [answer.headers["location"] for answer in (made, changed, paused, resumed, filled)] == [one] * 5
     assert ("5 of 5 moments have no execution" in preview.text, "Delete this schedule?" in asked.text) == (True, True)
     assert deleted.headers["location"] == "/schedules"
@@ -161,11 +161,11 @@ async def test_a_signal_is_sent_once(database: Database, api: httpx.AsyncClient)
     """However often its form is sent; what is no JSON stands at its field."""
     url = "/signals/send"
     form = dict(fields_of((await api.get(url)).text, url))
-    typed = {**form, "name": "paid", "key": "17", "keep": "7d"}
-    wrong = await api.post(url, data={**typed, "payload": "{", "keep": "soon"})
+    typed = {**form, "name": "paid", "key": "17", "keep_seconds": "7d"}
+    wrong = await api.post(url, data={**typed, "payload": "{", "keep_seconds": "soon"})
     sent = [await api.post(url, data={**typed, "payload": '{"a": 1}'}) for _ in range(2)]
     assert wrong.status_code == 400
-    assert "it is not JSON" in wrong.text
+    assert "is not JSON" in wrong.text
     assert [answer.headers["location"] for answer in sent] == ["/signals", "/signals"]
     assert await rows(database, "select name, key, payload from noetl.signal") == [("paid", "17", {"a": 1})]
 

@@ -62,8 +62,8 @@ async def test_values_of_a_form(database: Database, api: httpx.AsyncClient) -> N
         ({"v1": '{"a": {"b": 1, "c": 3}, "d": 4}'}, {"o": {"a": {"c": 3}, "d": 4}}),
         ({"v1": '{"a": {"b": true, "c": 2.0}}'}, {"o": {"a": {"b": True, "c": 2.0}}}),
         ({"v0": "NaN", "v2": "2"}, ["'NaN' is not a number", "it is none of the values to choose from"]),
-        ({"v1": '{"a": NaN}'}, ["NaN is no number of JSON"]),
-        ({"v1": "[" * 100_000}, ["it nests too deeply"]),
+        ({"v1": '{"a": NaN}'}, ["it is not JSON: NaN is not a JSON number"]),
+        ({"v1": "[" * 100_000}, ["it is nested too deeply"]),
         ({"v1": '{"d": "x"}'}, ["d is 'x'"]),
     ]
     url, sent = "/playbooks/start", []
