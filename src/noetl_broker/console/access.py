@@ -80,12 +80,6 @@ async def operator(caller: Annotated[Caller, Depends(viewer)]) -> Caller:
     return caller
 
 
-def refuse_hidden_filter(caller: Caller | None, hidden: str, *given: str | None) -> None:
-    """Raise ForbiddenFault where a viewer filters by what viewers do not see."""
-    if caller is not None:
-        caller.refuse_hidden(hidden, *given)
-
-
 Viewer = Annotated[Caller, Depends(viewer)]
 Operator = Annotated[Caller, Depends(operator)]
 

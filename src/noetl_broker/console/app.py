@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 
 from fastapi import Depends, FastAPI
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from noetl_broker import __version__
@@ -18,11 +17,14 @@ from noetl_broker.console.api.routes import ROUTERS
 from noetl_broker.console.bodies import BodyLimit
 from noetl_broker.console.document import openapi_document, operations
 from noetl_broker.console.pages import create_pages
+from noetl_broker.console.pages.headers import AddedHeaders
 from noetl_broker.console.services import HEARTBEAT_SECONDS, TOKEN_SECONDS, Services
 from noetl_broker.playbook import PlaybookRules
 from noetl_broker.store.connect.dsn import Database
 
 PREFIX = "/api/v1"
+# A browser must not guess the type of an answer, and must not store it.
+HEADERS = (("X-Content-Type-Options", "nosniff"), ("Referrer-Policy", "no-referrer"), ("Cache-Control", "no-store"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,37 +73,16 @@ def create_app(options: ConsoleOptions) -> FastAPI:
         redirect_slashes=False,  # a redirect would repeat the host of the request
     )
     app.state.services = services
-    problem.add_handlers(app)
+    problem.add_handlers(app, problem.answer_problem)
     for router in ROUTERS:
         app.include_router(router, prefix=PREFIX, dependencies=[Depends(refuse_unknown_parameters)])
     listed = tuple(operations(ROUTERS, PREFIX))
     app.openapi = cache(partial(openapi_document, app, listed))  # type: ignore[method-assign] # the framework's own way
     app.add_middleware(_PagesBeside, pages=pages)
     app.add_middleware(BodyLimit)
-    app.add_middleware(SafeHeaders)
+    app.add_middleware(AddedHeaders, headers=HEADERS)
     app.add_middleware(_HeadAsGet)
     return app
-
-
-class SafeHeaders:
-    """Adds headers to each answer: a browser must not guess its type, and must not store answers of the API."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request."""
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers.setdefault("X-Content-Type-Options", "nosniff")
-                headers.setdefault("Referrer-Policy", "no-referrer")
-                if scope["path"].startswith(PREFIX):
-                    headers.setdefault("Cache-Control", "no-store")
-            await send(message)
-
-        await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)
 
 
 class _HeadAsGet:

@@ -43,7 +43,9 @@ class BodyLimit:
         try:
             body = await _read(Request(scope), size, receive)
         except (BrokerError, problem.Refusal) as error:
-            await problem.answer_to(Request(scope), error)(scope, receive, send)
+            request = Request(scope)
+            answer = await problem.answer_problem(request, problem.refusal_of(request, error))
+            await answer(scope, receive, send)
             return
         if body is not None:
             await self._app(scope, _replay(body, receive), send)

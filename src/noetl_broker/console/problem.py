@@ -89,42 +89,37 @@ class Refusal(Exception):
         self.headers = headers
 
 
-def problem(
-    status: HTTPStatus,
-    detail: str,
-    *,
-    headers: Mapping[str, str] | None = None,
-    errors: Sequence[FieldError] | None = None,
-) -> Response:
-    """The answer for an error."""
-    document = Problem(
-        title=status.phrase,
-        status=status,
-        detail=detail,
-        code=f"NB{status.value}",
-        errors=None if errors is None else [*errors],
+def add_handlers(app: FastAPI, answer: Callable[[Request, Refusal], Awaitable[Response]]) -> None:
+    """Let the app answer every exception so."""
+
+    async def handle(request: Request, error: Exception) -> Response:
+        return await answer(request, refusal_of(request, error))
+
+    for kind in (BrokerError, Refusal, RequestValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, handle)
+
+
+def refusal_of(request: Request, error: Exception) -> Refusal:
+    """What is said about an error; the log has one that is a bug of this program."""
+    if isinstance(error, Refusal):
+        return error
+    if isinstance(error, BrokerError):
+        status = next(status for kind, status in STATUSES if isinstance(error, kind))
+        headers = {"Retry-After": str(RETRY_SECONDS)} if status is HTTPStatus.SERVICE_UNAVAILABLE else None
+        return Refusal(status, sentence_of(request, error), headers)
+    if isinstance(error, RequestValidationError):
+        field = getattr(request.scope.get("route"), "body_field", None)
+        body = None if field is None else field.field_info.annotation
+        errors = [field_error(one, body) for one in error.errors()[:MOST_ERRORS]]
+        said = "; ".join(f"{one.at}: {one.message}" for one in errors)
+        return Refusal(HTTPStatus.BAD_REQUEST, said, errors=errors)
+    if isinstance(error, HTTPException):
+        return _of_http(request, error)
+    fields = {"method": request.method, "path": request.url.path, "error": reason_of(error)}
+    log.error("a request failed", **fields, exc_info=trace_of(error))
+    return Refusal(
+        HTTPStatus.INTERNAL_SERVER_ERROR, "this is a bug of the program; the log of the console has its traceback"
     )
-    return JSONResponse(
-        document.model_dump(exclude_none=True), status_code=status, headers=dict(headers or {}), media_type=MEDIA_TYPE
-    )
-
-
-def add_handlers(app: FastAPI) -> None:
-    """Let the app answer every exception with a problem."""
-    handlers: Mapping[type[Exception], Callable[[Request, Any], Awaitable[Response]]] = {
-        BrokerError: _on_fault,
-        Refusal: _on_refusal,
-        RequestValidationError: _on_wrong_fields,
-        HTTPException: _on_http_exception,
-        Exception: _on_bug,
-    }
-    for kind, handler in handlers.items():
-        app.add_exception_handler(kind, handler)
-
-
-def status_of(error: Exception) -> HTTPStatus:
-    """The status of a fault."""
-    return next((status for kind, status in STATUSES if isinstance(error, kind)), HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
 def sentence_of(request: Request, fault: BrokerError) -> str:
@@ -135,28 +130,18 @@ def sentence_of(request: Request, fault: BrokerError) -> str:
     return "the database does not answer; the log of the console says why"
 
 
-def answer_to(request: Request, error: BrokerError | Refusal) -> Response:
-    """The answer for a fault or a refusal."""
-    if isinstance(error, Refusal):
-        return problem(error.status, error.detail, headers=error.headers, errors=error.errors)
-    status = status_of(error)
-    headers = {"Retry-After": str(RETRY_SECONDS)} if status is HTTPStatus.SERVICE_UNAVAILABLE else None
-    return problem(status, sentence_of(request, error), headers=headers)
-
-
-async def _on_fault(request: Request, fault: BrokerError) -> Response:
-    return answer_to(request, fault)
-
-
-async def _on_refusal(request: Request, refusal: Refusal) -> Response:
-    return answer_to(request, refusal)
-
-
-async def _on_wrong_fields(request: Request, error: RequestValidationError) -> Response:
-    field = getattr(request.scope.get("route"), "body_field", None)
-    body = None if field is None else field.field_info.annotation
-    errors = [field_error(one, body) for one in error.errors()[:MOST_ERRORS]]
-    return problem(HTTPStatus.BAD_REQUEST, "; ".join(f"{one.at}: {one.message}" for one in errors), errors=errors)
+async def answer_problem(_request: Request, refusal: Refusal) -> Response:
+    """The answer of the API."""
+    status = refusal.status
+    document = Problem(
+        title=status.phrase,
+        status=status,
+        detail=refusal.detail,
+        code=f"NB{status.value}",
+        errors=None if refusal.errors is None else [*refusal.errors],
+    )
+    headers = dict(refusal.headers or {})
+    return JSONResponse(document.model_dump(exclude_none=True), status, headers=headers, media_type=MEDIA_TYPE)
 
 
 def field_error(found: Mapping[str, Any], body: Any = None) -> FieldError:
@@ -168,17 +153,18 @@ def field_error(found: Mapping[str, Any], body: Any = None) -> FieldError:
     return FieldError(at=at, message=message_of(found, body))
 
 
-async def _on_http_exception(request: Request, error: HTTPException) -> Response:
-    status = HTTPStatus(error.status_code)
+def _of_http(request: Request, error: HTTPException) -> Refusal:
+    status, path = HTTPStatus(error.status_code), request.url.path
+    nothing = f"there is nothing at {path}; /api/v1/openapi.json lists the routes"
     details = {
-        HTTPStatus.NOT_FOUND: f"there is nothing at {request.url.path}; /api/v1/openapi.json lists the routes",
-        HTTPStatus.METHOD_NOT_ALLOWED: f"{request.url.path} does not take {request.method}",
+        HTTPStatus.NOT_FOUND: nothing if path.startswith("/api/") else f"the console has no page {path}",
+        HTTPStatus.METHOD_NOT_ALLOWED: f"{path} does not take {request.method}",
     }
     detail = error.detail if error.detail != status.phrase else details.get(status, error.detail)
     headers = dict(error.headers or {})
     if status is HTTPStatus.METHOD_NOT_ALLOWED:
         headers["Allow"] = allowed_methods(request)
-    return problem(status, detail, headers=headers)
+    return Refusal(status, detail, headers)
 
 
 def allowed_methods(request: Request) -> str:
@@ -189,16 +175,3 @@ def allowed_methods(request: Request) -> str:
         if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in request.app.routes)
     ]
     return ", ".join(["HEAD", *found] if "GET" in found else found)
-
-
-async def _on_bug(request: Request, error: Exception) -> Response:
-    log.error(
-        "a request failed",
-        method=request.method,
-        path=request.url.path,
-        error=reason_of(error),
-        exc_info=trace_of(error),
-    )
-    return problem(
-        HTTPStatus.INTERNAL_SERVER_ERROR, "this is a bug of the program; the log of the console has its traceback"
-    )

@@ -1,11 +1,10 @@
-"""The services that the routes of one application share, and the dependencies that provide them."""
+"""The services that the routes of one application share."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any
 
-from fastapi import Depends, Request
+from fastapi import Request
 
 from noetl_broker.console.changes import Changes
 from noetl_broker.console.connections import REQUEST_SECONDS, Connections
@@ -35,8 +34,10 @@ class Services:
     ) -> None:
         self.database = database
         self.connections = Connections(database)
-        self.own_connections = Connections(database, size=OWN)
+        self.own_connections = Connections(database, size=OWN)  # free while requests hold all others
+        # Of many executions, or of all turns of one: replay, back-test, bulk.
         self.long_work = Threads(database, size=AT_ONCE, seconds=LONG_SECONDS)
+        # Of one execution or one playbook: explain, graph, check.
         self.short_work = Threads(database, size=AT_ONCE, seconds=REQUEST_SECONDS)
         self.sign_in = SignIn(self.own_connections, demanded=tokens_demanded, checked_seconds=token_seconds)
         self.changes = Changes(self.own_connections)
@@ -55,19 +56,3 @@ def services_of(request: Request) -> Services:
     """The services of the application that serves a request; `create_app` puts them there."""
     found: Services = request.app.state.services
     return found
-
-
-def _provide(name: str) -> Any:
-    """The dependency on a part of the services."""
-
-    async def provide(request: Request) -> Any:
-        return getattr(services_of(request), name)
-
-    return Depends(provide)
-
-
-Pooled = Annotated[Connections, _provide("connections")]
-OwnConnections = Annotated[Connections, _provide("own_connections")]  # free while requests hold all others
-LongWork = Annotated[Threads, _provide("long_work")]  # many executions, or all turns of one: replay, back-test, bulk
-ShortWork = Annotated[Threads, _provide("short_work")]  # one execution or one playbook: explain, graph, check
-Rules = Annotated[PlaybookRules, _provide("playbook_rules")]

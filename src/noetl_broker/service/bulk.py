@@ -7,6 +7,7 @@ import functools
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
@@ -16,10 +17,12 @@ from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.service import recoveries
 from noetl_broker.service.action import Caller, Cost, Role, action
 from noetl_broker.service.execution_actions import on_version
+from noetl_broker.service.executions import filter_of
 from noetl_broker.service.models import actions as models
+from noetl_broker.service.models.executions import ListExecutions
 from noetl_broker.service.playbooks import named_filter
 from noetl_broker.service.recoveries import OnVersion, OtherPlaybook, Outlook
-from noetl_broker.store.admin import catalog, executions, recovery
+from noetl_broker.store.admin import catalog, executions, list_pages, recovery
 from noetl_broker.store.admin.executions import Entry, Filter
 from noetl_broker.store.connect.connection import Connection
 from noetl_broker.store.connect.session import translate_faults
@@ -29,6 +32,9 @@ REASON_SHOWN = 80  # characters
 MOST_COUNTED = 10_000  # executions of a preview
 MOST_GROUPS = 100
 MOST_PLANNED = 200  # executions that a preview looks at one by one
+MOST_COMPARED = 12  # of these, for a page
+MOST_EXAMPLES = 8  # groups of a page whose example is planned
+MOST_SHOWN = 20  # groups of a page
 RATE = 10_000.0  # a second: the number of executions bounds a request
 
 # A UUID; a word of 6 characters or more with a digit; a number.
@@ -39,10 +45,11 @@ _VARYING = re.compile(
 )
 
 _STATUSES_OF: dict[models.Bulk, tuple[str, ...]] = {
-    "cancel": (QUEUED, RUNNING, PAUSED),
+    "retry": (FAILED,),
+    "fork": (RUNNING, PAUSED, COMPLETED, FAILED, CANCELLED),
     "pause": (RUNNING, QUEUED),
     "resume": (PAUSED,),
-    "fork": (QUEUED, RUNNING, PAUSED, COMPLETED, FAILED, CANCELLED),
+    "cancel": (QUEUED, RUNNING, PAUSED),
 }
 
 
@@ -69,6 +76,11 @@ class Acted(NamedTuple):
 
     done: list[dict[str, Any]]
     failed: list[dict[str, Any]]
+
+
+def actions_for(status: str) -> list[models.Bulk]:
+    """The actions on executions in a status, without a status all."""
+    return [action for action, statuses in _STATUSES_OF.items() if not status or status in statuses]
 
 
 async def find_executions(
@@ -253,7 +265,8 @@ def why_left_out(action: models.Bulk, row: Mapping[str, Any]) -> str | None:
     if action == "reevaluate":
         return None if row["dead_letters"] else "has no dead letters"
     if action == "fork":
-        return "is undoing what it did" if row["status"] == COMPENSATING else _why_continued(row)
+        words = {COMPENSATING: "is undoing what it did", QUEUED: "is queued: it has no step yet"}
+        return words.get(row["status"]) or _why_continued(row)
     return _why_as_it_is(action, row["status"])
 
 
@@ -316,3 +329,87 @@ def bulk_action(given: models.Treatment, rules: PlaybookRules) -> BulkAction:
         raise OperatorFault("`version` is that on which a retry or a fork goes on: give it with these only")
     on = on_version(given.version, rules, or_from_start=given.or_from_start)
     return BulkAction(given.action, rules, reason=given.reason, from_step=given.from_step, on=on)
+
+
+class Preview(NamedTuple):
+    """The executions of an action: `chosen` match, `batch` is acted on now, `left_out` has others with the reasons."""
+
+    batch: list[Entry]
+    chosen: int
+    acted: int  # that the action is for, in this batch and later ones
+    left_out: dict[str, list[int]]
+
+    @property
+    def after(self) -> int | None:
+        """Where the next batch begins; None if this is the last."""
+        return self.batch[-1]["execution_id"] if self.acted > len(self.batch) else None
+
+
+@action(Role.OPERATOR, dict[str, Any], cost=Cost.LONG)
+async def preview_chosen(connection: Connection, caller: Caller, given: models.ChosenRequest) -> Any:
+    """Say what an action does with executions: `found`, `groups`, and the `steps` from which forks may begin.
+
+    A fork without a step is not planned.
+    """
+    found = await _choose(connection, given)
+    is_ready = given.action != "fork" or given.from_step is not None
+    groups = group_executions(found.batch)
+    if is_ready:
+        request = bulk_action(given, caller.rules)
+        groups = await preview_groups(connection, request, found.batch, most_planned=MOST_COMPARED)
+        examples = groups[:MOST_EXAMPLES] if given.action == "retry" else []
+        groups[: len(examples)] = [await _with_outlook(connection, request, group) for group in examples]
+    steps = []
+    if given.action == "fork" and found.batch:
+        details = await executions.load_execution_details(connection, found.batch[-1]["execution_id"])
+        steps = [row["step"] for row in details["steps"]]
+    return {"found": found, "groups": groups[:MOST_SHOWN], "steps": steps, "ready": is_ready}
+
+
+async def _with_outlook(connection: Connection, request: BulkAction, group: Group) -> Group:
+    """The group with what a retry of its example would begin with, unless it is known."""
+    if group.outlook is not None:
+        return group
+    outlook = await recoveries.preview_outlook(connection, group.example, request.rules, request.on)
+    return group._replace(outlook=outlook.says, goes_on=outlook.goes_on)
+
+
+async def _choose(connection: Connection, given: models.ChosenRequest) -> Preview:
+    """The executions of a request, without those that the action is not for."""
+    action, ids = given.action, given.ids
+    if ids is None:
+        asked = given.which or ListExecutions()
+        which = filter_of(asked)
+        if asked.text is None:
+            found = await find_executions(connection, action, which, limit=MOST_COUNTED, after=given.after)
+            left = await find_left_out(connection, action, which, limit=MOST_COUNTED)
+            reasons = {"was recovered already": left} if left else {}
+            return Preview(found[: models.MOST_TREATED], len(found), len(found), reasons)
+        if action == "fork" and which.status is None:
+            which = replace(which, status=FAILED)
+        page = await list_pages.page_executions(connection, which, text=asked.text, limit=MOST_COUNTED)
+        ids = [row["execution_id"] for row in page.items if row["execution_id"] > given.after]
+    rows = await executions.list_chosen(connection, ids)
+    missing = set(ids) - {row["execution_id"] for row in rows}
+    left_out: dict[str, list[int]] = {"does not exist": sorted(missing)} if missing else {}
+    batch = []
+    for row in rows:
+        why = why_left_out(action, row)
+        if why is None:
+            batch.append(row)
+        else:
+            left_out.setdefault(why, []).append(row["execution_id"])
+    return Preview(batch[: models.MOST_TREATED], len(set(ids)), len(batch), left_out)
+
+
+@action(Role.OPERATOR, dict[str, Any], cost=Cost.LONG)
+async def act_on_chosen(connection: Connection, caller: Caller, given: models.ChosenRequest) -> Any:
+    """Act on chosen executions: `done` and `failed` with their paths, and `left_out` with the reasons."""
+    request = bulk_action(given, caller.rules)
+    found = await _choose(connection, given)
+    acted = await act_on_each(found.batch, action_of(connection, request), rate=RATE)
+    paths = {row["execution_id"]: row["path"] for row in found.batch}
+    parts = {
+        name: [{**one, "path": paths[one["execution_id"]]} for one in some] for name, some in acted._asdict().items()
+    }
+    return {**parts, "left_out": found.left_out}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from noetl_broker.broker.state.state import FAILED
 from noetl_broker.errors import BrokerError, OperatorFault
 from noetl_broker.playbook import compile_playbook
 from noetl_broker.playbook.diagnostics import PlaybookRules
@@ -95,6 +96,17 @@ async def retry_execution(connection: Connection, caller: Caller, given: models.
     before = recovered.before
     notes = await recoveries.notes_of(connection, recovered, on)
     return recovered.as_document() | {"status_before": before and before["status"], "notes": notes}
+
+
+@action(Role.OPERATOR, dict[str, Any], cost=Cost.SHORT)
+async def preview_retry(connection: Connection, caller: Caller, given: models.RetryRequest) -> Any:
+    """Say what a retry of a failed execution would begin with, and which newer version its playbook has."""
+    on = on_version(given.version, caller.rules, or_from_start=given.or_from_start)
+    row = await executions.find_execution(connection, given.execution_id)
+    if row["status"] != FAILED:
+        return {"outlook": None, "latest": None}
+    outlook = await recoveries.preview_outlook(connection, given.execution_id, caller.rules, on)
+    return {"outlook": outlook, "latest": await recoveries.newer_version(connection, row)}
 
 
 @action(Role.OPERATOR, models.ForkedView, cost=Cost.SHORT)

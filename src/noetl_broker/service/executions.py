@@ -33,6 +33,7 @@ from noetl_broker.store.admin.visit_spans import load_spans
 from noetl_broker.store.connect.connection import Connection
 from noetl_broker.text import ids_as_text
 
+SEARCHED = list_pages.SEARCHED  # the newest executions, in which a text is searched
 LARGEST_INT = 2**31 - 1
 MOST_EXAMPLES = 10  # of an invariant that does not hold
 
@@ -109,35 +110,37 @@ async def start_executions(connection: Connection, _caller: Caller, given: model
 @action(Role.VIEWER, Listed[models.EventView])
 async def list_events(connection: Connection, _caller: Caller, given: PageOfOne) -> Any:
     """List the events of an execution by id, which is nearly the order of its turns."""
-    await executions.find_execution(connection, given.execution_id)
-    return paging.listed(await list_pages.page_events(connection, given.execution_id, **paging.place(given, int)))
+    found = await list_pages.page_events(connection, given.execution_id, **paging.place(given, int))
+    return await _listed(connection, given, found)
 
 
 @action(Role.VIEWER, Listed[models.JobView])
 async def list_jobs(connection: Connection, _caller: Caller, given: PageOfOne) -> Any:
     """List the jobs of an execution, also finished jobs."""
-    await executions.find_execution(connection, given.execution_id)
-    return paging.listed(await list_pages.page_jobs(connection, given.execution_id, **paging.place(given, str)))
+    found = await list_pages.page_jobs(connection, given.execution_id, **paging.place(given, str))
+    return await _listed(connection, given, found)
 
 
 @action(Role.VIEWER, Listed[models.ItemView])
 async def list_items(connection: Connection, _caller: Caller, given: models.ListItems) -> Any:
     """List the iterator items that the broker runs, with their child executions."""
-    await executions.find_execution(connection, given.execution_id)
-    return paging.listed(
-        await list_pages.page_items(
-            connection, given.execution_id, status=given.status, **paging.place(given, str, int)
-        )
-    )
+    begin = paging.place(given, str, int)
+    found = await list_pages.page_items(connection, given.execution_id, status=given.status, **begin)
+    return await _listed(connection, given, found)
 
 
 @action(Role.VIEWER, Listed[models.ListedUndo])
 async def list_undos(connection: Connection, _caller: Caller, given: PageOfOne) -> Any:
     """List what an execution has to undo: the last success first, as it is undone."""
-    await executions.find_execution(connection, given.execution_id)
-    return paging.listed(
-        await list_pages.page_undos(connection, given.execution_id, **paging.place(given, int, int, str))
-    )
+    found = await list_pages.page_undos(connection, given.execution_id, **paging.place(given, int, int, str))
+    return await _listed(connection, given, found)
+
+
+async def _listed(connection: Connection, given: PageOfOne, found: list_pages.Page) -> dict[str, Any]:
+    """The answer with a page of what an execution has. Raises NotFoundFault if there is no such execution."""
+    if not found.items:  # its row takes longer to find than the page
+        await executions.find_execution(connection, given.execution_id)
+    return paging.listed(found)
 
 
 @action(Role.OPERATOR, Listed[models.LogEntry])

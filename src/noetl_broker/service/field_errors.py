@@ -44,6 +44,15 @@ MESSAGES: Final[Mapping[str, str]] = {
 }
 
 
+class FieldFault(OperatorFault):
+    """Wrong fields of a request: what is wrong, by their names. The message is about the first."""
+
+    def __init__(self, errors: Mapping[str, str], message: str | None = None) -> None:
+        name, words = next(iter(errors.items()))
+        super().__init__(message or f"{name}: {words}")
+        self.errors = errors
+
+
 def message_of(found: Mapping[str, Any], body: Any = None) -> str:
     """The message about a wrong field, from what pydantic says of it; `body` is the type of the whole request."""
     kind, path = found["type"], found["loc"]
@@ -62,15 +71,17 @@ def message_of(found: Mapping[str, Any], body: Any = None) -> str:
 def request_of(
     model: type[Asked], values: Mapping[str, Any], written: Callable[[str], str] = lambda name: name
 ) -> Asked:
-    """The request with these values. Raises OperatorFault about the first wrong field, as it is `written`."""
+    """The request with these values. Raises FieldFault, whose message has the name of the field as it is `written`."""
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        found = error.errors()
-        first = found[0]["loc"][:1]
-        words = [message_of(one) for one in found if one["loc"][:1] == first]
-        where = written(str(first[0])) if first else "the request"
-        raise OperatorFault(f"{where}: {', or '.join(words)}") from None
+        wrong: dict[str, list[str]] = {}
+        for one in error.errors():
+            wrong.setdefault(str(one["loc"][0]) if one["loc"] else "", []).append(message_of(one))
+        errors = {name: ", or ".join(words) for name, words in wrong.items()}
+        first = next(iter(errors))
+        where = written(first) if first else "the request"
+        raise FieldFault(errors, f"{where}: {errors[first]}") from None
 
 
 def fields_at(body: Any, path: Sequence[Any]) -> list[str]:

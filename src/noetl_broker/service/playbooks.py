@@ -12,6 +12,7 @@ from noetl_broker.errors import OperatorFault
 from noetl_broker.playbook import compile_playbook
 from noetl_broker.service import back_tests, paging
 from noetl_broker.service.action import Caller, Cost, Role, action
+from noetl_broker.service.check import CheckedFile
 from noetl_broker.service.executions import filter_of
 from noetl_broker.service.images import Image, image_of
 from noetl_broker.service.models import playbooks as models
@@ -20,6 +21,8 @@ from noetl_broker.service.models.base import Given, Listed
 from noetl_broker.store.admin import catalog, executions, list_pages
 from noetl_broker.store.admin.executions import Filter
 from noetl_broker.store.connect.connection import Connection
+
+MOST_VERSIONS = 200  # of a playbook, to choose from
 
 
 @action(Role.VIEWER, Listed[models.Latest])
@@ -35,6 +38,17 @@ async def list_versions(connection: Connection, _caller: Caller, given: models.P
     if not found.items and given.cursor is None:
         await catalog.find(connection, given.path, None)
     return paging.listed(found)
+
+
+@action(Role.VIEWER, dict[str, Any])
+async def open_version(connection: Connection, _caller: Caller, given: models.OneVersion) -> Any:
+    """Find a version (`of`), what the list says of its path (`latest`), and its `versions`, the latest first."""
+    found = await catalog.find(connection, given.path, given.version)
+    listed = await list_pages.page_playbooks(connection, path=given.path, limit=MOST_VERSIONS)  # `*` is no pattern here
+    default = {"version": found.version, "paused": False}
+    latest = next((row for row in listed.items if row["path"] == found.path), default)
+    versions = await list_pages.page_versions(connection, found.path, limit=MOST_VERSIONS)
+    return {"of": found, "latest": latest, "versions": versions.items}
 
 
 @action(Role.OPERATOR, models.Source)
@@ -84,14 +98,23 @@ async def validate(connection: Connection, caller: Caller, given: models.Validat
 @action(Role.OPERATOR, models.BackTested, cost=Cost.LONG)
 async def back_test(connection: Connection, caller: Caller, given: models.BackTestRequest) -> Any:
     """Compare recorded executions with an edited playbook: which would go another way, where, and why."""
+    checked, result = await try_text(connection, caller, given)
+    return {"findings": checked.findings} if result is None else result
+
+
+@action(Role.OPERATOR, tuple[CheckedFile, dict[str, Any] | None], cost=Cost.LONG)
+async def try_text(
+    connection: Connection, caller: Caller, given: models.BackTestRequest
+) -> tuple[CheckedFile, dict[str, Any] | None]:
+    """Check the text of a playbook, and if it has no errors, compare recorded executions with it."""
     which = Filter() if given.which is None else named_filter(given.which)
     checked = await back_tests.check_text(connection, given.content, caller.rules)
     if checked.errors:
-        return {"findings": checked.findings}
+        return checked, None
     compared = await back_tests.back_test(
         connection, checked, which, caller.rules, limit=given.limit, ways_only=given.ways_only
     )
-    return compared.as_document()
+    return checked, compared.as_document()
 
 
 @action(Role.OPERATOR, str)

@@ -14,6 +14,7 @@ from noetl_broker.playbook.cron import Timing, read_cron
 from noetl_broker.service import paging
 from noetl_broker.service.action import Caller, Cost, Role, action
 from noetl_broker.service.bulk import RATE, Acted, act_at_rate
+from noetl_broker.service.field_errors import FieldFault
 from noetl_broker.service.models import schedules as models
 from noetl_broker.service.models.base import Listed
 from noetl_broker.service.spans import parse_since, parse_until
@@ -173,13 +174,24 @@ async def show_schedule(connection: Connection, _caller: Caller, given: models.O
     return schedule_as_document(row) | {"next": _following(row)}
 
 
+@action(Role.VIEWER, dict[str, Any])
+async def list_past_moments(connection: Connection, _caller: Caller, given: models.NextRequest) -> Any:
+    """List the latest moments of a schedule with their executions, and the next; or say why its timing has none."""
+    row = await store.find_schedule(connection, given.name)
+    try:
+        past, following = await list_past(connection, row, given.count), next_moments(row, given.count)
+    except OperatorFault as fault:
+        return {"past": [], "next": [], "fault": str(fault)}
+    return {"past": past, "next": following, "fault": None}
+
+
 @action(Role.OPERATOR, models.ScheduleChange)
 async def put_schedule(connection: Connection, _caller: Caller, given: models.ScheduleRequest) -> Any:
     """Make a schedule, or change it. Another timing counts from now; a paused schedule stays paused."""
-    cron = given.cron
-    if cron is not None:
-        with operator_faults():
-            cron = read_cron(cron, given.timezone).text
+    try:
+        cron = None if given.cron is None else read_cron(given.cron, given.timezone).text
+    except ValueError as error:
+        raise FieldFault({"cron": str(error)}, str(error)) from error
     spec = ScheduleSpec(
         name=given.name,
         path=given.path,

@@ -11,6 +11,7 @@ from noetl_broker.service.models import slots as models
 from noetl_broker.service.models.base import Given, Listed
 from noetl_broker.store.admin import slot_lines, throttles
 from noetl_broker.store.connect.connection import Connection
+from noetl_broker.text import slot_name
 
 
 @action(Role.VIEWER, models.Throttles)
@@ -59,4 +60,7 @@ async def list_line(connection: Connection, _caller: Caller, given: models.LineR
     """List the executions that hold a slot or wait for it, by number."""
     [begin] = paging.after(given, int) or (0,)
     rows = await slot_lines.list_line(connection, given.path, given.key, after=begin, limit=given.limit + 1)
-    return paging.cut(given, rows, lambda row: (row["number"],))
+    first = await slot_lines.slots_of(connection, [row["execution_id"] for row in rows[:1]])
+    names = [one["name"] for one in first if (one["path"], one["key"]) == (given.path, given.key)]
+    name = names[0] if names else slot_name(given.path, given.key, "")
+    return {"name": name, **paging.cut(given, rows, lambda row: (row["number"],))}

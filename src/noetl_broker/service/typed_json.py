@@ -27,6 +27,13 @@ def read_json(text: str) -> Any:
         raise ValueError(f"it is not JSON: {error}") from None
 
 
+def read_short_json(text: str) -> Any:
+    """As `read_json`. Raises ValueError also for many values: to read them holds up all other requests."""
+    if has_many_values(text.encode(errors="surrogatepass")):
+        raise ValueError(MANY_VALUES)
+    return read_json(text)
+
+
 def json_text(value: Any, what: str = "payload") -> str:
     """The JSON text of a value; raises OperatorFault, which calls it `what`, for what JSON cannot hold."""
     kind = "mapping" if isinstance(value, Mapping) else "value"

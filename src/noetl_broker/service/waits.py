@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
@@ -41,6 +42,13 @@ async def send_signal(connection: Connection, _caller: Caller, given: models.Sen
     return {"signal_id": sent}
 
 
+@action(Role.VIEWER, list[dict[str, Any]])
+async def list_signal_waits(connection: Connection, caller: Caller, given: models.ListSignals) -> Any:
+    """List the open waits for signals by key. Only an operator may filter."""
+    caller.refuse_hidden("names and keys of signals", given.name, given.key)
+    return await signals.list_signal_waits(connection, name=given.name, key=given.key, limit=given.limit)
+
+
 @action(Role.VIEWER, Listed[models.ApprovalView])
 async def list_approvals(connection: Connection, caller: Caller, given: models.ListApprovals) -> Any:
     """List what waits for a person, in the order of executions. A viewer sees no question, form and assignees."""
@@ -49,6 +57,12 @@ async def list_approvals(connection: Connection, caller: Caller, given: models.L
         connection, path=given.path, assignee=given.assignee, **paging.place(given, int, str)
     )
     return paging.listed(found)
+
+
+@action(Role.OPERATOR, models.ApprovalView)
+async def find_approval(connection: Connection, _caller: Caller, given: models.OneApproval) -> Any:
+    """Find a visit that waits for a person. Without a number, one visit of the step must wait."""
+    return asdict(await approvals.find_approval(connection, given.execution_id, *read_visit(given.step)))
 
 
 @action(Role.OPERATOR, models.DecisionView)

@@ -3,10 +3,12 @@
 How a page is added:
 
 1. A module here with `router = APIRouter()`. Its routes take `screen: Shown` (who is signed in) or `form: Posted` (an
-   operator who sent one of our forms: role, origin and CSRF token are checked), and `connections: Pooled` as routes of
-   the API do. They call what the router of the noun in `console/api/` calls. They return
-   `screen.render("thing.html", title="Thing", …)`, or `form.done("/things", "3 things are paused")`: a redirect to a
-   page that shows the sentence. Errors are raised as in the API; `failures` makes pages of them.
+   operator who sent one of our forms: role, origin and CSRF token are checked). They call the service:
+   `screen.ask(service.show_thing, name=name)` gives the answer of an action, `screen.rows` a page of a list as the
+   caller may see it, and `form.ask` sends the fields of the form that are fields of the request.
+   They return `screen.render("thing.html", title="Thing", …)`, or `form.done("/things", "3 things are paused")`: a
+   redirect to a page that shows the sentence. `screen.form` shows a form, with what is wrong at its fields. Other
+   errors are raised as in the API; `failures` makes pages of them.
 2. A row of SECTIONS below. With an `icon` it stands in the navigation.
 3. A template in `console/templates/` that extends `layout.html`. It fills the blocks `content`, `heading`, `actions`
    (beside the heading) and `above` (the way to it: `m.crumbs`).
@@ -58,7 +60,6 @@ from noetl_broker.console.pages import (
     execution_actions,
     executions,
     failures,
-    headers,
     health,
     limits,
     live,
@@ -73,9 +74,11 @@ from noetl_broker.console.pages import (
     workers,
 )
 from noetl_broker.console.pages.attention import Examinations
+from noetl_broker.console.pages.headers import HEADERS, AddedHeaders
 from noetl_broker.console.pages.section import Section
-from noetl_broker.console.replays import Replays
+from noetl_broker.console.problem import add_handlers
 from noetl_broker.console.services import Services
+from noetl_broker.service.replays import Replays
 
 SECTIONS: Final[tuple[Section, ...]] = (
     Section("Overview", "/", "overview", overview.router),
@@ -107,12 +110,12 @@ def create_pages(services: Services, *, signs_in_by_address: bool = False) -> Fa
     app.state.replays = Replays()
     app.state.examinations = Examinations(services.database)
     app.state.sections = [section for section in SECTIONS if section.icon is not None]
-    failures.add_handlers(app)
+    add_handlers(app, failures.answer_page)
     app.add_middleware(live.LiveAnswers)
     if signs_in_by_address:
         app.add_middleware(sign_in.SignInByAddress)
     app.add_middleware(arrival.FromElsewhere)
-    app.add_middleware(headers.SecurityHeaders)
+    app.add_middleware(AddedHeaders, headers=HEADERS)
     for section in SECTIONS:
         app.include_router(section.router)
     return app

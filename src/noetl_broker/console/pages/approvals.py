@@ -10,25 +10,19 @@ from zlib import crc32
 
 from fastapi import APIRouter, Query, Response
 
-from noetl_broker.console.access import Operator, refuse_hidden_filter
-from noetl_broker.console.pages.form_values import read_id
 from noetl_broker.console.pages.schema_form import Input, inputs_of_form, read_inputs, with_errors
 from noetl_broker.console.pages.screen import Paging, Posted, Shown
-from noetl_broker.console.services import Pooled
-from noetl_broker.errors import BrokerError, DatabaseFault
-from noetl_broker.node_ids import read_visit
+from noetl_broker.errors import BrokerError, DatabaseFault, OperatorFault
 from noetl_broker.playbook.approval import COMMENT, faults_of_filled
-from noetl_broker.service import paging
 from noetl_broker.service import waits as service
 from noetl_broker.service.models.base import LONGEST_TEXT, MOST_ROWS
+from noetl_broker.service.models.values import ExecutionId
 from noetl_broker.service.models.waits import ApprovalView
-from noetl_broker.service.typed_json import json_text
-from noetl_broker.store.admin import approvals, list_pages
-from noetl_broker.store.connect.session import translate_faults
 
 router = APIRouter()
 
 COMMENT_SCHEMA: Final = {"type": "string", "title": "Comment, or why it is rejected"}
+Text = Annotated[str, Query(max_length=LONGEST_TEXT)]
 
 
 class Asking(NamedTuple):
@@ -39,6 +33,12 @@ class Asking(NamedTuple):
     inputs: list[Input]
     faults: list[str]
     key: str | None = None
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any], *, may_act: bool) -> Asking:
+        """The approval of a row; only an operator gets the fields, and the key of the execution."""
+        visit = row["step"] + row["node_id"].removeprefix(f"{row['execution_id']}:{row['step']}")
+        return cls(row, visit, inputs_of(row), [], row.get("key")) if may_act else cls(row, visit, [], [])
 
     @property
     def needs_form(self) -> bool:
@@ -54,83 +54,55 @@ def inputs_of(row: Mapping[str, Any]) -> list[Input]:
     return [replace(one, kind="lines") if one.name == COMMENT and one.kind == "text" else one for one in inputs]
 
 
-def visit_of(row: Mapping[str, Any]) -> str:
-    """The step, with the number of its visit where it is not the first."""
-    step, node_id = str(row["step"]), str(row["node_id"])
-    return step + node_id.removeprefix(f"{row['execution_id']}:{step}")
-
-
 @router.get("/approvals")
-async def list_approvals(
-    screen: Shown,
-    connections: Pooled,
-    page: Paging,
-    *,
-    path: Annotated[str, Query(max_length=LONGEST_TEXT)] = "",
-    assignee: Annotated[str, Query(max_length=LONGEST_TEXT)] = "",
-) -> Response:
+async def list_approvals(screen: Shown, page: Paging, *, path: Text = "", assignee: Text = "") -> Response:
     """The visits that wait for a person, the oldest execution first."""
-    refuse_hidden_filter(screen.caller, "assignees", assignee or None)
-    async with connections.borrow() as connection:
-        found = await list_pages.page_approvals(
-            connection, path=path.strip() or None, assignee=assignee.strip() or None, **paging.place(page, int, str)
-        )
-    listed = paging.listed(found)
-    seen = [(row, screen.seen(ApprovalView, row)) for row in listed["items"]]
+    asked = {"path": path.strip(), "assignee": assignee.strip(), "cursor": page.cursor, "limit": page.limit}
+    found = await screen.ask(service.list_approvals, **asked)
+    rows = [{**screen.seen(ApprovalView, row), "key": row["key"]} for row in found["items"]]
     return screen.render(
         "approvals.html",
         title="Approvals",
         changes="all",
-        items=[
-            Asking(row, visit_of(row), inputs_of(row), [], whole["key"])
-            if screen.may_act
-            else Asking(row, visit_of(row), [], [])
-            for whole, row in seen
-        ],
-        next=listed["next"],
+        items=[Asking.of(row, may_act=screen.may_act) for row in rows],
+        next=found["next"],
         asked={"path": path, "assignee": assignee},
         is_one=False,
     )
 
 
 @router.post("/approvals")
-async def decide(caller: Operator, form: Posted, connections: Pooled) -> Response:
+@router.post("/executions/{execution_id:int}/decide")
+async def decide(form: Posted, execution_id: ExecutionId | None = None) -> Response:
     """Approve or reject; what is wrong with the form stands at its fields. With `id`: many, each without its form."""
     approved = form.text("decision") == "approve"
-    if form.all("id") or not form.text("execution_id"):
+    if execution_id is None and (form.all("id") or not form.text("execution_id")):
         return await _decide_many(form, approved=approved)
-    execution_id = read_id(form.text("execution_id"))
-    step, visit = read_visit(form.text("step"))
-    async with connections.borrow() as connection:
-        found = await approvals.find_approval(connection, execution_id, step, visit)
-        row = form.screen.seen(ApprovalView, {name: getattr(found, name) for name in ApprovalView.model_fields})
-        filled = read_inputs(form, inputs_of(row), merged=False)
-        inputs = filled.inputs
-        faults: list[str] = []
-        values = {name: value for name, value in filled.values.items() if (name, value) != (COMMENT, "")}
-        wrong = faults_of_filled(found.form, values, approved=approved)
-        if not filled.has_errors and wrong:
-            inputs, faults = with_errors(inputs, [fault._asdict() for fault in wrong])
-        elif not filled.has_errors:
-            try:
-                with translate_faults():
-                    decided = await approvals.decide_approval(
-                        connection, found, approved=approved, decided_by=caller.name, form=json_text(values, "form")
-                    )
-            except DatabaseFault:
-                raise
-            except BrokerError as fault:
-                faults = [str(fault)]
-            else:
-                said = f"{found.title} is {'approved' if approved else 'rejected'}."
-                if not decided:
-                    said = str(await approvals.nothing_waits(connection, execution_id, step, visit))
-                return form.done("/approvals", said, kind="ok" if decided else "warn")
+    which = {"execution_id": execution_id or form.text("execution_id"), "step": form.text("step")}
+    found = await form.screen.ask(service.find_approval, **which)
+    asking = Asking.of(found, may_act=True)
+    filled = read_inputs(form, asking.inputs, merged=False)
+    values = {name: value for name, value in filled.values.items() if (name, value) != (COMMENT, "")}
+    wrong = faults_of_filled(found["form"], values, approved=approved)
+    inputs, faults = filled.inputs, list[str]()
+    if not filled.has_errors and wrong:
+        inputs, faults = with_errors(inputs, [fault._asdict() for fault in wrong])
+    elif not filled.has_errors:
+        back = "/approvals" if execution_id is None else f"/executions/{execution_id}"
+        try:
+            await form.screen.ask(service.decide, **which, approved=approved, form=values)
+            return form.done(back, f"{found['title']} is {'approved' if approved else 'rejected'}.")
+        except DatabaseFault:
+            raise
+        except OperatorFault as fault:
+            faults = [str(fault)]
+        except BrokerError as fault:  # somebody was faster
+            return form.done(back, str(fault), kind="warn")
     return form.screen.render(
         "approvals.html",
         title="Approvals",
         status=HTTPStatus.BAD_REQUEST,
-        items=[Asking(row, visit_of(row), inputs, faults)],
+        items=[asking._replace(inputs=inputs, faults=faults)],
         next=None,
         asked={"path": "", "assignee": ""},
         is_one=True,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
 
@@ -12,7 +12,6 @@ from noetl_broker.console.services import Services
 from noetl_broker.errors import BrokerError
 from noetl_broker.store.admin.changes import Attention, count_attention
 from noetl_broker.store.admin.doctor import examine
-from noetl_broker.store.admin.doctor_checks import DoctorFinding
 from noetl_broker.store.admin.overview import MOST_COUNTED
 from noetl_broker.store.connect.dsn import Database
 
@@ -59,11 +58,10 @@ class Examinations:
             self._task = asyncio.create_task(self._examine(), name="examination for the navigation")
         return self._counts
 
-    def note(self, findings: Iterable[DoctorFinding]) -> None:
+    def note(self, problems: int, notices: int) -> None:
         """Keep what an examination found."""
         self._examined_at = time.monotonic()
-        states = [finding.state for finding in findings]
-        counts = ((states.count("problem"), "bad"), (states.count("notice"), "warn"))
+        counts = ((problems, "bad"), (notices, "warn"))
         self._counts = next(({"/health": (f"{count:,}", tone)} for count, tone in counts if count), {})
 
     async def close(self) -> None:
@@ -75,4 +73,5 @@ class Examinations:
 
     async def _examine(self) -> None:
         with suppress(BrokerError):
-            self.note(await examine(self._database))
+            states = [finding.state for finding in await examine(self._database)]
+            self.note(states.count("problem"), states.count("notice"))

@@ -6,33 +6,17 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from noetl_broker.console.access import refuse_hidden_filter
-from noetl_broker.console.pages.form_values import read_version
 from noetl_broker.console.pages.screen import Paging, Shown
-from noetl_broker.console.services import Pooled
-from noetl_broker.errors import OperatorFault
-from noetl_broker.service import paging
+from noetl_broker.service import executions as service
+from noetl_broker.service import overview
+from noetl_broker.service.bulk import actions_for
+from noetl_broker.service.field_errors import FieldFault
 from noetl_broker.service.models.base import LONGEST_TEXT
-from noetl_broker.service.models.executions import ExecutionView
-from noetl_broker.service.spans import parse_since, parse_until
-from noetl_broker.store.admin import executions, list_pages
-from noetl_broker.store.admin.overview import list_positions
 
 router = APIRouter()
 
 STATUSES: Final = ("RUNNING", "QUEUED", "PAUSED", "COMPENSATING", "FAILED", "COMPLETED", "CANCELLED")
 SINCE: Final = (("", "any time"), ("15min", "15 minutes"), ("1h", "1 hour"), ("1d", "1 day"), ("7d", "7 days"))
-# The actions on executions in a status.
-ACTIONS: Final = {
-    "RUNNING": ("fork", "pause", "cancel"),
-    "QUEUED": ("pause", "cancel"),
-    "PAUSED": ("fork", "resume", "cancel"),
-    "COMPENSATING": (),
-    "FAILED": ("retry", "fork"),
-    "COMPLETED": ("fork",),
-    "CANCELLED": ("fork",),
-}
-EVERY_ACTION: Final = ("retry", "fork", "pause", "resume", "cancel")
 Text = Annotated[str, Query(max_length=LONGEST_TEXT)]
 
 
@@ -56,20 +40,10 @@ class FilterQuery:
         self.text = text.strip()
         self.faults: dict[str, str] = {}
 
-    def filter(self) -> executions.Filter:
-        """The filter for the store; what is wrong stands in `faults` and filters nothing."""
-        given: dict[str, Any] = {name: value.strip() or None for name, value in self.fields.items()}
-        for name, parse in (("since", parse_since), ("until", parse_until)):
-            try:
-                given[name] = None if given[name] is None else parse(given[name])
-            except ValueError as error:
-                self.faults[name], given[name] = str(error), None
-        version = given.pop("of_version")
-        try:
-            given["version"] = None if version is None else read_version(version)
-        except OperatorFault as error:
-            self.faults["of_version"] = str(error)
-        return executions.Filter(**given)
+    def given(self) -> dict[str, Any]:
+        """The filters for the service."""
+        given = {name.removeprefix("of_"): value.strip() for name, value in self.fields.items()} | {"text": self.text}
+        return {name: value for name, value in given.items() if value and name not in self.faults}
 
     @property
     def is_open(self) -> bool:
@@ -83,29 +57,23 @@ class FilterQuery:
 
 
 @router.get("/executions")
-async def list_executions(
-    screen: Shown, connections: Pooled, page: Paging, asked: Annotated[FilterQuery, Depends()]
-) -> Response:
-    """Executions, the newest first."""
-    refuse_hidden_filter(screen.caller, "errors", asked.fields["error"] or None)
-    which = asked.filter()
-    async with connections.borrow() as connection:
-        found = await list_pages.page_executions(
-            connection, which, text=asked.text or None, with_values=screen.may_act, **paging.place(page, int)
-        )
-        ids = [row["execution_id"] for row in found.items if row["status"] != "COMPLETED"]
-        positions = await list_positions(connection, ids) if ids else {}
-    listed = paging.listed(found)
+async def list_executions(screen: Shown, page: Paging, asked: Annotated[FilterQuery, Depends()]) -> Response:
+    """Executions, the newest first. A filter that is wrong filters nothing."""
+    try:
+        listed = await screen.rows(service.list_executions, page, **asked.given())
+    except FieldFault as fault:
+        asked.faults = dict(fault.errors)
+        listed = await screen.rows(service.list_executions, page, **asked.given())
+    ids = [row["execution_id"] for row in listed["items"] if row["status"] != "COMPLETED"]
     return screen.render(
         "executions.html",
         title="Executions",
         changes="all",
-        items=[screen.seen(ExecutionView, row) for row in listed["items"]],
-        next=listed["next"],
-        positions=positions,
+        positions=await screen.ask(overview.list_positions, execution_ids=ids) if ids else {},
         asked=asked,
         statuses=STATUSES,
-        actions=ACTIONS.get(asked.fields["status"], EVERY_ACTION),
+        actions=actions_for(asked.fields["status"]),
         since=SINCE,
-        searched=list_pages.SEARCHED,
+        searched=service.SEARCHED,
+        **listed,
     )

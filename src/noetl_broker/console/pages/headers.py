@@ -1,4 +1,4 @@
-"""The headers that every page is sent with."""
+"""The headers that every page is sent with, and how an application adds headers."""
 
 from __future__ import annotations
 
@@ -15,32 +15,30 @@ POLICY: Final = "; ".join(
         *("form-action 'self'", "base-uri 'none'", "frame-ancestors 'none'"),
     )
 )
-HEADERS: Final[Iterable[tuple[str, str]]] = (
+HEADERS: Final = (
     ("Content-Security-Policy", POLICY),
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "same-origin"),
     ("Cross-Origin-Opener-Policy", "same-origin"),
     ("Permissions-Policy", "camera=(), geolocation=(), microphone=()"),
 )
-DEFAULTS: Final = (("Cache-Control", "no-store"),)  # pages show payloads
 
 
-class SecurityHeaders:
-    """Adds HEADERS to each answer, and DEFAULTS where the answer has no such header."""
+class AddedHeaders:
+    """Adds these headers to each answer that has not others."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, headers: Iterable[tuple[str, str]]) -> None:
         self._app = app
+        self._headers = headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
+        """Serve a request."""
 
-        async def with_headers(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in HEADERS:
-                    headers[name] = value
-                for name, value in DEFAULTS:
+                for name, value in self._headers:
                     headers.setdefault(name, value)
             await send(message)
 
-        await self._app(scope, receive, with_headers)
+        await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)

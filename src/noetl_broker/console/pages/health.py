@@ -7,10 +7,8 @@ from typing import Final
 from fastapi import APIRouter, Response
 
 from noetl_broker.console.pages.screen import Shown
-from noetl_broker.console.services import Pooled
-from noetl_broker.service.models.health import DoctorFindingView
-from noetl_broker.store.admin import list_pages
-from noetl_broker.store.admin.doctor import examine
+from noetl_broker.service import health as service
+from noetl_broker.service.models.health import HealthView
 
 router = APIRouter()
 
@@ -19,19 +17,12 @@ ORDER: Final = ("problem", "notice", "ok")
 
 
 @router.get("/health")
-async def show_health(screen: Shown, connections: Pooled) -> Response:
+async def show_health(screen: Shown) -> Response:
     """All findings; problems first."""
-    async with connections.borrow() as connection:
-        left = await list_pages.page_left_undone(connection, limit=MOST_LEFT)
-    findings = await examine(connections.database)
-    screen.request.app.state.examinations.note(findings)
-    found = [screen.seen(DoctorFindingView, finding._asdict()) for finding in findings]
-    return screen.render(
-        "health.html",
-        title="Health",
-        left=left.items,
-        has_more_left=left.next is not None,
-        findings=sorted(found, key=lambda finding: ORDER.index(finding["state"])),
-        problems=sum(finding["state"] == "problem" for finding in found),
-        notices=sum(finding["state"] == "notice" for finding in found),
-    )
+    left = await screen.ask(service.list_left_undone, limit=MOST_LEFT)
+    found = await screen.ask(service.list_findings)
+    screen.request.app.state.examinations.note(found["problems"], found["notices"])
+    shown = screen.seen(HealthView, found)
+    shown["findings"].sort(key=lambda finding: ORDER.index(finding["state"]))
+    has_more = left["next"] is not None
+    return screen.render("health.html", title="Health", left=left["items"], has_more_left=has_more, **shown)

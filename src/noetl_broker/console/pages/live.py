@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from noetl_broker.console.access import COOKIE, caller_of
 from noetl_broker.console.pages import failures
 from noetl_broker.console.pages.screen import SHARED
-from noetl_broker.console.problem import Refusal
+from noetl_broker.console.problem import Refusal, refusal_of
 from noetl_broker.errors import BrokerError
 from noetl_broker.service.action import Caller
 
@@ -72,10 +72,8 @@ class LiveAnswers:
     async def _answer(self, request: Request) -> Response:
         try:
             key = _key(request, await caller_of(request))
-        except Refusal as refusal:
-            return await failures.on_refusal(request, refusal)
-        except BrokerError as fault:
-            return await failures.on_fault(request, fault)
+        except (BrokerError, Refusal) as error:
+            return await failures.answer_page(request, refusal_of(request, error))
         kept = self._kept.get(key)
         if kept is None or (kept.done() and kept.result().until < time.monotonic()):
             self._kept.pop(key, None)

@@ -9,17 +9,12 @@ from typing import Annotated, Any, Final, NamedTuple
 
 from fastapi import Depends, Query, Response
 
-from noetl_broker.console.pages.form_values import version_in
 from noetl_broker.console.pages.screen import Screen, SentForm
-from noetl_broker.errors import OperatorFault
-from noetl_broker.playbook import Playbook, PlaybookError, PlaybookRules
+from noetl_broker.playbook import Playbook, PlaybookError
 from noetl_broker.playbook.plain_values import LARGEST_VERSION
+from noetl_broker.service import playbooks as service
 from noetl_broker.service.models.base import LONGEST_TEXT
 from noetl_broker.service.models.playbooks import PlaybookView
-from noetl_broker.store.admin import catalog, list_pages
-from noetl_broker.store.connect.connection import Connection
-
-LISTED_VERSIONS: Final = 200  # to choose from
 
 
 class PlaybookTab(NamedTuple):
@@ -45,7 +40,7 @@ class Named(NamedTuple):
     """A playbook and its version; None: the latest."""
 
     path: str
-    version: int | None
+    version: int | str | None
 
 
 def _named(
@@ -59,19 +54,15 @@ WhichPlaybook = Annotated[Named, Depends(_named)]
 
 
 def named_in(form: SentForm) -> Named:
-    """The version that a form is about. Raises OperatorFault."""
-    text = form.text("version")
-    version = version_in(text)
-    if version is None:
-        raise OperatorFault(f"{text!r:.40} is no version of a playbook")
-    return Named(form.text("path"), version)
+    """The version that a form is about."""
+    return Named(form.text("path"), form.text("version") or "none")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
     """A version of a playbook: its text, what the list says of its path, and the versions, the latest first."""
 
-    of: catalog.Version
+    of: Any
     latest: Mapping[str, Any]
     versions: list[dict[str, Any]]
 
@@ -81,19 +72,11 @@ class Opened:
         return bool(self.of.version == self.latest["version"])
 
 
-async def open_playbook(screen: Screen, connection: Connection, named: Named) -> Opened:
+async def open_playbook(screen: Screen, named: Named) -> Opened:
     """A version of a playbook. Raises NotFoundFault."""
-    found = await catalog.find(connection, *named)
-    listed = await list_pages.page_playbooks(
-        connection, path=named.path, limit=LISTED_VERSIONS
-    )  # `*` is no pattern here
-    latest = next((row for row in listed.items if row["path"] == found.path), None)
-    versions = await list_pages.page_versions(connection, found.path, limit=LISTED_VERSIONS)
-    return Opened(
-        of=found,
-        latest=latest or {"version": found.version, "paused": False},
-        versions=[screen.seen(PlaybookView, row) for row in versions.items],
-    )
+    found = await screen.ask(service.open_version, path=named.path, version=named.version)
+    versions = [screen.seen(PlaybookView, row) for row in found["versions"]]
+    return Opened(of=found["of"], latest=found["latest"], versions=versions)
 
 
 def show_part(screen: Screen, opened: Opened, part: str, **values: Any) -> Response:
@@ -109,9 +92,9 @@ def show_part(screen: Screen, opened: Opened, part: str, **values: Any) -> Respo
     )
 
 
-async def compiled(version: catalog.Version, rules: PlaybookRules) -> tuple[Playbook | None, str | None]:
+async def compiled(screen: Screen, opened: Opened) -> tuple[Playbook | None, str | None]:
     """The compiled playbook, or why it cannot be; a long one takes seconds."""
     try:
-        return await asyncio.to_thread(version.compile, rules), None
+        return await asyncio.to_thread(opened.of.compile, screen.asker.rules), None
     except PlaybookError as error:
         return None, str(error)

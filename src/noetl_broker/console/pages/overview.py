@@ -7,21 +7,15 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Final, NamedTuple
 
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel
 
 from noetl_broker.console.pages.rendering import link, rfc3339
 from noetl_broker.console.pages.screen import Shown
-from noetl_broker.console.services import Pooled
-from noetl_broker.service.models.values import ErrorType
-from noetl_broker.store.admin import overview
-from noetl_broker.store.admin.overview import MOST_COUNTED
-from noetl_broker.store.connect.connection import Connection
+from noetl_broker.service import overview as service
+from noetl_broker.service.models.health import Failures
 from noetl_broker.text import span as span_text
 
 router = APIRouter()
 
-SPANS: Final = {"1h": 3600.0, "6h": 21_600.0, "24h": 86_400.0, "7d": 604_800.0}  # of the chart, in seconds
-USUAL: Final = "24h"
 PARTS: Final = 48  # bars of the chart
 LISTED: Final = 8  # rows of each list
 OLDEST: Final = 50  # executions among which those that wait for a person are grouped
@@ -40,16 +34,6 @@ STACKED: Final = (
 
 KEY: Final = ("COMPLETED", "FAILED", "CANCELLED", "RUNNING", "COMPENSATING", "QUEUED", "PAUSED")
 USUAL_KEY: Final = KEY[:4]  # shown also where there is none
-
-
-class Failures(BaseModel):
-    """Failures of one kind, as a caller may see them."""
-
-    path: str | None
-    step: str
-    type: ErrorType
-    count: int
-    last_seconds: float
 
 
 class Piece(NamedTuple):
@@ -81,20 +65,10 @@ class Warned(NamedTuple):
 
 
 @router.get("/")
-async def show_overview(screen: Shown, connections: Pooled, span: Annotated[str, Query(max_length=8)] = "") -> Response:
+async def show_overview(screen: Shown, span: Annotated[str, Query(max_length=8)] = "") -> Response:
     """The first page. `span`: a key of SPANS; without it, the shortest span that shows the last day."""
-    async with connections.borrow() as connection:
-        present = await overview.load_present(connection)
-        unserved = await overview.list_unserved(connection)
-        oldest = await overview.list_oldest_live(connection, limit=OLDEST)
-        positions = await overview.list_positions(connection, [row["execution_id"] for row in oldest])
-        chosen = span if span in SPANS else USUAL
-        activity = await read_activity(connection, chosen)
-        if span not in SPANS and activity["first_at"] is not None:
-            age = (activity["read_at"] - activity["first_at"]).total_seconds()
-            shorter = next((word for word, seconds in SPANS.items() if age <= seconds), USUAL)
-            if shorter != chosen:
-                chosen, activity = shorter, await read_activity(connection, shorter)
+    found = await screen.ask(service.show_overview, span=span, parts=PARTS, listed=LISTED, oldest=OLDEST)
+    present, activity, positions = found["present"], found["activity"], found["positions"]
     bars = list(draw_bars(activity))
     started = {status for bar in bars for status in bar.counts}
     failed = sum(bar.counts.get("FAILED", 0) for bar in bars) - activity["recovered"]
@@ -108,22 +82,17 @@ async def show_overview(screen: Shown, connections: Pooled, span: Annotated[str,
         failures=[screen.seen(Failures, one) for one in activity["failures"]],
         failed=failed,
         key=[status for status in KEY if status in USUAL_KEY or status in started],
-        oldest=group_oldest(oldest, positions),
+        oldest=group_oldest(found["oldest"], positions),
         positions=positions,
         bars=bars,
         most=max((sum(bar.counts.values()) for bar in bars), default=0),
-        chosen=chosen,
-        spans=SPANS,
+        chosen=found["span"],
+        spans=service.SPANS,
         size=(WIDTH, HEIGHT),
-        warnings=[*find_warnings(present), *find_unserved(unserved)],
-        most_counted=MOST_COUNTED,
+        warnings=[*find_warnings(present), *find_unserved(found["unserved"])],
+        most_counted=service.MOST_COUNTED,
         is_empty=not (present["live"] or activity["executions"] or present["dead_letters"]),
     )
-
-
-async def read_activity(connection: Connection, span: str) -> Mapping[str, Any]:
-    """The chart of the executions that started in a span."""
-    return await overview.load_activity(connection, seconds=SPANS[span], parts=PARTS, most=LISTED)
 
 
 def group_oldest(

@@ -3,44 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import secrets
+from collections.abc import Sequence
 from http import HTTPStatus
-from typing import NamedTuple
 
 from fastapi import APIRouter, Response
 
 from noetl_broker.console.access import Operator
-from noetl_broker.console.pages.opened_playbook import WhichPlaybook, compiled, named_in, open_playbook, show_part
-from noetl_broker.console.pages.schema_form import Filled, Input, inputs_of_workload, read_inputs, with_errors
-from noetl_broker.console.pages.screen import Posted, Shown
-from noetl_broker.console.services import Pooled, Rules
+from noetl_broker.console.pages.opened_playbook import (
+    Opened,
+    WhichPlaybook,
+    compiled,
+    named_in,
+    open_playbook,
+    show_part,
+)
+from noetl_broker.console.pages.schema_form import Input, inputs_of_workload, read_inputs, with_errors
+from noetl_broker.console.pages.screen import Posted, Screen, Shown
 from noetl_broker.errors import BrokerError, DatabaseFault
 from noetl_broker.playbook import Playbook
+from noetl_broker.service import executions as service
 from noetl_broker.service.payload_check import payload_fault
 from noetl_broker.service.typed_json import json_text
-from noetl_broker.store.admin import executions
-from noetl_broker.store.admin.catalog import Version
-from noetl_broker.store.connect.connection import Connection
-from noetl_broker.store.connect.session import translate_faults
 
 router = APIRouter()
-
-
-class StartForm(NamedTuple):
-    """A start that a form asks for: a version, its compiled playbook if it has one, the typed values, and the key."""
-
-    of: Version
-    playbook: Playbook | None
-    filled: Filled
-    key: str
-
-
-class StartRefusal(NamedTuple):
-    """Why nothing started: the fields with their errors, and the errors that belong to no field."""
-
-    inputs: list[Input]
-    faults: list[str]
 
 
 def inputs_of(playbook: Playbook | None) -> list[Input]:
@@ -51,68 +37,49 @@ def inputs_of(playbook: Playbook | None) -> list[Input]:
 
 
 @router.get("/playbooks/start")
-async def show_form(
-    screen: Shown, _caller: Operator, connections: Pooled, rules: Rules, named: WhichPlaybook
-) -> Response:
+async def show_form(screen: Shown, _caller: Operator, named: WhichPlaybook) -> Response:
     """The form, with a key of its own: a second click on its button starts nothing."""
-    async with connections.borrow() as connection:
-        opened = await open_playbook(screen, connection, named)
-    playbook, fault = await compiled(opened.of, rules)
-    return show_part(
-        screen,
-        opened,
-        "start",
-        inputs=inputs_of(playbook),
-        has_schema=playbook is not None and playbook.workload_schema is not None,
-        faults=[] if fault is None else [fault],
-        key=secrets.token_urlsafe(16),
-    )
+    opened = await open_playbook(screen, named)
+    playbook, fault = await compiled(screen, opened)
+    faults = [] if fault is None else [fault]
+    return _form(screen, opened, playbook, inputs_of(playbook), faults, key=secrets.token_urlsafe(16))
+
+
+def _form(
+    screen: Screen,
+    opened: Opened,
+    playbook: Playbook | None,
+    inputs: Sequence[Input],
+    faults: Sequence[str],
+    *,
+    key: str,
+    status: HTTPStatus = HTTPStatus.OK,
+) -> Response:
+    has_schema = playbook is not None and playbook.workload_schema is not None
+    values = {"inputs": inputs, "faults": faults, "has_schema": has_schema, "key": key, "status": status}
+    return show_part(screen, opened, "start", **values)
 
 
 @router.post("/playbooks/start")
-async def start(form: Posted, connections: Pooled, rules: Rules) -> Response:
+async def start(form: Posted) -> Response:
     """Start an execution of the version that the form was made for, or show what is wrong at its fields."""
-    named, key = named_in(form), form.text("key")[:64]
-    async with connections.borrow() as connection:
-        opened = await open_playbook(form.screen, connection, named)
-        playbook, _ = await compiled(opened.of, rules)
-        filled = read_inputs(form, inputs_of(playbook))
-        refused: StartRefusal | int = StartRefusal(filled.inputs, [])
-        if not filled.has_errors:
-            refused = await _start(connection, StartForm(opened.of, playbook, filled, key))
-    if isinstance(refused, int):
-        return form.done(f"/executions/{refused}", f"Version {opened.of.version} of {opened.of.path} has started.")
-    return show_part(
-        form.screen,
-        opened,
-        "start",
-        status=HTTPStatus.BAD_REQUEST,
-        inputs=refused.inputs,
-        has_schema=playbook is not None and playbook.workload_schema is not None,
-        faults=refused.faults,
-        key=key,
-    )
-
-
-async def _start(connection: Connection, wanted: StartForm) -> StartRefusal | int:
-    """The id of the execution, or why there is none."""
+    opened, key = await open_playbook(form.screen, named_in(form)), form.text("key")
+    playbook, _ = await compiled(form.screen, opened)
+    filled = read_inputs(form, inputs_of(playbook))
+    inputs, faults = filled.inputs, list[str]()
     try:
-        payload = json_text(wanted.filled.values)
-        if wanted.playbook is not None:
-            error = await asyncio.to_thread(payload_fault, wanted.playbook, wanted.filled.values)
-            if error is not None:
-                return StartRefusal(*with_errors(wanted.filled.inputs, error["places"]))
-        key, of = _key_of(wanted.key, payload), wanted.of
-        with translate_faults():
-            return await executions.start_execution(
-                connection, of.path, payload, version=of.version, idempotency_key=key
-            )
+        if not filled.has_errors:
+            once, payload = form.once(key, json_text(filled.values)), filled.values
+            error = None if playbook is None else await asyncio.to_thread(payload_fault, playbook, payload)
+            if error is None:
+                given = {"path": opened.of.path, "version": opened.of.version, "idempotency_key": once}
+                made = await form.screen.ask(service.start_unchecked, payload=payload, **given)
+                said = f"Version {opened.of.version} of {opened.of.path} has started."
+                return form.done(f"/executions/{made['execution_id']}", said)
+            inputs, faults = with_errors(inputs, error["places"])
     except DatabaseFault:
         raise
     except BrokerError as fault:
-        return StartRefusal(wanted.filled.inputs, [str(fault)])
-
-
-def _key_of(key: str, payload: str) -> str | None:
-    """The idempotency key: a form starts one execution with one payload, however often it is sent."""
-    return f"console {key} {hashlib.sha256(payload.encode()).hexdigest()[:16]}" if key else None
+        faults = [str(fault)]
+    status = HTTPStatus.BAD_REQUEST
+    return _form(form.screen, opened, playbook, inputs, faults, key=key[:64], status=status)

@@ -11,13 +11,9 @@ from fastapi import APIRouter, Query, Response
 from noetl_broker.console.access import Operator
 from noetl_broker.console.pages.rendering import link
 from noetl_broker.console.pages.screen import Paging, Posted, Shown
-from noetl_broker.console.services import Pooled
-from noetl_broker.errors import OperatorFault
 from noetl_broker.service import schedules as service
 from noetl_broker.service.models.base import LONGEST_TEXT
 from noetl_broker.service.models.schedules import ScheduleView
-from noetl_broker.service.schedules import list_past, next_moments, schedule_as_document
-from noetl_broker.store.admin import schedules as store
 from noetl_broker.text import span
 
 router = APIRouter()
@@ -50,24 +46,20 @@ async def list_schedules(
 
 
 @router.get("/schedules/one")
-async def show_schedule(screen: Shown, connections: Pooled, name: NameOf) -> Response:
+async def show_schedule(screen: Shown, name: NameOf) -> Response:
     """One schedule."""
-    async with connections.borrow() as connection:
-        row = await store.find_schedule(connection, name)
-        try:
-            past, following, fault = await list_past(connection, row, MOMENTS), next_moments(row, MOMENTS), None
-        except OperatorFault as error:
-            past, following, fault = [], [], str(error)
-    seen = screen.seen(ScheduleView, schedule_as_document(row))
+    shown = await screen.ask(service.show_schedule, name=name)
+    past = await screen.ask(service.list_past_moments, name=name, count=MOMENTS)
+    seen = screen.seen(ScheduleView, shown)
     return screen.render(
         "schedule.html",
         title=name,
         changes="all",
         of=seen,
         timing=timing_in_words(seen),
-        past=past,
-        next=[(at, datetime.fromisoformat(at)) for at in following],
-        fault=fault,
+        past=past["past"],
+        next=[(at, datetime.fromisoformat(at)) for at in past["next"]],
+        fault=past["fault"],
     )
 
 

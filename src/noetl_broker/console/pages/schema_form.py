@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, NamedTuple
 
-from noetl_broker.console.pages.form_values import read_json
 from noetl_broker.console.pages.screen import SentForm
 from noetl_broker.playbook.diagnostics import path_text
+from noetl_broker.service.typed_json import read_short_json
 from noetl_broker.text import short_json
 
 Kind = Literal["text", "lines", "integer", "number", "choice", "json"]
@@ -249,7 +249,7 @@ def _read(one: Input, text: str, *, merged: bool) -> Any:
         return _read_number(text.strip())
     if one.kind == "choice" and text not in dict(one.options):
         raise ValueError("it is none of the values to choose from")
-    value = read_json(text)
+    value = read_short_json(text)
     if not merged or one.kind != "json" or not one.shown:
         return value
     return changed_only(json.loads(one.shown), value)

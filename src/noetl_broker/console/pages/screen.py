@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -25,9 +26,11 @@ from noetl_broker.console.pages.flash import Flash, Kind
 from noetl_broker.console.pages.rendering import environment, with_query
 from noetl_broker.console.problem import Refusal
 from noetl_broker.console.services import services_of
+from noetl_broker.errors import BrokerError, DatabaseFault
 from noetl_broker.service.action import Caller, ServiceAction
-from noetl_broker.service.field_errors import request_of
+from noetl_broker.service.field_errors import FieldFault
 from noetl_broker.service.models.base import DEFAULT_ROWS, MOST_ROWS, Paged, Role
+from noetl_broker.service.typed_values import written_request
 
 MOST_FIELDS: Final = 5_000
 FORM_TYPE: Final = "application/x-www-form-urlencoded"
@@ -66,15 +69,31 @@ class Screen:
         """The token in the cookie of the session."""
         return self.request.cookies.get(access.COOKIE)
 
-    async def ask(self, action: ServiceAction[Any, Any], **given: Any) -> Any:
-        """The answer of the service; an empty text is not given. Raises OperatorFault for a wrong field."""
-        filled = {name: value for name, value in given.items() if value not in ("", None)}
-        return await perform(self.request, action, self.asker, request_of(action.request, filled))
+    async def ask(self, action: ServiceAction[Any, Any], /, **given: Any) -> Any:
+        """The answer of the service; an empty text is not given. Raises FieldFault."""
+        return await perform(self.request, action, self.asker, written_request(action.request, given))
 
-    async def rows(self, action: ServiceAction[Any, Any], page: Paged, **given: Any) -> dict[str, Any]:
+    async def rows(self, action: ServiceAction[Any, Any], page: Paged, /, **given: Any) -> dict[str, Any]:
         """A page of a list of the service, with its rows as this caller may see them."""
         found = await self.ask(action, cursor=page.cursor, limit=page.limit, **given)
         return {**found, "items": action.answer.model_validate(found).model_dump()["items"]}
+
+    def form(
+        self, template: str, title: str, fields: Mapping[str, Any], fault: BrokerError | None = None, **values: Any
+    ) -> HTMLResponse:
+        """The page of a form with the texts of its fields, and with what is wrong. Raises DatabaseFault."""
+        if isinstance(fault, DatabaseFault):
+            raise fault
+        errors = fault.errors if isinstance(fault, FieldFault) and fault.errors.keys() <= fields.keys() else {}
+        return self.render(
+            template,
+            title=title,
+            status=HTTPStatus.OK if fault is None else HTTPStatus.BAD_REQUEST,
+            fields=fields,
+            errors=errors,
+            fault=None if errors or fault is None else str(fault),
+            **values,
+        )
 
     def seen(self, model: type[BaseModel], row: Mapping[str, Any]) -> dict[str, Any]:
         """A row as the API's model shows it to this caller: a viewer's payloads are None."""
@@ -144,6 +163,21 @@ class SentForm:
     def all(self, name: str) -> list[str]:
         """All values of a field."""
         return self._fields.get(name, [])
+
+    @staticmethod
+    def once(key: str, *texts: str) -> str | None:
+        """The idempotency key of a form with a key of its own: it does one thing, however often it is sent."""
+        digest = hashlib.sha256("\0".join(texts).encode(errors="replace")).hexdigest()
+        return f"console {key[:64]} {digest[:16]}" if key else None
+
+    def texts(self, *names: str) -> dict[str, str]:
+        """The values of fields, without the spaces around them."""
+        return {name: self.text(name).strip() for name in names}
+
+    async def ask(self, action: ServiceAction[Any, Any], /, **given: Any) -> Any:
+        """The answer of the service to the fields of the form, and to what is given instead. Raises FieldFault."""
+        names = [name for name in action.request.model_fields if name in self._fields]
+        return await self.screen.ask(action, **{**self.texts(*names), **given})
 
     def done(self, url: str, message: str | None = None, *, kind: Kind = "ok") -> Response:
         """A redirect to a page of ours, which shows the message once."""

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from noetl_broker.console.access import COOKIE
 from noetl_broker.console.pages import failures
 from noetl_broker.console.pages.screen import Anonymous, Screen, Submitted, own_address, set_cookie
-from noetl_broker.console.problem import Refusal
+from noetl_broker.console.problem import Refusal, refusal_of
 from noetl_broker.console.services import services_of
 from noetl_broker.errors import BrokerError
 
@@ -64,7 +64,7 @@ class SignInByAddress:
         try:
             answer = await _enter(Screen(request, None), token, "/")
         except BrokerError as fault:  # the database is away
-            answer = await failures.on_fault(request, fault)
+            answer = await failures.answer_page(request, refusal_of(request, fault))
         await answer(scope, receive, send)
 
 

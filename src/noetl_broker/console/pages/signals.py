@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
-from datetime import timedelta
-from http import HTTPStatus
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Response
 
 from noetl_broker.console.access import Operator
-from noetl_broker.console.pages.form_values import read_json, read_seconds
 from noetl_broker.console.pages.rendering import link
 from noetl_broker.console.pages.screen import Paging, Posted, Shown
-from noetl_broker.console.services import Pooled
-from noetl_broker.errors import BrokerError, DatabaseFault
+from noetl_broker.errors import BrokerError
 from noetl_broker.playbook.plain_values import NAME_CHARS
 from noetl_broker.service import waits as service
 from noetl_broker.service.models.base import LONGEST_TEXT
-from noetl_broker.service.models.waits import MOST_KEEP_SECONDS
-from noetl_broker.service.typed_json import json_text
-from noetl_broker.store.admin import signals
-from noetl_broker.store.connect.session import translate_faults
 
 router = APIRouter()
 
@@ -35,13 +26,10 @@ SHORT: Final = 120  # characters of a payload on one line
 
 
 @router.get("/signals")
-async def list_signals(
-    screen: Shown, connections: Pooled, page: Paging, *, name: NameOf = "", key: KeyOf = ""
-) -> Response:
+async def list_signals(screen: Shown, page: Paging, *, name: NameOf = "", key: KeyOf = "") -> Response:
     """The waits for a signal, and the kept signals, the newest first."""
     listed = await screen.rows(service.list_signals, page, name=name, key=key)
-    async with connections.borrow() as connection:
-        waits = await signals.list_signal_waits(connection, name=name or None, key=key or None, limit=MOST_WAITS + 1)
+    waits = await screen.ask(service.list_signal_waits, name=name, key=key, limit=MOST_WAITS + 1)
     return screen.render(
         "signals.html",
         title="Signals",
@@ -63,39 +51,18 @@ def on_one_line(payload: Any) -> str | None:
 @router.get("/signals/send")
 async def show_form(screen: Shown, _caller: Operator, *, name: NameOf = "", key: KeyOf = "") -> Response:
     """The form, with a key of its own: a second click on its button sends nothing."""
-    fields = {"name": name, "key": key, "payload": "", "keep": KEEP, "once": secrets.token_urlsafe(16)}
-    return screen.render("send_signal.html", title="Send a signal", fields=fields, errors={})
+    fields = {"name": name, "key": key, "payload": "", "keep_seconds": KEEP, "once": secrets.token_urlsafe(16)}
+    return screen.form("send_signal.html", "Send a signal", fields)
 
 
 @router.post("/signals/send")
-async def send(form: Posted, connections: Pooled) -> Response:
+async def send(form: Posted) -> Response:
     """Send a signal to whoever waits for its name and key, now or until it expires."""
-    fields = {name: form.text(name) for name in ("name", "key", "payload", "keep", "once")}
-    errors: dict[str, str] = {}
-    payload, keep = None, signals.KEEP
+    name, key = form.text("name"), form.text("key")
     try:
-        payload = json_text(read_json(fields["payload"])) if fields["payload"].strip() else None
-    except (ValueError, BrokerError) as fault:
-        errors["payload"] = str(fault)
-    try:
-        keep = timedelta(seconds=min(read_seconds(fields["keep"]), MOST_KEEP_SECONDS))
-    except ValueError as fault:
-        errors["keep"] = str(fault)
-    if not errors:
-        text = "\0".join((fields["name"], fields["key"], payload or ""))
-        once = f"console {fields['once'][:64]} {hashlib.sha256(text.encode(errors='replace')).hexdigest()[:16]}"
-        try:
-            with translate_faults():
-                async with connections.borrow() as connection:
-                    await signals.send_signal(
-                        connection, fields["name"], fields["key"], payload, idempotency_key=once, keep=keep
-                    )
-        except DatabaseFault:
-            raise
-        except BrokerError as fault:
-            errors["name"] = str(fault)
-        else:
-            said = f"The signal {fields['name']} is sent. Whoever waits for it takes it from the list."
-            return form.done(link("/signals"), said)
-    status = HTTPStatus.BAD_REQUEST
-    return form.screen.render("send_signal.html", title="Send a signal", status=status, fields=fields, errors=errors)
+        once = form.once(form.text("once"), name, key, form.text("payload"))
+        await form.ask(service.send_signal, name=name, key=key, idempotency_key=once)
+    except BrokerError as fault:
+        fields = form.texts("name", "key", "payload", "keep_seconds", "once")
+        return form.screen.form("send_signal.html", "Send a signal", fields, fault)
+    return form.done(link("/signals"), f"The signal {name} is sent. Whoever waits for it takes it from the list.")

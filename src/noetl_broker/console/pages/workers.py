@@ -8,23 +8,21 @@ from fastapi import APIRouter, Query, Response
 
 from noetl_broker.console.pages.overview import find_unserved
 from noetl_broker.console.pages.screen import Paging, Shown
-from noetl_broker.console.services import Pooled
 from noetl_broker.service import health as service
+from noetl_broker.service import overview
 from noetl_broker.service.models.health import WorkerView
-from noetl_broker.store.admin import overview
 
 router = APIRouter()
 
 
 @router.get("/workers")
 async def show_workers(
-    screen: Shown, connections: Pooled, page: Paging, worker_id: Annotated[str, Query(max_length=1_000)] = ""
+    screen: Shown, page: Paging, worker_id: Annotated[str, Query(max_length=1_000)] = ""
 ) -> Response:
     """Who holds leases, and the leases in the order of their end; `worker_id`: only the leases of this worker."""
     leases = await screen.rows(service.list_leases, page, worker_id=worker_id)
     workers = (await screen.ask(service.list_workers))["items"]
-    async with connections.borrow() as connection:
-        unserved = await overview.list_unserved(connection)
+    unserved = await screen.ask(overview.list_unserved)
     return screen.render(
         "workers.html",
         title="Workers",

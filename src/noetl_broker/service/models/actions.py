@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from noetl_broker.service.models.base import (
     LONGEST_TEXT,
+    MOST_ROWS,
     Given,
     IdempotencyKey,
     OneExecution,
@@ -19,6 +20,7 @@ from noetl_broker.service.models.base import (
     Version,
     is_given,
 )
+from noetl_broker.service.models.executions import ListExecutions
 from noetl_broker.service.models.values import GivenId, Id, Time
 
 MOST_TREATED = 500  # executions of one request
@@ -185,6 +187,14 @@ class BulkRequest(Treatment):
     preview: StrictBool = Field(default=True, description="count them and do nothing; false: do it")
     limit: int = Field(100, ge=1, le=MOST_TREATED, description="executions of one request; `next` goes on")
     after: GivenId | None = Field(None, description="`next` of the request before")
+
+
+class ChosenRequest(Treatment):
+    """What to do with the executions of `ids`, or with all that match; a text chooses among the newest."""
+
+    ids: list[GivenId] | None = Field(None, min_length=1, max_length=MOST_ROWS)
+    which: ListExecutions | None = None
+    after: GivenId = 0
 
 
 class GroupView(BaseModel):

@@ -53,6 +53,25 @@ class StepRequest(OneExecution):
     step: Text | None = Field(None, description="a step, load#2 for its second visit, load[3] for an item")
 
 
+class ViewRequest(StepRequest):
+    """What a page about an execution shows; `why`: an explanation also of a long history."""
+
+    turn: int | None = Field(None, ge=1, le=999_999_999)
+    why: bool = False
+
+
+class ValueRequest(StepRequest):
+    """A value of an execution, or of a visit of a step."""
+
+    part: Literal["workload", "result", "error", "inputs"]
+
+
+class ForkPreview(OneExecution):
+    """The step whose result a fork replaces."""
+
+    of: SomeText
+
+
 class GraphRequest(OneExecution):
     """The graph of an execution."""
 
@@ -265,6 +284,14 @@ class Started(BaseModel):
     """The execution that was started."""
 
     execution_id: Id
+
+
+class VisitValues(BaseModel):
+    """The values of a visit."""
+
+    inputs: Payload
+    result: Payload
+    error: WorkerFault
 
 
 class EventView(BaseModel):

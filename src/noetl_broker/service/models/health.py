@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from noetl_broker.service.models.actions import Which
 from noetl_broker.service.models.base import Given, Paged, Role, Text
-from noetl_broker.service.models.values import Hidden, Id, Moment, Payload, Recorded
+from noetl_broker.service.models.values import ErrorType, GivenId, Hidden, Id, Moment, Payload, Recorded
 
 
 class ListLeases(Paged):
@@ -22,6 +22,31 @@ class ListDeadLetters(Paged):
 
     path: Text | None = Field(None, description="* stands for any characters")
     reason: Text | None = Field(None, description="a part of it")
+
+
+class OverviewRequest(Given):
+    """How much an overview has: a span of the activity and its parts, rows of each list, executions that live."""
+
+    span: str = ""
+    parts: int
+    listed: int
+    oldest: int
+
+
+class PositionsRequest(Given):
+    """Some executions."""
+
+    execution_ids: list[GivenId]
+
+
+class Failures(BaseModel):
+    """Failures of one kind."""
+
+    path: str | None
+    step: str
+    type: ErrorType
+    count: int
+    last_seconds: float
 
 
 class WorkerView(BaseModel):

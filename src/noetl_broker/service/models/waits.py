@@ -90,11 +90,16 @@ class ApprovalView(BaseModel):
     times_out_at: Moment | None
 
 
-class DecisionRequest(Given):
-    """What a person decides."""
+class OneApproval(Given):
+    """A visit that waits for a person."""
 
     execution_id: GivenId
     step: SomeText = Field(description="a step, or approve#2 for its second visit")
+
+
+class DecisionRequest(OneApproval):
+    """What a person decides."""
+
     approved: StrictBool
     by: str | None = Field(
         None,

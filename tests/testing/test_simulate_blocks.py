@@ -1,12 +1,54 @@
-"""`simulate` undoes what the actions of a failed execution did, with the answers of a test."""
+"""`simulate`: blocks, what starts when an execution has failed, and the undo of what its actions did."""
 
 from __future__ import annotations
 
 import pytest
 
-from noetl_broker import JobFailed
-from noetl_broker.testing import SimulationFault, delayed, in_turn, simulate
+from noetl_broker import JobFailed, SimulationFault, delayed, in_turn, simulate
+from noetl_broker.resources import playbooks_folder
 from tests.stories import dedented, document
+
+EXAMPLES = playbooks_folder()
+BLOCK = document("""
+workflow:
+- {step: start, next: pay}
+- step: pay
+  type: playbook
+  args: {total: 5}
+  workflow:
+  - {step: start, next: charge}
+  - {step: charge, type: http, url: "http://bank/{{ total }}"}
+  next: charge
+- {step: charge, type: http, url: "http://other"}
+""")
+
+
+def test_a_block_runs_with_the_answers_of_its_steps() -> None:
+    """`pay.charge` is the step in the block, `charge` alone would be both."""
+    story = simulate(BLOCK, {"pay.charge": {"id": 1}, "story:charge": {"id": 2}})
+    assert story.result == {"id": 2}
+    assert [(child.path, child.workload, child.names) for child in story.children] == [
+        ("story#pay", {"total": 5}, ["charge"])
+    ]
+    assert simulate(BLOCK, {"charge": 3}).children[0].result == 3
+    # An answer for the whole step replaces its block.
+    assert simulate(BLOCK, {"pay": {"id": 1}, "story:charge": 2}).children == ()
+    with pytest.raises(SimulationFault, match=r"answers\['pay.chrge'\]: there is no such step; did you mean"):
+        simulate(BLOCK, {"pay.chrge": 1})
+
+
+def test_a_failed_execution_starts_its_alarm() -> None:
+    """If the simulation has it."""
+    watched, load = EXAMPLES / "watched_import.yaml", {"load": JobFailed("no rows")}
+    story = simulate(watched, load | {"tell": lambda job: job.args}, playbooks=[EXAMPLES / "alarm.yaml"])
+    [alarm] = story.children
+    assert story.status == "FAILED"
+    assert alarm.result == {
+        "team": "data",
+        "text": "examples/watched_import failed in load: 2026-11-27 is missing: no rows",
+    }
+    assert simulate(watched, load).children == ()
+
 
 CHILD = document(
     """

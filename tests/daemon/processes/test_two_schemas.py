@@ -12,8 +12,8 @@ from itertools import takewhile
 import psycopg
 import pytest
 
-from tests.cli.conftest import PATIENCE_SECONDS, Command, rows
-from tests.cli.test_several_databases import PLAYBOOK, read_until, run_an_execution
+from tests.cli.conftest import PATIENCE_SECONDS, Command, read_until, rows
+from tests.daemon.processes.test_several_databases import INSERT, PLAYBOOK, run_an_execution
 from tests.postgres import SCHEMA, Database, psycopg_connect
 
 SCHEMAS = ("orders", "noetl_2")
@@ -28,10 +28,7 @@ def schemas(bare_command: Command, empty_database: Database) -> list[Database]:
     found = [replace(empty_database, schema=schema) for schema in SCHEMAS]
     for database in found:
         assert bare_command("migrate", "--schema", database.schema).exit_code == 0
-        with psycopg_connect(database, autocommit=True) as connection:
-            connection.execute(
-                "insert into noetl.catalog (path, version, name, content) values ('story', 1, 'story', %s)", (JOB,)
-            )
+        rows(database, INSERT, JOB)
     return found
 
 
@@ -92,16 +89,22 @@ def test_a_schema_without_a_broker_stands_still(bare_command: Command, schemas: 
 
 @pytest.mark.skipif(SCHEMA != "noetl", reason="the schema that the tests configure needs no option")
 def test_remedies_name_the_schema(bare_command: Command, schemas: list[Database]) -> None:
-    """Those of `doctor`, `explain`, and of a broker without a schema."""
+    """Those of `doctor`, `explain`, and of a broker without a schema: whoever copies one reaches the same schema."""
     del schemas
-    started = bare_command("start", "story", "--schema", "orders").stdout.strip()
-    explained = bare_command("explain", started, "--schema", "orders").stdout
-    assert "no broker serves schema orders (start one: noetl-broker run --schema orders)" in explained
-    examined = bare_command("doctor", "--schema", "orders").stdout
+
+    def said(*arguments: str) -> str:
+        return str(bare_command(*arguments, "--schema", "orders").stdout)
+
+    paused = said("pause", "--path", "story")
+    started = said("start", "story").strip()
+    assert "noetl-broker pause --schema orders --path story --status running" in paused
+    assert "no broker serves schema orders (start one: noetl-broker run --schema orders)" in said("explain", started)
+    examined = said("doctor")
     assert "no broker serves schema orders" in examined
     assert "noetl-broker run --schema orders, or" in examined
-    missing = bare_command("run", "--fail-fast", "--schema", "away")
-    assert (missing.exit_code, "run noetl-broker migrate --schema away" in missing.stderr) == (78, True)
+    said("run", "--drain")
+    assert "noetl-broker resume --schema orders --path story admits it" in said("status", started)
+    bare_command.refuses([("run --fail-fast --schema away", 78, "run noetl-broker migrate --schema away")])
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -118,21 +121,16 @@ def test_one_broker_serves_two_schemas_of_a_database(
     assert totals == dict.fromkeys(SCHEMAS, 1)
 
 
-def test_as_many_schemas_as_databases_must_be_given(lone_command: Command) -> None:
-    """If there are several of both."""
-    dsns = [word for name in "abc" for word in ("--dsn", f"postgresql://127.0.0.1:1/{name}")]
-    answer = lone_command("run", *dsns, "--schema", "orders", "--schema", "bills")
-    assert answer.exit_code == 2
-    assert "3 databases and 2 schemas are given: name one schema for all databases" in answer.stderr
-
-
-def test_a_bad_name_of_a_schema_is_refused(lone_command: Command) -> None:
+def test_a_wrong_schema_is_refused(lone_command: Command) -> None:
     """On the command line and in the environment, before any connection."""
-    assert "the schema 'My-Schema' has no valid name" in lone_command("executions", "--schema", "My-Schema").stderr
+    dsns = " ".join(f"--dsn postgresql://127.0.0.1:1/{name}" for name in "abc")
+    both = "3 databases and 2 schemas are given: name one schema for all databases"
+    lone_command.refuses([
+        (f"run {dsns} --schema orders --schema bills", 2, both),
+        ("executions --schema My-Schema", 2, "the schema 'My-Schema' has no valid name"),
+    ])  # fmt: skip
     lone_command.environment["NOETL_BROKER_SCHEMA"] = "orders_archive"
-    answer = lone_command("executions")
-    assert answer.exit_code == 2
-    assert "the schema 'orders_archive' has no valid name" in answer.stderr
+    lone_command.refuses([("executions", 2, "the schema 'orders_archive' has no valid name")])
 
 
 def test_migrate_prints_the_sql_of_a_schema(lone_command: Command) -> None:
@@ -141,14 +139,3 @@ def test_migrate_prints_the_sql_of_a_schema(lone_command: Command) -> None:
     assert "create table if not exists orders." in text
     assert "grant usage on schema orders to orders_broker" in text
     assert re.search(r"\bnoetl\.", text) is None
-
-
-def test_what_commands_print_names_their_schema(bare_command: Command, schemas: list[Database]) -> None:
-    """Whoever copies a remedy reaches the same schema."""
-    option = ("--schema", schemas[0].schema)
-    paused = bare_command("pause", "--path", "story", *option).stdout
-    started = bare_command("start", "story", *option).stdout.strip()
-    assert bare_command("run", "--drain", *option).exit_code == 0
-    found = bare_command("status", started, *option).stdout
-    assert "noetl-broker pause --schema orders --path story --status running" in paused
-    assert "noetl-broker resume --schema orders --path story admits it" in found

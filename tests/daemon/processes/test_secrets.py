@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -22,105 +23,15 @@ import pytest
 from psycopg import sql
 
 from noetl_broker.embedded_postgres.binaries import find_bin_folder
-from tests.cli.conftest import PATIENCE_SECONDS, Command, write_playbook
-from tests.cli.test_health_port import free_port, http_get
-from tests.postgres import Database, named, psycopg_connect
+from tests.cli.conftest import PATIENCE_SECONDS, Command, read_until, write_playbook
+from tests.daemon.processes.test_health_port import free_port, http_get
+from tests.postgres import Database, Server, named, psycopg_connect
 
 MARK = "CANARY"  # in every secret, and nowhere else
 SECRET, PASSWORD, TOKEN, PLAIN, VARIABLE, DSN = (f"{word}-{MARK}-{n:04}/+ü" for n, word in enumerate("spkxed", 1))
 LINES = f"-----BEGIN {MARK}-----\n{MARK}first\n{MARK}second\n-----END-----"
 ASCII = {text: text.replace("/+ü", "~") for text in (SECRET, PASSWORD, TOKEN, PLAIN, VARIABLE)}  # headers are ASCII
 
-PLAYBOOK = """
-workload:
-  site: ""
-  token: "{{ secret.api_token }}"
-  login: {user: "{{ keychain.store.user }}", password: "{{ keychain.store.password }}"}
-  bearer: "Bearer {{ secret.api_token }}"
-workbook:
-  - name: ask
-    type: http
-    url: "{{ workload.site }}/workbook"
-    headers: {Authorization: "{{ bearer }}"}
-    args: {password: "{{ workload.login.password }}"}
-  - {name: tell, type: http, method: POST, url: "{{ site }}/told", payload: {t: "{{ t }}", w: "{{ w }}", i: "{{ i }}"}}
-workflow:
-  - {step: start, next: fields}
-  - step: fields
-    type: http
-    method: POST
-    url: "{{ site }}/fields"
-    params: {key: "{{ secret.api_token }}"}
-    headers: {Authorization: "Bearer {{ secret.api_token }}", X-Env: "{{ env.CANARY_PASSWORD }}"}
-    payload: {plain: "{{ secret.PLAIN_CANARY }}", all: "{{ keychain.store }}", job: "{{ job.uuid }}"}
-    auth: {type: api_key, credential: tokens, header: X-Key}
-    save:
-      storage: {type: http, url: "{{ site }}/saved", headers: {X-Saved: "{{ secrets.api_token }}"}}
-      method: POST
-      payload: {status: "{{ result.status_code }}", token: "{{ workload.token }}", event: "{{ execution_id }}"}
-    next: given
-  - {step: given, type: http, url: "{{ site }}/given", headers: {T: "{{ t }}", W: "{{ w }}"}, next: handed,
-     args: {t: "{{ secret.api_token }}", w: "<{{ workload.token }}>"}}
-  - {step: handed, type: workbook, task: tell, next: action,
-     args: {t: "{{ secret.api_token }}", w: "<{{ workload.token }}>", i: "{{ secret.api_token }}{{ given.status }}"}}
-  - {step: action, type: workbook, task: ask, next: each}
-  - step: each
-    type: iterator
-    collection: [1, 2]
-    element: n
-    task: {type: http, url: "{{ workload.site }}/each/{{ n }}", headers: {K: "{{ key }}"},
-           args: {key: "{{ secret.api_token }}"}}
-    next: spread
-  - step: spread
-    type: iterator
-    distribute: true
-    mode: async
-    collection: [1, 2]
-    element: n
-    task: {type: http, url: "{{ workload.site }}/spread/{{ n }}", headers: {K: "{{ key }}"},
-           args: {n: "{{ n }}", key: "{{ secret.api_token }}"}}
-    next: child
-  - {step: child, type: playbook, path: examples/child, args: {site: "{{ site }}", name: api_token}, next: select}
-  - {step: select, type: postgres, auth: store, command: "select current_user::text as me", next: refused}
-  - {step: refused, type: http, url: "{{ site }}/refused", headers: {K: "{{ secret.api_token }}"}, on_error: continue,
-     retry: {max_attempts: 2, initial_delay: 0, retry_when: "{{ status_code == 500 }}"}, next: raises}
-  - step: raises
-    type: python
-    args: {t: "{{ secret.api_token }}", p: "{{ workload.login.password }}"}
-    code: |
-      import sys
-      def main(t, p):
-          print("token", t)
-          print("x" * 8161 + t)
-          print(repr(p), file=sys.stderr)
-          raise ValueError(f"no use for {t!r} {p}")
-    on_error: continue
-    next: cast
-  - {step: cast, type: postgres, command: "select '{{ secret.api_token }}'::int", on_error: continue, next: checked}
-  - {step: checked, type: python, code: "def main(): return {'ok': True}", on_error: continue, next: nowhere,
-     save: {table: picky, data: {word: "{{ secret.api_token }}"}}}
-  - {step: nowhere, type: http, url: "http://127.0.0.1:1/{{ secret.api_token }}", on_error: continue, next: header}
-  - {step: header, type: http, url: "{{ site }}/", headers: {K: "{{ secret.lines }}"}, on_error: continue, next: log_in}
-  - {step: log_in, type: postgres, auth: broken, command: "select 1", on_error: continue, next: wrong}
-  - {step: wrong, type: http, url: "{{ secret.api_token | int + secret.api_token }}", on_error: continue, next: url}
-  - {step: url, type: http, url: "{{ secret.api_token }}", on_error: continue, next: method}
-  - {step: method, type: http, url: "{{ site }}/", method: "{{ secret.api_token }}", on_error: continue, next: end}
-  - step: end
-    result:
-      me: "{{ select.rows[0].me }}"
-      asked: "{{ fields.url }}"
-      failed:
-        - "{{ refused.error.response }}"
-        - "{{ raises.error.message }}"
-        - "{{ cast.error.message }}"
-        - "{{ checked.error.message }}"
-        - "{{ nowhere.error.message }}"
-        - "{{ header.error.message }}"
-        - "{{ log_in.error.message }}"
-        - "{{ wrong.error.message }}"
-        - "{{ url.error.message }}"
-        - "{{ method.error.message }}"
-"""
 CHILD = """
 workload: {site: "", name: ""}
 workflow:
@@ -144,6 +55,7 @@ ROUTES = (
     "health/findings",
 )  # fmt: skip
 PORT = ("/live", "/ready", "/metrics")
+PLAYBOOK = (Path(__file__).parent / "canary.yaml").read_text(encoding="utf-8")
 REFUSED = """
 workflow:
   - {step: start, next: [{when: "{{ secret.api_token == 'x' }}", step: end}]}
@@ -184,12 +96,12 @@ class Site:
 def site() -> Iterator[Site]:
     """Run the web server."""
     site = Site()
-    thread = threading.Thread(target=site.server.serve_forever)
-    thread.start()
-    yield site
-    site.server.shutdown()
-    thread.join()
-    site.server.server_close()
+    with site.server:
+        thread = threading.Thread(target=site.server.serve_forever)
+        thread.start()
+        yield site
+        site.server.shutdown()
+        thread.join()
 
 
 @contextmanager
@@ -311,3 +223,22 @@ def _assert_used(site: Site, database: Database) -> None:
     assert headers["/workbook"]["authorization"] == f"Bearer {token}"
     for path in ("/each/1", "/each/2", "/spread/1", "/spread/2", "/child", "/refused"):
         assert headers[path]["k"] == token
+
+
+@pytest.mark.parametrize("place", ["127.0.0.1:1/nowhere", "127.0.0.1:{port}/nowhere", "127.0.0.1:notaport/x"])
+def test_an_unreachable_database_shows_no_password(lone_command: Command, postgres_server: Server, place: str) -> None:
+    """No server, a refused login, a malformed DSN: log, port and `doctor` show no part of it."""
+    quoted = "".join(f"%{byte:02X}" for byte in DSN.encode())
+    dsn = f"postgresql://me:{quoted}@{place.format(port=postgres_server.port)}"
+    port = free_port()
+    process = lone_command.start("run", NOETL_BROKER_DSN=dsn, NOETL_BROKER_HEALTH_PORT=str(port))
+    printed = ""
+    if place.endswith(":1/nowhere"):
+        printed = read_until(process, "waiting for the database")
+        printed += "".join(http_get(port, path).body for path in PORT)
+        process.send_signal(signal.SIGTERM)
+    printed += "".join(process.communicate(timeout=PATIENCE_SECONDS))
+    answers = [lone_command(*words, NOETL_BROKER_DSN=dsn) for words in (("doctor",), ("config",), ("executions",))]
+    printed += "".join(answer.stdout + answer.stderr for answer in answers)
+    assert "noetl-broker: " in printed
+    assert traces(printed) == []

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import PATIENCE_SECONDS, Command, rows, until_job_is, write_playbook
-from tests.cli.test_services import start_sleeping
+from tests.daemon.processes.test_services import start_sleeping
 from tests.postgres import Database, psycopg_connect
 from tests.processes import Process
 
@@ -99,7 +99,7 @@ def test_a_second_signal_ends_at_once_with_an_unread_log(
     command: Command, database: Database, log: str, tmp_path: Path
 ) -> None:
     """Of a worker with a long job; a supervisor gets the message of the first signal."""
-    start_sleeping(command, 600)
+    start_sleeping(command, database, 600)
     environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "NOETL_BROKER_DRAIN_SECONDS": "300"}
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor, contextlib.ExitStack() as stack:
         supervisor.bind(environment["NOTIFY_SOCKET"])

@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 from pytest_postgresql.executors import NoopExecutor
 
-from tests.cli.conftest import PATIENCE_SECONDS, Command, rows
+from tests.cli.conftest import PATIENCE_SECONDS, Command, execute, read_until, rows
 from tests.postgres import SCHEMA_SUFFIX, Copies, Database, psycopg_connect
-from tests.processes import Process
 
 PLAYBOOK = """apiVersion: noetl.io/v1
 kind: Playbook
@@ -25,6 +24,7 @@ workflow:
   - {step: start, next: end}
   - {step: end}
 """
+INSERT = "insert into noetl.catalog (path, version, name, content) values ('story', 1, 'story', %s) returning 1"
 NOWHERE = "postgresql://somebody:topsecret@127.0.0.1:1/nowhere"
 
 
@@ -34,11 +34,7 @@ def databases(copies: Copies, migrated_template: NoopExecutor) -> Iterator[list[
     with ExitStack() as stack:
         found = [stack.enter_context(copies(migrated_template.template_dbname)) for _ in range(3)]
         for database in found:
-            with psycopg_connect(database, autocommit=True) as connection:
-                connection.execute(
-                    "insert into noetl.catalog (path, version, name, content) values ('story', 1, 'story', %s)",
-                    (PLAYBOOK,),
-                )
+            rows(database, INSERT, PLAYBOOK)
         yield found
 
 
@@ -59,36 +55,21 @@ def run_an_execution(database: Database) -> None:
             assert list(connection.notifies(timeout=PATIENCE_SECONDS, stop_after=1)) != []
 
 
-def read_until(process: Process, pattern: str) -> str:
-    """Read the log up to the line that matches."""
-    assert process.stderr is not None
-    for line in process.stderr:
-        if re.search(pattern, line):
-            return line
-    raise AssertionError(f"the command ended with {process.wait()} and never printed {pattern!r}")
-
-
 @pytest.mark.parametrize("processes", [1, 2])
 def test_one_broker_serves_three_databases(lone_command: Command, databases: list[Database], processes: int) -> None:
     """With `--processes` each process serves all of them."""
     dsns = arguments(*(database.dsn for database in databases))
-    process = lone_command.start("run", *dsns, "--processes", processes)
+    if processes > 1:  # from the environment: it has precedence over `dsn`
+        named = {"NOETL_BROKER_DSN": NOWHERE, "NOETL_BROKER_DSNS": json.dumps(dsns[1::2])}
+        process = lone_command.start("run", "--processes", processes, **named)
+    else:
+        process = lone_command.start("run", *dsns)
     read_until(process, "all processes are ready" if processes > 1 else "all databases are ready")
     for database in databases:
         run_an_execution(database)
     process.terminate()
     assert process.wait(PATIENCE_SECONDS) == 0
     assert [rows(each, "select status from noetl.execution") for each in databases] == [[("COMPLETED",)]] * 3
-
-
-def test_the_environment_can_name_several_databases(lone_command: Command, databases: list[Database]) -> None:
-    """As a list; it has precedence over `dsn`."""
-    process = lone_command.start(
-        "run", NOETL_BROKER_DSN=NOWHERE, NOETL_BROKER_DSNS=json.dumps([database.dsn for database in databases])
-    )
-    read_until(process, "all databases are ready")
-    process.terminate()
-    assert process.wait(PATIENCE_SECONDS) == 0
 
 
 def test_the_log_names_the_database_and_no_password(lone_command: Command, databases: list[Database]) -> None:
@@ -114,8 +95,7 @@ def test_a_failing_database_does_not_stop_the_others(
     """From the start: the others are served, and the process does not report ready."""
     broken = NOWHERE if fault == "is not there" else databases[2].dsn
     if fault == "has no schema":
-        with psycopg_connect(databases[2], autocommit=True) as connection:
-            connection.execute("drop schema noetl cascade")
+        execute(databases[2], "drop schema noetl cascade")
     process = lone_command.start("run", *arguments(databases[0].dsn, broken, databases[1].dsn))
     read_until(process, "waiting for the database|a database is not served")
     for database in databases[:2]:
@@ -138,8 +118,7 @@ def test_a_lost_schema_does_not_stop_the_other_databases(
         process = lone_command.start("run", *dsns, NOTIFY_SOCKET=address, NOETL_BROKER_SWEEP_SECONDS="0.1")
         while not heard.recv(1000).startswith(b"READY=1"):
             pass
-        with psycopg_connect(databases[1], autocommit=True) as connection:
-            connection.execute("alter schema noetl rename to gone")  # a drop would wait for the broker's locks
+        execute(databases[1], "alter schema noetl rename to gone")  # a drop would wait for the broker's locks
         read_until(process, "a database is not served")
         while heard in select.select([heard], [], [], 0)[0]:
             heard.recv(1000)  # earlier messages
@@ -151,40 +130,27 @@ def test_a_lost_schema_does_not_stop_the_other_databases(
 
 
 def test_a_broker_without_any_database_ends(lone_command: Command, databases: list[Database]) -> None:
-    """With the code of the fault, as with one database."""
+    """With the code of the fault, as with one database. With --fail-fast one missing database is enough."""
+    answer = lone_command.run("run", "--fail-fast", *arguments(databases[0].dsn, NOWHERE))
+    assert (answer.returncode, "topsecret" in answer.stderr) == (69, False)
     for database in databases:
-        with psycopg_connect(database, autocommit=True) as connection:
-            connection.execute("drop schema noetl cascade")
+        execute(database, "drop schema noetl cascade")
     answer = lone_command.run("run", *arguments(*(database.dsn for database in databases)))
     assert answer.returncode == 78
 
 
-def test_fail_fast_waits_for_no_database(lone_command: Command, databases: list[Database]) -> None:
-    """One missing database is enough."""
-    answer = lone_command.run("run", "--fail-fast", *arguments(databases[0].dsn, NOWHERE))
-    assert answer.returncode == 69
-    assert "topsecret" not in answer.stderr
-
-
 def test_drain_prints_the_counts_of_each_database(lone_command: Command, databases: list[Database]) -> None:
-    """One line or one object for each database, in the order of the options."""
-    with psycopg_connect(databases[1], autocommit=True) as connection:
-        connection.execute("select noetl.start_execution('story')")
-    answer = lone_command.run("run", "--drain", "--json", *arguments(*(database.dsn for database in databases)))
+    """One object for each, in the order of the options. It exits with the code of one that failed."""
+    all_of_them = ("run", "--drain", *arguments(*(database.dsn for database in databases)))
+    execute(databases[1], "select noetl.start_execution('story')")
+    answer = lone_command.run(*all_of_them, "--json")
     assert answer.returncode == 0
     turns = [(found["database"], found["turns"]) for found in json.loads(answer.stdout)]
     assert turns == [(each.dsn.rpartition("@")[2] + SCHEMA_SUFFIX, int(each is databases[1])) for each in databases]
-
-
-def test_drain_exits_with_the_code_of_a_failed_database(lone_command: Command, databases: list[Database]) -> None:
-    """The others are drained."""
-    with psycopg_connect(databases[0], autocommit=True) as connection:
-        connection.execute("drop schema noetl cascade")
-    with psycopg_connect(databases[1], autocommit=True) as connection:
-        connection.execute("select noetl.start_execution('story')")
-    answer = lone_command.run("run", "--drain", *arguments(*(database.dsn for database in databases)))
-    assert answer.returncode == 78
-    assert rows(databases[1], "select status from noetl.execution") == [("COMPLETED",)]
+    execute(databases[0], "drop schema noetl cascade")
+    execute(databases[1], "select noetl.start_execution('story')")
+    assert lone_command.run(*all_of_them).returncode == 78
+    assert rows(databases[1], "select status from noetl.execution") == [("COMPLETED",)] * 2
 
 
 def test_a_parent_passes_no_password_as_an_argument(lone_command: Command, databases: list[Database]) -> None:

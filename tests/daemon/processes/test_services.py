@@ -9,18 +9,12 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 import yaml
 
-from noetl_broker.daemon import process_signals as signals
-from noetl_broker.daemon.metrics.process_status import DatabaseStatus, ProcessStatus
-from noetl_broker.daemon.metrics.registry import FAULTS
-from noetl_broker.daemon.metrics.values import MetricValues
-from noetl_broker.daemon.supervisor import Supervisor
-from tests.cli.conftest import PATIENCE_SECONDS, Command, rows, until_job_is, write_playbook
+from tests.cli.conftest import NOWHERE, PATIENCE_SECONDS, Command, begin, read_until, rows, until_job_is, write_playbook
 from tests.postgres import Database, psycopg_connect
 from tests.processes import Process
 
@@ -29,21 +23,6 @@ WAITS = """
     select pid
     from pg_stat_activity
     where datname = current_database() and wait_event_type = 'Lock'"""
-NOWHERE = "postgresql://127.0.0.1:1/nowhere"
-
-
-def read_until(process: Process, word: str) -> str:
-    """Read the log up to the line with this word; kill a command that never prints it."""
-    assert process.stderr is not None
-    too_late = threading.Timer(PATIENCE_SECONDS, process.kill)
-    too_late.start()
-    try:
-        for line in process.stderr:
-            if word in line:
-                return line
-    finally:
-        too_late.cancel()
-    raise AssertionError(f"the command ended with {process.wait()} and never printed {word!r}")
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -103,19 +82,12 @@ def test_a_signal_ends_a_broker_that_waits_for_its_database(lone_command: Comman
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_fail_fast_does_not_wait(lone_command: Command, processes: int) -> None:
-    """A missing database gives 69, also for the parent of several processes."""
+def test_a_broker_that_cannot_work_ends(lone_command: Command, empty_database: Database, processes: int) -> None:
+    """A missing database gives 69 with --fail-fast, a missing schema 78; also for the parent of several processes."""
     answer = lone_command.run("run", "--fail-fast", "--dsn", NOWHERE, "--processes", processes)
-    assert answer.returncode == 69
-    assert "the database cannot be reached" in answer.stderr
-
-
-@pytest.mark.parametrize("processes", [1, 2])
-def test_an_unknown_schema_exits_with_78(bare_command: Command, processes: int) -> None:
-    """Waiting would not help, so the broker ends."""
-    answer = bare_command.run("run", "--processes", processes)
-    assert answer.returncode == 78
-    assert "run noetl-broker migrate" in answer.stderr
+    assert (answer.returncode, "the database cannot be reached" in answer.stderr) == (69, True)
+    answer = lone_command.run("run", "--dsn", empty_database.dsn, "--processes", processes)
+    assert (answer.returncode, "run noetl-broker migrate" in answer.stderr) == (78, True)
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -138,68 +110,22 @@ def test_a_dsn_from_a_pipe_is_read_once(command: Command, processes: int) -> Non
             broker.kill()
 
 
-def test_drain_decides_on_waiting_events_and_exits(command: Command) -> None:
-    """With its counts."""
-    body = "workflow:\n  - {step: start, next: end}\n  - {step: end}\n"
-    command("register", write_playbook(command.folder, body))
-    command("start", "examples/story")
-    answer = command.run("run", "--drain", "--json")
-    assert (answer.returncode, json.loads(answer.stdout)["turns"]) == (0, 1)
-
-
 @pytest.mark.parametrize("processes", [1, 2])
-@pytest.mark.parametrize("drain", [True, False])
-def test_run_prints_its_counts_as_json(command: Command, processes: int, *, drain: bool) -> None:
-    """One document, whichever of several processes took the turn."""
-    start_sleeping(command, 0)
-    broker = command.start("run", "--json", "--processes", processes, *(["--drain"] if drain else []))
-    if not drain:
-        read_until(broker, "all processes are ready" if processes > 1 else "ready")
-        broker.terminate()
+def test_run_prints_its_counts(command: Command, processes: int) -> None:
+    """One line, or one JSON document, whichever of several processes took the turn; also after a signal."""
+    command("register", write_playbook(command.folder, ONE_STEP))
+    command("start", "examples/story")
+    drain = ("run", "--drain", "--processes", processes)
+    assert command.run(*drain).stdout == "took 1 turns in 1 transactions\n"
+    command("start", "examples/story")
+    document = json.loads(command.run(*drain, "--json").stdout)
+    assert (document["turns"], document["executions_ended"]) == (1, 1)
+    broker = command.start("run", "--json", "--processes", processes)
+    read_until(broker, "all processes are ready" if processes > 1 else "ready")
+    broker.terminate()
     out, _ = broker.communicate(timeout=PATIENCE_SECONDS)
     document = json.loads(out)
     assert (broker.returncode, document["turns"], document["batches"], document["set_aside"]) == (0, 0, 0, 0)
-
-
-def test_several_processes_print_the_sum_of_their_counts(command: Command) -> None:
-    """One line for people, one document for programs."""
-    body = "workflow:\n  - {step: start, next: end}\n  - {step: end}\n"
-    command("register", write_playbook(command.folder, body))
-    command("start", "examples/story")
-    assert command.run("run", "--drain", "--processes", 2).stdout == "took 1 turns in 1 transactions\n"
-    command("start", "examples/story")
-    document = json.loads(command.run("run", "--drain", "--processes", 2, "--json").stdout)
-    assert (document["turns"], document["executions_ended"]) == (1, 1)
-
-
-async def test_the_counts_of_many_databases_reach_the_parent(tmp_path: Path) -> None:
-    """However long their line is."""
-    values = MetricValues()
-    for number in range(100):
-        values.set(FAULTS, 1, f"{number:05}")
-    databases = {f"database {number}": DatabaseStatus(values, {}, 0.0) for number in range(100)}
-    (tmp_path / "status").write_text(ProcessStatus(MetricValues(), databases).as_line())
-    family = Supervisor(
-        command=(sys.executable, "-c", f"print(open({str(tmp_path / 'status')!r}).read())"),
-        environment=os.environ,
-        size=1,
-        restart=False,
-        drain_seconds=1,
-    )
-    assert await family.run() == 0
-    assert len(family.ended) == 1 + 100
-
-
-async def test_the_code_of_a_child_that_fails_is_that_of_its_parent() -> None:
-    """If children are not started again."""
-    family = Supervisor(
-        command=(sys.executable, "-c", "raise SystemExit(3)"),
-        environment=os.environ,
-        size=1,
-        restart=False,
-        drain_seconds=1,
-    )
-    assert await family.run() == 3
 
 
 def process_ids(parent: Process, count: int) -> list[int]:
@@ -274,18 +200,16 @@ def test_systemd_hears_of_start_and_stop(command: Command, tmp_path: Path) -> No
     assert (ready.splitlines()[0], stopping) == ("READY=1", "STOPPING=1")
 
 
-def start_sleeping(command: Command, seconds: float) -> None:
+def start_sleeping(command: Command, database: Database, seconds: float) -> None:
     """Start an execution and let a broker create its one job, which sleeps so long."""
     body = f"workflow:\n  - {{step: start, next: rest}}\n  - {{step: rest, type: sleep, seconds: {seconds}}}\n"
     command.environment["NOETL_BROKER_EXTRA_STEP_TYPES"] = '["sleep"]'
-    assert command("register", write_playbook(command.folder, body)).exit_code == 0
-    assert command("start", "examples/story").exit_code == 0
-    assert command("run", "--drain").exit_code == 0
+    begin(command, database, body)
 
 
 def test_a_second_signal_ends_at_once(command: Command, database: Database) -> None:
     """It does not wait for the job: another worker gets it when its lease expires."""
-    start_sleeping(command, 600)
+    start_sleeping(command, database, 600)
     process = command.start("worker", "--types", "sleep", "--debug", NOETL_BROKER_DRAIN_SECONDS="300")
     until_job_is("leased", database)
     process.terminate()
@@ -300,7 +224,7 @@ def test_a_worker_finishes_jobs_and_ends_at_a_signal(
     command: Command, database: Database, number: signal.Signals
 ) -> None:
     """It is started with a list of types."""
-    start_sleeping(command, 0)
+    start_sleeping(command, database, 0)
     process = command.start("worker", "--types", "sleep,noop", "--worker-id", "w9")
     read_until(process, "job_ended")
     process.send_signal(number)
@@ -311,7 +235,7 @@ def test_a_worker_finishes_jobs_and_ends_at_a_signal(
 @pytest.mark.parametrize("options", [("--types", "sleep"), ("--null",)])
 def test_worker_prints_its_counts_as_json(command: Command, database: Database, options: tuple[str, ...]) -> None:
     """One document: the leased jobs, and the answers that counted."""
-    start_sleeping(command, 0)
+    start_sleeping(command, database, 0)
     worker = command.start("worker", *options, "--worker-id", "w9", "--json")
     until_job_is("done", database)
     worker.terminate()
@@ -319,61 +243,37 @@ def test_worker_prints_its_counts_as_json(command: Command, database: Database, 
     assert json.loads(out) == {"worker_id": "w9", "leased": 1, "done": 1, "failed": 0, "cancelled": 0}
 
 
-def test_a_worker_refuses_an_unknown_type(command: Command) -> None:
-    """A typing error in `--types` would otherwise wait for ever."""
-    answer = command.run("worker", "--types", "pyhton")
-    assert answer.returncode == 2
-    assert "pyhton" in answer.stderr
-
-
 def test_a_step_sees_of_the_environment_what_is_common_or_passed(command: Command, database: Database) -> None:
-    """No token that happens to be set where the worker was started."""
-    body = 'workflow: [{step: start, type: python, code: "import os\\ndef main(): return dict(os.environ)"}]'
-    command("register", write_playbook(command.folder, body))
-    command("start", "examples/story")
-    command("run", "--drain")
+    """No token that happens to be set where the worker was started. The error for another one names the option."""
+    steps = (
+        '{step: start, type: python, code: "import os\\ndef main(): return dict(os.environ)", next: ask}',
+        '{step: ask, type: http, url: "http://127.0.0.1:1/{{ env.DB_PASSWORD }}"}',
+    )
+    begin(command, database, f"workflow: [{', '.join(steps)}]")
     environment = dict.fromkeys(("CITY", "TZ", "GITHUB_TOKEN", "DB_PASSWORD"), "x")
+    command.start("run")
     worker = command.start("worker", "--pass-env", "CITY", **environment)
-    until_job_is("done", database)
+    until_job_is("failed", database)
     worker.terminate()
     worker.wait(PATIENCE_SECONDS)
     [seen] = rows(database, "select result from noetl.event where event_type = 'action_completed'")
     wanted = {"CITY", "TZ", "PATH", "GITHUB_TOKEN", "DB_PASSWORD"}
     assert wanted & set(seen[0]) == {"CITY", "TZ", "PATH"}
-
-
-def test_a_variable_that_is_not_passed_has_its_remedy(command: Command, database: Database) -> None:
-    """The error of the job names the option."""
-    body = 'workflow: [{step: start, type: http, url: "http://127.0.0.1:1/{{ env.CITY }}"}]'
-    command("register", write_playbook(command.folder, body))
-    command("start", "examples/story")
-    command("run", "--drain")
-    worker = command.start("worker", CITY="Oslo")
-    until_job_is("failed", database)
-    worker.terminate()
-    worker.wait(PATIENCE_SECONDS)
     [(error,)] = rows(database, "select error ->> 'message' from noetl.event where event_type = 'action_failed'")
-    assert error.endswith("--pass-env CITY)")
+    assert error.endswith("--pass-env DB_PASSWORD)")
 
 
-def test_a_worker_passes_no_secret(command: Command) -> None:
-    """The remedy is named."""
-    answer = command.run("worker", "--pass-env", "NOETL_SECRET_KEY")
-    assert (answer.returncode, "pass_env names NOETL_SECRET_KEY, which no job may read" in answer.stderr) == (2, True)
-
-
-@pytest.mark.parametrize(
-    "name, words",
-    [
-        ("no_such_module", "cannot preload no_such_module: ModuleNotFoundError"),
-        ("a-b", "preload names 'a-b', which is no module"),
-    ],
-)
-def test_a_worker_refuses_a_module_that_it_cannot_preload(command: Command, name: str, words: str) -> None:
-    """It leases no job."""
-    answer = command.run("worker", "--preload", f"json,{name}")
-    assert answer.returncode == 2
-    assert words in answer.stderr
+def test_a_worker_refuses_what_it_cannot_do(command: Command) -> None:
+    """It leases no job. An unset shell variable must not mean every type, and a typing error not wait for ever."""
+    empty = [(("--types", text), 2, "--types is empty") for text in ("", ",", " , ")]
+    cases = [
+        *empty,
+        (("--types", "pyhton"), 2, "pyhton"),
+        (("--pass-env", "NOETL_SECRET_KEY"), 2, "pass_env names NOETL_SECRET_KEY, which no job may read"),
+        (("--preload", "json,no_such_module"), 2, "cannot preload no_such_module: ModuleNotFoundError"),
+        (("--preload", "json,a-b"), 2, "preload names 'a-b', which is no module"),
+    ]
+    command.refuses(cases, "worker")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a killed worker leaves it")
@@ -394,27 +294,3 @@ def test_a_worker_ends_while_it_preloads(command: Command, number: signal.Signal
         assert imports.read() == ""
     _, log = worker.communicate(timeout=PATIENCE_SECONDS)
     assert (worker.returncode, "did not finish in time" in log) == (code, False)
-
-
-@pytest.mark.parametrize("empty", ["", ",", " , "])
-def test_a_worker_refuses_an_empty_list_of_types(command: Command, empty: str) -> None:
-    """An unset shell variable must not mean every type."""
-    answer = command.run("worker", "--types", empty)
-    assert answer.returncode == 2
-    assert "--types is empty" in answer.stderr
-
-
-def test_a_full_notify_socket_does_not_block(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The socket fills up; each message is sent or dropped at once."""
-    address = str(tmp_path / "s")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor:
-        supervisor.bind(address)
-        monkeypatch.setenv("NOTIFY_SOCKET", address)
-        signals._notifier.cache_clear()
-        try:
-            for _ in range(2000):
-                signals.notify("WATCHDOG=1")
-        finally:
-            signals._notifier().socket.close()
-            signals._notifier.cache_clear()
-        assert supervisor.recv(100) == b"WATCHDOG=1"

@@ -8,17 +8,24 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from tests.cli.conftest import PATIENCE_SECONDS, Command, rows, write_playbook
-from tests.cli.test_services import process_ids, read_until
+from tests.cli.conftest import PATIENCE_SECONDS, Command, read_until, rows, write_playbook
+from tests.daemon.processes.test_services import process_ids
 from tests.health_port import Response, request, samples
 from tests.postgres import SCHEMA_SUFFIX, Database
 from tests.processes import Process
 
 BODY = "workflow:\n  - {step: start, next: end}\n  - {step: end}\n"
+IDLE = 152
+DESCRIPTORS = 64
+FLOOD_SECONDS = 1.5  # a full server tries again after one
 
 
 def free_port() -> int:
@@ -43,15 +50,10 @@ def http_get(port: int, path: str) -> Response:
     return asyncio.run(request(port, path))
 
 
-def count(port: int, *name: str) -> float:
-    """Give one value of its metrics."""
-    return asyncio.run(samples(port))[name]
-
-
 def until_counted(port: int, expected: float, *name: str) -> None:
     """Wait until a value of the metrics is this: a process that is busy for a second is not asked again at once."""
     ends_at = time.monotonic() + PATIENCE_SECONDS
-    while (found := count(port, *name)) != expected:
+    while (found := asyncio.run(samples(port))[name]) != expected:
         assert time.monotonic() < ends_at, found
 
 
@@ -89,7 +91,7 @@ def test_a_broker_serves_its_health(command: Command, database: Database) -> Non
     read_until(process, '"ready"')
     end(command, database, 3)
     assert (http_get(port, "/live").status, http_get(port, "/ready").status) == (200, 200)
-    assert count(port, "turns_total", "execution_start", "decided") == 3
+    until_counted(port, 3, "turns_total", "execution_start", "decided")
     assert stop(process) == 0
     with pytest.raises(ConnectionRefusedError):
         http_get(port, "/live")
@@ -126,33 +128,27 @@ def test_the_health_port_speaks_for_all_processes(command: Command, database: Da
     command("register", write_playbook(command.folder, BODY))
     port = free_port()
     parent = command.start("run", "--processes", 2, **on_port(port))
-    first, _ = process_ids(parent, 2)
+    first, second = process_ids(parent, 2)
     read_until(parent, "all processes are ready")
     end(command, database, 20)
     until_ready(port)
     until_counted(port, 20, "turns_total", "execution_start", "decided")
-    assert count(port, "processes") == 2
+    until_counted(port, 2, "processes")
     os.kill(first, signal.SIGKILL)
     read_until(parent, "all processes are ready")
     end(command, database, 5)
     until_counted(port, 25, "turns_total", "execution_start", "decided")
-    assert (count(port, "processes"), count(port, "process_restarts_total")) == (2, 1)
-    assert stop(parent) == 0
+    until_counted(port, 2, "processes")
+    until_counted(port, 1, "process_restarts_total")
 
-
-def test_a_child_that_is_stopped_is_named(command: Command) -> None:
-    """The answer does not wait for it."""
-    port = free_port()
-    parent = command.start("run", "--processes", 2, **on_port(port))
-    first, _ = process_ids(parent, 2)
-    read_until(parent, "all processes are ready")
+    # The answer does not wait for a child that is stopped, and names it.
     until_ready(port)
-    os.kill(first, signal.SIGSTOP)
+    os.kill(second, signal.SIGSTOP)
     try:
-        until_ready(port, "process 0: .*: process: it has not answered for [0-9]+ s")
+        until_ready(port, "process 1: .*: process: it has not answered for [0-9]+ s")
         assert http_get(port, "/ready").status == 503
     finally:
-        os.kill(first, signal.SIGCONT)
+        os.kill(second, signal.SIGCONT)
     until_ready(port)
     assert stop(parent) == 0
 
@@ -166,5 +162,46 @@ def test_invariants_are_verified_regularly(command: Command, database: Database)
     end(command, database, 1)
     rows(database, "delete from noetl.turn returning 1")
     assert '"invariant": "I1"' in read_until(process, "an invariant is broken")
-    assert count(port, "broken_invariants", "I1") > 0
+    assert asyncio.run(samples(port))["broken_invariants", "I1"] > 0
     assert stop(process) == 0
+
+
+@contextmanager
+def few_descriptors(command: Command, *arguments: str, **environment: str) -> Iterator[Process]:
+    """Run a command that may open 64 files and connections."""
+    process = Process(
+        ["/bin/sh", "-c", f'ulimit -n {DESCRIPTORS}; exec "$0" -m noetl_broker "$@"', sys.executable, *arguments],
+        cwd=command.folder, env=command.environment | environment, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def idle(port: int, stack: ExitStack) -> None:
+    """Open a connection and send nothing."""
+    stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=5))
+
+
+def test_idle_connections_do_not_block_the_health_port(command: Command, database: Database) -> None:
+    """152 connections and 64 descriptors: executions end, /live and /metrics answer, and the log stays short."""
+    command("register", write_playbook(command.folder, BODY))
+    port = free_port()
+    with few_descriptors(command, "run", **on_port(port)) as process, ExitStack() as stack:
+        read_until(process, '"ready"')
+        for _ in range(IDLE):
+            idle(port, stack)
+        until = time.monotonic() + FLOOD_SECONDS
+        while time.monotonic() < until:
+            idle(port, stack)
+            end(command, database, 1)
+        answers = [http_get(port, path).status for path in ("/live", "/ready", "/metrics")]
+        end(command, database, 3)
+        code = stop(process)
+        lines = (process.stderr.read() if process.stderr else "").splitlines()
+    assert (answers, code) == ([200, 200, 200], 0)
+    assert [line for line in lines if not line.startswith("{")] == []
+    assert len([line for line in lines if '"level": "info"' not in line]) <= 5

@@ -1,0 +1,76 @@
+"""Requests whose fields a person wrote as texts: JSON, spans of time, rates, numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple, TypeVar, get_origin
+
+from noetl_broker.playbook.durations import DURATION_FORMS, parse_duration
+from noetl_broker.playbook.throttle import RATE_FORMS, parse_rate
+from noetl_broker.service.field_errors import FieldFault, request_of
+from noetl_broker.service.models.base import Given
+from noetl_broker.service.spans import parse_span
+from noetl_broker.service.typed_json import read_short_json
+
+Asked = TypeVar("Asked", bound=Given)
+
+
+class TypedNumber(NamedTuple):
+    """How a kind of numbers is written: its reader, its name, and examples."""
+
+    parse: Callable[[str], float]
+    what: str
+    forms: str
+
+    def read(self, text: str) -> float:
+        """The number. Raises ValueError: `'x' is not a rate; write 10/s`."""
+        try:
+            return self.parse(text)
+        except ValueError:
+            raise ValueError(f"{text!r:.60} is not a {self.what}; write {self.forms}") from None
+
+
+def parse_seconds(text: str) -> float:
+    """The seconds of a span or of a number. Raises ValueError."""
+    seconds = parse_span(text)
+    return parse_duration(text.strip()) if seconds is None else seconds
+
+
+RATE: Final = TypedNumber(parse_rate, "rate", RATE_FORMS)
+SECONDS: Final = TypedNumber(parse_seconds, "duration", DURATION_FORMS)
+# The numbers that are not written as such, by the names of their fields.
+WRITTEN: Final[Mapping[str, TypedNumber]] = {
+    "rate": RATE,
+    **dict.fromkeys(("keep_seconds", "every", "jitter", "catch_up"), SECONDS),
+}
+
+
+def written_request(model: type[Asked], written: Mapping[str, Any]) -> Asked:
+    """The request of what a person wrote, by the names of fields; what is no text is a value already.
+
+    A field that may be left out and is empty is not given. Raises FieldFault.
+    """
+    values, errors = dict[str, Any](), dict[str, str]()
+    for name, text in written.items():
+        field = model.model_fields.get(name)
+        if text is None or (text == "" and field is not None and not field.is_required()):
+            continue
+        try:
+            values[name] = _read(name, field.annotation, text) if isinstance(text, str) and field is not None else text
+        except ValueError as error:
+            errors[name] = str(error)
+    try:
+        request = request_of(model, values)
+    except FieldFault as fault:
+        raise FieldFault({**fault.errors, **errors}) from None
+    if errors:
+        raise FieldFault(errors)
+    return request
+
+
+def _read(name: str, kind: Any, text: str) -> Any:
+    if kind is Any or get_origin(kind) is dict:
+        return read_short_json(text)
+    if kind is bool:
+        return text == "true"
+    return WRITTEN[name].read(text) if name in WRITTEN else text
