@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from noetl_broker.cli.dev.watch import FileChanges, Watcher, scan
+from noetl_broker.dev.watch import FileChanges, Watcher, scan
 from tests.cli.conftest import PATIENCE_SECONDS, Command, write_playbook
 from tests.running_dev import RunningDev, folder_for_every_account
 

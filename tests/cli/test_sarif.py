@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import noetl_broker
-from noetl_broker.cli.sarif import RULES
 from noetl_broker.playbook import PlaybookRules, check
+from noetl_broker.playbook.codes import MEANINGS
 from tests.cli.conftest import Command, write_playbook
 
 PACKAGE = Path(noetl_broker.__file__).parent
@@ -85,7 +85,7 @@ def test_every_code_has_a_rule() -> None:
         for node in ast.walk(ast.parse(source.read_text(encoding="utf-8")))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
-    assert RULES.keys() - texts == set()
+    assert MEANINGS.keys() - texts == set()
     called = {
         node.args[0].value
         for source in (PACKAGE / "playbook").rglob("*.py")
@@ -97,5 +97,5 @@ def test_every_code_has_a_rule() -> None:
         and isinstance(node.args[0], ast.Constant)
         and isinstance(node.args[0].value, str)
     }
-    assert called - RULES.keys() == set()
-    assert {found.code for found in check(b"- 1", file="list", rules=PlaybookRules())} <= RULES.keys()
+    assert called - MEANINGS.keys() == set()
+    assert {found.code for found in check(b"- 1", file="list", rules=PlaybookRules())} <= MEANINGS.keys()

@@ -19,15 +19,16 @@ from noetl_broker import logs
 from noetl_broker.cli import output
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.console import console_modules
-from noetl_broker.cli.dev.database import start_database
-from noetl_broker.cli.dev.next_steps import first_playbook, next_steps
-from noetl_broker.cli.dev.registrar import Registrar, Registrations
-from noetl_broker.cli.dev.watch import keep_watching
-from noetl_broker.cli.places import shown_path
 from noetl_broker.cli.run import service_options
 from noetl_broker.cli.start import no_output
+from noetl_broker.cli.worker import worker_options
 from noetl_broker.daemon.process_signals import exit_at_signal, serve
 from noetl_broker.daemon.service import Service
+from noetl_broker.dev.database import start_database
+from noetl_broker.dev.next_steps import first_playbook, next_steps
+from noetl_broker.dev.places import shown_path
+from noetl_broker.dev.registrar import Registrar, Registrations
+from noetl_broker.dev.watch import keep_watching
 from noetl_broker.dev_folder import PLACES, DevFolder
 from noetl_broker.embedded_postgres import EmbeddedPostgres
 from noetl_broker.errors import BrokerError, OperatorFault, SchemaFault
@@ -36,7 +37,7 @@ from noetl_broker.store.admin.api_tokens import check_token, create_token
 from noetl_broker.store.connect.migrations import migrate
 from noetl_broker.store.connect.session import session
 from noetl_broker.tasks import wait_for
-from noetl_broker.worker import WorkerOptions, run_worker
+from noetl_broker.worker import run_worker
 
 STOP_SECONDS = 8.0
 JOB_SECONDS = 2.0  # of these, for the jobs that run
@@ -82,8 +83,7 @@ def dev(call: Call, *, folder: Path, home: Path | None, fresh: bool) -> None:
         show_line(
             f"Postgres runs, its data are in {shown_path(postgres.folder)} ({output.span(time.monotonic() - began)})"
         )
-        call = replace(call, databases=(replace(call.database, dsn=dsn),))
-        asyncio.run(Dev(call, folder.resolve(), place, postgres, show_line).run())
+        asyncio.run(Dev(call.at(dsn), folder.resolve(), place, postgres, show_line).run())
         show_line("Stopping.")
     show_line("Stopped everything.")
 
@@ -110,17 +110,9 @@ class Dev:
         except SchemaFault as fault:
             raise SchemaFault(f"{fault}; or begin without the data of earlier runs: dev --fresh") from fault
         options = replace(service_options(self.call), warn_of_superuser=False)
-        worker = WorkerOptions(
-            dsn=self.call.database.dsn,
-            schema=self.call.database.schema,
-            idle_connection_seconds=self.call.settings.idle_connection_seconds,
-            drain_seconds=JOB_SECONDS,
-            preload=self.call.settings.preload,
-            pass_env=self.call.settings.pass_env,
-        )
         parts: dict[str, Coroutine[Any, Any, Any]] = {
             "the broker": Service(options, self.stopping, on_ready=self.broker_ready.set).run(),
-            "the worker": run_worker(worker, self.stopping),
+            "the worker": run_worker(worker_options(self.call, drain_seconds=JOB_SECONDS), self.stopping),
             "the console": self._serve_console(),
             "the watcher": self._keep_registering(),
             "Postgres": self._watch_postgres(),
@@ -195,10 +187,12 @@ class Dev:
             raise BrokerError(f"Postgres ended; {log} says why; start dev again")
 
     async def _keep_registering(self) -> None:
-        registrar, playbooks = Registrar(self.call), 0
+        registrar, playbooks = Registrar(self.call.database, self.call.registration_rules()), 0
         first = True
         async for changes in keep_watching(self.folder, self.stopping, registrar.files_with_new_types):
             report = await registrar.register(changes)
+            for line in report.lines:
+                self._show_problem(line)
             if first:
                 await self._show_start(report)
             else:
@@ -206,8 +200,6 @@ class Dev:
             first, playbooks = False, playbooks + len(report.registered)
 
     async def _show_start(self, report: Registrations) -> None:
-        for line in report.lines:
-            self._show_problem(line)
         new = sum(entry.new for _, entry, _ in report.registered)
         named = ", ".join(entry.path for _, entry, _ in report.registered[:MOST_LISTED])
         more = ", …" if len(report.registered) > MOST_LISTED else ""
@@ -239,8 +231,6 @@ class Dev:
                 output.note(f"{name} is set: other commands use the database that it names, until you unset it")
 
     def _show_changes(self, report: Registrations, *, ask_to_try: bool) -> None:
-        for line in report.lines:
-            self._show_problem(line)
         for file, entry, _ in report.registered:
             same = "" if entry.new else " (unchanged)"
             self.show_line(f"{shown_path(file)}: registered {entry.path} version {entry.version}{same}")
@@ -252,8 +242,4 @@ class Dev:
             self.show_line(next_steps([playbook for _, _, playbook in report.registered], self.place))
 
     def _show_problem(self, line: str) -> None:
-        line = self.call.with_schema(line)
-        if self.call.as_json:
-            output.note(line)
-        else:
-            output.say(line)
+        output.say(self.call.with_schema(line), to_stderr=self.call.as_json)

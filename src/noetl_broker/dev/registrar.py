@@ -10,15 +10,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from noetl_broker.cli.command import Call
-from noetl_broker.cli.dev.watch import FileChanges
-from noetl_broker.cli.places import shown_path
+from noetl_broker.dev.places import shown_path
+from noetl_broker.dev.watch import FileChanges
 from noetl_broker.errors import BrokerError, DatabaseFault
 from noetl_broker.playbook import Playbook, PlaybookRules, compile_playbook
 from noetl_broker.playbook.lint.child_playbooks import called_playbooks, missing_playbooks
 from noetl_broker.service.check import CheckedFile, check_source
 from noetl_broker.store.admin import catalog
 from noetl_broker.store.connect.connection import Connection
+from noetl_broker.store.connect.dsn import Database
 from noetl_broker.store.connect.session import session
 
 # Other files of a project have none of these words, and they have errors as playbooks.
@@ -42,9 +42,9 @@ class Registrations:
 class Registrar:
     """Registers changed files, and remembers which file a path comes from."""
 
-    def __init__(self, call: Call) -> None:
-        """`call` has the database and the limits of playbooks."""
-        self._call = call
+    def __init__(self, database: Database, rules: PlaybookRules) -> None:
+        """`rules` are the limits of a playbook that is to be registered."""
+        self._database, self._rules = database, rules
         self._files: dict[str, Path] = {}  # by the path of the playbook
         self._versions: dict[str, int] = {}  # that this run registered
         self._types: frozenset[str] = frozenset()  # that workers have announced
@@ -59,10 +59,9 @@ class Registrar:
         sources = await asyncio.to_thread(self._read, changes.changed, report)
         if not sources:
             return report
-        async with session(self._call.database, name="dev") as connection:
-            rules = self._call.registration_rules()
+        async with session(self._database, name="dev") as connection:
             self._types = await catalog.known_step_types(connection)
-            rules = replace(rules, extra_step_types=rules.extra_step_types | self._types)
+            rules = replace(self._rules, extra_step_types=self._rules.extra_step_types | self._types)
             checked = await asyncio.to_thread(
                 lambda: [(file, check_source(shown_path(file), source, rules)) for file, source in sources]
             )
@@ -75,7 +74,7 @@ class Registrar:
         """Give the files that need a step type, if new ones were announced. Raises DatabaseFault."""
         if not self._untyped:
             return []
-        async with session(self._call.database, name="dev") as connection:
+        async with session(self._database, name="dev") as connection:
             known = await catalog.known_step_types(connection)
         return [] if known <= self._types else sorted(self._untyped)
 
@@ -85,7 +84,7 @@ class Registrar:
         for file in files:
             try:
                 with file.open("rb") as opened:
-                    source = opened.read(self._call.settings.max_document_bytes + 1)
+                    source = opened.read(self._rules.max_document_bytes + 1)
             except FileNotFoundError:
                 continue  # the next poll finds that it is gone
             except OSError as error:
@@ -99,9 +98,9 @@ class Registrar:
         """Whether it says so, even with errors, or `register` would take it."""
         if _KIND.search(source) or (file.suffix.lower() != ".json" and _WORKFLOW.search(source)):
             return True
-        if b"Playbook" not in source or len(source) > self._call.settings.max_document_bytes:
+        if b"Playbook" not in source or len(source) > self._rules.max_document_bytes:
             return False  # a check of large data takes seconds
-        return not check_source(str(file), source, self._call.registration_rules()).errors
+        return not check_source(str(file), source, self._rules).errors
 
     async def _register(self, connection: Connection, file: Path, checked: CheckedFile, report: Registrations) -> None:
         report.lines += [str(found) for found in checked.findings]
@@ -133,7 +132,7 @@ class Registrar:
 
     def _compile(self, file: Path, checked: CheckedFile) -> Playbook:
         """Compile a playbook. Raises BrokerError if another file has its path: each would replace the other."""
-        playbook = compile_playbook(checked.source, file=checked.file, rules=self._call.playbook_rules)
+        playbook = compile_playbook(checked.source, file=checked.file, rules=self._rules.of_registered())
         holder = self._files.get(playbook.path, file)
         if holder != file:
             raise BrokerError(f"{shown_path(holder)} has the path {playbook.path}; change metadata.path in one of them")
@@ -143,7 +142,7 @@ class Registrar:
         self, connection: Connection, checked: Sequence[CheckedFile], report: Registrations
     ) -> None:
         """Report the calls of playbooks that are not registered."""
-        rules: PlaybookRules = self._call.playbook_rules
+        rules = self._rules.of_registered()
         calls = [call for file in checked for call in called_playbooks(file.source, file=file.file, rules=rules)]
         if calls:
             missing = missing_playbooks(calls, await catalog.registered_versions(connection))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from noetl_broker.cli.places import program, shown_path
+from noetl_broker.dev.places import program, shown_path
 from noetl_broker.dev_folder import DevFolder
 from noetl_broker.playbook import Playbook
 
