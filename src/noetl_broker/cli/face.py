@@ -104,8 +104,8 @@ class Face(NamedTuple):
             return click.option(*names, is_flag=True, default=None, help=help_)
         if words:
             return click.option(*names, type=click.Choice(words, case_sensitive=False), help=help_)
-        kind, required = self.types.get(name, COMPLETED.get(name)), field.is_required()
-        return click.option(*names, metavar=_metavar(name, field), type=kind, required=required, help=help_)
+        kind = self.types.get(name, COMPLETED.get(name))
+        return click.option(*names, metavar=_metavar(name, field), type=kind, help=help_)
 
 
 def face(

@@ -24,7 +24,7 @@ BACKFILL = Face(
     models.BackfillRequest,
     ("name",),
     names={"since": "--from", "until": "--to"},
-    helps={"since": "From this moment, or so long ago.", "until": "Until this moment; default: now."},
+    helps={"since": "From this moment, or so long ago.  [required]", "until": "Until this moment; default: now."},
     hides=frozenset({"preview", "limit"}),
     types=NAME,
 )
