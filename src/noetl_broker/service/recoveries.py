@@ -278,13 +278,6 @@ class Forked(NamedTuple):
         return {"recovered_as": self.execution_id, "taken": [wanted.step for wanted in self.plan.taken]}
 
 
-async def other_version(connection: Connection, execution_id: int, version: int, rules: PlaybookRules) -> OtherPlaybook:
-    """Another version of an execution's playbook. Raises NotFoundFault."""
-    path = (await executions.find_execution(connection, execution_id))["path"]
-    found = await catalog.find(connection, path, version)
-    return OtherPlaybook(found.compile(rules), found.content, found.catalog_id, found.version)
-
-
 async def fork_execution(
     connection: Connection,
     execution_id: int,
