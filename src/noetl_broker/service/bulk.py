@@ -11,7 +11,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
-from noetl_broker.broker.state.state import COMPENSATING, FAILED, PAUSED, QUEUED, RUNNING, is_live
+from noetl_broker.broker.state.state import CANCELLED, COMPENSATING, COMPLETED, FAILED, PAUSED, QUEUED, RUNNING, is_live
 from noetl_broker.errors import BrokerError, DatabaseFault, OperatorFault
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.service import recoveries
