@@ -119,7 +119,7 @@ def _headline(found: dict[str, Any]) -> str:
     manner = "for" if found["ended_at"] is None else "after"
     playbook = f"{found['path'] or 'without a playbook'}{version}"
     line = f"execution {found['execution_id']}  {playbook}  {found['status']} {manner} {time}"
-    kin = {"parent_execution_id": "child of", "forked_from": "forked from", "recovered_as": "continued as"}
+    kin = {"parent_execution_id": "child of", "forked_from": "continues", "recovered_as": "continued as"}
     return ", ".join([line, *(f"{words} {found[kind]}" for kind, words in kin.items() if found[kind] is not None)])
 
 
