@@ -108,6 +108,7 @@ LAYERS: dict[str, set[str]] = {
     },
     "pytest_plugin": {"__init__"},
     "dev_folder": {"errors"},
+    "dev": {"errors", "tasks", "playbook", "embedded_postgres", "store", "service", "dev_folder"},
     "settings": {"errors", "store", "dev_folder"},
     "logs": {"errors", "visible"},
 }
@@ -143,7 +144,7 @@ FLOORS: dict[str, tuple[set[str], ...]] = {
 FACES = ("client", "cli.", "console.api.", "console.pages.")
 # These are no faces: what they do, no other face does.
 NO_FACES = {
-    *("cli.archive", "cli.demo", "cli.dev.command", "cli.dev.database", "cli.dev.registrar", "cli.doctor"),
+    *("cli.archive", "cli.demo", "cli.dev", "cli.doctor"),
     *("cli.migrate", "cli.run", "cli.worker", "cli.console"),
 }
 # These serve one face alone: a stream of what changes, the completion of a shell, the counts of the navigation.

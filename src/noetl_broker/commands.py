@@ -21,7 +21,7 @@ class CommandEntry(NamedTuple):
 
 
 COMMANDS: Mapping[str, CommandEntry] = {
-    "dev": CommandEntry("dev.command", "Run all that a folder of playbooks needs: Postgres, broker, worker, console."),
+    "dev": CommandEntry("dev", "Run all that a folder of playbooks needs: Postgres, broker, worker, console."),
     "demo": CommandEntry("demo", "Run a demo: a Postgres of its own, a broker, a worker, two playbooks."),
     "migrate": CommandEntry("migrate", "Bring the database's schema up to date."),
     "validate": CommandEntry("playbooks", "Check playbooks without a database."),
@@ -59,8 +59,8 @@ COMMANDS: Mapping[str, CommandEntry] = {
         "execution_actions", "Retry failed executions, each as a new execution from its failed step."
     ),
     "fork": CommandEntry("fork", "Start an execution from a step of another, with its results."),
-    "undo": CommandEntry("undo", "Undo what is left of an execution that has ended, in a new execution."),
-    "abandon": CommandEntry("undo", "Give up the undo of an execution: it fails, and lists what is left."),
+    "undo": CommandEntry("execution_actions", "Undo what is left of an execution that has ended, in a new execution."),
+    "abandon": CommandEntry("execution_actions", "Give up the undo of an execution: it fails, and lists what is left."),
     "graph": CommandEntry("graph", "Draw a playbook, or an execution with the path it took."),
     "replay": CommandEntry("replay.command", "Replay every decision of executions and report differences."),
     "verify": CommandEntry("verify", "Check the invariants of stored executions."),

@@ -38,53 +38,32 @@ async def at_work(database: Database, worker: Worker, body: str = DOUBLE) -> Asy
             await task
 
 
-async def test_client_starts_an_execution_and_waits_for_its_result(database: Database) -> None:
-    """A decorated function runs its job, as in the README."""
-    worker = Worker(database.dsn, schema=database.schema)
-
-    @worker.task("doubling")
-    async def double(job: Job) -> int:
-        return int(job.args["n"]) * 2
-
-    async with at_work(database, worker) as client:
-        ended = await client.wait(await client.start("story", {"n": 21}), seconds=PATIENCE_SECONDS)
-    assert (ended.status, ended.or_raise(), ended.path, ended.version) == ("COMPLETED", 42, "story", 1)
-    assert await broken_invariants(database) == {}
-
-
-async def test_a_plain_function_runs_in_a_thread(database: Database) -> None:
-    """It gets the whole job."""
+async def test_a_function_runs_the_jobs_of_its_type(database: Database) -> None:
+    """As in the README; it gets the whole job, and jobs of other types stay queued."""
     worker, seen = Worker(database.dsn, schema=database.schema), []
 
     @worker.task("doubling")
-    def double(job: Job) -> int:
-        seen.append((job.name, job.type, job.attempt, job.path, job.execution_id, job.context["workload"]))
-        return 0
-
-    async with at_work(database, worker) as client:
-        execution_id = await client.start("story")
-        await client.wait(execution_id, seconds=PATIENCE_SECONDS)
-    assert seen == [("double", "doubling", 1, "story", execution_id, {"n": 2})]
-
-
-async def test_job_failed_becomes_the_error_of_the_step(database: Database) -> None:
-    """Waiting for the result raises it."""
-    worker = Worker(database.dsn, schema=database.schema)
-
-    @worker.task("doubling")
     async def double(job: Job) -> int:
-        raise JobFailed(f"{job.args['n']} is enough", kind="too_much", retryable=False, status_code=413)
+        seen.append((job.name, job.type, job.attempt, job.path, job.execution_id, job.context["workload"]))
+        if job.args["n"] > 100:
+            raise JobFailed(f"{job.args['n']} is enough", kind="too_much", retryable=False, status_code=413)
+        return int(job.args["n"]) * 2
 
     async with at_work(database, worker) as client:
-        ended = await client.wait(await client.start("story"), seconds=PATIENCE_SECONDS)
-    expected = {"step": "double", "message": "2 is enough", "type": "too_much", "status_code": 413}
-    assert (ended.status, ended.error) == ("FAILED", expected)
-    with pytest.raises(ExecutionFailed, match=r"of story ended FAILED: 2 is enough"):
-        ended.or_raise()
+        execution_id = await client.start("story", {"n": 21})
+        ended = await client.wait(execution_id, seconds=PATIENCE_SECONDS)
+        failed = await client.wait(await client.start("story", {"n": 413}), seconds=PATIENCE_SECONDS)
+    assert (ended.status, ended.or_raise(), ended.path, ended.version) == ("COMPLETED", 42, "story", 1)
+    assert seen[0] == ("double", "doubling", 1, "story", execution_id, {"n": 21})
+    expected = {"step": "double", "message": "413 is enough", "type": "too_much", "status_code": 413}
+    assert (failed.status, failed.error) == ("FAILED", expected)
+    with pytest.raises(ExecutionFailed, match=r"of story ended FAILED: 413 is enough"):
+        failed.or_raise()
+    assert await broken_invariants(database) == {}
 
 
 async def test_any_other_exception_fails_the_attempt_with_its_name(database: Database) -> None:
-    """With its message and traceback."""
+    """With its message and traceback. A plain function runs in a thread."""
     worker = Worker(database.dsn, schema=database.schema)
 
     @worker.task("doubling")
@@ -119,21 +98,17 @@ workflow:
         assert (await client.status(execution_id)).status == "RUNNING"
 
 
-async def test_an_idempotency_key_starts_one_execution(database: Database) -> None:
-    """The second call returns the id of the first."""
-    await register(database, DOUBLE)
-    async with Client(database.dsn, schema=database.schema) as client:
-        first = await client.start("story", idempotency_key="order 17")
-        assert await client.start("story", idempotency_key="order 17") == first
-
-
 async def test_many_executions_start_in_one_call(database: Database) -> None:
-    """Ids come in the order of the payloads; an error says the number of the payload, and nothing starts."""
+    """Ids come in the order of the payloads; an error says the number of the payload, and nothing starts.
+
+    A key starts one execution: the second call returns its id.
+    """
     await register(database, DOUBLE)
     async with Client(database.dsn, schema=database.schema) as client:
         keys = ["a", None, "a"]
         first, second, again = await client.start_many("story", [{"n": 1}, None, {"n": 1}], idempotency_keys=keys)
         assert (first == again, first == second) == (True, False)
+        assert await client.start("story", {"n": 1}, idempotency_key="a") == first
         with pytest.raises(OperatorFault, match="payload 2 of 2 must be a mapping that JSON can hold"):
             await client.start_many("story", [{}, {"n": object()}])
         with pytest.raises(BrokerError, match=r"payload 2 of 2: the idempotency key a of story is used"):
@@ -155,17 +130,8 @@ async def test_an_execution_is_cancelled_once(database: Database) -> None:
     assert (asked, again, ended.status, ended.error["message"]) == (True, False, "CANCELLED", "changed my mind")
 
 
-async def test_waiting_for_a_result_times_out(database: Database) -> None:
-    """No broker runs, so nothing ends."""
-    await register(database, DOUBLE)
-    async with Client(database.dsn, schema=database.schema) as client:
-        execution_id = await client.start("story")
-        with pytest.raises(TimeoutError):
-            await client.wait(execution_id, seconds=0.1)
-
-
 async def test_client_errors_name_the_cause(database: Database) -> None:
-    """An unknown playbook, an unknown execution, a payload that is not JSON."""
+    """An unknown playbook, an unknown execution, a payload that is not JSON; no broker runs, so nothing ends."""
     await register(database, DOUBLE)
     async with Client(database.dsn, schema=database.schema) as client:
         with pytest.raises(NotFoundFault, match="stori"):
@@ -174,6 +140,9 @@ async def test_client_errors_name_the_cause(database: Database) -> None:
             await client.status(7)
         with pytest.raises(OperatorFault, match="the payload must be a mapping that JSON can hold"):
             await client.start("story", {"n": object()})
+        execution_id = await client.start("story")
+        with pytest.raises(TimeoutError):
+            await client.wait(execution_id, seconds=0.1)
 
 
 async def test_a_worker_needs_functions_for_different_types() -> None:

@@ -10,8 +10,7 @@ from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit
 
 import httpx
 
-from noetl_broker.console.access import COOKIE
-from tests.browser.site import PATIENCE_SECONDS, Site
+from tests.browser.site import COOKIE, PATIENCE_SECONDS, Site
 
 MOST_PAGES = 300
 # The values of these parameters choose what a page shows; those of others choose of what.

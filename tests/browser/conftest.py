@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,11 +14,11 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, expect, sync_playwright
 
-from noetl_broker.console.access import COOKIE
-from tests.browser.site import Site
+from tests.browser.site import COOKIE, Site
 from tests.browser.site import site as running_site
 
 FOLDER = Path(__file__).parent
+FOCUSED = (FOLDER / "focused.js").read_text(encoding="utf-8")
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 WORDS = "no Chromium on this machine: apt-get install chromium-headless-shell, or set CHROMIUM_PATH"
 # Chromium reads only the last such list. The first names are those that Playwright disables. Then come two menus of the
@@ -69,6 +71,24 @@ def browser() -> Iterator[Browser]:
         yield launched
 
 
+def sign_in(context: BrowserContext, site: Site, role: str = "operator") -> None:
+    """Give a window the session of this role."""
+    cookie = {"name": COOKIE, "value": site.tokens[role], "url": site.url}
+    context.add_cookies([{**cookie, "httpOnly": True, "sameSite": "Strict"}])  # type: ignore[typeddict-item]
+
+
+@contextmanager
+def opened() -> Iterator[tuple[Site, Browser]]:
+    """Yield an installation and a browser, for a program that takes pictures."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running_site(Path(folder)) as running,
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS) as browser,
+    ):
+        yield running, browser
+
+
 class Visitors:
     """Opens browsers' windows of persons, and watches what they do: what they ask of whom, and what goes wrong."""
 
@@ -90,8 +110,7 @@ class Visitors:
         context.on("weberror", lambda error: self.faults.append(str(error.error)))
         context.on("dialog", self._refuse)
         if role is not None:
-            cookie = {"name": COOKIE, "value": self._site.tokens[role], "url": self._site.url}
-            context.add_cookies([{**cookie, "httpOnly": True, "sameSite": "Strict"}])  # type: ignore[typeddict-item]
+            sign_in(context, self._site, role)
         self._contexts.append(context)
         return context.new_page()
 
@@ -133,25 +152,10 @@ def enter(visitors: Visitors) -> Callable[..., Page]:
 
 def press_until(page: Page, key: str, name: str, *, most: int = 80) -> None:
     """Press a key until the element with this name has the focus, and its focus can be seen."""
-    focused = """() => {
-      const one = document.activeElement;
-      const style = getComputedStyle(one);
-      const accent = getComputedStyle(document.documentElement).getPropertyValue("--accent").trim();
-      const shapes = [...one.querySelectorAll(".box, .span")]; // a step of the graph has a thick border instead
-      const probe = document.createElement("i");
-      probe.style.color = accent;
-      document.body.append(probe);
-      const color = getComputedStyle(probe).color;
-      probe.remove();
-      const ring = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) > 0 || style.boxShadow !== "none"
-        || shapes.some((shape) => getComputedStyle(shape).stroke === color);
-      const name = one.getAttribute("aria-label") ?? one.labels?.[0]?.textContent ?? one.textContent;
-      return [name.trim(), ring];
-    }"""
     passed = []
     for _ in range(most):
         page.keyboard.press(key)
-        found, ring = page.evaluate(focused)
+        found, ring = page.evaluate(FOCUSED)
         passed.append(found)
         assert ring, f"the focus of {found!r} cannot be seen"
         if found == name:

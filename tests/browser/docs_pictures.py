@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
-from noetl_broker.console.access import COOKIE
-from tests.browser.conftest import ARGUMENTS, chromium
+from tests.browser.conftest import opened, sign_in
 from tests.browser.full import fill
-from tests.browser.site import site
 
 DOCS = Path(__file__).parents[2] / "docs"
 WIDE, HIGH = 1280, 720
@@ -51,12 +48,7 @@ def save(page: Page, name: str) -> None:
 
 def main() -> None:
     """Take all."""
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        site(Path(folder)) as running,
-        sync_playwright() as playwright,
-        playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS) as browser,
-    ):
+    with opened() as (running, browser):
         shown = fill(running, items=50)
         context = browser.new_context(
             base_url=running.url,
@@ -65,8 +57,7 @@ def main() -> None:
             viewport={"width": WIDE, "height": HIGH},
         )
         context.set_default_timeout(60_000)
-        kept = {"name": COOKIE, "value": running.tokens["operator"], "url": running.url}
-        context.add_cookies([kept])  # type: ignore[list-item] # a mapping with its keys
+        sign_in(context, running)
         take(context.new_page(), shown)
 
 

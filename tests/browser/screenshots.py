@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import argparse
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
-from noetl_broker.console.access import COOKIE
 from tests.browser.addresses import crawl, kind_of
-from tests.browser.conftest import ARGUMENTS, chromium
+from tests.browser.conftest import opened, sign_in
 from tests.browser.full import fill
-from tests.browser.site import Site, site
+from tests.browser.site import Site
 
 WIDTHS = {390: 844, 1440: 900}  # and heights
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
@@ -27,7 +25,6 @@ SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 def take(browser: Browser, site: Site, addresses: Mapping[str, str], folder: Path) -> None:
     """Take pictures of these addresses, by name."""
     folder.mkdir(parents=True, exist_ok=True)
-    kept = {"name": COOKIE, "value": site.tokens["operator"], "url": site.url}
     for width, height in WIDTHS.items():
         for scheme in SCHEMES:
             context = browser.new_context(
@@ -36,7 +33,7 @@ def take(browser: Browser, site: Site, addresses: Mapping[str, str], folder: Pat
                 reduced_motion="reduce",
                 viewport={"width": width, "height": height},
             )
-            context.add_cookies([kept])  # type: ignore[list-item] # a mapping with its keys
+            sign_in(context, site)
             context.set_default_timeout(120_000)
             page = context.new_page()
             for name, address in addresses.items():
@@ -56,12 +53,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=5_000, help="of the iterator")
     parser.add_argument("--only", default="", help="a part of the names")
     options = parser.parse_args()
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        site(Path(folder)) as running,
-        sync_playwright() as playwright,
-        playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS) as browser,
-    ):
+    with opened() as (running, browser):
         for state in ("empty", "full"):
             shown = fill(running, items=options.items) if state == "full" else {}
             named = {f"execution_{name}": f"/executions/{execution_id}" for name, execution_id in shown.items()}

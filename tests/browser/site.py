@@ -26,6 +26,7 @@ from tests.processes import STDERR, Process, start_command
 from tests.stories import document
 
 PATIENCE_SECONDS = 120.0
+COOKIE = "noetl_session"  # of the console
 PASSWORD = "in"  # noqa: S105 - of a Postgres that lives for a run
 ALIVE = "select count(*) from noetl.execution where noetl.is_live(status) and (%s::bigint is null or execution_id = %s)"
 

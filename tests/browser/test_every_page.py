@@ -12,69 +12,17 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page
 
-from noetl_broker.console.pages import csrf
 from tests.browser import hostile
 from tests.browser.addresses import Answer, FormOf, client_of, crawl, kind_of, posted, read
-from tests.browser.conftest import Visitors
+from tests.browser.conftest import FOLDER, Visitors
 from tests.browser.site import Site
 from tests.console.conftest import page_routes
 
 AXE = resources.files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]
 SERIOUS = {"serious", "critical"}
-# What a page would have if it had forgotten to escape a text.
-LOOK = """
-([element, invisible]) => ({
-  elements: document.querySelectorAll(`${element}, [${element}], img, [onerror], [style]`).length,
-  links: [...document.querySelectorAll("[href], [action], [src]")].filter((one) =>
-    new URL(one.getAttribute("href") ?? one.getAttribute("action") ?? one.getAttribute("src"), location.href).origin
-    !== location.origin).length,
-  ...((text) => ({
-    invisible: [...invisible].filter((one) => text.includes(one)).length,
-    shown: text.includes(`<${element}>`),
-  }))(document.body.innerText),
-})
-"""
-# Lets the rules of colours look only at elements whose style no page before had in elements of the same styles.
-FIND = """
-() => {
-  const known = new Set(JSON.parse(sessionStorage.getItem("outlines")));
-  const shortened = (text) => {
-    let [one, two] = [0xdeadbeef, 0x41c6ce57];
-    for (let n = 0; n < text.length; n++) {
-      one = Math.imul(one ^ text.charCodeAt(n), 2654435761);
-      two = Math.imul(two ^ text.charCodeAt(n), 1597334677);
-    }
-    return `${one} ${two}`;
-  };
-  const outlines = new Map([[null, ""]]);
-  for (const element of document.querySelectorAll("*")) { // a parent comes before its children
-    const style = getComputedStyle(element);
-    outlines.set(element, shortened([
-      outlines.get(element.parentElement), element.localName, element.getAttribute("class"), style.color, style.fill,
-      style.backgroundColor, style.backgroundImage, style.opacity, style.fontSize, style.fontWeight, style.position,
-      style.textDecorationLine,
-    ].join()));
-  }
-  window.fresh = new Set([...outlines.keys()].filter((element) => element && !known.has(outlines.get(element))));
-  sessionStorage.setItem("outlines", JSON.stringify([...new Set([...known, ...outlines.values()])]));
-  for (const rule of axe._audit.rules.filter(({id}) => ["color-contrast", "link-in-text-block"].includes(id))) {
-    const {matches} = rule;
-    rule.matches = (node, ...others) => fresh.has(node) && matches.call(rule, node, ...others);
-  }
-  return fresh.size > 0;
-}
-"""
-# A rule gives its own impact to all that it finds, so those of a slight impact are not run.
-CHECK = """
-async () => (await axe.run(document, {
-  rules: Object.fromEntries(
-    axe._audit.rules.filter(({impact}) => ["minor", "moderate"].includes(impact)).map(({id}) => [id, {enabled: false}])
-  ),
-  runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"], resultTypes: ["violations"],
-})).violations.map(({id, impact, nodes}) => [impact, id, nodes.map((one) => one.target.join(" ")).slice(0, 3)])
-"""
-# Of the dark scheme: the rest does not depend on colours.
-CHECK_COLORS = CHECK.replace("runOnly:", "runOnly: ['color-contrast', 'link-in-text-block'] || ")
+LOOK, FIND, CHECK = ((FOLDER / f"{name}.js").read_text(encoding="utf-8") for name in ("look", "find", "check"))
+COLORS = ["color-contrast", "link-in-text-block"]  # of the dark scheme: the rest does not depend on colours
 # Pages on which hostile names and errors of others must be seen: of undos, of throttles and of slots.
 SHOWING = {
     "/executions/N/undo", "/executions/N?tab=undo", "/limits", "/limits?name", "/limits/line?key&path",
@@ -118,11 +66,11 @@ def look(page: Page, address: str) -> Seen:
     """Open a page, and look for what should not be there."""
     page.goto(address)
     texts = page.evaluate(LOOK, [hostile.ELEMENT, hostile.INVISIBLE])
-    has_new_colors = page.evaluate(FIND)
-    violations = page.evaluate(CHECK)
+    has_new_colors = page.evaluate(FIND, COLORS)
+    violations = page.evaluate(CHECK, TAGS)
     if has_new_colors:
         page.emulate_media(color_scheme="dark")
-        violations += page.evaluate(CHECK_COLORS)
+        violations += page.evaluate(CHECK, COLORS)
         page.emulate_media(color_scheme="light")
     return Seen(texts, violations)
 
@@ -180,7 +128,7 @@ def test_no_page_allows_what_is_inline_or_elsewhere(answers: dict[str, Answer]) 
 def test_a_viewer_can_send_no_form_of_an_operator(answers: dict[str, Answer], site: Site) -> None:
     """Each form of each page, with the token that a viewer's own page has for forms."""
     with client_of(site, "viewer") as client:
-        token = next(form.fields[csrf.FIELD] for form in read(client, "/").forms if form.method == "post")
+        token = next(form.fields["csrf"] for form in read(client, "/").forms if form.method == "post")
         refused = {kind: send(client, form, token) for kind, form in writing(answers).items()}
     assert refused == dict.fromkeys(refused, 403)
 
@@ -210,4 +158,4 @@ def writing(answers: dict[str, Answer]) -> dict[str, FormOf]:
 
 def send(client: Any, form: FormOf, token: str) -> int:
     """Send a form with this token; give the status of the answer."""
-    return int(client.post(form.action, data={**form.fields, csrf.FIELD: token}).status_code)
+    return int(client.post(form.action, data={**form.fields, "csrf": token}).status_code)

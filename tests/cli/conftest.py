@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
+import re
 import subprocess
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -17,13 +20,25 @@ import structlog
 from click.testing import CliRunner, Result
 
 from noetl_broker.cli.main import cli
-from noetl_broker.store.connect.schema_name import DEFAULT_SCHEMA
+from noetl_broker.store.connect.schema_name import DEFAULT_SCHEMA, application_name
 from tests.brokers import drain
 from tests.postgres import SCHEMA, SCHEMA_VARIABLE, Database, psycopg_connect
 from tests.processes import Process, start_command
 from tests.sessions import close_pools
 
 PATIENCE_SECONDS = 120.0
+NOWHERE = "postgresql://127.0.0.1:1/nowhere"  # no server listens there
+TERMINATE = """
+    select count(pg_terminate_backend(pid))
+    from pg_stat_activity
+    where datname = current_database() and application_name = %s"""
+# A playbook of one job.
+FETCH = """\
+workflow:
+  - {step: start, next: fetch}
+  - {step: fetch, type: python, code: "def main(): return 1", next: end}
+  - {step: end}
+"""
 _loops: list[asyncio.Runner] = []  # at most one: that of `decide` in the running test
 
 
@@ -79,6 +94,21 @@ class Command:
             setattr(result, stream, as_default(getattr(result, stream).decode()).encode())
         return result
 
+    def json(self, *arguments: str | int | Path) -> Any:
+        """Run a command in this process; give the JSON document that it prints."""
+        return json.loads(self(*arguments, "--json").stdout)
+
+    def refuses(self, cases: Iterable[tuple[str | tuple[str | int | Path, ...], int, str]], name: str = "") -> None:
+        """Check calls of a command, or of any: each exits with its code, and an error with these words."""
+        found = []
+        for call, code, words in cases:
+            arguments = call.split() if isinstance(call, str) else call
+            answer = self(*name.split(), *arguments)
+            last = f"\n{answer.stderr}".splitlines(keepends=True)[-1]
+            if answer.exit_code != code or words not in last or not last.startswith(("noetl-broker: ", "Error: ")):
+                found.append((call, answer.exit_code, answer.stderr))
+        assert found == []
+
     def close(self) -> None:
         """End all processes that still run."""
         for process in self._processes:
@@ -129,13 +159,44 @@ def _lend(command: Command) -> Iterator[Command]:
     structlog.reset_defaults()
 
 
-def write_playbook(folder: Path, body: str, *, path: str = "examples/story") -> Path:
-    """Write a playbook with this workload and workflow; give its file."""
+def write_playbook(folder: Path, body: str, *, path: str = "examples/story", metadata: str = "") -> Path:
+    """Write a playbook with this workload and workflow, and with more metadata; give its file."""
     name = path.rpartition("/")[2]
-    head = f"apiVersion: noetl.io/v1\nkind: Playbook\nmetadata: {{name: {name}, path: {path}}}\n"
+    head = f"apiVersion: noetl.io/v1\nkind: Playbook\nmetadata: {{name: {name}, path: {path}, {metadata}}}\n"
     file = folder / f"{name}.yaml"
     file.write_text(head + dedent(body), encoding="utf-8")
     return file
+
+
+def begin(
+    command: Command, database: Database, body: str, *options: str, path: str = "examples/story", metadata: str = ""
+) -> int:
+    """Register a playbook, start it and let a broker read its start; give the id of the execution."""
+    registered = command("register", write_playbook(command.folder, body, path=path, metadata=metadata))
+    assert registered.exit_code == 0, registered.stderr
+    started = int(command("start", path, *options).stdout)
+    decide(database)
+    return started
+
+
+@pytest.fixture
+def started(command: Command, database: Database) -> int:
+    """Start an execution of FETCH, whose job waits for a worker; give its id."""
+    return begin(command, database, FETCH, path="examples/fetch")
+
+
+def complete(database: Database, result: object = None) -> None:
+    """Complete all jobs that wait with this result, and let a broker read that."""
+    ended = "select noetl.complete_job(queue_id, 'w1', attempts, %s::jsonb) from noetl.lease_jobs('w1', 1000, 60)"
+    rows(database, ended, json.dumps({} if result is None else result))
+    decide(database)
+
+
+def fail(database: Database, **error: object) -> None:
+    """Fail all jobs that wait for good, and let a broker read that."""
+    ended = "select noetl.fail_job(queue_id, 'w1', attempts, %s::jsonb, false) from noetl.lease_jobs('w1', 1000, 60)"
+    rows(database, ended, json.dumps(error))
+    decide(database)
 
 
 def decide(database: Database) -> None:
@@ -155,6 +216,25 @@ def rows(database: Database, statement: str, *arguments: object) -> list[tuple[A
     """Give the rows of one statement."""
     with psycopg_connect(database, autocommit=True) as connection:
         return connection.execute(statement, arguments).fetchall()
+
+
+def read_until(process: Process, pattern: str) -> str:
+    """Read the log up to the line that matches; kill a command that never prints it."""
+    assert process.stderr is not None
+    too_late = threading.Timer(PATIENCE_SECONDS, process.kill)
+    too_late.start()
+    try:
+        for line in process.stderr:
+            if re.search(pattern, line):
+                return line
+    finally:
+        too_late.cancel()
+    raise AssertionError(f"the command ended with {process.wait()} and never printed {pattern!r}")
+
+
+def cut(database: Database, name: str) -> None:
+    """Terminate the one connection of this name."""
+    assert rows(database, TERMINATE, application_name(name, database.schema)) == [(1,)]
 
 
 def until_job_is(status: str, database: Database) -> None:

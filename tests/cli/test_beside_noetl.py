@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from pathlib import Path
 
@@ -42,7 +41,7 @@ def moved_command(moved: Database, bare_command: Command) -> Command:
 
 def findings(command: Command) -> dict[str, str]:
     """Give the findings of `doctor`, by check."""
-    return {one["check"]: one["state"] for one in json.loads(command("doctor", "--json").stdout)["findings"]}
+    return {one["check"]: one["state"] for one in command.json("doctor")["findings"]}
 
 
 async def test_replay_skips_executions_of_the_other_broker(moved: Database, moved_command: Command) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import socket
@@ -13,33 +12,26 @@ from pathlib import Path
 
 import pytest
 
-from noetl_broker.cli import arguments
 from noetl_broker.store.connect import connection
-from tests.cli.conftest import PATIENCE_SECONDS, Command, decide, write_playbook
+from tests.cli.conftest import FETCH, NOWHERE, PATIENCE_SECONDS, Command, write_playbook
 from tests.postgres import Database
-
-FETCH = """\
-workflow:
-  - {step: start, next: fetch}
-  - {step: fetch, type: python, code: "def main(): return 1", next: end}
-  - {step: end}
-"""
-
-
-@pytest.fixture(autouse=True)
-def patient_shell(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a busy machine answer: a person's shell waits for a second."""
-    monkeypatch.setattr(arguments, "TIMEOUT_SECONDS", PATIENCE_SECONDS)
 
 
 def offered(command: Command, typed: str, **environment: str) -> list[str]:
     """Give the completions of the last word, as bash asks for them; nothing else is printed."""
     words = typed.split(" ")
-    answer = command(
-        _NOETL_BROKER_COMPLETE="bash_complete", COMP_WORDS=typed, COMP_CWORD=str(len(words) - 1), **environment
-    )
+    asked = {"_NOETL_BROKER_COMPLETE": "bash_complete", "COMP_WORDS": typed, "COMP_CWORD": str(len(words) - 1)}
+    answer = command(**asked, **environment)
     assert (answer.exit_code, answer.stderr) == (0, "")
     return [line.partition(",")[2] for line in answer.stdout.splitlines() if line]
+
+
+def offered_at_last(command: Command, typed: str) -> list[str]:
+    """Ask until something is offered: a person's shell waits for a second, and a busy machine may need longer."""
+    ends_at = time.monotonic() + PATIENCE_SECONDS
+    while not (found := offered(command, typed)) and time.monotonic() < ends_at:
+        pass
+    return found
 
 
 def test_commands_and_options_are_completed_without_a_database(lone_command: Command) -> None:
@@ -62,49 +54,45 @@ def test_completing_a_command_loads_no_driver() -> None:
     assert answer.stdout == "['start', 'status'] []\n"
 
 
-def test_paths_ids_and_steps_come_from_the_database(command: Command, database: Database) -> None:
-    """The newest executions first, and the steps of the named execution."""
-    command("register", write_playbook(command.folder, FETCH, path="examples/fetch"))
-    command("register", write_playbook(command.folder, FETCH, path="examples_too/fetch"))
-    started = [command("start", "examples/fetch").stdout.strip() for _ in range(2)]
-    decide(database)
-    assert offered(command, "noetl-broker start exam") == ["examples/fetch", "examples_too/fetch"]
-    assert offered(command, "noetl-broker start examples_") == ["examples_too/fetch"]
-    assert offered(command, f"noetl-broker status {started[0][:5]}") == started[::-1]
-    assert offered(command, f"noetl-broker explain {started[0]} f") == ["fetch"]
-    assert offered(command, f"noetl-broker fork {started[0]} --from ") == ["start", "fetch", "end"]
-    assert offered(command, "noetl-broker graph examples/") == ["examples/fetch"]
-
-
-def test_completion_uses_the_dsn_on_the_command_line(
-    lone_command: Command, command: Command, database: Database
+def test_paths_ids_and_steps_come_from_the_database(
+    lone_command: Command, command: Command, database: Database, started: int
 ) -> None:
-    """`--dsn` wins over the settings, as for the command itself."""
-    command("register", write_playbook(command.folder, FETCH, path="examples/fetch"))
-    assert offered(lone_command, f"noetl-broker start --dsn {database.dsn} ex") == ["examples/fetch"]
+    """The newest executions first, and the steps of the named execution. `--dsn` wins over the settings."""
+    command("register", write_playbook(command.folder, FETCH, path="examples_too/fetch"))
+    second = command("start", "examples/fetch").stdout.strip()
+    found = {
+        "start exam": ["examples/fetch", "examples_too/fetch"],
+        "start examples_": ["examples_too/fetch"],
+        f"status {second[:5]}": [second, str(started)],
+        f"explain {started} f": ["fetch"],
+        f"fork {started} --from ": ["start", "fetch", "end"],
+        "graph examples/": ["examples/fetch"],
+    }
+    assert {typed: offered_at_last(command, f"noetl-broker {typed}") for typed in found} == found
+    typed = f"noetl-broker start --dsn {database.dsn} examples/"
+    assert offered_at_last(lone_command, typed) == ["examples/fetch"]
 
 
 def test_completion_without_a_database_offers_nothing_quickly(
     lone_command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And prints no error into the line. The driver would wait for longer."""
-    monkeypatch.setattr(arguments, "TIMEOUT_SECONDS", 1.0)
     monkeypatch.setattr(connection, "CONNECT_SECONDS", PATIENCE_SECONDS)
-    assert offered(lone_command, "noetl-broker status 9", NOETL_BROKER_DSN="postgresql://127.0.0.1:1/none") == []
     with socket.create_server(("127.0.0.1", 0)) as silent:
         began = time.monotonic()
         dsn = f"postgresql://127.0.0.1:{silent.getsockname()[1]}/none"
-        assert offered(lone_command, "noetl-broker status 9", NOETL_BROKER_DSN=dsn) == []
+        for variables in ({"DSN": NOWHERE}, {"DSN": dsn}, {"LANES": "many"}):
+            environment = {f"NOETL_BROKER_{name}": value for name, value in variables.items()}
+            assert offered(lone_command, "noetl-broker status 9", **environment) == []
         assert time.monotonic() - began < PATIENCE_SECONDS
-    assert offered(lone_command, "noetl-broker status 9", NOETL_BROKER_LANES="many") == []
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_each_shell_has_a_completion_script(lone_command: Command, shell: str) -> None:
+def test_each_shell_has_a_completion_script(lone_command: Command) -> None:
     """The script calls the program."""
-    script = json.loads(lone_command("completion", shell, "--json").stdout)["script"]
-    assert f"_NOETL_BROKER_COMPLETE={shell}_complete" in script
-    assert script.strip() == lone_command("completion", shell).stdout.strip()
+    for shell in ("bash", "zsh", "fish"):
+        script = lone_command.json("completion", shell)["script"]
+        assert f"_NOETL_BROKER_COMPLETE={shell}_complete" in script
+        assert script.strip() == lone_command("completion", shell).stdout.strip()
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash here")
@@ -123,24 +111,23 @@ def test_bash_completes_with_the_script(command: Command) -> None:
     assert (answer.stdout, answer.stderr) == ("examples/fetch\n", "")
 
 
-@pytest.mark.parametrize(
-    "call, sentence",
-    [
-        (("start", "wether"), 'no playbook wether is registered; did you mean "examples/weather"?'),
-        (("start", "exampels/weather"), 'did you mean "examples/weather"?'),
-        (("executions", "--path", "examples/wether"), 'wether is registered; did you mean "examples/weather"?'),
-        (("worker", "--types", "pyhton"), "the worker has no tool for pyhton; did you mean python? It has http,"),
-        (("config", "--config", "lane.yaml"), "lane in lane.yaml: there is no such setting; did you mean lanes?"),
-        (("config", "--config", "gatd.yaml"), "Input should be 'gated', 'always' or 'off'; did you mean gated?"),
-        (("status", "weather"), "'weather' is not the id of an execution; noetl-broker executions lists them"),
-        (("status", "0"), "'0' is not the id of an execution"),
-        (("status", "9223372036854775808"), "is not the id of an execution"),
-    ],
-)  # fmt: skip
-def test_a_typing_error_gets_a_suggestion(command: Command, call: tuple[str, ...], sentence: str) -> None:
+def test_a_typing_error_gets_a_suggestion(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """Names of playbooks, types of jobs, settings and their values."""
     (command.folder / "lane.yaml").write_text("lane: 3\n", encoding="utf-8")
     (command.folder / "gatd.yaml").write_text("notify: gatd\n", encoding="utf-8")
+    monkeypatch.chdir(command.folder)
     command("register", write_playbook(command.folder, FETCH, path="examples/weather"))
-    in_folder = command.run if call[0] in {"worker", "config"} else command
-    assert sentence in in_folder(*call).stderr
+    command.refuses([
+        ("start wether", 1, 'no playbook wether is registered; did you mean "examples/weather"?'),
+        ("start weather", 1, 'no playbook weather is registered; did you mean "examples/weather"?'),
+        ("start exampels/weather", 1, 'did you mean "examples/weather"?'),
+        ("worker --types pyhton", 2, "the worker has no tool for pyhton; did you mean python? It has http,"),
+        ("config --config lane.yaml", 2, "lane in lane.yaml: there is no such setting; did you mean lanes?"),
+        ("config --config gatd.yaml", 2, "Input should be 'gated', 'always' or 'off'; did you mean gated?"),
+        ("status weather", 2, "'weather' is not the id of an execution; noetl-broker executions lists them"),
+        ("status 0", 2, "'0' is not the id of an execution"),
+        ("status 9223372036854775808", 2, "is not the id of an execution"),
+        ("evnts", 2, "There is no command evnts. Did you mean events?"),
+    ])  # fmt: skip
+    nothing = command("executions", "--path", "examples/wether").stderr
+    assert 'wether is registered; did you mean "examples/weather"?' in nothing

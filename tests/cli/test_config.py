@@ -4,90 +4,71 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from noetl_broker import __version__
 from noetl_broker.broker import core
 from noetl_broker.broker.model.rules import Rules
-from noetl_broker.cli.command import Call
-from noetl_broker.cli.run import service_options
-from noetl_broker.playbook import PlaybookRules
 from noetl_broker.settings import Settings
-from noetl_broker.store.connect.dsn import Database
-from tests.cli.conftest import Command
+from tests.cli.conftest import NOWHERE, Command, rows, write_playbook
+from tests.postgres import Database
 
-NOWHERE = "postgresql://u@127.0.0.1:1/nowhere"
+HIDDEN = "postgresql://u:topsecret@h/d"
+ECHO = "workflow: [{step: start, next: end}, {step: end, result: '{{ 1 + 1 }}'}]\n"
+
+
+def said(command: Command, text: str = "", *arguments: str | Path, name: str = "broker.yaml") -> str:
+    """Give what `config` says of a wrong setting, here of a file with this text; it never shows the password."""
+    if text:
+        file = command.folder / name
+        file.write_text(text.replace("DSN", HIDDEN), encoding="utf-8")
+        arguments += ("--config", file)
+    answer = command("config", *arguments)
+    assert (answer.exit_code, "topsecret" in answer.output) == (2, False)
+    return str(answer.output)
 
 
 def test_each_setting_says_where_it_comes_from(lone_command: Command) -> None:
-    """Command line, environment, file, default: the first that sets it is named."""
+    """Command line, environment, file, default: the first that sets it is named. No password is shown."""
     file = lone_command.folder / "broker.toml"
     file.write_text("lanes = 4\nsweep_seconds = 2.0\n", encoding="utf-8")
     lone_command.environment["NOETL_BROKER_SWEEP_SECONDS"] = "3"
-    answer = lone_command("config", "--config", file, "--dsn", "postgresql://u:topsecret@h/d", "--json")
-    sources = {row["name"]: (row["value"], row["source"]) for row in json.loads(answer.stdout)}
+    call = ("config", "--config", file, "--dsn", HIDDEN)
+    sources = {row["name"]: (row["value"], row["source"]) for row in lone_command.json(*call)}
     assert [sources[name] for name in ("dsn", "sweep_seconds", "lanes", "notify")] == [
         ("**********", "command line --dsn"),
         (3.0, "environment NOETL_BROKER_SWEEP_SECONDS"),
         (4, f"file {file}"),
         ("gated", "default"),
     ]
+    assert "topsecret" not in lone_command(*call).output
 
 
-def test_no_password_is_shown(lone_command: Command) -> None:
-    """The table hides it, too."""
-    lone_command.environment["NOETL_BROKER_DSN"] = "postgresql://u:topsecret@h/d"
-    answer = lone_command("config")
-    assert answer.exit_code == 0
-    assert "topsecret" not in answer.output
-
-
-@pytest.mark.parametrize("name, text", [("a.yaml", "dsn: [{} x\nlanes: 2\n"), ("a.toml", "dsn = {} x\n")])
+@pytest.mark.parametrize("name, text", [("a.yaml", "dsn: ['DSN' x\nlanes: 2\n"), ("a.toml", "dsn = 'DSN' x\n")])
 def test_an_error_in_a_config_file_does_not_show_its_text(lone_command: Command, name: str, text: str) -> None:
-    """The line may contain the password."""
-    file = lone_command.folder / name
-    file.write_text(text.format("'postgresql://u:topsecret@h/d'"), encoding="utf-8")
-    answer = lone_command("config", "--config", file)
-    assert answer.exit_code == 2
-    assert f"{file} is not valid" in answer.output
-    assert "line " in answer.output
-    assert "topsecret" not in answer.output
+    """The line may contain the password. So may the value of an unknown setting."""
+    output = said(lone_command, text, name=name)
+    assert f"{lone_command.folder / name} is not valid" in output
+    assert "line " in output
+    for wrong in ("dns", "dsn_", "database", "url"):
+        output = said(lone_command, f"{wrong}: DSN\n")
+        assert f"setting {wrong} in {lone_command.folder / 'broker.yaml'}: there is no such setting" in output
 
 
-@pytest.mark.parametrize("name", ["dns", "dsn_", "database", "url"])
-def test_an_unknown_setting_is_named_without_its_value(lone_command: Command, name: str) -> None:
-    """Its value may be a DSN."""
-    file = lone_command.folder / "broker.yaml"
-    file.write_text(f"{name}: postgresql://u:topsecret@h/d\n", encoding="utf-8")
-    answer = lone_command("config", "--config", file)
-    assert answer.exit_code == 2
-    assert f"setting {name} in {file}: there is no such setting" in answer.output
-    assert "topsecret" not in answer.output
-
-
-@pytest.mark.parametrize("dsn", ["postgresql://u:topsecret@h/d", "host=h user=u PASSWORD = topsecret"])
-@pytest.mark.parametrize("debug", [(), ("--debug",)], ids=["plain", "debug"])
+@pytest.mark.parametrize("dsn", [HIDDEN, "host=h user=u PASSWORD = topsecret"])
 @pytest.mark.parametrize("place", ["environment", "beside a DSN", "file", "list in a file"])
-def test_a_dsn_given_as_dsn_file_is_not_shown(
-    lone_command: Command, place: str, debug: tuple[str, ...], dsn: str
-) -> None:
+def test_a_dsn_given_as_dsn_file_is_not_shown(lone_command: Command, place: str, dsn: str) -> None:
     """It is no path. Values of another type are not shown either."""
-    arguments: tuple[str | Path, ...] = ("config", *debug)
-    if "file" in place:
-        file = lone_command.folder / "broker.yaml"
-        file.write_text(f"dsn_file: {json.dumps([dsn] if 'list' in place else dsn)}\n", encoding="utf-8")
-        arguments += ("--config", file)
-    else:
+    text = f"dsn_file: {json.dumps([dsn] if 'list' in place else dsn)}\n" if "file" in place else ""
+    if not text:
         lone_command.environment["NOETL_BROKER_DSN_FILE"] = dsn
     if place == "beside a DSN":
         lone_command.environment["NOETL_BROKER_DSN"] = "postgresql://h/d"
-    answer = lone_command(*arguments)
-    assert answer.exit_code == 2
-    assert "setting dsn_file in " in answer.output
-    assert ("it is no path but a DSN" in answer.output) is ("list" not in place)
-    assert "topsecret" not in answer.output
+    for debug in ((), ("--debug",)):
+        output = said(lone_command, text, *debug)
+        assert "setting dsn_file in " in output
+        assert ("it is no path but a DSN" in output) is ("list" not in place)
 
 
 @pytest.mark.parametrize(
@@ -106,33 +87,28 @@ def test_an_unneeded_dsn_file_is_not_read(
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)
-def test_an_empty_variable_is_ignored(lone_command: Command, name: str) -> None:
-    """Compose's `${DSN:-}` gives one if nothing is set: it hides neither the file nor the default."""
+def test_an_empty_value_is_ignored(lone_command: Command, name: str) -> None:
+    """Of a variable, as from Compose's `${DSN:-}`, and in a file, as from templates. Unknown names are reported."""
     file = lone_command.folder / "broker.yaml"
     file.write_text("lanes: 4\n", encoding="utf-8")
     variable = f"NOETL_BROKER_{name.upper()}"
     lone_command.environment.pop(variable, None)
-    document = lone_command("config", "--config", file, "--json").stdout
+    call, default = ("config", "--config", file, "--json"), lone_command("config", "--json").stdout
+    document = lone_command(*call).stdout
     lone_command.environment[variable] = ""
-    assert lone_command("config", "--config", file, "--json").stdout == document
-
-
-@pytest.mark.parametrize("nothing", ["", "~", "''"])
-@pytest.mark.parametrize("name", Settings.model_fields)
-def test_an_empty_value_in_a_config_file_is_ignored(lone_command: Command, name: str, nothing: str) -> None:
-    """Null or empty text, which templates of such files produce. An unknown name is still reported."""
-    file = lone_command.folder / "broker.yaml"
-    file.write_text(f"{name}: {nothing}\n", encoding="utf-8")
-    assert lone_command("config", "--config", file, "--json").stdout == lone_command("config", "--json").stdout
-    file.write_text(f"{name}s_: {nothing}\n", encoding="utf-8")
-    assert "there is no such setting" in lone_command("config", "--config", file).output
+    assert lone_command(*call).stdout == document
+    del lone_command.environment[variable]
+    for nothing in ("", "~", "''"):
+        file.write_text(f"{name}: {nothing}\n", encoding="utf-8")
+        assert lone_command("config", "--config", file, "--json").stdout == default
+        assert "there is no such setting" in said(lone_command, f"{name}s_: {nothing}\n")
 
 
 def test_an_empty_dsn_does_not_hide_its_file(lone_command: Command) -> None:
     """Otherwise the command would use the local database."""
     (lone_command.folder / "dsn").write_text(NOWHERE, encoding="utf-8")
     lone_command.environment |= {"NOETL_BROKER_DSN": "", "NOETL_BROKER_DSN_FILE": str(lone_command.folder / "dsn")}
-    row = json.loads(lone_command("config", "--json").stdout)[0]
+    row = lone_command.json("config")[0]
     assert (row["name"], row["source"]) == ("dsn", f"file {lone_command.folder / 'dsn'}")
     assert "('127.0.0.1', 1)" in lone_command("executions").output
 
@@ -146,65 +122,44 @@ def test_an_empty_dsn_on_the_command_line_is_refused(lone_command: Command, argu
     assert lone_command("run", "--fail-fast").exit_code == 2
 
 
-@pytest.mark.parametrize("name", ["dbt'; drop table noetl.event; --", "", "a b", "x" * 64, "a\n", "é"])
-def test_a_step_type_that_is_no_identifier_is_refused(lone_command: Command, name: str) -> None:
-    """The message names the setting, before anything is done."""
-    lone_command.environment["NOETL_BROKER_EXTRA_STEP_TYPES"] = json.dumps(["dbt", name])
-    answer = lone_command("config")
-    assert answer.exit_code == 2
-    assert "setting extra_step_types" in answer.output
+def test_a_bad_value_is_refused_before_anything_is_done(lone_command: Command) -> None:
+    """The message names the setting. A variable that is no JSON list is named with the list to write."""
+    for name in ("dbt'; drop table noetl.event; --", "", "a b", "x" * 64, "a\n", "é"):
+        lone_command.environment["NOETL_BROKER_EXTRA_STEP_TYPES"] = json.dumps(["dbt", name])
+        assert "setting extra_step_types" in said(lone_command)
+    lone_command.environment["NOETL_BROKER_EXTRA_STEP_TYPES"] = "resize"
+    list_to_write = "NOETL_BROKER_EXTRA_STEP_TYPES holds 'resize', which is no JSON list: write '[\"resize\"]'"
+    assert list_to_write in said(lone_command)
+    del lone_command.environment["NOETL_BROKER_EXTRA_STEP_TYPES"]
+    lone_command.environment["NOETL_BROKER_LANES"] = "99"
+    assert "setting lanes '99' in the environment (NOETL_BROKER_LANES)" in said(lone_command)
+    lone_command.environment["NOETL_BROKER_DSNS"] = HIDDEN
+    said(lone_command)
 
 
 @pytest.mark.parametrize("worker_id", ["a\nb", "\x1b[2J", "x" * 256])
 def test_a_worker_id_with_control_characters_is_refused(lone_command: Command, worker_id: str) -> None:
     """The worker does not start."""
-    answer = lone_command("worker", "--worker-id", worker_id)
-    assert answer.exit_code == 2
-    assert "printable characters on one line" in answer.output
+    lone_command.refuses([(("worker", "--worker-id", worker_id), 2, "printable characters on one line")])
 
 
-CALL: dict[str, Any] = {
-    "databases": (Database(),), "given_dsns": (), "given_schemas": (), "as_json": False, "config": None, "debug": False,
-}  # fmt: skip
-
-
-def test_the_defaults_are_those_of_the_rules() -> None:
-    """A daemon without settings decides like the core."""
-    call = Call(settings=Settings.model_validate({}), **CALL)
-    assert service_options(call).rules == Rules()
-    assert service_options(call).playbook_rules == PlaybookRules(any_step_type=True)
-
-
-def test_template_limits_reach_the_service() -> None:
-    """They apply at registration, and are pinned with an execution."""
-    bounds = {"template_max_source_chars": 300, "template_max_output_chars": 2000, "template_max_steps": 3000}
-    lengths = {"max_turns": 200, "max_fan_out": 3}
-    settings = Settings.model_validate(bounds | lengths)
-    call = Call(settings=settings, **CALL)
-    options = service_options(call)
-    assert options.playbook_rules == PlaybookRules(template_max_source_chars=300, any_step_type=True)
-    assert options.rules == Rules(
-        template_max_output_chars=2000,
-        template_max_steps=3000,
-        max_turns=200,
-        max_fan_out=3,
-    )
-
-
-def test_a_variable_that_is_no_json_list_is_named_with_the_list_to_write(lone_command: Command) -> None:
-    """The value of a secret stays hidden."""
-    lone_command.environment["NOETL_BROKER_EXTRA_STEP_TYPES"] = "resize"
-    answer = lone_command("config")
-    said = "the variable NOETL_BROKER_EXTRA_STEP_TYPES holds 'resize', which is no JSON list: write '[\"resize\"]'"
-    assert (answer.exit_code, said in answer.stderr) == (2, True)
-    lone_command.environment = {**lone_command.environment, "NOETL_BROKER_DSNS": "postgresql://u:topsecret@h/d"}
-    del lone_command.environment["NOETL_BROKER_EXTRA_STEP_TYPES"]
-    assert "topsecret" not in lone_command("config").stderr
+def test_the_limits_in_the_settings_apply(command: Command, database: Database) -> None:
+    """Those of templates at registration; all are pinned with an execution. The defaults are those of the core."""
+    assert command("register", write_playbook(command.folder, ECHO)).exit_code == 0
+    bounds = {"template_max_output_chars": 2000, "template_max_steps": 3000, "max_turns": 200, "max_fan_out": 3}
+    for given in ({}, bounds):
+        command.environment |= {f"NOETL_BROKER_{name.upper()}": str(value) for name, value in given.items()}
+        assert [command(*words).exit_code for words in (("start", "examples/story"), ("run", "--drain"))] == [0, 0]
+    command.environment["NOETL_BROKER_TEMPLATE_MAX_SOURCE_CHARS"] = "300"
+    long = write_playbook(command.folder, ECHO.replace("1 + 1", "1" + " + 1" * 100))
+    command.refuses([(("register", long), 1, "nothing was registered")])
+    pinned = [row[0] for row in rows(database, "select rules from noetl.execution order by execution_id")]
+    assert pinned == [Rules().pinned(), {**Rules().pinned(), **bounds}]
 
 
 def test_the_form_of_the_program_is_named(lone_command: Command) -> None:
     """By `config` and by `--version`: whether the core that decides is machine code."""
     form = "plain" if str(core.__file__).endswith(".py") else "compiled"
-    row = json.loads(lone_command("config", "--json").stdout)[-1]
+    row = lone_command.json("config")[-1]
     version = lone_command("--version").stdout.strip()
     assert (row["name"], row["value"], version) == ("form", form, f"noetl-broker, version {__version__} ({form})")

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import pytest
 
-from noetl_broker.cli.status_view import changes, part_states
-from tests.cli.conftest import Command, decide, execute, rows, write_playbook
+from tests.cli.conftest import Command, begin, complete, decide, execute, rows
 from tests.postgres import Database
 
 FETCH = """\
@@ -41,30 +37,43 @@ END = """
 @pytest.fixture
 def fetching(command: Command, database: Database) -> int:
     """Start an iterator over 40 items, of which 20 have ended and 10 are leased; give the execution's id."""
-    command("register", write_playbook(command.folder, FETCH, path="examples/fetch"))
-    started = int(command("start", "examples/fetch").stdout)
-    decide(database)
+    started = begin(command, database, FETCH)
     rows(database, END, 20)
     decide(database)
     rows(database, "select queue_id from noetl.lease_jobs('w', 10)")
     return started
 
 
-def test_status_shows_how_far_an_iterator_is(command: Command, fetching: int) -> None:
-    """Items that ended and failed, the errors by type, and a few of the open jobs."""
+def start_whole(command: Command, database: Database) -> int:
+    """Start an iterator that one worker runs as one job; give the execution's id."""
+    return begin(command, database, FETCH.replace("distribute: true,", "distribute: false,"))
+
+
+def explained(command: Command, *arguments: str | int) -> list[str]:
+    """Give the lines of `explain` without their indents."""
+    return [line.strip() for line in command("explain", *arguments).stdout.splitlines()]
+
+
+def test_an_iterator_shows_how_far_it_is(command: Command, database: Database, fetching: int) -> None:
+    """Items that ended and failed, the errors by type with examples, and a few of the open jobs."""
     lines = command("status", fetching).stdout.splitlines()
     [step] = [line for line in lines if line.startswith("fetch  python")]
     jobs = [line.split()[:3] for line in lines if line.startswith("fetch[")]
     assert "  RUNNING    20 of 40, 7 failed, " in step
     assert "/s, about " in step
-    assert "7 items failed, by type of error: type 1 4, type 0 3" in lines
     assert jobs == [[f"fetch[{index}]", "python", "leased"] for index in range(20, 30)]
     assert "and 10 more open jobs of items" in lines
+    said = explained(command, fetching)
+    by_type = "7 items failed, by type of error: type 1 4, type 0 3"
+    assert [by_type in text for text in (lines, said)] == [True, True]
+    assert f"noetl-broker explain {fetching} 'fetch[1]' shows the first type 1" in said
+    assert any(line.startswith("items end at ") for line in said)
+    listed = explained(command, fetching, "fetch")
+    at = listed.index("the failed items, by index:")
+    assert listed[at + 1 : at + 3] == ["fetch[1]: type 1: no 1", "fetch[4]: type 0: no 4"]
 
-
-def test_a_program_reads_the_numbers(command: Command, fetching: int) -> None:
-    """In `iterators` of the document, one for each visit that is open or the latest of its step."""
-    [found] = json.loads(command("status", fetching, "--json").stdout)["iterators"]
+    # A program reads the numbers, of each visit that is open or the latest of its step.
+    [found] = command.json("status", fetching)["iterators"]
     times = [found.pop(name) for name in ("pace", "seconds_left", "last_ended_at")]
     assert None not in times
     assert found == {
@@ -74,187 +83,87 @@ def test_a_program_reads_the_numbers(command: Command, fetching: int) -> None:
         "other_errors": 0, "other_types": 0,
     }  # fmt: skip
 
-
-def test_one_item_is_explained(command: Command, fetching: int) -> None:
-    """What it is, and how it failed; no history is replayed for it."""
-    headline, *because = command("explain", fetching, "fetch[4]").stdout.splitlines()
-    assert headline.startswith(f"fetch[4] of execution {fetching} failed after ")
-    assert because[:2] == ["  its item is 4", "  it failed: type 0: no 4 (attempt 1)"]
-    assert because[2].startswith("  it ended with action_failed from w (event ")
-
-
-def test_an_open_item_shows_its_job(command: Command, fetching: int) -> None:
-    """Who has leased it."""
-    assert "  worker w has been working on fetch[20] for " in command("explain", fetching, "fetch[20]").stdout
-
-
-def test_status_of_one_item(command: Command, fetching: int) -> None:
-    """A program gets its numbers."""
-    text = command("status", fetching, "fetch[3]").stdout.splitlines()
-    found = json.loads(command("status", fetching, "fetch#1[4]", "--json").stdout)
-    assert text[0].startswith(f"fetch[3] of execution {fetching} completed after ")
-    assert text[1:] == ["its result is 3"]
-    assert (found["status"], found["attempt"], found["error"]["type"]) == ("FAILED", 1, "type 0")
-    assert "not fetch[3]" in command("status", fetching, "fetch[3]", "--watch").stderr
-
-
-@pytest.mark.parametrize(
-    "name, fault",
-    [
-        ("fetch[40]", "fetch of execution {0} has no item 40: its items are 0 to 39"),
-        ("fech[1]", "execution {0} has no step fech; noetl-broker status {0} lists its steps"),
-        ("start[0]", "start of execution {0} has no item 0 that is known: it does not iterate"),
-    ],
-)
-def test_an_item_that_is_not_there(command: Command, fetching: int, name: str, fault: str) -> None:
-    """The error says which there are."""
-    answer = command("explain", fetching, name)
-    assert answer.exit_code == 1
-    assert fault.format(fetching) in answer.stderr
-
-
-def test_the_events_of_one_item(command: Command, fetching: int) -> None:
-    """From its start to its end, without those of the others."""
-    log = json.loads(command("events", fetching, "fetch[3]", "--json").stdout)
-    assert [event["event_type"] for event in log] == [
-        "iteration_started",
-        "action_started",
-        "action_completed",
-        "iteration_completed",
-    ]
-
-
-def test_explain_folds_failed_items(command: Command, fetching: int) -> None:
-    """With an example of each type."""
-    lines = [line.strip() for line in command("explain", fetching).stdout.splitlines()]
-    assert "7 items failed, by type of error: type 1 4, type 0 3" in lines
-    assert f"noetl-broker explain {fetching} 'fetch[1]' shows the first type 1" in lines
-    assert any(line.startswith("items end at ") for line in lines)
-
-
-def test_hostile_error_types_stay_bounded(command: Command, database: Database, fetching: int) -> None:
-    """Many, long and unprintable ones: the first are shortened, the others are counted."""
+    # Many, long and unprintable types of errors: the first are shortened, the others are counted.
     hostile = "jsonb_build_object('type', index || repeat(chr(27) || E'[2J\\n', 1000))"
     execute(database, f"update noetl.iteration set status = 'FAILED', error = {hostile}")
     text = command("status", fetching).stdout
     [line] = [line for line in text.splitlines() if line.startswith("40 items failed, by type of error: ")]
     assert line.endswith(", 35 other types 35")
-    assert len(line) < 600
-    assert "\x1b" not in text
+    assert (len(line) < 600, "\x1b" in text) == (True, False)
 
 
-def test_watch_shows_a_line_for_each_percent() -> None:
-    """Not for each item."""
-
-    def state(ended: int) -> dict[str, Any]:
-        progress = {"step": "fetch", "visit": 1, "total": 5000, "ended": ended, "failed": 0, "pace": None}
-        progress["seconds_left"] = None
-        found = {"execution_id": 1, "status": "RUNNING", "started_at": None, "ended_at": None, "steps": [], "jobs": []}
-        return {**found, "iterators": [progress]}
-
-    lines = [[*changes(part_states(state(100)), part_states(state(ended)))] for ended in (149, 150)]
-    assert lines == [[], ["items of fetch  150 of 5,000"]]
+def test_one_item_is_shown(command: Command, fetching: int) -> None:
+    """What it is, how it failed, who has its job, its own events; no history is replayed for it."""
+    headline, *because = command("explain", fetching, "fetch[4]").stdout.splitlines()
+    assert headline.startswith(f"fetch[4] of execution {fetching} failed after ")
+    assert because[:2] == ["  its item is 4", "  it failed: type 0: no 4 (attempt 1)"]
+    assert because[2].startswith("  it ended with action_failed from w (event ")
+    assert "  worker w has been working on fetch[20] for " in command("explain", fetching, "fetch[20]").stdout
+    text = command("status", fetching, "fetch[3]").stdout.splitlines()
+    found = command.json("status", fetching, "fetch#1[4]")
+    assert text[0].startswith(f"fetch[3] of execution {fetching} completed after ")
+    assert text[1:] == ["its result is 3"]
+    assert (found["status"], found["attempt"], found["error"]["type"]) == ("FAILED", 1, "type 0")
+    assert "not fetch[3]" in command("status", fetching, "fetch[3]", "--watch").stderr
+    log = [event["event_type"] for event in command.json("events", fetching, "fetch[3]")]
+    assert log == ["iteration_started", "action_started", "action_completed", "iteration_completed"]
+    nothing = f"execution {fetching} has no step fech; noetl-broker status {fetching} lists its steps"
+    command.refuses(
+        [
+            (f"{fetching} fetch[40]", 1, f"fetch of execution {fetching} has no item 40: its items are 0 to 39"),
+            (f"{fetching} fech[1]", 1, nothing),
+            (f"{fetching} start[0]", 1, f"start of execution {fetching} has no item 0 that is known: it does not"),
+        ],
+        "explain",
+    )
 
 
 def test_an_item_that_a_worker_ran_is_read_from_the_result(command: Command, database: Database) -> None:
     """It has no row; the result of its step has its result or its error."""
-    body = FETCH.replace("distribute: true,", "distribute: false,")
-    command("register", write_playbook(command.folder, body, path="examples/whole"))
-    started = int(command("start", "examples/whole").stdout)
-    decide(database)
+    started = start_whole(command, database)
     failed = [{"index": 1, "error": {"type": "KeyError", "message": "'city'"}}]
-    result = json.dumps({"data": [7, None], "meta": {"failed": failed}})
-    rows(database, "select noetl.complete_job(queue_id, 'w', 1, %s::jsonb) from noetl.lease_jobs('w')", result)
-    decide(database)
-    first, second = (json.loads(command("status", started, f"fetch[{n}]", "--json").stdout) for n in (0, 1))
+    complete(database, {"data": [7, None], "meta": {"failed": failed}})
+    first, second = (command.json("status", started, f"fetch[{n}]") for n in (0, 1))
     assert (first["status"], first["result"], first["by_worker"]) == ("COMPLETED", 7, True)
     assert (second["status"], second["error"]) == ("FAILED", failed[0]["error"])
     assert "fetch of execution" in command("explain", started, "fetch[2]").stderr
 
 
-@pytest.fixture
-def whole(command: Command, database: Database) -> int:
-    """Start an iterator that one worker runs, which has reported; give the execution's id."""
-    body = FETCH.replace("distribute: true,", "distribute: false,")
-    command("register", write_playbook(command.folder, body, path="examples/whole"))
-    started = int(command("start", "examples/whole").stdout)
-    decide(database)
+def test_what_a_worker_reports_of_its_items_is_shown(command: Command, database: Database) -> None:
+    """In the same column as items that are jobs. Single items are not known yet."""
+    whole = start_whole(command, database)
     report = '{"done": 1125, "failed": 79, "total": 5000, "errors": {"KeyError": 70, "timeout": 4}, "other_types": 2}'
     rows(database, "select noetl.report_progress(queue_id, 'w', 1, %s) from noetl.lease_jobs('w')", report)
-    return started
-
-
-def test_status_shows_what_a_worker_reports_of_its_items(command: Command, whole: int) -> None:
-    """In the same column as items that are jobs."""
-    lines = command("status", whole).stdout.splitlines()
+    lines, said = command("status", whole).stdout.splitlines(), explained(command, whole)
     [step] = [line for line in lines if line.startswith("fetch  python")]
     assert "  RUNNING    1,204 of 5,000, 79 failed, " in step
     assert "/s, about " in step
-    assert "79 items failed, by type of error: KeyError 70, timeout 4, 2 other types 5" in lines
+    assert "its worker reports 1,204 of 5,000, 79 failed" in said
+    by_type = "79 items failed, by type of error: KeyError 70, timeout 4, 2 other types 5"
+    assert [by_type in text for text in (lines, said)] == [True, True]
+    assert not any("shows the first" in line for line in said)
 
 
-def test_explain_shows_what_a_worker_reports_of_its_items(command: Command, whole: int) -> None:
-    """Single items are not known yet."""
-    lines = [line.strip() for line in command("explain", whole).stdout.splitlines()]
-    assert "its worker reports 1,204 of 5,000, 79 failed" in lines
-    assert "79 items failed, by type of error: KeyError 70, timeout 4, 2 other types 5" in lines
-    assert not any("shows the first" in line for line in lines)
-
-
-@pytest.fixture
-def ended(command: Command, database: Database) -> int:
-    """Run an iterator of 30 items as one job, of which 25 fail, to its end; give the execution's id."""
-    body = FETCH.replace("distribute: true,", "distribute: false,")
-    command("register", write_playbook(command.folder, body, path="examples/whole"))
-    started = int(command("start", "examples/whole").stdout)
-    decide(database)
+def test_the_items_of_an_ended_job_are_counted(command: Command, database: Database) -> None:
+    """From the result of the step, with the first failed items by index. They have no logs of their own."""
+    ended = start_whole(command, database)
     failed = [{"index": index, "error": {"type": f"T{index % 2}", "message": f"no {index}"}} for index in range(5, 30)]
-    result = json.dumps({"data": [1] * 5 + [None] * 25, "meta": {"failed": failed}})
-    rows(database, "select noetl.complete_job(queue_id, 'w', 1, %s::jsonb) from noetl.lease_jobs('w')", result)
-    decide(database)
-    return started
-
-
-def test_the_items_of_an_ended_job_are_counted(command: Command, ended: int) -> None:
-    """From the result of the step: `status` and `explain` of the step and of the completed execution show them."""
+    complete(database, {"data": [1] * 5 + [None] * 25, "meta": {"failed": failed}})
     lines = command("status", ended).stdout.splitlines()
     [step] = [line for line in lines if line.startswith("fetch  python")]
     assert "  COMPLETED  30 of 30, 25 failed  " in step
     assert "25 items failed, by type of error: T1 13, T0 12" in lines
-    assert "  its items: 30 of 30, 25 failed\n" in command("explain", ended, "fetch").stdout
-    said = [line.strip() for line in command("explain", ended).stdout.splitlines()]
-    assert f"fetch: 30 of 30, 25 failed; noetl-broker explain {ended} fetch lists them" in said
-
-
-def test_explain_lists_the_first_failed_items(command: Command, ended: int) -> None:
-    """By index, each with its error."""
-    lines = [line.strip() for line in command("explain", ended, "fetch").stdout.splitlines()]
-    at = lines.index("the failed items, by index:")
-    assert lines[at + 1 : at + 22] == [*(f"fetch[{n}]: T{n % 2}: no {n}" for n in range(5, 25)), "… and 5 more"]
-
-
-def test_explain_lists_the_failed_items_of_an_open_iterator(command: Command, fetching: int) -> None:
-    """Which have jobs of their own."""
-    lines = [line.strip() for line in command("explain", fetching, "fetch").stdout.splitlines()]
-    at = lines.index("the failed items, by index:")
-    assert lines[at + 1 : at + 3] == ["fetch[1]: type 1: no 1", "fetch[4]: type 0: no 4"]
-
-
-@pytest.mark.parametrize(
-    "item, fault",
-    [("fetch[7]", "they have one log: noetl-broker logs {0} fetch"), ("fetch[999]", "has no item 999")],
-)
-def test_an_item_without_a_log_of_its_own(command: Command, ended: int, item: str, fault: str) -> None:
-    """One worker ran all items, or it does not exist."""
-    answer = command("logs", ended, item)
-    assert answer.exit_code == 1
-    assert fault.format(ended) in answer.stderr
-
-
-def test_status_of_a_step_that_does_not_exist(command: Command, ended: int) -> None:
-    """And of one that does, which `explain` shows."""
-    assert f"execution {ended} has no step nope; noetl-broker status" in command("status", ended, "nope").stderr
-    assert f"noetl-broker explain {ended} fetch shows it" in command("status", ended, "fetch").stderr
+    assert f"fetch: 30 of 30, 25 failed; noetl-broker explain {ended} fetch lists them" in explained(command, ended)
+    said = explained(command, ended, "fetch")
+    assert "its items: 30 of 30, 25 failed" in said
+    at = said.index("the failed items, by index:")
+    assert said[at + 1 : at + 22] == [*(f"fetch[{n}]: T{n % 2}: no {n}" for n in range(5, 25)), "… and 5 more"]
+    command.refuses([
+        (f"logs {ended} fetch[7]", 1, f"they have one log: noetl-broker logs {ended} fetch"),
+        (f"logs {ended} fetch[999]", 1, "has no item 999"),
+        (f"status {ended} nope", 1, f"execution {ended} has no step nope; noetl-broker status"),
+        (f"status {ended} fetch", 2, f"noetl-broker explain {ended} fetch shows it"),
+    ])  # fmt: skip
 
 
 RETRIED = """\
@@ -280,40 +189,18 @@ FAIL_ONE = """
     from noetl.lease_jobs('w', 1)"""
 
 
-@pytest.fixture
-def retrying(command: Command, database: Database) -> int:
-    """Start an iterator whose first item waits for a retry, the second one was caught; give the execution's id."""
-    command("register", write_playbook(command.folder, RETRIED, path="examples/retried"))
-    started = int(command("start", "examples/retried").stdout)
-    decide(database)
+def test_an_item_that_waits_for_a_retry_is_shown(command: Command, database: Database) -> None:
+    """Beside those that ended; a caught item has not failed, and has its error and the result of its `catch`."""
+    retrying = begin(command, database, RETRIED)
     rows(database, FAIL_ONE % ("busy", "true"))
     rows(database, FAIL_ONE % ("bad", "false"))
     decide(database)
-    return started
-
-
-def test_status_says_how_many_items_wait_for_a_retry(command: Command, retrying: int) -> None:
-    """Beside those that ended; a caught item has not failed."""
-    [found] = json.loads(command("status", retrying, "--json").stdout)["iterators"]
+    [found] = command.json("status", retrying)["iterators"]
     assert (found["ended"], found["failed"], found["retrying"]) == (1, 0, 1)
     assert "1 of 3, 1 waits for a retry" in command("status", retrying).stdout
-
-
-def test_an_item_says_why_and_when_it_is_tried_again(command: Command, retrying: int) -> None:
-    """Its failed attempts, and its job. What was caught has its error and the result of its `catch`."""
     text = command("explain", retrying, "fetch[0]").stdout
     assert "1 earlier attempt failed: busy: no" in text
     assert "fetch[0] will be retried in " in text
-    caught = command("explain", retrying, "fetch[1]").stdout
-    assert 'it failed: bad: no; its catch gave {"bad": 1}' in caught
-
-
-def test_the_events_of_an_item_have_its_retries(command: Command, retrying: int) -> None:
-    """Where they belong: between the attempts."""
-    log = json.loads(command("events", retrying, "fetch[0]", "--json").stdout)
-    assert [event["event_type"] for event in log] == [
-        "iteration_started",
-        "action_started",
-        "action_failed",
-        "action_retry",
-    ]
+    assert 'it failed: bad: no; its catch gave {"bad": 1}' in command("explain", retrying, "fetch[1]").stdout
+    log = [event["event_type"] for event in command.json("events", retrying, "fetch[0]")]
+    assert log == ["iteration_started", "action_started", "action_failed", "action_retry"]

@@ -14,7 +14,7 @@ from tests.cli.conftest import Command, decide
 from tests.postgres import Database
 
 FILE = playbooks_folder() / "conditional.yaml"
-# test_services.py, test_demo.py and test_dev.py test these with --json.
+# tests/daemon/processes and test_dev.py test these with --json.
 SERVING = {"console", "demo", "dev", "run", "worker"}
 # test_approvals.py tests these with --json.
 DECIDING = {"approve", "reject"}
@@ -121,7 +121,7 @@ def test_an_id_in_a_payload_stays_a_number(command: Command, database: Database)
     command("register", FILE)
     started = command("start", "examples/conditional", "--payload", '{"customer_id": 7}').stdout.strip()
     decide(database)
-    events = json.loads(command("events", started, "--json").stdout)
+    events = command.json("events", started)
     assert events[0]["execution_id"] == started
     assert events[0]["context"]["workload"]["customer_id"] == 7
 

@@ -7,8 +7,7 @@ import re
 
 import pytest
 
-from tests.cli.conftest import Command, decide, execute, rows, write_playbook
-from tests.cli.test_lost_connection import cut
+from tests.cli.conftest import Command, begin, cut, decide, execute, rows
 from tests.cli.test_status_watch import until
 from tests.postgres import Database
 
@@ -26,10 +25,7 @@ LOG = "select noetl.log_job(%s, 'w', %s, %s, %s, %s)"
 @pytest.fixture
 def started(command: Command, database: Database) -> int:
     """Start an execution with two jobs."""
-    command("register", write_playbook(command.folder, STORY))
-    started = int(command("start", "examples/story").stdout)
-    decide(database)
-    return started
+    return begin(command, database, STORY)
 
 
 @pytest.fixture
@@ -81,7 +77,7 @@ def test_what_is_missing_is_said(command: Command, database: Database, started: 
         "fetch  … 1,234,000 bytes are missing …",
         "fetch  last",
     ]
-    entries = json.loads(command("logs", started, "--json").stdout)
+    entries = command.json("logs", started)
     assert [(entry["message"], entry["missing_bytes"], entry["visit"]) for entry in entries] == [
         ("first\n", 0, 1),
         ("last\n", 1_234_000, 1),
@@ -91,12 +87,12 @@ def test_what_is_missing_is_said(command: Command, database: Database, started: 
 def test_items_are_named(command: Command, database: Database, started: int, jobs: dict[str, int]) -> None:
     """A visit includes its items."""
     log(database, jobs["fetch"], "all")
-    for node in ("fetch#1.7", "fetch#1.70", "fetch#2.7"):
-        statement = (
-            "insert into noetl.log (execution_id, node_id, attempt, ordinal, step, level, first_byte, message) "
-            f"values ({started}, '{started}:{node}', 1, 1, 'fetch', 'info', 0, '{node}')"
-        )
-        execute(database, statement)
+    statement = (
+        "insert into noetl.log (execution_id, node_id, attempt, ordinal, step, level, first_byte, message)"
+        f" select {started}, '{started}:' || node, 1, 1, 'fetch', 'info', 0, node"
+        " from unnest('{fetch#1.7, fetch#1.70, fetch#2.7}'::text[]) node"
+    )
+    execute(database, statement)
     found = {name: shown(command("logs", started, name).stdout) for name in ("fetch[7]", "fetch#2[7]", "fetch#1")}
     assert found == {
         "fetch[7]": ["fetch[7]  fetch#1.7"],

@@ -7,29 +7,23 @@ import json
 
 import pytest
 
-from noetl_broker.errors import EXIT_SCHEMA, EXIT_UNAVAILABLE
-from noetl_broker.store.connect.schema_name import application_name
-from tests.cli.conftest import PATIENCE_SECONDS, Command, rows
-from tests.cli.test_lost_connection import SENTENCE, WAITS, cut
+from noetl_broker.errors import EXIT_SCHEMA
+from tests.cli.conftest import Command
 from tests.postgres import Database, named, psycopg_connect
 from tests.roles import login
 
 
 def test_migrate_applies_each_file_once(bare_command: Command) -> None:
-    """The second time there is nothing to do."""
+    """The second time there is nothing to do. `--status` lists pending files, so that an operator checks before."""
+
+    def pending() -> set[bool]:
+        return {entry["pending"] for entry in bare_command.json("migrate", "--status")}
+
+    assert [pending() for _ in range(2)] == [{True}, {True}]
     first, second = bare_command("migrate"), bare_command("migrate")
     assert first.stdout.startswith("applied 0001_tables.sql\n")
     assert (second.exit_code, second.stdout) == (0, "the schema is up to date\n")
-
-
-def test_migrate_status_lists_pending_files(bare_command: Command) -> None:
-    """An operator checks before acting."""
-    for _ in range(2):
-        answer = bare_command("migrate", "--status", "--json")
-        assert {entry["pending"] for entry in json.loads(answer.stdout)} == {True}
-    bare_command("migrate")
-    answer = bare_command("migrate", "--status", "--json")
-    assert {entry["pending"] for entry in json.loads(answer.stdout)} == {False}
+    assert pending() == {False}
 
 
 def test_sql_is_printed_without_a_database(lone_command: Command) -> None:
@@ -56,19 +50,6 @@ async def test_migrate_status_without_rights_exits_with_77(command: Command, dat
         answer = await asyncio.to_thread(command.run, "migrate", "--status", "--dsn", no_role.dsn)
     assert (answer.returncode, answer.stdout) == (77, "")
     assert answer.stderr.startswith("noetl-broker: the database refuses, because a right is missing: permission denied")
-
-
-@pytest.mark.parametrize("options", [(), ("--status",), ("--roles",)])
-def test_a_lost_connection_exits_with_69(command: Command, database: Database, options: tuple[str, ...]) -> None:
-    """It waits for a locked table when its connection is terminated; it is no bug of the program."""
-    with psycopg_connect(database) as other:
-        other.execute("lock table noetl.schema_version in access exclusive mode")
-        asking = command.start("migrate", *options)
-        while not rows(database, WAITS, application_name("noetl-broker migrate", database.schema)):
-            assert asking.poll() is None
-        cut(database, "noetl-broker migrate")
-        out, err = asking.communicate(timeout=PATIENCE_SECONDS)
-    assert (asking.returncode, out, SENTENCE.fullmatch(err) is not None) == (EXIT_UNAVAILABLE, "", True), err
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 
-from tests.cli.conftest import Command, decide
+from tests.cli.conftest import Command, begin, decide
 from tests.postgres import Database
-from tests.stories import document
 
 BODY = """
 workflow:
@@ -20,23 +16,18 @@ workflow:
 
 
 @pytest.fixture
-def started(command: Command, database: Database, tmp_path: Path) -> list[str]:
+def started(command: Command, database: Database) -> list[str]:
     """Give two executions that wait for their first job."""
-    file = tmp_path / "story.yaml"
-    file.write_text(document(BODY), encoding="utf-8")
-    command("register", file)
-    ids = [command("start", "story").stdout.strip() for _ in range(2)]
-    decide(database)
-    return ids
+    return [str(begin(command, database, BODY, path="story")) for _ in range(2)]
 
 
 def statuses(command: Command) -> list[str]:
     """Return the statuses of all executions, the oldest first."""
-    return [entry["status"] for entry in json.loads(command("executions", "--json").stdout)][::-1]
+    return [entry["status"] for entry in command.json("executions")][::-1]
 
 
 def test_an_execution_is_paused_and_resumed(command: Command, database: Database, started: list[str]) -> None:
-    """By its id."""
+    """By its id. An ended one is not paused: the command fails, and says how it ended."""
     assert command("pause", started[0], "--reason", "disk full").stdout == f"pausing execution {started[0]}\n"
     decide(database)
     assert statuses(command) == ["PAUSED", "RUNNING"]
@@ -44,10 +35,6 @@ def test_an_execution_is_paused_and_resumed(command: Command, database: Database
     assert command("resume", started[0]).stdout == f"resuming execution {started[0]}\n"
     decide(database)
     assert statuses(command) == ["RUNNING", "RUNNING"]
-
-
-def test_an_ended_execution_is_not_paused(command: Command, database: Database, started: list[str]) -> None:
-    """The command fails, and says how it ended."""
     command("cancel", started[0])
     decide(database)
     done = command("pause", started[0])
@@ -89,29 +76,18 @@ def test_new_executions_of_a_path_are_queued_and_admitted(
     assert statuses(command) == ["RUNNING", "RUNNING", "RUNNING"]
     assert command("resume", "--path", "story").stdout == "story is not paused\n"
     assert started
-
-
-def test_a_pattern_alone_names_no_playbook(command: Command) -> None:
-    """The error says how to pause executions."""
-    done = command("pause", "--path", "sto*")
-    assert done.exit_code == 2
-    assert "add --status running to pause executions" in done.stderr
+    command.refuses([("pause --path sto*", 2, "add --status running to pause executions")])
 
 
 def test_executions_of_a_filter_are_cancelled(command: Command, database: Database, started: list[str]) -> None:
     """`--until` leaves out those that started later."""
+    assert started
     assert command("cancel", "--path", "st*", "--until", "1h").stdout == "no execution is left to be cancelled\n"
     assert command("cancel", "--path", "st*", "--yes").stdout.endswith("executions are cancelled: 2 of 2 executions\n")
     decide(database)
     assert statuses(command) == ["CANCELLED", "CANCELLED"]
-    assert started
-
-
-def test_executions_of_a_filter_are_forked_once(command: Command, database: Database, started: list[str]) -> None:
-    """The listing marks what was recovered, and a second call leaves it out. Without a status, failed ones only."""
+    # A fork of them is marked in the list, and not repeated. Without a status it takes failed ones.
     call = ("fork", "--from", "a", "--path", "story", "--status", "cancelled")
-    command("cancel", *started)
-    decide(database)
     assert command(*call[:-2]).stdout == "no execution is left to be forked\n"
     assert command(*call, "--yes").stdout.endswith("executions are forked from a: 2 of 2 executions\n")
     decide(database)

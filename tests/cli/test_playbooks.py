@@ -1,12 +1,11 @@
-"""`validate` and `register`: findings for people and programs, and versions in the catalog."""
+"""`validate`, `register` and `schema`: findings for people and programs, versions in the catalog, keys for editors."""
 
 from __future__ import annotations
 
 import json
 
-import pytest
-
-from tests.cli.conftest import Command, rows, write_playbook
+from noetl_broker.playbook.json_schema import playbook_schema
+from tests.cli.conftest import NOWHERE, Command, rows, write_playbook
 from tests.postgres import Database
 
 GOOD = """\
@@ -28,20 +27,23 @@ workflow:
 """
 
 
-def test_a_good_playbook_is_ok(lone_command: Command) -> None:
-    """The check needs no database."""
-    file = write_playbook(lone_command.folder, GOOD)
-    answer = lone_command("validate", file)
-    assert (answer.exit_code, answer.stdout) == (0, f"{file}: ok\n")
-
-
-def test_an_error_has_file_line_and_column(lone_command: Command) -> None:
-    """In the form that editors follow: file, line, column, severity, sentence."""
-    file = write_playbook(lone_command.folder, BAD)
-    answer = lone_command("validate", file)
-    assert answer.exit_code == 1
-    assert answer.stdout.startswith(f"{file}:5:25: error: ")
+def test_findings_have_file_line_and_column(lone_command: Command) -> None:
+    """In the form that editors follow; for programs one list of flat objects for all files. No database is needed."""
+    good = write_playbook(lone_command.folder, GOOD)
+    answer = lone_command("validate", good)
+    assert (answer.exit_code, answer.stdout) == (0, f"{good}: ok\n")
+    files = [write_playbook(lone_command.folder, BAD, path=path) for path in ("a/one", "a/two")]
+    answer = lone_command("validate", *files)
+    assert (answer.exit_code, answer.stdout.startswith(f"{files[0]}:5:25: error: ")) == (1, True)
     assert "nowhere" in answer.stdout
+    findings = lone_command.json("validate", *files)
+    assert [finding["file"] for finding in findings] == [*map(str, files)]
+    assert set(findings[0]) == {"severity", "code", "message", "file", "line", "column", "path", "hint"}
+    # Warnings pass, unless they are made errors.
+    odd = write_playbook(lone_command.folder, ODD)
+    plain, strict = lone_command("validate", odd), lone_command("validate", "--strict", odd)
+    assert (plain.exit_code, strict.exit_code) == (0, 1)
+    assert (": warning: " in plain.stdout, ": error: " in strict.stdout) == (True, True)
 
 
 def test_of_thousands_of_errors_a_thousand_are_listed(lone_command: Command) -> None:
@@ -55,62 +57,27 @@ def test_of_thousands_of_errors_a_thousand_are_listed(lone_command: Command) -> 
     assert lines[-1].endswith("error: … and 11,000 more errors (fix these, and check again)")
 
 
-def test_findings_are_one_list_for_programs(lone_command: Command) -> None:
-    """One JSON list of flat objects for all files."""
-    files = [write_playbook(lone_command.folder, BAD, path=path) for path in ("a/one", "a/two")]
-    answer = lone_command("validate", *files, "--json")
-    findings = json.loads(answer.stdout)
-    assert answer.exit_code == 1
-    assert [finding["file"] for finding in findings] == [*map(str, files)]
-    assert set(findings[0]) == {"severity", "code", "message", "file", "line", "column", "path", "hint"}
-
-
-def test_warnings_pass_unless_strict(lone_command: Command) -> None:
-    """`--strict` makes them errors."""
-    file = write_playbook(lone_command.folder, ODD)
-    plain, strict = lone_command("validate", file), lone_command("validate", "--strict", file)
-    assert (plain.exit_code, strict.exit_code) == (0, 1)
-    assert ": warning: " in plain.stdout
-    assert ": error: " in strict.stdout
-
-
-def test_a_missing_file_exits_with_2(lone_command: Command) -> None:
-    """A usage error, not a finding."""
-    answer = lone_command("validate", "missing.yaml")
-    assert answer.exit_code == 2
-    assert "missing.yaml" in answer.stderr
-
-
-@pytest.mark.parametrize("name", ["validate", "register"])
-def test_a_directory_is_no_file(lone_command: Command, name: str) -> None:
-    """The error says what to give."""
+def test_a_missing_file_is_a_usage_error(lone_command: Command) -> None:
+    """No finding. For a directory, the error says what to give."""
     folder = lone_command.folder
-    answer = lone_command(name, folder)
-    assert (answer.exit_code, answer.stderr) == (
-        2,
-        f"noetl-broker: {folder} is a directory: give files, such as {folder}/*.yaml\n",
-    )
+    directory = f"{folder} is a directory: give files, such as {folder}/*.yaml"
+    lone_command.refuses([
+        ("validate missing.yaml", 2, "missing.yaml"),
+        *((f"{name} {folder}", 2, directory) for name in ("validate", "register")),
+    ])  # fmt: skip
 
 
 def test_registering_makes_a_version(command: Command, database: Database) -> None:
-    """The row has the text, and the name, kind and document from it."""
+    """The row has the text, and the name, kind and document from it. Only changed text makes another version."""
     file = write_playbook(command.folder, GOOD)
     answer = command("register", file)
     assert (answer.exit_code, answer.stdout) == (0, "examples/story version 1\n")
     assert rows(
         database, "select path, version, kind, name, content, payload -> 'workflow' -> 1 from noetl.catalog"
     ) == [("examples/story", 1, "Playbook", "story", file.read_text(), {"step": "end", "result": {"answer": 42}})]
-
-
-def test_the_same_text_makes_no_new_version(command: Command) -> None:
-    """Changed text does."""
-    file = write_playbook(command.folder, GOOD)
-    command("register", file)
-    unchanged = command("register", file)
+    assert command("register", file).stdout == "examples/story version 1 (unchanged)\n"
     file.write_text(file.read_text() + "# changed\n")
-    changed = command("register", file, "--json")
-    assert unchanged.stdout == "examples/story version 1 (unchanged)\n"
-    assert [(entry["version"], entry["new"]) for entry in json.loads(changed.stdout)] == [(2, True)]
+    assert [(entry["version"], entry["new"]) for entry in command.json("register", file)] == [(2, True)]
 
 
 def test_a_file_with_an_error_prevents_the_registration_of_all(command: Command, database: Database) -> None:
@@ -165,17 +132,29 @@ def test_validate_looks_for_called_playbooks_in_the_database(command: Command) -
     assert "is registered" not in command("validate", parent).stdout
 
 
-def test_validate_goes_on_where_the_database_does_not_answer(command: Command) -> None:
-    """It says so, and checks what needs none."""
-    file = write_playbook(command.folder, CALLS, path="examples/parent")
-    answer = command("validate", file, "--dsn", "postgresql://127.0.0.1:1/nothing")
-    assert answer.exit_code == 0
-    assert "checked without the database" in answer.stderr
-
-
 def test_validate_knows_the_step_types_of_the_database(command: Command) -> None:
-    """It refuses nothing that `register` accepts."""
+    """It refuses nothing that `register` accepts. If no database answers, it says so, and checks what needs none."""
     file = write_playbook(command.folder, "workflow: [{step: start, next: a}, {step: a, type: resize}]\n", path="p")
     assert command("validate", file).exit_code == 1
     command("step-type", "add", "resize")
     assert command("validate", file).exit_code == 0
+    calling = write_playbook(command.folder, CALLS, path="examples/parent")
+    answer = command("validate", calling, "--dsn", NOWHERE)
+    assert (answer.exit_code, "checked without the database" in answer.stderr) == (0, True)
+
+
+def test_schema_prints_the_json_schema(lone_command: Command) -> None:
+    """Indented by default, on one line with `--json`."""
+    plain, compact = lone_command("schema"), lone_command("schema", "--json")
+    assert (plain.exit_code, compact.exit_code) == (0, 0)
+    assert json.loads(plain.stdout) == json.loads(compact.stdout) == playbook_schema()
+    assert compact.stdout.count("\n") == 1
+    assert plain.stdout.startswith('{\n  "')
+
+
+def test_schema_includes_extra_step_types(lone_command: Command) -> None:
+    """From any source of the setting."""
+    config = lone_command.folder / "broker.yaml"
+    config.write_text("extra_step_types: [dbt]\n", encoding="utf-8")
+    schema = json.loads(lone_command("schema", "--config", config).stdout)
+    assert schema == playbook_schema(frozenset({"dbt"}))

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.cli.conftest import Command, decide, execute, rows, write_playbook
+from tests.cli.conftest import Command, begin, decide, execute, rows, write_playbook
 from tests.postgres import Database
 
 LOAD = """\
@@ -65,47 +65,32 @@ def test_dead_letters_are_listed_and_filtered(command: Command, database: Databa
     assert f"{stuck}  examples/load  execution_start" in line
 
     def found(*filters: str) -> list[int]:
-        return [
-            int(letter["execution_id"]) for letter in json.loads(command("dead-letters", *filters, "--json").stdout)
-        ]
+        return [int(letter["execution_id"]) for letter in command.json("dead-letters", *filters)]
 
-    matching = [
-        found("--path", "examples/*"),
-        found("--error", "POISON"),
-        found("--since", "1h"),
-        found("--error", "new*turn*pois"),
-    ]
-    assert matching == [[stuck]] * 4
-    assert [found("--path", "examples"), found("--error", "nothing"), found("--since", "2999-01-01")] == [[], [], []]
+    fitting = (("--path", "examples/*"), ("--error", "POISON"), ("--since", "1h"), ("--error", "new*turn*pois"))
+    assert [found(*filters) for filters in fitting] == [[stuck]] * 4
+    others = (("--path", "examples"), ("--error", "nothing"), ("--since", "2999-01-01"))
+    assert [found(*filters) for filters in others] == [[]] * 3
 
 
-@pytest.mark.parametrize("name", ["reevaluate", "retry"])
-def test_dead_letters_are_put_back(command: Command, database: Database, path: str, name: str) -> None:
-    """The broker decides again, and the execution continues."""
-    stuck = start_with_dead_letter(command, database, path)
-    answer_of_it = command(name, stuck)
-    assert (answer_of_it.exit_code, answer_of_it.stdout) == (0, f"execution {stuck}: 1 event is put back\n")
-    answer(database)
-    answer(database)
-    assert rows(database, "select status from noetl.execution") == [("COMPLETED",)]
+def test_dead_letters_are_put_back(command: Command, database: Database, path: str) -> None:
+    """The broker decides again, and the execution continues. A second call is harmless and finds nothing."""
+    for name in ("reevaluate", "retry"):
+        stuck = start_with_dead_letter(command, database, path)
+        again = command(name, stuck)
+        assert (again.exit_code, again.stdout) == (0, f"execution {stuck}: 1 event is put back\n")
+        assert command.json("reevaluate", stuck) == {"execution_id": str(stuck), "put_back": 0}
+        decide(database)
+        assert command("reevaluate", stuck).stdout == f"execution {stuck} has no dead letters and no lost mail\n"
+        answer(database)
+        answer(database)
+        assert rows(database, f"select status from noetl.execution where execution_id = {stuck}") == [("COMPLETED",)]
     assert command("dead-letters", "--json").stdout == "[]\n"
-
-
-def test_reevaluating_twice_is_harmless(command: Command, database: Database, path: str) -> None:
-    """The second call finds nothing; there is one turn."""
-    stuck = start_with_dead_letter(command, database, path)
-    command("reevaluate", stuck)
-    again = command("reevaluate", stuck, "--json")
-    assert (again.exit_code, json.loads(again.stdout)) == (0, {"execution_id": str(stuck), "put_back": 0})
-    decide(database)
-    assert command("reevaluate", stuck).stdout == f"execution {stuck} has no dead letters and no lost mail\n"
-    assert rows(database, "select count(*) from noetl.turn") == [(1,)]
 
 
 def test_lost_mail_is_put_back(command: Command, database: Database, path: str) -> None:
     """A foreign event without turn and mail was never read."""
-    started = int(command("start", path).stdout)
-    decide(database)
+    started = begin(command, database, LOAD, path=path)
     rows(database, "select noetl.complete_job(queue_id, 'w', attempts, '{}') from noetl.lease_jobs('w')")
     execute(database, "delete from noetl.inbox")
     assert command("reevaluate", started).stdout == f"execution {started}: 1 event is put back\n"
@@ -114,32 +99,23 @@ def test_lost_mail_is_put_back(command: Command, database: Database, path: str) 
 
 
 def test_a_failed_execution_is_retried_once(command: Command, database: Database, path: str) -> None:
-    """The first answer names the step, the second the progress."""
+    """The first answer names the step, the second the progress. The new one names its origin in its headline."""
     [failed] = fail_in_load(command, database, path)
-    first = json.loads(command("retry", failed, "--json").stdout)
+    first = command.json("retry", failed)
     new = first.pop("recovered_as")
-    assert first == {"execution_id": str(failed), "steps": ["load"], "taken": ["fetch"]}
+    assert (first["execution_id"], first["steps"], first["taken"]) == (str(failed), ["load"], ["fetch"])
+    decide(database)
+    assert command("status", new).stdout.splitlines()[0].endswith(f", continues {failed}")
+    assert command("replay", new).exit_code == 0
     answer(database, load="disk full again")
     assert command("retry", failed).stdout == (
-        f"execution {failed} was retried as {new}, which is FAILED; noetl-broker retry {new} retries that one\n"
+        f"execution {failed} is continued as {new}, which is FAILED; noetl-broker retry {new} retries that one\n"
     )
     last = command("retry", new).stdout
     assert last.endswith(f"continues from load; it retries {new}\n")
     answer(database)
-    assert rows(database, "select status from noetl.execution order by execution_id") == [
-        ("FAILED",),
-        ("FAILED",),
-        ("COMPLETED",),
-    ]
-
-
-def test_a_retried_execution_names_its_origin(command: Command, database: Database, path: str) -> None:
-    """In its headline."""
-    [failed] = fail_in_load(command, database, path)
-    new = json.loads(command("retry", failed, "--json").stdout)["recovered_as"]
-    decide(database)
-    assert command("status", new).stdout.splitlines()[0].endswith(f", forked from {failed}")
-    assert command("replay", new).exit_code == 0
+    statuses = rows(database, "select status from noetl.execution order by execution_id")
+    assert statuses == [("FAILED",), ("FAILED",), ("COMPLETED",)]
 
 
 def test_retry_of_an_execution_that_did_not_fail_suggests_a_command(
@@ -147,21 +123,15 @@ def test_retry_of_an_execution_that_did_not_fail_suggests_a_command(
 ) -> None:
     """A running one, a completed one, one that does not exist."""
     started = int(command("start", path).stdout)
-    running = command("retry", started)
-    assert running.stderr == (
-        f"noetl-broker: execution {started} is RUNNING and has no dead letters;"
-        f" noetl-broker explain {started} says what it waits for\n"
-    )
+    running = f"execution {started} is RUNNING and has no dead letters; noetl-broker explain {started} says what it"
+    missing = "no execution 5; noetl-broker executions lists them\n"
+    command.refuses([
+        (f"retry {started}", 1, running), ("retry 5", 1, missing), ("reevaluate 5", 1, missing),
+    ])  # fmt: skip
     answer(database)
     answer(database)
-    ended = command("retry", started)
-    assert ended.stderr == (
-        f"noetl-broker: execution {started} has not failed, it is COMPLETED;"
-        f" noetl-broker fork {started} --from STEP starts from any of its steps\n"
-    )
-    missing = command("retry", 5)
-    assert missing.stderr == "noetl-broker: no execution 5; noetl-broker executions lists them\n"
-    assert [running.exit_code, ended.exit_code, missing.exit_code, command("reevaluate", 5).exit_code] == [1, 1, 1, 1]
+    ended = f"execution {started} has not failed, it is COMPLETED; noetl-broker fork {started} --from STEP starts"
+    command.refuses([(f"retry {started}", 1, ended)])
 
 
 def test_many_executions_are_counted_before_they_are_retried(command: Command, database: Database, path: str) -> None:
@@ -179,32 +149,17 @@ def test_many_executions_are_counted_before_they_are_retried(command: Command, d
 
     done = command("retry", "--error", "disk", "--yes", "--rate", 1000)
     assert (done.exit_code, done.stdout) == (0, "failed executions are retried: 3 of 3 executions\n")
-    rest = json.loads(command("retry", "--all", "--json").stdout)
+    rest = command.json("retry", "--all")
     group = {"path": "examples/load", "version": 1, "step": "load", "reason": "no network", "executions": 1}
     unknown = {"latest": None, "outlook": None, "goes_on": None}
     assert rest == {"found": 1, "left_out": 3, "done": [], "groups": [{**group, "example": str(others[-1]), **unknown}]}
-    assert (
-        "3 executions are left out, because a retry or a fork continues them already\n"
-        in command("retry", "--all").stdout
-    )
-    document = json.loads(command("retry", "--since", "1h", "--yes", "--json").stdout)
+    left_out = "3 executions are left out, because a retry or a fork continues them already\n"
+    assert left_out in command("retry", "--all").stdout
+    document = command.json("retry", "--since", "1h", "--yes")
     assert ([int(entry["execution_id"]) for entry in document["done"]], document["failed"]) == (others, [])
     assert command("retry", "--all", "--yes").stdout.startswith(
         "no failed execution is left to retry; 4 executions are"
     )
-
-
-def test_a_bulk_fork_is_not_repeated(command: Command, database: Database, path: str) -> None:
-    """It takes failed executions only, so never the forks that it made, once they completed."""
-    failed = fail_in_load(command, database, path, count=2)
-    call = ("fork", "--path", path, "--from", "load")
-    assert command(*call, "--yes").stdout == "executions are forked from load: 2 of 2 executions\n"
-    answer(database)
-    again = json.loads(command(*call, "--json").stdout)
-    assert again == {"found": 0, "left_out": 2, "done": [], "groups": []}
-    assert command(*call, "--yes").stdout.startswith("no execution is left to be forked; 2 executions are left out")
-    found = "select status, forked_from from noetl.execution where forked_from > 0 order by 2"
-    assert rows(database, found) == [("COMPLETED", each) for each in failed]
 
 
 def test_a_retry_continues_on_another_version(command: Command, database: Database, path: str) -> None:
@@ -220,7 +175,7 @@ def test_a_retry_continues_on_another_version(command: Command, database: Databa
     )
     newer = "2 executions are of another version of examples/load; its latest is 2: --version latest continues on it"
     assert newer in command("retry", "--of-version", 1).stdout
-    groups = json.loads(command("retry", "--all", "--version", "latest", "--json").stdout)["groups"]
+    groups = command.json("retry", "--all", "--version", "latest")["groups"]
     other = "goes another way at fetch: starts load → ends COMPLETED"
     assert [(int(group["example"]), group["goes_on"], group["outlook"]) for group in groups] == [
         (small, True, "version 2: begins at load, keeps 1 result"),
@@ -229,11 +184,9 @@ def test_a_retry_continues_on_another_version(command: Command, database: Databa
     done = command("retry", "--all", "--version", 2, "--yes")
     assert (done.exit_code, done.stdout) == (1, "failed executions are retried: 1 of 2 executions\n")
     assert f"execution {large} would have gone another way on version 2: turn 2, step fetch: starts load" in done.stderr
-    assert command("retry", "--all", "--version", "latest").stdout.endswith(
-        "it cannot be done for any of them: 1 execution; nothing was done\n"
-        "--or-from-start starts those anew that go another way;"
-        " fork --from STEP --version latest starts from a step that you choose\n"
-    )
+    hopeless = command("retry", "--all", "--version", "latest").stdout
+    assert "it cannot be done for any of them: 1 execution; nothing was done\n" in hopeless
+    assert "--or-from-start starts those anew that go another way; fork --from STEP --version " in hopeless
     anew = command("retry", large, "--version", "latest", "--or-from-start")
     assert "continues from start on version 2" in anew.stdout
     assert "it starts anew, because it would have gone another way: turn 2, step fetch" in anew.stderr
@@ -267,16 +220,11 @@ END_ITEMS = """
 
 def test_a_preview_says_that_completed_items_are_kept(command: Command, database: Database) -> None:
     """Only the others run again."""
-    file = write_playbook(command.folder, ITEMS)
-    for line in ("", "# fixed\n"):
-        file.write_text(file.read_text(encoding="utf-8") + line, encoding="utf-8")
-        command("register", file)
-        if not line:
-            command("start", "examples/story")
-            decide(database)
-            rows(database, END_ITEMS)
-            decide(database)
-    [group] = json.loads(command("retry", "--all", "--version", "latest", "--json").stdout)["groups"]
+    begin(command, database, ITEMS)
+    rows(database, END_ITEMS)
+    decide(database)
+    command("register", write_playbook(command.folder, f"{ITEMS}# fixed\n"))
+    [group] = command.json("retry", "--all", "--version", "latest")["groups"]
     assert group["outlook"] == "version 2: begins at each, keeps the completed items of each"
 
 
@@ -295,7 +243,7 @@ def test_groups_leave_out_numbers_and_ids(command: Command, database: Database, 
     """Messages that differ in nothing else are one group."""
     for number in (17, 18):
         fail_in_load(command, database, path, error=f"order {number} of cus_9fK{number} is gone")
-    preview = json.loads(command("retry", "--all", "--json").stdout)["groups"]
+    preview = command.json("retry", "--all")["groups"]
     assert [(group["executions"], group["reason"]) for group in preview] == [(2, "order … of … is gone")]
 
 
@@ -306,26 +254,21 @@ def test_dead_letters_of_many_executions_are_put_back_by_filter(
     stuck = [start_with_dead_letter(command, database, path) for _ in range(2)]
     assert command("reevaluate", "--error", "poison").stdout.endswith("2 executions; nothing was done, --yes does it\n")
     assert rows(database, "select count(*) from noetl.dead_letter") == [(2,)]
-    done = json.loads(command("reevaluate", "--all", "--yes", "--json").stdout)
+    done = command.json("reevaluate", "--all", "--yes")
     assert done["done"] == [{"execution_id": str(one), "put_back": 1} for one in stuck]
 
 
-def test_rate_limits_the_executions_per_second(command: Command, database: Database, path: str) -> None:
-    """Four at twenty a second take at least 0.15 seconds."""
-    fail_in_load(command, database, path, count=4)
-    began = time.monotonic()
-    assert command("retry", "--all", "--yes", "--rate", 20).stdout.endswith("4 of 4 executions\n")
-    assert time.monotonic() - began >= 0.15
-
-
 def test_a_failed_retry_does_not_stop_the_others(command: Command, database: Database, path: str) -> None:
-    """It is reported, and the exit code is 1."""
-    first, second = fail_in_load(command, database, path, count=2)
+    """It is reported, and the exit code is 1. Four executions at twenty a second take at least 0.15 seconds."""
+    first, *others = fail_in_load(command, database, path, count=4)
     execute(database, f"update noetl.turn set outcome = 'duplicate' where execution_id = {first} and turn = 2")
-    answer_of_it = command("retry", "--all", "--yes")
-    assert (answer_of_it.exit_code, answer_of_it.stdout) == (1, "failed executions are retried: 1 of 2 executions\n")
+    began = time.monotonic()
+    answer_of_it = command("retry", "--all", "--yes", "--rate", 20)
+    assert time.monotonic() - began >= 0.15
+    assert (answer_of_it.exit_code, answer_of_it.stdout) == (1, "failed executions are retried: 3 of 4 executions\n")
     assert f"execution {first} cannot be replayed up to its failure" in answer_of_it.stderr
-    assert rows(database, "select forked_from from noetl.execution where forked_from is not null") == [(second,)]
+    forks = rows(database, "select forked_from from noetl.execution where forked_from is not null order by 1")
+    assert forks == [(other,) for other in others]
 
 
 def test_retry_of_a_child_warns_that_its_parent_does_not_wait(command: Command, database: Database, path: str) -> None:
@@ -335,7 +278,7 @@ def test_retry_of_a_child_warns_that_its_parent_does_not_wait(command: Command, 
     parent = int(command("start", "examples/parent").stdout)
     answer(database)
     answer(database, load="disk full")
-    assert json.loads(command("retry", "--all", "--json").stdout)["found"] == 1
+    assert command.json("retry", "--all")["found"] == 1
     [(child,)] = rows(database, "select execution_id from noetl.execution where parent_execution_id is not null")
     answer_of_it = command("retry", child)
     assert (

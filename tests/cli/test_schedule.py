@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 
 from noetl_broker.resources import playbooks_folder
-from tests.brokers import execute, rows
-from tests.cli.conftest import Command
+from tests.cli.conftest import Command, execute, rows
 from tests.postgres import Database
 
 PATH = "examples/conditional"
@@ -25,18 +22,8 @@ def command(command: Command) -> Command:
     return command
 
 
-def ask(database: Database, statement: str) -> list[tuple[Any, ...]]:
-    """The rows of one statement."""
-    return asyncio.run(rows(database, statement))
-
-
-def change(database: Database, statement: str) -> None:
-    """Run one statement."""
-    asyncio.run(execute(database, statement))
-
-
 def test_put_makes_a_schedule_and_says_when_it_starts(command: Command) -> None:
-    """The same call again changes nothing."""
+    """The same call again changes nothing. As many moments are listed as are asked for. No catch-up is said."""
     call = ("schedule", "put", "yearly", PATH, "--cron", "@yearly", "--timezone", "Europe/Berlin")
     year = datetime.now(UTC).year + 1
     first = command(*call)
@@ -46,24 +33,24 @@ def test_put_makes_a_schedule_and_says_when_it_starts(command: Command) -> None:
         f"next: {year}-01-01T00:00:00+01:00",
     ]
     assert command(*call).stdout.splitlines()[0] == "yearly: At 00:00 on January 1 (Europe/Berlin) (unchanged)"
+    moments = [f"{year + n}-01-01T00:00:00+01:00" for n in range(2)]
+    assert command("schedule", "next", "yearly", "--count", "2").stdout.splitlines() == moments
+    put = command("schedule", "put", "fast", PATH, "--every", "2s", "--catch-up", "0")
+    shown = command("schedule", "show", "fast")
+    assert ["are not made up" in said.stdout for said in (put, shown)] == [True, True]
 
 
-@pytest.mark.parametrize(
-    "options, message",
-    [
+def test_put_refuses_a_bad_schedule(command: Command) -> None:
+    """As a usage error."""
+    cases = [
         (("--cron", "61 * * * *"), "the cron text '61 * * * *' is wrong: bad minute; write five fields"),
         (("--cron", "@daily", "--timezone", "Nowhere"), "there is no time zone 'Nowhere'; write an IANA name"),
         ((), "the schedule bad: it has neither cron nor every; give one of them"),
         (("--every", "soon"), "'soon' is not a duration; write a number of seconds, 90s, 15m"),
         (("--every", "1h", "--overlap", "never"), "'never' is not one of 'skip', 'queue', 'cancel', 'allow'"),
         (("--every", "1h", "--payload", "[1]"), "must be a JSON object"),
-    ],
-)
-def test_put_refuses_a_bad_schedule(command: Command, options: tuple[str, ...], message: str) -> None:
-    """As a usage error."""
-    answer = command("schedule", "put", "bad", PATH, *options)
-    assert (answer.exit_code, answer.stdout) == (2, "")
-    assert message in answer.stderr
+    ]
+    command.refuses([(("put", "bad", PATH, *options), 2, message) for options, message in cases], "schedule")
 
 
 def test_list_and_show_have_state_and_next_moments(command: Command, database: Database) -> None:
@@ -73,7 +60,7 @@ def test_list_and_show_have_state_and_next_moments(command: Command, database: D
     assert command("schedule", "pause", "often").stdout == "schedule often is paused already\n"
     assert command("schedule", "list").stdout.splitlines()[1].split()[-3:] == ["0", "0", "paused"]
     assert command("schedule", "resume", "often").stdout == "schedule often goes on\n"
-    change(database, "update noetl.start_schedule set error = 'no such thing'")
+    execute(database, "update noetl.start_schedule set error = 'no such thing'")
     shown = command("schedule", "show", "often").stdout.splitlines()
     assert shown[:4] == [
         "often: every 900 s",
@@ -86,31 +73,16 @@ def test_list_and_show_have_state_and_next_moments(command: Command, database: D
     assert shown[-1].startswith("next: ")
 
 
-def test_next_prints_moments_in_the_zone(command: Command) -> None:
-    """As many as are asked for."""
-    command("schedule", "put", "yearly", PATH, "--cron", "@yearly", "--timezone", "America/New_York")
-    year = datetime.now(UTC).year + 1
-    assert command("schedule", "next", "yearly", "--count", "2").stdout.splitlines() == [
-        f"{year}-01-01T00:00:00-05:00", f"{year + 1}-01-01T00:00:00-05:00",
-    ]  # fmt: skip
-
-
-def test_a_deleted_schedule_is_gone_and_an_unknown_one_is_refused(command: Command) -> None:
-    """With the command that lists them."""
+def test_a_schedule_is_deleted_unless_a_playbook_declares_it(command: Command, database: Database) -> None:
+    """An unknown one is refused with the command that lists them."""
     command("schedule", "put", "often", PATH, "--every", "15m")
     assert command("schedule", "delete", "often").stdout == "schedule often is deleted\n"
-    answer = command("schedule", "delete", "often")
-    assert (answer.exit_code, answer.stderr) == (
-        1, "noetl-broker: no schedule often; noetl-broker schedule list lists them\n",
-    )  # fmt: skip
-
-
-def test_a_declared_schedule_is_not_deleted(command: Command, database: Database) -> None:
-    """The playbook has it."""
-    change(database, f"select noetl.put_schedule('{PATH}#a', '{PATH}', '@daily', declared_in => '{PATH}')")
-    answer = command("schedule", "delete", f"{PATH}#a")
-    assert (answer.exit_code, answer.stdout) == (1, "")
-    assert f"the playbook {PATH} declares the schedule {PATH}#a" in answer.stderr
+    execute(database, f"select noetl.put_schedule('{PATH}#a', '{PATH}', '@daily', declared_in => '{PATH}')")
+    cases = [
+        ("delete often", 1, "no schedule often; noetl-broker schedule list lists them\n"),
+        (f"delete {PATH}#a", 1, f"the playbook {PATH} declares the schedule {PATH}#a"),
+    ]
+    command.refuses(cases, "schedule")
 
 
 def test_backfill_counts_moments_and_starts_those_without_an_execution(command: Command, database: Database) -> None:
@@ -124,21 +96,14 @@ def test_backfill_counts_moments_and_starts_those_without_an_execution(command: 
         "  2026-03-30T03:00:00+02:00",
         "3 executions would be started; nothing was done, --yes does it",
     ]
-    assert ask(database, "select count(*) from noetl.execution") == [(0,)]
+    assert rows(database, "select count(*) from noetl.execution") == [(0,)]
     assert command(*call, "--yes").stdout == "3 of 3 executions started\n"
     assert command(*call, "--yes").stdout == "3 moments, 3 of them have their execution\n"
-    [execution] = ask(database, "select min(execution_id) from noetl.execution")
+    [execution] = rows(database, "select min(execution_id) from noetl.execution")
     headline = command("explain", execution[0]).stdout.splitlines()[0]
     assert headline.endswith("; started by the schedule daily for 2026-03-28T02:00:00Z")
-    found = ask(database, "select context #>> '{workload,schedule,at}' from noetl.event order by 1")
+    found = rows(database, "select context #>> '{workload,schedule,at}' from noetl.event order by 1")
     assert found == [(f"2026-03-{day}T03:00:00+0{offset}:00",) for day, offset in ((28, 1), (29, 2), (30, 2))]
-
-
-def test_no_catch_up_is_said(command: Command) -> None:
-    """When it is put, and when it is shown."""
-    put = command("schedule", "put", "fast", PATH, "--every", "2s", "--catch-up", "0")
-    shown = command("schedule", "show", "fast")
-    assert ["are not made up" in said.stdout for said in (put, shown)] == [True, True]
 
 
 @pytest.mark.parametrize("day, offset", [("2026-03-28", "+01:00"), ("2026-03-29", "+02:00")])
@@ -149,13 +114,6 @@ def test_a_day_of_a_backfill_is_one_of_the_schedules_zone(command: Command, day:
     evening = f"  {day}T23:00:00+02:00" if day == "2026-03-29" else f"  {day}T23:00:00{offset}"
     assert answer.stdout.splitlines()[1:3] == [f"  {day}T00:00:00+01:00", evening]
     assert answer.stdout.startswith("2 moments")
-
-
-def test_a_backfill_may_end_at_the_end_of_the_calendar(command: Command) -> None:
-    """In UTC that day of New York ends in the year 10000."""
-    command("schedule", "put", "daily", PATH, "--cron", "@daily", "--timezone", "America/New_York")
-    answer = command("schedule", "backfill", "daily", "--from", "0s", "--to", "9999-12-31")
-    assert answer.stdout == "0 moments, 0 of them have their execution\n"
 
 
 def test_backfill_starts_at_most_so_many_a_second(command: Command) -> None:
@@ -171,17 +129,15 @@ def test_backfill_starts_at_most_so_many_a_second(command: Command) -> None:
     ]  # fmt: skip
 
 
-def test_backfill_refuses_too_many_moments(command: Command) -> None:
-    """The message says what to change."""
-    command("schedule", "put", "often", PATH, "--every", "1s")
-    answer = command("schedule", "backfill", "often", "--from", "2020-01-01")
-    assert (answer.exit_code, answer.stdout) == (2, "")
-    assert "has more than 100,000 moments from 2020-01-01" in answer.stderr
-    assert "give a later --from, or an earlier --to" in answer.stderr
-
-
 def test_backfill_leaves_the_future_to_the_schedule(command: Command) -> None:
-    """Until now, whatever --to says."""
-    command("schedule", "put", "daily", PATH, "--cron", "@daily")
-    answer = command("schedule", "backfill", "daily", "--from", "0s", "--to", "2090-01-01")
-    assert answer.stdout == "0 moments, 0 of them have their execution\n"
+    """Until now, whatever --to says, also the end of the calendar: in UTC it is in the year 10000 for New York."""
+    command("schedule", "put", "daily", PATH, "--cron", "@daily", "--timezone", "America/New_York")
+    for end in ("2090-01-01", "9999-12-31"):
+        answer = command("schedule", "backfill", "daily", "--from", "0s", "--to", end)
+        assert answer.stdout == "0 moments, 0 of them have their execution\n"
+    command("schedule", "put", "often", PATH, "--every", "1s")
+    call = "schedule backfill often --from 2020-01-01"
+    command.refuses([
+        (call, 2, "has more than 100,000 moments from 2020-01-01"),
+        (call, 2, "give a later --from, or an earlier --to"),
+    ])  # fmt: skip

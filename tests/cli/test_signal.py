@@ -3,76 +3,55 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 
 from noetl_broker import Client
-from tests.brokers import drain, register, rows, start
-from tests.cli.conftest import Command, write_playbook
-from tests.cli.test_several_databases import read_until
+from tests.cli.conftest import Command, begin, decide, read_until, rows, write_playbook
 from tests.postgres import Database
 
 WAIT = "workflow:\n- {step: start, next: go}\n- {step: go, type: wait, signal: go, key: KEY}\n"
 
 
-def begin(database: Database, key: str) -> int:
+def waiting(command: Command, database: Database, key: str) -> int:
     """Start an execution that waits; return its id."""
-
-    async def run() -> int:
-        await register(database, WAIT.replace("key: KEY", f"key: {key}" if key else "timeout: 1d"))
-        [execution_id] = await start(database)
-        await drain(database)
-        return execution_id
-
-    return asyncio.run(run())
+    return begin(command, database, WAIT.replace("key: KEY", f"key: {key}" if key else "timeout: 1d"))
 
 
 def result(database: Database) -> tuple[object, ...]:
     """Decide; return the status and the result of the only execution."""
-
-    async def run() -> tuple[object, ...]:
-        await drain(database)
-        [found] = await rows(database, "select status, result from noetl.execution")
-        return tuple(found)
-
-    return asyncio.run(run())
+    decide(database)
+    [found] = rows(database, "select status, result from noetl.execution")
+    return found
 
 
 def test_signal_sends_by_key(command: Command, database: Database) -> None:
-    """It prints the id; an idempotency key sends one."""
-    begin(database, "42")
+    """It prints the id; an idempotency key sends one. The events show its name, its key and its payload."""
+    execution_id = waiting(command, database, "42")
     for _ in range(2):
         answer = command("signal", "go", "--key", "42", "--payload", '{"a": 5}', "--idempotency-key", "i")
         assert (answer.exit_code, answer.stdout) == (0, "1\n")
     assert result(database) == ("COMPLETED", {"a": 5})
-    answer = command("signal", "go", "--key", "42", "--payload", "6", "--idempotency-key", "i")
-    used = "the idempotency key i of the signal go is used: signal 1 has another payload"
-    remedy = "send the same payload, or choose another key"
-    assert (answer.exit_code, answer.stderr) == (1, f"noetl-broker: {used}; {remedy}\n")
+    used = "the idempotency key i of the signal go is used: signal 1 has another payload; send the same payload, or"
+    command.refuses([("signal go --key 42 --payload 6 --idempotency-key i", 1, used)])
+    [line] = [line for line in command("events", execution_id).stdout.splitlines() if "execution_signal" in line]
+    assert line.endswith('go of 42: {"a": 5}')
 
 
 def test_signal_sends_to_an_execution(command: Command, database: Database) -> None:
     """One that has ended gets none."""
-    execution_id = begin(database, "")
+    execution_id = waiting(command, database, "")
     assert command("signal", "go", "--execution", execution_id, "--payload", "7").stdout == "1\n"
     assert result(database) == ("COMPLETED", 7)
-    answer = command("signal", "go", "--execution", execution_id)
-    assert (answer.exit_code, answer.stderr) == (
-        1,
-        f"noetl-broker: execution {execution_id} has ended, so nothing was sent\n",
-    )
+    kept = "a signal to an execution is kept until the execution ends; leave out --keep"
+    command.refuses([
+        (f"signal go --execution {execution_id}", 1, f"execution {execution_id} has ended, so nothing was sent"),
+        (f"signal go --execution {execution_id} --keep 1d", 2, kept),
+    ])  # fmt: skip
 
 
-def test_keep_does_not_go_with_an_execution(lone_command: Command) -> None:
-    """Such a signal is kept as long as its execution lives."""
-    answer = lone_command("signal", "go", "--execution", 5, "--keep", "1d")
-    said = "noetl-broker: a signal to an execution is kept until the execution ends; leave out --keep\n"
-    assert (answer.exit_code, answer.stderr) == (2, said)
-
-
-def test_a_program_sends_signals(database: Database) -> None:
+def test_a_program_sends_signals(command: Command, database: Database) -> None:
     """By key, where a number is its JSON text, and to an execution."""
-    execution_id = begin(database, "42")
+    execution_id = waiting(command, database, "42")
 
     async def send() -> list[int | None]:
         async with Client(database.dsn, schema=database.schema) as client:
@@ -88,7 +67,7 @@ def test_a_program_sends_signals(database: Database) -> None:
 
 def test_signal_to_an_execution_says_that_its_waits_have_another_key(command: Command, database: Database) -> None:
     """So does explain: a signal to an execution reaches its waits without `key`."""
-    execution_id = begin(database, "42")
+    execution_id = waiting(command, database, "42")
     answer = command("signal", "go", "--execution", execution_id)
     missed = (
         f"noetl-broker: execution {execution_id} waits for go with the key 42, so it does not take this signal; "
@@ -100,60 +79,33 @@ def test_signal_to_an_execution_says_that_its_waits_have_another_key(command: Co
     assert "signal go of 42" in command("status", execution_id).stdout
 
 
-def test_explain_names_the_last_signal_that_since_shuts_out(command: Command, database: Database) -> None:
-    """It was sent before the start."""
-    assert command("signal", "go", "--key", "42").stdout == "1\n"
-    execution_id = begin(database, "42")
-    said = command("explain", execution_id).stdout
-    assert re.search(r"a signal of this name and key was sent \S+ \w+ before the start; `since` would include it", said)
-
-
-def test_events_show_the_signal(command: Command, database: Database) -> None:
-    """Its name, its key and its payload."""
-    execution_id = begin(database, "42")
-    command("signal", "go", "--key", "42", "--payload", '{"a": 5}')
-    result(database)
-    [line] = [line for line in command("events", execution_id).stdout.splitlines() if "execution_signal" in line]
-    assert line.endswith('go of 42: {"a": 5}')
-
-
-def test_explain_names_the_signal_that_started_an_execution(command: Command, database: Database) -> None:
-    """With its key and its moment."""
-    file = write_playbook(command.folder, "workflow: [{step: start}]\n", path="p")
-    file.write_text(file.read_text().replace("path: p}", "path: p, on_signal: {signal: asked}}"))
-    command("register", file)
-    command("signal", "asked", "--key", "7")
-    result(database)
-    [(execution_id,)] = asyncio.run(rows(database, "select execution_id from noetl.execution"))
-    headline = command("explain", execution_id).stdout.splitlines()[0]
-    assert re.search(r"; started by the signal asked of 7, sent at \S+Z$", headline)
-
-
 def test_status_names_the_signal_that_came_too_early(command: Command, database: Database) -> None:
-    """And since when signals count, so that nobody waits for one that was sent."""
+    """And since when signals count, so that nobody waits for one that was sent. `explain` names it, too."""
     command("signal", "go", "--key", "42")
-    execution_id = begin(database, "42")
+    execution_id = waiting(command, database, "42")
     said = command("status", execution_id).stdout
     assert re.search(r"\ngo +signal go of 42, sent since 20", said)
     assert re.search(r"\na signal go of 42 was sent at 20\S+ \S+, too early for go: `since` would include it\n", said)
-    [wait] = json.loads(command("status", execution_id, "--json").stdout)["waits"]
+    [wait] = command.json("status", execution_id)["waits"]
     assert wait["sent_too_early"] < wait["since_at"]
+    said = command("explain", execution_id).stdout
+    assert re.search(r"a signal of this name and key was sent \S+ \w+ before the start; `since` would include it", said)
 
 
 def test_start_says_what_it_waits_for(command: Command, database: Database) -> None:
     """As soon as the wait begins; it goes on when the signal comes."""
     command("signal", "go", "--key", "42")
     command("register", write_playbook(command.folder, WAIT.replace("KEY", "42")))
-    waiting = command.start("start", "examples/story", "--wait", "--timeout", "10m")
-    assert waiting.stdout is not None
-    waiting.stdout.readline()
-    asyncio.run(drain(database))
-    assert re.search(r"^go waits for signal go of 42, sent since 20", read_until(waiting, "waits for"))
-    assert "too early for go" in read_until(waiting, "too early")
+    process = command.start("start", "examples/story", "--wait", "--timeout", "10m")
+    assert process.stdout is not None
+    process.stdout.readline()
+    decide(database)
+    assert re.search(r"^go waits for signal go of 42, sent since 20", read_until(process, "waits for"))
+    assert "too early for go" in read_until(process, "too early")
     command("signal", "go", "--key", "42", "--payload", "5")
-    asyncio.run(drain(database))
-    out, _ = waiting.communicate()
-    assert (waiting.returncode, out) == (0, "5\n")
+    decide(database)
+    out, _ = process.communicate()
+    assert (process.returncode, out) == (0, "5\n")
 
 
 def test_start_does_not_wait_past_its_timeout(command: Command, database: Database) -> None:
@@ -161,14 +113,14 @@ def test_start_does_not_wait_past_its_timeout(command: Command, database: Databa
     command("register", write_playbook(command.folder, WAIT.replace("KEY", "42")))
     call = ("start", "examples/story", "--idempotency-key", "k")
     started = command(*call).stdout.strip()
-    asyncio.run(drain(database))
+    decide(database)
     answer = command(*call, "--wait", "--timeout", "0.001s")
     assert (answer.exit_code, answer.stdout) == (75, f"{started}\n")
     assert answer.stderr.endswith(
         f"noetl-broker: execution {started} has not ended after 1 ms, and goes on;"
         f" noetl-broker status {started} shows it, noetl-broker cancel {started} ends it\n"
     )
-    document = json.loads(command(*call, "--wait", "--timeout", "0.001s", "--json").stdout)
+    document = command.json(*call, "--wait", "--timeout", "0.001s")
     assert (document["execution_id"], document["status"], document["result"]) == (started, "RUNNING", None)
     refused = command(*call, "--timeout", "1s")
     assert (refused.exit_code, "--timeout is for --wait" in refused.stderr) == (2, True)

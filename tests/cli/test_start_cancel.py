@@ -9,9 +9,9 @@ import pytest
 from click.testing import Result
 
 from noetl_broker.errors import EXIT_NO_PERMISSION
-from tests.cli.conftest import Command, execute, rows, write_playbook
+from tests.cli.conftest import Command, begin, rows, write_playbook
 from tests.postgres import Database
-from tests.roles import logins
+from tests.roles import login, logins
 
 ECHO = """\
 workload: {city: Rome}
@@ -25,6 +25,7 @@ workflow:
   - {step: end}
 workload: {zero: 0}
 """
+CHECKED = f"workload_schema: {{required: [n]}}\n{ECHO}"
 
 
 @pytest.fixture
@@ -35,83 +36,47 @@ def echo(command: Command) -> str:
 
 
 def test_starting_prints_the_id(command: Command, database: Database, echo: str) -> None:
-    """And nothing else, so that a script can take it."""
-    answer = command("start", echo)
-    assert rows(database, "select execution_id::text from noetl.execution") == [(answer.stdout.strip(),)]
-
-
-def test_the_payload_may_be_in_a_file(command: Command, database: Database, echo: str) -> None:
-    """`@file` is read, as in curl."""
+    """And nothing else, so that a script can take it. `@file` is read, as in curl."""
     file = command.folder / "payload.json"
     file.write_text('{"city": "Oslo"}', encoding="utf-8")
-    assert command("start", echo, "--payload", f"@{file}").exit_code == 0
-    assert rows(database, "select context -> 'workload' from noetl.event") == [({"city": "Oslo"},)]
+    answer = command("start", echo, "--payload", f"@{file}")
+    found = rows(database, "select execution_id::text, context -> 'workload' from noetl.event")
+    assert found == [(answer.stdout.strip(), {"city": "Oslo"})]
 
 
-@pytest.mark.parametrize(
-    "payload,complaint",
-    [
+def test_a_bad_start_is_refused(command: Command, database: Database, echo: str) -> None:
+    """One sentence names the error. An unknown playbook gets a suggestion: a similar name, or one that ends so."""
+    command("register", write_playbook(command.folder, CHECKED, path="examples/checked"))
+    payloads = [
         ("{", "is not JSON"),
         ("[1]", "must be a JSON object"),
         ('{"x": NaN}', "NaN is not a JSON number"),
         ("@missing.json", "missing.json cannot be read"),
-        ('{"x": ' + "[" * 20_000 + "]" * 20_000 + "}", "nested too deeply; a payload has at most 190 levels"),
+        ('{"x": ' + "[" * 20_000 + "]" * 20_000 + "}", "at most 190 levels"),
         ('{"x": ' + "[" * 195 + "]" * 195 + "}", "nests deeper than 190 levels"),
         ('{"x": "\\u0000"}', "the database refuses the value"),
-    ],
-)
-def test_a_bad_payload_exits_with_2(command: Command, echo: str, payload: str, complaint: str) -> None:
-    """One sentence names the error."""
-    answer = command("start", echo, "--payload", payload)
-    assert answer.exit_code == 2
-    assert complaint in answer.stderr
-    assert answer.stderr.count("\n") == 1
-
-
-def test_a_payload_that_breaks_the_schema_starts_nothing(command: Command, database: Database) -> None:
-    """Exit 2, with each place and the version whose schema it is."""
-    file = write_playbook(command.folder, f"workload_schema: {{required: [n]}}\n{ECHO}", path="examples/checked")
-    assert command("register", file).exit_code == 0
-    answer = command("start", "examples/checked", "--payload", '{"m": 1}')
-    assert (answer.exit_code, answer.stderr) == (
-        2,
-        (
-            "noetl-broker: the workload does not fit workload_schema: n is missing; it is that of "
-            "examples/checked version 1\n"
-        ),
+    ]
+    schema = "the workload does not fit workload_schema: n is missing; it is that of examples/checked version 1\n"
+    command.refuses(
+        [
+            *(((echo, "--payload", payload), 2, words) for payload, words in payloads),
+            (("examples/checked", "--payload", '{"m": 1}'), 2, schema),
+            *((path, 1, f'no playbook {path} is registered; did you mean "{echo}"?') for path in ("examples/ehco",)),
+            ("echo", 1, f'no playbook echo is registered; did you mean "{echo}"?'),
+            (f"{echo} --version 7", 1, "version 7 is registered; its latest version is 1"),
+        ],
+        "start",
     )
     assert rows(database, "select count(*) from noetl.execution") == [(0,)]
     assert command("start", "examples/checked", "--payload", '{"n": 1}').exit_code == 0
 
 
 def test_an_idempotency_key_with_another_payload_exits_with_1(command: Command, echo: str) -> None:
-    """The message names the first execution."""
-    first = command("start", echo, "--idempotency-key", "k").stdout.strip()
-    assert command("start", echo, "--idempotency-key", "k").stdout.strip() == first
-    answer = command("start", echo, "--idempotency-key", "k", "--payload", '{"city": "Oslo"}')
-    assert answer.exit_code == 1
-    assert f"execution {first} was started with another payload" in answer.stderr
-
-
-@pytest.mark.parametrize("path", ["examples/ehco", "echo"])
-def test_an_unknown_playbook_gets_a_suggestion(command: Command, echo: str, path: str) -> None:
-    """By a similar name, or by the last part of the path."""
-    answer = command("start", path)
-    assert answer.exit_code == 1
-    assert answer.stderr == f'noetl-broker: no playbook {path} is registered; did you mean "{echo}"?\n'
-
-
-def test_an_unknown_version_names_the_latest(command: Command, echo: str) -> None:
-    """The path exists."""
-    answer = command("start", echo, "--version", 7)
-    assert answer.exit_code == 1
-    assert "version 7 is registered; its latest version is 1" in answer.stderr
-
-
-def test_one_key_starts_one_execution(command: Command, echo: str) -> None:
-    """However often the command is repeated."""
-    first, second = (command("start", echo, "--idempotency-key", "k") for _ in range(2))
-    assert first.stdout == second.stdout
+    """One key starts one execution, however often the command is repeated. The message names it."""
+    call = ("start", echo, "--idempotency-key", "k")
+    [first] = {command(*call).stdout.strip() for _ in range(2)}
+    words = f"execution {first} was started with another payload"
+    command.refuses([((*call, "--payload", '{"city": "Oslo"}'), 1, words)])
 
 
 def test_each_line_of_a_file_starts_an_execution(command: Command, database: Database, echo: str) -> None:
@@ -123,32 +88,24 @@ def test_each_line_of_a_file_starts_an_execution(command: Command, database: Dat
     found = rows(database, "select execution_id::text, context -> 'workload' ->> 'city' from noetl.event order by 1")
     assert found == [*zip(first.stdout.split(), ["Oslo", "Bern"], strict=True)]
     assert rows(database, "select idempotency_key from noetl.execution order by 1") == [("k:1",), ("k:3",)]
-    ids = json.loads(command("start", echo, "--payloads", str(file), "--json").stdout)["execution_ids"]
-    assert len(ids) == 2
+    assert len(command.json("start", echo, "--payloads", str(file))["execution_ids"]) == 2
 
 
-@pytest.mark.parametrize(
-    "lines, options, complaint",
-    [
-        ("{}\n[1]\n", [], "the payload in line 2 of {file} must be a JSON object"),
-        ("{}\n{\n", [], "the payload in line 2 of {file} is not JSON"),
-        ('{"n": 1}\n{}\n', [], "line 2 of {file}: the workload does not fit workload_schema: n is missing"),
-        ('{"n": 1}\n', ["--wait"], "--payloads goes neither with --payload nor with --wait"),
-        (None, [], "the payloads {file} cannot be read"),
-    ],
-)
-def test_a_bad_line_is_named_and_nothing_starts(
-    command: Command, database: Database, lines: str | None, options: list[str], complaint: str
-) -> None:
+def test_a_bad_line_is_named_and_nothing_starts(command: Command, database: Database) -> None:
     """All lines are checked first."""
-    playbook = write_playbook(command.folder, f"workload_schema: {{required: [n]}}\n{ECHO}", path="examples/checked")
-    assert command("register", playbook).exit_code == 0
+    command("register", write_playbook(command.folder, CHECKED, path="examples/checked"))
     file = command.folder / "lines.jsonl"
-    if lines is not None:
+    cases = [
+        ("{}\n[1]\n", "", "the payload in line 2 of {file} must be a JSON object"),
+        ("{}\n{\n", "", "the payload in line 2 of {file} is not JSON"),
+        ('{"n": 1}\n{}\n', "", "line 2 of {file}: the workload does not fit workload_schema: n is missing"),
+        ('{"n": 1}\n', "--wait", "--payloads goes neither with --payload nor with --wait"),
+    ]
+    for lines, option, words in cases:
         file.write_text(lines, encoding="utf-8")
-    answer = command("start", "examples/checked", "--payloads", str(file), *options)
-    assert answer.exit_code == 2
-    assert complaint.format(file=file) in answer.stderr
+        command.refuses([(f"start examples/checked --payloads {file} {option}", 2, words.format(file=file))])
+    away = command.folder / "away.jsonl"
+    command.refuses([(f"start examples/checked --payloads {away}", 2, f"the payloads {away} cannot be read")])
     assert rows(database, "select count(*) from noetl.execution") == [(0,)]
 
 
@@ -159,29 +116,16 @@ def test_wait_shows_events_and_then_the_result(command: Command, echo: str) -> N
     assert command("run", "--drain").exit_code == 0
     out, err = waiting.communicate()
     assert (waiting.returncode, started.strip().isdigit(), json.loads(out)) == (0, True, {"city": "Oslo"})
-    assert [line.split()[2] for line in err.splitlines() if "execution_" in line] == [
-        "execution_start",
-        "execution_complete",
-    ]
+    shown = [line.split()[2] for line in err.splitlines() if "execution_" in line]
+    assert shown == ["execution_start", "execution_complete"]
 
 
-def test_wait_for_a_failure_exits_with_1(command: Command) -> None:
+def test_wait_for_a_failure_exits_with_1(command: Command, database: Database) -> None:
     """The output names the step and the reason."""
-    command("register", write_playbook(command.folder, DIVIDE, path="examples/divide"))
-    waiting = command.start("start", "examples/divide", "--wait", "--json")
-    assert rows_when_there(command)
-    out, _ = waiting.communicate()
-    ended = json.loads(out)
-    assert (waiting.returncode, ended["status"], ended["error"]["step"]) == (1, "FAILED", "start")
-
-
-def rows_when_there(command: Command) -> bool:
-    """Run a broker until it has taken the turn for which the command waits."""
-    for _ in range(20):
-        answer = command.run("run", "--drain", "--json")
-        if json.loads(answer.stdout)["turns"]:
-            return True
-    return False
+    begin(command, database, DIVIDE, "--idempotency-key", "k", path="examples/divide")
+    answer = command("start", "examples/divide", "--idempotency-key", "k", "--wait", "--json")
+    ended = json.loads(answer.stdout)
+    assert (answer.exit_code, ended["status"], ended["error"]["step"]) == (1, "FAILED", "start")
 
 
 def test_cancel_sends_an_event_to_the_broker(command: Command, database: Database, echo: str) -> None:
@@ -193,35 +137,17 @@ def test_cancel_sends_an_event_to_the_broker(command: Command, database: Databas
     assert rows(database, query) == [({"reason": "wrong city"},)]
 
 
-def test_an_ended_execution_cannot_be_cancelled(command: Command, echo: str) -> None:
-    """The answer says how it ended."""
-    started = command("start", echo).stdout.strip()
-    command("run", "--drain")
+def test_an_execution_that_ended_or_is_unknown_is_not_cancelled(command: Command, database: Database) -> None:
+    """The answer says how it ended, or names the command that lists executions."""
+    started = begin(command, database, ECHO)
     answer = command("cancel", started)
     assert (answer.exit_code, answer.stdout) == (1, f"execution {started} has already ended: COMPLETED\n")
-
-
-@pytest.mark.parametrize("name", ["cancel", "status", "events"])
-def test_an_unknown_execution_exits_with_1(command: Command, name: str) -> None:
-    """The error names the command that lists executions."""
-    answer = command(name, 5)
-    assert answer.exit_code == 1
-    assert answer.stderr == "noetl-broker: no execution 5; noetl-broker executions lists them\n"
-
-
-def test_a_role_without_rights_exits_with_77(command: Command, database: Database, echo: str) -> None:
-    """The error says that the login may not start executions."""
-    name = f"guest_{database.name}"
-    execute(database, f"create role {name} login password 'guest'")
-    dsn = f"postgresql://{name}:guest@{database.dsn.partition('@')[2]}"
-    answer = command("start", echo, "--dsn", dsn)
-    execute(database, f"drop role {name}")
-    assert answer.exit_code == 77
-    assert "because a right is missing" in answer.stderr
+    unknown = "no execution 5; noetl-broker executions lists them\n"
+    command.refuses([(f"{name} 5", 1, unknown) for name in ("cancel", "status", "events")])
 
 
 async def test_a_producer_may_start_and_cancel(command: Command, database: Database, echo: str) -> None:
-    """Its role sees neither the schema's version nor running executions."""
+    """Its role sees neither the schema's version nor running executions. A login without a role may not start."""
     async with logins(database) as as_role:
 
         async def ask(*arguments: str) -> Result:
@@ -229,4 +155,7 @@ async def test_a_producer_may_start_and_cancel(command: Command, database: Datab
 
         started = await ask("start", echo)
         answers = [started, await ask("cancel", started.stdout.strip()), await ask("executions")]
-    assert [answer.exit_code for answer in answers] == [0, 0, EXIT_NO_PERMISSION]
+    async with login(database, "guest") as guest:
+        answers.append(await asyncio.to_thread(command, "start", echo, "--dsn", guest.dsn))
+    assert [answer.exit_code for answer in answers] == [0, 0, EXIT_NO_PERMISSION, EXIT_NO_PERMISSION]
+    assert "because a right is missing" in answers[-1].stderr

@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import pty
+import re
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
 
-import pytest
-from rich.console import Console
-
-from noetl_broker.cli import output
-from tests.cli.conftest import PATIENCE_SECONDS, Command, decide, rows, write_playbook
+from tests.cli.conftest import PATIENCE_SECONDS, Command, decide, rows
 from tests.postgres import Database
-
-FETCH = """\
-workflow:
-  - {step: start, next: fetch}
-  - {step: fetch, type: python, code: "def main(): return 1", next: end}
-  - {step: end}
-"""
-
-
-@pytest.fixture
-def started(command: Command, database: Database) -> int:
-    """Start an execution and let a broker read its start: a job waits; give its id."""
-    command("register", write_playbook(command.folder, FETCH, path="examples/fetch"))
-    started = int(command("start", "examples/fetch").stdout)
-    decide(database)
-    return started
 
 
 def until(lines: Iterable[str], word: str) -> list[str]:
@@ -90,6 +69,9 @@ def test_watch_json_prints_a_document_for_each_change(command: Command, database
     last = json.loads(out.splitlines()[-1])
     assert [first["status"], last["status"], last["error"]["message"]] == ["RUNNING", "FAILED", "disk full"]
     assert watching.returncode == 1
+    # It has ended, so there is no change to wait for.
+    again = command("status", started, "--watch")
+    assert (again.exit_code, "disk full" in again.stdout) == (1, True)
 
 
 def test_a_terminal_gets_one_picture_that_changes(command: Command, database: Database, started: int) -> None:
@@ -113,35 +95,18 @@ def test_a_terminal_gets_one_picture_that_changes(command: Command, database: Da
     assert rb"failed in step fetch: disk \x1b[5A full" in seen
     assert b"\x1b[1A" in seen  # the next picture replaces this one
 
+    # A narrow terminal shows whole steps, and of moments of today the time of day.
+    ours, terminal = pty.openpty()
+    process = command.start_with(terminal, terminal, "status", started, TERM="dumb", COLUMNS="80")
+    os.close(terminal)
+    text = b"".join(iter(lambda: _read(ours), b"")).decode()
+    assert process.wait(PATIENCE_SECONDS) == 0
+    assert max(map(len, text.splitlines()[1:])) <= 80
+    assert re.search(r"\n +fetch +python +FAILED.* \d\d:\d\d:\d\dZ", text), text
+
 
 def _read(terminal: int) -> bytes:
     try:
         return os.read(terminal, 65_536)
     except OSError:  # Linux reports the closed terminal with this error
         return b""
-
-
-def test_an_execution_that_has_ended_is_shown_once(command: Command, database: Database, started: int) -> None:
-    """There is no change to wait for."""
-    rows(database, "select noetl.cancel_execution(%s, 'wrong city')", started)
-    decide(database)
-    answer = command.run("status", started, "--watch")
-    assert (answer.returncode, answer.stdout.splitlines()[-1]) == (1, "was cancelled: wrong city")
-
-
-def test_a_narrow_terminal_shows_the_steps_whole() -> None:
-    """Moments of today are times of day, of other days without the year; the progress of items folds."""
-    now = datetime.now(UTC)
-    items = "1,204 of 5,000, 79 failed, 31/s, about 2 min left"
-    steps = output.Rows(
-        ("step", "type", "status", "items", "visits", "started", "took"),
-        [("fetch_weather", "python", "RUNNING", items, 1, now, "39.2 s"),
-         ("send_all_reports", "python", "COMPLETED", "", 1, now - timedelta(days=3), "39.2 s")],
-        frozenset({"items"}),
-    )  # fmt: skip
-    drawing = io.StringIO()
-    Console(width=80, file=drawing).print(steps.drawn())
-    lines = drawing.getvalue().splitlines()
-    shown = " ".join(lines).split()
-    assert max(map(len, lines)) <= 80
-    assert {"fetch_weather", "send_all_reports", "COMPLETED", *items.split(), now.strftime("%H:%M:%SZ")} <= {*shown}

@@ -7,9 +7,8 @@ import json
 
 import pytest
 
-from noetl_broker.store.admin.doctor import examine
-from tests.brokers import broken_invariants, drain, execute, start, value
-from tests.cli.conftest import Command, as_default, decide, write_playbook
+from tests.brokers import broken_invariants, drain, start, value
+from tests.cli.conftest import Command, as_default, decide, execute, write_playbook
 from tests.postgres import Database
 from tests.undos import ORDER, complete, lease, work
 
@@ -21,29 +20,27 @@ def path(command: Command) -> str:
     return "examples/order"
 
 
-def run_order(database: Database, *, failing: tuple[str, ...]) -> int:
+def run_order(database: Database, *failing: str) -> int:
     """Run an order in which these jobs fail for good; give its execution."""
-
-    async def run() -> int:
-        [execution] = await start(database, "examples/order")
-        await work(database, failing=failing)
-        return execution
-
-    return asyncio.run(run())
+    [execution] = asyncio.run(start(database, "examples/order"))
+    finish(database, *failing)
+    return execution
 
 
-def finish(database: Database, *, failing: tuple[str, ...] = ()) -> None:
+def finish(database: Database, *failing: str) -> None:
     """Let broker and worker go on."""
     asyncio.run(work(database, failing=failing))
 
 
-async def cancelled_while_it_ships(database: Database) -> int:
-    """Give an execution that undoes, with the job of its first undo queued."""
+async def cancelled_during(database: Database, step: str) -> int:
+    """Give an execution that was cancelled in `ship`, which nobody had leased, or in `charge`, which a worker has."""
     [execution] = await start(database, "examples/order")
-    for name in ("reserve", "charge"):
+    for name in ("reserve", "charge") if step == "ship" else ("reserve",):
         await drain(database)
         await complete(database, (await lease(database))[name], {"id": name})
     await drain(database)
+    if step == "charge":
+        await lease(database)
     await value(database, "select noetl.cancel_execution($1)", execution)
     await drain(database)
     return execution
@@ -51,7 +48,7 @@ async def cancelled_while_it_ships(database: Database) -> int:
 
 def test_undo_goes_on_with_what_is_left(command: Command, database: Database, path: str) -> None:
     """`status` names it before, and who undoes it afterwards."""
-    execution = run_order(database, failing=("ship", "charge!undo"))
+    execution = run_order(database, "ship", "charge!undo")
     assert path in command("status", execution).stdout
     lines = command("status", execution).stdout.splitlines()
     assert lines[lines.index("undo: 1 failed, 1 left") :][:4] == [
@@ -62,19 +59,26 @@ def test_undo_goes_on_with_what_is_left(command: Command, database: Database, pa
     ]
     answer = command("undo", execution)
     new = int(answer.stdout)
-    assert answer.stderr == (
-        f"it undoes what is left of execution {execution}; noetl-broker status {new} shows how far it is\n"
-    )
-    again = command("undo", execution)
-    assert again.exit_code == 1
-    assert again.stderr == (
-        f"noetl-broker: execution {execution} is being undone by {new};"
-        f" noetl-broker status {new} shows how far it is; noetl-broker abandon {new} ends it\n"
+    follow = f"noetl-broker status {new} shows how far it is"
+    assert answer.stderr == f"it undoes what is left of execution {execution}; {follow}\n"
+    running = int(command("start", path).stdout)
+    decide(database)
+    command.refuses(
+        [
+            (
+                f"{execution}",
+                1,
+                f"execution {execution} is being undone by {new}; {follow}; noetl-broker abandon {new}",
+            ),
+            (f"{running}", 1, f"has not ended, it is RUNNING; noetl-broker cancel {running} ends it, and undoes what"),
+            ("7", 1, "no execution 7; noetl-broker executions lists them\n"),
+        ],
+        "undo",
     )
     finish(database)
     assert f"what was left was undone by execution {new}" in command("status", execution).stdout
     assert "undo: 2 done" in command("status", new).stdout
-    assert json.loads(command("status", new, "--json").stdout)["undo"]["counts"] == {"done": 2}
+    assert command.json("status", new)["undo"]["counts"] == {"done": 2}
 
 
 def with_refund(args: str | None) -> str:
@@ -89,27 +93,28 @@ def test_an_undo_goes_on_with_a_mended_compensate(command: Command, database: Da
     command(
         "register", write_playbook(command.folder, with_refund('{id: "{{ result.nothing }}"}'), path="examples/order")
     )
-    execution = run_order(database, failing=("ship",))
+    execution = run_order(database, "ship")
     undo = f"mend `compensate`, register it, then noetl-broker undo {execution} --version latest"
     assert [undo in command(name, execution).stdout for name in ("status", "explain")] == [True, True]
-    [says] = [found.do for found in asyncio.run(examine(database)) if found.check == "undo"]
-    assert as_default(str(says)).endswith(f"; an undo of execution {execution} failed on a template: {undo}.")
+    [says] = [found["do"] for found in command.json("doctor")["findings"] if found["check"] == "undo"]
+    assert as_default(says).endswith(f"; an undo of execution {execution} failed on a template: {undo}.")
     same = int(command("undo", execution).stdout)
     finish(database)
     assert "mend its `compensate`, register it, then undo with --version latest" in command("status", same).stdout
     without = with_refund(None).replace("reserve", "keep")
     for text in (without, with_refund("{id: by hand}")):
         command("register", write_playbook(command.folder, text, path="examples/order"))
-    refused = command("undo", execution, "--version", "2")
-    assert refused.exit_code == 1
-    assert refused.stderr == (
-        "noetl-broker: version 2 of examples/order cannot undo what is left: it has no step reserve and no `compensate`"
-        " for charge; register a version that has a `compensate` for each; nothing was started\n"
+    cannot = (
+        "version 2 of examples/order cannot undo what is left: it has no step reserve and no `compensate` for charge"
     )
-    assert "no playbook examples/order version 9" in command("undo", execution, "--version", "9").stderr
+    remedy = "; register a version that has a `compensate` for each; nothing was started\n"
+    command.refuses([
+        (f"undo {execution} --version 2", 1, f"{cannot}{remedy}"),
+        (f"undo {execution} --version 9", 1, "no playbook examples/order version 9"),
+    ])  # fmt: skip
     new = int(command("undo", execution, "--version", "latest").stdout)
     finish(database)
-    shown = json.loads(command("status", new, "--json").stdout)
+    shown = command.json("status", new)
     assert (shown["status"], shown["version"], shown["undo"]["counts"]) == ("COMPLETED", 3, {"done": 2})
     assert command("status", execution).stdout.splitlines()[-4:-2] == [
         f"execution {same} took over what was left, and failed",
@@ -142,11 +147,11 @@ workflow:
 def test_a_compensate_of_a_child_is_mended_first(command: Command, database: Database) -> None:
     """Here of the items of a block. Then the parent has nothing left, and its undo goes on."""
     command("register", write_playbook(command.folder, BLOCK.replace("ID", "nothing"), path="examples/order"))
-    execution = run_order(database, failing=("ship",))
+    execution = run_order(database, "ship")
     without = BLOCK.replace(BLOCK.splitlines()[-3], "")
     for text in (without, BLOCK.replace("ID", "id")):
         command("register", write_playbook(command.folder, text, path="examples/order"))
-    [child] = json.loads(command("status", execution, "--json").stdout)["undo"]["left"]
+    [child] = command.json("status", execution)["undo"]["left"]
     block = child["child_execution_id"]
     failed = child["error"]["child_execution_id"]
     assert f"noetl-broker status {failed} names what that child has left\n" in command("status", execution).stdout
@@ -163,64 +168,25 @@ def test_a_compensate_of_a_child_is_mended_first(command: Command, database: Dat
     assert asyncio.run(broken_invariants(database)) == {}
 
 
-def test_a_version_without_the_step_fails_the_undo(command: Command, database: Database, path: str) -> None:
-    """Whoever calls the function of the database is not asked before; the error says what is lacking."""
-    execution = run_order(database, failing=("ship", "charge!undo"))
-    other = ORDER.replace("charge", "pay")
-    command("register", write_playbook(command.folder, other, path=path))
-
-    async def undo() -> int:
-        return int(await value(database, "select noetl.undo_execution($1, version => 2)", execution))
-
-    new = asyncio.run(undo())
-    finish(database)
-    answer = command("status", new).stdout
-    assert "the undo of charge failed: this version has no such step; undo it with a version that has one" in answer
-    assert [command(name, new).exit_code for name in ("explain", "graph", "replay")] == [0, 0, 0]
-    last = int(command("undo", execution).stdout)
-    finish(database)
-    assert "undo: 2 done" in command("status", last).stdout
-
-
-def test_undo_refuses_what_has_not_ended(command: Command, database: Database, path: str) -> None:
-    """The sentence names the remedy."""
-    running = int(command("start", path).stdout)
-    decide(database)
-    answer = command("undo", running)
-    assert answer.exit_code == 1
-    assert answer.stderr == (
-        f"noetl-broker: execution {running} has not ended, it is RUNNING;"
-        f" noetl-broker cancel {running} ends it, and undoes what it did\n"
-    )
-    assert command("undo", 7).stderr == "noetl-broker: no execution 7; noetl-broker executions lists them\n"
-
-
 def test_abandon_ends_an_undo(command: Command, database: Database, path: str) -> None:
     """A second time it has already ended."""
     assert path
-    execution = asyncio.run(cancelled_while_it_ships(database))
+    execution = asyncio.run(cancelled_during(database, "ship"))
     assert [line for line in command("status", execution).stdout.splitlines() if line.startswith("undo")] == [
         "undo: 1 left",
         "undoing charge",
     ]
-    for call in ("pause", "resume"):
-        refused = command(call, execution)
-        assert refused.exit_code == 1
-        assert f"is undoing what it did; that is neither paused nor resumed; noetl-broker status {execution}" in (
-            refused.stderr
-        )
+    undoing = f"is undoing what it did; that is neither paused nor resumed; noetl-broker status {execution}"
+    command.refuses([(f"{name} {execution}", 1, undoing) for name in ("pause", "resume")])
     cancelled = command("cancel", execution)
-    assert cancelled.exit_code == 1
-    assert cancelled.stdout == (
-        f"execution {execution} is undoing what it did: a cancel changes nothing;"
-        f" noetl-broker abandon {execution} ends it\n"
-    )
+    nothing = "is undoing what it did: a cancel changes nothing; noetl-broker abandon"
+    assert (cancelled.exit_code, cancelled.stdout) == (1, f"execution {execution} {nothing} {execution} ends it\n")
     answer = command("abandon", execution, "--reason", "by hand")
     assert (answer.exit_code, answer.stdout) == (0, f"abandoning the undo of execution {execution}\n")
     decide(database)
     again = command("abandon", execution)
     assert (again.exit_code, again.stdout) == (1, f"execution {execution} has already ended: FAILED\n")
-    document = json.loads(command("abandon", execution, "--json").stdout)
+    document = command.json("abandon", execution)
     assert document == {"execution_id": str(execution), "requested": False, "status": "FAILED"}
     lines = command("status", execution).stdout.splitlines()
     assert "it is unknown whether the undo of charge happened: it was abandoned" in lines
@@ -229,92 +195,64 @@ def test_abandon_ends_an_undo(command: Command, database: Database, path: str) -
     assert "it starts anew, because its undo was abandoned" in command("retry", execution).stderr
 
 
-async def cancelled_while_it_charges(database: Database) -> int:
-    """Give an execution that awaits the job of `charge`, which a worker has."""
-    [execution] = await start(database, "examples/order")
-    await drain(database)
-    await complete(database, (await lease(database))["reserve"], {"id": "reserve"})
-    await drain(database)
-    await lease(database)
-    await value(database, "select noetl.cancel_execution($1)", execution)
-    await drain(database)
-    return execution
-
-
 def test_status_names_what_is_draining(command: Command, database: Database, path: str) -> None:
     """The step is CANCELLED, but its job runs, and a success of it would be undone."""
     assert path
-    execution = asyncio.run(cancelled_while_it_charges(database))
+    execution = asyncio.run(cancelled_during(database, "charge"))
     assert "draining: charge (if it still succeeds, that is undone)" in command("status", execution).stdout.splitlines()
-    assert json.loads(command("status", execution, "--json").stdout)["draining"] == [{"step": "charge", "visit": 1}]
+    assert command.json("status", execution)["draining"] == [{"step": "charge", "visit": 1}]
     assert ", COMPENSATING) is draining\n" in command("explain", execution, "charge").stdout
 
 
 def test_a_retry_of_what_was_undone_starts_anew(command: Command, database: Database, path: str) -> None:
-    """It says so. While something is left it is refused, with the remedy."""
+    """It says so; no fork takes over what was undone. While something is left it is refused, with the remedy."""
     assert path
-    execution = run_order(database, failing=("ship",))
+    execution = run_order(database, "ship")
     answer = command("retry", execution)
     assert answer.exit_code == 0
     assert "it starts anew, because what it did was undone" in answer.stderr
-    left = run_order(database, failing=("ship", "charge!undo"))
-    refused = command("retry", left)
-    assert refused.exit_code == 1
-    assert refused.stderr == (
-        f"noetl-broker: execution {left} has something left to undo;"
-        f" noetl-broker undo {left} goes on with it, then it can be retried\n"
-    )
-    new = json.loads(command("undo", left, "--json").stdout)["undone_by"]
-    refused = command("retry", left)
-    assert f"execution {left} is being undone by {new}" in refused.stderr
-    finish(database, failing=("reserve!undo",))
-    assert command("retry", new).stderr == (
-        f"noetl-broker: execution {new} undoes what execution {left} did; noetl-broker undo {left} goes on with"
-        " what is left\n"
-    )
+    undid = f"execution {execution} undid reserve, or tried to, so no fork takes over its result; fork from reserve or"
+    again = f"a step before it, or noetl-broker retry {execution} starts again with the same payload\n"
+    command.refuses([(f"fork {execution} --from ship", 2, f"{undid} {again}")])
+    assert command("fork", execution, "--from", "reserve").exit_code == 0
+    left = run_order(database, "ship", "charge!undo")
+    left_to_undo = f"execution {left} has something left to undo; noetl-broker undo {left} goes on with it, then it can"
+    command.refuses([(f"retry {left}", 1, left_to_undo)])
+    new = command.json("undo", left)["undone_by"]
+    command.refuses([(f"retry {left}", 1, f"execution {left} is being undone by {new}")])
+    finish(database, "reserve!undo")
+    undoes = f"undoes what execution {left} did; noetl-broker undo {left} goes on with what is left"
+    command.refuses([(f"retry {new}", 1, f"execution {new} {undoes}")])
     last = int(command("undo", left).stdout)
     finish(database)
-    for call in (("retry", last), ("fork", last, "--from", "charge"), ("fork", new, "--from", "start")):
-        refused = command(*call)
-        assert (refused.exit_code, refused.stdout) == (1, "")
-        assert f"execution {call[1]} undoes what execution {left} did" in refused.stderr
-        assert f"noetl-broker undo {left} goes on with what is left" in refused.stderr
+    command.refuses([
+        (f"retry {last}", 1, f"execution {last} {undoes}"),
+        (f"fork {last} --from charge", 1, f"execution {last} undoes what execution {left} did"),
+        (f"fork {new} --from start", 1, f"noetl-broker undo {left} goes on with what is left, noetl-broker fork"),
+    ])  # fmt: skip
     bulk = command("fork", "--from", "charge", "--status", "completed", "--yes", "--json").stdout
     assert json.loads(bulk)["done"] == []
     assert f"what was left was undone by execution {last}" in command("status", left).stdout
     assert "continued as" not in command("status", left).stdout
-    retried = json.loads(command("retry", "--all", "--yes", "--json").stdout)
+    retried = command.json("retry", "--all", "--yes")
     assert [one["execution_id"] for one in retried["done"]] == [str(left)]
     assert str(new) not in [one["execution_id"] for one in retried["failed"]]
     assert "continued as" in command("status", left).stdout
-
-
-def test_a_fork_never_takes_over_what_was_undone(command: Command, database: Database, path: str) -> None:
-    """The sentence names the step and the remedy."""
-    assert path
-    execution = run_order(database, failing=("ship",))
-    refused = command("fork", execution, "--from", "ship")
-    assert refused.stderr == (
-        f"noetl-broker: execution {execution} undid reserve, or tried to, so no fork takes over its result;"
-        f" fork from reserve or a step before it, or noetl-broker retry {execution} starts again with the same"
-        " payload\n"
-    )
-    assert command("fork", execution, "--from", "reserve").exit_code == 0
 
 
 def test_a_failed_undo_is_named_where_the_execution_is(command: Command, database: Database, path: str) -> None:
     """By `start --wait` with the remedy, and in the list of executions."""
     call = ("start", path, "--idempotency-key", "order-7")
     execution = int(command(*call).stdout)
-    finish(database, failing=("ship", "charge!undo"))
+    finish(database, "ship", "charge!undo")
     waited = command(*call, "--wait")
     assert waited.exit_code == 1
     assert "the undo of charge failed: no\n" in waited.stderr
     assert waited.stderr.endswith(f"noetl-broker undo {execution} goes on with what is left\n")
-    document = json.loads(command(*call, "--wait", "--json").stdout)
+    document = command.json(*call, "--wait")
     assert document["undo"]["counts"] == {"failed": 1, "open": 1}
     assert "; left undone: 1 failed, 1 not tried" in command("executions").stdout
-    [listed] = json.loads(command("executions", "--json").stdout)
+    [listed] = command.json("executions")
     assert listed["left_undone"] == {"open": 1, "failed": 1, "unknown": 0}
     new = command("undo", execution).stdout.strip()
     finish(database)
@@ -323,36 +261,22 @@ def test_a_failed_undo_is_named_where_the_execution_is(command: Command, databas
 
 
 def test_doctor_names_what_is_left_undone(command: Command, database: Database, path: str) -> None:
-    """With counts, an example and the remedy; `executions --undone` lists the executions."""
-    execution = run_order(database, failing=("ship", "charge!undo"))
-    [finding] = [found for found in asyncio.run(examine(database)) if found.check == "undo"]
-    assert finding.says == f"1 execution has something left to undo: 1 failed, 1 not tried; the latest is {execution}"
-    assert as_default(str(finding.do)) == (
-        f"noetl-broker executions --undone lists all; noetl-broker undo {execution} goes on with the latest."
-    )
+    """With counts, an example and the remedy; `executions --undone` lists the executions, and `archive` keeps them."""
+    execution = run_order(database, "ship", "charge!undo")
+    [finding] = [found for found in command.json("doctor")["findings"] if found["check"] == "undo"]
+    says = f"1 execution has something left to undo: 1 failed, 1 not tried; the latest is {execution}"
+    do = f"noetl-broker executions --undone lists all; noetl-broker undo {execution} goes on with the latest."
+    assert (finding["says"], as_default(finding["do"])) == (says, do)
     listed = [line.split()[:3] for line in command("executions", "--undone").stdout.splitlines()]
     assert listed == [["execution", "path", "status"], [str(execution), path, "FAILED"]]
     assert command("executions", "--undone").stdout.endswith("1 failed, 1 not tried\n")
-    [left] = json.loads(command("executions", "--undone", "--json").stdout)
+    [left] = command.json("executions", "--undone")
     assert (left["execution_id"], left["failed"], left["open"], left["unknown"]) == (str(execution), 1, 1, 0)
-    refused = command("executions", "--undone", "--status", "failed")
-    assert (refused.exit_code, "--undone takes no filters" in refused.stderr) == (2, True)
+    command.refuses([("executions --undone --status failed", 2, "--undone takes no filters")])
+    ended = f"update noetl.period set first_id = 0, next_id = {execution + 1}"
+    execute(database, f"{ended} where name = (select max(name) from noetl.period)")
+    assert "it left something to undo" in command("archive", "--older-than", "0s", "--dry-run").stdout
     command("undo", execution)
     finish(database)
     assert command("executions", "--undone").stdout == "no execution has left anything undone\n"
-    assert [found for found in asyncio.run(examine(database)) if found.check == "undo"] == []
-
-
-def test_archive_keeps_what_is_left_undone(command: Command, database: Database, path: str) -> None:
-    """Its inputs and results are needed for the undo."""
-    assert path
-    execution = run_order(database, failing=("ship", "charge!undo"))
-    asyncio.run(
-        execute(
-            database,
-            "update noetl.period set first_id = 0, next_id = $1 where name = (select max(name) from noetl.period)",
-            execution + 1,
-        )
-    )
-    lines = command("archive", "--older-than", "0s", "--dry-run").stdout
-    assert "it left something to undo" in lines
+    assert "undo" not in [found["check"] for found in command.json("doctor")["findings"]]

@@ -4,27 +4,9 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
 from noetl_broker.store.admin.verify import CHECKS, TABLES, TURNS
-from tests.cli.conftest import Command, execute, write_playbook
+from tests.cli.conftest import Command, decide, execute
 from tests.postgres import Database
-
-FETCH = """\
-workflow:
-  - {step: start, next: fetch}
-  - {step: fetch, type: python, code: "def main(): return 1", next: end}
-  - {step: end}
-"""
-
-
-@pytest.fixture
-def started(command: Command) -> int:
-    """Start an execution and let a broker read its start: a job waits; give its id."""
-    command("register", write_playbook(command.folder, FETCH, path="examples/fetch"))
-    started = int(command("start", "examples/fetch").stdout)
-    assert command("run", "--drain").exit_code == 0
-    return started
 
 
 def test_each_invariant_has_a_row(command: Command, started: int) -> None:
@@ -37,16 +19,6 @@ def test_each_invariant_has_a_row(command: Command, started: int) -> None:
     assert summary.startswith("1 execution, 1 that run, ")
     assert summary.endswith(": all hold")
     assert command("verify", started).exit_code == 0
-
-
-def test_verify_does_not_count_an_ended_execution_as_running(
-    command: Command, database: Database, started: int
-) -> None:
-    """Chosen by its id and by its age."""
-    execute(database, "select noetl.cancel_execution(execution_id) from noetl.execution")
-    assert command("run", "--drain").exit_code == 0
-    for scope in ([started], ["--all"]):
-        assert command("verify", *scope).stdout.splitlines()[-1].startswith("1 execution, 0 that run, ")
 
 
 def test_a_broken_invariant_names_its_execution_and_exits_with_1(
@@ -78,21 +50,18 @@ def test_json_has_every_invariant_with_its_examples(command: Command, database: 
 
 
 def test_without_an_id_the_last_ten_minutes_are_checked(command: Command, database: Database, started: int) -> None:
-    """`--since` looks further back, `--all` at everything."""
-    del started
+    """`--since` looks further back, `--all` at everything. What has ended does not run."""
+    command("cancel", started)
+    decide(database)
+    for scope in (started, "--all"):
+        assert command("verify", scope).stdout.splitlines()[-1].startswith("1 execution, 0 that run, ")
     execute(database, "update noetl.execution set started_at = started_at - interval '2 hours'")
     execute(database, "update noetl.execution_state set last_at = last_at - interval '2 hours'")
 
     def looked_into(*options: str) -> int:
-        return int(json.loads(command("verify", *options, "--json").stdout)["executions"])
+        return int(command.json("verify", *options)["executions"])
 
     assert [looked_into("--since", span) for span in ("7190s", "7300s")] == [0, 1]
     assert [looked_into(), looked_into("--all")] == [0, 1]
-
-
-def test_an_id_and_a_filter_contradict_each_other(command: Command) -> None:
-    """An execution that does not exist is named."""
-    assert [command("verify", *both).exit_code for both in (("5", "--all"), ("5", "--since", "1h"))] == [2, 2]
-    missing = command("verify", 5)
-    assert missing.exit_code == 1
-    assert missing.stderr == "noetl-broker: no execution 5; noetl-broker executions lists them\n"
+    missing = "no execution 5; noetl-broker executions lists them\n"
+    command.refuses([("5 --all", 2, ""), ("5 --since 1h", 2, ""), ("5", 1, missing)], "verify")

@@ -7,8 +7,6 @@ from datetime import timedelta
 import httpx
 import pytest
 
-from noetl_broker.console.bodies import SMALL_BODY_BYTES
-from noetl_broker.console.sign_in import MOST_FAILURES
 from noetl_broker.store.admin.api_tokens import create_token, revoke_token
 from tests.brokers import drain, register, start
 from tests.console.conftest import console
@@ -17,6 +15,8 @@ from tests.postgres import Database
 from tests.sessions import pooled_session
 
 LIST = "/api/v1/executions"
+MOST_FAILURES = 10  # wrong tokens of one address
+SMALL_BODY_BYTES = 64 << 10  # of a body that anybody may send
 
 
 async def token(database: Database, role: str, name: str = "", valid: timedelta | None = None) -> dict[str, str]:

@@ -9,7 +9,6 @@ from typing import Any
 import httpx
 import pytest
 
-from noetl_broker.service.bulk import MOST_COMPARED
 from tests.brokers import drain, register, rows, value
 from tests.console.conftest import console
 from tests.console.counted import count_statements, of_pages
@@ -17,6 +16,7 @@ from tests.console.test_actions import FAIL, STORY, begun, statuses
 from tests.console.test_pages import sign_in
 from tests.postgres import Database
 
+MOST_COMPARED = 12  # executions that a preview plans one by one
 HIDDEN = re.compile(r'<input type="hidden" name="(\w+)" value="([^"]*)">')
 
 
@@ -49,14 +49,14 @@ async def test_fifty_chosen_ones_are_retried(database: Database, api: httpx.Asyn
     preview = await api.get("/executions/act", params={"action": "retry", "id": ids})
     answers = [await confirm(api, preview), await confirm(api, preview)]
     again = await api.get("/executions/act", params={"action": "retry", "id": ids})
-    assert (
-        "Retry 50 executions?" in preview.text,
-        "begins at load, keeps no results" in preview.text,
-        [answer.status_code for answer in answers],
-        ["50 executions were started again" in answer.text for answer in answers],
-        "was recovered already" in again.text,
-        await rows(database, "select count(*), count(distinct forked_from) from noetl.execution where forked_from > 0"),
-    ) == (True, True, [200, 200], [True, False], True, [(50, 50)])
+    assert "Retry 50 executions?" in preview.text
+    assert "begins at load, keeps no results" in preview.text
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert ["50 executions were started again" in answer.text for answer in answers] == [True, False]
+    assert "was recovered already" in again.text
+    assert await rows(
+        database, "select count(*), count(distinct forked_from) from noetl.execution where forked_from > 0"
+    ) == [(50, 50)]
 
 
 async def test_what_an_action_is_not_for_is_left_out(database: Database, api: httpx.AsyncClient) -> None:
@@ -66,13 +66,11 @@ async def test_what_an_action_is_not_for_is_left_out(database: Database, api: ht
     await drain(database)
     preview = await api.get("/executions/act", params={"action": "cancel", "id": [gone, *running, "7"]})
     done = await confirm(api, preview, reason="by hand")
-    assert (
-        "Cancel 1 execution?" in preview.text,
-        [why in preview.text for why in ("has ended, it is FAILED", "does not exist")],
-        done.headers["location"],
-        "1 execution was asked to end." in (await api.get("/executions")).text,
-        await statuses(database),
-    ) == (True, [True, True], "/executions", True, ["FAILED", "CANCELLED"])
+    assert "Cancel 1 execution?" in preview.text
+    assert [why in preview.text for why in ("has ended, it is FAILED", "does not exist")] == [True, True]
+    assert done.headers["location"] == "/executions"
+    assert "1 execution was asked to end." in (await api.get("/executions")).text
+    assert await statuses(database) == ["FAILED", "CANCELLED"]
 
 
 async def test_all_that_match_are_those_of_the_filters(database: Database, api: httpx.AsyncClient) -> None:
@@ -80,10 +78,13 @@ async def test_all_that_match_are_those_of_the_filters(database: Database, api: 
     ids = await begun(database, count=3)
     where: list[dict[str, Any]] = [{"path": "story"}, {"path": "other"}, {"text": ids[1]}, {"since": "bla"}]
     previews = [await api.get("/executions/act", params={"action": "pause", "scope": "all", **one}) for one in where]
-    assert (
-        [page.status_code for page in previews],
-        [[text for name, text in fields_of(page.text) if name == "id"] for page in previews],
-    ) == ([200, 200, 200, 400], [ids, [], [ids[1]], []])
+    assert [page.status_code for page in previews] == [200, 200, 200, 400]
+    assert [[text for name, text in fields_of(page.text) if name == "id"] for page in previews] == [
+        ids,
+        [],
+        [ids[1]],
+        [],
+    ]
 
 
 async def test_a_preview_needs_chosen_executions_and_an_operator(database: Database) -> None:
@@ -92,11 +93,9 @@ async def test_a_preview_needs_chosen_executions_and_an_operator(database: Datab
         nothing = await client.get("/executions/act", params={"action": "retry", "status": "FAILED"})
         await sign_in(client, database, "viewer")
         refused = await client.get("/executions/act", params={"action": "retry", "id": "1"})
-    assert (nothing.status_code, nothing.headers["location"], refused.status_code) == (
-        303,
-        "/executions?status=FAILED",
-        403,
-    )
+    assert nothing.status_code == 303
+    assert nothing.headers["location"] == "/executions?status=FAILED"
+    assert refused.status_code == 403
 
 
 async def test_a_retry_on_another_version_is_previewed(database: Database, api: httpx.AsyncClient) -> None:
@@ -107,13 +106,11 @@ async def test_a_retry_on_another_version_is_previewed(database: Database, api: 
     other = await api.get("/executions/act", params={"action": "retry", "id": ids, "version": "latest"})
     bad = await api.get("/executions/act", params={"action": "retry", "id": ids, "version": "0"})
     done = await confirm(api, other)
-    assert (
-        "Version 2 of story is registered" in own.text,
-        "version 2: begins at load" in other.text,
-        "Version: it must be at least 1" in bad.text,
-        "on v2" in done.text,
-        await rows(database, "select count(*) from noetl.execution where forked_from > 0 and version = 2"),
-    ) == (True, True, True, True, [(2,)])
+    assert "Version 2 of story is registered" in own.text
+    assert "version 2: begins at load" in other.text
+    assert "Version: it must be at least 1" in bad.text
+    assert "on v2" in done.text
+    assert await rows(database, "select count(*) from noetl.execution where forked_from > 0 and version = 2") == [(2,)]
 
 
 async def test_a_fork_of_many_asks_for_its_step(database: Database, api: httpx.AsyncClient) -> None:
@@ -125,14 +122,15 @@ async def test_a_fork_of_many_asks_for_its_step(database: Database, api: httpx.A
     await confirm(api, ready)
     every = await api.get("/executions/act", params={"action": "fork", "scope": "all", "from": "load"})
     offered = [(await api.get("/executions", params=one)).text for one in ({}, {"status": "FAILED"})]
-    assert (
-        [fields_of(page.text) == [] for page in (asked, ready)],
-        "begins at load, keeps" in ready.text,
-        "has no step nowhere" in nowhere.text,
-        ["There is nothing to fork" in every.text, "was recovered already" in every.text],
-        await rows(database, "select count(*) from noetl.execution where forked_from > 0"),
-        [[name in page for name in ('value="fork"', 'value="pause"')] for page in offered],
-    ) == ([True, False], True, True, [True, True], [(2,)], [[True, True], [True, False]])
+    assert [fields_of(page.text) == [] for page in (asked, ready)] == [True, False]
+    assert "begins at load, keeps" in ready.text
+    assert "has no step nowhere" in nowhere.text
+    assert ["There is nothing to fork" in every.text, "was recovered already" in every.text] == [True, True]
+    assert await rows(database, "select count(*) from noetl.execution where forked_from > 0") == [(2,)]
+    assert [[name in page for name in ('value="fork"', 'value="pause"')] for page in offered] == [
+        [True, True],
+        [True, False],
+    ]
 
 
 @pytest.mark.parametrize("query", [{}, {"version": "latest"}, {"action": "fork", "from": "load"}])
@@ -154,8 +152,12 @@ async def test_a_preview_asks_no_more_for_more_executions(
             asked.clear()
             pages.append(await client.get("/executions/act", params={"action": "retry", "scope": "all", **query}))
             statements.append(of_pages(asked))
-    assert (
-        statements[1] - statements[0],
-        [f"Previewed: {chosen if query else 'the newest of each line'}." in page.text for page in pages],
-        [len([name for name, _ in fields_of(page.text) if name == "id"]) for page in pages],
-    ) == (0, [True, True], [MOST_COMPARED + 2, 2 * MOST_COMPARED + 10])
+    assert statements[1] - statements[0] == 0
+    assert [f"Previewed: {chosen if query else 'the newest of each line'}." in page.text for page in pages] == [
+        True,
+        True,
+    ]
+    assert [len([name for name, _ in fields_of(page.text) if name == "id"]) for page in pages] == [
+        MOST_COMPARED + 2,
+        2 * MOST_COMPARED + 10,
+    ]

@@ -82,61 +82,57 @@ async def post(client: httpx.AsyncClient, execution_id: int, action: str, **fiel
     return await client.post(f"/executions/{execution_id}/{action}", data=data, follow_redirects=True)
 
 
-async def test_a_page_shows_graph_timeline_and_steps(database: Database, api: httpx.AsyncClient) -> None:
-    """Steps of the graph are links; what it waits for is explained."""
+async def test_a_page_shows_where_an_execution_stands(database: Database, api: httpx.AsyncClient) -> None:
+    """Its graph with links, its timeline, what it waits for, its lists by pages, and what is known of a step."""
     execution_id = await halfway(database)
-    page = await read(api, f"/executions/{execution_id}")
-    assert (
-        f'href="/executions/{execution_id}?step=check#step"' in page,
-        'class="nb time"' in page,
-        "Waits for a worker" in page,
-        "What it waits for" in page,
-        f'data-changes="{execution_id}"' in page,
-    ) == (True, True, True, True, True)
+    url = f"/executions/{execution_id}"
+    page = await read(api, url)
+    shown = ('class="nb time"', "Waits for a worker", "What it waits for", f'data-changes="{execution_id}"')
+    assert [words for words in (f'href="{url}?step=check#step"', *shown) if words not in page] == []
+    for tab, has_more in (("events", True), ("jobs", True), ("children", False)):
+        assert ('rel="next"' in await read(api, url, tab=tab, limit=1)) is has_more
+    timeline = await api.get(f"/api/v1{url}/timeline")
+    assert (timeline.headers["content-type"], timeline.text[:4]) == ("image/svg+xml", "<svg")
+    assert ">check<" in timeline.text
+
+    # Inputs, result, and the condition that led to a step; of one that did not run, the condition that did not.
+    load, other = await read(api, url, step="load"), await read(api, url, step="other")
+    assert "canary-7" in load.partition("<h3>Inputs</h3>")[2]
+    assert "canary-8" in load.partition("<h3>Result</h3>")[2]
+    assert ["workload.n &gt; 2" in text.partition("<h3>Why</h3>")[2] for text in (load, other)] == [True, True]
+    assert "has no step or visit" in await read(api, url, step="lod")
+
+    # The past after any turn. A list replays nothing: it is read in the event loop, where that would hold up others.
+    first, second = [await read(api, url, turn=turn, step="load") for turn in (1, 2)]
+    assert ("<h3>Result</h3>" in first, "step_started load" in first) == (False, True)
+    assert "canary-8" in second.partition("<h3>Result</h3>")[2]
+    assert re.findall(r"after turn <strong>(\d+)</strong> of (\d+)", second) == [("2", "2")]
+    missing = [(await api.get(url, params={"turn": 999, "tab": tab})).status_code for tab in ("", "events")]
+    assert missing == [404, 200]
+
+
+async def test_a_page_whose_past_is_refused_shows_the_execution_as_it_is(
+    database: Database, api: httpx.AsyncClient
+) -> None:
+    """And says why there is no past."""
+    execution_id = await halfway(database)
+    await execute(database, "update noetl.execution_state set turn = 10001")
+    page = await read(api, f"/executions/{execution_id}", turn=1, step="load")
+    assert "shows the past of up to 10,000" in page
+    assert "canary-8" in page.partition("<h3>Result</h3>")[2]
 
 
 async def test_children_are_in_the_timeline_and_in_a_tab(database: Database, api: httpx.AsyncClient) -> None:
     """Each with the index of its item."""
     await register(database, LEAF, path="leaf")
     execution_id = await began(database, FAMILY)
-    children = [
-        child for (child,) in await rows(database, "select execution_id from noetl.execution where path = 'leaf'")
-    ]
+    found = await rows(database, "select execution_id from noetl.execution where path = 'leaf'")
+    children = [child for (child,) in found]
     assert len(children) == 2
     page = await read(api, f"/executions/{execution_id}")
     assert all(f"/executions/{child}" in page for child in children)
     tab = await read(api, f"/executions/{execution_id}", tab="children")
     assert [f"each[{index}]" in tab for index in range(3)] == [True, True, False]
-
-
-async def test_a_step_shows_its_values_and_why_it_ran(database: Database, api: httpx.AsyncClient) -> None:
-    """Inputs, result, and the condition that led to it; of one that did not run, the condition that did not."""
-    execution_id = await halfway(database)
-    load = await read(api, f"/executions/{execution_id}", step="load")
-    other = await read(api, f"/executions/{execution_id}", step="other")
-    none = await read(api, f"/executions/{execution_id}", step="lod")
-    assert (
-        "canary-7" in load.partition("<h3>Inputs</h3>")[2],
-        "canary-8" in load.partition("<h3>Result</h3>")[2],
-        "workload.n &gt; 2" in load.partition("<h3>Why</h3>")[2],
-        "workload.n &gt; 2" in other.partition("<h3>Why</h3>")[2],
-        "has no step or visit" in none,
-    ) == (True, True, True, True, True)
-
-
-async def test_the_past_is_shown_after_any_turn(database: Database, api: httpx.AsyncClient) -> None:
-    """The step's result is there from its turn on. A turn that is not there is 404."""
-    execution_id = await halfway(database)
-    first = await read(api, f"/executions/{execution_id}", turn=1, step="load")
-    second = await read(api, f"/executions/{execution_id}", turn=2, step="load")
-    missing = await api.get(f"/executions/{execution_id}", params={"turn": 9})
-    assert (
-        "<h3>Result</h3>" in first,
-        "step_started load" in first,
-        "canary-8" in second.partition("<h3>Result</h3>")[2],
-        re.findall(r"after turn <strong>(\d+)</strong> of (\d+)", second),
-        missing.status_code,
-    ) == (False, True, True, [("2", "2")], 404)
 
 
 async def test_a_viewer_sees_no_values_and_no_forms(database: Database) -> None:
@@ -154,10 +150,8 @@ async def test_a_viewer_sees_no_values_and_no_forms(database: Database) -> None:
             for action in ("cancel", "fork", "retry", "signal", "again", "values/workload")
         ]
         refused += [(await client.post(f"{url}/{action}")).status_code for action in ("cancel", "pause", "decide")]
-    assert (
-        [("canary" in page, f'action="{url}/' in page) for page in pages],
-        set(refused),
-    ) == ([(False, False)] * 5, {403})
+    assert [("canary" in page, f'action="{url}/' in page) for page in pages] == [(False, False)] * 5
+    assert set(refused) == {403}
 
 
 async def test_hostile_names_and_values_are_text(database: Database, api: httpx.AsyncClient) -> None:
@@ -197,13 +191,11 @@ async def test_an_approval_is_decided_in_place(database: Database, api: httpx.As
     right = await post(api, execution_id, "decide", **fields, **{discount: "4.5"})
     await drain(database)
     [(result,)] = await rows(database, "select result from noetl.execution")
-    assert (
-        "Ship &lt;b&gt;it&lt;/b&gt;?" in page,
-        wrong.status_code,
-        "is approved." in right.text,
-        result["discount"],
-        result["comment"],
-    ) == (True, 400, True, 4.5, "fine")
+    assert "Ship &lt;b&gt;it&lt;/b&gt;?" in page
+    assert wrong.status_code == 400
+    assert "is approved." in right.text
+    assert result["discount"] == 4.5
+    assert result["comment"] == "fine"
 
 
 async def test_a_signal_is_sent(database: Database, api: httpx.AsyncClient) -> None:
@@ -212,10 +204,8 @@ async def test_a_signal_is_sent(database: Database, api: httpx.AsyncClient) -> N
     wrong = await post(api, execution_id, "signal", name="go", key="", payload="{n: 1}")
     await post(api, execution_id, "signal", name="go", key="", payload='{"n": 1}')
     await drain(database)
-    assert (
-        (wrong.status_code, "is not JSON" in wrong.text, "{n: 1}" in wrong.text),
-        await rows(database, "select status, result from noetl.execution"),
-    ) == ((400, True, True), [("COMPLETED", {"n": 1})])
+    assert (wrong.status_code, "is not JSON" in wrong.text, "{n: 1}" in wrong.text) == (400, True, True)
+    assert await rows(database, "select status, result from noetl.execution") == [("COMPLETED", {"n": 1})]
 
 
 async def test_a_failed_execution_is_retried_and_forked(database: Database, api: httpx.AsyncClient) -> None:
@@ -229,71 +219,38 @@ async def test_a_failed_execution_is_retried_and_forked(database: Database, api:
     forked = await post(api, execution_id, "fork", step="check", of="load", value='{"rows": 5}', version="")
     again = await post(api, execution_id, "again", payload='{"n": 1}')
     await drain(database)
-    assert (
-        ["no price" in page, "<summary>Traceback</summary>" in page, "canary-8" in form],
-        ["How it came to this" in page, "noetl-broker retry" in page, '<option value="check" selected>' in form],
-        'aria-label="Last turn"' in page,
-        [
-            f"continues {execution_id} from check" in retried.text and "<dt>Continues</dt>" in retried.text,
-            "the results of load" in forked.text,
-        ],
-        "with this workload" in again.text,
-        await rows(database, "select status, forked_from from noetl.execution order by execution_id"),
-        await value(database, "select count(*) from noetl.queue where node_name = 'other'"),
-    ) == (
-        [True, True, True],
-        [True, False, True],
+    assert ["no price" in page, "<summary>Traceback</summary>" in page, "canary-8" in form] == [True, True, True]
+    assert ["How it came to this" in page, "noetl-broker retry" in page, '<option value="check" selected>' in form] == [
+        True,
         False,
-        [True, True],
         True,
-        [("FAILED", None), ("RUNNING", execution_id), ("RUNNING", execution_id), ("RUNNING", None)],
-        1,
-    )
-
-
-@pytest.mark.parametrize("tab", ["events", "jobs", "children"])
-async def test_lists_have_pages(database: Database, api: httpx.AsyncClient, tab: str) -> None:
-    """The first one leads to the rest, where there is more."""
-    execution_id = await halfway(database)
-    page = await read(api, f"/executions/{execution_id}", tab=tab, limit=1)
-    assert ('rel="next"' in page) is (tab != "children")
-
-
-async def test_a_tab_replays_nothing(database: Database, api: httpx.AsyncClient) -> None:
-    """It is read in the event loop, where a long replay would hold up all others."""
-    execution_id = await halfway(database)
-    statuses = [
-        (await api.get(f"/executions/{execution_id}", params={"turn": 999, "tab": tab})).status_code
-        for tab in ("", "events")
     ]
-    assert statuses == [404, 200]
-
-
-async def test_the_api_draws_the_timeline(database: Database, api: httpx.AsyncClient) -> None:
-    """As an image of its own, with the names of steps."""
-    execution_id = await halfway(database)
-    answer = await api.get(f"/api/v1/executions/{execution_id}/timeline")
-    assert (answer.headers["content-type"], answer.text.startswith("<svg"), ">check<" in answer.text) == (
-        "image/svg+xml",
-        True,
-        True,
-    )
+    assert 'aria-label="Last turn"' not in page
+    assert [
+        f"continues {execution_id} from check" in retried.text and "<dt>Continues</dt>" in retried.text,
+        "the results of load" in forked.text,
+    ] == [True, True]
+    assert "with this workload" in again.text
+    assert await rows(database, "select status, forked_from from noetl.execution order by execution_id") == [
+        ("FAILED", None),
+        ("RUNNING", execution_id),
+        ("RUNNING", execution_id),
+        ("RUNNING", None),
+    ]
+    assert await value(database, "select count(*) from noetl.queue where node_name = 'other'") == 1
 
 
 async def test_the_login_of_the_console_may_read_all_of_it(database: Database) -> None:
     """It has the rights of `noetl_operator` and no more."""
     execution_id = await halfway(database)
     await create_roles(database)
-    views: tuple[dict[str, Any], ...] = (
-        {},
-        {"step": "load"},
-        {"turn": 2, "step": "load"},
-        *({"tab": tab} for tab in ("events", "jobs", "items")),
-    )
+    views: list[dict[str, Any]] = [{}, {"step": "load"}, {"turn": 2, "step": "load"}]
+    views += [{"tab": tab} for tab in ("events", "jobs", "items", "children")]
     async with login(database, "console", named("noetl_operator")) as operator, console(operator) as client:
-        pages = [await read(client, f"/executions/{execution_id}", **view) for view in (*views, {"tab": "children"})]
+        for view in views:
+            await read(client, f"/executions/{execution_id}", **view)
         whole = await client.get(f"/executions/{execution_id}/values/result", params={"step": "load"})
-    assert (len(pages), whole.json()) == (7, {"rows": "canary-8"})
+    assert whole.json() == {"rows": "canary-8"}
 
 
 async def test_a_past_that_is_too_long_is_refused(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,19 +264,6 @@ async def test_a_past_that_is_too_long_is_refused(database: Database, monkeypatc
         with pytest.raises(OperatorFault, match=r"has 2 turns; the console shows the past of up to 1$"):
             await Replays().past(connection, execution_id, 1, PlaybookRules())
     assert (len(kept.turns), again is kept) == (2, True)
-
-
-async def test_a_page_whose_past_is_refused_shows_the_execution_as_it_is(
-    database: Database, api: httpx.AsyncClient
-) -> None:
-    """And says why there is no past."""
-    execution_id = await halfway(database)
-    await execute(database, "update noetl.execution_state set turn = 10001")
-    page = await read(api, f"/executions/{execution_id}", turn=1, step="load")
-    assert (
-        "shows the past of up to 10,000" in page,
-        "canary-8" in page.partition("<h3>Result</h3>")[2],
-    ) == (True, True)
 
 
 async def test_of_a_long_log_the_end_is_shown(database: Database, api: httpx.AsyncClient) -> None:
@@ -402,3 +346,21 @@ async def test_a_long_execution_that_ended_is_explained_once(
             assert ("How it came to this" in page.text, "canary" in page.text) == (True, case in {"operator", "again"})
             counts.append(asked[sql("explain_turns")])
     assert counts == [1, 0, 1, 1]
+
+
+async def test_the_log_of_all_steps_is_searched(api: httpx.AsyncClient, database: Database) -> None:
+    """By a part of a line, and by step; a text that no entry has says so, and a viewer sees no log."""
+    execution_id = await began(database)
+    [(job,)] = await rows(database, "select queue_id from noetl.lease_jobs('w', 1)")
+    for text in ("one <b>", "Two"):
+        await rows(database, "select noetl.log_job($1, 'w', 1, 'warning', $2)", job, text)
+    url = f"/executions/{execution_id}"
+    asked = ("", "&text=two", "&step=load&text=<b>", "&text=three", "&step=nothing")
+    pages = [(await api.get(f"{url}?tab=log{more}")).text for more in asked]
+    assert [("one &lt;b&gt;" in page, "Two\n" in page) for page in pages] == [
+        (True, True), (False, True), (True, False), (False, False), (False, False),
+    ]  # fmt: skip
+    assert ("Nothing was printed" in pages[3], "has no step nothing" in pages[4]) == (True, True)
+    await sign_in(api, database, "viewer")
+    hidden = [await api.get(address) for address in (f"{url}?tab=log", url)]
+    assert [(answer.status_code, "tab=log" in answer.text) for answer in hidden] == [(403, False), (200, False)]

@@ -3,77 +3,19 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from html import unescape
 
 import httpx
-import pytest
 
-from noetl_broker.console.pages.overview import (
-    HEIGHT,
-    LATE_SECONDS,
-    PARTS,
-    draw_bars,
-    find_unserved,
-    find_warnings,
-)
-from noetl_broker.store.admin.overview import load_activity, load_present
+from noetl_broker.store.connect.connection import connect
 from noetl_broker.store.connect.migrations import create_roles
 from tests.brokers import drain, execute, register, start
 from tests.console.conftest import console
 from tests.console.test_executions import STORY
 from tests.postgres import Database, named
 from tests.roles import login
-from tests.sessions import pooled_session
 
-NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 WAITS = "workflow: [{step: start, next: a}, {step: a, type: approval, title: '?', next: end}, {step: end}]"
-QUIET = {
-    "brokers": 1,
-    "oldest_mail_seconds": None,
-    "dead_letters": 0,
-    "left_undone": 0,
-}
-
-
-async def test_what_started_is_counted_by_time_playbook_and_failure(database: Database) -> None:
-    """A failure that a fork recovered is none any more. A block is no playbook."""
-    await register(database, STORY)
-    ids = await start(database, payload={"x": 1}, count=2) + await start(database, payload={"x": "text"}, count=3)
-    await drain(database)
-    await execute(database, "update noetl.execution set forked_from = $1 where execution_id = $2", ids[2], ids[0])
-    await execute(database, "update noetl.execution set path = 'story#pay' where execution_id = $1", ids[1])
-    async with pooled_session(database) as connection:
-        found = await load_activity(connection, seconds=3600, parts=4, most=5)
-    [playbook] = found["playbooks"]
-    [failure] = found["failures"]
-    assert (
-        (found["executions"], found["is_cut"], found["recovered"], sorted(found["parts"])),
-        (playbook["path"], playbook["executions"], playbook["failed"], playbook["live"]),
-        (failure["path"], failure["step"], failure["count"], failure["execution_id"]),
-    ) == ((5, False, 1, [[3, "COMPLETED", 2], [3, "FAILED", 3]]), ("story", 4, 3, 0), ("story", "end", 2, str(ids[4])))
-
-
-async def test_what_there_is_now_is_counted(database: Database) -> None:
-    """Executions, jobs, approvals, unread events, and brokers."""
-    await register(
-        database,
-        """
-workflow:
-  - {step: start, next: [{step: ask}, {step: work}]}
-  - {step: ask, type: approval, title: "?", next: end}
-  - {step: work, type: python, code: "def main(): pass", next: end}
-  - step: end
-""",
-    )
-    await start(database, count=2)
-    await drain(database)
-    await start(database)
-    await execute(database, "update noetl.event set created_at = created_at - interval '1 hour'")
-    async with pooled_session(database) as connection:
-        found = await load_present(connection)
-    assert 3600 <= found["oldest_mail_seconds"] < 3700
-    names = ("live", "queued", "paused", "ready_jobs", "leased_jobs", "approvals", "unread_mail", "dead_letters")
-    assert [found[name] for name in names] == [3, 0, 0, 2, 0, 2, 1, 0]
 
 
 async def test_a_list_says_where_a_live_execution_is(database: Database, api: httpx.AsyncClient) -> None:
@@ -106,16 +48,14 @@ async def test_the_navigation_counts_what_needs_a_person(database: Database, api
 
 
 async def test_the_navigation_counts_what_health_finds(database: Database, api: httpx.AsyncClient) -> None:
-    """Problems, or, without any, notices; it follows what the page of Health found last."""
+    """Problems, or, without any, notices; it follows what the page of Health found last.
+
+    Those that wait for a person share a line for each playbook, which leads to the approvals.
+    """
     await register(database, WAITS)
     found = (await api.get("/health")).text.count('<span class="badge bad">')
     badges = [re.findall(r'class="count (\w+)">(\d+)', (await api.get("/schedules")).text) for _ in range(2)]
     assert (found > 0, badges) == (True, [[("bad", str(found))] * 2] * 2)  # two kinds of navigation
-
-
-async def test_those_that_wait_for_a_person_share_a_line(database: Database, api: httpx.AsyncClient) -> None:
-    """Of each playbook, among those that live longest; the line leads to the approvals."""
-    await register(database, WAITS)
     await start(database, count=3)
     await drain(database)
     page = (await api.get("/")).text
@@ -139,41 +79,42 @@ async def test_a_new_database_says_what_to_do(api: httpx.AsyncClient) -> None:
     assert [words in page for words in ("Nothing has run yet", "noetl-broker run", "noetl-broker start")] == [True] * 3
 
 
-@pytest.mark.parametrize(
-    "changes, said",
-    [
-        ({}, []),
-        ({"brokers": 0, "oldest_mail_seconds": 99.0}, ["No broker is running, so nothing moves."]),
-        ({"oldest_mail_seconds": 99.0}, ["Events wait long for a broker to read them."]),
-        ({"dead_letters": 1}, ["A broker could not decide on some events and set them aside."]),
-    ],
-)
-def test_what_is_wrong_is_said(changes: dict[str, object], said: list[str]) -> None:
-    """Each with a command."""
-    warnings = [*find_warnings({**QUIET, **changes})]
-    assert ([warned.words for warned in warnings], [warned for warned in warnings if not warned.command]) == (said, [])
-
-
-@pytest.mark.parametrize("seconds, said", [(LATE_SECONDS, 0), (LATE_SECONDS + 1, 1)])
-def test_a_type_counts_as_unserved_after_a_while(seconds: float, said: int) -> None:
-    """A worker may be about to take it."""
-    assert len([*find_unserved([{"type": "gpu", "jobs": 2, "seconds": seconds, "execution_id": 7}])]) == said
-
-
-def test_a_bar_shows_each_status_however_few() -> None:
-    """The highest bar is as high as the chart; a link leads to what it counts."""
-    activity = {
-        "read_at": NOW,
-        "since": NOW - timedelta(hours=24),
-        "parts": [[0, "COMPLETED", 1000], [0, "FAILED", 1], [PARTS - 1, "RUNNING", 10]],
-    }
-    bars = list(draw_bars(activity))
-    assert (
-        [(piece.tone, piece.height >= 2) for piece in bars[0].pieces],
-        (len(bars), bars[1].pieces, bars[0].pieces[-1].y >= 0, bars[-1].pieces[0].y < HEIGHT),
-        bars[0].href,
-    ) == (
-        [("bad", True), ("ok", True)],
-        (PARTS, [], True, True),
-        "/executions?since=2026-01-30T12%3A00%3A00.000Z&until=2026-01-30T12%3A29%3A59.999Z",
+async def test_what_is_wrong_is_said(database: Database, api: httpx.AsyncClient) -> None:
+    """Each with a command, by what is worst."""
+    said = (
+        "No broker is running, so nothing moves.",
+        "Events wait long for a broker to read them.",
+        "A broker could not decide on some events and set them aside.",
     )
+
+    async def found() -> list[bool]:
+        page = (await api.get("/")).text
+        return [words in page for words in said]
+
+    await register(database, STORY)
+    await start(database)
+    await execute(database, "update noetl.event set created_at = created_at - interval '99 s'")
+    first = await found()
+    listening = await connect(database, name="noetl-broker bell")  # as a broker that does not come to read
+    await execute(database, "insert into noetl.dead_letter values (7, 1, 'the audit table is full')")
+    second = await found()
+    await listening.close()
+    assert (first, second) == ([True, False, False], [False, True, True])
+
+
+async def test_a_bar_shows_each_status_however_few(database: Database, api: httpx.AsyncClient) -> None:
+    """A link leads to what it counts."""
+    await register(database, STORY)
+    await start(database, payload={"x": 1}, count=99)
+    await start(database, payload={"x": "text"})
+    await drain(database)
+    page = (await api.get("/")).text
+    bars = re.findall(r'<a href="(/executions\?since=[^"]+)" tabindex="-1">(.*?)</a>', page, re.DOTALL)
+    shown = [(unescape(href), re.findall(r'class="(bad|ok)".*? height="([\d.]+)"', bar)) for href, bar in bars]
+    drawn = [
+        (href, [tone for tone, _ in parts], min(float(size) for _, size in parts)) for href, parts in shown if parts
+    ]
+    assert sorted({tone for _, tones, _ in drawn for tone in tones}) == ["bad", "ok"]
+    assert min(height for _, _, height in drawn) >= 2
+    listed = (await api.get(drawn[0][0])).text
+    assert listed.count('id="row-') > 0

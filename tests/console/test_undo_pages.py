@@ -54,17 +54,18 @@ async def test_what_is_left_undone_is_told(database: Database, api: httpx.AsyncC
     left = await do(api, "get", "/health/undone")
     async with pooled_session(database) as connection:
         spans = await load_spans(connection, await load_execution_details(connection, int(failed)))
-    assert (
-        [(lane.step, lane.visits[0].status, len(lane.visits[0].attempts)) for lane in spans.lanes[2:]],
-        (details["status"], details["undo"]["counts"]),
-        [(one["step"], one["status"], (one["error"] or {}).get("message")) for one in listed["items"]],
-        [(one["execution_id"], one["failed"], one["open"], one["unknown"]) for one in left["items"]],
-    ) == (
-        [("ship", "FAILED", 1), ("pay!undo", "FAILED", 1)],
-        ("FAILED", {"failed": 1, "open": 1}),
-        [("pay", "failed", "the bank is closed"), ("reserve", "open", None)],
-        [(failed, 1, 1, 0)],
-    )
+    assert [(lane.step, lane.visits[0].status, len(lane.visits[0].attempts)) for lane in spans.lanes[2:]] == [
+        ("ship", "FAILED", 1),
+        ("pay!undo", "FAILED", 1),
+    ]
+    assert (details["status"], details["undo"]["counts"]) == ("FAILED", {"failed": 1, "open": 1})
+    assert [(one["step"], one["status"], (one["error"] or {}).get("message")) for one in listed["items"]] == [
+        ("pay", "failed", "the bank is closed"),
+        ("reserve", "open", None),
+    ]
+    assert [(one["execution_id"], one["failed"], one["open"], one["unknown"]) for one in left["items"]] == [
+        (failed, 1, 1, 0)
+    ]
     why = await do(api, "get", f"/executions/{failed}/explain")
     page = (await read(api, f"/executions/{failed}")).partition('id="why"')[2]
     jobs = await read(api, f"/executions/{failed}", tab="jobs")
@@ -94,16 +95,21 @@ async def test_an_undo_goes_on_from_the_console(database: Database, api: httpx.A
     await end_jobs(database)
     done = await read(api, f"/executions/{failed}")
     retry = await read(api, f"/executions/{failed}/retry")
-    assert (
-        ["the bank is closed" in page, f"/executions/{failed}/undo" in page],
-        "something left to undo" in held,
-        ["version 9 is registered" in lacking.text, "Version whose" in asked],
-        ["Undo 2 actions" in asked, asked.index("step=pay") < asked.index("step=reserve")],
-        [f"undoes what is left of {failed}" in started.text, "Compensating" in working, "Abandon" in working],
-        "What was left was undone by" in done,
-        "tarts anew, because what it did was undone" in retry,
-        await rows(database, "select status from noetl.execution order by execution_id"),
-    ) == ([True, True], True, [True, True], [True, True], [True, True, True], True, True, [("FAILED",), ("COMPLETED",)])
+    assert ["the bank is closed" in page, f"/executions/{failed}/undo" in page] == [True, True]
+    assert "something left to undo" in held
+    assert ["version 9 is registered" in lacking.text, "Version whose" in asked] == [True, True]
+    assert ["Undo 2 actions" in asked, asked.index("step=pay") < asked.index("step=reserve")] == [True, True]
+    assert [f"undoes what is left of {failed}" in started.text, "Compensating" in working, "Abandon" in working] == [
+        True,
+        True,
+        True,
+    ]
+    assert "What was left was undone by" in done
+    assert "tarts anew, because what it did was undone" in retry
+    assert await rows(database, "select status from noetl.execution order by execution_id") == [
+        ("FAILED",),
+        ("COMPLETED",),
+    ]
 
 
 async def test_an_undo_is_abandoned(database: Database, api: httpx.AsyncClient, failed: str) -> None:
@@ -123,23 +129,17 @@ async def test_an_undo_is_abandoned(database: Database, api: httpx.AsyncClient, 
     late = await post(api, int(made["undone_by"]), "abandon")
     left = await do(api, "get", f"/executions/{made['undone_by']}")
     again = await read(api, f"/executions/{made['undone_by']}/undo")
-    assert (
-        [unregistered.status_code, *refused],
-        [made["undone_by"] in listed, 'name="action"' in listed, '<span class="step">pay' in listed],
-        ["1 undoing" in overview, "undoes" in overview, overview.count("Compensating</span>")],
-        "its outcome is unknown" in asked,
-        [given_up["requested"], "It had ended before." in late.text],
-        (left["status"], left["undo"]["counts"]),
-        ["Undo 1 action" in again, "nobody knows whether it happened" in again],
-    ) == (
-        [404, 409, 409],
-        [True, False, True],
-        [True, True, 2],
+    assert [unregistered.status_code, *refused] == [404, 409, 409]
+    assert [made["undone_by"] in listed, 'name="action"' in listed, '<span class="step">pay' in listed] == [
         True,
-        [True, True],
-        ("FAILED", {"open": 1, "unknown": 1}),
-        [True, True],
-    )
+        False,
+        True,
+    ]
+    assert ["1 undoing" in overview, "undoes" in overview, overview.count("Compensating</span>")] == [True, True, 2]
+    assert "its outcome is unknown" in asked
+    assert [given_up["requested"], "It had ended before." in late.text] == [True, True]
+    assert (left["status"], left["undo"]["counts"]) == ("FAILED", {"open": 1, "unknown": 1})
+    assert ["Undo 1 action" in again, "nobody knows whether it happened" in again] == [True, True]
 
 
 async def test_a_cancel_names_what_it_undoes_and_what_is_draining(database: Database, api: httpx.AsyncClient) -> None:
@@ -154,9 +154,7 @@ async def test_a_cancel_names_what_it_undoes_and_what_is_draining(database: Data
     await drain(database)
     page = await read(api, f"/executions/{execution_id}")
     details = await do(api, "get", f"/executions/{execution_id}")
-    assert (
-        asked.index("It undoes 2 actions") < asked.index(">pay</a>") < asked.index(">reserve</a>"),
-        "ship may have begun" in asked,
-        "Draining: " in page,
-        details["draining"],
-    ) == (True, True, True, [{"step": "ship", "visit": 1}])
+    assert asked.index("It undoes 2 actions") < asked.index(">pay</a>") < asked.index(">reserve</a>")
+    assert "ship may have begun" in asked
+    assert "Draining: " in page
+    assert details["draining"] == [{"step": "ship", "visit": 1}]

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 
@@ -152,6 +152,12 @@ STEPS = {
     "undone": ("kept", "bad"),
     "queued": ("kept",),
 }
+ARGUMENTS = {"path": "story", "version": "1", "other": "1", "turn": "1", "action": "cancel", "name": "often"}
+FINGERPRINT = """
+select (select count(*) from noetl.event), (select count(*) from noetl.signal), (select count(*) from noetl.step_type),
+  (select count(*) from noetl.path_pause), (select count(*) from noetl.catalog),
+  (select max(xmin::text) from noetl.start_schedule)
+"""
 PATHS = ("/playbooks/versions", "/playbooks/source", "/playbooks/graph", "/playbooks/difference", "/slots/line")
 
 
@@ -245,3 +251,55 @@ async def test_a_search_tells_a_viewer_no_value(database: Database) -> None:
         query = {"text": VALUE}
         found = [(await client.get("/api/v1/executions", params=query, headers=headers)).json() for headers in callers]
     assert [len(each["items"]) for each in found] == [0, 7]
+
+
+class Route(NamedTuple):
+    """A route of the document with values for what it requires."""
+
+    method: str
+    url: str
+    params: dict[str, str]
+
+
+async def every_route(client: httpx.AsyncClient, execution_id: int, headers: dict[str, str]) -> list[Route]:
+    """Return each route of the document that answers at once."""
+    arguments = {**ARGUMENTS, "execution_id": str(execution_id)}
+    document = (await client.get("/api/v1/openapi.json", headers=headers)).json()
+    found = []
+    for url, methods in document["paths"].items():
+        for method, described in methods.items():
+            if "text/event-stream" in str(described["responses"]):
+                continue
+            required = [one["name"] for one in described.get("parameters", ()) if one["required"]]
+            params = {name: arguments[name] for name in required if f"{{{name}}}" not in url}
+            found.append(Route(method, url.format(**arguments), params))
+    return found
+
+
+async def send_nothing(client: httpx.AsyncClient, route: Route, headers: dict[str, str]) -> int:
+    """Return the status of the answer of a route to an empty body."""
+    body: Any = None if route.method == "get" else {}
+    answer = await client.request(route.method, route.url, params=route.params, headers=headers, json=body)
+    return answer.status_code
+
+
+async def test_a_viewer_changes_nothing_by_any_route(database: Database) -> None:
+    """Each route that is not a GET refuses a viewer, before it looks at the body."""
+    headers = await token(database, "viewer")
+    async with full_of_values(database) as ids, console(database) as client:
+        before = await rows(database, FINGERPRINT)
+        writing = [route for route in await every_route(client, ids["runs"], headers) if route.method != "get"]
+        refused = {route.url: await send_nothing(client, route, headers) for route in writing}
+    assert refused == dict.fromkeys(refused, 403)
+    assert len(writing) > 15
+    assert await rows(database, FINGERPRINT) == before
+
+
+async def test_no_route_answers_without_a_valid_token(database: Database) -> None:
+    """But the health of a load balancer. Wrong tokens are refused, after some of them for a while."""
+    headers, wrong = await token(database, "viewer"), {"Authorization": "Bearer wrong"}
+    async with console(database, tokens_demanded=True) as client:
+        asked = [route for route in await every_route(client, 1, headers) if not route.url.endswith("/health")]
+        without = {await send_nothing(client, route, {}) for route in asked}
+        refused = {await send_nothing(client, route, wrong) for route in asked[:11]}
+    assert (without, refused) == ({401}, {401, 429})

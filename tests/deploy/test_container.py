@@ -21,9 +21,8 @@ from click.testing import CliRunner
 
 from noetl_broker.cli.main import cli
 from noetl_broker.settings import PREFIX, Settings
-from tests.cli.conftest import PATIENCE_SECONDS, Command, plain_environment, write_playbook
-from tests.cli.test_health_port import free_port
-from tests.cli.test_services import read_until
+from tests.cli.conftest import PATIENCE_SECONDS, Command, plain_environment, read_until, write_playbook
+from tests.daemon.processes.test_health_port import free_port
 from tests.postgres import Database
 from tests.processes import Process
 

@@ -23,8 +23,7 @@ from noetl_broker import __version__, embedded_postgres
 from noetl_broker.cli.main import cli
 from noetl_broker.embedded_postgres.binaries import find_bin_folder
 from noetl_broker.settings import PREFIX, Settings
-from tests.cli.conftest import PATIENCE_SECONDS, plain_environment
-from tests.cli.test_services import read_until
+from tests.cli.conftest import PATIENCE_SECONDS, plain_environment, read_until
 from tests.processes import Process
 
 FOLDER = Path(__file__).parents[2] / "deploy"

@@ -25,7 +25,7 @@ ELSEWHERE = {
     "configure": "tests/cli/test_completion.py",
     "console": "test_walkthroughs.py: the page about the API starts a console, too",
     "getting-started": "test_walkthroughs.py",
-    "observability": "tests/cli/test_health_port.py",
+    "observability": "tests/daemon/processes/test_health_port.py",
     "python": "test_walkthroughs.py",
     "recover": "test_recover_page.py, test_backups.py",
     "replay": "test_examples.py; with a database: tests/cli",

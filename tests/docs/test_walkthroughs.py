@@ -8,7 +8,7 @@ import pytest
 
 from noetl_broker.playbook import PlaybookRules, check
 from tests.cli.conftest import Command
-from tests.cli.test_health_port import free_port
+from tests.daemon.processes.test_health_port import free_port
 from tests.docs.pages import README, code_blocks, read_page
 from tests.docs.runner import PageRun
 from tests.running_dev import RunningDev, folder_for_every_account

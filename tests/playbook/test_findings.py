@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from noetl_broker.cli.sarif import RULES as MEANINGS
 from noetl_broker.playbook import PlaybookRules
+from noetl_broker.playbook.codes import MEANINGS
 from tests.playbook.bad_documents import DOCUMENTS, STEPS, WORKFLOWS, Case, cases
 from tests.playbook.documents import HEAD, RULES, document_findings, findings_of, findings_of_programs
 

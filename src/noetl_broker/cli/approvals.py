@@ -17,7 +17,11 @@ from noetl_broker.playbook.approval import COMMENT
 from noetl_broker.service.models.waits import DecisionRequest, ListApprovals
 
 DECISION = Face(DecisionRequest, ("execution_id", "step"), hides=frozenset({"approved"}))
-COLUMNS = ("execution", "step", "path", "title", "form", "assignees", "since", "times out")
+COLUMNS: output.Columns = {
+    "execution": "execution_id", "step": lambda row: name_of_node(row["node_id"]), "path": "path", "title": "title",
+    "form": lambda row: ", ".join(row["form"]), "assignees": lambda row: ", ".join(row["assignees"]),
+    "since": "since", "times out": "times_out_at",
+}  # fmt: skip
 
 
 @face(
@@ -32,14 +36,7 @@ def approvals(_call: Call, _asked: ListApprovals, rows: Any) -> None:
 
     --json shows the details and the form of each, too. Decide with noetl-broker approve and noetl-broker reject.
     """
-    shown = [
-        (
-            row["execution_id"], name_of_node(row["node_id"]), row["path"], row["title"], ", ".join(row["form"]),
-            ", ".join(row["assignees"]), row["since"], row["times_out_at"],
-        )
-        for row in rows
-    ]  # fmt: skip
-    output.show_table(COLUMNS, shown)
+    output.Rows.of(rows, COLUMNS).show()
 
 
 def _decides(name: str, example: str) -> Callable[[Callable[[], None]], click.Command]:
@@ -51,14 +48,11 @@ def _decides(name: str, example: str) -> Callable[[Callable[[], None]], click.Co
             if comment is not None and asked.form.setdefault(COMMENT, comment) != comment:
                 raise OperatorFault("--comment and the form have two comments: leave one out")
             answer = ask(call, "waits.decide", asked)
-            if call.as_json:
-                output.show_json({**answer, "approved": asked.approved, "decided": True})
-            else:
+            if not call.printed({**answer, "approved": asked.approved, "decided": True}):
                 output.say(f"{'approved' if asked.approved else 'rejected'} by {answer['by']}: {answer['title']}")
 
         body.__doc__ = described.__doc__
-        for option in reversed(DECISION.options()):
-            option(body)
+        DECISION.given_to(body)
         click.option("--comment", metavar="TEXT", help="A comment: the field `comment` of the form.")(body)
         return command(name, role=APPROVER, example=example)(body)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 
@@ -11,23 +11,15 @@ from noetl_broker.cli import output
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.output import spinner
 from noetl_broker.cli.rights import OWNER
-from noetl_broker.cli.selection import TimeSpan
 from noetl_broker.errors import OperatorFault
+from noetl_broker.service.spans import parse_span
 from noetl_broker.store.admin import archive as store
 from noetl_broker.store.connect.connection import Connection
 from noetl_broker.store.connect.session import session
 
 
-class ArchiveOutcome(NamedTuple):
-    """The periods, each with its outcome; the executions outside of periods and their moved rows."""
-
-    periods: list[tuple[store.Period, str]]
-    executions: int
-    rows: int
-
-
 @command("archive", role=OWNER, example="noetl-broker archive --older-than 90d --dry-run")
-@click.option("--older-than", type=TimeSpan(), metavar="SPAN", help="Archive periods that ended so long ago: 90d, 26w.")
+@click.option("--older-than", metavar="SPAN", help="Archive periods that ended so long ago: 90d, 26w.")
 @click.option(
     "--dry-run", is_flag=True, help="Change nothing; show what would be archived, and what prevents the rest."
 )
@@ -39,7 +31,7 @@ class ArchiveOutcome(NamedTuple):
     show_default=True,
     help="How many executions to name for a period that is kept.",
 )
-def archive(call: Call, *, older_than: float | None, dry_run: bool, restore: str | None, examples: int) -> None:
+def archive(call: Call, *, older_than: str | None, dry_run: bool, restore: str | None, examples: int) -> None:
     """Archive old history by whole periods; nothing is deleted.
 
     A period is archived when all its executions, their parents and their children ended at least SPAN ago. Its
@@ -50,19 +42,18 @@ def archive(call: Call, *, older_than: float | None, dry_run: bool, restore: str
         if older_than is not None or dry_run:
             raise OperatorFault("archive takes either --restore or --older-than")
         period = asyncio.run(_restore(call, restore))
-        if call.as_json:
-            output.show_json({"restored": period.name, "tables": period.detached})
-        else:
+        if not call.printed({"restored": period.name, "tables": period.detached}):
             output.say(f"period {period.name} is back, {len(period.detached)} tables")
         return
     if older_than is None:
         raise OperatorFault("archive needs --older-than, for example --older-than 90d")
+    seconds = parse_span(older_than)
+    if seconds is None:
+        raise OperatorFault(f"--older-than: {older_than!r} is not a time span; write 90s, 30min, 2h30m, 7d or 2w")
     with spinner("looking at old history" if dry_run else "archiving old history"):
-        outcome = asyncio.run(_archive(call, older_than, dry_run=dry_run, examples=examples))
-    if call.as_json:
-        output.show_json(_as_json(outcome, dry_run=dry_run))
-    else:
-        _show(outcome, dry_run=dry_run)
+        document = asyncio.run(_archive(call, seconds, dry_run=dry_run, examples=examples))
+    if not call.printed(document):
+        _show(document)
 
 
 async def _restore(call: Call, name: str) -> store.Period:
@@ -71,17 +62,19 @@ async def _restore(call: Call, name: str) -> store.Period:
         return await store.restore_period(connection, name)
 
 
-async def _archive(call: Call, older_than: float, *, dry_run: bool, examples: int) -> ArchiveOutcome:
+async def _archive(call: Call, older_than: float, *, dry_run: bool, examples: int) -> dict[str, Any]:
     async with session(call.database, name="archive", command_timeout=None) as connection:
         if not dry_run:
             await store.lock_archiving(connection)
         periods = await store.list_periods(connection, older_than, examples=examples)
-        found = [await _archive_if_due(connection, period, older_than, dry_run=dry_run) for period in periods]
+        found = [
+            _document(*await _archive_if_due(connection, period, older_than, dry_run=dry_run)) for period in periods
+        ]
         executions = rows = 0
         async for batch in store.outside_periods(connection, older_than):
             moved = store.MovedCounts(len(batch), 0) if dry_run else await store.archive_rows(connection, batch)
             executions, rows = executions + moved.executions, rows + moved.rows
-        return ArchiveOutcome(found, executions, rows)
+    return {"dry_run": dry_run, "periods": found, "outside_periods": {"executions": executions, "rows": rows}}
 
 
 async def _archive_if_due(
@@ -98,43 +91,37 @@ async def _archive_if_due(
     return period, "left now"
 
 
-def _as_json(outcome: ArchiveOutcome, *, dry_run: bool) -> dict[str, Any]:
+def _document(period: store.Period, outcome: str) -> dict[str, Any]:
     return {
-        "dry_run": dry_run,
-        "periods": [
-            {
-                "period": period.name,
-                "from": period.begins_at,
-                "until": period.ends_at,
-                "outcome": word,
-                "archived_at": period.archived_at,
-                "executions": period.executions,
-                "rows": period.rows,
-                "bytes": period.bytes,
-                "partitions": len(period.attached) + len(period.detached),
-                "kept_by": period.held,
-                "examples": [blocker._asdict() for blocker in period.blockers],
-            }
-            for period, word in outcome.periods
-        ],
-        "outside_periods": {"executions": outcome.executions, "rows": outcome.rows},
+        "period": period.name,
+        "from": period.begins_at,
+        "until": period.ends_at,
+        "outcome": outcome,
+        "archived_at": period.archived_at,
+        "executions": period.executions,
+        "rows": period.rows,
+        "bytes": period.bytes,
+        "partitions": len(period.attached) + len(period.detached),
+        "kept_by": period.held,
+        "examples": [blocker._asdict() for blocker in period.blockers],
     }
 
 
-def _show(outcome: ArchiveOutcome, *, dry_run: bool) -> None:
-    columns = ("period", "from", "until", "partitions", "executions", "rows", "bytes", "outcome")
-    lines = [
-        (
-            period.name, period.begins_at.date().isoformat(), period.ends_at.date().isoformat(),
-            len(period.attached) + len(period.detached), period.executions, period.rows, period.bytes,
-            f"kept by {period.held}" if word == "kept" else word,
-        )
-        for period, word in outcome.periods
-    ]  # fmt: skip
-    output.show_table(columns, lines)
-    for period, _ in outcome.periods:
-        for execution_id, reason in period.blockers:
-            output.say(f"{period.name} execution {execution_id}: {reason}")
-    if outcome.executions:
-        did = "would move" if dry_run else f"{outcome.rows} rows moved"
-        output.say(f"outside of periods: {output.executions(outcome.executions)}, {did}")
+COLUMNS: output.Columns = {
+    "period": "period",
+    "from": lambda period: period["from"].date().isoformat(),
+    "until": lambda period: period["until"].date().isoformat(),
+    **{name: name for name in ("partitions", "executions", "rows", "bytes")},
+    "outcome": lambda period: f"kept by {period['kept_by']}" if period["outcome"] == "kept" else period["outcome"],
+}
+
+
+def _show(document: dict[str, Any]) -> None:
+    output.Rows.of(document["periods"], COLUMNS).show()
+    for period in document["periods"]:
+        for blocker in period["examples"]:
+            output.say(f"{period['period']} execution {blocker['execution_id']}: {blocker['reason']}")
+    outside = document["outside_periods"]
+    if outside["executions"]:
+        did = "would move" if document["dry_run"] else f"{outside['rows']} rows moved"
+        output.say(f"outside of periods: {output.executions(outside['executions'])}, {did}")

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ import click
 from click.shell_completion import CompletionItem
 
 from noetl_broker.cli.output import one_line
-from noetl_broker.playbook.durations import DURATION_FORMS, parse_duration
 from noetl_broker.playbook.plain_values import LARGEST_VERSION
 from noetl_broker.settings import load_settings, with_dsn
 from noetl_broker.store.admin.completions import Offer, offer_executions, offer_paths, offer_schedules, offer_steps
@@ -25,13 +23,28 @@ from noetl_broker.store.connect.connection import Connection, connect
 from noetl_broker.store.connect.dsn import Database
 
 LARGEST_ID = 2**63 - 1
-LATEST = 0
 TIMEOUT_SECONDS = 1.0
 VERSION_OF_PLAYBOOK = click.option(
     "--version", type=click.IntRange(1, LARGEST_VERSION), help="A version of the playbook; default: the latest."
 )
 
 Question = Callable[[Connection], Awaitable[list[Offer]]]
+
+
+class Completed(click.ParamType[str]):
+    """A name in the database: `offer` gives those that begin as it is typed so far."""
+
+    def __init__(self, offer: Callable[[Connection, str], Awaitable[list[Offer]]]) -> None:
+        self.name = "name"
+        self._offer = offer
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Offer what begins so."""
+        del param
+        return _offers(ctx, lambda connection: self._offer(connection, incomplete))
+
+
+PLAYBOOK_PATH, SCHEDULE_NAME = Completed(offer_paths), Completed(offer_schedules)
 
 
 class ExecutionId(click.ParamType[int]):
@@ -49,61 +62,7 @@ class ExecutionId(click.ParamType[int]):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Offer the latest executions."""
-        del param
-        return _offers(ctx, lambda connection: offer_executions(connection, incomplete))
-
-
-class PlaybookPath(click.ParamType[str]):
-    """The path of a playbook in the catalog."""
-
-    name = "path"
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Offer registered paths."""
-        del param
-        return _offers(ctx, lambda connection: offer_paths(connection, incomplete))
-
-
-class VersionOrLatest(click.ParamType[int]):
-    """A version of a playbook: its number, or `latest`, which is 0."""
-
-    name = "version"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Read the number."""
-        text = str(value).strip()
-        if text == "latest":
-            return LATEST
-        number = int(text) if re.fullmatch(r"[0-9]{1,10}", text) else 0
-        if not 0 < number <= LARGEST_VERSION:
-            self.fail(f"{value!r} is not a version of a playbook; write latest, or a number such as 3", param, ctx)
-        return number
-
-
-class Duration(click.ParamType[timedelta]):
-    """A duration as in playbooks: 90s, 15m, 2h30m, 3d, 2w."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        """Read it."""
-        if isinstance(value, timedelta):
-            return value
-        try:
-            return timedelta(seconds=parse_duration(value))
-        except ValueError:
-            self.fail(f"{value!r} is not a duration; write {DURATION_FORMS}", param, ctx)
-
-
-class ScheduleName(click.ParamType[str]):
-    """The name of a schedule."""
-
-    name = "name"
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Offer the schedules."""
-        del param
-        return _offers(ctx, lambda connection: offer_schedules(connection, incomplete))
+        return Completed(offer_executions).shell_complete(ctx, param, incomplete)
 
 
 class StepName(click.ParamType[str]):
@@ -127,9 +86,8 @@ class Subject(click.ParamType[str]):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Offer ids for digits, else paths, else files."""
-        offer = offer_executions if incomplete.isdigit() else offer_paths
-        found = _offers(ctx, lambda connection: offer(connection, incomplete))
-        return found or click.Path().shell_complete(ctx, param, incomplete)
+        offer = Completed(offer_executions if incomplete.isdigit() else offer_paths)
+        return offer.shell_complete(ctx, param, incomplete) or click.Path().shell_complete(ctx, param, incomplete)
 
 
 def _offers(ctx: click.Context, ask: Question) -> list[CompletionItem]:

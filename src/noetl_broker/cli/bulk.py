@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -36,9 +37,7 @@ class BulkOptions(NamedTuple):
 
     def show(self, call: Call, acted: Acted, sentence: str) -> int:
         """Print what was done; gives the exit code."""
-        if call.as_json:
-            output.show_json({"found": len(acted.done) + len(acted.failed), **acted._asdict()})
-        else:
+        if not call.printed({"found": len(acted.done) + len(acted.failed), **acted._asdict()}):
             output.say(sentence)
         return EXIT_FAILED if acted.failed else 0
 
@@ -83,17 +82,13 @@ class Many(NamedTuple):
     remedy: str | None = None
 
 
-# Acts on one execution whose action the service has no function for.
-One = Callable[[Any, int], Awaitable[Answer]]
-
-
 async def act_on_many(
-    call: Call, chosen: Selection, bulk: BulkOptions, many: Many, asked: Treatment, one: One | None = None
+    call: Call, chosen: Selection, bulk: BulkOptions, many: Many, asked: Treatment, **more: Any
 ) -> int:
     """Count the executions that a call names, or act on each. Gives the exit code.
 
-    An execution on which the action fails is reported, and the others go on. `one` acts in place of the service, and
-    then nothing is planned.
+    An execution on which the action fails is reported, and the others go on. `more` is what only the command line
+    gives to the action.
     """
     acts = service("bulk")
     async with session_of(call) as connection:
@@ -104,15 +99,14 @@ async def act_on_many(
             which = service("executions").filter_of(chosen.which)
             found = await acts.find_executions(connection, many.action, which, limit=bulk.limit)
             left_out = await acts.find_left_out(connection, many.action, which, limit=MOST)
-        wanted = acts.bulk_action(asked, call.playbook_rules)
+        wanted = acts.bulk_action(asked, call.playbook_rules)._replace(**more)
         if not found and not call.as_json:
             output.say(f"{many.none}; {_left_out(len(left_out))}" if left_out else many.none)
             return 0
         if not bulk.yes and not chosen.ids:
             with progress_bar(min(len(found), MOST_PLANNED) if acts.is_planned(wanted) else None) as advance:
-                most = MOST_PLANNED if one is None else 0
                 groups = await acts.preview_groups(
-                    connection, wanted, found, most_planned=most, on_each=lambda: advance(1)
+                    connection, wanted, found, most_planned=MOST_PLANNED, on_each=lambda: advance(1)
                 )
             if asked.version is None or asked.or_from_start:
                 many = many._replace(remedy=None)
@@ -121,7 +115,7 @@ async def act_on_many(
                 return 0
             if not click.confirm(f"Do it for {output.executions(able)}?"):
                 return 0
-        act = acts.action_of(connection, wanted) if one is None else functools.partial(one, connection)
+        act = acts.action_of(connection, wanted)
         with acting(len(found)) as on_each:
             acted: Acted = await acts.act_on_each(found, act, rate=bulk.rate, on_each=on_each)
         count = len(acted.done)
@@ -139,26 +133,28 @@ def bulk_command(
     several: bool = False,
     fails: Callable[[Answer], bool] = lambda _answer: False,
     version: bool = True,
+    on_path: Callable[[Call, str, Mapping[str, Any]], None] | None = None,
 ) -> Callable[[Callable[[Call, Any, Any], None]], click.Command]:
     """Make a command of a function that prints what became of one execution.
 
-    `one` is the action on one execution. With filters, or several ids, the command acts on many.
+    `one` is the action on one execution. With filters, or several ids, the command acts on many. `on_path` acts where
+    --path stands alone.
     """
 
     def decorate(show: Callable[[Call, Any, Any], None]) -> click.Command:
         def body(call: Call, *, chosen: Selection, bulk: BulkOptions, **given: Any) -> int:
+            if on_path is not None and (path := chosen.path_alone) is not None:
+                on_path(call, path, given)
+                return 0
             if len(chosen.ids) != 1:
                 return asyncio.run(act_on_many(call, chosen, bulk, many, treatment(many.action, given)))
             asked = said.read({**given, "execution_id": chosen.ids[0]})
             answer = ask(call, one, asked)
-            if call.as_json:
-                output.show_json(answer)
-            else:
+            if not call.printed(answer):
                 show(call, asked, answer)
             return EXIT_FAILED if fails(answer) else 0
 
-        for option in reversed(said._replace(hides=said.hides | {"execution_id"}).options()):
-            option(body)
+        said._replace(hides=said.hides | {"execution_id"}).given_to(body)
         made = selection(several=several, version=version)(bulk_options(body))
         made.__doc__ = show.__doc__
         return command(name, example=example, role=role)(made)
@@ -179,9 +175,8 @@ def _left_out(count: int) -> str:
 
 def _preview(call: Call, many: Many, groups: Sequence[Any], found: int, left_out: int | None) -> int:
     """Show what would be done; gives for how many it can be done."""
-    if call.as_json:
-        counts = {"found": found} | ({} if left_out is None else {"left_out": left_out})
-        output.show_json({**counts, "done": [], "groups": [group._asdict() for group in groups]})
+    counts = {"found": found} | ({} if left_out is None else {"left_out": left_out})
+    if call.printed({**counts, "done": [], "groups": [group._asdict() for group in groups]}):
         return found
     _show_groups(call, groups)
     if left_out:
@@ -200,16 +195,11 @@ def _preview(call: Call, many: Many, groups: Sequence[Any], found: int, left_out
 
 
 def _show_groups(call: Call, groups: Sequence[Any]) -> None:
-    columns = ["executions", "path", "version", "step", "reason", "for example"]
-    rows = [
-        [group.executions, group.path, group.version, group.step, group.reason, group.example]
-        for group in groups[:GROUPS_SHOWN]
-    ]
+    fields = {name: attrgetter(name) for name in ("executions", "path", "version", "step", "reason")}
+    columns: dict[str, Callable[[Any], Any]] = {**fields, "for example": attrgetter("example")}
     if any(group.outlook is not None for group in groups):
-        columns.append("what it will do")
-        for row, group in zip(rows, groups, strict=False):
-            row.append(call.with_schema(group.outlook or "not previewed"))
-    output.show_table(columns, rows, folding=frozenset({"path"}))
+        columns["what it will do"] = lambda group: call.with_schema(group.outlook or "not previewed")
+    output.Rows.of(groups[:GROUPS_SHOWN], columns, frozenset({"path"})).show()
     if len(groups) > GROUPS_SHOWN:
         output.say(f"… and {len(groups) - GROUPS_SHOWN} more groups")
     output.say()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from itertools import cycle
 from pathlib import Path
@@ -16,7 +16,7 @@ import click
 
 from noetl_broker import logs
 from noetl_broker.cli import output
-from noetl_broker.cli.arguments import ExecutionId
+from noetl_broker.cli.arguments import ExecutionId, StepName
 from noetl_broker.cli.rights import OPERATOR, with_remedy
 from noetl_broker.dev_folder import dev_folder_of
 from noetl_broker.errors import EXIT_FAILED, EXIT_UNAVAILABLE, BrokerError, OperatorFault, PermissionFault
@@ -55,16 +55,43 @@ class Call:
 
     def registration_rules(self) -> PlaybookRules:
         """Give the limits of a playbook that is to be registered, with the step types of the settings."""
-        return PlaybookRules(
-            extra_step_types=self.settings.extra_step_types,
-            max_document_bytes=self.settings.max_document_bytes,
-            template_max_source_chars=self.settings.template_max_source_chars,
-        )
+        return PlaybookRules(**self.set_for(PlaybookRules))
+
+    def set_for(self, options: type[Any]) -> dict[str, Any]:
+        """Give the settings that a dataclass of options has fields for."""
+        names = {each.name for each in fields(options)} & Settings.model_fields.keys()
+        return {name: getattr(self.settings, name) for name in names}
 
     @property
     def database(self) -> Database:
         """The database of a command that serves one."""
         return self.databases[0]
+
+    def at(self, dsn: str) -> Call:
+        """Give the call with the database at this address."""
+        return replace(self, databases=(replace(self.database, dsn=dsn),))
+
+    def printed(self, document: Any) -> bool:
+        """Print a document if --json is given; gives whether it was."""
+        if self.as_json:
+            output.show_json(document)
+        return self.as_json
+
+    def show_rows(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        columns: output.Columns,
+        *,
+        folding: frozenset[str] = frozenset(),
+        none: str | None = None,
+    ) -> None:
+        """Print documents: as JSON, or as a table. `none` says that there are none."""
+        if self.printed(rows):
+            return
+        if not rows and none is not None:
+            output.say(none)
+        else:
+            output.Rows.of(rows, columns, folding).show()
 
     def with_schema(self, text: str) -> str:
         """Give a text with `--schema` in the command lines that it names, if the schema is not `noetl`."""
@@ -76,8 +103,13 @@ class Call:
         logs.configure(level=level, form=self.settings.log_format)
 
 
+Given = str | tuple[str, ...] | None  # of an option that may be repeated
 Body = Callable[..., int | None]  # takes a Call and, by name, the command's own options; gives the exit code (None: 0)
 
+LOCATION = (
+    ("--dsn", "URL", "Where the database is (or NOETL_BROKER_DSN, or the PG* variables)"),
+    ("--schema", "NAME", "The schema of the broker's tables (or NOETL_BROKER_SCHEMA; default: noetl)"),
+)
 COMMON = (
     click.option("--json", "as_json", is_flag=True, help="Print one JSON document."),
     click.option(
@@ -90,17 +122,8 @@ COMMON = (
 )
 
 execution_id = click.argument("execution_id", metavar="ID", type=ExecutionId())
+step_argument = click.argument("step", metavar="[STEP]", required=False, type=StepName())
 with_traceback = click.option("--traceback", is_flag=True, help="Show the tracebacks of errors, too.")
-
-
-def _location_options(*, several: bool) -> tuple[Callable[[Any], Any], ...]:
-    again = "; again for each further one" if several else ""
-    dsn = "Where the database is (or NOETL_BROKER_DSN, or the PG* variables)"
-    schema = "The schema of the broker's tables (or NOETL_BROKER_SCHEMA; default: noetl)"
-    return (
-        click.option("--dsn", metavar="URL", multiple=several, help=f"{dsn}{again}."),
-        click.option("--schema", metavar="NAME", multiple=several, help=f"{schema}{again}."),
-    )
 
 
 def command(
@@ -120,20 +143,11 @@ def command(
 
     def decorate(body: Body) -> click.Command:
         @functools.wraps(body)
-        def run(
-            *,
-            dsn: str | tuple[str, ...] | None,
-            schema: str | tuple[str, ...] | None,
-            as_json: bool,
-            config: Path | None,
-            debug: bool,
-            **own: Any,
-        ) -> None:
+        def run(*, dsn: Given, schema: Given, as_json: bool, config: Path | None, debug: bool, **own: Any) -> None:
             with non_blocking_stderr() if serves else contextlib.nullcontext(), one_sentence(debug=debug):
                 # A library may log before the settings are read.
                 logs.configure(level="debug" if debug else "warning", form="console")
-                dsns = (dsn,) if isinstance(dsn, str) else dsn or ()
-                schemas = (schema,) if isinstance(schema, str) else schema or ()
+                dsns, schemas = ((one,) if isinstance(one, str) else one or () for one in (dsn, schema))
                 if "" in dsns:
                     raise OperatorFault("--dsn is empty: give the address of a database, or leave the option out")
                 settings = load_settings(config)
@@ -155,8 +169,11 @@ def command(
         calls = example.splitlines()
         head = "Examples" if len(calls) > 1 else "Example"
         made = click.command(name, epilog="\n  ".join([f"\b\n{head}:", *calls]))(run)
-        for option in (*_location_options(several=several_databases), *COMMON):
-            made = option(made)
+        again = "; again for each further one" if several_databases else ""
+        for name_of, metavar, help_ in LOCATION:
+            click.option(name_of, metavar=metavar, multiple=several_databases, help=f"{help_}{again}.")(made)
+        for option in COMMON:
+            option(made)
         return made
 
     return decorate
@@ -238,23 +255,23 @@ def _end(code: int) -> None:
     click.get_current_context().exit(code)
 
 
+def optional_module(name: str, what: str, extra: str) -> Any:
+    """A module of ours that imports an optional library; raises OperatorFault where its extra is not installed."""
+    try:
+        return import_module(f"noetl_broker.{name}")
+    except ImportError as error:
+        raise OperatorFault(
+            f"{what} needs a package that is not installed ({error.name}): pip install 'noetl-broker[{extra}]'"
+        ) from error
+
+
 @contextlib.contextmanager
 def span_exporter(call: Call, service: str) -> Iterator[Emit | None]:
-    """Give the function that takes spans (None: traces are off); at the end, send them. Raises OperatorFault.
-
-    The OpenTelemetry library is optional, so it is imported only if the settings ask for traces.
-    """
+    """Give the function that takes spans (None: traces are off); at the end, send them. Raises OperatorFault."""
     if call.settings.traces == "off":
         yield None
         return
-    try:
-        tracing = import_module("noetl_broker.tracing.otlp")
-    except ImportError as error:
-        raise OperatorFault(
-            f'traces = "{call.settings.traces}" needs a package that is not installed ({error.name}): '
-            "pip install 'noetl-broker[otel]'"
-        ) from error
-    opened = tracing.otlp(service)
+    opened = optional_module("tracing.otlp", f'traces = "{call.settings.traces}"', "otel").otlp(service)
     try:
         yield opened.emit
     finally:

@@ -27,7 +27,5 @@ def completion(call: Call, *, shell: str) -> None:
     if made is None:
         raise OperatorFault(f"there is no completion for {shell}; there is for {', '.join(SHELLS)}")
     script = made(click.get_current_context().find_root().command, {}, PROGRAM, VARIABLE).source()
-    if call.as_json:
-        output.show_json({"shell": shell, "script": script})
-    else:
+    if not call.printed({"shell": shell, "script": script}):
         output.show_text(script)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-from noetl_broker.cli import output
 from noetl_broker.cli.command import Call, command
 from noetl_broker.compiled_form import installed_form
 from noetl_broker.settings import HIDDEN, explain_settings, file_values
@@ -30,8 +29,4 @@ def config(call: Call) -> None:
             row["source"] = f"file {call.config}"
     description = "The form of the program: compiled (faster) or plain Python. An installation has one form."
     rows.append({"name": "form", "value": installed_form(), "source": "installation", "description": description})
-    if call.as_json:
-        output.show_json(rows)
-        return
-    columns = ("name", "value", "source", "description")
-    output.show_table(columns, [[row[column] for column in columns] for row in rows])
+    call.show_rows(rows, {name: name for name in ("name", "value", "source", "description")})

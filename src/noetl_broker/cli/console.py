@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from importlib import import_module
 from typing import Any
 
 import click
 
 from noetl_broker.cli import output
-from noetl_broker.cli.command import Call, command
+from noetl_broker.cli.command import Call, command, optional_module
 from noetl_broker.daemon.process_signals import notify, serve
 from noetl_broker.errors import DatabaseFault, OperatorFault, PermissionFault
 from noetl_broker.store.admin.api_tokens import check_token
@@ -52,9 +51,7 @@ def console(call: Call, *, host: str | None, port: int | None) -> None:
             async with server.serving(made, opened):
                 url = server.url_of(opened)
                 notify("READY=1")
-                if call.as_json:
-                    output.show_json({"url": url})
-                else:
+                if not call.printed({"url": url}):
                     output.say(f"the console answers at {url}")
                 await stopping.wait()
 
@@ -90,9 +87,5 @@ async def _require_token(call: Call) -> None:
 
 def console_modules() -> tuple[Any, Any]:
     """The modules `console.app` and `console.server`; raises OperatorFault where their extra is not installed."""
-    try:
-        return import_module("noetl_broker.console.app"), import_module("noetl_broker.console.server")
-    except ImportError as error:
-        raise OperatorFault(
-            f"the console needs a package that is not installed ({error.name}): pip install 'noetl-broker[console]'"
-        ) from error
+    app, server = (optional_module(f"console.{name}", "the console", "console") for name in ("app", "server"))
+    return app, server

@@ -7,17 +7,17 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from noetl_broker import embedded_postgres
 from noetl_broker.cli import output
 from noetl_broker.cli.command import Call, command
-from noetl_broker.cli.places import is_on_path, own_script, shown_path
 from noetl_broker.cli.run import service_options
 from noetl_broker.cli.start import describe_failure, no_output
 from noetl_broker.cli.tail import follow_to_end
 from noetl_broker.daemon.process_signals import exit_at_signal
 from noetl_broker.daemon.service import Service
+from noetl_broker.dev.places import is_on_path, own_script, shown_path
 from noetl_broker.errors import BrokerError, OperatorFault
 from noetl_broker.playbook import compile_playbook
 from noetl_broker.resources import playbooks_folder
@@ -50,15 +50,6 @@ What to try next, with a Postgres of yours (a database that you may write to):
   noetl-broker validate FILE   what is wrong with a playbook, without a database"""
 
 
-class Shown(NamedTuple):
-    """The results: the two executions, the log of the first, the tables that it made."""
-
-    log: list[tuple[str, str]]
-    tables: list[dict[str, Any]]
-    first: dict[str, Any]
-    second: dict[str, Any]
-
-
 @command("demo", example="noetl-broker demo", own_database=True)
 def demo(call: Call) -> None:
     """Run a demo: a Postgres of its own, a broker, a worker, two playbooks.
@@ -80,11 +71,8 @@ def demo(call: Call) -> None:
             output.note(postgres.notice)
         show_line(f"Postgres started in {shown_path(postgres.folder)} ({output.span(time.monotonic() - began)})")
         # No TLS on our own machine: the driver would read certificates in a home folder of another user.
-        database = replace(call.database, dsn=f"{postgres.dsn()}?sslmode=disable")
-        shown = asyncio.run(_show_all(replace(call, databases=(database,)), show_line))
-    if call.as_json:
-        output.show_json(shown._asdict())
-    else:
+        shown = asyncio.run(_show_all(call.at(f"{postgres.dsn()}?sslmode=disable"), show_line))
+    if not call.printed(shown):
         show_line(f"\nStopped everything; it took {output.span(time.monotonic() - began)}.\n")
         show_line(NEXT_STEPS.format(playbooks=shown_path(playbooks_folder()), activate=_activation()))
 
@@ -95,7 +83,7 @@ def _activation() -> str:
     return "" if is_on_path() or script is None else f"  . {shown_path(script)}\n"
 
 
-async def _show_all(call: Call, show_line: Callable[[str], None]) -> Shown:
+async def _show_all(call: Call, show_line: Callable[[str], None]) -> dict[str, Any]:
     """Run broker, worker and show together; if one ends, all end."""
     applied = await migrate(call.database)
     show_line(f"migrated: {len(applied)} files applied" if applied else "migrated: nothing to do")
@@ -125,7 +113,8 @@ async def _show_all(call: Call, show_line: Callable[[str], None]) -> Shown:
         await asyncio.gather(show, *servers, return_exceptions=True)
 
 
-async def _show(call: Call, show_line: Callable[[str], None]) -> Shown:
+async def _show(call: Call, show_line: Callable[[str], None]) -> dict[str, Any]:
+    """The two executions, the log of the first, and the tables that it made."""
     async with session(call.database, name="demo") as connection:
         registered = await catalog.register(connection, _examples(call))
         show_line(f"registered {len(registered)} playbooks: {', '.join(entry.path for entry in registered)}")
@@ -145,7 +134,7 @@ async def _show(call: Call, show_line: Callable[[str], None]) -> Shown:
         for line in _path_taken(await executions.list_events(connection, second["execution_id"]), second):
             show_line(f"  {line}")
         show_line(f"  result: {output.compact_json(second['result'])}")
-    return Shown(log, tables, first, second)
+    return {"log": log, "tables": tables, "first": first, "second": second}
 
 
 def _examples(call: Call) -> list[tuple[Any, str]]:

@@ -41,10 +41,8 @@ def doctor(call: Call) -> int:
     found = [finding for each in looked_at.values() for finding in each]
     problems = sum(finding.state == "problem" for finding in found)
     notices = sum(finding.state == "notice" for finding in found)
-    if call.as_json:
-        findings = [{"database": name, **one._asdict()} for name, each in looked_at.items() for one in each]
-        output.show_json({"problems": problems, "notices": notices, "findings": findings})
-    else:
+    findings = [{"database": name, **one._asdict()} for name, each in looked_at.items() for one in each]
+    if not call.printed({"problems": problems, "notices": notices, "findings": findings}):
         for name, each in looked_at.items():
             if len(call.databases) > 1:
                 output.say(f"{name}:")

@@ -1,22 +1,20 @@
-"""The commands `cancel`, `pause`, `resume`, `retry`, `reevaluate` and `dead-letters`."""
+"""The commands `cancel`, `pause`, `resume`, `retry`, `reevaluate`, `undo`, `abandon` and `dead-letters`."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
 
 from noetl_broker.broker.state.state import COMPENSATING
 from noetl_broker.cli import output
-from noetl_broker.cli.bulk import MOST, BulkOptions, Many, act_on_many, bulk_command, bulk_options, treatment
+from noetl_broker.cli.bulk import MOST, Many, bulk_command
 from noetl_broker.cli.command import Call, command
-from noetl_broker.cli.face import Answer, Face, ask
+from noetl_broker.cli.face import Answer, Face, ask, face
 from noetl_broker.cli.rights import PRODUCER
 from noetl_broker.cli.selection import Selection, selection
-from noetl_broker.errors import EXIT_FAILED
-from noetl_broker.service.models.actions import Bulk, ReasonRequest, RetryRequest
+from noetl_broker.service.models.actions import ReasonRequest, RetryRequest, UndoRequest
 from noetl_broker.service.models.base import Given, OneExecution
 from noetl_broker.service.models.health import SearchDeadLetters
 from noetl_broker.service.models.playbooks import OnePath, PausePathRequest
@@ -62,82 +60,76 @@ def _show_requested(call: Call, asked: OneExecution, answer: Answer, doing: str)
         output.say(f"execution {execution_id} has already ended" + (f": {status}" if status else ""))
 
 
-def _of_executions_or_path(
-    name: Bulk, doing: str, done: str, said: Face, path_request: type[Given], example: str
-) -> Callable[[Callable[[Answer], str]], click.Command]:
-    """Make `pause` or `resume` of a function that says what became of a playbook; its docstring is the help."""
-    many = Many(name, f"executions are {done}", f"no execution is left to be {done}")
+def _on_path(
+    action: str, request: type[Given], sentence: Callable[[Answer], str]
+) -> Callable[[Call, str, Mapping[str, Any]], None]:
+    """Acts on a playbook; `sentence` says what became of it."""
 
-    def decorate(say_path: Callable[[Answer], str]) -> click.Command:
-        def body(call: Call, *, chosen: Selection, bulk: BulkOptions, **given: Any) -> int:
-            path = chosen.path_alone
-            if path is not None:
-                answer = ask(call, f"playbooks.{name}_path", path_request.model_validate({"path": path, **given}))
-                if call.as_json:
-                    output.show_json(answer)
-                else:
-                    output.say(call.with_schema(say_path(answer)))
-                return 0
-            if len(chosen.ids) != 1:
-                return asyncio.run(act_on_many(call, chosen, bulk, many, treatment(name, given)))
-            asked = said.read({**given, "execution_id": chosen.ids[0]})
-            answer = ask(call, f"execution_actions.{name}_execution", asked)
-            if call.as_json:
-                output.show_json(answer)
-            else:
-                _show_requested(call, asked, answer, doing)
-            return 0 if answer["requested"] else EXIT_FAILED
+    def act(call: Call, path: str, given: Mapping[str, Any]) -> None:
+        answer = ask(call, action, request.model_validate({"path": path, **given}))
+        if not call.printed(answer):
+            output.say(call.with_schema(sentence(answer)))
 
-        for option in reversed(said._replace(hides=frozenset({"execution_id"})).options()):
-            option(body)
-        made = selection(several=True)(bulk_options(body))
-        made.__doc__ = say_path.__doc__
-        return command(name, example=example)(made)
-
-    return decorate
+    return act
 
 
-@_of_executions_or_path(
+def _paused(answer: Answer) -> str:
+    path = answer["path"]
+    remedy = f"noetl-broker pause --path {path} --status running pauses running executions"
+    return f"new executions of {path} are queued; {remedy}"
+
+
+def _resumed(answer: Answer) -> str:
+    if not answer["changed"] and not answer["admitted"]:
+        return f"{answer['path']} is not paused"
+    return f"new executions of {answer['path']} run again; admitted: {output.executions(answer['admitted'])}"
+
+
+@bulk_command(
     "pause",
-    "pausing",
-    "paused",
+    "execution_actions.pause_execution",
     WITH_REASON,
-    PausePathRequest,
-    "noetl-broker pause 58123456789012345 --reason 'disk full'\n"
-    "noetl-broker pause --path examples/weather                          # its new executions are queued\n"
-    "noetl-broker pause --path examples/weather --status running --yes   # and these are paused",
+    Many("pause", "executions are paused", "no execution is left to be paused"),
+    several=True,
+    example=(
+        "noetl-broker pause 58123456789012345 --reason 'disk full'\n"
+        "noetl-broker pause --path examples/weather                          # its new executions are queued\n"
+        "noetl-broker pause --path examples/weather --status running --yes   # and these are paused"
+    ),
+    fails=lambda answer: not answer["requested"],
+    on_path=_on_path("playbooks.pause_path", PausePathRequest, _paused),
 )
-def pause(answer: Answer) -> str:
+def pause(call: Call, asked: ReasonRequest, answer: Answer) -> None:
     """Pause executions, or queue the new executions of a playbook.
 
     A paused execution enters no step, starts nothing, and does not end. Its children pause, too. Leased jobs go on.
     Failures, deadlines and cancels count. With --path alone, new executions of that playbook are queued, and those that
     run are not paused.
     """
-    path = answer["path"]
-    remedy = f"noetl-broker pause --path {path} --status running pauses running executions"
-    return f"new executions of {path} are queued; {remedy}"
+    _show_requested(call, asked, answer, "pausing")
 
 
-@_of_executions_or_path(
+@bulk_command(
     "resume",
-    "resuming",
-    "resumed",
+    "execution_actions.resume_execution",
     Face(OneExecution),
-    OnePath,
-    "noetl-broker resume 58123456789012345\n"
-    "noetl-broker resume --path examples/weather                       # admits queued executions\n"
-    "noetl-broker resume --path examples/weather --status paused --yes",
+    Many("resume", "executions are resumed", "no execution is left to be resumed"),
+    several=True,
+    example=(
+        "noetl-broker resume 58123456789012345\n"
+        "noetl-broker resume --path examples/weather                       # admits queued executions\n"
+        "noetl-broker resume --path examples/weather --status paused --yes"
+    ),
+    fails=lambda answer: not answer["requested"],
+    on_path=_on_path("playbooks.resume_path", OnePath, _resumed),
 )
-def resume(answer: Answer) -> str:
+def resume(call: Call, asked: OneExecution, answer: Answer) -> None:
     """Resume paused executions, or the new executions of a playbook.
 
     The kept tokens go on in their order. Children are resumed, too; one that was paused by itself stays paused. With
     --path alone, the queued executions of that playbook are admitted, the oldest first.
     """
-    if not answer["changed"] and not answer["admitted"]:
-        return f"{answer['path']} is not paused"
-    return f"new executions of {answer['path']} run again; admitted: {output.executions(answer['admitted'])}"
+    _show_requested(call, asked, answer, "resuming")
 
 
 @bulk_command(
@@ -208,6 +200,53 @@ def retry(call: Call, asked: RetryRequest, answer: Answer) -> None:
         output.note(note)
 
 
+@face(
+    "undo",
+    "execution_actions.undo_execution",
+    Face(
+        UndoRequest,
+        ("execution_id",),
+        helps={
+            "unknown": "Undo also actions of unknown outcome: they timed out, or lost their lease.",
+            "version": "Undo with the `compensate` of this version, or of the latest.",
+        },
+    ),
+    example=(
+        "noetl-broker undo 58123456789012345\n"
+        "noetl-broker undo 58123456789012345 --unknown   # also what may not have happened\n"
+        "noetl-broker undo 58123456789012345 --version latest   # with a mended compensate"
+    ),
+)
+def undo(call: Call, asked: UndoRequest, answer: Answer) -> None:
+    """Undo what is left of an execution that has ended, in a new execution.
+
+    That is what was not undone when the execution failed or was cancelled, or all of one that completed. The last
+    success is undone first. Prints the id of the new execution. It has the version of the execution. --version gives
+    another one, which must have a `compensate` for all that is left.
+    """
+    output.say(answer["undone_by"])
+    remedy = call.with_schema(f"noetl-broker status {answer['undone_by']}")
+    output.note(f"it undoes what is left of execution {asked.execution_id}; {remedy} shows how far it is")
+
+
+@face(
+    "abandon",
+    "execution_actions.abandon_execution",
+    Face(ReasonRequest, ("execution_id",), helps={"reason": "The reason; stored with the execution."}),
+    example="noetl-broker abandon 58123456789012345 --reason 'the bank does it by hand'",
+    fails=lambda answer: not answer["requested"],
+)
+def abandon(_call: Call, asked: ReasonRequest, answer: Answer) -> None:
+    """Give up the undo of an execution: it fails, and lists what is left.
+
+    An undo that runs is stopped, and its outcome is unknown. Exit 1 if the execution has already ended.
+    """
+    if answer["requested"]:
+        output.say(f"abandoning the undo of execution {asked.execution_id}")
+    else:
+        output.say(f"execution {asked.execution_id} has already ended: {answer['status']}")
+
+
 @command("dead-letters", example="noetl-broker dead-letters --path 'examples/*' --since 2h")
 @selection(ids=False, required=False)
 @click.option("--limit", type=click.IntRange(1, MOST), default=100, show_default=True, help="How many at most.")
@@ -218,9 +257,8 @@ def dead_letters(call: Call, *, chosen: Selection, limit: int) -> None:
     events back to the broker. --error and --since compare with the dead letter.
     """
     found = ask(call, "health.search_dead_letters", SearchDeadLetters(which=chosen.which, limit=limit))
-    if call.as_json:
-        output.show_json(found)
-        return
-    columns = ("set aside", "execution", "path", "event", "of", "reason")
-    fields = ("created_at", "execution_id", "path", "event_type", "step", "reason")
-    output.show_table(columns, [[letter[field] for field in fields] for letter in found])
+    columns = {
+        "set aside": "created_at", "execution": "execution_id", "path": "path", "event": "event_type", "of": "step",
+        "reason": "reason",
+    }  # fmt: skip
+    call.show_rows(found, columns)

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import click
-
 from noetl_broker.cli import output
-from noetl_broker.cli.arguments import StepName
-from noetl_broker.cli.command import Call, command, execution_id, with_traceback
+from noetl_broker.cli.command import Call, command, execution_id, step_argument, with_traceback
 from noetl_broker.cli.face import Answer, ask
 from noetl_broker.explain.error_text import traceback_of
 from noetl_broker.service.models.executions import StepRequest
@@ -26,7 +23,7 @@ INDENT = "  "
     ),
 )
 @execution_id
-@click.argument("step", metavar="[STEP]", required=False, type=StepName())
+@step_argument
 @with_traceback
 def explain(call: Call, *, execution_id: int, step: str | None, traceback: bool) -> None:
     """Explain why a step ran, why it did not, or what it waits for.
@@ -37,8 +34,7 @@ def explain(call: Call, *, execution_id: int, step: str | None, traceback: bool)
     what it waits for, why it failed or how it ended.
     """
     why = _with_schema(ask(call, "executions.explain", StepRequest(execution_id=execution_id, step=step)), call)
-    if call.as_json:
-        output.show_json(why)
+    if call.printed(why):
         return
     for line in _lines(why, 0, traceback=traceback):
         output.say(line)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
@@ -12,8 +12,7 @@ import annotated_types
 import click
 from pydantic.fields import FieldInfo
 
-from noetl_broker.cli import output
-from noetl_broker.cli.arguments import ExecutionId, PlaybookPath, StepName
+from noetl_broker.cli.arguments import PLAYBOOK_PATH, ExecutionId, StepName
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.rights import OPERATOR
 from noetl_broker.cli.typed import read_typed
@@ -27,7 +26,7 @@ Asked = TypeVar("Asked", bound=Given)
 Answer = dict[str, Any]
 # What a shell completes, by the name of the field.
 COMPLETED: Mapping[str, click.ParamType[Any]] = MappingProxyType({
-    "execution_id": ExecutionId(), "path": PlaybookPath(), "step": StepName(), "from_step": StepName(),
+    "execution_id": ExecutionId(), "path": PLAYBOOK_PATH, "step": StepName(), "from_step": StepName(),
 })  # fmt: skip
 
 
@@ -60,6 +59,12 @@ class Face(NamedTuple):
         if self.lists:
             made.append(LIMIT)
         return made
+
+    def given_to(self, body: Any, *, prefix: str = "") -> Any:
+        """A body with the arguments and options."""
+        for option in reversed(self.options(prefix=prefix)):
+            option(body)
+        return body
 
     @property
     def lists(self) -> bool:
@@ -99,9 +104,8 @@ class Face(NamedTuple):
             return click.option(*names, is_flag=True, default=None, help=help_)
         if words:
             return click.option(*names, type=click.Choice(words, case_sensitive=False), help=help_)
-        return click.option(
-            *names, metavar=_metavar(name, field), type=self.types.get(name, COMPLETED.get(name)), help=help_
-        )
+        kind, required = self.types.get(name, COMPLETED.get(name)), field.is_required()
+        return click.option(*names, metavar=_metavar(name, field), type=kind, required=required, help=help_)
 
 
 def face(
@@ -124,46 +128,40 @@ def face(
         def body(call: Call, *, most: int = 0, **given: Any) -> int:
             asked = said.read(given)
             answer: Any = ask_all(call, action, asked, most=most) if said.lists else ask(call, action, asked)
-            if call.as_json:
-                output.show_json(answer if part is None else answer[part])
-            else:
+            if not call.printed(answer if part is None else answer[part]):
                 show(call, asked, answer)
             return EXIT_FAILED if fails(answer) else 0
 
         body.__doc__ = show.__doc__
-        for option in reversed(said.options()):
-            option(body)
-        return command(name, example=example, role=role)(body)
+        return command(name, example=example, role=role)(said.given_to(body))
 
     return decorate
 
 
 def ask(call: Call, action: str, asked: Given) -> Any:
     """The answer of an action, on a connection of its own."""
-    return asyncio.run(_ask(call, action, asked))
+    return asyncio.run(_ask(call, lambda connection: action_named(action)(connection, caller_of(call), asked)))
 
 
 def ask_all(call: Call, action: str, asked: Paged, *, most: int) -> list[Answer]:
     """The rows of all pages of a list, up to so many."""
-    return asyncio.run(_ask_all(call, action, asked, most))
 
-
-async def _ask(call: Call, action: str, asked: Given) -> Any:
-    async with session_of(call) as connection:
-        return await action_named(action)(connection, caller_of(call), asked)
-
-
-async def _ask_all(call: Call, action: str, asked: Paged, most: int) -> list[Answer]:
-    rows: list[Answer] = []
-    function = action_named(action)
-    async with session_of(call) as connection:
+    async def read(connection: Any) -> list[Answer]:
+        rows: list[Answer] = []
         page: Paged | None = asked
         while page is not None and len(rows) < most:
             part = page.model_copy(update={"limit": min(most - len(rows), MOST_ROWS)})
-            answer = await function(connection, caller_of(call), part)
+            answer = await action_named(action)(connection, caller_of(call), part)
             rows += answer["items"]
             page = None if answer["next"] is None else asked.model_copy(update={"cursor": answer["next"]})
-    return rows
+        return rows
+
+    return asyncio.run(_ask(call, read))
+
+
+async def _ask(call: Call, question: Callable[[Any], Awaitable[Any]]) -> Any:
+    async with session_of(call) as connection:
+        return await question(connection)
 
 
 def session_of(call: Call) -> Any:

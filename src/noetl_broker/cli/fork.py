@@ -13,7 +13,7 @@ import click
 from noetl_broker.cli import output
 from noetl_broker.cli.bulk import BulkOptions, Many, act_on_many, bulk_options, treatment
 from noetl_broker.cli.command import Call, command
-from noetl_broker.cli.face import Answer, Face, ask, caller_of, service
+from noetl_broker.cli.face import Answer, Face, ask, service
 from noetl_broker.cli.playbooks import check_with_database
 from noetl_broker.cli.selection import Selection, selection
 from noetl_broker.cli.typed import read_json_in
@@ -32,12 +32,6 @@ SAID = Face(
 _SETTING = re.compile(r"(.+?)\.result=(.*)", re.DOTALL)
 
 
-def _options(body: Any) -> Any:
-    for option in reversed(SAID.options()):
-        option(body)
-    return body
-
-
 @command(
     "fork",
     example="""noetl-broker fork 58123456789012345 --from load --set 'transform.result={"rows": 3}'
@@ -45,7 +39,7 @@ noetl-broker fork --from load --step load --since 2h --yes""",
 )
 @selection(version=False)
 @bulk_options
-@_options
+@SAID.given_to
 @click.option(
     "--playbook",
     "file",
@@ -80,27 +74,15 @@ def fork(
         _show(call, asked, answer)
         return 0
     many = Many("fork", f"executions are forked from {given['from_step']}", "no execution is left to be forked")
-
-    async def fork_one(connection: Any, execution_id: int) -> Answer:
-        key = service("recoveries").key_of_fork(execution_id, given["from_step"])
-        asked = SAID.read({**given, "execution_id": execution_id, "idempotency_key": key})
-        asked = asked.model_copy(update={"values": values})
-        acts, who = service("execution_actions"), caller_of(call)
-        if playbook is None:
-            made = await acts.fork_execution(connection, who, asked)
-        else:
-            made = await acts.fork_on_playbook(connection, who, playbook.of(asked))
-        return {"recovered_as": made["execution_id"], "taken": made["taken"]}
-
-    own = fork_one if values or playbook is not None else None
-    return asyncio.run(act_on_many(call, chosen, bulk, many, treatment("fork", given), own))
+    other = None if playbook is None else service("execution_actions").other_playbook(playbook, call.playbook_rules)
+    asked = treatment("fork", given)
+    return asyncio.run(act_on_many(call, chosen, bulk, many, asked, other=other, values=values))
 
 
 def _show(call: Call, asked: ForkRequest, answer: Answer) -> None:
     if registered := answer.pop("registered", None):
         output.note(f"registered {registered}")
-    if call.as_json:
-        output.show_json(answer)
+    if call.printed(answer):
         return
     output.say(answer["execution_id"])
     results = f"the results of {', '.join(answer['taken'])}" if answer["taken"] else "no results"

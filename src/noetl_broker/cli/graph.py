@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -14,12 +15,12 @@ from noetl_broker.cli.face import ask
 from noetl_broker.cli.playbooks import read_source
 from noetl_broker.diagram.build import picture_of_playbook
 from noetl_broker.diagram.mermaid import render_mermaid
-from noetl_broker.diagram.model import Picture, as_document
+from noetl_broker.diagram.model import as_document
 from noetl_broker.diagram.svg import render_svg
 from noetl_broker.errors import DatabaseFault, NotFoundFault, OperatorFault
 from noetl_broker.playbook import compile_playbook
 from noetl_broker.service.field_errors import request_of
-from noetl_broker.service.models.base import Given, OneExecution
+from noetl_broker.service.models.base import OneExecution
 from noetl_broker.service.models.playbooks import OneVersion
 
 FORMATS = {"mermaid": render_mermaid, "svg": render_svg}
@@ -58,13 +59,11 @@ def graph(call: Call, *, subject: str, form: str | None, target: Path | None, ve
     if form is None and suffix not in SUFFIXES:
         raise OperatorFault(f"there is no format {suffix}: name the file .svg, .mmd or .md, or give --format")
     picture = _picture(call, subject, version)
-    if call.as_json:
-        output.show_json(as_document(picture))
-        return
-    _write(FORMATS[form or SUFFIXES[suffix]](picture), target)
+    if not call.printed(as_document(picture)):
+        _write(FORMATS[form or SUFFIXES[suffix]](picture), target)
 
 
-def _picture(call: Call, subject: str, version: int | None) -> Picture:
+def _picture(call: Call, subject: str, version: int | None) -> Any:
     """Give the picture of a file, an execution or a registered playbook."""
     file = Path(subject)
     is_file = subject == "-" or os.path.isfile(subject)  # noqa: PTH113 - is_file() raises for a name that is too long
@@ -75,18 +74,13 @@ def _picture(call: Call, subject: str, version: int | None) -> Picture:
     if is_file:
         return picture_of_playbook(compile_playbook(read_source(file), file=subject, rules=call.playbook_rules))
     if is_id:
-        return _ask(call, "executions.picture_execution", request_of(OneExecution, {"execution_id": subject}))
+        return ask(call, "executions.picture_execution", request_of(OneExecution, {"execution_id": subject}))
     try:
-        return _ask(call, "playbooks.picture_playbook", request_of(OneVersion, {"path": subject, "version": version}))
+        return ask(call, "playbooks.picture_playbook", request_of(OneVersion, {"path": subject, "version": version}))
     except (NotFoundFault, DatabaseFault) as error:
         if file.suffix not in PLAYBOOK_SUFFIXES:
             raise
         raise OperatorFault(f"there is no file {subject}, and for a path of the catalog: {error}") from error
-
-
-def _ask(call: Call, action: str, asked: Given) -> Picture:
-    made: Picture = ask(call, action, asked)
-    return made
 
 
 def _write(text: str, target: Path | None) -> None:

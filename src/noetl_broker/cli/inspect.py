@@ -11,8 +11,7 @@ from typing import Any
 import click
 
 from noetl_broker.cli import output
-from noetl_broker.cli.arguments import StepName
-from noetl_broker.cli.command import Call, command, execution_id, with_traceback
+from noetl_broker.cli.command import Call, command, execution_id, step_argument, with_traceback
 from noetl_broker.cli.face import ask, ask_all, service
 from noetl_broker.cli.selection import Selection, selection
 from noetl_broker.cli.start import describe_failure
@@ -50,53 +49,36 @@ def executions(call: Call, *, chosen: Selection, text: str | None, limit: int, u
     if undone:
         if chosen.named or text is not None:
             raise OperatorFault("--undone takes no filters: leave them out")
-        _show_left_undone(call, limit)
+        left: output.Columns = {
+            "execution": "execution_id", "path": "path", "status": "status", "ended": "ended_at", "left": left_text,
+        }  # fmt: skip
+        found = ask_all(call, "health.list_left_undone", Paged(), most=limit)
+        call.show_rows(found, left, folding=frozenset({"path"}), none="no execution has left anything undone")
         return
     asked = ListExecutions(**chosen.which.model_dump(exclude={"all"}), text=text)
     entries = ask_all(call, "executions.list_executions", asked, most=limit)
-    if call.as_json:
-        output.show_json(entries)
-        return
-    if not entries and asked.path is not None:
+    if not call.as_json and not entries and asked.path is not None:
         meant = ask(call, "playbooks.suggest_path", OneVersion(path=asked.path))
         if meant is not None:
             output.note(f"no playbook {asked.path} is registered; {meant}")
-    version = "v" if sys.stdout.isatty() else "version"
-    columns = ("execution", "path", version, "status", "started", "took", "error")
-    rows = [
-        (
-            entry["execution_id"],
-            "  " * depth + str(entry["path"]),
-            entry["version"],
-            entry["status"],
-            entry["started_at"],
-            took(entry["started_at"], entry["ended_at"]),
-            "; ".join(
-                filter(
-                    None,
-                    (
-                        entry.get("error") and describe_failure(entry["status"], entry["error"]),
-                        entry["forked_from"] and f"continues {entry['forked_from']}",
-                        entry["left_undone"] and f"left undone: {left_text(entry['left_undone'])}",
-                        entry["recovered_as"] and f"continued as {entry['recovered_as']}",
-                    ),
-                )
-            ),
-        )
-        for entry, depth in _blocks_below(entries)
-    ]
-    output.show_table(columns, rows, folding=frozenset({"path"}))
+    if not call.printed(entries):
+        columns: output.Columns = {
+            "execution": "execution_id", "path": "shown_path", "v" if sys.stdout.isatty() else "version": "version",
+            "status": "status", "started": "started_at",
+            "took": lambda entry: took(entry["started_at"], entry["ended_at"]), "error": _remarks,
+        }  # fmt: skip
+        rows = ({**entry, "shown_path": "  " * depth + str(entry["path"])} for entry, depth in _blocks_below(entries))
+        output.Rows.of(rows, columns, frozenset({"path"})).show()
 
 
-def _show_left_undone(call: Call, limit: int) -> None:
-    found = ask_all(call, "health.list_left_undone", Paged(), most=limit)
-    if call.as_json:
-        output.show_json(found)
-    elif not found:
-        output.say("no execution has left anything undone")
-    else:
-        rows = [(one["execution_id"], one["path"], one["status"], one["ended_at"], left_text(one)) for one in found]
-        output.show_table(("execution", "path", "status", "ended", "left"), rows, folding=frozenset({"path"}))
+def _remarks(entry: dict[str, Any]) -> str:
+    remarks = (
+        entry.get("error") and describe_failure(entry["status"], entry["error"]),
+        entry["forked_from"] and f"continues {entry['forked_from']}",
+        entry["left_undone"] and f"left undone: {left_text(entry['left_undone'])}",
+        entry["recovered_as"] and f"continued as {entry['recovered_as']}",
+    )
+    return "; ".join(filter(None, remarks))
 
 
 def _blocks_below(entries: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], int]]:
@@ -127,7 +109,7 @@ def _blocks_below(entries: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any
     ),
 )
 @execution_id
-@click.argument("step", metavar="[STEP]", required=False, type=StepName())
+@step_argument
 @click.option("--watch", "live", is_flag=True, help="Show changes until it ends; exit 1 if it fails.")
 @with_traceback
 def status(call: Call, *, execution_id: int, step: str | None, live: bool, traceback: bool) -> int:
@@ -150,9 +132,7 @@ def status(call: Call, *, execution_id: int, step: str | None, live: bool, trace
 
         return 0 if asyncio.run(follow_it())["status"] == "COMPLETED" else EXIT_FAILED
     found = ask(call, "executions.show_execution", OneExecution(execution_id=execution_id))
-    if call.as_json:
-        output.show_json(found)
-    else:
+    if not call.printed(found):
         for part in status_parts(found, call.database.schema, traceback=traceback):
             part.show()
     return 0
@@ -167,7 +147,7 @@ def status(call: Call, *, execution_id: int, step: str | None, live: bool, trace
     ),
 )
 @execution_id
-@click.argument("step", metavar="[STEP]", required=False, type=StepName())
+@step_argument
 @click.option("--follow", "live", is_flag=True, help="Show new events until the execution ends (--json: one a line).")
 @with_traceback
 def events(call: Call, *, execution_id: int, step: str | None, live: bool, traceback: bool) -> None:
@@ -176,28 +156,32 @@ def events(call: Call, *, execution_id: int, step: str | None, live: bool, trace
     Each event is followed by what the broker decided on it. --json prints objects with the columns of noetl.event.
     STEP: only those of a step; of load#2, its second visit; or of load[3], an item of an iterator.
     """
-    asked = StepRequest(execution_id=execution_id, step=step)
+    shown: set[bytes] | None = set() if traceback else None
     if not live:
-        _show_events(call, ask(call, "executions.read_events", asked), traceback=traceback)
+        entries = ask(call, "executions.read_events", StepRequest(execution_id=execution_id, step=step))
+        if call.printed(entries):
+            return
+        if not traceback:
+            output.Rows(("time", "event", "step", "detail"), [event_cells(event) for event in entries]).show()
+        for event in entries if traceback else ():
+            _show_event(event, shown)
         return
 
     async def follow_them() -> None:
         async with LastingSession(call.database, name="events", say=output.note) as source:
-            shown = Tracebacks()
             async for new in follow(source, execution_id, service("executions").events_of(step)):
                 for event in new:
                     if call.as_json:
                         output.show_json_line(event)
                     else:
-                        _show_event(event, shown if traceback else None)
+                        _show_event(event, shown)
 
     asyncio.run(follow_them())
 
 
 def _show_item(call: Call, execution_id: int, step: str, *, traceback: bool) -> int:
     item = ask(call, "executions.show_item", StepRequest(execution_id=execution_id, step=step))
-    if call.as_json:
-        output.show_json(item)
+    if call.printed(item):
         return 0
     child = item["child_execution_id"]
     lines = [item_headline(item), child and f"its execution is {child}, {item['child_status']}", item_outcome(item)]
@@ -207,36 +191,14 @@ def _show_item(call: Call, execution_id: int, step: str, *, traceback: bool) -> 
     return 0
 
 
-def _show_events(call: Call, entries: list[dict[str, Any]], *, traceback: bool) -> None:
-    if call.as_json:
-        output.show_json(entries)
-        return
-    if traceback:
-        shown = Tracebacks()
-        for event in entries:
-            _show_event(event, shown)
-        return
-    output.show_table(("time", "event", "step", "detail"), [event_cells(event) for event in entries])
+def _show_event(event: dict[str, Any], shown: set[bytes] | None) -> None:
+    """Print an event with its traceback; None: without.
 
-
-class Tracebacks:
-    """The tracebacks that were shown: the failures of an action, of its step and of its execution have the same."""
-
-    def __init__(self) -> None:
-        self._shown: set[bytes] = set()
-
-    def new(self, event: dict[str, Any]) -> str:
-        """Give the traceback of an event; empty if it was shown."""
-        text = traceback_of(event["error"])
-        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-        if digest in self._shown:
-            return ""
-        self._shown.add(digest)
-        return text
-
-
-def _show_event(event: dict[str, Any], tracebacks: Tracebacks | None) -> None:
+    The failures of an action, of its step and of its execution have the same traceback: it is `shown` once.
+    """
     output.say(event_line(event))
-    if tracebacks is not None:
-        for line in output.traceback_lines(tracebacks.new(event)):
-            output.say(line)
+    text = "" if shown is None else traceback_of(event["error"])
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+    if shown is not None and digest not in shown:
+        shown.add(digest)
+        output.Lines(tuple(output.traceback_lines(text))).show()

@@ -14,7 +14,7 @@ from noetl_broker.service.models.base import Nothing
 from noetl_broker.service.models.slots import MOST_KEYS, KeysRequest, OneThrottle, ThrottleRequest
 from noetl_broker.text import numbers_text
 
-COUNTS = ("leased", "ready", "held")  # jobs by what they do
+COUNTS = {name: name for name in ("leased", "ready", "held")}  # jobs by what they do
 
 
 @click.group("limit", epilog="\b\nExamples:\n  noetl-broker limit list\n  noetl-broker limit put --help")
@@ -34,22 +34,14 @@ def list_throttles(call: Call, *, name: str | None) -> None:
     Jobs are leased, ready for a worker, or held until there is a slot. Keys with most held jobs come first.
     """
     rows = ask(call, "throttles.list_throttles", Nothing())["items"]
-    if name is not None:
-        if not any(row["name"] == name for row in rows):
-            raise NotFoundFault(f"there is no limit {name}; noetl-broker limit list names them")
-        rows = ask(call, "throttles.list_keys", KeysRequest(name=name, limit=MOST_KEYS))["items"]
-    if call.as_json:
-        output.show_json(rows)
-    elif not rows:
-        output.say(
-            "no throttles: a step gets one by `throttle`" if name is None else f"throttle {name} counts no job now"
-        )
-    elif name is None:
-        output.show_table(("throttle", "allows", "keys", *COUNTS), [
-            (row["name"], numbers_text(row), row["keys"], *(row[count] for count in COUNTS)) for row in rows
-        ])  # fmt: skip
-    else:
-        output.show_table(("key", *COUNTS), [(row["key"], *(row[count] for count in COUNTS)) for row in rows])
+    if name is None:
+        columns: output.Columns = {"throttle": "name", "allows": numbers_text, "keys": "keys", **COUNTS}
+        call.show_rows(rows, columns, none="no throttles: a step gets one by `throttle`")
+        return
+    if not any(row["name"] == name for row in rows):
+        raise NotFoundFault(f"there is no limit {name}; noetl-broker limit list names them")
+    rows = ask(call, "throttles.list_keys", KeysRequest(name=name, limit=MOST_KEYS))["items"]
+    call.show_rows(rows, {"key": "key", **COUNTS}, none=f"throttle {name} counts no job now")
 
 
 @face(

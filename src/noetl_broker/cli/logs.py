@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Iterator
-from functools import partial
 from typing import Any
 
 import click
 
-from noetl_broker.broker.state.state import is_live
 from noetl_broker.cli import output
-from noetl_broker.cli.arguments import StepName
-from noetl_broker.cli.command import Call, command, execution_id
-from noetl_broker.cli.tail import REST_FACTOR, step_name
+from noetl_broker.cli.command import Call, command, execution_id, step_argument
+from noetl_broker.cli.tail import polls, step_name
 from noetl_broker.node_ids import read_node
-from noetl_broker.store.admin import executions
 from noetl_broker.store.admin.logs import LogReader, LogSubject, read_log
 from noetl_broker.store.connect.lasting_session import LastingSession
 
@@ -34,7 +29,7 @@ Entry = dict[str, Any]
     ),
 )
 @execution_id
-@click.argument("step", metavar="[STEP]", required=False, type=StepName())
+@step_argument
 @click.option("--follow", "live", is_flag=True, help="Show new lines until the execution ends (--json: one a line).")
 def logs(call: Call, *, execution_id: int, step: str | None, live: bool) -> None:
     """Show what the steps of an execution printed and logged, by time.
@@ -74,16 +69,10 @@ async def _show(call: Call, pages: AsyncIterator[list[Entry]], *, live: bool) ->
 
 async def follow(source: LastingSession, subject: LogSubject) -> AsyncIterator[list[Entry]]:
     """Yield the new entries of each poll (perhaps none), until the execution has ended."""
-    reader, find = LogReader(subject), partial(executions.find_execution, execution_id=subject.execution_id)
-    while True:
-        began = time.monotonic()
-        # Read the status before the log: an attempt whose answer counts has sent its log before.
-        is_running = is_live((await source.read(find))["status"])
+    reader = LogReader(subject)
+    async for _ in polls(source, subject.execution_id, lambda: POLL_SECONDS):
         while entries := await source.read(reader.read):
             yield entries
-        if not is_running:
-            return
-        await asyncio.sleep(max(POLL_SECONDS, REST_FACTOR * (time.monotonic() - began)))
 
 
 def log_lines(entries: list[Entry]) -> Iterator[tuple[output.Styled, ...]]:

@@ -51,8 +51,7 @@ def _print_sql(call: Call, *, roles: bool) -> None:
         files.append({"name": "roles.sql", "text": schema.roles()})
     for file in files:
         file["text"] = rendered(str(file["text"]), call.database.schema)
-    if call.as_json:
-        output.show_json(files)
+    if call.printed(files):
         return
     for file in files:
         output.show_text(f"-- {file['name']}\n\n{file['text']}")
@@ -61,11 +60,9 @@ def _print_sql(call: Call, *, roles: bool) -> None:
 def _show_status(call: Call) -> None:
     with translate_faults():
         applied = asyncio.run(schema.status(call.database))
-    if call.as_json:
-        output.show_json([migration._asdict() for migration in applied])
-        return
-    rows = [(entry.version, entry.name, "pending" if entry.pending else "applied") for entry in applied]
-    output.show_table(("version", "migration", "state"), rows)
+    state: output.Field = lambda entry: "pending" if entry["pending"] else "applied"  # noqa: E731 - a column
+    rows = [migration._asdict() for migration in applied]
+    call.show_rows(rows, {"version": "version", "migration": "name", "state": state})
 
 
 def _apply(call: Call, *, roles: bool) -> None:
@@ -76,9 +73,7 @@ def _apply(call: Call, *, roles: bool) -> None:
         if roles:
             _make_roles(call)
             names.append("roles.sql")
-    if call.as_json:
-        output.show_json({"applied": names})
-    elif roles:
+    if not call.printed({"applied": names}) and roles:
         output.say("applied roles.sql")
 
 

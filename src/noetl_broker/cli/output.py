@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import click
@@ -25,7 +26,7 @@ from rich.text import Text
 from noetl_broker.text import clock, ids_as_text, moment, span
 from noetl_broker.visible import visible, visible_json, visible_lines
 
-__all__ = ["Lines", "Part", "Rows", "cell", "compact_json", "moment", "note", "say", "show_json", "show_table", "span"]
+__all__ = ["Lines", "Part", "Rows", "cell", "compact_json", "moment", "note", "say", "show_json", "span"]
 
 LONGEST_CELL = 120  # characters
 MOST_DRAWN = 2_000  # rows of a table; drawing takes a millisecond or more a row, so longer tables are plain
@@ -135,6 +136,10 @@ class Lines(NamedTuple):
         return Text("\n".join(map(one_line, self.lines)))
 
 
+Field = str | Callable[[Any], Any]  # of a row: its name, or what gives it
+Columns = Mapping[str, Field]  # of a table: the field of each by its head
+
+
 class Rows(NamedTuple):
     """A table of an answer; None is an empty cell. On a terminal, `folding` columns fold if it is narrow."""
 
@@ -142,9 +147,23 @@ class Rows(NamedTuple):
     rows: Sequence[Sequence[Any]]
     folding: frozenset[str] = frozenset()
 
+    @classmethod
+    def of(cls, rows: Iterable[Any], columns: Columns, folding: frozenset[str] = frozenset()) -> Rows:
+        """The table of documents."""
+        fields = [each if callable(each) else itemgetter(each) for each in columns.values()]
+        return cls([*columns], [[field(row) for field in fields] for row in rows], folding)
+
     def show(self) -> None:
-        """Print it."""
-        show_table(self.columns, self.rows, folding=self.folding)
+        """Print it: drawn on a terminal, plain in a pipe."""
+        if sys.stdout.isatty() and len(self.rows) <= MOST_DRAWN:
+            terminal = console()
+            terminal.width = max(terminal.width, sum(self._least_widths()) + GAP * len(self.columns))
+            terminal.print(self.drawn())
+            return
+        cells = self._cells(None)
+        widths = [max(map(len, column)) for column in zip(self.columns, *cells, strict=True)]
+        for line in (self.columns, *cells):
+            say("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
 
     def drawn(self) -> Table:
         """Draw for a terminal; only the last column and `folding` ones fold, so that ids stay whole.
@@ -154,23 +173,19 @@ class Rows(NamedTuple):
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         for name, width in zip(self.columns, self._least_widths(), strict=True):
             table.add_column(name, overflow="fold", no_wrap=not self._folds(name), min_width=width)
-        today = datetime.now(UTC).date()
-        for row in self.rows:
-            texts = (cell(value, today=today) for value in row)
+        for texts in self._cells(datetime.now(UTC).date()):
             table.add_row(*(Text(text, style=STATUS_STYLES.get(text, "")) for text in texts))
         return table
 
-    def least_width(self) -> int:
-        """Give the width of a terminal below which columns would be cut."""
-        return sum(self._least_widths()) + GAP * len(self.columns)
+    def _cells(self, today: date | None) -> list[list[str]]:
+        return [[cell(value, today=today) for value in row] for row in self.rows]
 
     def _least_widths(self) -> list[int]:
-        today = datetime.now(UTC).date()
-        columns = zip(self.columns, *([cell(value, today=today) for value in row] for row in self.rows), strict=True)
-        widths = [max(map(len, column)) for column in columns]
+        """The widths below which a terminal would cut columns."""
         return [
-            min(width, NARROWEST_FOLDED) if self._folds(name) else width
-            for name, width in zip(self.columns, widths, strict=True)
+            min(width, NARROWEST_FOLDED) if self._folds(column[0]) else width
+            for column in zip(self.columns, *self._cells(datetime.now(UTC).date()), strict=True)
+            for width in [max(map(len, column))]
         ]
 
     def _folds(self, column: str) -> bool:
@@ -178,19 +193,6 @@ class Rows(NamedTuple):
 
 
 Part = Lines | Rows
-
-
-def show_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, folding: frozenset[str] = frozenset()) -> None:
-    """Print a table; None is an empty cell. `folding` columns fold on a narrow terminal, as the last one does."""
-    if sys.stdout.isatty() and len(rows) <= MOST_DRAWN:
-        terminal, table = console(), Rows(columns, rows, folding)
-        terminal.width = max(terminal.width, table.least_width())
-        terminal.print(table.drawn())
-        return
-    cells = [[cell(value) for value in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
-    for line in (columns, *cells):
-        say("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
 
 
 def cell(value: Any, *, today: date | None = None) -> str:

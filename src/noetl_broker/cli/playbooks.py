@@ -15,7 +15,6 @@ from noetl_broker.cli.face import ask
 from noetl_broker.cli.rights import OWNER
 from noetl_broker.cli.sarif import as_sarif
 from noetl_broker.errors import EXIT_FAILED, DatabaseFault, OperatorFault
-from noetl_broker.playbook import PlaybookRules
 from noetl_broker.service.check import CheckedFile, check_source, with_calls, with_step_types
 from noetl_broker.service.models.playbooks import RegisterRequest
 from noetl_broker.store.connect.session import session
@@ -39,14 +38,12 @@ def validate(call: Call, *, paths: Sequence[Path], strict: bool, sarif: bool) ->
     """
     if sarif and call.as_json:
         raise OperatorFault("--json and --sarif exclude each other: give one of them")
-    checked = [check_file(path, call.registration_rules(), strict=strict) for path in paths]
+    checked = check_files(call, paths, strict=strict)
     if call.database.dsn is not None:
         checked = asyncio.run(_ask_database(call, checked, strict=strict))
     if sarif:
         output.show_json(as_sarif([found for file in checked for found in file.findings]))
-    elif call.as_json:
-        output.show_json([found.as_dict() for file in checked for found in file.findings])
-    else:
+    elif not call.printed([found.as_dict() for file in checked for found in file.findings]):
         for file in checked:
             for found in file.findings:
                 output.say(str(found))
@@ -74,11 +71,8 @@ def register(call: Call, *, paths: Sequence[Path], strict: bool) -> int:
     registered = ask(
         call, "playbooks.register", RegisterRequest(files=[(file.file, file.source.decode()) for file in checked])
     )
-    if call.as_json:
-        output.show_json(
-            [{name: entry[name] for name in ("path", "version", "catalog_id", "new")} for entry in registered]
-        )
-    else:
+    shown = ("path", "version", "catalog_id", "new")
+    if not call.printed([{name: entry[name] for name in shown} for entry in registered]):
         for entry in registered:
             output.say(f"{entry['path']} version {entry['version']}{'' if entry['new'] else ' (unchanged)'}")
     for note in (note for entry in registered for note in entry["notes"]):
@@ -108,13 +102,13 @@ async def _ask_database(call: Call, checked: list[CheckedFile], *, strict: bool)
 
 async def check_with_database(call: Call, paths: Sequence[Path], *, strict: bool = False) -> list[CheckedFile]:
     """Check files that are to be registered; asks the database about types that neither we nor the settings know."""
-    checked = [check_file(path, call.registration_rules(), strict=strict) for path in paths]
+    checked = check_files(call, paths, strict=strict)
     if not any(file.has_unknown_types for file in checked):
         return checked
     async with session(call.database, name="register") as connection:
         return await with_step_types(connection, checked, call.registration_rules(), strict=strict)
 
 
-def check_file(path: Path, rules: PlaybookRules, *, strict: bool) -> CheckedFile:
-    """Read and check a playbook's file; raises OperatorFault if it cannot be read."""
-    return check_source(str(path), read_source(path), rules, strict=strict)
+def check_files(call: Call, paths: Sequence[Path], *, strict: bool) -> list[CheckedFile]:
+    """Read and check the files of playbooks; raises OperatorFault if one cannot be read."""
+    return [check_source(str(path), read_source(path), call.registration_rules(), strict=strict) for path in paths]

@@ -8,11 +8,9 @@ import json
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 
 import click
-import structlog
 
 from noetl_broker.broker.model.rules import Rules
 from noetl_broker.cli import output
@@ -20,19 +18,16 @@ from noetl_broker.cli.command import Call, command, span_exporter
 from noetl_broker.cli.rights import BROKER
 from noetl_broker.daemon.databases import Databases
 from noetl_broker.daemon.garbage_collection import collected_between_batches
-from noetl_broker.daemon.http.health import BrokerStatus, Health
-from noetl_broker.daemon.http.server import HttpServer
-from noetl_broker.daemon.metrics.database import DatabaseMetrics
+from noetl_broker.daemon.http.health import BrokerStatus
 from noetl_broker.daemon.metrics.process_status import status_of
 from noetl_broker.daemon.metrics.values import PROCESS, MetricsByDatabase
+from noetl_broker.daemon.monitoring import Ask, Monitoring, monitored
 from noetl_broker.daemon.process_signals import notify, ping_seconds, serve
 from noetl_broker.daemon.service import Service, ServiceOptions
 from noetl_broker.daemon.supervisor import PROGRESS, READY, Supervisor, answer_parent
-from noetl_broker.errors import EXIT_FAILED, BrokerError, OperatorFault
+from noetl_broker.errors import EXIT_FAILED, BrokerError
 from noetl_broker.store.connect.dsn import Database, database_names
 from noetl_broker.tracing.spans import Emit
-
-log = structlog.get_logger(__name__)
 
 STATUS_SECONDS = 5.0
 LANES = 3  # in one process: one decides, one writes, one commits
@@ -93,13 +88,9 @@ async def _run_one(call: Call, databases: Databases, *, drain: bool, child: bool
     databases.on_ready, databases.on_progress = reporter.ready, reporter.progress
     watch = asyncio.create_task(answer_parent(databases.stopping, reporter.report)) if child else None
     try:
-        if drain:
-            await serve(databases.drain(), databases.stopping, drain_seconds=call.settings.drain_seconds)
-        elif child:
-            await serve(databases.run(), databases.stopping, drain_seconds=call.settings.drain_seconds)
-        else:
-            async with monitored(call, _named_databases(call), own_status(databases.services)):
-                await serve(databases.run(), databases.stopping, drain_seconds=call.settings.drain_seconds)
+        async with contextlib.nullcontext() if drain or child else _monitored(call, reporter.status):
+            work = databases.drain() if drain else databases.run()
+            await serve(work, databases.stopping, drain_seconds=call.settings.drain_seconds)
         if child:
             reporter.report()
         else:
@@ -107,11 +98,8 @@ async def _run_one(call: Call, databases: Databases, *, drain: bool, child: bool
     finally:
         if watch is not None:
             watch.cancel()
-    return max(map(_exit_code, databases.failed.values()), default=0) if drain else 0
-
-
-def _exit_code(fault: Exception) -> int:
-    return fault.exit_code if isinstance(fault, BrokerError) else EXIT_FAILED
+    faults = databases.failed.values() if drain else ()
+    return max((fault.exit_code if isinstance(fault, BrokerError) else EXIT_FAILED for fault in faults), default=0)
 
 
 class StatusReporter:
@@ -140,6 +128,10 @@ class StatusReporter:
     def report(self) -> None:
         """Report the counts to the parent, on request or at the end."""
         output.say(status_of(self._databases.services).as_line())
+
+    async def status(self) -> BrokerStatus:
+        """Give the status for the health port."""
+        return BrokerStatus({"broker": status_of(self._databases.services)}, {})
 
     def _report(self, word: str, state: str) -> None:
         if self._to_parent:
@@ -188,98 +180,20 @@ def _run_family(call: Call, processes: int, *, drain: bool, fail_fast: bool) -> 
 
 
 async def _run_monitored(call: Call, family: Supervisor) -> int:
-    async with monitored(call, _named_databases(call), family.status):
+    async with _monitored(call, family.status):
         return await family.run()
+
+
+def _monitored(call: Call, ask: Ask) -> contextlib.AbstractAsyncContextManager[None]:
+    return monitored(_named_databases(call), ask, Monitoring(**call.set_for(Monitoring)))
 
 
 def service_options(call: Call, *, fail_fast: bool = False, emit: Emit | None = None) -> ServiceOptions:
     """Give the settings as the options of the daemon."""
-    settings = call.settings
-    return ServiceOptions(
-        database=call.database,
-        rules=Rules(
-            max_visits=settings.max_visits,
-            max_open_jobs=settings.max_open_jobs,
-            max_nesting=settings.max_nesting,
-            max_turns=settings.max_turns,
-            max_fan_out=settings.max_fan_out,
-            max_payload_keys=settings.max_payload_keys,
-            max_signals=settings.max_signals,
-            default_max_attempts=settings.default_max_attempts,
-            undefined_when=settings.undefined_when,
-            retry_owner=settings.retry_owner,
-            template_max_output_chars=settings.template_max_output_chars,
-            template_max_steps=settings.template_max_steps,
-        ),
-        playbook_rules=call.playbook_rules,
-        lanes=settings.lanes or LANES,
-        batch_size=settings.batch_size,
-        notify=settings.notify,
-        sweep_seconds=settings.sweep_seconds,
-        max_gathered_bytes=settings.max_gathered_bytes,
-        reap_seconds=settings.reap_seconds,
-        max_lost_leases=settings.max_lost_leases,
-        period_days=settings.period_days,
-        missing_event_seconds=settings.missing_event_seconds,
-        foreign_lease_grace_seconds=settings.foreign_lease_grace_seconds,
-        fail_fast=fail_fast,
-        emit=emit,
-    )
-
-
-Ask = Callable[[], Awaitable[BrokerStatus]]
-
-
-def own_status(services: Mapping[str, Service]) -> Ask:
-    """Give the status of a broker of one process; `services` has each service by the name of its database."""
-
-    async def ask() -> BrokerStatus:
-        return BrokerStatus({"broker": status_of(services)}, {})
-
-    return ask
-
-
-@contextlib.asynccontextmanager
-async def monitored(call: Call, databases: Mapping[str, Database], ask: Ask) -> AsyncIterator[None]:
-    """Serve the health port and verify regularly, as set, while a broker runs; `ask` gives its status.
-
-    `databases` are by name. Raises OperatorFault before the broker starts if the port cannot be opened.
-    """
-    settings = call.settings
-    observers = {name: DatabaseMetrics(database) for name, database in databases.items()}
-    port = HttpServer(Health(ask, observers, sweep_seconds=settings.sweep_seconds).routes)
-    if settings.health_port:
-        await _open(port, settings.health_host, settings.health_port)
-    verifying = [
-        asyncio.create_task(_verify(name, observer, settings.verify_seconds), name="verify")
-        for name, observer in observers.items()
-    ]
-    try:
-        yield
-    finally:
-        for task in verifying:
-            task.cancel()
-        await asyncio.gather(*verifying, return_exceptions=True)
-        await port.close()
-        for observer in observers.values():
-            await observer.close()
-
-
-async def _open(port: HttpServer, host: str, number: int) -> None:
-    try:
-        await port.open(host, number)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OperatorFault(
-            f"the health port {number} on {host} cannot be opened: {reason}; "
-            "set health_port (NOETL_BROKER_HEALTH_PORT) to a free one, or to 0 for none; "
-            "health_host must be an address of this machine"
-        ) from error
-    log.info("health port", host=host, port=number)
-
-
-async def _verify(name: str, observer: DatabaseMetrics, seconds: float) -> None:
-    structlog.contextvars.bind_contextvars(database=name)  # for the lines of this task
-    if seconds:
-        await asyncio.sleep(seconds)  # a short run needs no check
-        await observer.keep_verifying(seconds)
+    own = {
+        "database": call.database,
+        "rules": Rules(**call.set_for(Rules)),
+        "playbook_rules": call.playbook_rules,
+        "lanes": call.settings.lanes or LANES,
+    }
+    return ServiceOptions(**call.set_for(ServiceOptions) | own, fail_fast=fail_fast, emit=emit)

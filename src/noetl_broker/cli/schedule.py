@@ -11,17 +11,23 @@ from zoneinfo import ZoneInfo
 import click
 
 from noetl_broker.cli import output
-from noetl_broker.cli.arguments import ScheduleName
+from noetl_broker.cli.arguments import SCHEDULE_NAME
 from noetl_broker.cli.bulk import BulkOptions, acting, bulk_options
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.face import Face, face, service, session_of
-from noetl_broker.cli.selection import TimeText
-from noetl_broker.service.models.schedules import ListSchedules, NextRequest, OneSchedule, ScheduleRequest
+from noetl_broker.service.models import schedules as models
 
 SHOWN_MOMENTS = 3
 NOTHING_MADE_UP = "catch_up: 0, so moments that pass while no broker runs are not made up"
-NAME: Mapping[str, click.ParamType[Any]] = {"name": ScheduleName()}
-schedule_name = click.argument("name", type=ScheduleName())
+NAME: Mapping[str, click.ParamType[Any]] = {"name": SCHEDULE_NAME}
+BACKFILL = Face(
+    models.BackfillRequest,
+    ("name",),
+    names={"since": "--from", "until": "--to"},
+    helps={"since": "From this moment, or so long ago.", "until": "Until this moment; default: now."},
+    hides=frozenset({"preview", "limit"}),
+    types=NAME,
+)
 
 
 @click.group(
@@ -40,7 +46,7 @@ def schedule() -> None:
     "put",
     "schedules.put_schedule",
     Face(
-        ScheduleRequest,
+        models.ScheduleRequest,
         ("name", "path"),
         helps={
             "cron": "Five fields, six with seconds first, or @daily and the like.",
@@ -58,7 +64,7 @@ def schedule() -> None:
         'noetl-broker schedule put often examples/weather --every 15m --payload \'{"city": "Paris"}\''
     ),
 )
-def put(_call: Call, asked: ScheduleRequest, answer: Any) -> None:
+def put(_call: Call, asked: models.ScheduleRequest, answer: Any) -> None:
     """Make a schedule, or change it.
 
     NAME names it, PATH is the playbook that it starts. Another timing counts from now; a paused schedule stays paused.
@@ -69,29 +75,23 @@ def put(_call: Call, asked: ScheduleRequest, answer: Any) -> None:
     _say_next(answer)
 
 
-@face("list", "schedules.list_schedules", Face(ListSchedules), example="noetl-broker schedule list")
-def list_schedules(_call: Call, _asked: ListSchedules, rows: Any) -> None:
+@face("list", "schedules.list_schedules", Face(models.ListSchedules), example="noetl-broker schedule list")
+def list_schedules(_call: Call, _asked: models.ListSchedules, rows: Any) -> None:
     """List schedules, with what went wrong last."""
-    columns = ("name", "path", "when", "next", "last", "started", "skipped", "state")
-    output.show_table(
-        columns,
-        [
-            (
-                row["name"], row["path"], row["when"], _local(row, row["next_at"]), _local(row, row["last_at"]),
-                row["started"], row["skipped"], _state(row),
-            )
-            for row in rows
-        ],
-    )  # fmt: skip
+    columns: output.Columns = {
+        "name": "name", "path": "path", "when": "when", "next": lambda row: _local(row, row["next_at"]),
+        "last": lambda row: _local(row, row["last_at"]), "started": "started", "skipped": "skipped", "state": _state,
+    }  # fmt: skip
+    output.Rows.of(rows, columns).show()
 
 
 @face(
     "show",
     "schedules.show_schedule",
-    Face(OneSchedule, ("name",), types=NAME),
+    Face(models.OneSchedule, ("name",), types=NAME),
     example="noetl-broker schedule show nightly",
 )
-def show(_call: Call, asked: OneSchedule, row: Any) -> None:
+def show(_call: Call, asked: models.OneSchedule, row: Any) -> None:
     """Show one schedule and its next moments."""
     output.say(f"{asked.name}: {row['when']}")
     version = "the latest version" if row["version"] is None else f"version {row['version']}"
@@ -111,11 +111,11 @@ def show(_call: Call, asked: OneSchedule, row: Any) -> None:
 @face(
     "next",
     "schedules.list_moments",
-    Face(NextRequest, ("name",), types=NAME, helps={"count": "How many moments. [default: 5]"}),
+    Face(models.NextRequest, ("name",), types=NAME, helps={"count": "How many moments. [default: 5]"}),
     part="next",
     example="noetl-broker schedule next nightly --count 10",
 )
-def show_next(_call: Call, _asked: NextRequest, answer: Any) -> None:
+def show_next(_call: Call, _asked: models.NextRequest, answer: Any) -> None:
     """Print the next moments of a schedule."""
     for moment in answer["next"]:
         output.say(moment)
@@ -124,11 +124,11 @@ def show_next(_call: Call, _asked: NextRequest, answer: Any) -> None:
 def _change(name: str, done: str, not_done: str, help_: str) -> click.Command:
     """A command that changes a schedule: it says what is done, or that there was nothing to change."""
 
-    def show_change(_call: Call, asked: OneSchedule, answer: Any) -> None:
+    def show_change(_call: Call, asked: models.OneSchedule, answer: Any) -> None:
         output.say(f"schedule {asked.name} {done if answer['changed'] else not_done}")
 
     show_change.__doc__ = help_
-    said = Face(OneSchedule, ("name",), types=NAME)
+    said = Face(models.OneSchedule, ("name",), types=NAME)
     example = f"noetl-broker schedule {name} nightly"
     return face(name, f"schedules.{name}_schedule", said, example=example)(show_change)
 
@@ -155,23 +155,20 @@ delete = _change(
         "noetl-broker schedule backfill nightly --from 2026-11-01 --yes    # starts them"
     ),
 )
-@schedule_name
-@click.option(
-    "--from", "since", type=TimeText(), required=True, metavar="TIME", help="From this moment, or so long ago."
-)
-@click.option("--to", "until", type=TimeText(), metavar="TIME", help="Until this moment; default: now.")
+@BACKFILL.given_to
 @bulk_options
-def backfill(call: Call, *, name: str, since: str, until: str | None, bulk: BulkOptions) -> int:
+def backfill(call: Call, *, bulk: BulkOptions, **given: Any) -> int:
     """Start missing executions of past moments.
 
     Looks at each moment from --from to --to, oldest first. Uses the schedule as it is now: timing, payload and version.
     A moment that has its execution is skipped. Moments after now are left to the schedule. A time without an offset is
     of the schedule's zone; a date as --to includes that day.
     """
+    asked = BACKFILL.read(given)
 
     async def ask() -> int:
         async with session_of(call) as connection:
-            plan = await service("schedules").plan_backfill(connection, name, since, until)
+            plan = await service("schedules").plan_backfill(connection, asked.name, asked.since, asked.until)
             if not bulk.yes or not plan.missing:
                 _preview(call, plan)
                 return 0
@@ -189,8 +186,7 @@ for _command in (put, list_schedules, show, show_next, pause, resume, delete, ba
 
 def _preview(call: Call, plan: Any) -> None:
     moments, missing, texts = plan.moments, plan.missing, plan.texts()
-    if call.as_json:
-        output.show_json({"moments": len(moments), "found": len(missing), "done": [], "at": texts})
+    if call.printed({"moments": len(moments), "found": len(missing), "done": [], "at": texts}):
         return
     output.say(f"{len(moments)} moments, {len(moments) - len(missing)} of them have their execution")
     if missing:

@@ -17,7 +17,5 @@ def schema(call: Call) -> None:
     stands on one line in a pipe.
     """
     made = playbook_schema(call.settings.extra_step_types)
-    if call.as_json:
-        output.show_json(made)
-    else:
+    if not call.printed(made):
         output.show_text(json.dumps(made, ensure_ascii=False, indent=2))

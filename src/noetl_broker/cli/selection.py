@@ -12,7 +12,6 @@ from noetl_broker.cli.arguments import ExecutionId
 from noetl_broker.cli.face import Face
 from noetl_broker.errors import OperatorFault
 from noetl_broker.service.models.actions import Which
-from noetl_broker.service.spans import parse_since, parse_span
 
 Body = Callable[..., int | None]
 HELPS = {
@@ -28,33 +27,6 @@ HELPS = {
 # `--version` of `retry` and `fork` names the version that they continue on.
 BOTH_NAMES = {"version": ("--of-version", "--version")}
 FILTERS = Face(Which, names=BOTH_NAMES, helps=HELPS)
-
-
-class TimeSpan(click.ParamType[float]):
-    """A time span as people write it: 90s, 30min, 2h30m, 7d, 2w. Gives seconds."""
-
-    name = "span"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Read the span."""
-        seconds = parse_span(str(value))
-        if seconds is None:
-            self.fail(f"{value!r} is not a time span; write 90s, 30min, 2h30m, 7d or 2w", param, ctx)
-        return seconds
-
-
-class TimeText(click.ParamType[str]):
-    """A time span before now, or a moment in ISO 8601, left as text: its zone is known later."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Check the text."""
-        try:
-            parse_since(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-        return str(value)
 
 
 class Selection(NamedTuple):
@@ -119,9 +91,7 @@ def selection(
                 chosen.require()
             return body(*arguments, chosen=chosen, **own)
 
-        made: Body = run
-        for option in reversed(said.options(prefix="filter_")):
-            made = option(made)
+        made: Body = said.given_to(run, prefix="filter_")
         if not ids:
             return made
         metavar, number = ("[ID]...", -1) if several else ("[ID]", 1)

@@ -35,15 +35,12 @@ TO_ONE = Face(SignalExecutionRequest, ("name",), {"execution_id": "--execution"}
     "--execution",
     "execution_id",
     type=ExecutionId(),
-    help="Send it to this execution only: to its waits without `key`.",
+    help="Send it to this execution only: to waits without `key`.",
 )
 @click.option("--payload", metavar="JSON", help="Any JSON, or @FILE with it (@- is stdin): the result of the wait.")
 @click.option("--idempotency-key", metavar="KEY", help="A key sends one signal of the name and key.")
 @click.option(
-    "--keep",
-    "keep_seconds",
-    metavar="DURATION",
-    help="How long to keep it for a wait; only with --key. [default: 7d]",
+    "--keep", "keep_seconds", metavar="DURATION", help="How long to keep it for a wait; only with --key. [default: 7d]"
 )
 def signal(call: Call, *, execution_id: int | None, **given: Any) -> None:
     """Send a signal to the executions that wait for it.
@@ -59,9 +56,7 @@ def signal(call: Call, *, execution_id: int | None, **given: Any) -> None:
         answer = ask(call, "waits.send_signal", BY_KEY.read(given))
     else:
         answer = ask(call, "execution_actions.signal_execution", TO_ONE.read(given | {"execution_id": execution_id}))
-    if call.as_json:
-        output.show_json(answer)
-    else:
+    if not call.printed(answer):
         output.say(answer["signal_id"])
     if keys := answer.get("other_keys"):
         name = given["name"]

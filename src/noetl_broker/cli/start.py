@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -13,12 +12,11 @@ import click
 from noetl_broker.broker.model.limits import MAX_STARTS
 from noetl_broker.broker.state.state import is_live
 from noetl_broker.cli import output
-from noetl_broker.cli.arguments import Duration
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.face import Face, ask, caller_of, session_of
 from noetl_broker.cli.rights import PRODUCER
 from noetl_broker.cli.tail import follow_to_end
-from noetl_broker.cli.typed import read_object, read_text
+from noetl_broker.cli.typed import read_object, read_seconds, read_text
 from noetl_broker.errors import EXIT_FAILED, EXIT_UNENDED, BrokerError, OperatorFault, PermissionFault
 from noetl_broker.explain.error_text import error_text
 from noetl_broker.explain.undo_text import undo_lines
@@ -46,12 +44,6 @@ SAID = Face(
 )
 
 
-def _options(body: Any) -> Any:
-    for option in reversed(SAID.options()):
-        option(body)
-    return body
-
-
 @command(
     "start",
     role=PRODUCER,
@@ -61,15 +53,15 @@ def _options(body: Any) -> Any:
         "noetl-broker start examples/weather --payloads cities.jsonl"
     ),
 )
-@_options
+@SAID.given_to
 @click.option(
     "--payloads",
     metavar="FILE",
     help="Start one execution for each line of a file (- is stdin) with a JSON object in each line.",
 )
 @click.option("--wait", is_flag=True, help="Show its events live, then its result; exit 1 if it fails.")
-@click.option("--timeout", type=Duration(), help="With --wait: exit 75 after so long; the execution goes on.")
-def start(call: Call, *, payloads: str | None, wait: bool, timeout: timedelta | None, **given: Any) -> int:
+@click.option("--timeout", metavar="DURATION", help="With --wait: exit 75 after so long; the execution goes on.")
+def start(call: Call, *, payloads: str | None, wait: bool, timeout: str | None, **given: Any) -> int:
     """Start an execution of a playbook.
 
     PATH is its path in the catalog. Prints the id of each execution. A payload that breaks the playbook's
@@ -79,6 +71,7 @@ def start(call: Call, *, payloads: str | None, wait: bool, timeout: timedelta | 
         raise OperatorFault("--timeout is for --wait: without it, start waits for nothing")
     if payloads is not None and (wait or given["payload"] is not None):
         raise OperatorFault("--payloads goes neither with --payload nor with --wait; leave one of them out")
+    most = None if timeout is None else read_seconds(timeout, "--timeout")
     asked = SAID.read(given)
     if payloads is not None:
         return asyncio.run(start_many(call, asked, payloads))
@@ -87,22 +80,22 @@ def start(call: Call, *, payloads: str | None, wait: bool, timeout: timedelta | 
         output.say(started)
     elif not wait:
         output.show_json({"execution_id": started})
-    return asyncio.run(_wait(call, started, timeout)) if wait else 0
+    return asyncio.run(_wait(call, started, most)) if wait else 0
 
 
-async def _wait(call: Call, started: int, most: timedelta | None) -> int:
+async def _wait(call: Call, started: int, most: float | None) -> int:
     """Show an execution until its end, or until the time is over; gives the exit code."""
     show_line: Callable[[str], None] = output.note if not call.as_json else no_output
     async with LastingSession(call.database, name="start", say=output.note, known_to_answer=True) as source:
         try:
-            async with asyncio.timeout(None if most is None else most.total_seconds()):
+            async with asyncio.timeout(most):
                 ended = await follow_to_end(source, started, show_line=show_line)
         except PermissionFault as fault:
             raise PermissionFault(f"execution {started} is started; to wait for it: {fault}") from fault
         except TimeoutError:
             ended = await _last_poll(source, started)
         if ended["status"] is None or is_live(ended["status"]):
-            return _show_unended(call, ended, most or timedelta())
+            return _show_unended(call, ended, most or 0.0)
         return _show_end(call, ended, await source.read(partial(load_undo, execution_id=started)))
 
 
@@ -115,11 +108,10 @@ async def _last_poll(source: LastingSession, execution_id: int) -> dict[str, Any
         return dict.fromkeys(END_NAMES) | {"execution_id": execution_id}
 
 
-def _show_unended(call: Call, found: dict[str, Any], waited: timedelta) -> int:
-    if call.as_json:
-        output.show_json({**{name: found[name] for name in END_NAMES}, "undo": None})
+def _show_unended(call: Call, found: dict[str, Any], waited: float) -> int:
+    call.printed({**{name: found[name] for name in END_NAMES}, "undo": None})
     execution_id = found["execution_id"]
-    text = f"execution {execution_id} has not ended after {output.span(waited.total_seconds())}, and goes on"
+    text = f"execution {execution_id} has not ended after {output.span(waited)}, and goes on"
     remedies = f"noetl-broker status {execution_id} shows it, noetl-broker cancel {execution_id} ends it"
     output.note(f"noetl-broker: {text}; {call.with_schema(remedies)}")
     return EXIT_UNENDED
@@ -160,8 +152,7 @@ async def start_many(call: Call, asked: StartRequest, file: str) -> int:
             started += answer["execution_ids"]
             for execution_id in () if call.as_json else started[first:]:
                 output.say(execution_id)
-    if call.as_json:
-        output.show_json({"execution_ids": started})
+    call.printed({"execution_ids": started})
     return 0
 
 
@@ -170,18 +161,16 @@ def no_output(_line: str) -> None:
 
 
 def _show_end(call: Call, ended: dict[str, Any], undo: dict[str, Any] | None) -> int:
-    failed = ended["status"] != "COMPLETED"
-    if call.as_json:
-        output.show_json({**{name: ended[name] for name in END_NAMES}, "undo": undo})
-    elif failed:
-        output.note(
-            f"noetl-broker: execution {ended['execution_id']} {describe_failure(ended['status'], ended['error'])}"
-        )
-        for line in undo_lines(ended["execution_id"], ended["status"], undo) if undo is not None else ():
-            output.note(call.with_schema(line))
-    else:
+    execution_id, status, error = ended["execution_id"], ended["status"], ended["error"]
+    if call.printed({**{name: ended[name] for name in END_NAMES}, "undo": undo}):
+        pass
+    elif status == "COMPLETED":
         output.show_value(ended["result"])
-    return EXIT_FAILED if failed else 0
+    else:
+        output.note(f"noetl-broker: execution {execution_id} {describe_failure(status, error)}")
+        for line in undo_lines(execution_id, status, undo) if undo is not None else ():
+            output.note(call.with_schema(line))
+    return 0 if status == "COMPLETED" else EXIT_FAILED
 
 
 def describe_failure(status: str, error: Any, attempt: str = "") -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple
@@ -18,11 +18,11 @@ from noetl_broker.cli import output
 from noetl_broker.cli.output import Lines, Part, Rows
 from noetl_broker.cli.start import describe_failure
 from noetl_broker.cli.tail import POLL_SECONDS, REST_FACTOR, step_name
-from noetl_broker.cli.wait_text import awaited_by, too_early
 from noetl_broker.explain.error_text import attempt_text, traceback_of
 from noetl_broker.explain.progress import failures_text, progress_text
 from noetl_broker.explain.slots import slot_of_row, slot_text
 from noetl_broker.explain.undo_text import draining_text, undo_lines
+from noetl_broker.explain.wait_text import awaited_by, too_early
 from noetl_broker.node_ids import name_of_node, node_of_job, parse_node, visit_name
 from noetl_broker.store.admin import executions
 from noetl_broker.store.connect.lasting_session import LastingSession
@@ -30,7 +30,6 @@ from noetl_broker.store.connect.schema_name import with_schema
 from noetl_broker.text import join_names
 
 OPEN_STEP = "RUNNING"
-ITEMS_COLUMN = 3  # after the status
 JOB_WAITS = {
     "failed": "waits for the broker's decision",
     "held": "until the execution is resumed",
@@ -45,46 +44,46 @@ def status_parts(found: dict[str, Any], schema: str, *, traceback: bool = False)
     The commands that it names get the schema.
     """
     yield Lines((_headline(found), *(with_schema(line, schema) for line in _kept_by(found))))
-    if found["steps"]:
-        yield Lines(("",))
-        yield _steps(found)
-    failures = [text for one in found["iterators"] if (text := failures_text(one))]
-    if failures:
-        yield Lines(("", *failures))
-    if found["waits"]:
-        yield Lines(("",))
-        waits = [
-            (
-                name_of_node(wait["node_id"]),
-                awaited_by(wait, found["execution_id"]),
-                took(wait["since"], found["read_at"]),
-                wait["due_at"],
-            )
-            for wait in found["waits"]
-        ]
-        yield Rows(("wait of", "for", "since", "until"), waits, frozenset({"for"}))
-        yield Lines(tuple(too_early(found["waits"])))
-    if found["jobs"]:
-        yield Lines(("",))
-        jobs = [
-            (step_name(job), job["type"], job["status"], job["attempts"], job.get("worker_id"), _job_waits(job, found))
-            for job in found["jobs"]
-        ]
-        yield Rows(("job of", "type", "status", "leases", "worker", "next"), jobs, frozenset({"worker"}))
-    if found.get("blocks"):
-        yield Lines(("",))
-        blocks = [
-            (_block_name(one), one["execution_id"], one["status"], join_names(one["at"])) for one in found["blocks"]
-        ]
-        yield Rows(("block", "execution", "status", "at"), blocks)
+    yield from _table(found["steps"], _step_columns(found), "items")
+    yield from _paragraph(filter(None, map(failures_text, found["iterators"])))
+    wait_columns: output.Columns = {
+        "wait of": lambda wait: name_of_node(wait["node_id"]),
+        "for": lambda wait: awaited_by(wait, found["execution_id"]),
+        "since": lambda wait: took(wait["since"], found["read_at"]),
+        "until": "due_at",
+    }
+    yield from _table(found["waits"], wait_columns, "for")
+    if early := tuple(too_early(found["waits"])):
+        yield Lines(early)
+    job_columns: output.Columns = {
+        "job of": step_name, "type": "type", "status": "status", "leases": "attempts",
+        "worker": lambda job: job.get("worker_id"), "next": lambda job: _job_waits(job, found),
+    }  # fmt: skip
+    yield from _table(found["jobs"], job_columns, "worker")
+    block_columns: output.Columns = {
+        "block": _block_name, "execution": "execution_id", "status": "status", "at": lambda one: join_names(one["at"])
+    }  # fmt: skip
+    yield from _table(found.get("blocks") or (), block_columns)
     if found["unlisted_jobs"]:
         yield Lines((f"and {found['unlisted_jobs']:,} more open jobs of items",))
-    if (draining := draining_text(found["draining"])) is not None:
-        yield Lines(("", draining))
+    yield from _paragraph(filter(None, (draining_text(found["draining"]),)))
     if found["undo"] is not None:
-        undo = [with_schema(line, schema) for line in undo_lines(found["execution_id"], found["status"], found["undo"])]
-        yield Lines(("", *undo) if undo else ())
-    yield Lines(tuple(ending(found, traceback=traceback)))
+        undone = undo_lines(found["execution_id"], found["status"], found["undo"])
+        yield from _paragraph(with_schema(line, schema) for line in undone)
+    yield from _paragraph(ending(found, traceback=traceback))
+
+
+def _table(rows: Sequence[Any], columns: output.Columns, *folding: str) -> Iterator[Part]:
+    """A table after a blank line, if it has rows."""
+    if rows:
+        yield Lines(("",))
+        yield Rows.of(rows, columns, frozenset(folding))
+
+
+def _paragraph(lines: Iterable[str]) -> Iterator[Part]:
+    """Lines after a blank one, if there are any."""
+    if found := tuple(lines):
+        yield Lines(("", *found))
 
 
 def _kept_by(found: dict[str, Any]) -> Iterator[str]:
@@ -102,21 +101,16 @@ def _block_name(block: dict[str, Any]) -> str:
     return visit_name(step, visit, block["index"])
 
 
-def _steps(found: dict[str, Any]) -> Rows:
-    """A row for each step; with a column for the progress of iterators, if there are any."""
+def _step_columns(found: dict[str, Any]) -> output.Columns:
+    """The columns of steps, with one for the progress of iterators if there are any."""
     progress: dict[str, list[str]] = {}
     for one in found["iterators"]:
         progress.setdefault(one["step"], []).append(progress_text(one))
-    columns = ["step", "type", "status", "visits", "started", "took"]
-    rows = [
-        [step["step"], step["type"], step["status"], step["visits"], step["started_at"], _step_took(step, found)]
-        for step in found["steps"]
-    ]
-    if progress:
-        columns.insert(ITEMS_COLUMN, "items")
-        for row in rows:
-            row.insert(ITEMS_COLUMN, "; ".join(progress.get(row[0], ())))
-    return Rows(columns, rows, frozenset({"items"}))
+    items: output.Columns = {"items": lambda step: "; ".join(progress.get(step["step"], ()))} if progress else {}
+    return {
+        "step": "step", "type": "type", "status": "status", **items, "visits": "visits", "started": "started_at",
+        "took": lambda step: _step_took(step, found),
+    }  # fmt: skip
 
 
 def _headline(found: dict[str, Any]) -> str:
@@ -125,14 +119,8 @@ def _headline(found: dict[str, Any]) -> str:
     manner = "for" if found["ended_at"] is None else "after"
     playbook = f"{found['path'] or 'without a playbook'}{version}"
     line = f"execution {found['execution_id']}  {playbook}  {found['status']} {manner} {time}"
-    for origin, words in (
-        ("parent_execution_id", "child of"),
-        ("forked_from", "continues"),
-        ("recovered_as", "continued as"),
-    ):
-        if found[origin] is not None:
-            line = f"{line}, {words} {found[origin]}"
-    return line
+    kin = {"parent_execution_id": "child of", "forked_from": "continues", "recovered_as": "continued as"}
+    return ", ".join([line, *(f"{words} {found[kind]}" for kind, words in kin.items() if found[kind] is not None)])
 
 
 def _step_took(step: dict[str, Any], found: dict[str, Any]) -> str | None:
@@ -161,7 +149,7 @@ def _job_waits(job: dict[str, Any], found: dict[str, Any]) -> str | None:
 
 
 def ending(found: dict[str, Any], *, traceback: bool = False) -> list[str]:
-    """Give the result or error, unread events and dead letters, after a blank line; nothing if there is none."""
+    """Give lines about the result or error, unread events and dead letters."""
     lines = []
     if "result" not in found:
         lines.append("values are shown to logins with the role noetl_operator")
@@ -183,7 +171,7 @@ def ending(found: dict[str, Any], *, traceback: bool = False) -> list[str]:
         else f"set aside: event {letter['event_id']}"
         for letter in found["dead_letters"]
     ]
-    return ["", *lines] if lines else []
+    return lines
 
 
 def _attempt(found: dict[str, Any]) -> str:
@@ -222,11 +210,21 @@ async def watch(source: LastingSession, execution_id: int, *, as_json: bool, tra
     On a terminal it redraws one picture; a pipe gets a line for each change, with `as_json` a document for each.
     """
     states = _poll(source, execution_id)
-    if as_json:
-        return await _print_documents(states)
-    if sys.stdout.isatty():
+    if not as_json and sys.stdout.isatty():
         return await _draw(states, source.schema, traceback=traceback)
-    return await _print_lines(states, traceback=traceback)
+    found: Found = {}
+    before: States = {}
+    async for found in states:
+        now = part_states(found)
+        changed = [*changes(before, now)]
+        if as_json and changed:
+            output.show_json_line(found)
+        for line in () if as_json else changed:
+            output.say(f"{output.moment(found['read_at'])}  {line}")
+        before = now
+    for part in () if as_json else _paragraph(ending(found, traceback=traceback)):
+        part.show()
+    return found
 
 
 async def _poll(source: LastingSession, execution_id: int) -> AsyncIterator[Found]:
@@ -247,29 +245,6 @@ async def _draw(states: AsyncIterator[Found], schema: str, *, traceback: bool) -
             parts = status_parts(found, schema, traceback=traceback)
             live.update(Group(*(part.drawn() for part in parts)), refresh=True)
         live.vertical_overflow = "visible"  # the last picture stays, whole
-    return found
-
-
-async def _print_lines(states: AsyncIterator[Found], *, traceback: bool) -> Found:
-    found: Found = {}
-    before: States = {}
-    async for found in states:
-        now = part_states(found)
-        for line in changes(before, now):
-            output.say(f"{output.moment(found['read_at'])}  {line}")
-        before = now
-    output.Lines(tuple(ending(found, traceback=traceback))).show()
-    return found
-
-
-async def _print_documents(states: AsyncIterator[Found]) -> Found:
-    found: Found = {}
-    before: States = {}
-    async for found in states:
-        now = part_states(found)
-        if [*changes(before, now)]:
-            output.show_json_line(found)
-        before = now
     return found
 
 

@@ -26,23 +26,13 @@ def step_type(call: Call, *, action: str, names: Sequence[str]) -> int:
     if action == "list":
         if names:
             raise OperatorFault("step-type list takes no names")
-        _show(call)
+        found = ask(call, "playbooks.list_step_types", Nothing())["items"]
+        none = "no step types; a Python worker adds its own when it starts"
+        call.show_rows(found, {"type": "name", "added": "added_at", "by": "added_by"}, none=none)
         return 0
     if not names:
         raise OperatorFault(f"step-type {action} needs a name, for example: noetl-broker step-type {action} resize")
     changed = ask(call, f"playbooks.{action}_step_types", StepTypesRequest(names=[*names]))["changed"]
-    if call.as_json:
-        output.show_json({"action": action, "names": [*names], "changed": changed})
-    else:
+    if not call.printed({"action": action, "names": [*names], "changed": changed}):
         output.say(f"{changed} of {len(names)} step types {'added' if action == 'add' else 'removed'}")
     return EXIT_FAILED if action == "remove" and not changed else 0
-
-
-def _show(call: Call) -> None:
-    found = ask(call, "playbooks.list_step_types", Nothing())["items"]
-    if call.as_json:
-        output.show_json(found)
-    elif found:
-        output.show_table(("type", "added", "by"), [(row["name"], row["added_at"], row["added_by"]) for row in found])
-    else:
-        output.say("no step types; a Python worker adds its own when it starts")

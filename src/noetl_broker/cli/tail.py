@@ -8,17 +8,15 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
 
-from noetl_broker.broker.model.event_types import APPROVAL_DECIDED, EXECUTION_PAUSE, EXECUTION_SIGNAL, TIMER_DUE
 from noetl_broker.broker.state.state import is_live
 from noetl_broker.cli import output
-from noetl_broker.cli.wait_text import wait_lines
-from noetl_broker.explain.error_text import attempt_text, error_text
+from noetl_broker.explain.event_text import event_detail
 from noetl_broker.explain.slots import slot_of_row, slot_text
+from noetl_broker.explain.wait_text import wait_lines
 from noetl_broker.node_ids import MARK, name_of_node
 from noetl_broker.store.admin import executions
 from noetl_broker.store.connect.lasting_session import LastingSession
 from noetl_broker.store.connect.schema_name import with_schema
-from noetl_broker.text import short_json
 
 # A poll comes late by at most a tenth of the time that nothing has happened.
 POLL_SECONDS = (0.05, 0.5)
@@ -31,13 +29,6 @@ HOLDS = {
 }
 SILENCE_SECONDS = 5.0
 WITH_WAITS = frozenset({"wait", "approval"})  # types of steps
-# The detail of an event, by a key of its context.
-DETAIL_IN = {
-    EXECUTION_PAUSE: "reason",
-    "execution_paused": "reason",
-    "execution_queued": "reason",
-    TIMER_DUE: "purpose",
-}
 
 
 async def follow(
@@ -49,40 +40,51 @@ async def follow(
     """
     seen: set[int] = set()
     moved = time.monotonic()
-    while True:
-        began = time.monotonic()
-        # Read the status before the events: an execution that has ended has written all of them.
-        found = await source.read(partial(executions.find_execution, execution_id=execution_id))
+    shortest, longest = POLL_SECONDS
+
+    def pause() -> float:
+        return min(max(LATE_SHARE * (time.monotonic() - moved), shortest), longest)
+
+    async for _ in polls(source, execution_id, pause):
         entries = await source.read(partial(executions.list_events, execution_id=execution_id, of=of, read_only=True))
         new = [event for event in entries if event["event_id"] not in seen]
         seen.update(event["event_id"] for event in new)
         yield new
+        moved = time.monotonic() if new else moved
+
+
+async def polls(source: LastingSession, execution_id: int, pause: Callable[[], float]) -> AsyncIterator[None]:
+    """Yield for each poll until the execution has ended. A slow database is queried less often.
+
+    The status is read before the poll: an execution that has ended has written all of its events and logs.
+    """
+    while True:
+        began = time.monotonic()
+        found = await source.read(partial(executions.find_execution, execution_id=execution_id))
+        yield
         if not is_live(found["status"]):
             return
-        now = time.monotonic()
-        moved = now if new else moved
-        shortest, longest = POLL_SECONDS
-        pause = min(max(LATE_SHARE * (now - moved), shortest), longest)
-        await asyncio.sleep(max(pause, REST_FACTOR * (now - began)))
+        await asyncio.sleep(max(pause(), REST_FACTOR * (time.monotonic() - began)))
 
 
 async def follow_to_end(
     source: LastingSession, execution_id: int, *, show_line: Callable[[str], None]
 ) -> dict[str, Any]:
     """Show each event as a line, what begins to wait, and one hint if nothing moves; gives the row of the end."""
+    read_details = partial(executions.load_execution_details, execution_id=execution_id)
     moved_at, hinted = time.monotonic(), False
     async for events in follow(source, execution_id):
         for event in events:
             show_line(event_line(event))
         if any(event["event_type"] == "step_started" and event["node_type"] in WITH_WAITS for event in events):
-            details = await source.read(partial(executions.load_execution_details, execution_id=execution_id))
+            details = await source.read(read_details)
             for line in wait_lines(details["waits"], execution_id):
                 show_line(line)
         if events:
             moved_at = time.monotonic()
         elif not hinted and time.monotonic() - moved_at > SILENCE_SECONDS:
             hinted = True
-            details = await source.read(partial(executions.load_execution_details, execution_id=execution_id))
+            details = await source.read(read_details)
             for line in _hints(details):
                 show_line(with_schema(line, source.schema))
     return await source.read(partial(executions.find_execution, execution_id=execution_id))
@@ -115,7 +117,7 @@ def event_cells(event: dict[str, Any]) -> tuple[str, str, str, str]:
         output.moment(event["created_at"]),
         output.cell(event["event_type"]).ljust(18),
         output.cell(step_name(event)),
-        output.cell(_detail(event)),
+        output.cell(event_detail(event)),
     )
 
 
@@ -124,32 +126,3 @@ def step_name(row: dict[str, Any]) -> str:
     name = str(row.get("node_name") or row.get("step") or "")
     node = str(row.get("node_id") or "")
     return name_of_node(node) if MARK in node else name
-
-
-def _detail(event: dict[str, Any]) -> str | None:
-    meta = event["meta"] if isinstance(event["meta"], dict) else {}
-    parts = []
-    context = event["context"] if isinstance(event["context"], dict) else {}
-    if event["event_type"].startswith("iteration_") and isinstance(context.get("index"), int):
-        parts.append(f"item {context['index']}")
-    if event["event_type"] == APPROVAL_DECIDED and isinstance(context.get("approved"), bool):
-        parts.append(f"{'approved' if context['approved'] else 'rejected'} by {context.get('by')}")
-    if event["event_type"] == EXECUTION_SIGNAL and isinstance(context.get("name"), str):
-        parts.append(_signal(context, str(event["execution_id"])))
-    detail = context.get(DETAIL_IN.get(event["event_type"], ""))
-    if detail:
-        parts.append(str(detail))
-    if event["error"] is not None:
-        parts.append(error_text(event["error"]))
-    if isinstance(meta.get("delay_seconds"), (int, float)):
-        parts.append(f"again in {output.span(meta['delay_seconds'])}")
-    if event["error"] is not None or meta.get("attempt") != 1:
-        parts.append(attempt_text(meta.get("attempt"), meta.get("max_attempts")))
-    return ", ".join(filter(None, parts)) or None
-
-
-def _signal(context: dict[str, Any], execution_id: str) -> str:
-    """Give the name of a signal, its key (unless that is the execution), and its payload (unless it has none)."""
-    of = "" if context.get("key") in {None, execution_id} else f" of {context['key']}"
-    payload = "" if context.get("payload") is None else f": {short_json(context['payload'])}"
-    return f"{context['name']}{of}{payload}"

@@ -15,6 +15,11 @@ from noetl_broker.service.models.base import Nothing
 from noetl_broker.service.models.health import OneToken, TokenRequest
 
 NEW = Face(TokenRequest, ("name",))
+NO_TOKENS = "no tokens; on a loopback address the console takes every request of this machine"
+COLUMNS = {
+    "name": "name", "role": "role", "status": "status", "created": "created_at", "by": "created_by",
+    "expires": "expires_at", "revoked": "revoked_at",
+}  # fmt: skip
 
 
 @command(
@@ -46,12 +51,12 @@ def token(call: Call, *, action: str, name: str | None, **given: Any) -> int:
         raise OperatorFault("token create needs --role viewer or --role operator")
     asked = NEW.read(given | {"name": name}) if action == "create" else OneToken(name=name) if name else Nothing()
     answer = ask(call, f"tokens.{action}_token{'s' if action == 'list' else ''}", asked)
-    if call.as_json:
-        output.show_json(answer)
+    if action == "list":
+        call.show_rows(answer, COLUMNS, none=NO_TOKENS)
+    elif call.printed(answer):
+        pass
     elif action == "create":
         _show_created(answer)
-    elif action == "list":
-        _show_all(answer)
     else:
         output.say(f"token {name} {'is revoked' if answer['revoked'] else 'was revoked before'}")
     return EXIT_FAILED if action == "revoke" and not answer["revoked"] else 0
@@ -61,12 +66,3 @@ def _show_created(made: dict[str, Any]) -> None:
     output.say(made["token"])
     until = f"until {output.moment(made['expires_at'])}" if made["expires_at"] is not None else "until it is revoked"
     output.note(f"{made['name']} is {made['role']} {until}; keep the token now, nobody can show it again")
-
-
-def _show_all(found: list[dict[str, Any]]) -> None:
-    if found:
-        columns = ("name", "role", "status", "created_at", "created_by", "expires_at", "revoked_at")
-        heads = ("name", "role", "status", "created", "by", "expires", "revoked")
-        output.show_table(heads, [[row[column] for column in columns] for row in found])
-    else:
-        output.say("no tokens; on a loopback address the console takes every request of this machine")

@@ -20,18 +20,22 @@ def read_typed(name: str, kind: Any, value: Any, option: str) -> Any:
     """The value of a field of a type; what is no text, and other texts, stay as they are. Raises OperatorFault."""
     reader = READERS.get(name)
     if kind is Any:
-        reader = read_value
+        reader = _reader_of(read_json_in)
     elif get_origin(kind) is dict:
-        reader = read_mapping
+        reader = _reader_of(read_object)
     return value if reader is None or not isinstance(value, str) else reader(value, option)
 
 
-def read_value(written: str, option: str) -> Any:
-    """The value of a JSON text, or of `@FILE` with one (`@-` is stdin)."""
-    what = option.removeprefix("--")
-    if not written.startswith("@"):
-        return read_json_in(written, option, what)
-    return read_json_in(read_text(written[1:], what), written[1:], what)
+def _reader_of(read: Callable[[str, str, str], Any]) -> Callable[[str, str], Any]:
+    """Reads a text, or that of `@FILE` (`@-` is stdin); `read` gets it with its source and what it is."""
+
+    def read_written(written: str, option: str) -> Any:
+        what = option.removeprefix("--")
+        if written.startswith("@"):
+            return read(read_text(written[1:], what), written[1:], what)
+        return read(written, option, what)
+
+    return read_written
 
 
 def read_json_in(text: str, source: str, what: str, example: str | None = None) -> Any:
@@ -63,28 +67,18 @@ def read_text(file: str, what: str) -> str:
         raise OperatorFault(f"the {what} {file} cannot be read: {error}") from error
 
 
-def read_mapping(written: str, option: str) -> Any:
-    """The object of a JSON text, or of `@FILE` with one (`@-` is stdin)."""
-    what = option.removeprefix("--")
-    source = written[1:] if written.startswith("@") else option
-    return read_object(read_text(source, what) if written.startswith("@") else written, source, what)
+def _number(parse: Callable[[str], float], what: str, forms: str) -> Callable[[str, str], float]:
+    def read(written: str, option: str) -> float:
+        try:
+            return parse(written)
+        except ValueError:
+            raise OperatorFault(f"{option}: {written!r} is not a {what}; write {forms}") from None
+
+    return read
 
 
-def _read_seconds(written: str, option: str) -> float:
-    try:
-        return parse_duration(written)
-    except ValueError:
-        raise OperatorFault(f"{option}: {written!r} is not a duration; write {DURATION_FORMS}") from None
-
-
-def _read_rate(written: str, option: str) -> float:
-    try:
-        return parse_rate(written)
-    except ValueError:
-        raise OperatorFault(f"{option}: {written!r} is not a rate; write {RATE_FORMS}") from None
-
-
+read_seconds = _number(parse_duration, "duration", DURATION_FORMS)
 READERS: Final[Mapping[str, Callable[[str, str], Any]]] = {
-    "rate": _read_rate,
-    **dict.fromkeys(("keep_seconds", "every", "jitter", "catch_up"), _read_seconds),
-}  # fmt: skip
+    "rate": _number(parse_rate, "rate", RATE_FORMS),
+    **dict.fromkeys(("keep_seconds", "every", "jitter", "catch_up"), read_seconds),
+}

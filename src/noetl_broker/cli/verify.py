@@ -45,9 +45,7 @@ def verify(call: Call, *, chosen: Selection, deep: bool, examples: int) -> int:
     with spinner("checking the invariants"):
         report = ask(call, "executions.verify_executions", asked)
     seconds = time.monotonic() - began
-    if call.as_json:
-        output.show_json({"since_seconds": _seconds_since(which), "seconds": round(seconds, 3), **report})
-    else:
+    if not call.printed({"since_seconds": _seconds_since(which), "seconds": round(seconds, 3), **report}):
         _show(report, seconds)
     return EXIT_FAILED if report["broken"] else 0
 
@@ -59,8 +57,8 @@ def _seconds_since(which: Which) -> float | None:
 
 def _show(report: Answer, seconds: float) -> None:
     invariants = report["invariants"]
-    rows = [(each["invariant"], each["broken"], each["sentence"]) for each in invariants]
-    output.show_table(("invariant", "broken", "what must hold"), rows)
+    columns = {"invariant": "invariant", "broken": "broken", "what must hold": "sentence"}
+    output.Rows.of(invariants, columns).show()
     for each in invariants:
         for fault in each["examples"]:
             where = "" if fault["execution_id"] is None else f" execution {fault['execution_id']}"

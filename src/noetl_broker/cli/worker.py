@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from typing import Any
 
 import click
 
@@ -68,25 +69,29 @@ def worker(
     names = _names(types)
     if types and not names:
         raise OperatorFault("--types is empty: name the types to lease, or leave the option out for all")
-    options = WorkerOptions(
-        dsn=call.database.dsn,
-        schema=call.database.schema,
-        types=names or None,
+    own: dict[str, Any] = {"preload": _names(preload), "pass_env": _names(pass_env), "types": names}
+    own = {name: given for name, given in own.items() if given}
+    if worker_id is not None:
+        own["worker_id"] = worker_id
+    options = worker_options(
+        call,
+        drain_seconds=call.settings.drain_seconds * SHARE_OF_JOBS,
         concurrency=concurrency,
         lease_seconds=lease_seconds,
-        idle_connection_seconds=call.settings.idle_connection_seconds,
-        drain_seconds=call.settings.drain_seconds * SHARE_OF_JOBS,
-        preload=_names(preload) or call.settings.preload,
-        pass_env=_names(pass_env) or call.settings.pass_env,
         null=null,
+        **own,
     )
-    if worker_id is not None:
-        options = replace(options, worker_id=worker_id)
     with span_exporter(call, "noetl-worker") as emit:
         options = replace(options, emit=emit)
         tally = asyncio.run(_run(options, drain_seconds=call.settings.drain_seconds))
     if call.as_json:
         output.show_json({"worker_id": options.worker_id} | asdict(tally))
+
+
+def worker_options(call: Call, **own: Any) -> WorkerOptions:
+    """Give the settings as the options of a worker."""
+    location = {"dsn": call.database.dsn, "schema": call.database.schema}
+    return WorkerOptions(**call.set_for(WorkerOptions) | location | own)
 
 
 def _names(words: Sequence[str]) -> tuple[str, ...]:

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
 
-from noetl_broker.broker.state.state import (
-    CANCELLED,
-    COMPENSATING,
-    COMPLETED,
-    FAILED,
-    PAUSED,
-    QUEUED,
-    RUNNING,
-    is_live,
-)
+from noetl_broker.broker.state.state import CANCELLED, COMPENSATING, COMPLETED, FAILED, PAUSED, QUEUED, RUNNING, is_live
 from noetl_broker.errors import BrokerError, DatabaseFault, OperatorFault
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.service import recoveries
@@ -28,13 +21,13 @@ from noetl_broker.service.executions import filter_of
 from noetl_broker.service.models import actions as models
 from noetl_broker.service.models.executions import ListExecutions
 from noetl_broker.service.playbooks import named_filter
-from noetl_broker.service.recoveries import OnVersion, Outlook
+from noetl_broker.service.recoveries import OnVersion, OtherPlaybook, Outlook
 from noetl_broker.store.admin import catalog, executions, list_pages, recovery
 from noetl_broker.store.admin.executions import Entry, Filter
 from noetl_broker.store.connect.connection import Connection
 from noetl_broker.store.connect.session import translate_faults
 
-STATUSES = (QUEUED, RUNNING, PAUSED, COMPENSATING, COMPLETED, FAILED, CANCELLED)
+Name = TypeVar("Name", int, str)
 REASON_SHOWN = 80  # characters
 MOST_COUNTED = 10_000  # executions of a preview
 MOST_GROUPS = 100
@@ -53,7 +46,7 @@ _VARYING = re.compile(
 
 _STATUSES_OF: dict[models.Bulk, tuple[str, ...]] = {
     "retry": (FAILED,),
-    "fork": tuple(status for status in STATUSES if status not in {COMPENSATING, QUEUED}),
+    "fork": (QUEUED, RUNNING, PAUSED, COMPLETED, FAILED, CANCELLED),
     "pause": (RUNNING, QUEUED),
     "resume": (PAUSED,),
     "cancel": (QUEUED, RUNNING, PAUSED),
@@ -135,19 +128,10 @@ def group_executions(
         shown = reasons.pop() if len(reasons) == 1 else reason
         newest = latest.get(path)
         is_newer = newest is not None and version is not None and newest > version
-        made.append(
-            Group(
-                path,
-                version,
-                step,
-                shown[:REASON_SHOWN],
-                len(entries),
-                entries[-1]["execution_id"],
-                newest if is_newer else None,
-                outlook.says if outlook is not None else None,
-                outlook.goes_on if outlook is not None else None,
-            )
-        )
+        made.append(Group(
+            path, version, step, shown[:REASON_SHOWN], len(entries), entries[-1]["execution_id"],
+            newest if is_newer else None, outlook and outlook.says, outlook and outlook.goes_on,
+        ))  # fmt: skip
     return made
 
 
@@ -167,20 +151,31 @@ async def act_on_each(
 
     `on_each` is called after each, with its id and its fault. Raises DatabaseFault: the others would fail too.
     """
+    return await act_at_rate("execution_id", [each["execution_id"] for each in found], action, rate, on_each)
+
+
+async def act_at_rate(
+    key: str,
+    names: Iterable[Name],
+    action: Callable[[Name], Awaitable[dict[str, Any]]],
+    rate: float,
+    on_each: Callable[[Name, BrokerError | None], None],
+) -> Acted:
+    """Act on each of these names, at most `rate` a second; each answer has the name under the `key`."""
     acted = Acted([], [])
     began = time.monotonic()
-    for number, entry in enumerate(found):
+    for number, name in enumerate(names):
         await asyncio.sleep(max(0.0, number / rate - (time.monotonic() - began)))
-        execution_id, fault = entry["execution_id"], None
+        fault = None
         try:
             with translate_faults():
-                acted.done.append({"execution_id": execution_id, **await action(execution_id)})
+                acted.done.append({key: name, **await action(name)})
         except DatabaseFault:
             raise
         except BrokerError as error:
             fault = error
-            acted.failed.append({"execution_id": execution_id, "message": str(fault)})
-        on_each(execution_id, fault)
+            acted.failed.append({key: name, "message": str(fault)})
+        on_each(name, fault)
     return acted
 
 
@@ -188,50 +183,43 @@ Action = Callable[[int], Awaitable[dict[str, Any]]]
 
 
 class BulkAction(NamedTuple):
-    """An action on many executions. `reason`: of cancel and pause; `from_step`: of fork; `on`: of retry and fork."""
+    """An action on many executions. `reason`: of cancel and pause; `on`: of retry and fork; the rest is of fork.
+
+    `other` is a playbook in place of `on`, `values` are results by step.
+    """
 
     action: models.Bulk
     rules: PlaybookRules
     reason: str | None = None
     from_step: str | None = None
     on: OnVersion | None = None
+    other: OtherPlaybook | None = None
+    values: Mapping[str, Any] = MappingProxyType({})
 
 
 def action_of(connection: Connection, request: BulkAction) -> Action:
     """The action on one execution; it returns a report."""
-    action, rules, reason, from_step, on = request
+    return functools.partial(_act, connection, request)
 
-    async def cancel(execution_id: int) -> dict[str, Any]:
-        return {"requested": await executions.cancel_execution(connection, execution_id, reason)}
 
-    async def pause(execution_id: int) -> dict[str, Any]:
-        return {"requested": await executions.pause_execution(connection, execution_id, reason)}
-
-    async def resume(execution_id: int) -> dict[str, Any]:
-        return {"requested": await executions.resume_execution(connection, execution_id)}
-
-    async def retry(execution_id: int) -> dict[str, Any]:
+async def _act(connection: Connection, request: BulkAction, execution_id: int) -> dict[str, Any]:
+    action, rules, reason, from_step, on, other, values = request
+    if action == "retry":
         return await recoveries.recover_failed(connection, execution_id, rules, on)
-
-    async def fork(execution_id: int) -> dict[str, Any]:
+    if action == "fork":
         step = from_step or ""
-        other = None if on is None else await on.of(connection, execution_id)
+        other = other if on is None else await on.of(connection, execution_id)
         key = recoveries.key_of_fork(execution_id, step)
-        forked = await recoveries.fork_execution(connection, execution_id, step, rules, other=other, values={}, key=key)
+        forked = await recoveries.fork_execution(
+            connection, execution_id, step, rules, other=other, values=values, key=key
+        )
         return forked.as_document()
-
-    async def reevaluate(execution_id: int) -> dict[str, Any]:
+    if action == "reevaluate":
         return {"put_back": await recovery.put_back(connection, execution_id)}
-
-    of: dict[models.Bulk, Action] = {
-        "cancel": cancel,
-        "pause": pause,
-        "resume": resume,
-        "retry": retry,
-        "fork": fork,
-        "reevaluate": reevaluate,
-    }
-    return of[action]
+    if action == "resume":
+        return {"requested": await executions.resume_execution(connection, execution_id)}
+    ask = executions.cancel_execution if action == "cancel" else executions.pause_execution
+    return {"requested": await ask(connection, execution_id, reason)}
 
 
 async def preview_groups(
@@ -247,7 +235,7 @@ async def preview_groups(
     For a fork, and for a retry on another version, the first `most_planned` executions are each planned: their groups
     have the outlook. `on_each` is called after each. A retry on their own versions names the latest versions.
     """
-    action, rules, _reason, from_step, on = request
+    action, rules, _reason, from_step, on, *_ = request
     outlooks: dict[int, Outlook] = {}
     for entry in found[:most_planned] if is_planned(request) else ():
         execution_id = entry["execution_id"]
@@ -264,7 +252,9 @@ async def preview_groups(
 
 
 def is_planned(request: BulkAction) -> bool:
-    """Whether a preview looks at executions one by one: of a fork, and of a retry on another version."""
+    """Whether a preview looks at executions one by one: of a fork as it is, and of a retry on another version."""
+    if request.other is not None or request.values:
+        return False
     return request.action == "fork" or (request.action == "retry" and request.on is not None)
 
 

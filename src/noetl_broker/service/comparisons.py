@@ -107,9 +107,5 @@ class Comparisons:
         group = self._groups.setdefault(key, DivergenceGroup())
         group.executions += 1
         if len(group.examples) < MOST_EXAMPLES:
-            example = {
-                "execution_id": history.execution_id,
-                "turn": recorded.turn.number,
-                "event_id": recorded.event_id,
-            }
-            group.examples.append({**example, "values": divergence.values})
+            example = {"execution_id": history.execution_id, "turn": recorded.turn.number}
+            group.examples.append({**example, "event_id": recorded.event_id, "values": divergence.values})

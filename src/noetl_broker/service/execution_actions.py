@@ -119,8 +119,13 @@ async def fork_execution(connection: Connection, caller: Caller, given: models.F
 @action(Role.OPERATOR, models.ForkedView, cost=Cost.SHORT)
 async def fork_on_playbook(connection: Connection, caller: Caller, given: models.ForkOnPlaybook) -> Any:
     """Start an execution from a step of another, on a playbook that is registered unless it already is."""
-    playbook = compile_playbook(given.text.encode(), file=given.file, rules=caller.rules)
-    return await _fork(connection, caller, given, recoveries.OtherPlaybook(playbook, given.text, None))
+    return await _fork(connection, caller, given, other_playbook(given, caller.rules))
+
+
+def other_playbook(given: models.NewPlaybook | models.ForkOnPlaybook, rules: PlaybookRules) -> recoveries.OtherPlaybook:
+    """The playbook of a text, for forks."""
+    playbook = compile_playbook(given.text.encode(), file=given.file, rules=rules)
+    return recoveries.OtherPlaybook(playbook, given.text, None)
 
 
 async def _fork(

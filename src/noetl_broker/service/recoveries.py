@@ -99,7 +99,7 @@ async def recover(
         if not await recovery.count_dead_letters(connection, execution_id):
             obstacle = await undo.find_undo_obstacle(connection, execution_id)
             if obstacle.origin is not None and not is_live(row["status"]):
-                raise BrokerError(_undoes(execution_id, obstacle.origin))
+                raise BrokerError(UNDOES.format(execution_id, obstacle.origin))
             raise BrokerError(_nothing_to_recover(execution_id, row["status"]))
         return Recovered(row, await recovery.put_back(connection, execution_id), {}, None)
     before = await recovery.find_recovery(connection, execution_id)
@@ -149,32 +149,26 @@ async def preview_recovery(
         raise BrokerError(f"{where}: {way}; nothing was started") from way
 
 
+UNDOES = "execution {0} undoes what execution {1} did; noetl-broker undo {1} goes on with what is left"
+# What keeps an execution from a retry: {0}, by the field of what the store found.
+OBSTACLES = {
+    "running": "execution {0} is being undone by {1}; noetl-broker status {1} shows how far it is",
+    "origin": UNDOES,
+    "left_over": "execution {0} has something left to undo; noetl-broker undo {0} goes on with it, then it can be"
+    " retried",
+    "undoing": "execution {1} is undoing what a child of {0} did; noetl-broker status {1} shows how far it is,"
+    " noetl-broker abandon {1} ends it",
+    "child": "execution {1}, a child of {0}, has something left to undo; noetl-broker undo {1} goes on with it, then"
+    " {0} can be retried",
+}
+
+
 async def _why_anew(connection: Connection, execution_id: int) -> str | None:
     """UNDONE or ABANDONED; None: nothing was undone. Raises BrokerError while an undo runs or is left."""
     obstacle = await undo.find_undo_obstacle(connection, execution_id)
-    if obstacle.running is not None:
-        raise BrokerError(
-            f"execution {execution_id} is being undone by {obstacle.running};"
-            f" noetl-broker status {obstacle.running} shows how far it is"
-        )
-    if obstacle.origin is not None:
-        raise BrokerError(_undoes(execution_id, obstacle.origin))
-    if obstacle.left_over:
-        raise BrokerError(
-            f"execution {execution_id} has something left to undo; noetl-broker undo {execution_id} goes on with it,"
-            " then it can be retried"
-        )
-    if obstacle.undoing is not None:
-        below = obstacle.undoing
-        raise BrokerError(
-            f"execution {below} is undoing what a child of {execution_id} did;"
-            f" noetl-broker status {below} shows how far it is, noetl-broker abandon {below} ends it"
-        )
-    if obstacle.child is not None:
-        raise BrokerError(
-            f"execution {obstacle.child}, a child of {execution_id}, has something left to undo;"
-            f" noetl-broker undo {obstacle.child} goes on with it, then {execution_id} can be retried"
-        )
+    for name, sentence in OBSTACLES.items():
+        if found := getattr(obstacle, name):
+            raise BrokerError(sentence.format(execution_id, found))
     if obstacle.abandoned:
         return ABANDONED
     return UNDONE if obstacle.done else None
@@ -245,13 +239,6 @@ def _kept_text(plan: ForkPlan) -> str:
         return results
     items = f"the completed items of {join_names(plan.iterators)}"
     return f"{results} and {items}" if count else items
-
-
-def _undoes(execution_id: int, origin: int) -> str:
-    return (
-        f"execution {execution_id} undoes what execution {origin} did;"
-        f" noetl-broker undo {origin} goes on with what is left"
-    )
 
 
 def _nothing_to_recover(execution_id: int, status: str) -> str:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import islice, takewhile
 from typing import Any, NamedTuple
 
-from noetl_broker.errors import BrokerError, DatabaseFault, OperatorFault
+from noetl_broker.errors import BrokerError, OperatorFault
 from noetl_broker.playbook.cron import Timing, read_cron
 from noetl_broker.service import paging
 from noetl_broker.service.action import Caller, Cost, Role, action
-from noetl_broker.service.bulk import RATE, Acted
+from noetl_broker.service.bulk import RATE, Acted, act_at_rate
 from noetl_broker.service.field_errors import FieldFault
 from noetl_broker.service.models import schedules as models
 from noetl_broker.service.models.base import Listed
@@ -141,21 +139,13 @@ async def start_missing(
     on_each: Callable[[str, BrokerError | None], None] = lambda _at, _fault: None,
 ) -> Acted:
     """Start the missing executions of moments, `rate` a second. `on_each` is called after each, with its fault."""
-    acted = Acted([], [])
-    began = time.monotonic()
-    for number, moment_at in enumerate(backfill.missing):
-        await asyncio.sleep(max(0.0, number / rate - (time.monotonic() - began)))
-        at, fault = store.moment_text(backfill.timing, moment_at), None
-        try:
-            execution_id, is_new = await store.start_scheduled(connection, backfill.name, moment_at, backfill.timing)
-            acted.done.append({"at": at, "execution_id": execution_id, "new": is_new})
-        except DatabaseFault:
-            raise
-        except BrokerError as error:
-            fault = error
-            acted.failed.append({"at": at, "message": str(fault)})
-        on_each(at, fault)
-    return acted
+    moments = dict(zip(backfill.texts(), backfill.missing, strict=True))
+
+    async def start(at: str) -> dict[str, Any]:
+        started = await store.start_scheduled(connection, backfill.name, moments[at], backfill.timing)
+        return dict(zip(("execution_id", "new"), started, strict=True))
+
+    return await act_at_rate("at", moments, start, rate, on_each)
 
 
 def _moment(given: datetime | float, now: datetime) -> datetime:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -38,7 +36,9 @@ from noetl_broker.errors import OperatorFault
     help="Compare with this edited playbook; without IDs and --path, all executions of its path.",
 )
 @click.option("--ways-only", is_flag=True, help="With --against: other inputs of a job are not a difference.")
-def replay(call: Call, **options: Any) -> int:
+def replay(
+    call: Call, *, chosen: Selection, until: str | None, story: bool, against: Path | None, ways_only: bool
+) -> int:
     """Replay every decision of executions and report differences.
 
     Decides each recorded turn again, from its event alone. Compares the events, jobs, tracking rows and the end with
@@ -48,19 +48,6 @@ def replay(call: Call, **options: Any) -> int:
     With --against, it replays each history on an edited playbook until a decision differs. A table shows at which step,
     and because of which condition.
     """
-    return asyncio.run(_answer(call, **options))
-
-
-def _answer(
-    call: Call,
-    *,
-    chosen: Selection,
-    until: str | None,
-    story: bool,
-    against: Path | None,
-    ways_only: bool,
-) -> Coroutine[Any, Any, int]:
-    """Choose what to print; raises OperatorFault where options contradict each other."""
     if against is None:
         chosen.require()
     if (until is not None) + story + (against is not None) > 1:
@@ -70,14 +57,14 @@ def _answer(
     if until is not None:
         if len(chosen.ids) != 1:
             raise OperatorFault("--until takes the ID of one execution")
-        return show_until(call, chosen.ids[0], until)
+        return asyncio.run(show_until(call, chosen.ids[0], until))
     if story:
         if not chosen.ids:
             raise OperatorFault("--story takes the IDs of executions")
-        return show_stories(call, chosen.ids)
+        return asyncio.run(show_stories(call, chosen.ids))
     if against is not None:
-        return compare(call, chosen, against, ways_only=ways_only)
-    return _replay(call, chosen)
+        return asyncio.run(compare(call, chosen, against, ways_only=ways_only))
+    return asyncio.run(_replay(call, chosen))
 
 
 async def _replay(call: Call, chosen: Selection) -> int:

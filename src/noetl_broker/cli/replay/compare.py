@@ -40,9 +40,7 @@ async def compare(call: Call, chosen: Selection, file: Path, *, ways_only: bool)
 
 def _close(comparisons: Comparisons, call: Call, file: Path) -> int:
     """Print the totals; gives the exit code."""
-    if call.as_json:
-        output.show_json({"file": str(file), **comparisons.as_document()})
-    else:
+    if not call.printed({"file": str(file), **comparisons.as_document()}):
         _show(comparisons, file)
     if not comparisons.pace.executions and not call.as_json:
         output.note(call.with_schema("no execution was compared; noetl-broker executions lists what there is"))
@@ -54,7 +52,7 @@ def _show(comparisons: Comparisons, file: Path) -> None:
     if groups:
         columns = ("executions", "at step", "what", "because", "was", "instead", "for example")
         rows = [(group.executions, *key, group.examples[0]["execution_id"]) for key, group in groups]
-        output.show_table(columns, rows)
+        output.Rows(columns, rows).show()
         output.say()
     for key, group in groups:
         for path, (was, now) in list(group.examples[0]["values"].items())[:MOST_EXAMPLES]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 from noetl_broker.cli import output
 from noetl_broker.cli.command import Call
-from noetl_broker.history.replay import ReplayedTurn, sentences
+from noetl_broker.history.replay import sentences
 from noetl_broker.history.snapshot import Snapshot
 from noetl_broker.history.story import format_turn
 from noetl_broker.node_ids import visit_name
@@ -20,9 +21,7 @@ async def show_until(call: Call, execution_id: int, until: str) -> int:
     """Replay the turns up to the chosen one and print the state after it; gives the exit code."""
     async with session(call.database, name="replay") as connection:
         state = await state_after(connection, execution_id, until, call.playbook_rules)
-    if call.as_json:
-        output.show_json(state.as_document())
-    else:
+    if not call.printed(state.as_document()):
         _show(state)
     return 0
 
@@ -30,8 +29,8 @@ async def show_until(call: Call, execution_id: int, until: str) -> int:
 def _show(state: StateAfter) -> None:
     history, taken, snapshot = state
     recorded = taken.recorded
-    at = output.moment(recorded.turn.at)
-    output.say(f"execution {history.execution_id}  {history.path}  {snapshot.status} after turn {_number(taken)}, {at}")
+    turn = f"turn {recorded.turn.number}, {output.moment(recorded.turn.at)}"
+    output.say(f"execution {history.execution_id}  {history.path}  {snapshot.status} after {turn}")
     output.say()
     for line in format_turn(recorded.event, taken.decision):
         output.say(line)
@@ -40,33 +39,15 @@ def _show(state: StateAfter) -> None:
         output.say(f"differs: {sentence}")
 
 
-def _number(taken: ReplayedTurn) -> int:
-    return taken.recorded.turn.number
-
-
 def _show_snapshot(snapshot: Snapshot) -> None:
-    if snapshot.visits:
-        output.say()
-        jobs = [
-            (visit_name(one.step, one.visit), one.type, one.failures, one.inputs, _items(one))
-            for one in snapshot.visits
-        ]
-        output.show_table(("open job", "type", "failures", "inputs", "items"), jobs)
-    if snapshot.joins:
-        output.say()
-        joins = [(one.step, one.join, ", ".join(one.arrived), _awaited(one)) for one in snapshot.joins]
-        output.show_table(("waiting", "join", "arrived from", "waits for"), joins)
-    if snapshot.results:
-        output.say()
-        results = [
-            (
-                visit_name(step, found["visit"]),
-                found["status"],
-                output.compact_json(_value_or_error(found), longest=LONGEST_VALUE),
-            )
-            for step, found in snapshot.results.items()
-        ]
-        output.show_table(("result of", "status", "value"), results)
+    for rows, columns in (
+        (snapshot.visits, VISITS),
+        (snapshot.joins, JOINS),
+        ([{"step": step, **found} for step, found in snapshot.results.items()], RESULTS),
+    ):
+        if rows:
+            output.say()
+            output.Rows.of(rows, columns).show()
 
 
 def _awaited(waiting: Any) -> str:
@@ -83,5 +64,19 @@ def _items(live: Any) -> str | None:
     return f"{ended} of {total} ended{missed}, {len(live.open_items)} open"
 
 
-def _value_or_error(found: dict[str, Any]) -> Any:
-    return found["error"] if found["status"] == "FAILED" else found["data"]
+def _value(found: dict[str, Any]) -> str:
+    value = found["error"] if found["status"] == "FAILED" else found["data"]
+    return output.compact_json(value, longest=LONGEST_VALUE)
+
+
+VISITS: output.Columns = {
+    "open job": lambda one: visit_name(one.step, one.visit), "type": attrgetter("type"),
+    "failures": attrgetter("failures"), "inputs": attrgetter("inputs"), "items": _items,
+}  # fmt: skip
+JOINS: output.Columns = {
+    "waiting": attrgetter("step"), "join": attrgetter("join"),
+    "arrived from": lambda one: ", ".join(one.arrived), "waits for": _awaited,
+}  # fmt: skip
+RESULTS: output.Columns = {
+    "result of": lambda found: visit_name(found["step"], found["visit"]), "status": "status", "value": _value,
+}  # fmt: skip

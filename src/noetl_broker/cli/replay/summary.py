@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -24,11 +25,9 @@ class Summary:
 
     def __init__(self, call: Call, *, stories: bool) -> None:
         """`stories`: print the story of each execution up to its first difference, not only differences."""
-        self._as_json, self._with_schema = call.as_json, call.with_schema
-        self._stories = stories and not call.as_json
-        self._pace = Pace()
-        self._turns = 0
-        self._count = {"different": 0, "unreadable": 0}
+        self._call, self._stories = call, stories and not call.as_json
+        self._pace, self._turns = Pace(), 0
+        self._count: Counter[str] = Counter()
         self._kept: dict[str, list[dict[str, Any]]] = {"different": [], "unreadable": []}
         self._current: Differences | None = None
 
@@ -42,30 +41,31 @@ class Summary:
         try:
             execution.take(part, lambda replayed: self._show_turn(execution, replayed))
         except HistoryFault as fault:
-            self._pace.executions += 1
-            self._show_unreadable(execution, fault)
-            self._current = None
-            return
-        self._turns += len(part.turns)
-        if part.last:
-            self._pace.executions += 1
-            self._show_end(execution)
-            self._current = None
+            self._keep("unreadable", execution, reason=fault.reason)
+            if not self._call.as_json:
+                output.say(str(fault))
+        else:
+            self._turns += len(part.turns)
+            if not part.last:
+                return
+            if execution.found:
+                self._keep("different", execution, count=execution.count, differences=execution.as_documents())
+            if not self._call.as_json:
+                _show_end(execution, self._call.with_schema, story=self._stories)
+        self._pace.executions += 1
+        self._current = None
 
     def close(self, *, alone: bool) -> int:
         """Print the totals (not for one execution `alone`); gives the exit code."""
         different, unreadable = self._count["different"], self._count["unreadable"]
-        if self._as_json:
-            output.show_json(
-                {
-                    "executions": self._pace.executions,
-                    "turns": self._turns,
-                    "executions_per_second": round(self._pace.per_second, 1),
-                    "differing": different,
-                    **self._kept,
-                }
-            )
-        elif not alone:
+        document = {
+            "executions": self._pace.executions,
+            "turns": self._turns,
+            "executions_per_second": round(self._pace.per_second, 1),
+            "differing": different,
+            **self._kept,
+        }
+        if not self._call.printed(document) and not alone:
             failed = f", {unreadable} cannot be replayed" if unreadable else ""
             output.say(
                 f"{output.executions(self._pace.executions)}, {self._turns} turns, {different} different{failed} "
@@ -79,26 +79,12 @@ class Summary:
             for line in format_turn(replayed.recorded.event, replayed.decision):
                 output.say(line)
 
-    def _show_end(self, execution: Differences) -> None:
-        history, found = execution.history, execution.found
-        if found:
-            self._count["different"] += 1
-            if self._as_json and len(self._kept["different"]) < MOST_KEPT:
-                entry = {"execution_id": history.execution_id, "path": history.path}
-                self._kept["different"].append(
-                    {**entry, "count": execution.count, "differences": execution.as_documents()}
-                )
-        if not self._as_json:
-            _show_end(execution, self._with_schema, story=self._stories)
-
-    def _show_unreadable(self, execution: Differences, fault: HistoryFault) -> None:
-        self._count["unreadable"] += 1
-        history = execution.history
-        if not self._as_json:
-            output.say(str(fault))
-        elif len(self._kept["unreadable"]) < MOST_KEPT:
-            entry = {"execution_id": history.execution_id, "path": history.path, "reason": fault.reason}
-            self._kept["unreadable"].append(entry)
+    def _keep(self, kind: str, execution: Differences, **found: Any) -> None:
+        """Count an execution, and keep what was found for the JSON document."""
+        self._count[kind] += 1
+        if self._call.as_json and len(self._kept[kind]) < MOST_KEPT:
+            history = execution.history
+            self._kept[kind].append({"execution_id": history.execution_id, "path": history.path, **found})
 
 
 def _show_end(execution: Differences, with_schema: Callable[[str], str], *, story: bool) -> None:

@@ -260,20 +260,12 @@ class UndoingView(BaseModel):
     executions: list[UndoExecution] = Field(description="those that undo what it left")
 
 
-class ExecutionDetails(BaseModel):
+class ExecutionDetails(ExecutionView):
     """One execution: its row, steps, open waits, open or failed jobs, progress of iterators, dead letters."""
 
-    execution_id: Id
-    path: str | None
-    version: int | None
-    status: str
-    started_at: Moment
-    ended_at: Moment | None
-    parent_execution_id: Id | None
     forked_from: Id | None
     recovered_as: Id | None = Field(description="the latest fork or retry of it")
     result: Payload
-    error: Fault
     archived: bool
     unread: int = Field(description="events that the broker has not decided on")
     read_at: Moment = Field(description="the database's clock")

@@ -6,6 +6,7 @@ A page may hold fewer rows than asked for, or none, while more follow: its filte
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -170,9 +171,14 @@ async def page_approvals(
     limit: int,
     after: Key | None = None,
 ) -> Page:
-    """What waits for a person, in the order of executions."""
+    """What waits for a person, in the order of executions; `key` is that of the start, for a login that may read it."""
     rows = await connection.fetch(sql("page_approvals"), _pattern(path), assignee, *(after or (0, "")), limit + 1)
-    return _page([in_order(row) for row in rows], limit, "execution_id", "node_id")
+    keys: dict[int, str | None] = {}
+    with suppress(asyncpg.InsufficientPrivilegeError):  # an approver reads the view alone
+        of_starts = await connection.fetch(sql("keys_of_executions"), [row["execution_id"] for row in rows])
+        keys = {row["execution_id"]: row["idempotency_key"] for row in of_starts}
+    found = [in_order(row) | {"key": keys.get(row["execution_id"])} for row in rows]
+    return _page(found, limit, "execution_id", "node_id")
 
 
 async def page_signals(

@@ -198,13 +198,18 @@ order by l.execution_id desc;
 
 -- name: page_approvals
 -- What waits for a person, in the order of executions.
-select a.*, (select x.idempotency_key from noetl.execution x where x.execution_id = a.execution_id) as key
+select a.*
 from noetl.pending_approvals a
 where ($1::text is null or a.path like $1)
   and ($2::text is null or $2 = any(a.assignees))
   and (a.execution_id, a.node_id) > ($3::bigint, $4::text)
 order by a.execution_id, a.node_id
 limit $5::int;
+
+-- name: keys_of_executions
+select x.execution_id, x.idempotency_key
+from noetl.execution x
+where x.execution_id = any($1::bigint[]);
 
 -- name: page_signals
 -- Signals that are kept, the newest first, among at most $6.

@@ -1,1 +1,0 @@
-"""The command `dev`: everything that a folder of playbooks needs, in one foreground process."""

@@ -1,0 +1,1 @@
+"""What `noetl-broker dev` does with a folder: its database, its playbooks registered as they change, next steps."""
