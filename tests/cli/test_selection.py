@@ -72,7 +72,8 @@ def test_a_wrong_choice_is_refused_before_any_connection(lone_command: Command, 
     """A wrong time with what to write. Some commands need an id, a filter or --all, and never take two of them."""
     texts = ("1 hour", "yesterday", "-2h", "2", "\u0661h", "101 years", "5300w", "99999999999s")
     time = "a span (90s, 30min, 2h30m, 7d, 2w) nor a moment (2026-01-31"
-    cases: list[tuple[tuple[str, ...], int, str]] = [((name, f"--since={text}"), 2, time) for text in texts]
+    own = ("--from", "a") if name == "fork" else ()
+    cases: list[tuple[tuple[str, ...], int, str]] = [((name, f"--since={text}", *own), 2, time) for text in texts]
     if name in {"reevaluate", "retry", "replay"}:
         takes = f"{name} takes either {'ids' if name == 'replay' else 'one ID'} or filters"
         cases += [((name,), 2, f"{name} needs the id of an execution, a filter")]

@@ -14,7 +14,6 @@ from noetl_broker.console.access import role_of
 from noetl_broker.console.problem import PROBLEM_CONTENT, FieldError, Problem
 from noetl_broker.service.models.base import Role
 
-READS = frozenset({"GET", "HEAD"})
 ANY = (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.SERVICE_UNAVAILABLE)
 SIGNED_IN = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS)
 WITH_BODY = (HTTPStatus.REQUEST_ENTITY_TOO_LARGE,)

@@ -45,9 +45,9 @@ name stands in an element with `data-who`: the script puts it in.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
 from noetl_broker.console.pages import (
     approvals,
@@ -75,10 +75,23 @@ from noetl_broker.console.pages import (
 )
 from noetl_broker.console.pages.attention import Examinations
 from noetl_broker.console.pages.headers import HEADERS, AddedHeaders
-from noetl_broker.console.pages.section import Section
 from noetl_broker.console.problem import add_handlers
 from noetl_broker.console.services import Services
 from noetl_broker.service.replays import Replays
+
+
+class Section(NamedTuple):
+    """A part of the console; without an icon it is not in the navigation."""
+
+    title: str
+    url: str
+    icon: str | None
+    router: APIRouter
+
+    def is_at(self, path: str) -> bool:
+        """Whether a page with this path belongs to the section."""
+        return path == self.url if self.url == "/" else path == self.url or path.startswith(f"{self.url}/")
+
 
 SECTIONS: Final[tuple[Section, ...]] = (
     Section("Overview", "/", "overview", overview.router),

@@ -25,6 +25,7 @@ from noetl_broker.node_ids import UNDO_SUFFIX, name_of_node, visit_name
 from noetl_broker.service import executions as service
 from noetl_broker.service import views
 from noetl_broker.service.action import ServiceAction
+from noetl_broker.service.bulk import actions_for
 from noetl_broker.service.images import without_values
 from noetl_broker.service.models.executions import ExecutionDetails, ViewRequest, VisitValues
 from noetl_broker.service.models.values import ExecutionId
@@ -71,7 +72,6 @@ STATE_STYLES: Final = {
     "went_on": "went_on",
     "cancelled": "CANCELLED",
 }
-STATE_WORDS: Final = {"pending": "not yet", "completed": "completed", "cancelled": "cancelled"}
 SHOWN_OF_ERROR: Final = frozenset({"type", "message", "reason", "step", "index", "at", "template", "traceback"})
 
 
@@ -153,6 +153,7 @@ def _render(
         approvals=[Asking.of(each, may_act=screen.may_act) for each in view.asked],
         details=details,
         is_live=is_live(details["status"]),
+        actions=actions_for(details["status"]),
         steps=_steps(view),
         turn=view.turn,
         turns=view.origin["turns"],
