@@ -147,10 +147,11 @@ NO_FACES = {
     *("cli.archive", "cli.demo", "cli.dev", "cli.doctor"),
     *("cli.migrate", "cli.run", "cli.worker", "cli.console"),
 }
-# These serve one face alone: a stream of what changes, the completion of a shell, the counts of the navigation.
-STREAMS = {
+# These serve one face alone: a stream of what changes, the completion of a shell, the counts of the navigation, and in
+# the client the type of an approval.
+OF_ONE_FACE = {
     *("cli.arguments", "cli.logs", "cli.start", "cli.status_view", "cli.tail", "console.api.changes"),
-    "console.pages.attention",
+    *("console.pages.attention", "client"),
 }
 
 # The pure packages (no clock, randomness or I/O), and the libraries that they may import.
@@ -298,7 +299,7 @@ def test_a_face_asks_the_service_and_not_the_store() -> None:
     assert [
         f"{module.at(node)} {name}"
         for module in modules()
-        if module.name.startswith(FACES) and module.name not in NO_FACES | STREAMS
+        if module.name.startswith(FACES) and module.name not in NO_FACES | OF_ONE_FACE
         for node, name in imported(module)
         if name.startswith("noetl_broker.store.") and not name.startswith("noetl_broker.store.connect.")
     ] == []

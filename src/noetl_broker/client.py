@@ -18,7 +18,7 @@ from noetl_broker.service.models.actions import ReasonRequest, SignalExecutionRe
 from noetl_broker.service.models.base import MOST_ROWS, OneExecution
 from noetl_broker.service.models.executions import StartManyRequest, StartRequest
 from noetl_broker.service.models.waits import KEEP_SECONDS, ListApprovals, SendRequest
-from noetl_broker.service.waits import Approval
+from noetl_broker.store.admin.approvals import Approval
 from noetl_broker.store.connect.connection import CLOSE_SECONDS, Connection, Pool, create_pool, reconnecting
 from noetl_broker.store.connect.dsn import Database
 from noetl_broker.store.connect.schema_name import DEFAULT_SCHEMA

@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from noetl_broker.cli import output
 from noetl_broker.cli.command import Call, command, span_exporter
 from noetl_broker.cli.rights import WORKER
 from noetl_broker.daemon.process_signals import notify, serve
@@ -84,8 +83,7 @@ def worker(
     with span_exporter(call, "noetl-worker") as emit:
         options = replace(options, emit=emit)
         tally = asyncio.run(_run(options, drain_seconds=call.settings.drain_seconds))
-    if call.as_json:
-        output.show_json({"worker_id": options.worker_id} | asdict(tally))
+    call.printed({"worker_id": options.worker_id} | asdict(tally))
 
 
 def worker_options(call: Call, **own: Any) -> WorkerOptions:

@@ -46,7 +46,7 @@ _VARYING = re.compile(
 
 _STATUSES_OF: dict[models.Bulk, tuple[str, ...]] = {
     "retry": (FAILED,),
-    "fork": (QUEUED, RUNNING, PAUSED, COMPLETED, FAILED, CANCELLED),
+    "fork": (RUNNING, PAUSED, COMPLETED, FAILED, CANCELLED),
     "pause": (RUNNING, QUEUED),
     "resume": (PAUSED,),
     "cancel": (QUEUED, RUNNING, PAUSED),

@@ -14,7 +14,7 @@ from noetl_broker.service.models import waits as models
 from noetl_broker.service.models.base import Listed
 from noetl_broker.service.typed_json import json_text
 from noetl_broker.store.admin import approvals, list_pages, signals
-from noetl_broker.store.admin.approvals import Approval as Approval
+from noetl_broker.store.admin.approvals import Approval
 from noetl_broker.store.connect.connection import Connection
 
 

@@ -45,8 +45,7 @@ async def show_stories(call: Call, execution_ids: tuple[int, ...]) -> int:
                 pasted.append(_paste(call, part.history, taken))
                 if not call.as_json:
                     _show(pasted[-1])
-    if call.as_json:
-        output.show_json(pasted)
+    call.printed(pasted)
     return EXIT_FAILED if any(one["parts_at"] for one in pasted) else 0
 
 

@@ -42,8 +42,8 @@ def _close(comparisons: Comparisons, call: Call, file: Path) -> int:
     """Print the totals; gives the exit code."""
     if not call.printed({"file": str(file), **comparisons.as_document()}):
         _show(comparisons, file)
-    if not comparisons.pace.executions and not call.as_json:
-        output.note(call.with_schema("no execution was compared; noetl-broker executions lists what there is"))
+        if not comparisons.pace.executions:
+            output.note(call.with_schema("no execution was compared; noetl-broker executions lists what there is"))
     return EXIT_FAILED if comparisons.diverged or comparisons.unreadable else 0
 
 
