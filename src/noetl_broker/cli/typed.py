@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any, Final, get_origin
 
 from noetl_broker.errors import OperatorFault
-from noetl_broker.playbook.durations import DURATION_FORMS, parse_duration
-from noetl_broker.playbook.throttle import RATE_FORMS, parse_rate
 from noetl_broker.service.typed_json import read_json
+from noetl_broker.service.typed_values import SECONDS, WRITTEN, TypedNumber
 
 EXAMPLES: Final[Mapping[str, str]] = {"form": '{"discount": 5}'}
 EXAMPLE: Final = '{"city": "Paris"}'
@@ -67,18 +66,15 @@ def read_text(file: str, what: str) -> str:
         raise OperatorFault(f"the {what} {file} cannot be read: {error}") from error
 
 
-def _number(parse: Callable[[str], float], what: str, forms: str) -> Callable[[str, str], float]:
+def _reader_of_number(number: TypedNumber) -> Callable[[str, str], float]:
     def read(written: str, option: str) -> float:
         try:
-            return parse(written)
-        except ValueError:
-            raise OperatorFault(f"{option}: {written!r} is not a {what}; write {forms}") from None
+            return number.read(written)
+        except ValueError as error:
+            raise OperatorFault(f"{option}: {error}") from None
 
     return read
 
 
-read_seconds = _number(parse_duration, "duration", DURATION_FORMS)
-READERS: Final[Mapping[str, Callable[[str, str], Any]]] = {
-    "rate": _number(parse_rate, "rate", RATE_FORMS),
-    **dict.fromkeys(("keep_seconds", "every", "jitter", "catch_up"), read_seconds),
-}
+read_seconds = _reader_of_number(SECONDS)
+READERS: Final = {name: _reader_of_number(number) for name, number in WRITTEN.items()}

@@ -265,8 +265,7 @@ def why_left_out(action: models.Bulk, row: Mapping[str, Any]) -> str | None:
     if action == "reevaluate":
         return None if row["dead_letters"] else "has no dead letters"
     if action == "fork":
-        words = {COMPENSATING: "is undoing what it did", QUEUED: "is queued: it has no step yet"}
-        return words.get(row["status"]) or _why_continued(row)
+        return "is undoing what it did" if row["status"] == COMPENSATING else _why_continued(row)
     return _why_as_it_is(action, row["status"])
 
 

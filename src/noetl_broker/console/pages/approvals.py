@@ -90,8 +90,10 @@ async def decide(form: Posted, execution_id: ExecutionId | None = None) -> Respo
     elif not filled.has_errors:
         back = "/approvals" if execution_id is None else f"/executions/{execution_id}"
         try:
-            await form.screen.ask(service.decide, **which, approved=approved, form=values)
-            return form.done(back, f"{found['title']} is {'approved' if approved else 'rejected'}.")
+            decided = await form.screen.ask(service.decide, **which, approved=approved, form=values)
+            word = "approved" if approved else "rejected"
+            what, by = (found["title"], "") if execution_id is None else (asking.visit, f" by {decided['by']}")
+            return form.done(back, f"{what} is {word}{by}.")
         except DatabaseFault:
             raise
         except OperatorFault as fault:
