@@ -5,7 +5,7 @@ How a page is added:
 1. A module here with `router = APIRouter()`. Its routes take `screen: Shown` (who is signed in) or `form: Posted` (an
    operator who sent one of our forms: role, origin and CSRF token are checked). They call the service:
    `screen.ask(service.show_thing, name=name)` gives the answer of an action. `screen.rows` gives a page of a list, as
-   the caller may see it. `form.ask` sends the fields of the form that are fields of the request.
+   the caller may see it. `form.ask` sends the fields of the form.
    They return `screen.render("thing.html", title="Thing", …)`, or `form.done("/things", "3 things are paused")`: a
    redirect to a page that shows the sentence. `screen.form` shows a form, with what is wrong at its fields. Other
    errors are raised as in the API; `failures` makes pages of them.
