@@ -44,7 +44,7 @@ from noetl_broker.store.connect.lasting_session import LastingSession
 def executions(call: Call, *, chosen: Selection, text: str | None, limit: int, undone: bool) -> None:
     """List executions, newest first; those of blocks below their parents.
 
-    --text searches the newest 10,000.
+    --text and --error search the newest 10,000.
     """
     if undone:
         if chosen.named or text is not None:
