@@ -113,3 +113,8 @@ def test_a_pipe_that_closes_early_is_no_fault() -> None:
         check=True,
     )
     assert answer.stderr == ""
+
+
+def test_a_group_without_a_command_shows_its_help(lone_command: Command) -> None:
+    """In lines."""
+    assert "\nCommands:\n  delete " in lone_command("limit").output

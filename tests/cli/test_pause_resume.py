@@ -39,6 +39,10 @@ def test_an_execution_is_paused_and_resumed(command: Command, database: Database
     decide(database)
     done = command("pause", started[0])
     assert (done.exit_code, done.stdout) == (1, f"execution {started[0]} has already ended: CANCELLED\n")
+    both = command("pause", *started)
+    assert (both.exit_code, both.stdout) == (
+        1, "executions are paused: 1 of 2 executions; 1 execution had ended before\n",
+    )  # fmt: skip
 
 
 def test_executions_of_a_filter_are_paused_after_a_preview(

@@ -239,6 +239,8 @@ async def test_many_approvals_are_decided_at_once(database: Database, api: httpx
     page = (await api.get("/approvals")).text
     chosen = re.findall(r'type="checkbox" name="id" form="many" value="([^"]+)"', page)
     typed = {"decision": "approve", "id": [*chosen, "7:ask"], "csrf": dict(fields_of(page, "/approvals"))["csrf"]}
+    none = await api.post("/approvals", data={**typed, "decision": "APPROVE"})
+    assert (none.status_code, "choose Approve or Reject" in none.text) == (400, True)
     answer = await api.post("/approvals", data=typed)
     said = (await api.get("/approvals")).text
     assert (chosen, "order-17" in page) == ([f"{each}:ask" for each in ids], True)

@@ -91,6 +91,11 @@ def test_models_load_without_the_store() -> None:
         (actions.ReasonRequest, {"execution_id": "abc"}, "execution_id: an id is a number of at most 19 digits"),
         (actions.ReasonRequest, {**ONE, "reason": LONG}, "reason: it must have at most 1000 characters"),
         (actions.RetryRequest, {**ONE, "version": "old"}, "version: it must be a whole number"),
+        (
+            actions.RetryRequest,
+            {**ONE, "version": 0},
+            "version: it must be at least 1, or it must be 'latest'; it is 0",
+        ),
         (actions.RetryRequest, {**ONE, "or_from_start": "yes"}, "or_from_start: it must be true or false"),
         (actions.ForkRequest, ONE, "from: it is missing"),
         (actions.SignalExecutionRequest, {**ONE, "name": "x" * 256}, "name: it must have at most 255 characters"),

@@ -118,8 +118,11 @@ async def act_on_many(
         act = acts.action_of(connection, wanted)
         with acting(len(found)) as on_each:
             acted: Acted = await acts.act_on_each(found, act, rate=bulk.rate, on_each=on_each)
-        count = len(acted.done)
-        return bulk.show(call, acted, f"{many.what}: {count} of {output.executions(len(found))}")
+        count = sum(one.get("requested", True) for one in acted.done)
+        ended = len(acted.done) - count if chosen.ids else 0
+        rest = f"; {output.executions(ended)} had ended before" if ended else ""
+        code = bulk.show(call, acted, f"{many.what}: {count} of {output.executions(len(found))}{rest}")
+        return EXIT_FAILED if ended else code
 
 
 def bulk_command(

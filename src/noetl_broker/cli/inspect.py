@@ -57,7 +57,7 @@ def executions(call: Call, *, chosen: Selection, text: str | None, limit: int, u
         return
     asked = ListExecutions(**chosen.which.model_dump(exclude={"all"}), text=text)
     entries = ask_all(call, "executions.list_executions", asked, most=limit)
-    if not call.as_json and not entries and asked.path is not None:
+    if not call.as_json and not entries and asked.path is not None and "*" not in asked.path:
         meant = ask(call, "playbooks.suggest_path", OneVersion(path=asked.path))
         if meant is not None:
             output.note(f"no playbook {asked.path} is registered; {meant}")

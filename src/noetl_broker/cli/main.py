@@ -77,8 +77,8 @@ def _visible_errors() -> Iterator[None]:
     """Escape control characters in usage errors: they repeat arguments, which may be names that others chose."""
     try:
         yield
-    except click.MissingParameter:
-        raise  # repeats no argument
+    except (click.MissingParameter, click.exceptions.NoArgsIsHelpError):
+        raise  # they repeat no argument
     except click.UsageError as error:
         text = error.format_message()
         if text == visible(text):

@@ -23,7 +23,9 @@ def on_version(
     """The version that a request asks for; None: that of each execution."""
     if version is None:
         if or_from_start:
-            raise OperatorFault("`or_from_start` is for `version`: without it, the way is the same")
+            raise OperatorFault(
+                "to start anew is for another version: name it, or leave this out; without it, the way is the same"
+            )
         return None
     number = None if version == "latest" else int(version)
     return recoveries.OnVersion(number, rules, or_from_start=or_from_start)

@@ -78,10 +78,16 @@ def request_of(
         wrong: dict[str, list[str]] = {}
         for one in error.errors():
             wrong.setdefault(str(one["loc"][0]) if one["loc"] else "", []).append(message_of(one))
-        errors = {name: ", or ".join(words) for name, words in wrong.items()}
+        errors = {name: _alternatives(words) for name, words in wrong.items()}
         first = next(iter(errors))
         where = written(first) if first else "the request"
         raise FieldFault(errors, f"{where}: {errors[first]}") from None
+
+
+def _alternatives(words: Sequence[str]) -> str:
+    """What a field of several types may be, with its value once."""
+    given = words[-1].partition("; it is ")[2]
+    return ", or ".join([*(word.removesuffix(f"; it is {given}") for word in words[:-1]), words[-1]])
 
 
 def fields_at(body: Any, path: Sequence[Any]) -> list[str]:

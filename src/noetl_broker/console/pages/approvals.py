@@ -21,6 +21,7 @@ from noetl_broker.service.models.waits import ApprovalView
 
 router = APIRouter()
 
+DECISIONS: Final = {"approve": True, "reject": False}
 COMMENT_SCHEMA: Final = {"type": "string", "title": "Comment, or why it is rejected"}
 Text = Annotated[str, Query(max_length=LONGEST_TEXT)]
 
@@ -75,7 +76,10 @@ async def list_approvals(screen: Shown, page: Paging, *, path: Text = "", assign
 @router.post("/executions/{execution_id:int}/decide")
 async def decide(form: Posted, execution_id: ExecutionId | None = None) -> Response:
     """Approve or reject; what is wrong with the form stands at its fields. With `id`: many, each without its form."""
-    approved = form.text("decision") == "approve"
+    decision = form.text("decision")
+    if decision not in DECISIONS:
+        raise OperatorFault(f"the decision {decision!r:.40} is none: choose Approve or Reject")
+    approved = DECISIONS[decision]
     if execution_id is None and (form.all("id") or not form.text("execution_id")):
         return await _decide_many(form, approved=approved)
     which = {"execution_id": execution_id or form.text("execution_id"), "step": form.text("step")}
