@@ -16,7 +16,7 @@ from tests.console.test_actions import FAIL, STORY, begun, statuses
 from tests.console.test_pages import sign_in
 from tests.postgres import Database
 
-MOST_COMPARED = 12  # executions that a preview plans one by one
+MOST_COMPARED = 8  # executions that a preview plans one by one
 HIDDEN = re.compile(r'<input type="hidden" name="(\w+)" value="([^"]*)">')
 
 

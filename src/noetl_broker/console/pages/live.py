@@ -28,7 +28,7 @@ from noetl_broker.service.action import Caller
 
 HEADER: Final = "x-live"  # of the requests of scripts
 AGE: Final = "X-Age-Ms"  # of an answer: how long ago it was begun
-SHARE: Final = 0.08  # of the time, in which answers are made
+SHARE: Final = 0.05  # of the time, in which answers are made
 KEPT_SECONDS: Final = 1.0  # that an answer is kept, at least
 MOST_SECONDS: Final = 10.0  # by which one slow answer holds up the next ones
 MOST_KEPT: Final = 200
