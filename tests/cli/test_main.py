@@ -118,3 +118,26 @@ def test_a_pipe_that_closes_early_is_no_fault() -> None:
 def test_a_group_without_a_command_shows_its_help(lone_command: Command) -> None:
     """In lines."""
     assert "\nCommands:\n  delete " in lone_command("limit").output
+
+
+def test_a_value_past_its_bound_is_refused_before_any_connection(lone_command: Command) -> None:
+    """By the model of the request, in one sentence that names the option or the field."""
+    long, least = "x" * 1_001, "it must be at least 1"
+    calls: dict[tuple[str, ...], str] = {
+        ("start", long): "PATH", ("start", "a", "--idempotency-key", long): "--idempotency-key",
+        ("cancel", "5", "--reason", long): "--reason", ("pause", "--path", "a", "--reason", long): "reason",
+        ("fork", "5", "--from", long): "--from", ("signal", long, "--key", "1"): "NAME",
+        ("explain", "5", long): "step", ("events", "5", long): "step", ("status", "5", f"{long}[1]"): "step",
+        ("approve", "5", long): "STEP", ("schedule", "show", long): "NAME",
+        ("limit", "delete", long): "NAME", ("executions", "--text", long): "text",
+        ("executions", "--path", long): "--path",
+        ("verify", "--error", long): "--error", ("dead-letters", "--step", long): "--step", ("graph", long): "path",
+    }  # fmt: skip
+    cases: list[tuple[tuple[str, ...], int, str]] = [
+        (call, 2, f"noetl-broker: {field}: it must have at most") for call, field in calls.items()
+    ]
+    cases += [
+        (("undo", "5", "--version", "0"), 2, f"--version: {least}"),
+        (("schedule", "next", "a", "--count", "0"), 2, least),
+    ]
+    lone_command.refuses(cases)

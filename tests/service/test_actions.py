@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from noetl_broker import service
 from noetl_broker.console.api.route import Row, add_route
 from noetl_broker.errors import ForbiddenFault, OperatorFault
+from noetl_broker.service import bulk
 from noetl_broker.service.action import Caller, ServiceAction
 from noetl_broker.service.field_errors import request_of
 from noetl_broker.service.models import actions, executions, playbooks, schedules, slots, waits
@@ -51,6 +52,26 @@ async def test_an_action_of_an_operator_refuses_a_viewer(name: str) -> None:
     viewer = Caller(role=Role.VIEWER, name="wall", is_token=True)
     with pytest.raises(ForbiddenFault, match="the token wall has the role viewer; this needs an operator"):
         await ACTIONS[name](cast("Any", None), viewer, Given())
+
+
+@pytest.mark.parametrize(
+    "status,allowed",
+    [
+        ("QUEUED", "fork pause cancel"),
+        ("RUNNING", "fork pause cancel"),
+        ("PAUSED", "fork resume cancel"),
+        ("COMPENSATING", ""),
+        ("COMPLETED", "fork"),
+        ("FAILED", "retry fork"),
+        ("CANCELLED", "fork"),
+    ],
+)
+def test_a_status_allows_these_actions(status: str, allowed: str) -> None:
+    """In every face: what is offered is not left out, and what is left out has a reason."""
+    row = {"status": status, "recovered_as": None, "parent_execution_id": None}
+    left_out = {action: bulk.why_left_out(action, row) for action in bulk.actions_for("")}
+    assert bulk.actions_for(status) == allowed.split()
+    assert [action for action, why in left_out.items() if why is None] == allowed.split()
 
 
 def test_a_route_of_a_function_without_a_role_is_refused() -> None:

@@ -15,9 +15,7 @@ from noetl_broker.cli.face import Answer, Face, ask, face
 from noetl_broker.cli.rights import PRODUCER
 from noetl_broker.cli.selection import Selection, selection
 from noetl_broker.service.models.actions import ReasonRequest, RetryRequest, UndoRequest
-from noetl_broker.service.models.base import Given, OneExecution
-from noetl_broker.service.models.health import SearchDeadLetters
-from noetl_broker.service.models.playbooks import OnePath, PausePathRequest
+from noetl_broker.service.models.base import OneExecution
 
 WITH_REASON = Face(ReasonRequest, helps={"reason": "The reason; stored with the execution."})
 OTHER_WAYS = (
@@ -60,13 +58,11 @@ def _show_requested(call: Call, asked: OneExecution, answer: Answer, doing: str)
         output.say(f"execution {execution_id} has already ended" + (f": {status}" if status else ""))
 
 
-def _on_path(
-    action: str, request: type[Given], sentence: Callable[[Answer], str]
-) -> Callable[[Call, str, Mapping[str, Any]], None]:
+def _on_path(action: str, sentence: Callable[[Answer], str]) -> Callable[[Call, str, Mapping[str, Any]], None]:
     """Acts on a playbook; `sentence` says what became of it."""
 
     def act(call: Call, path: str, given: Mapping[str, Any]) -> None:
-        answer = ask(call, action, request.model_validate({"path": path, **given}))
+        answer = ask(call, action, path=path, **given)
         if not call.printed(answer):
             output.say(call.with_schema(sentence(answer)))
 
@@ -97,7 +93,7 @@ def _resumed(answer: Answer) -> str:
         "noetl-broker pause --path examples/weather --status running --yes   # and these are paused"
     ),
     fails=lambda answer: not answer["requested"],
-    on_path=_on_path("playbooks.pause_path", PausePathRequest, _paused),
+    on_path=_on_path("playbooks.pause_path", _paused),
 )
 def pause(call: Call, asked: ReasonRequest, answer: Answer) -> None:
     """Pause executions, or queue the new executions of a playbook.
@@ -121,7 +117,7 @@ def pause(call: Call, asked: ReasonRequest, answer: Answer) -> None:
         "noetl-broker resume --path examples/weather --status paused --yes"
     ),
     fails=lambda answer: not answer["requested"],
-    on_path=_on_path("playbooks.resume_path", OnePath, _resumed),
+    on_path=_on_path("playbooks.resume_path", _resumed),
 )
 def resume(call: Call, asked: OneExecution, answer: Answer) -> None:
     """Resume paused executions, or the new executions of a playbook.
@@ -256,7 +252,7 @@ def dead_letters(call: Call, *, chosen: Selection, limit: int) -> None:
     The cause is a bug of the program, or a value that the database refuses. When it is mended, `reevaluate` gives the
     events back to the broker. --error and --since compare with the dead letter.
     """
-    found = ask(call, "health.search_dead_letters", SearchDeadLetters(which=chosen.which, limit=limit))
+    found = ask(call, "health.search_dead_letters", which=chosen.which, limit=limit)
     columns = {
         "set aside": "created_at", "execution": "execution_id", "path": "path", "event": "event_type", "of": "step",
         "reason": "reason",

@@ -8,7 +8,6 @@ from noetl_broker.cli import output
 from noetl_broker.cli.command import Call, command, execution_id, step_argument, with_traceback
 from noetl_broker.cli.face import Answer, ask
 from noetl_broker.explain.error_text import traceback_of
-from noetl_broker.service.models.executions import StepRequest
 
 INDENT = "  "
 
@@ -33,7 +32,7 @@ def explain(call: Call, *, execution_id: int, step: str | None, traceback: bool)
     step, load#2 for its second visit, or load[3] for an item of an iterator. Without STEP: the state of the execution,
     what it waits for, why it failed or how it ended.
     """
-    why = _with_schema(ask(call, "executions.explain", StepRequest(execution_id=execution_id, step=step)), call)
+    why = _with_schema(ask(call, "executions.explain", execution_id=execution_id, step=step), call)
     if call.printed(why):
         return
     for line in _lines(why, 0, traceback=traceback):

@@ -99,10 +99,9 @@ class Face(NamedTuple):
     def _option(self, name: str, field: FieldInfo, prefix: str) -> Callable[[Any], Any]:
         help_ = self.helps.get(name) or _sentence(field)
         names = *self._options_of(name), f"{prefix}{name}"
-        words = _words_of(field)
-        if words == [True]:
+        if field.annotation is bool:
             return click.option(*names, is_flag=True, default=None, help=help_)
-        if words:
+        if words := _words_of(field):
             return click.option(*names, type=click.Choice(words, case_sensitive=False), help=help_)
         kind = self.types.get(name, COMPLETED.get(name))
         return click.option(*names, metavar=_metavar(name, field), type=kind, help=help_)
@@ -138,22 +137,26 @@ def face(
     return decorate
 
 
-def ask(call: Call, action: str, asked: Given) -> Any:
-    """The answer of an action, on a connection of its own."""
-    return asyncio.run(_ask(call, lambda connection: action_named(action)(connection, caller_of(call), asked)))
+def ask(call: Call, action: str, asked: Given | None = None, /, **fields: Any) -> Any:
+    """The answer of an action to a request, or to its fields. It has a connection of its own. Raises FieldFault."""
+    function = action_named(action)
+    given = request_of(function.request, fields) if asked is None else asked
+    return asyncio.run(_ask(call, lambda connection: function(connection, caller_of(call), given)))
 
 
-def ask_all(call: Call, action: str, asked: Paged, *, most: int) -> list[Answer]:
-    """The rows of all pages of a list, up to so many."""
+def ask_all(call: Call, action: str, asked: Paged | None = None, /, *, most: int, **fields: Any) -> list[Answer]:
+    """The rows of all pages of a list, up to so many; `asked` and `fields` as of `ask`."""
+    function = action_named(action)
+    first: Paged = request_of(function.request, fields) if asked is None else asked
 
     async def read(connection: Any) -> list[Answer]:
         rows: list[Answer] = []
-        page: Paged | None = asked
+        page: Paged | None = first
         while page is not None and len(rows) < most:
             part = page.model_copy(update={"limit": min(most - len(rows), MOST_ROWS)})
-            answer = await action_named(action)(connection, caller_of(call), part)
+            answer = await function(connection, caller_of(call), part)
             rows += answer["items"]
-            page = None if answer["next"] is None else asked.model_copy(update={"cursor": answer["next"]})
+            page = None if answer["next"] is None else first.model_copy(update={"cursor": answer["next"]})
         return rows
 
     return asyncio.run(_ask(call, read))
@@ -187,12 +190,10 @@ def action_named(name: str) -> Any:
 
 
 def _words_of(field: FieldInfo) -> list[Any]:
-    """The words of a choice; [True] for a flag; nothing else."""
-    kinds = [each for each in (get_args(field.annotation) or (field.annotation,)) if each is not type(None)]
-    if kinds == [bool]:
-        return [True]
+    """The words of a choice, also of one that may be left out; none for other fields."""
     if get_origin(field.annotation) is Literal:
         return [*get_args(field.annotation)]
+    kinds = [each for each in get_args(field.annotation) if each is not type(None)]
     return [*get_args(kinds[0])] if len(kinds) == 1 and get_origin(kinds[0]) is Literal else []
 
 

@@ -22,9 +22,6 @@ from noetl_broker.explain.error_text import traceback_of
 from noetl_broker.explain.item import item_headline, item_outcome
 from noetl_broker.explain.undo_text import left_text
 from noetl_broker.playbook.blocks import is_block
-from noetl_broker.service.models.base import OneExecution, Paged
-from noetl_broker.service.models.executions import ListExecutions, StepRequest
-from noetl_broker.service.models.playbooks import OneVersion
 from noetl_broker.store.connect.lasting_session import LastingSession
 
 
@@ -52,15 +49,15 @@ def executions(call: Call, *, chosen: Selection, text: str | None, limit: int, u
         left: output.Columns = {
             "execution": "execution_id", "path": "path", "status": "status", "ended": "ended_at", "left": left_text,
         }  # fmt: skip
-        found = ask_all(call, "health.list_left_undone", Paged(), most=limit)
+        found = ask_all(call, "health.list_left_undone", most=limit)
         call.show_rows(found, left, folding=frozenset({"path"}), none="no execution has left anything undone")
         return
-    asked = ListExecutions(**chosen.which.model_dump(exclude={"all"}), text=text)
-    entries = ask_all(call, "executions.list_executions", asked, most=limit)
-    if not call.as_json and not entries and asked.path is not None and "*" not in asked.path:
-        meant = ask(call, "playbooks.suggest_path", OneVersion(path=asked.path))
+    which, path = chosen.which.model_dump(exclude={"all"}), chosen.which.path
+    entries = ask_all(call, "executions.list_executions", most=limit, **which, text=text)
+    if not call.as_json and not entries and path is not None and "*" not in path:
+        meant = ask(call, "playbooks.suggest_path", path=path)
         if meant is not None:
-            output.note(f"no playbook {asked.path} is registered; {meant}")
+            output.note(f"no playbook {path} is registered; {meant}")
     if not call.printed(entries):
         columns: output.Columns = {
             "execution": "execution_id", "path": "shown_path", "v" if sys.stdout.isatty() else "version": "version",
@@ -131,7 +128,7 @@ def status(call: Call, *, execution_id: int, step: str | None, live: bool, trace
                 return await watch(source, execution_id, as_json=call.as_json, traceback=traceback)
 
         return 0 if asyncio.run(follow_it())["status"] == "COMPLETED" else EXIT_FAILED
-    found = ask(call, "executions.show_execution", OneExecution(execution_id=execution_id))
+    found = ask(call, "executions.show_execution", execution_id=execution_id)
     if not call.printed(found):
         for part in status_parts(found, call.database.schema, traceback=traceback):
             part.show()
@@ -158,7 +155,7 @@ def events(call: Call, *, execution_id: int, step: str | None, live: bool, trace
     """
     shown: set[bytes] | None = set() if traceback else None
     if not live:
-        entries = ask(call, "executions.read_events", StepRequest(execution_id=execution_id, step=step))
+        entries = ask(call, "executions.read_events", execution_id=execution_id, step=step)
         if call.printed(entries):
             return
         if not traceback:
@@ -180,7 +177,7 @@ def events(call: Call, *, execution_id: int, step: str | None, live: bool, trace
 
 
 def _show_item(call: Call, execution_id: int, step: str, *, traceback: bool) -> int:
-    item = ask(call, "executions.show_item", StepRequest(execution_id=execution_id, step=step))
+    item = ask(call, "executions.show_item", execution_id=execution_id, step=step)
     if call.printed(item):
         return 0
     child = item["child_execution_id"]

@@ -10,8 +10,7 @@ from noetl_broker.cli import output
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.face import Face, ask, face
 from noetl_broker.errors import NotFoundFault
-from noetl_broker.service.models.base import Nothing
-from noetl_broker.service.models.slots import MOST_KEYS, KeysRequest, OneThrottle, ThrottleRequest
+from noetl_broker.service.models.slots import MOST_KEYS, OneThrottle, ThrottleRequest
 from noetl_broker.text import numbers_text
 
 COUNTS = {name: name for name in ("leased", "ready", "held")}  # jobs by what they do
@@ -33,14 +32,14 @@ def list_throttles(call: Call, *, name: str | None) -> None:
 
     Jobs are leased, ready for a worker, or held until there is a slot. Keys with most held jobs come first.
     """
-    rows = ask(call, "throttles.list_throttles", Nothing())["items"]
+    rows = ask(call, "throttles.list_throttles")["items"]
     if name is None:
         columns: output.Columns = {"throttle": "name", "allows": numbers_text, "keys": "keys", **COUNTS}
         call.show_rows(rows, columns, none="no throttles: a step gets one by `throttle`")
         return
     if not any(row["name"] == name for row in rows):
         raise NotFoundFault(f"there is no limit {name}; noetl-broker limit list names them")
-    rows = ask(call, "throttles.list_keys", KeysRequest(name=name, limit=MOST_KEYS))["items"]
+    rows = ask(call, "throttles.list_keys", name=name, limit=MOST_KEYS)["items"]
     call.show_rows(rows, {"key": "key", **COUNTS}, none=f"throttle {name} counts no job now")
 
 

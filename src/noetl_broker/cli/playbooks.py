@@ -16,7 +16,6 @@ from noetl_broker.cli.rights import OWNER
 from noetl_broker.cli.sarif import as_sarif
 from noetl_broker.errors import EXIT_FAILED, DatabaseFault, OperatorFault
 from noetl_broker.service.check import CheckedFile, check_source, with_calls, with_step_types
-from noetl_broker.service.models.playbooks import RegisterRequest
 from noetl_broker.store.connect.session import session
 
 files = click.argument("paths", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -68,9 +67,7 @@ def register(call: Call, *, paths: Sequence[Path], strict: bool) -> int:
     if any(file.errors for file in checked):
         output.note("noetl-broker: nothing was registered")
         return EXIT_FAILED
-    registered = ask(
-        call, "playbooks.register", RegisterRequest(files=[(file.file, file.source.decode()) for file in checked])
-    )
+    registered = ask(call, "playbooks.register", files=[(file.file, file.source.decode()) for file in checked])
     shown = ("path", "version", "catalog_id", "new")
     if not call.printed([{name: entry[name] for name in shown} for entry in registered]):
         for entry in registered:

@@ -11,8 +11,7 @@ from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.face import Face, ask
 from noetl_broker.cli.rights import OWNER
 from noetl_broker.errors import EXIT_FAILED, OperatorFault
-from noetl_broker.service.models.base import Nothing
-from noetl_broker.service.models.health import OneToken, TokenRequest
+from noetl_broker.service.models.health import TokenRequest
 
 NEW = Face(TokenRequest, ("name",))
 NO_TOKENS = "no tokens; on a loopback address the console takes every request of this machine"
@@ -49,8 +48,10 @@ def token(call: Call, *, action: str, name: str | None, **given: Any) -> int:
         raise OperatorFault(f"token {action} takes neither --role nor --expires; only create does")
     if action == "create" and given["role"] is None:
         raise OperatorFault("token create needs --role viewer or --role operator")
-    asked = NEW.read(given | {"name": name}) if action == "create" else OneToken(name=name) if name else Nothing()
-    answer = ask(call, f"tokens.{action}_token{'s' if action == 'list' else ''}", asked)
+    if action == "create":
+        answer = ask(call, "tokens.create_token", NEW.read(given | {"name": name}))
+    else:
+        answer = ask(call, "tokens.list_tokens") if name is None else ask(call, "tokens.revoke_token", name=name)
     if action == "list":
         call.show_rows(answer, COLUMNS, none=NO_TOKENS)
     elif call.printed(answer):

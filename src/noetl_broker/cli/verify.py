@@ -13,7 +13,7 @@ from noetl_broker.cli.face import Answer, ask
 from noetl_broker.cli.output import spinner
 from noetl_broker.cli.selection import Selection, selection
 from noetl_broker.errors import EXIT_FAILED
-from noetl_broker.service.models.actions import VerifyRequest, Which
+from noetl_broker.service.models.actions import Which
 from noetl_broker.service.spans import parse_since
 
 RECENT = "10min"  # the default of --since
@@ -40,10 +40,12 @@ def verify(call: Call, *, chosen: Selection, deep: bool, examples: int) -> int:
     move is checked for all that run. Exit 1 if an invariant is broken.
     """
     which = chosen.which if chosen.named else Which(since=RECENT)
-    asked = VerifyRequest(execution_id=chosen.ids[0] if chosen.ids else None, which=which, deep=deep, examples=examples)
     began = time.monotonic()
     with spinner("checking the invariants"):
-        report = ask(call, "executions.verify_executions", asked)
+        report = ask(
+            call, "executions.verify_executions",
+            execution_id=chosen.ids[0] if chosen.ids else None, which=which, deep=deep, examples=examples,
+        )  # fmt: skip
     seconds = time.monotonic() - began
     if not call.printed({"since_seconds": _seconds_since(which), "seconds": round(seconds, 3), **report}):
         _show(report, seconds)

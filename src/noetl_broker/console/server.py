@@ -14,8 +14,6 @@ from fastapi import FastAPI
 from noetl_broker.console.protocol import BoundedProtocol, ConnectionLimits
 from noetl_broker.errors import OperatorFault
 
-DEFAULT_HOST = "127.0.0.1"
-DEFAULT_PORT = 8080
 BACKLOG = 128  # connections that the system queues, and that are taken at a time
 STOP_SECONDS = 3  # that requests have to end when the server stops
 

@@ -46,7 +46,7 @@ _VARYING = re.compile(
 
 _STATUSES_OF: dict[models.Bulk, tuple[str, ...]] = {
     "retry": (FAILED,),
-    "fork": (RUNNING, PAUSED, COMPLETED, FAILED, CANCELLED),
+    "fork": (QUEUED, RUNNING, PAUSED, COMPLETED, FAILED, CANCELLED),
     "pause": (RUNNING, QUEUED),
     "resume": (PAUSED,),
     "cancel": (QUEUED, RUNNING, PAUSED),
@@ -260,31 +260,22 @@ def is_planned(request: BulkAction) -> bool:
 
 def why_left_out(action: models.Bulk, row: Mapping[str, Any]) -> str | None:
     """Why an action is not for an execution, a row of `executions.list_chosen`; None: it is."""
-    if action == "retry":
-        return _why_not_recovered(row)
     if action == "reevaluate":
         return None if row["dead_letters"] else "has no dead letters"
-    if action == "fork":
-        return "is undoing what it did" if row["status"] == COMPENSATING else _why_continued(row)
-    return _why_as_it_is(action, row["status"])
+    if row["status"] not in _STATUSES_OF[action]:
+        return _why_not_in(row["status"], action)
+    return _why_continued(row) if action in {"retry", "fork"} else None
 
 
-def _why_as_it_is(action: models.Bulk, status: str) -> str | None:
+def _why_not_in(status: str, action: models.Bulk) -> str:
+    """Why an action is not for a status that it has no row for."""
+    if action == "retry":
+        return f"has not failed, it is {status}"
+    if status == COMPENSATING:
+        return "is undoing what it did" if action == "fork" else "is undoing what it did: abandon ends it"
     if not is_live(status):
         return f"has ended, it is {status}"
-    if status == COMPENSATING:
-        return "is undoing what it did: abandon ends it"
-    if action == "pause" and status == PAUSED:
-        return "is paused already"
-    if action == "resume" and status != PAUSED:
-        return f"is not paused, it is {status}"
-    return None
-
-
-def _why_not_recovered(row: Mapping[str, Any]) -> str | None:
-    if row["status"] != FAILED:
-        return f"has not failed, it is {row['status']}"
-    return _why_continued(row)
+    return f"is not paused, it is {status}" if action == "resume" else f"is {status.lower()} already"
 
 
 def _why_continued(row: Mapping[str, Any]) -> str | None:
