@@ -80,7 +80,6 @@ def test_two_visits_that_fit_are_both_named(command: Command, database: Database
             (f"{execution} aprove", 1, f"execution {execution} has no step aprove; {rest}"),
             (f"{execution} start", 1, f"in step start of execution {execution}: it timed out, it was cancelled, or"),
             (f"{execution} start", 1, f"it has not begun; {rest}"),
-            ("7 x", 1, "there is no execution 7; noetl-broker approvals lists what waits\n"),
         ],
         "approve",
     )

@@ -79,8 +79,6 @@ def test_new_executions_of_a_path_are_queued_and_admitted(
     decide(database)
     assert statuses(command) == ["RUNNING", "RUNNING", "RUNNING"]
     assert command("resume", "--path", "story").stdout == "story is not paused\n"
-    assert started
-    command.refuses([("pause --path sto*", 2, "add --status running to pause executions")])
 
 
 def test_executions_of_a_filter_are_cancelled(command: Command, database: Database, started: list[str]) -> None:
