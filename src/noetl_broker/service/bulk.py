@@ -24,7 +24,7 @@ from noetl_broker.service.playbooks import named_filter
 from noetl_broker.service.recoveries import OnVersion, OtherPlaybook, Outlook
 from noetl_broker.store.admin import catalog, executions, list_pages, recovery
 from noetl_broker.store.admin.executions import Entry, Filter
-from noetl_broker.store.connect.connection import Connection
+from noetl_broker.store.connect.connection import Connection, call
 from noetl_broker.store.connect.session import translate_faults
 
 Name = TypeVar("Name", int, str)
@@ -215,11 +215,10 @@ async def _act(connection: Connection, request: BulkAction, execution_id: int) -
         )
         return forked.as_document()
     if action == "reevaluate":
-        return {"put_back": await recovery.put_back(connection, execution_id)}
+        return {"put_back": await call(connection, "put_back", execution_id)}
     if action == "resume":
-        return {"requested": await executions.resume_execution(connection, execution_id)}
-    ask = executions.cancel_execution if action == "cancel" else executions.pause_execution
-    return {"requested": await ask(connection, execution_id, reason)}
+        return {"requested": await call(connection, "resume_execution", execution_id)}
+    return {"requested": await call(connection, f"{action}_execution", execution_id, reason)}
 
 
 async def preview_groups(
