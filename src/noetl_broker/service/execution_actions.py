@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from noetl_broker.broker.state.state import FAILED
+from noetl_broker.broker.state.state import CANCELLED, COMPENSATING, COMPLETED, FAILED, PAUSED, QUEUED, RUNNING
 from noetl_broker.errors import BrokerError, OperatorFault
 from noetl_broker.playbook import compile_playbook
 from noetl_broker.playbook.diagnostics import PlaybookRules
@@ -15,6 +16,20 @@ from noetl_broker.service.models.base import OneExecution
 from noetl_broker.service.typed_json import json_text
 from noetl_broker.store.admin import executions, signals
 from noetl_broker.store.connect.connection import Connection, call
+
+_LIVE = (QUEUED, RUNNING, PAUSED)
+_ENDED = (COMPLETED, FAILED, CANCELLED)
+# In which statuses an execution can be acted on so; dead letters, undos and earlier retries decide the rest.
+STATUSES_OF: Mapping[str, tuple[str, ...]] = {
+    "retry": (FAILED,),
+    "fork": (*_LIVE, *_ENDED),
+    "pause": (RUNNING, QUEUED),
+    "resume": (PAUSED,),
+    "cancel": _LIVE,
+    "signal": _LIVE,
+    "again": _ENDED,
+    "abandon": (COMPENSATING,),
+}
 
 
 def on_version(
