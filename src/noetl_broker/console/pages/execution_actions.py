@@ -32,8 +32,8 @@ LEFT: Final = ("open", "failed", "unknown")  # statuses of undos that are left
 class PageAction(NamedTuple):
     """An action on one execution: its button, with a kind and a picture, and the title of its page.
 
-    Such an action has a route of its own, unless it names one of the service. That is done by a click, or (`asks`) by a
-    form with the fields of its request, after a sentence about what it does. Then the page says `done`.
+    One that names no `action` of the service has routes of its own. Else a click does it, or (`asks`) a form with the
+    fields of the request; the form says what it `does`. The page says `done` afterwards.
     """
 
     word: str
