@@ -9,14 +9,14 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, get_args
 
-from noetl_broker.broker.state.state import CANCELLED, COMPENSATING, COMPLETED, FAILED, PAUSED, QUEUED, RUNNING, is_live
+from noetl_broker.broker.state.state import COMPENSATING, FAILED, is_live
 from noetl_broker.errors import BrokerError, DatabaseFault, OperatorFault
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.service import recoveries
 from noetl_broker.service.action import Caller, Cost, Role, action
-from noetl_broker.service.execution_actions import on_version
+from noetl_broker.service.execution_actions import STATUSES_OF, on_version
 from noetl_broker.service.executions import filter_of
 from noetl_broker.service.models import actions as models
 from noetl_broker.service.models.executions import ListExecutions
@@ -24,7 +24,7 @@ from noetl_broker.service.playbooks import named_filter
 from noetl_broker.service.recoveries import OnVersion, OtherPlaybook, Outlook
 from noetl_broker.store.admin import catalog, executions, list_pages, recovery
 from noetl_broker.store.admin.executions import Entry, Filter
-from noetl_broker.store.connect.connection import Connection
+from noetl_broker.store.connect.connection import Connection, call
 from noetl_broker.store.connect.session import translate_faults
 
 Name = TypeVar("Name", int, str)
@@ -43,14 +43,6 @@ _VARYING = re.compile(
     r"|\b(?=\w*\d)\w{6,}\b"
     r"|\d+(?:[.,:]\d+)*"
 )
-
-_STATUSES_OF: dict[models.Bulk, tuple[str, ...]] = {
-    "retry": (FAILED,),
-    "fork": (QUEUED, RUNNING, PAUSED, COMPLETED, FAILED, CANCELLED),
-    "pause": (RUNNING, QUEUED),
-    "resume": (PAUSED,),
-    "cancel": (QUEUED, RUNNING, PAUSED),
-}
 
 
 class Group(NamedTuple):
@@ -78,9 +70,9 @@ class Acted(NamedTuple):
     failed: list[dict[str, Any]]
 
 
-def actions_for(status: str) -> list[models.Bulk]:
+def actions_for(status: str) -> list[str]:
     """The actions on executions in a status, without a status all."""
-    return [action for action, statuses in _STATUSES_OF.items() if not status or status in statuses]
+    return [each for each, of in STATUSES_OF.items() if each in get_args(models.Bulk) and (not status or status in of)]
 
 
 async def find_executions(
@@ -98,7 +90,7 @@ async def find_executions(
         letters = await recovery.search_dead_letters(connection, which, limit=limit)
         return [*{letter["execution_id"]: letter for letter in reversed(letters)}.values()][::-1]
     return await executions.search_executions(
-        connection, which, statuses=_STATUSES_OF[action], limit=limit, new_only=action == "fork", after=after
+        connection, which, statuses=STATUSES_OF[action], limit=limit, new_only=action == "fork", after=after
     )
 
 
@@ -215,11 +207,10 @@ async def _act(connection: Connection, request: BulkAction, execution_id: int) -
         )
         return forked.as_document()
     if action == "reevaluate":
-        return {"put_back": await recovery.put_back(connection, execution_id)}
+        return {"put_back": await call(connection, "put_back", execution_id)}
     if action == "resume":
-        return {"requested": await executions.resume_execution(connection, execution_id)}
-    ask = executions.cancel_execution if action == "cancel" else executions.pause_execution
-    return {"requested": await ask(connection, execution_id, reason)}
+        return {"requested": await call(connection, "resume_execution", execution_id)}
+    return {"requested": await call(connection, f"{action}_execution", execution_id, reason)}
 
 
 async def preview_groups(
@@ -262,7 +253,7 @@ def why_left_out(action: models.Bulk, row: Mapping[str, Any]) -> str | None:
     """Why an action is not for an execution, a row of `executions.list_chosen`; None: it is."""
     if action == "reevaluate":
         return None if row["dead_letters"] else "has no dead letters"
-    if row["status"] not in _STATUSES_OF[action]:
+    if row["status"] not in STATUSES_OF[action]:
         return _why_not_in(row["status"], action)
     return _why_continued(row) if action in {"retry", "fork"} else None
 

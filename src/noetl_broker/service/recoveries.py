@@ -18,7 +18,7 @@ from noetl_broker.service.payload_check import payload_fault
 from noetl_broker.store.admin import catalog, executions, recovery, undo
 from noetl_broker.store.admin.executions import Entry
 from noetl_broker.store.admin.history import load_history
-from noetl_broker.store.connect.connection import Connection
+from noetl_broker.store.connect.connection import Connection, call
 from noetl_broker.text import join_names
 
 
@@ -101,7 +101,7 @@ async def recover(
             if obstacle.origin is not None and not is_live(row["status"]):
                 raise BrokerError(UNDOES.format(execution_id, obstacle.origin))
             raise BrokerError(_nothing_to_recover(execution_id, row["status"]))
-        return Recovered(row, await recovery.put_back(connection, execution_id), {}, None)
+        return Recovered(row, await call(connection, "put_back", execution_id), {}, None)
     before = await recovery.find_recovery(connection, execution_id)
     made = await recover_failed(connection, execution_id, rules, None if before is not None else on)
     return Recovered(row, None, made, before)

@@ -1,4 +1,4 @@
-"""Retry, undo and abandon of one execution: each says what it will do before it does it."""
+"""Retry and undo of one execution: each says what it will do before it does it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Query, Response
 
 from noetl_broker.console.access import Operator
-from noetl_broker.console.pages.execution_actions import request
 from noetl_broker.console.pages.screen import Posted, Shown
 from noetl_broker.errors import OperatorFault
 from noetl_broker.node_ids import visit_name
@@ -91,17 +90,3 @@ async def start_undo(form: Posted, execution_id: ExecutionId) -> Response:
     """Undo what is left of an execution that has ended, in a new one."""
     made = await form.ask(service.undo_execution, execution_id=execution_id)
     return form.done(f"/executions/{made['undone_by']}", f"This execution undoes what is left of {execution_id}.")
-
-
-@router.get("/executions/{execution_id:int}/abandon")
-async def show_abandon(screen: Shown, _caller: Operator, execution_id: ExecutionId) -> Response:
-    """The page that previews an abandon: it lists the actions that stay in effect."""
-    details = await screen.ask(executions.show_execution, execution_id=execution_id)
-    return screen.render("abandon.html", title="Abandon the undo", details=details)
-
-
-@router.post("/executions/{execution_id:int}/abandon")
-async def abandon(form: Posted, execution_id: ExecutionId) -> Response:
-    """Give up the undo of an execution."""
-    said = "The broker ends the undo. This page then lists what is left."
-    return await request(form, service.abandon_execution, execution_id, said)
