@@ -75,6 +75,8 @@ REFUSED = (
     ("signal go --key 1 --payload {", 2, "the payload in --payload is not JSON"),
     ("pause --path x", 1, "no playbook x is registered; noetl-broker register FILE adds a playbook to the catalog\n"),
     ("pause --path x*", 2, "and x* is a pattern; add --status running to pause executions\n"),
+    ("pause --path x --yes", 2, "--yes is for executions, and --path x alone names none; add --status to"),
+    ("resume --path x --limit 1", 2, "--limit is for executions, and --path x alone names none"),
     ("schedule put s nowhere --every 1d", 1, "no playbook nowhere is registered"),
     ("schedule put s examples/conditional", 2, "the schedule s: it has neither cron nor every; give one of them"),
 )  # fmt: skip

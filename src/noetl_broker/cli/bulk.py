@@ -17,7 +17,7 @@ from noetl_broker.cli.face import Answer, Face, ask, service, session_of
 from noetl_broker.cli.output import progress_bar
 from noetl_broker.cli.rights import OPERATOR
 from noetl_broker.cli.selection import Body, Selection, selection
-from noetl_broker.errors import EXIT_FAILED, BrokerError
+from noetl_broker.errors import EXIT_FAILED, BrokerError, OperatorFault
 from noetl_broker.service.models.actions import Bulk, Treatment
 
 if TYPE_CHECKING:
@@ -35,11 +35,20 @@ class BulkOptions(NamedTuple):
     rate: float
     limit: int
 
+    def refuse(self, without: str, remedy: str) -> None:
+        """Raise OperatorFault if one of them is given, because the call acts on no executions."""
+        for option, value, default in zip(self._fields, self, NO_BULK, strict=True):
+            if value != default:
+                raise OperatorFault(f"--{option} is for executions, and {without} names none; add {remedy}")
+
     def show(self, call: Call, acted: Acted, sentence: str) -> int:
         """Print what was done; gives the exit code."""
         if not call.printed({"found": len(acted.done) + len(acted.failed), **acted._asdict()}):
             output.say(sentence)
         return EXIT_FAILED if acted.failed else 0
+
+
+NO_BULK = BulkOptions(yes=False, rate=50.0, limit=MOST)
 
 
 def bulk_options(body: Body) -> Body:
@@ -52,11 +61,11 @@ def bulk_options(body: Body) -> Body:
     made = click.option(
         "--rate",
         type=click.FloatRange(0.01, 10_000),
-        default=50.0,
+        default=NO_BULK.rate,
         show_default=True,
         help="How many a second at most.",
     )(run)
-    made = click.option("--limit", type=click.IntRange(1, MOST), default=MOST, help="How many at most.")(made)
+    made = click.option("--limit", type=click.IntRange(1, MOST), default=NO_BULK.limit, help="How many at most.")(made)
     return click.option("--yes", is_flag=True, help="Do it; without this, count them and do nothing.")(made)
 
 
@@ -147,6 +156,7 @@ def bulk_command(
     def decorate(show: Callable[[Call, Any, Any], None]) -> click.Command:
         def body(call: Call, *, chosen: Selection, bulk: BulkOptions, **given: Any) -> int:
             if on_path is not None and (path := chosen.path_alone) is not None:
+                bulk.refuse(f"--path {path} alone", f"--status to {name} executions")
                 on_path(call, path, given)
                 return 0
             if len(chosen.ids) != 1:

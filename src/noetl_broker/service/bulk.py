@@ -326,13 +326,10 @@ class Preview(NamedTuple):
         return self.batch[-1]["execution_id"] if self.acted > len(self.batch) else None
 
 
-@action(Role.OPERATOR, dict[str, Any], cost=Cost.LONG)
-async def preview_chosen(connection: Connection, caller: Caller, given: models.ChosenRequest) -> Any:
-    """Say what an action does with executions: `found`, `groups`, and the `steps` from which forks may begin.
-
-    A fork without a step is not planned.
-    """
-    found = await _choose(connection, given)
+async def _preview(
+    connection: Connection, caller: Caller, given: models.ChosenRequest, found: Preview
+) -> dict[str, Any]:
+    """What the action would do; `steps` are those from which forks may begin. A fork without a step is not planned."""
     is_ready = given.action != "fork" or given.from_step is not None
     groups = group_executions(found.batch)
     if is_ready:
@@ -385,9 +382,11 @@ async def _choose(connection: Connection, given: models.ChosenRequest) -> Previe
 
 @action(Role.OPERATOR, dict[str, Any], cost=Cost.LONG)
 async def act_on_chosen(connection: Connection, caller: Caller, given: models.ChosenRequest) -> Any:
-    """Act on chosen executions: `done` and `failed` with their paths, and `left_out` with the reasons."""
-    request = bulk_action(given, caller.rules)
+    """Act on chosen executions: `done` and `failed` with their paths, `left_out` with the reasons. Or preview it."""
     found = await _choose(connection, given)
+    if given.preview:
+        return await _preview(connection, caller, given, found)
+    request = bulk_action(given, caller.rules)
     acted = await act_on_each(found.batch, action_of(connection, request), rate=RATE)
     paths = {row["execution_id"]: row["path"] for row in found.batch}
     parts = {
