@@ -230,8 +230,8 @@ async def preview_groups(
     """The groups of a preview, the largest first.
 
     For a fork, and for a retry on another version, the first `most_planned` executions are each planned: their groups
-    have the outlook. `on_each` is called after each. For a retry on their own versions, the groups have the latest
-    versions, and the first `examples` of them the outlook of their newest execution.
+    have the outlook. `on_each` is called after each. For a retry on their own versions, groups have the latest
+    version. The first `examples` of them have the outlook of their newest execution.
     """
     outlooks: dict[int, Outlook] = {}
     for entry in found[:most_planned] if request.is_planned else ():
