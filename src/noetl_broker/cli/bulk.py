@@ -108,12 +108,12 @@ async def act_on_many(
             which = service("executions").filter_of(chosen.which)
             found = await acts.find_executions(connection, many.action, which, limit=bulk.limit)
             left_out = await acts.find_left_out(connection, many.action, which, limit=MOST)
-        wanted = acts.bulk_action(asked, call.playbook_rules)._replace(**more)
+        wanted = acts.BulkAction(asked, call.playbook_rules, **more)
         if not found and not call.as_json:
             output.say(f"{many.none}; {_left_out(len(left_out))}" if left_out else many.none)
             return 0
         if not bulk.yes and not chosen.ids:
-            with progress_bar(min(len(found), MOST_PLANNED) if acts.is_planned(wanted) else None) as advance:
+            with progress_bar(min(len(found), MOST_PLANNED) if wanted.is_planned else None) as advance:
                 groups = await acts.preview_groups(
                     connection, wanted, found, most_planned=MOST_PLANNED, on_each=lambda: advance(1)
                 )
@@ -124,7 +124,7 @@ async def act_on_many(
                 return 0
             if not click.confirm(f"Do it for {output.executions(able)}?"):
                 return 0
-        act = acts.action_of(connection, wanted)
+        act = functools.partial(wanted.act, connection)
         with acting(len(found)) as on_each:
             acted: Acted = await acts.act_on_each(found, act, rate=bulk.rate, on_each=on_each)
         count = sum(one.get("requested", True) for one in acted.done)

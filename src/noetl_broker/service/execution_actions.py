@@ -122,21 +122,20 @@ async def preview_retry(connection: Connection, caller: Caller, given: models.Re
     row = await executions.find_execution(connection, given.execution_id)
     if row["status"] != FAILED:
         return {"outlook": None, "latest": None}
-    outlook = await recoveries.preview_outlook(connection, given.execution_id, caller.rules, on)
+    outlook = await recoveries.preview_retry(connection, given.execution_id, caller.rules, on)
     return {"outlook": outlook, "latest": await recoveries.newer_version(connection, row)}
 
 
 @action(Role.OPERATOR, models.ForkedView, cost=Cost.SHORT)
 async def fork_execution(connection: Connection, caller: Caller, given: models.ForkRequest) -> Any:
     """Start an execution from a step of another, with its results."""
-    on = on_version(given.version, caller.rules)
-    return await _fork(connection, caller, given, None if on is None else await on.of(connection, given.execution_id))
+    return await _fork(connection, caller, given, on=on_version(given.version, caller.rules))
 
 
 @action(Role.OPERATOR, models.ForkedView, cost=Cost.SHORT)
 async def fork_on_playbook(connection: Connection, caller: Caller, given: models.ForkOnPlaybook) -> Any:
     """Start an execution from a step of another, on a playbook that is registered unless it already is."""
-    return await _fork(connection, caller, given, other_playbook(given, caller.rules))
+    return await _fork(connection, caller, given, other=other_playbook(given, caller.rules))
 
 
 def other_playbook(given: models.NewPlaybook | models.ForkOnPlaybook, rules: PlaybookRules) -> recoveries.OtherPlaybook:
@@ -145,18 +144,10 @@ def other_playbook(given: models.NewPlaybook | models.ForkOnPlaybook, rules: Pla
     return recoveries.OtherPlaybook(playbook, given.text, None)
 
 
-async def _fork(
-    connection: Connection, caller: Caller, given: models.ForkRequest, other: recoveries.OtherPlaybook | None
-) -> dict[str, Any]:
-    forked = await recoveries.fork_execution(
-        connection,
-        given.execution_id,
-        given.from_step,
-        caller.rules,
-        other=other,
-        values=given.values,
-        key=given.idempotency_key,
-    )
+async def _fork(connection: Connection, caller: Caller, given: models.ForkRequest, **onto: Any) -> dict[str, Any]:
+    """Fork; `onto` is the version or the playbook of `ForkFrom`."""
+    start = recoveries.ForkFrom(given.from_step, given.values, **onto)
+    forked = await recoveries.fork_execution(connection, given.execution_id, start, caller.rules, given.idempotency_key)
     new = forked.registered if forked.registered is not None and forked.registered.new else None
     row = await executions.find_execution(connection, forked.execution_id)
     return ({} if new is None else {"registered": f"{new.path} version {new.version}"}) | {
