@@ -185,6 +185,7 @@ def test_a_retry_continues_on_another_version(command: Command, database: Databa
     anew = command("retry", large, "--version", "latest", "--or-from-start")
     assert "continues from start on version 2" in anew.stdout
     assert "it starts anew, because it would have gone another way: turn 2, step fetch" in anew.stderr
+    assert f"execution {large} is continued as" in command("retry", large, "--version", "latest").stdout
     assert rows(database, "select forked_from, version from noetl.execution where version = 2 order by 1") == [
         (small, 2),
         (large, 2),

@@ -109,14 +109,28 @@ async def test_a_page_shows_where_an_execution_stands(database: Database, api: h
 
 
 async def test_a_page_whose_past_is_refused_shows_the_execution_as_it_is(
-    database: Database, api: httpx.AsyncClient
+    database: Database, api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And says why there is no past."""
+    """And says why there is no past, or no slider."""
     execution_id = await halfway(database)
+    monkeypatch.setattr("noetl_broker.service.replays.MOST_BYTES", 0)
+    large = await read(api, f"/executions/{execution_id}", turn=1, step="load")
     await execute(database, "update noetl.execution_state set turn = 10001")
-    page = await read(api, f"/executions/{execution_id}", turn=1, step="load")
-    assert "shows the past of up to 10,000" in page
-    assert "canary-8" in page.partition("<h3>Result</h3>")[2]
+    long = await read(api, f"/executions/{execution_id}", turn=1, step="load")
+    assert "The past is not shown: its history has 0 MiB" in large
+    assert "The slider shows the past of up to 10,000" in long
+    assert ["canary-8" in page.partition("<h3>Result</h3>")[2] for page in (large, long)] == [True, True]
+
+
+async def test_a_past_visit_has_its_own_result_alone(database: Database, api: httpx.AsyncClient) -> None:
+    """Of a step that ran twice, only the last result is known after a turn."""
+    execution_id = await began(database, STORY.replace("next: check}", "next: [load]}"))
+    for name in ("first", "second"):
+        await complete_jobs(database, {"rows": name})
+        await drain(database)
+    visits = [await read(api, f"/executions/{execution_id}", turn=3, step=name) for name in ("load#1", "load#2")]
+    results = [page.partition("<h3>Result</h3>")[2].partition("</pre>")[0] for page in visits]
+    assert ["second" in result for result in results] == [False, True]
 
 
 async def test_children_are_in_the_timeline_and_in_a_tab(database: Database, api: httpx.AsyncClient) -> None:
