@@ -88,16 +88,6 @@ def test_dead_letters_are_put_back(command: Command, database: Database, path: s
     assert command("dead-letters", "--json").stdout == "[]\n"
 
 
-def test_lost_mail_is_put_back(command: Command, database: Database, path: str) -> None:
-    """A foreign event without turn and mail was never read."""
-    started = begin(command, database, LOAD, path=path)
-    rows(database, "select noetl.complete_job(queue_id, 'w', attempts, '{}') from noetl.lease_jobs('w')")
-    execute(database, "delete from noetl.inbox")
-    assert command("reevaluate", started).stdout == f"execution {started}: 1 event is put back\n"
-    decide(database)
-    assert rows(database, "select turn, outcome from noetl.turn order by turn") == [(1, "decided"), (2, "decided")]
-
-
 def test_a_failed_execution_is_retried_once(command: Command, database: Database, path: str) -> None:
     """The first answer names the step, the second the progress. The new one names its origin in its headline."""
     [failed] = fail_in_load(command, database, path)
