@@ -75,7 +75,7 @@ def take_every(browser: Browser, site: Site, shown: Mapping[str, int], folder: P
     """Take pictures of each kind of page, and of the executions that are shown, by name."""
     addresses = {f"execution_{name}": f"/executions/{execution_id}" for name, execution_id in shown.items()}
     for answer in crawl(site, "operator", "/", "/sign-in", *addresses.values()):
-        if answer.address not in addresses.values():
+        if answer.address not in addresses.values() and answer.headers["content-type"].startswith("text/html"):
             addresses.setdefault(name_of(answer.address), answer.address)
     for width in (390, 1440):
         for scheme in SCHEMES:
