@@ -64,7 +64,7 @@ ACTIONS: Final[Mapping[str, PageAction]] = {
         service.abandon_execution, "The broker ends the undo. This page then lists what is left.",
     ),
     "cancel": PageAction(
-        "Cancel", "cancel", "Cancel it", "danger",
+        "Cancel", "cancel", "Cancel the execution", "danger",
         service.cancel_execution, "The broker cancels it and its children.",
     ),
 }  # fmt: skip
