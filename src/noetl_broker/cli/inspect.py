@@ -12,7 +12,7 @@ import click
 
 from noetl_broker.cli import output
 from noetl_broker.cli.command import Call, command, execution_id, step_argument, with_traceback
-from noetl_broker.cli.face import ask, ask_all, service
+from noetl_broker.cli.face import Answer, ask, ask_all, service
 from noetl_broker.cli.selection import Selection, selection
 from noetl_broker.cli.start import describe_failure
 from noetl_broker.cli.status_view import status_parts, took, watch
@@ -49,11 +49,11 @@ def executions(call: Call, *, chosen: Selection, text: str | None, limit: int, u
         left: output.Columns = {
             "execution": "execution_id", "path": "path", "status": "status", "ended": "ended_at", "left": left_text,
         }  # fmt: skip
-        found = ask_all(call, "health.list_left_undone", most=limit)
+        found = _newest(call, limit, ask_all(call, "health.list_left_undone", most=limit + 1))
         call.show_rows(found, left, folding=frozenset({"path"}), none="no execution has left anything undone")
         return
     which, path = chosen.which.model_dump(exclude={"all"}), chosen.which.path
-    entries = ask_all(call, "executions.list_executions", most=limit, **which, text=text)
+    entries = _newest(call, limit, ask_all(call, "executions.list_executions", most=limit + 1, **which, text=text))
     if not call.as_json and not entries and path is not None and "*" not in path:
         meant = ask(call, "playbooks.suggest_path", path=path)
         if meant is not None:
@@ -66,6 +66,13 @@ def executions(call: Call, *, chosen: Selection, text: str | None, limit: int, u
         }  # fmt: skip
         rows = ({**entry, "shown_path": "  " * depth + str(entry["path"])} for entry, depth in _blocks_below(entries))
         output.Rows.of(rows, columns, frozenset({"path"})).show()
+
+
+def _newest(call: Call, limit: int, rows: list[Answer]) -> list[Answer]:
+    """The rows up to the limit; says that there are more."""
+    if len(rows) > limit and not call.as_json:
+        output.note(f"the newest {limit:,}; --limit shows more")
+    return rows[:limit]
 
 
 def _remarks(entry: dict[str, Any]) -> str:

@@ -71,6 +71,8 @@ def start(call: Call, *, payloads: str | None, wait: bool, timeout: str | None, 
         raise OperatorFault("--timeout is for --wait: without it, start waits for nothing")
     if payloads is not None and (wait or given["payload"] is not None):
         raise OperatorFault("--payloads goes neither with --payload nor with --wait; leave one of them out")
+    if given["version"] == "latest":
+        raise OperatorFault("--version takes a number; leave it out for the latest version")
     most = None if timeout is None else read_seconds(timeout, "--timeout")
     asked = SAID.read(given)
     if payloads is not None:

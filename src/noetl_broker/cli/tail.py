@@ -80,9 +80,10 @@ async def follow_to_end(
             details = await source.read(read_details)
             for line in wait_lines(details["waits"], execution_id):
                 show_line(line)
-        if events:
+        was_queued = any(event["event_type"] == "execution_queued" for event in events)
+        if events and not was_queued:
             moved_at = time.monotonic()
-        elif not hinted and time.monotonic() - moved_at > SILENCE_SECONDS:
+        elif not hinted and (was_queued or time.monotonic() - moved_at > SILENCE_SECONDS):
             hinted = True
             details = await source.read(read_details)
             for line in _hints(details):
