@@ -7,9 +7,8 @@ from dataclasses import replace
 from typing import Final
 
 from noetl_broker.playbook import PlaybookRules, compile_playbook
-from noetl_broker.playbook.blocks import MARK
 from noetl_broker.service.check import CheckedFile, check_source, with_calls
-from noetl_broker.service.comparisons import Comparisons
+from noetl_broker.service.comparisons import Comparisons, compared_paths
 from noetl_broker.service.histories import read_histories
 from noetl_broker.store.admin import executions, list_pages
 from noetl_broker.store.admin.executions import Filter
@@ -39,13 +38,9 @@ async def back_test(
     ways_only: bool = False,
 ) -> Comparisons:
     """Compare the newest executions with a text that has no errors; without a path in the filter, those of its path."""
-    rules_of_text = rules.of_registered()
-    playbook = compile_playbook(checked.source, file=FILE, rules=rules_of_text)
-    paths = [which.path]
-    if which.path is None:
-        paths = [playbook.path, *([f"{playbook.path}{MARK}*"] if playbook.blocks else [])]
+    playbook = compile_playbook(checked.source, file=FILE, rules=rules.of_registered())
     chosen: list[int] = []
-    for path in paths:
+    for path in compared_paths(playbook, which.path):
         found = await list_pages.page_executions(connection, replace(which, path=path), limit=limit)
         chosen += [row["execution_id"] for row in found.items]
     ids = await executions.with_turns(connection, sorted(chosen, reverse=True)[:limit])
