@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import Any
 
 import click
@@ -12,6 +13,7 @@ from noetl_broker.cli import output
 from noetl_broker.cli.command import Call, command, execution_id, step_argument
 from noetl_broker.cli.tail import polls, step_name
 from noetl_broker.node_ids import read_node
+from noetl_broker.store.admin.executions import find_execution
 from noetl_broker.store.admin.logs import LogReader, LogSubject, read_log
 from noetl_broker.store.connect.lasting_session import LastingSession
 
@@ -70,7 +72,8 @@ async def _show(call: Call, pages: AsyncIterator[list[Entry]], *, live: bool) ->
 async def follow(source: LastingSession, subject: LogSubject) -> AsyncIterator[list[Entry]]:
     """Yield the new entries of each poll (perhaps none), until the execution has ended."""
     reader = LogReader(subject)
-    async for _ in polls(source, subject.execution_id, lambda: POLL_SECONDS):
+    find = partial(find_execution, execution_id=subject.execution_id)
+    async for _ in polls(source, find, lambda: POLL_SECONDS):
         while entries := await source.read(reader.read):
             yield entries
 

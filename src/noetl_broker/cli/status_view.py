@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
-import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
@@ -13,11 +11,10 @@ from typing import Any, NamedTuple
 from rich.console import Group
 from rich.live import Live
 
-from noetl_broker.broker.state.state import is_live
 from noetl_broker.cli import output
 from noetl_broker.cli.output import Lines, Part, Rows
 from noetl_broker.cli.start import describe_failure
-from noetl_broker.cli.tail import POLL_SECONDS, REST_FACTOR, step_name
+from noetl_broker.cli.tail import polls, step_name
 from noetl_broker.explain.error_text import attempt_text, traceback_of
 from noetl_broker.explain.progress import failures_text, progress_text
 from noetl_broker.explain.slots import slot_of_row, slot_text
@@ -30,6 +27,7 @@ from noetl_broker.store.connect.schema_name import with_schema
 from noetl_broker.text import join_names
 
 OPEN_STEP = "RUNNING"
+WATCH_SECONDS = 0.25  # between two polls of `--watch`
 JOB_WAITS = {
     "failed": "waits for the broker's decision",
     "held": "until the execution is resumed",
@@ -209,7 +207,8 @@ async def watch(source: LastingSession, execution_id: int, *, as_json: bool, tra
 
     On a terminal it redraws one picture; a pipe gets a line for each change, with `as_json` a document for each.
     """
-    states = _poll(source, execution_id)
+    read = partial(executions.load_execution_details, execution_id=execution_id)
+    states = polls(source, read, lambda: WATCH_SECONDS)
     if not as_json and sys.stdout.isatty():
         return await _draw(states, source.schema, traceback=traceback)
     found: Found = {}
@@ -225,17 +224,6 @@ async def watch(source: LastingSession, execution_id: int, *, as_json: bool, tra
     for part in () if as_json else _paragraph(ending(found, traceback=traceback)):
         part.show()
     return found
-
-
-async def _poll(source: LastingSession, execution_id: int) -> AsyncIterator[Found]:
-    """Yield the state again and again, the end last; a slow database is queried less often."""
-    while True:
-        began = time.monotonic()
-        found = await source.read(partial(executions.load_execution_details, execution_id=execution_id))
-        yield found
-        if not is_live(found["status"]):
-            return
-        await asyncio.sleep(max(POLL_SECONDS[1] / 2, REST_FACTOR * (time.monotonic() - began)))
 
 
 async def _draw(states: AsyncIterator[Found], schema: str, *, traceback: bool) -> Found:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from noetl_broker.explain.slots import slot_of_row, slot_text
 from noetl_broker.explain.wait_text import wait_lines
 from noetl_broker.node_ids import MARK, name_of_node
 from noetl_broker.store.admin import executions
+from noetl_broker.store.connect.connection import Connection
 from noetl_broker.store.connect.lasting_session import LastingSession
 from noetl_broker.store.connect.schema_name import with_schema
 
@@ -45,7 +46,7 @@ async def follow(
     def pause() -> float:
         return min(max(LATE_SHARE * (time.monotonic() - moved), shortest), longest)
 
-    async for _ in polls(source, execution_id, pause):
+    async for _ in polls(source, partial(executions.find_execution, execution_id=execution_id), pause):
         entries = await source.read(partial(executions.list_events, execution_id=execution_id, of=of, read_only=True))
         new = [event for event in entries if event["event_id"] not in seen]
         seen.update(event["event_id"] for event in new)
@@ -53,15 +54,17 @@ async def follow(
         moved = time.monotonic() if new else moved
 
 
-async def polls(source: LastingSession, execution_id: int, pause: Callable[[], float]) -> AsyncIterator[None]:
-    """Yield for each poll until the execution has ended. A slow database is queried less often.
+async def polls(
+    source: LastingSession, read: Callable[[Connection], Awaitable[dict[str, Any]]], pause: Callable[[], float]
+) -> AsyncIterator[dict[str, Any]]:
+    """Yield what is read of an execution, at each poll until it has ended. A slow database is queried less often.
 
     The status is read before the poll: an execution that has ended has written all of its events and logs.
     """
     while True:
         began = time.monotonic()
-        found = await source.read(partial(executions.find_execution, execution_id=execution_id))
-        yield
+        found = await source.read(read)
+        yield found
         if not is_live(found["status"]):
             return
         await asyncio.sleep(max(pause(), REST_FACTOR * (time.monotonic() - began)))
