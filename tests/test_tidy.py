@@ -45,7 +45,7 @@ LAYERS: dict[str, set[str]] = {
     "template": {"errors"},
     "playbook": {"errors", "node_ids", "template"},
     "broker": {"errors", "node_ids", "text", "template", "playbook"},
-    "history": {"errors", "node_ids", "text", "template", "playbook", "broker"},
+    "history": {"errors", "node_ids", "text", "visible", "template", "playbook", "broker"},
     "explain": {"errors", "node_ids", "text", "template", "playbook", "broker", "history"},
     "diagram": {"errors", "node_ids", "text", "visible", "template", "playbook", "broker", "history"},
     "store": {
@@ -178,9 +178,11 @@ PURE_LIBRARIES = {
     "operator",
     "re",
     "string",
+    "textwrap",
     "types",
     "typing",
     "uuid",
+    "yaml",
     "zlib",
 }
 IMPURE_NAMES = {"__import__", "breakpoint", "compile", "eval", "exec", "globals", "input", "open", "print"}

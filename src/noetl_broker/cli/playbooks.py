@@ -9,12 +9,13 @@ from pathlib import Path
 
 import click
 
+from noetl_broker import __version__
 from noetl_broker.cli import output
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.face import ask
 from noetl_broker.cli.rights import OWNER
-from noetl_broker.cli.sarif import as_sarif
 from noetl_broker.errors import EXIT_FAILED, DatabaseFault, OperatorFault
+from noetl_broker.playbook.sarif import as_sarif
 from noetl_broker.service.check import CheckedFile, check_source, with_calls, with_step_types
 from noetl_broker.store.connect.session import session
 
@@ -41,7 +42,7 @@ def validate(call: Call, *, paths: Sequence[Path], strict: bool, sarif: bool) ->
     if call.database.dsn is not None:
         checked = asyncio.run(_ask_database(call, checked, strict=strict))
     if sarif:
-        output.show_json(as_sarif([found for file in checked for found in file.findings]))
+        output.show_json(as_sarif([found for file in checked for found in file.findings], __version__))
     elif not call.printed([found.as_dict() for file in checked for found in file.findings]):
         for file in checked:
             for found in file.findings:
