@@ -16,7 +16,7 @@ from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.face import Face, ask, caller_of, session_of
 from noetl_broker.cli.rights import PRODUCER
 from noetl_broker.cli.tail import follow_to_end
-from noetl_broker.cli.typed import read_object, read_seconds, read_text
+from noetl_broker.cli.typed import read_object, read_text, read_typed
 from noetl_broker.errors import EXIT_FAILED, EXIT_UNENDED, BrokerError, OperatorFault, PermissionFault
 from noetl_broker.explain.error_text import error_text
 from noetl_broker.explain.undo_text import undo_lines
@@ -73,7 +73,7 @@ def start(call: Call, *, payloads: str | None, wait: bool, timeout: str | None, 
         raise OperatorFault("--payloads goes neither with --payload nor with --wait; leave one of them out")
     if given["version"] == "latest":
         raise OperatorFault("--version takes a number; leave it out for the latest version")
-    most = None if timeout is None else read_seconds(timeout, "--timeout")
+    most = read_typed("timeout", float, timeout, "--timeout")
     asked = SAID.read(given)
     if payloads is not None:
         return asyncio.run(start_many(call, asked, payloads))

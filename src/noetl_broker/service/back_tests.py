@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from noetl_broker.playbook import PlaybookRules, compile_playbook
-from noetl_broker.service.check import CheckedFile, check_source, with_calls
+from noetl_broker.service.check import CheckedFile, with_calls
 from noetl_broker.service.comparisons import Comparisons, compared_paths
 from noetl_broker.service.histories import read_histories
 from noetl_broker.store.admin import executions, list_pages
@@ -17,14 +17,10 @@ from noetl_broker.store.connect.connection import Connection
 FILE: Final = "playbook.yaml"  # the name of a text in findings
 
 
-async def check_text(
-    connection: Connection, content: str, rules: PlaybookRules, *, strict: bool = False
-) -> CheckedFile:
+async def check_text(connection: Connection, content: str, rules: PlaybookRules) -> CheckedFile:
     """Check a text as a registration does, with the step types and the playbooks of the catalog."""
-    registration = replace(rules, any_step_type=False)
-    source = content.encode(errors="surrogatepass")
-    checked = check_source(FILE, source, registration, strict=strict)
-    [found] = await with_calls(connection, [checked], registration, strict=strict)
+    file = CheckedFile(FILE, content.encode(errors="surrogatepass"), ())
+    [found] = await with_calls(connection, [file], replace(rules, any_step_type=False))
     return found
 
 
