@@ -31,11 +31,12 @@ VERSION_OF_PLAYBOOK = click.option(
 Question = Callable[[Connection], Awaitable[list[Offer]]]
 
 
-class Completed(click.ParamType[str]):
+class Completed(click.ParamType[Any]):
     """A name in the database: `offer` gives those that begin as it is typed so far."""
 
+    name = "name"
+
     def __init__(self, offer: Callable[[Connection, str], Awaitable[list[Offer]]]) -> None:
-        self.name = "name"
         self._offer = offer
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -44,13 +45,13 @@ class Completed(click.ParamType[str]):
         return _offers(ctx, lambda connection: self._offer(connection, incomplete))
 
 
-PLAYBOOK_PATH, SCHEDULE_NAME = Completed(offer_paths), Completed(offer_schedules)
-
-
-class ExecutionId(click.ParamType[int]):
-    """The id of an execution."""
+class ExecutionId(Completed):
+    """The id of an execution; the latest ones are offered."""
 
     name = "id"
+
+    def __init__(self) -> None:
+        super().__init__(offer_executions)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Read the number."""
@@ -60,9 +61,8 @@ class ExecutionId(click.ParamType[int]):
             self.fail(f"{value!r} is not the id of an execution; noetl-broker executions lists them", param, ctx)
         return number
 
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Offer the latest executions."""
-        return Completed(offer_executions).shell_complete(ctx, param, incomplete)
+
+PLAYBOOK_PATH, SCHEDULE_NAME = Completed(offer_paths), Completed(offer_schedules)
 
 
 class StepName(click.ParamType[str]):
