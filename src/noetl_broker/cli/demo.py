@@ -13,12 +13,13 @@ from noetl_broker import embedded_postgres
 from noetl_broker.cli import output
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.run import service_options
-from noetl_broker.cli.start import describe_failure, no_output
+from noetl_broker.cli.start import no_output
 from noetl_broker.cli.tail import follow_to_end
 from noetl_broker.daemon.process_signals import exit_at_signal
 from noetl_broker.daemon.service import Service
 from noetl_broker.dev.places import is_on_path, own_script, shown_path
 from noetl_broker.errors import BrokerError, OperatorFault
+from noetl_broker.explain.error_text import failure_text
 from noetl_broker.playbook import compile_playbook
 from noetl_broker.resources import playbooks_folder
 from noetl_broker.store.admin import catalog, executions
@@ -149,7 +150,7 @@ async def _execute(call: Call, connection: Connection, path: str) -> dict[str, A
     async with LastingSession(call.database, name="demo", say=no_output) as source:
         ended = await follow_to_end(source, started, show_line=no_output)
     if ended["status"] != "COMPLETED":
-        raise BrokerError(f"the demo's execution of {path} {describe_failure(ended['status'], ended['error'])}")
+        raise BrokerError(f"the demo's execution of {path} {failure_text(ended['status'], ended['error'])}")
     return await executions.load_execution_details(connection, started)
 
 

@@ -14,12 +14,12 @@ from noetl_broker.cli import output
 from noetl_broker.cli.command import Call, command, execution_id, step_argument, with_traceback
 from noetl_broker.cli.face import Answer, ask, ask_all, service
 from noetl_broker.cli.selection import Selection, selection
-from noetl_broker.cli.start import describe_failure
-from noetl_broker.cli.status_view import status_parts, took, watch
+from noetl_broker.cli.status_view import status_parts, watch
 from noetl_broker.cli.tail import event_cells, event_line, follow
 from noetl_broker.errors import EXIT_FAILED, OperatorFault
-from noetl_broker.explain.error_text import traceback_of
+from noetl_broker.explain.error_text import failure_text, traceback_lines, traceback_of
 from noetl_broker.explain.item import item_headline, item_outcome
+from noetl_broker.explain.status_text import took
 from noetl_broker.explain.undo_text import left_text
 from noetl_broker.playbook.blocks import is_block
 from noetl_broker.store.connect.lasting_session import LastingSession
@@ -77,7 +77,7 @@ def _newest(call: Call, limit: int, rows: list[Answer]) -> list[Answer]:
 
 def _remarks(entry: dict[str, Any]) -> str:
     remarks = (
-        entry.get("error") and describe_failure(entry["status"], entry["error"]),
+        entry.get("error") and failure_text(entry["status"], entry["error"]),
         entry["forked_from"] and f"continues {entry['forked_from']}",
         entry["left_undone"] and f"left undone: {left_text(entry['left_undone'])}",
         entry["recovered_as"] and f"continued as {entry['recovered_as']}",
@@ -191,7 +191,7 @@ def _show_item(call: Call, execution_id: int, step: str, *, traceback: bool) -> 
     lines = [item_headline(item), child and f"its execution is {child}, {item['child_status']}", item_outcome(item)]
     output.Lines(tuple(line for line in lines if line)).show()
     if traceback:
-        output.Lines(tuple(output.traceback_lines(traceback_of(item["error"])))).show()
+        output.Lines(tuple(traceback_lines(traceback_of(item["error"])))).show()
     return 0
 
 
@@ -205,4 +205,4 @@ def _show_event(event: dict[str, Any], shown: set[bytes] | None) -> None:
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
     if shown is not None and digest not in shown:
         shown.add(digest)
-        output.Lines(tuple(output.traceback_lines(text))).show()
+        output.Lines(tuple(traceback_lines(text))).show()

@@ -18,7 +18,7 @@ from noetl_broker.cli.rights import PRODUCER
 from noetl_broker.cli.tail import follow_to_end
 from noetl_broker.cli.typed import read_object, read_text, read_typed
 from noetl_broker.errors import EXIT_FAILED, EXIT_UNENDED, BrokerError, OperatorFault, PermissionFault
-from noetl_broker.explain.error_text import error_text
+from noetl_broker.explain.error_text import failure_text
 from noetl_broker.explain.undo_text import undo_lines
 from noetl_broker.service.executions import start_executions
 from noetl_broker.service.models.executions import StartManyRequest, StartRequest
@@ -169,19 +169,7 @@ def _show_end(call: Call, ended: dict[str, Any], undo: dict[str, Any] | None) ->
     elif status == "COMPLETED":
         output.show_value(ended["result"])
     else:
-        output.note(f"noetl-broker: execution {execution_id} {describe_failure(status, error)}")
+        output.note(f"noetl-broker: execution {execution_id} {failure_text(status, error)}")
         for line in undo_lines(execution_id, status, undo) if undo is not None else ():
             output.note(call.with_schema(line))
     return 0 if status == "COMPLETED" else EXIT_FAILED
-
-
-def describe_failure(status: str, error: Any, attempt: str = "") -> str:
-    """Give the reason why an execution did not complete: `failed in step fetch: http: connection refused`."""
-    if status == "CANCELLED":
-        reason = error.get("reason") or error.get("message") if isinstance(error, dict) else error
-        return f"was cancelled: {reason}" if reason and reason != "cancelled" else "was cancelled"
-    if not isinstance(error, dict):
-        return "failed" if error is None else f"failed: {output.compact_json(error)}"
-    item = f"[{error['index']}]" if isinstance(error.get("index"), int) else ""
-    step = f" in step {error['step']}{item}" if error.get("step") else ""
-    return f"failed{step}: {error_text(error, attempt)}"

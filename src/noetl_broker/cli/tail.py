@@ -11,9 +11,9 @@ from typing import Any
 from noetl_broker.broker.state.state import is_live
 from noetl_broker.cli import output
 from noetl_broker.explain.event_text import event_detail
-from noetl_broker.explain.slots import slot_of_row, slot_text
+from noetl_broker.explain.status_text import standstill
 from noetl_broker.explain.wait_text import wait_lines
-from noetl_broker.node_ids import MARK, name_of_node
+from noetl_broker.node_ids import name_of_row
 from noetl_broker.store.admin import executions
 from noetl_broker.store.connect.connection import Connection
 from noetl_broker.store.connect.lasting_session import LastingSession
@@ -24,10 +24,6 @@ POLL_SECONDS = (0.05, 0.5)
 LATE_SHARE = 0.1
 # After a slow query, rest several times as long: the database has other work.
 REST_FACTOR = 5.0
-HOLDS = {
-    "PAUSED": "it is paused: noetl-broker resume {0} resumes it",
-    "QUEUED": "it is queued, its playbook is paused: noetl-broker resume --path {path} admits it",
-}
 SILENCE_SECONDS = 5.0
 WITH_WAITS = frozenset({"wait", "approval"})  # types of steps
 
@@ -89,25 +85,9 @@ async def follow_to_end(
         elif not hinted and (was_queued or time.monotonic() - moved_at > SILENCE_SECONDS):
             hinted = True
             details = await source.read(read_details)
-            for line in _hints(details):
+            for line in standstill(details):
                 show_line(with_schema(line, source.schema))
     return await source.read(partial(executions.find_execution, execution_id=execution_id))
-
-
-def _hints(found: dict[str, Any]) -> list[str]:
-    """Say whether a broker or a worker seems to be missing."""
-    if found["unread"]:
-        return ["its events are unread: is a broker running? (noetl-broker run)"]
-    waiting = [slot_text(slot) for slot in map(slot_of_row, found["slots"]) if slot.held_at is None]
-    if waiting:
-        return [f"it {text}" for text in waiting]
-    if found["status"] in HOLDS:
-        return [HOLDS[found["status"]].format(found["execution_id"], path=found["path"])]
-    free = [job for job in found["jobs"] if job["status"] == "queued"]
-    return [
-        f"the job of {step_name(job)} waits: is a worker for {job['type']} running? (noetl-broker worker)"
-        for job in free[:1]
-    ]
 
 
 def event_line(event: dict[str, Any]) -> str:
@@ -120,13 +100,6 @@ def event_cells(event: dict[str, Any]) -> tuple[str, str, str, str]:
     return (
         output.moment(event["created_at"]),
         output.cell(event["event_type"]).ljust(18),
-        output.cell(step_name(event)),
+        output.cell(name_of_row(event)),
         output.cell(event_detail(event)),
     )
-
-
-def step_name(row: dict[str, Any]) -> str:
-    """Give the step of an event or a job: `fetch`, `fetch#2` for its second visit, `fetch[3]` for an item."""
-    name = str(row.get("node_name") or row.get("step") or "")
-    node = str(row.get("node_id") or "")
-    return name_of_node(node) if MARK in node else name
