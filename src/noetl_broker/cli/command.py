@@ -77,6 +77,11 @@ class Call:
             output.show_json(document)
         return self.as_json
 
+    def say(self, text: str) -> None:
+        """Print a text for people, with `--schema` in its command lines; with --json, nothing."""
+        if not self.as_json:
+            output.show_text(self.with_schema(text))
+
     def show_rows(
         self,
         rows: Sequence[Mapping[str, Any]],

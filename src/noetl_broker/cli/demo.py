@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,7 +58,6 @@ def demo(call: Call) -> None:
     """
     if call.given_dsns:
         raise OperatorFault("the demo starts a Postgres of its own: leave --dsn out")
-    show_line: Callable[[str], None] = no_output if call.as_json else output.show_text
     began = time.monotonic()
     try:
         postgres = embedded_postgres.start(FOLDER, settings=POSTGRES)
@@ -70,12 +68,12 @@ def demo(call: Call) -> None:
     with postgres, exit_at_signal():
         if postgres.notice:
             output.note(postgres.notice)
-        show_line(f"Postgres started in {shown_path(postgres.folder)} ({output.span(time.monotonic() - began)})")
+        call.say(f"Postgres started in {shown_path(postgres.folder)} ({output.span(time.monotonic() - began)})")
         # No TLS on our own machine: the driver would read certificates in a home folder of another user.
-        shown = asyncio.run(_show_all(call.at(f"{postgres.dsn()}?sslmode=disable"), show_line))
+        shown = asyncio.run(_show_all(call.at(f"{postgres.dsn()}?sslmode=disable")))
     if not call.printed(shown):
-        show_line(f"\nStopped everything; it took {output.span(time.monotonic() - began)}.\n")
-        show_line(NEXT_STEPS.format(playbooks=shown_path(playbooks_folder()), activate=_activation()))
+        call.say(f"\nStopped everything; it took {output.span(time.monotonic() - began)}.\n")
+        call.say(NEXT_STEPS.format(playbooks=shown_path(playbooks_folder()), activate=_activation()))
 
 
 def _activation() -> str:
@@ -84,15 +82,15 @@ def _activation() -> str:
     return "" if is_on_path() or script is None else f"  . {shown_path(script)}\n"
 
 
-async def _show_all(call: Call, show_line: Callable[[str], None]) -> dict[str, Any]:
+async def _show_all(call: Call) -> dict[str, Any]:
     """Run broker, worker and show together; if one ends, all end."""
     applied = await migrate(call.database)
-    show_line(f"migrated: {len(applied)} files applied" if applied else "migrated: nothing to do")
+    call.say(f"migrated: {len(applied)} files applied" if applied else "migrated: nothing to do")
     service, stop_worker = Service(replace(service_options(call), warn_of_superuser=False)), asyncio.Event()
     options = WorkerOptions(
         dsn=call.database.dsn, schema=call.database.schema, concurrency=4, drain_seconds=2.0, poll_min_seconds=0.02
     )
-    show = asyncio.create_task(_show(call, show_line), name="the show")
+    show = asyncio.create_task(_show(call), name="the show")
     servers = {
         asyncio.create_task(service.run(), name="the broker"),
         asyncio.create_task(run_worker(options, stop_worker), name="the worker"),
@@ -114,27 +112,27 @@ async def _show_all(call: Call, show_line: Callable[[str], None]) -> dict[str, A
         await asyncio.gather(show, *servers, return_exceptions=True)
 
 
-async def _show(call: Call, show_line: Callable[[str], None]) -> dict[str, Any]:
+async def _show(call: Call) -> dict[str, Any]:
     """The two executions, the log of the first, and the tables that it made."""
     async with session(call.database, name="demo") as connection:
         registered = await catalog.register(connection, _examples(call))
-        show_line(f"registered {len(registered)} playbooks: {', '.join(entry.path for entry in registered)}")
+        call.say(f"registered {len(registered)} playbooks: {', '.join(entry.path for entry in registered)}")
 
-        show_line(f"\n{FIRST}: each step is a job for the worker, each event a row that the broker decides on\n")
+        call.say(f"\n{FIRST}: each step is a job for the worker, each event a row that the broker decides on\n")
         first = await _execute(call, connection, FIRST)
         log = await executions.log_of_latest_execution(connection)
         for event_type, node_name in log:
-            show_line(f"{event_type:<{TYPE_WIDTH}} | {node_name}")
+            call.say(f"{event_type:<{TYPE_WIDTH}} | {node_name}")
         tables = await executions.list_user_tables(connection)
-        show_line("\nIts tables:\n")
+        call.say("\nIts tables:\n")
         for table in tables:
-            show_line(f"  {table['schema']}.{table['name']}: {table['rows']} rows")
+            call.say(f"  {table['schema']}.{table['name']}: {table['rows']} rows")
 
-        show_line(f"\n{SECOND}: a condition on a result chooses the next step\n")
+        call.say(f"\n{SECOND}: a condition on a result chooses the next step\n")
         second = await _execute(call, connection, SECOND)
         for line in _path_taken(await executions.list_events(connection, second["execution_id"]), second):
-            show_line(f"  {line}")
-        show_line(f"  result: {output.compact_json(second['result'])}")
+            call.say(f"  {line}")
+        call.say(f"  result: {output.compact_json(second['result'])}")
     return {"log": log, "tables": tables, "first": first, "second": second}
 
 

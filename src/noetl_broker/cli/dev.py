@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import secrets
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from socket import socket
 from typing import Any
 
 import click
@@ -20,10 +17,10 @@ from noetl_broker.cli import output
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.console import console_modules
 from noetl_broker.cli.run import service_options
-from noetl_broker.cli.start import no_output
 from noetl_broker.cli.worker import worker_options
 from noetl_broker.daemon.process_signals import exit_at_signal, serve
 from noetl_broker.daemon.service import Service
+from noetl_broker.dev.console import console_token, open_console
 from noetl_broker.dev.database import start_database
 from noetl_broker.dev.next_steps import first_playbook, next_steps
 from noetl_broker.dev.places import shown_path
@@ -33,18 +30,14 @@ from noetl_broker.dev_folder import PLACES, DevFolder
 from noetl_broker.embedded_postgres import EmbeddedPostgres
 from noetl_broker.errors import BrokerError, OperatorFault, SchemaFault
 from noetl_broker.settings import PREFIX
-from noetl_broker.store.admin.api_tokens import check_token, create_token
 from noetl_broker.store.connect.migrations import migrate
-from noetl_broker.store.connect.session import session
 from noetl_broker.tasks import wait_for
 from noetl_broker.worker import run_worker
 
 STOP_SECONDS = 8.0
 JOB_SECONDS = 2.0  # of these, for the jobs that run
-LOOPBACK = "127.0.0.1"
 POLL_SECONDS = 0.5  # between two checks whether Postgres runs
 MOST_LISTED = 5
-ShowLine = Callable[[str], None]
 
 
 @command(
@@ -72,7 +65,6 @@ def dev(call: Call, *, folder: Path, home: Path | None, fresh: bool) -> None:
     explicit = "log_level" in call.settings.model_fields_set
     level = "debug" if call.debug else call.settings.log_level if explicit else "warning"
     logs.configure(level=level, form=call.settings.log_format)
-    show_line: ShowLine = no_output if call.as_json else lambda text: output.show_text(call.with_schema(text))
     place, began = DevFolder((home or folder).resolve()), time.monotonic()
     with place.locked(), exit_at_signal(), start_database(place, fresh=fresh) as postgres:
         if postgres.notice:
@@ -80,12 +72,12 @@ def dev(call: Call, *, folder: Path, home: Path | None, fresh: bool) -> None:
         # No TLS on our own machine: the driver would read certificates in a home folder of another user.
         dsn = f"{postgres.dsn()}?sslmode=disable"
         place.write_dsn(dsn)
-        show_line(
+        call.say(
             f"Postgres runs, its data are in {shown_path(postgres.folder)} ({output.span(time.monotonic() - began)})"
         )
-        asyncio.run(Dev(call.at(dsn), folder.resolve(), place, postgres, show_line).run())
-        show_line("Stopping.")
-    show_line("Stopped everything.")
+        asyncio.run(Dev(call.at(dsn), folder.resolve(), place, postgres).run())
+        call.say("Stopping.")
+    call.say("Stopped everything.")
 
 
 @dataclass(slots=True)
@@ -96,7 +88,6 @@ class Dev:
     folder: Path
     place: DevFolder
     postgres: EmbeddedPostgres
-    show_line: ShowLine
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     broker_ready: asyncio.Event = field(default_factory=asyncio.Event)
     console_ready: asyncio.Event = field(default_factory=asyncio.Event)
@@ -140,44 +131,20 @@ class Dev:
             self.console_ready.set()
             await self.stopping.wait()
             return
-        opened = self._open_console(server.open_socket)
+        settings = self.call.settings
+        is_set = "console_port" in settings.model_fields_set
+        opened = open_console(self.place, server.open_socket, settings.console_port, output.note, is_set=is_set)
         options = app.ConsoleOptions(
             database=self.call.database,
             playbook_rules=self.call.playbook_rules,
             tokens_demanded=True,
             signs_in_by_address=True,
         )
-        self.token = await self._console_token()
+        self.token = await console_token(self.call.database, self.place)
         async with server.serving(app.create_app(options), opened):
             self.url = server.url_of(opened)
             self.console_ready.set()
             await self.stopping.wait()
-
-    async def _console_token(self) -> str:
-        """The token of an operator. The token of the run before is used again if it is still valid."""
-        kept = self.place.read_console_token()
-        async with session(self.call.database, name="dev") as connection:
-            found = await check_token(connection, kept)
-            if kept is not None and found.role == "operator":
-                return kept
-            name = f"dev-{secrets.token_hex(3)}" if found.any_token else "dev"
-            token, _ = await create_token(connection, name, "operator", None)
-        self.place.write_console_token(token)
-        return token
-
-    def _open_console(self, open_socket: Callable[[str, int], socket]) -> socket:
-        """Open the port of the settings or of the last run; if another program has the default port, any port."""
-        port = self.call.settings.console_port
-        if "console_port" in self.call.settings.model_fields_set:
-            return open_socket(LOOPBACK, port)
-        for choice in filter(None, (self.place.read_console_port(), port)):
-            with contextlib.suppress(OperatorFault):
-                return open_socket(LOOPBACK, choice)
-        opened = open_socket(LOOPBACK, 0)
-        taken = opened.getsockname()[1]
-        self.place.write_console_port(taken)
-        output.note(f"another program has port {port}: the console is on port {taken}, also at the next start")
-        return opened
 
     async def _watch_postgres(self) -> None:
         while self.postgres.running and not self.stopping.is_set():
@@ -205,19 +172,19 @@ class Dev:
         more = ", …" if len(report.registered) > MOST_LISTED else ""
         if report.registered:
             count = len(report.registered)
-            self.show_line(f"{count} playbook{'s' * (count != 1)} registered ({new} new): {named}{more}")
+            self.call.say(f"{count} playbook{'s' * (count != 1)} registered ({new} new): {named}{more}")
         if report.refused:
-            self.show_line(f"not registered: {', '.join(map(shown_path, report.refused))}")
+            self.call.say(f"not registered: {', '.join(map(shown_path, report.refused))}")
         await self.broker_ready.wait()
         await self.console_ready.wait()
         self._show_places()
         playbooks = [playbook for _, _, playbook in report.registered]
         if playbooks:
-            self.show_line(next_steps(playbooks, self.place))
+            self.call.say(next_steps(playbooks, self.place))
         elif not report.refused and not report.kept:
-            self.show_line(first_playbook(self.folder))
-        self.show_line("Edit a playbook, and it is registered when you save it.")
-        self.show_line(f"Ctrl-C or kill -TERM {os.getpid()} stops everything.")
+            self.call.say(first_playbook(self.folder))
+        self.call.say("Edit a playbook, and it is registered when you save it.")
+        self.call.say(f"Ctrl-C or kill -TERM {os.getpid()} stops everything.")
 
     def _show_places(self) -> None:
         dsn = self.call.database.dsn
@@ -225,7 +192,7 @@ class Dev:
             places = {"console": self.url, "token": self.token, "dsn": dsn}
             output.show_json({**places, "folder": str(self.folder), "home": str(self.place.path)})
         console = "" if self.url is None else f"  console   {self.url}/?token={self.token}\n"
-        self.show_line(f"\nBroker and worker run.\n{console}  database  {dsn}\n")
+        self.call.say(f"\nBroker and worker run.\n{console}  database  {dsn}\n")
         for name in (f"{PREFIX}DSN", f"{PREFIX}DSN_FILE", *PLACES):
             if os.environ.get(name):
                 output.note(f"{name} is set: other commands use the database that it names, until you unset it")
@@ -233,13 +200,13 @@ class Dev:
     def _show_changes(self, report: Registrations, *, ask_to_try: bool) -> None:
         for file, entry, _ in report.registered:
             same = "" if entry.new else " (unchanged)"
-            self.show_line(f"{shown_path(file)}: registered {entry.path} version {entry.version}{same}")
+            self.call.say(f"{shown_path(file)}: registered {entry.path} version {entry.version}{same}")
             for note in entry.notes:
                 self._show_problem(note)
         for file in report.refused:
-            self.show_line(f"{shown_path(file)}: not registered")
+            self.call.say(f"{shown_path(file)}: not registered")
         if ask_to_try and report.registered:
-            self.show_line(next_steps([playbook for _, _, playbook in report.registered], self.place))
+            self.call.say(next_steps([playbook for _, _, playbook in report.registered], self.place))
 
     def _show_problem(self, line: str) -> None:
         output.say(self.call.with_schema(line), to_stderr=self.call.as_json)

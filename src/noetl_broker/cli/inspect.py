@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import sys
-from collections.abc import Iterator
+from operator import itemgetter
 from typing import Any
 
 import click
@@ -60,12 +60,13 @@ def executions(call: Call, *, chosen: Selection, text: str | None, limit: int, u
             output.note(f"no playbook {path} is registered; {meant}")
     if not call.printed(entries):
         columns: output.Columns = {
-            "execution": "execution_id", "path": "shown_path", "v" if sys.stdout.isatty() else "version": "version",
+            "execution": "execution_id", "path": _shown_path, "v" if sys.stdout.isatty() else "version": "version",
             "status": "status", "started": "started_at",
             "took": lambda entry: took(entry["started_at"], entry["ended_at"]), "error": _remarks,
         }  # fmt: skip
-        rows = ({**entry, "shown_path": "  " * depth + str(entry["path"])} for entry, depth in _blocks_below(entries))
-        output.Rows.of(rows, columns, frozenset({"path"})).show()
+        places = _lineages(entries)
+        rows = [{**entry, "place": places[entry["execution_id"]]} for entry in entries]
+        output.Rows.of(sorted(rows, key=itemgetter("place")), columns, frozenset({"path"})).show()
 
 
 def _newest(call: Call, limit: int, rows: list[Answer]) -> list[Answer]:
@@ -85,23 +86,19 @@ def _remarks(entry: dict[str, Any]) -> str:
     return "; ".join(filter(None, remarks))
 
 
-def _blocks_below(entries: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], int]]:
-    """Give the executions with their depth: each block stands below its parent, if that is listed."""
-    listed = {entry["execution_id"] for entry in entries}
-    below: dict[int, list[dict[str, Any]]] = {}
-    for entry in entries:
-        if is_block(entry["path"] or "") and entry["parent_execution_id"] in listed:
-            below.setdefault(entry["parent_execution_id"], []).append(entry)
-    placed = {entry["execution_id"] for blocks in below.values() for entry in blocks}
+def _shown_path(entry: Answer) -> str:
+    return "  " * (len(entry["place"]) - 1) + str(entry["path"])
 
-    def with_blocks(entry: dict[str, Any], depth: int) -> Iterator[tuple[dict[str, Any], int]]:
-        yield entry, depth
-        for block in below.get(entry["execution_id"], ()):
-            yield from with_blocks(block, depth + 1)
 
-    for entry in entries:
-        if entry["execution_id"] not in placed:
-            yield from with_blocks(entry, 0)
+def _lineages(entries: list[Answer]) -> dict[int, tuple[int, ...]]:
+    """By id, the place of each execution: newest first, but each block below its parent, if that is listed."""
+    listed = {entry["execution_id"]: entry for entry in entries}
+
+    def lineage(entry: Answer) -> tuple[int, ...]:
+        parent = listed.get(entry["parent_execution_id"]) if is_block(entry["path"] or "") else None
+        return (*(() if parent is None else lineage(parent)), -entry["execution_id"])
+
+    return {execution_id: lineage(entry) for execution_id, entry in listed.items()}
 
 
 @command(

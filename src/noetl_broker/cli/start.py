@@ -96,9 +96,23 @@ async def _wait(call: Call, started: int, most: float | None) -> int:
             raise PermissionFault(f"execution {started} is started; to wait for it: {fault}") from fault
         except TimeoutError:
             ended = await _last_poll(source, started)
-        if ended["status"] is None or is_live(ended["status"]):
-            return _show_unended(call, ended, most or 0.0)
-        return _show_end(call, ended, await source.read(partial(load_undo, execution_id=started)))
+        has_ended = ended["status"] is not None and not is_live(ended["status"])
+        undo = await source.read(partial(load_undo, execution_id=started)) if has_ended else None
+    is_printed = call.printed({**{name: ended[name] for name in END_NAMES}, "undo": undo})
+    if not has_ended:
+        text = f"execution {started} has not ended after {output.span(most or 0.0)}, and goes on"
+        remedies = f"noetl-broker status {started} shows it, noetl-broker cancel {started} ends it"
+        output.note(f"noetl-broker: {text}; {call.with_schema(remedies)}")
+        return EXIT_UNENDED
+    if is_printed:
+        pass
+    elif ended["status"] == "COMPLETED":
+        output.show_value(ended["result"])
+    else:
+        output.note(f"noetl-broker: execution {started} {failure_text(ended['status'], ended['error'])}")
+        for line in undo_lines(started, ended["status"], undo) if undo is not None else ():
+            output.note(call.with_schema(line))
+    return 0 if ended["status"] == "COMPLETED" else EXIT_FAILED
 
 
 async def _last_poll(source: LastingSession, execution_id: int) -> dict[str, Any]:
@@ -108,15 +122,6 @@ async def _last_poll(source: LastingSession, execution_id: int) -> dict[str, Any
             return await source.read(partial(executions.find_execution, execution_id=execution_id))
     except TimeoutError:
         return dict.fromkeys(END_NAMES) | {"execution_id": execution_id}
-
-
-def _show_unended(call: Call, found: dict[str, Any], waited: float) -> int:
-    call.printed({**{name: found[name] for name in END_NAMES}, "undo": None})
-    execution_id = found["execution_id"]
-    text = f"execution {execution_id} has not ended after {output.span(waited)}, and goes on"
-    remedies = f"noetl-broker status {execution_id} shows it, noetl-broker cancel {execution_id} ends it"
-    output.note(f"noetl-broker: {text}; {call.with_schema(remedies)}")
-    return EXIT_UNENDED
 
 
 async def start_many(call: Call, asked: StartRequest, file: str) -> int:
@@ -160,16 +165,3 @@ async def start_many(call: Call, asked: StartRequest, file: str) -> int:
 
 def no_output(_line: str) -> None:
     """With --json only the document at the end is printed."""
-
-
-def _show_end(call: Call, ended: dict[str, Any], undo: dict[str, Any] | None) -> int:
-    execution_id, status, error = ended["execution_id"], ended["status"], ended["error"]
-    if call.printed({**{name: ended[name] for name in END_NAMES}, "undo": undo}):
-        pass
-    elif status == "COMPLETED":
-        output.show_value(ended["result"])
-    else:
-        output.note(f"noetl-broker: execution {execution_id} {failure_text(status, error)}")
-        for line in undo_lines(execution_id, status, undo) if undo is not None else ():
-            output.note(call.with_schema(line))
-    return 0 if status == "COMPLETED" else EXIT_FAILED
