@@ -108,7 +108,7 @@ LAYERS: dict[str, set[str]] = {
     },
     "pytest_plugin": {"__init__"},
     "dev_folder": {"errors"},
-    "dev": {"errors", "tasks", "playbook", "embedded_postgres", "store", "service", "dev_folder"},
+    "dev": {"errors", "tasks", "playbook", "embedded_postgres", "store", "service", "daemon", "worker", "dev_folder"},
     "settings": {"errors", "store", "dev_folder"},
     "logs": {"errors", "visible"},
 }
