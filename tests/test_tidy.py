@@ -108,7 +108,10 @@ LAYERS: dict[str, set[str]] = {
     },
     "pytest_plugin": {"__init__"},
     "dev_folder": {"errors"},
-    "dev": {"errors", "tasks", "playbook", "embedded_postgres", "store", "service", "daemon", "worker", "dev_folder"},
+    "dev": {
+        *("errors", "tasks", "text", "resources", "playbook", "broker", "explain", "embedded_postgres"),
+        *("store", "service", "daemon", "worker", "dev_folder"),
+    },
     "settings": {"errors", "store", "dev_folder"},
     "logs": {"errors", "visible"},
 }
