@@ -17,7 +17,7 @@ from click.shell_completion import CompletionItem
 
 from noetl_broker.cli.output import one_line
 from noetl_broker.playbook.plain_values import LARGEST_VERSION
-from noetl_broker.settings import load_settings, with_dsn
+from noetl_broker.settings import databases_of, load_settings, with_dsn
 from noetl_broker.store.admin.completions import Offer, offer_executions, offer_paths, offer_schedules, offer_steps
 from noetl_broker.store.connect.connection import Connection, connect
 from noetl_broker.store.connect.dsn import Database
@@ -110,11 +110,5 @@ def _database(ctx: click.Context) -> Database:
     """Give the database of `--dsn` and `--schema`, or of the settings, as the command would."""
     config = ctx.params.get("config")
     settings = with_dsn(load_settings(Path(config) if config else None))
-    secret = settings.dsn.get_secret_value() if settings.dsn is not None else None
-    return Database(dsn=_first(ctx, "dsn") or secret, schema=_first(ctx, "schema") or settings.schema)
-
-
-def _first(ctx: click.Context, option: str) -> str | None:
-    """Give the value of an option, or its first value if it may be repeated."""
-    given = ctx.params.get(option)
-    return next(iter(given), None) if isinstance(given, tuple) else given
+    given = (ctx.params.get(option) or () for option in ("dsn", "schema"))
+    return databases_of(settings, *((one,) if isinstance(one, str) else one for one in given), several=False)[0]
