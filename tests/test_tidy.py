@@ -203,6 +203,7 @@ STREAMS = {"stdout", "stderr", "__stdout__", "__stderr__"}
 WRITES = {"write", "writelines", "buffer"}
 # Functions whose statement has a part that cannot be a parameter, with the reason.
 SQL_MADE_OF_PARTS: dict[str, str] = {
+    "store.connect.connection.call": "the name of a function stands in the program, and its arguments are parameters",
     "worker.save.insertions": "the playbook names the table and its columns; both are quoted as names",
 }
 

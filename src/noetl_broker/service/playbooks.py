@@ -20,7 +20,7 @@ from noetl_broker.service.models.actions import Which
 from noetl_broker.service.models.base import Given, Listed
 from noetl_broker.store.admin import catalog, executions, list_pages
 from noetl_broker.store.admin.executions import Filter
-from noetl_broker.store.connect.connection import Connection
+from noetl_broker.store.connect.connection import Connection, call
 
 MOST_VERSIONS = 200  # of a playbook, to choose from
 
@@ -135,7 +135,7 @@ def named_filter(which: Which) -> Filter:
 @action(Role.OPERATOR, models.PathPaused)
 async def pause_path(connection: Connection, _caller: Caller, given: models.PausePathRequest) -> Any:
     """Queue the new executions of a playbook. Running executions are not paused."""
-    changed = await executions.pause_path(connection, _one(given.path), given.reason)
+    changed = await call(connection, "pause_path", _one(given.path), given.reason)
     return {"path": given.path, "paused": True, "changed": changed}
 
 
@@ -162,22 +162,22 @@ async def list_step_types(connection: Connection, _caller: Caller, _given: Given
 @action(Role.OPERATOR, models.StepTypeChange)
 async def add_step_type(connection: Connection, _caller: Caller, given: models.StepTypeRequest) -> Any:
     """Add a step type."""
-    return {"name": given.name, "changed": bool(await catalog.announce_step_types(connection, [given.name]))}
+    return {"name": given.name, "changed": bool(await call(connection, "announce_step_types", [given.name]))}
 
 
 @action(Role.OPERATOR, models.StepTypeChange)
 async def remove_step_type(connection: Connection, _caller: Caller, given: models.StepTypeRequest) -> Any:
     """Remove a step type. Registered playbooks go on."""
-    return {"name": given.name, "changed": bool(await catalog.remove_step_types(connection, [given.name]))}
+    return {"name": given.name, "changed": bool(await call(connection, "remove_step_types", [given.name]))}
 
 
 @action(Role.OPERATOR, dict[str, int])
 async def add_step_types(connection: Connection, _caller: Caller, given: models.StepTypesRequest) -> Any:
     """Add step types; says how many are new."""
-    return {"changed": await catalog.announce_step_types(connection, given.names)}
+    return {"changed": await call(connection, "announce_step_types", given.names)}
 
 
 @action(Role.OPERATOR, dict[str, int])
 async def remove_step_types(connection: Connection, _caller: Caller, given: models.StepTypesRequest) -> Any:
     """Remove step types; says how many there were."""
-    return {"changed": await catalog.remove_step_types(connection, given.names)}
+    return {"changed": await call(connection, "remove_step_types", given.names)}

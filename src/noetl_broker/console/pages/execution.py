@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from noetl_broker.broker.state.state import is_live
 from noetl_broker.console.access import Operator
 from noetl_broker.console.pages.approvals import Asking
+from noetl_broker.console.pages.execution_actions import buttons_of
 from noetl_broker.console.pages.rendering import link, pretty
 from noetl_broker.console.pages.screen import Paging, Screen, Shown
 from noetl_broker.console.services import services_of
@@ -25,7 +26,6 @@ from noetl_broker.node_ids import UNDO_SUFFIX, name_of_node, visit_name
 from noetl_broker.service import executions as service
 from noetl_broker.service import views
 from noetl_broker.service.action import ServiceAction
-from noetl_broker.service.bulk import actions_for
 from noetl_broker.service.images import without_values
 from noetl_broker.service.models.executions import ExecutionDetails, ViewRequest, VisitValues
 from noetl_broker.service.models.values import ExecutionId
@@ -153,7 +153,7 @@ def _render(
         approvals=[Asking.of(each, may_act=screen.may_act) for each in view.asked],
         details=details,
         is_live=is_live(details["status"]),
-        actions=actions_for(details["status"]),
+        buttons=[*buttons_of(details)],
         steps=_steps(view),
         turn=view.turn,
         turns=view.origin["turns"],

@@ -195,6 +195,7 @@ class ChosenRequest(Treatment):
     ids: list[GivenId] | None = Field(None, min_length=1, max_length=MOST_ROWS)
     which: ListExecutions | None = None
     after: GivenId = 0
+    preview: StrictBool = False
 
 
 class GroupView(BaseModel):
