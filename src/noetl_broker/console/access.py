@@ -70,8 +70,12 @@ async def _find_caller(request: Request, token: str | None) -> Caller:
 
 async def check_again(request: Request) -> TokenCheck | None:
     """The name and role that the token has now; None if no token is needed. Raises Refusal, as `viewer` does."""
-    address = request.client.host if request.client is not None else ""
-    return await services_of(request).sign_in.check(request.state.token, address)
+    return await services_of(request).sign_in.check(request.state.token, address_of(request))
+
+
+def address_of(request: Request) -> str:
+    """The address that a request came from."""
+    return request.client.host if request.client is not None else ""
 
 
 async def operator(caller: Annotated[Caller, Depends(viewer)]) -> Caller:

@@ -14,10 +14,10 @@ from noetl_broker import __version__
 from noetl_broker.console import problem
 from noetl_broker.console.access import refuse_unknown_parameters
 from noetl_broker.console.api.routes import ROUTERS
-from noetl_broker.console.bodies import BodyLimit
+from noetl_broker.console.bodies import limit_bodies
 from noetl_broker.console.document import openapi_document, operations
 from noetl_broker.console.pages import create_pages
-from noetl_broker.console.pages.headers import AddedHeaders
+from noetl_broker.console.pages.headers import add_headers
 from noetl_broker.console.services import HEARTBEAT_SECONDS, TOKEN_SECONDS, Services
 from noetl_broker.playbook import PlaybookRules
 from noetl_broker.store.connect.dsn import Database
@@ -78,21 +78,17 @@ def create_app(options: ConsoleOptions) -> FastAPI:
         app.include_router(router, prefix=PREFIX, dependencies=[Depends(refuse_unknown_parameters)])
     listed = tuple(operations(ROUTERS, PREFIX))
     app.openapi = cache(partial(openapi_document, app, listed))  # type: ignore[method-assign] # the framework's own way
-    app.add_middleware(_PagesBeside, pages=pages)
-    app.add_middleware(BodyLimit)
-    app.add_middleware(AddedHeaders, headers=HEADERS)
-    app.add_middleware(_HeadAsGet)
+    app.add_middleware(_with_pages, pages=pages)
+    app.add_middleware(limit_bodies)
+    app.add_middleware(add_headers, headers=HEADERS)
+    app.add_middleware(_head_as_get)
     return app
 
 
-class _HeadAsGet:
+def _head_as_get(app: ASGIApp) -> ASGIApp:
     """Answers HEAD as GET, without the body."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request."""
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         is_head = scope["type"] == "http" and scope["method"] == "HEAD"
 
         async def send_head(message: Message) -> None:
@@ -100,17 +96,16 @@ class _HeadAsGet:
                 await send(message)
                 await send({"type": "http.response.body"})  # the end, also of a stream
 
-        await self._app({**scope, "method": "GET"} if is_head else scope, receive, send_head if is_head else send)
+        await app({**scope, "method": "GET"} if is_head else scope, receive, send_head if is_head else send)
+
+    return serve
 
 
-class _PagesBeside:
+def _with_pages(app: ASGIApp, pages: ASGIApp) -> ASGIApp:
     """Gives requests outside /api to the pages; so a path of the API that does not exist is answered by the API."""
 
-    def __init__(self, app: ASGIApp, pages: ASGIApp) -> None:
-        self._app = app
-        self._pages = pages
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         is_page = scope["type"] == "http" and not f"{scope['path']}/".startswith("/api/")
-        await (self._pages if is_page else self._app)(scope, receive, send)
+        await (pages if is_page else app)(scope, receive, send)
+
+    return serve

@@ -22,33 +22,30 @@ SMALL_BODY_BYTES: Final = 64 << 10  # that anybody may send, as to sign in; it i
 TOO_LARGE: Final = f"the body is too large: it may have {MAX_BODY_BYTES >> 20} MiB"
 
 
-class BodyLimit:
+def limit_bodies(app: ASGIApp) -> ASGIApp:
     """Refuses a body of more than MAX_BODY_BYTES, before it is read or as soon as it grows past them.
 
     Only an operator may send a body of more than SMALL_BODY_BYTES, or of an unknown size. It may not have more than
     MOST_VALUES.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request."""
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope if scope["type"] == "http" else {"headers": []})
         announced = headers.get("content-length", "")
         size = int(announced) if announced.isdecimal() else 0
         if not size and "transfer-encoding" not in headers:
-            await self._app(scope, receive, send)
-            return
+            return await app(scope, receive, send)
+        request = Request(scope)
         try:
-            body = await _read(Request(scope), size, receive)
+            body = await _read(request, size, receive)
         except (BrokerError, problem.Refusal) as error:
-            request = Request(scope)
             answer = await problem.answer_problem(request, problem.refusal_of(request, error))
-            await answer(scope, receive, send)
-            return
+            return await answer(scope, receive, send)
         if body is not None:
-            await self._app(scope, _replay(body, receive), send)
+            await app(scope, _replay(body, receive), send)
+        return None
+
+    return serve
 
 
 async def _read(request: Request, size: int, receive: Receive) -> Message | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Response
 
 from noetl_broker.console.pages.rendering import link, rfc3339
 from noetl_broker.console.pages.screen import Shown
+from noetl_broker.console.pages.statuses import style_of
 from noetl_broker.service import overview as service
 from noetl_broker.service.models.health import Failures
 from noetl_broker.text import span as span_text
@@ -21,17 +22,7 @@ LISTED: Final = 8  # rows of each list
 OLDEST: Final = 50  # executions among which those that wait for a person are grouped
 LATE_SECONDS: Final = 10.0  # from which on unread events and ready jobs are worth a word
 WIDTH, HEIGHT, GAP, LEAST = 960.0, 96.0, 4.0, 2.0  # of the chart and its bars, in units of its picture
-# Statuses of a bar from the bottom, each with the class of its colour.
-STACKED: Final = (
-    ("FAILED", "bad"),
-    ("CANCELLED", "gone"),
-    ("COMPENSATING", "warn"),
-    ("RUNNING", "run"),
-    ("QUEUED", "idle"),
-    ("PAUSED", "idle"),
-    ("COMPLETED", "ok"),
-)
-
+STACKED: Final = ("FAILED", "CANCELLED", "COMPENSATING", "RUNNING", "QUEUED", "PAUSED", "COMPLETED")  # from the bottom
 KEY: Final = ("COMPLETED", "FAILED", "CANCELLED", "RUNNING", "COMPENSATING", "QUEUED", "PAUSED")
 USUAL_KEY: Final = KEY[:4]  # shown also where there is none
 
@@ -65,9 +56,10 @@ class Warned(NamedTuple):
 
 
 @router.get("/")
-async def show_overview(screen: Shown, span: Annotated[str, Query(max_length=8)] = "") -> Response:
+async def show_overview(screen: Shown) -> Response:
     """The first page. `span`: a key of SPANS; without it, the shortest span that shows the last day."""
-    found = await screen.ask(service.show_overview, span=span, parts=PARTS, listed=LISTED, oldest=OLDEST)
+    sizes = {"parts": PARTS, "listed": LISTED, "oldest": OLDEST}
+    found = await screen.ask(service.show_overview, **screen.asked("span"), **sizes)
     present, activity, positions = found["present"], found["activity"], found["positions"]
     bars = list(draw_bars(activity))
     started = {status for bar in bars for status in bar.counts}
@@ -152,8 +144,8 @@ def draw_bars(activity: Mapping[str, Any]) -> Iterator[StartsBar]:
 def stack(counts: Mapping[str, int], scale: float) -> Iterator[Piece]:
     """The pieces of a bar from the bottom; each can be seen, however small."""
     top = HEIGHT
-    for status, tone in STACKED:
+    for status in STACKED:
         if counts.get(status):
             height = max(counts[status] * scale, LEAST)
             top = max(top - height, 0.0)
-            yield Piece(tone, round(top, 1), round(height, 1))
+            yield Piece(style_of(status).tone, round(top, 1), round(height, 1))

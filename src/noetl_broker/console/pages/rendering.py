@@ -15,7 +15,9 @@ from markupsafe import Markup, escape
 
 from noetl_broker.console.pages import assets
 from noetl_broker.console.pages.statuses import style_of
-from noetl_broker.text import moment, span
+from noetl_broker.explain.slots import rank_text
+from noetl_broker.node_ids import name_of_node, visit_name
+from noetl_broker.text import moment, numbers_text, short_json, span
 from noetl_broker.visible import visible, visible_json, visible_lines
 
 FOLDER: Final = Path(__file__).parents[1] / "templates"
@@ -51,6 +53,7 @@ def environment() -> Environment:
         "exact": exact,
         "moment": moment,
         "number": number,
+        "numbers": numbers_text,
         "pretty": pretty,
         "rfc3339": rfc3339,
         "sentence": sentence,
@@ -58,6 +61,7 @@ def environment() -> Environment:
         "visible": visible,
     }
     made.globals |= {"asset": asset, "link": link, "style_of": style_of, "timedelta": timedelta}
+    made.globals |= {"visit_name": visit_name, "step_of": name_of_node, "rank_text": rank_text, "short": short_json}
     return made
 
 
