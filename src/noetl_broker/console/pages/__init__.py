@@ -34,7 +34,7 @@ Macros are in `templates/macros.html`, with a comment each; `layout.html` import
 | statuses | `m.badge(status)` is icon and word in its colour (`statuses.STYLES`); `m.icon(name)` (`icons.html`) |
 | times | `m.time(moment)` is `3 min ago`, exact on hover; `m.span(seconds)`; `m.took(started, ended)` |
 | texts | `m.id(value, href)`, `m.mono(text)`, `m.command(text)` that copy; `m.json(value, url)` folds |
-| lists | `{% call m.table(columns, caption) %}`: rows become cards on a phone; `m.pager(next)` |
+| lists | `{% call m.table(columns, caption) %}`: rows become cards on a phone; `m.filters`; `m.pager(next)` |
 | forms | `{% call m.form(url) %}` has the CSRF token; `m.field`, `m.button(text, kind, name, value)` |
 | boxes | `{% call m.empty(title, command) %}`, `{% call m.note(kind) %}`, `m.tabs(items, chosen)`, `m.facts` |
 
