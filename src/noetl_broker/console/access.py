@@ -62,8 +62,8 @@ async def _find_caller(request: Request, token: str | None) -> Caller:
         caller = LOCAL
     else:
         caller = Caller(role=Role(str(found.role)), name=str(found.name), is_token=True)
-    services = services_of(request)
-    caller = replace(caller, rules=services.playbook_rules, database=services.database)
+    options = services_of(request).options
+    caller = replace(caller, rules=options.playbook_rules, database=options.database)
     request.state.caller = caller  # for errors
     return caller
 

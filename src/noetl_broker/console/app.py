@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from functools import cache, partial
 
 from fastapi import Depends, FastAPI
@@ -18,42 +17,19 @@ from noetl_broker.console.bodies import limit_bodies
 from noetl_broker.console.document import openapi_document, operations
 from noetl_broker.console.pages import create_pages
 from noetl_broker.console.pages.headers import add_headers
-from noetl_broker.console.services import HEARTBEAT_SECONDS, TOKEN_SECONDS, Services
-from noetl_broker.playbook import PlaybookRules
-from noetl_broker.store.connect.dsn import Database
+from noetl_broker.console.services import ConsoleOptions, Services
+
+__all__ = ["ConsoleOptions", "create_app"]
 
 PREFIX = "/api/v1"
 # A browser must not guess the type of an answer, and must not store it.
 HEADERS = (("X-Content-Type-Options", "nosniff"), ("Referrer-Policy", "no-referrer"), ("Cache-Control", "no-store"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConsoleOptions:
-    """The settings of the console: a database, and the limits for playbooks that it reads.
-
-    `tokens_demanded`: it is reached by others. Without it, tokens are demanded once there was one.
-    `signs_in_by_address`: `/?token=…` signs in. Addresses are kept by browsers and proxies, so only `dev` does this.
-    """
-
-    database: Database
-    playbook_rules: PlaybookRules = field(default_factory=PlaybookRules)
-    tokens_demanded: bool = False
-    signs_in_by_address: bool = False
-    token_seconds: float = TOKEN_SECONDS
-    heartbeat_seconds: float = HEARTBEAT_SECONDS
-
-
 def create_app(options: ConsoleOptions) -> FastAPI:
     """The application. The routes of `api.routes` are under /api/v1; all other paths are of the pages."""
-    services = Services(
-        options.database,
-        options.playbook_rules,
-        tokens_demanded=options.tokens_demanded,
-        token_seconds=options.token_seconds,
-        heartbeat_seconds=options.heartbeat_seconds,
-    )
-
-    pages = create_pages(services, signs_in_by_address=options.signs_in_by_address)
+    services = Services(options)
+    pages = create_pages(services)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

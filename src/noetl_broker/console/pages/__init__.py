@@ -3,10 +3,10 @@
 How a page is added:
 
 1. A module here with `router = APIRouter()`. Its routes take `screen: Shown` (who is signed in), `screen: Acting` (an
-   operator) or `form: Posted` (an operator who sent one of our forms: role, origin and CSRF token are checked). They
-   call the service: `screen.ask(service.show_thing, **screen.asked("name"))` gives the answer of an action.
-   `screen.rows(service.list_things, "path")` gives a page of a list, with a filter of the address, as the caller may
-   see it. `form.ask` sends the fields of the form. Their bounds are those of the service.
+   operator) or `form: Posted` (an operator's form: role, origin and CSRF token are checked). They call the service.
+   `screen.ask(service.show_thing, **screen.asked("name"))` gives the answer of an action to a parameter of the address.
+   `screen.rows(service.list_things, "path")` gives a page of a list, as the caller may see it. `form.ask` sends the
+   fields of the form. The action's model has their bounds.
    They return `screen.render("thing.html", title="Thing", …)`, or `form.done("/things", "3 things are paused")`: a
    redirect to a page that shows the sentence. `screen.form` shows a form, with what is wrong at its fields. Other
    errors are raised as in the API; `failures` makes pages of them.
@@ -109,16 +109,16 @@ ROUTERS: Final = tuple(
 )
 
 
-def create_pages(services: Services, *, signs_in_by_address: bool = False) -> FastAPI:
+def create_pages(services: Services) -> FastAPI:
     """The application of the pages, to be mounted beside the API."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.services = services
     app.state.replays = Replays()
-    app.state.examinations = Examinations(services.database)
+    app.state.examinations = Examinations(services.options.database)
     app.state.sections = SECTIONS
     add_handlers(app, failures.answer_page)
     app.add_middleware(live.LiveAnswers)
-    if signs_in_by_address:
+    if services.options.signs_in_by_address:
         app.add_middleware(sign_in.sign_in_by_address)
     app.add_middleware(sign_in.open_again)
     app.add_middleware(add_headers, headers=HEADERS)
