@@ -57,13 +57,13 @@ async def put(form: Posted) -> Response:
         is_new = form.text("new") == "1"
         return form.screen.form("throttle.html", "Limit jobs", form.texts(*FIELDS), fault, is_new=is_new)
     word = "made" if made["new"] else "changed"
-    return form.done("/limits", f"The throttle {made['name']} is {word}: {numbers_text(made)}.")
+    return form.done("/limits", f"The limit {made['name']} is {word}: {numbers_text(made)}.")
 
 
 @router.get("/limits/delete")
 async def show_delete(screen: Acting) -> Response:
     """The page that asks before it deletes a throttle."""
-    return screen.render("delete_throttle.html", title="Delete this throttle?", name=screen.asked("name")["name"])
+    return screen.render("delete_throttle.html", title="Delete this limit?", name=screen.asked("name")["name"])
 
 
 @router.post("/limits/delete")
@@ -74,4 +74,4 @@ async def delete(form: Posted) -> Response:
         await form.ask(service.delete_throttle, name=name)
     except NotFoundFault as fault:
         return form.done("/limits", str(fault), kind="info")
-    return form.done("/limits", f"The throttle {name} is deleted; its held jobs run.")
+    return form.done("/limits", f"The limit {name} is deleted; its held jobs run.")

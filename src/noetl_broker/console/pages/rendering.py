@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -81,12 +80,7 @@ def asset(name: str) -> str:
 
 
 def link(path: str, /, **parameters: Any) -> str:
-    """Give an address with these query parameters; None and empty texts are left out."""
-    return with_query(path, parameters)
-
-
-def with_query(path: str, parameters: Mapping[str, Any]) -> str:
-    """Give an address with query parameters; a list gives one for each of its values."""
+    """Give an address with these query parameters; None and empty ones are left out, and a list gives one for each."""
     given = {name: value for name, value in parameters.items() if value not in (None, "", [])}
     return f"{path}?{urlencode(given, doseq=True, errors='surrogatepass')}" if given else path
 

@@ -25,14 +25,7 @@ WHOLE: Final = "whole"  # the field for the whole payload
 MORE: Final = "more"  # the field for values that the schema does not name
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,1000}")
 _NUMBER: Final = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
-Messages = Mapping[str, str]
-
-
-class Absent:
-    """The default of a value that has none."""
-
-
-ABSENT: Final = Absent()
+ABSENT: Final[Any] = object()  # the default of a value that has none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,12 +101,12 @@ def inputs_of_form(form: Mapping[str, Any], *, prefix: str) -> list[Input]:
 
 def _input(name: str, field: str, schema: Any, default: Any, *, required: bool, merged: bool = True) -> Input:
     schema = schema if isinstance(schema, dict) else {}
-    if isinstance(default, Absent) and "default" in schema:
+    if default is ABSENT and "default" in schema:
         default = schema["default"]
     options = _options(schema, default, required=required)
     kind: Kind = "choice" if options else _kind(schema, default)
     is_template = has_template(default)
-    shown = "" if isinstance(default, Absent) or is_template else _as_text(kind, default)
+    shown = "" if default is ABSENT or is_template else _as_text(kind, default)
     if kind == "text" and ("\n" in shown or _is_long(schema)):
         kind = "lines"
     title = schema.get("title")
@@ -127,7 +120,7 @@ def _input(name: str, field: str, schema: Any, default: Any, *, required: bool, 
         default=default,
         hint=_hint(schema, kind, has_default=merged and kind == "json" and isinstance(default, dict)),
         placeholder=f"default: {short_json(default, longest=60)}" if is_template else "",
-        is_required=required and isinstance(default, Absent),
+        is_required=required and default is ABSENT,
         options=options,
     )
 
@@ -169,7 +162,7 @@ def _options(schema: Mapping[str, Any], default: Any, *, required: bool) -> list
     if len(values) > MOST_OPTIONS:
         return []
     texts = {json.dumps(value): value if isinstance(value, str) else short_json(value) for value in values}
-    if isinstance(default, Absent) or has_template(default) or json.dumps(default) not in texts:
+    if default is ABSENT or has_template(default) or json.dumps(default) not in texts:
         nothing = "Choose one" if required else f"default: {default}" if has_template(default) else "not given"
         return [("", nothing), *texts.items()]
     return [*texts.items()]
@@ -230,7 +223,7 @@ def read_inputs(form: SentForm, inputs: Sequence[Input], *, merged: bool = True)
             value = _read(one, text, merged=merged)
             if one.field in {WHOLE, MORE}:
                 values |= _object(value, one.default)
-            elif not isinstance(value, Absent):
+            elif value is not ABSENT:
                 values[one.name] = value
         except ValueError as fault:
             error = str(fault)
@@ -275,7 +268,7 @@ def changed_only(before: Any, after: Any) -> Any:
 
 
 def _object(value: Any, default: Any) -> dict[str, Any]:
-    if isinstance(value, Absent):
+    if value is ABSENT:
         return dict(default) if isinstance(default, dict) else {}
     if not isinstance(value, dict):
         raise ValueError("it must be a JSON object, such as {}")  # noqa: TRY004 - the field's fault, not a program's

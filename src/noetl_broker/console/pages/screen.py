@@ -23,7 +23,7 @@ from noetl_broker.console.api.route import perform
 from noetl_broker.console.pages import cookies
 from noetl_broker.console.pages.attention import count_for_navigation
 from noetl_broker.console.pages.cookies import Kind
-from noetl_broker.console.pages.rendering import environment, with_query
+from noetl_broker.console.pages.rendering import environment, link
 from noetl_broker.console.problem import Refusal
 from noetl_broker.console.services import services_of
 from noetl_broker.errors import BrokerError, DatabaseFault
@@ -75,7 +75,7 @@ class Screen:
         return {name: text if name in EXACT else text.strip() for name, text in query.items()}
 
     async def rows(self, action: ServiceAction[Any, Any], /, *filters: str, **given: Any) -> dict[str, Any]:
-        """A page of a list of the service, as the address asks for it, with its rows as this caller may see them."""
+        """The page of a list that the address asks for, with its rows as this caller may see them."""
         found = await self.ask(action, **{**self.asked("cursor", "limit", *filters), **given})
         return {**found, "items": action.answer.model_validate(found).model_dump()["items"]}
 
@@ -147,7 +147,7 @@ class Screen:
         given: dict[str, Any] = {}
         for name, value in self.request.query_params.multi_items():
             given.setdefault(name, []).append(value)
-        return with_query(self.request.url.path, {**given, **changes})
+        return link(self.request.url.path, **{**given, **changes})
 
 
 class SentForm:

@@ -77,8 +77,8 @@ def sign_in_by_address(app: ASGIApp) -> ASGIApp:
 def open_again(app: ASGIApp) -> ASGIApp:
     """Answers who follows a link of another site with a page that opens the link again.
 
-    A browser withholds our cookies from such a link. Without this, a link of a colleague would ask for the token again,
-    and the forms of other tabs would get a new secret.
+    A browser withholds our cookies from such a link. Without this, a link of a colleague would ask for the token again.
+    The forms of other tabs would get a new secret.
     """
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
