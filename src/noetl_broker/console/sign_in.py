@@ -38,8 +38,8 @@ class SignIn:
         Raises Refusal: 401 without a valid token, 429 for a wrong one of an address that sent many. Raises
         DatabaseFault. A valid token always passes: others may use the same address, as behind a proxy.
         """
-        found = self._recall(token)
-        if found is None:
+        found, until = self._checked.get(token, (None, 0.0))
+        if found is None or time.monotonic() >= until:
             found = await self._ask(token)
         if found.name is not None:
             return found
@@ -53,10 +53,6 @@ class SignIn:
             )
         self._count_failure(address)
         raise Refusal(HTTPStatus.UNAUTHORIZED, "the token is not valid: it is unknown, expired or revoked", CHALLENGE)
-
-    def _recall(self, token: str | None) -> TokenCheck | None:
-        checked, until = self._checked.get(token, (None, 0.0))
-        return checked if time.monotonic() < until else None
 
     async def _ask(self, token: str | None) -> TokenCheck:
         if token is not None and len(token) > LONGEST_TOKEN:

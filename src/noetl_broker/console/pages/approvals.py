@@ -40,11 +40,6 @@ class Asking(NamedTuple):
         visit = row["step"] + row["node_id"].removeprefix(f"{row['execution_id']}:{row['step']}")
         return cls(row, visit, inputs_of(row), [], row.get("key")) if may_act else cls(row, visit, [], [])
 
-    @property
-    def needs_form(self) -> bool:
-        """Whether nobody can approve it without its form."""
-        return any(one.is_required for one in self.inputs)
-
 
 def inputs_of(row: Mapping[str, Any]) -> list[Input]:
     """The fields of an approval, and a comment; their names are the same however the list changes."""

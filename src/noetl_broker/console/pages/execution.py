@@ -35,22 +35,16 @@ from noetl_broker.store.connect.connection import Connection
 
 router = APIRouter()
 
-TABS: Final = (
-    ("", "Overview"),
-    ("events", "Events"),
-    ("jobs", "Jobs"),
-    ("log", "Log"),
-    ("items", "Items"),
-    ("children", "Children"),
-    ("undo", "Undo"),
+# The tabs, with the actions that list their rows; the others are read in another way.
+TABS: Final[tuple[tuple[str, str, ServiceAction[Any, Any] | None], ...]] = (
+    ("", "Overview", None),
+    ("events", "Events", service.list_events),
+    ("jobs", "Jobs", service.list_jobs),
+    ("log", "Log", None),
+    ("items", "Items", service.list_items),
+    ("children", "Children", views.list_children),
+    ("undo", "Undo", service.list_undos),
 )
-LISTS: Final[Mapping[str, ServiceAction[Any, Any]]] = {
-    "events": service.list_events,
-    "jobs": service.list_jobs,
-    "items": service.list_items,
-    "children": views.list_children,
-    "undo": service.list_undos,
-}
 ITEM_STATUSES: Final = ("RUNNING", "FAILED", "COMPLETED", "WAITING", "CANCELLED")
 SEARCHED_ENTRIES: Final = 500  # of a log: entries of one read of a search
 SEARCHES: Final = 20  # of these reads, for one page
@@ -103,7 +97,7 @@ def _render(screen: Screen, view: View, *, drawn: ViewPictures | None = None, **
         "execution.html",
         title=details["path"] or f"Execution {details['execution_id']}",
         changes=str(details["execution_id"]),
-        tabs=[each for each in TABS if each[0] not in _empty_tabs(view, screen)],
+        tabs=[(name, title) for name, title, _ in TABS if name not in _empty_tabs(view, screen)],
         item_statuses=ITEM_STATUSES,
         view=view,
         panel=panel,
@@ -150,9 +144,9 @@ def _draw(screen: Screen, view: View) -> ViewPictures:
 async def _load_tab(screen: Screen, execution_id: int, tab: str) -> dict[str, Any] | None:
     if tab == "log":
         return await _load_log(screen, execution_id)
-    if tab not in LISTS:
-        return None
-    return await screen.rows(LISTS[tab], *(("status",) if tab == "items" else ()), execution_id=execution_id)
+    action = next((action for name, _, action in TABS if name == tab), None)
+    filters = ("status",) if tab == "items" else ()
+    return None if action is None else await screen.rows(action, *filters, execution_id=execution_id)
 
 
 async def _load_log(screen: Screen, execution_id: int) -> dict[str, Any]:

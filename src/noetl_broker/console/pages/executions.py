@@ -33,11 +33,6 @@ class FilterQuery:
         return {name: value for name, value in given.items() if value and name not in self.faults}
 
     @property
-    def is_open(self) -> bool:
-        """Whether a filter is set that stands in the folded part."""
-        return any(self.fields[name] for name in ("error", "step", "until", "of_version")) or bool(self.faults)
-
-    @property
     def is_set(self) -> bool:
         """Whether anything is filtered."""
         return bool(self.text) or any(self.fields.values())

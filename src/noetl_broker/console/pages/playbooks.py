@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from fastapi import APIRouter, Response
 
@@ -36,62 +34,43 @@ USUAL: Final = 100
 GROUPS: Final = 100  # of divergences that the page lists
 
 
-class PlaybookTab(NamedTuple):
-    """A part of a playbook's page."""
-
-    name: str
-    title: str
-    url: str
-    for_viewers: bool = False
-
-
+# The parts of a playbook's page: template, title, address, whether viewers see it.
 PARTS: Final = (
-    PlaybookTab("graph", "Graph", "/playbooks", for_viewers=True),
-    PlaybookTab("start", "Start", "/playbooks/start"),
-    PlaybookTab("source", "Source", "/playbooks/source"),
-    PlaybookTab("versions", "Versions", "/playbooks/versions", for_viewers=True),
-    PlaybookTab("difference", "Differences", "/playbooks/difference"),
-    PlaybookTab("edit", "Edit and back-test", "/playbooks/edit"),
+    ("graph", "Graph", "/playbooks", True),
+    ("start", "Start", "/playbooks/start", False),
+    ("source", "Source", "/playbooks/source", False),
+    ("versions", "Versions", "/playbooks/versions", True),
+    ("difference", "Differences", "/playbooks/difference", False),
+    ("edit", "Edit and back-test", "/playbooks/edit", False),
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Opened:
-    """A version of a playbook: its text, what the list says of its path, and the versions, the latest first."""
+async def open_playbook(screen: Screen, **other: Any) -> dict[str, Any]:
+    """The version that the address names, by default the latest, or another one. Raises NotFoundFault.
 
-    of: Any
-    latest: Mapping[str, Any]
-    versions: list[dict[str, Any]]
-
-    @property
-    def is_latest(self) -> bool:
-        """Whether no version is newer."""
-        return bool(self.of.version == self.latest["version"])
-
-
-async def open_playbook(screen: Screen, **other: Any) -> Opened:
-    """The version that the address names, by default the latest, or another one. Raises NotFoundFault."""
+    `of` has its text, `latest` is what the list says of its path. `versions` begin with the latest.
+    """
     found = await screen.ask(service.open_version, **{**screen.asked("path", "version"), **other})
-    versions = [screen.seen(PlaybookView, row) for row in found["versions"]]
-    return Opened(of=found["of"], latest=found["latest"], versions=versions)
+    return {**found, "versions": [screen.seen(PlaybookView, row) for row in found["versions"]]}
 
 
-async def open_sent(form: SentForm) -> Opened:
+async def open_sent(form: SentForm) -> dict[str, Any]:
     """The version that a form is about."""
     return await open_playbook(form.screen, path=form.text("path"), version=form.text("version") or "none")
 
 
-def show_part(screen: Screen, opened: Opened, part: str, **values: Any) -> Response:
+def show_part(screen: Screen, opened: dict[str, Any], part: str, **values: Any) -> Response:
     """The page of a playbook with one of its parts; the part has a template of its own."""
-    parts = [one for one in PARTS if screen.may_act or one.for_viewers]
-    shown = {"opened": opened, "of": opened.of, "part": part, "parts": parts, **values}
-    return screen.render(f"playbook_{part}.html", title=opened.of.path, **shown)
+    of, parts = opened["of"], [one for one in PARTS if screen.may_act or one[-1]]
+    is_latest = of.version == opened["latest"]["version"]
+    shown = {"opened": opened, "of": of, "is_latest": is_latest, "part": part, "parts": parts, **values}
+    return screen.render(f"playbook_{part}.html", title=of.path, **shown)
 
 
-async def compiled(screen: Screen, opened: Opened) -> tuple[Playbook | None, str | None]:
+async def compiled(screen: Screen, of: Any) -> tuple[Playbook | None, str | None]:
     """The compiled playbook, or why it cannot be; a long one takes seconds."""
     try:
-        return await asyncio.to_thread(opened.of.compile, screen.asker.rules), None
+        return await asyncio.to_thread(of.compile, screen.asker.rules), None
     except PlaybookError as error:
         return None, str(error)
 
@@ -104,10 +83,10 @@ async def show_playbooks(screen: Shown) -> Response:
         return await list_playbooks(screen)
     opened = await open_playbook(screen)
     recent = await screen.rows(executions.list_executions, path=path, limit=NEWEST, cursor=None)
-    playbook, fault = await compiled(screen, opened)
+    playbook, fault = await compiled(screen, opened["of"])
     drawn = None
     if playbook is not None:
-        found = picture_of_playbook(playbook, opened.of.version)
+        found = picture_of_playbook(playbook, opened["of"].version)
         drawn = picture(await asyncio.to_thread(render_svg, found if screen.may_act else without_values(found)))
     no_graph = fault if screen.may_act else "This version cannot be read."
     return show_part(screen, opened, "graph", changes="all", drawn=drawn, no_graph=no_graph, recent=recent["items"])
@@ -125,8 +104,9 @@ async def list_playbooks(screen: Screen) -> Response:
 async def show_source(screen: Acting) -> Response:
     """The text with line numbers; what lint finds stands beside its line."""
     opened = await open_playbook(screen)
-    text, rules = opened.of.content, screen.asker.rules.of_registered()  # no type of its steps is refused
-    checked = await asyncio.to_thread(check_source, opened.of.path, text.encode(errors="surrogatepass"), rules)
+    of, rules = opened["of"], screen.asker.rules.of_registered()  # no type of its steps is refused
+    text = of.content
+    checked = await asyncio.to_thread(check_source, of.path, text.encode(errors="surrogatepass"), rules)
     lines = lines_with_findings(text, checked.findings)
     return show_part(screen, opened, "source", lines=lines, checked=checked)
 
@@ -143,16 +123,16 @@ async def show_difference(screen: Acting) -> Response:
     opened = await open_playbook(screen)
     chosen = screen.asked("other")["other"] or _before(opened)
     found = opened if chosen is None else await open_playbook(screen, version=chosen)
-    old, new = sorted((found.of, opened.of), key=lambda each: each.version)
+    old, new = sorted((found["of"], opened["of"]), key=lambda each: each.version)
     compared = await asyncio.to_thread(compare_texts, old.content, new.content)
     return show_part(screen, opened, "difference", other=chosen, old=old, new=new, compared=compared)
 
 
-def _before(opened: Opened) -> int | None:
+def _before(opened: dict[str, Any]) -> int | None:
     """The version before the open version; for the first version, the next one."""
-    numbers = [row["version"] for row in opened.versions]
-    older = [number for number in numbers if number < opened.of.version]
-    newer = [number for number in numbers if number > opened.of.version]
+    numbers, own = [row["version"] for row in opened["versions"]], opened["of"].version
+    older = [number for number in numbers if number < own]
+    newer = [number for number in numbers if number > own]
     return max(older) if older else min(newer) if newer else None
 
 
@@ -180,7 +160,7 @@ async def resume(form: Posted) -> Response:
 async def show_editor(screen: Acting) -> Response:
     """The text of a version, to be edited."""
     opened = await open_playbook(screen)
-    shown = {"content": opened.of.content, "limits": COMPARED, "limit": USUAL, "ways_only": False, "checked": None}
+    shown = {"content": opened["of"].content, "limits": COMPARED, "limit": USUAL, "ways_only": False, "checked": None}
     return show_part(screen, opened, "edit", **shown)
 
 
@@ -194,9 +174,9 @@ async def check(form: Posted) -> Response:
     limit = next((each for each in COMPARED if str(each) == form.text("limit")), USUAL)
     opened = await open_sent(form)
     asked = {"content": content, "limit": limit, "ways_only": form.text("ways_only") == "1"}
-    checked, result = await form.screen.ask(service.try_text, which={"path": opened.of.path}, **asked)
+    checked, result = await form.screen.ask(service.try_text, which={"path": opened["of"].path}, **asked)
     marked = [line for line in lines_with_findings(content, checked.findings) if line.findings]
-    found = {"checked": checked, "marked": marked, "result": result, "is_changed": content != opened.of.content}
+    found = {"checked": checked, "marked": marked, "result": result, "is_changed": content != opened["of"].content}
     return show_part(form.screen, opened, "edit", limits=COMPARED, groups=GROUPS, file=FILE, **asked, **found)
 
 
@@ -204,7 +184,7 @@ async def check(form: Posted) -> Response:
 async def show_form(screen: Acting) -> Response:
     """The form, with a key of its own: a second click on its button starts nothing."""
     opened = await open_playbook(screen)
-    playbook, fault = await compiled(screen, opened)
+    playbook, fault = await compiled(screen, opened["of"])
     shown = {"inputs": inputs_of(playbook), "faults": [] if fault is None else [fault]}
     return show_part(screen, opened, "start", playbook=playbook, key=secrets.token_urlsafe(16), **shown)
 
@@ -220,7 +200,8 @@ def inputs_of(playbook: Playbook | None) -> list[Input]:
 async def start(form: Posted) -> Response:
     """Start an execution of the version that the form was made for, or show what is wrong at its fields."""
     opened, key = await open_sent(form), form.text("key")
-    playbook, _ = await compiled(form.screen, opened)
+    of = opened["of"]
+    playbook, _ = await compiled(form.screen, opened["of"])
     filled = read_inputs(form, inputs_of(playbook))
     inputs, faults = filled.inputs, list[str]()
     try:
@@ -228,9 +209,9 @@ async def start(form: Posted) -> Response:
             once, payload = form.once(key, json_text(filled.values)), filled.values
             error = None if playbook is None else await asyncio.to_thread(payload_fault, playbook, payload)
             if error is None:
-                given = {"path": opened.of.path, "version": opened.of.version, "idempotency_key": once}
+                given = {"path": of.path, "version": of.version, "idempotency_key": once}
                 made = await form.screen.ask(executions.start_unchecked, payload=payload, **given)
-                said = f"Version {opened.of.version} of {opened.of.path} has started."
+                said = f"Version {of.version} of {of.path} has started."
                 return form.done(f"/executions/{made['execution_id']}", said)
             inputs, faults = with_errors(inputs, error["places"])
     except DatabaseFault:

@@ -30,11 +30,6 @@ class Pretty(NamedTuple):
     text: str
     size: int
 
-    @property
-    def is_cut(self) -> bool:
-        """Whether the text is only the beginning."""
-        return self.size > len(self.text)
-
 
 @cache
 def environment() -> Environment:
@@ -51,7 +46,7 @@ def environment() -> Environment:
         "ago": ago,
         "exact": exact,
         "moment": moment,
-        "number": number,
+        "number": "{:,}".format,
         "numbers": numbers_text,
         "pretty": pretty,
         "rfc3339": rfc3339,
@@ -59,7 +54,7 @@ def environment() -> Environment:
         "span": span,
         "visible": visible,
     }
-    made.globals |= {"asset": asset, "link": link, "style_of": style_of, "timedelta": timedelta}
+    made.globals |= {"asset": assets.address, "link": link, "style_of": style_of, "timedelta": timedelta}
     made.globals |= {"visit_name": visit_name, "step_of": name_of_node, "rank_text": rank_text, "short": short_json}
     return made
 
@@ -72,11 +67,6 @@ def _finalize(value: Any) -> Any:
 def exact(value: Any) -> Markup:
     """Give a text unchanged, for a form's field that must send back what it got."""
     return escape("" if value is None else value)
-
-
-def asset(name: str) -> str:
-    """Give the address of a file of ours."""
-    return f"{assets.folder()}/{name}"
 
 
 def link(path: str, /, **parameters: Any) -> str:
@@ -113,11 +103,6 @@ def sentence(text: str) -> str:
     """Give a message as a sentence: it begins with a capital letter and ends with a full stop."""
     text = text.strip()
     return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '!', '?', ':')) else '.'}"
-
-
-def number(value: float) -> str:
-    """Give a number with separators of thousands."""
-    return f"{value:,}"
 
 
 def pretty(value: Any, longest: int | None = FOLDED_FROM) -> Pretty:

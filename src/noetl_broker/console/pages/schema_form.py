@@ -86,16 +86,10 @@ def inputs_of_workload(schema: Any, workload: Mapping[str, Any]) -> list[Input]:
 
 def inputs_of_form(form: Mapping[str, Any], *, prefix: str) -> list[Input]:
     """The fields of an approval; `required` in a field's schema is a flag there."""
+    schemas = {name: schema if isinstance(schema, dict) else {} for name, schema in form.items()}
     return [
-        _input(
-            name,
-            f"{prefix}{index}",
-            schema,
-            schema.get("default", ABSENT) if isinstance(schema, dict) else ABSENT,
-            required=isinstance(schema, dict) and schema.get("required") is True,
-            merged=False,
-        )
-        for index, (name, schema) in enumerate(form.items())
+        _input(name, f"{prefix}{index}", schema, ABSENT, required=schema.get("required") is True, merged=False)
+        for index, (name, schema) in enumerate(schemas.items())
     ]
 
 
@@ -107,7 +101,8 @@ def _input(name: str, field: str, schema: Any, default: Any, *, required: bool, 
     kind: Kind = "choice" if options else _kind(schema, default)
     is_template = has_template(default)
     shown = "" if default is ABSENT or is_template else _as_text(kind, default)
-    if kind == "text" and ("\n" in shown or _is_long(schema)):
+    most = schema.get("maxLength")
+    if kind == "text" and ("\n" in shown or (isinstance(most, int | float) and most > LONG_TEXT)):
         kind = "lines"
     title = schema.get("title")
     return Input(
@@ -127,11 +122,9 @@ def _input(name: str, field: str, schema: Any, default: Any, *, required: bool, 
 
 def has_template(value: Any) -> bool:
     """Whether a default holds a template: what a start is given is never rendered."""
-    if isinstance(value, str):
-        return "{{" in value or "{%" in value
-    if isinstance(value, dict):
-        return any(map(has_template, value.values()))
-    return isinstance(value, list) and any(map(has_template, value))
+    if isinstance(value, dict | list):
+        return any(map(has_template, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, str) and ("{{" in value or "{%" in value)
 
 
 def _kind(schema: Mapping[str, Any], default: Any) -> Kind:
@@ -142,11 +135,6 @@ def _kind(schema: Mapping[str, Any], default: Any) -> Kind:
     if types is None and not schema.keys() & {"anyOf", "oneOf", "allOf", "properties", "items", "prefixItems"}:
         return {str: "text", int: "integer", float: "number"}.get(type(default), "json")  # type: ignore[return-value]
     return "json"
-
-
-def _is_long(schema: Mapping[str, Any]) -> bool:
-    most = schema.get("maxLength")
-    return isinstance(most, int | float) and most > LONG_TEXT
 
 
 def _options(schema: Mapping[str, Any], default: Any, *, required: bool) -> list[tuple[str, str]]:
@@ -194,19 +182,14 @@ def _hint(schema: Mapping[str, Any], kind: Kind, *, has_default: bool) -> str:
         ("minItems", "a length of at least {}"), ("maxItems", "a length of at most {}"),
     )  # fmt: skip
     bounds = [text.format(short_json(schema[key], longest=20)) for key, text in words if key in schema]
-    what = {"integer": "a whole number", "number": "a number", "json": _json_word(schema)}.get(kind, "")
+    json_word = {"object": "a JSON object", "array": "a JSON list"}.get(str(schema.get("type")), "JSON")
+    what = {"integer": "a whole number", "number": "a number", "json": json_word}.get(kind, "")
     if what or bounds:
         sentence = ", ".join([what, *bounds] if what else bounds)
         parts.append(f"{sentence[0].upper()}{sentence[1:]}.")
     if has_default:
         parts.append("Merged over the default.")
     return " ".join(parts)
-
-
-def _json_word(schema: Mapping[str, Any]) -> str:
-    types = schema.get("type")
-    word = {"object": "a JSON object", "array": "a JSON list"}.get(types) if isinstance(types, str) else None
-    return word or "JSON"
 
 
 def read_inputs(form: SentForm, inputs: Sequence[Input], *, merged: bool = True) -> Filled:
@@ -279,10 +262,10 @@ def with_errors(inputs: Sequence[Input], faults: Sequence[Mapping[str, str]]) ->
     """The fields with the faults that the schema found in them, and the faults that belong to no field."""
     of_field: dict[str, list[str]] = {}
     rest: list[str] = []
+    whole = next((each for each in inputs if each.field in {WHOLE, MORE}), None)
     for fault in faults:
         path, message = fault["path"], fault["message"]
         one = next((each for each in inputs if each.name and _is_in(path, each.name)), None)
-        whole = next((each for each in inputs if each.field in {WHOLE, MORE}), None)
         if one is not None:
             inner = path[len(path_text((one.name,))) :].lstrip(".")
             of_field.setdefault(one.field, []).append(f"{inner} {message}" if inner else f"It {message}")

@@ -111,30 +111,24 @@ class Screen:
     ) -> HTMLResponse:
         """The page. `changes`: whose changes make it ask again, `all` or the id of an execution."""
         shown = None if self._is_shared else cookies.read_flash(self.request.cookies.get(cookies.FLASH, ""))
-        text = (
-            environment()
-            .get_template(template)
-            .render(
-                {
-                    "title": title,
-                    "changes": changes,
-                    "who": self.caller,
-                    "may_act": self.may_act,
-                    "signed_in": self.session is not None,
-                    "counts": getattr(self.request.state, "counts", {}),
-                    "sections": self.request.app.state.sections,
-                    "path": self.request.url.path,
-                    "query": self.request.query_params,
-                    "csrf_field": cookies.TOKEN_FIELD,
-                    "csrf_token": "" if self._is_shared else cookies.token_of(self._secret, self.session),
-                    "flash": shown,
-                    "now": datetime.now(UTC),
-                    "here": self.here,
-                    "picture": picture,
-                    **values,
-                }
-            )
-        )
+        context = {
+            "title": title,
+            "changes": changes,
+            "who": self.caller,
+            "may_act": self.may_act,
+            "signed_in": self.session is not None,
+            "counts": getattr(self.request.state, "counts", {}),
+            "sections": self.request.app.state.sections,
+            "path": self.request.url.path,
+            "query": self.request.query_params,
+            "csrf_field": cookies.TOKEN_FIELD,
+            "csrf_token": "" if self._is_shared else cookies.token_of(self._secret, self.session),
+            "flash": shown,
+            "now": datetime.now(UTC),
+            "here": self.here,
+            "picture": picture,
+        }
+        text = environment().get_template(template).render(context | values)
         response = HTMLResponse(text, status_code=status)
         if self._is_new:
             set_cookie(self.request, response, cookies.FORM, self._secret)

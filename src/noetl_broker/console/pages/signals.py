@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import secrets
-from typing import Any, Final
+from typing import Final
 
 from fastapi import APIRouter, Response
 
@@ -16,7 +15,6 @@ router = APIRouter()
 
 KEEP: Final = "7d"  # as the form shows it
 MOST_WAITS: Final = 50  # that the page lists
-SHORT: Final = 120  # characters of a payload on one line
 
 
 @router.get("/signals")
@@ -24,15 +22,8 @@ async def list_signals(screen: Shown) -> Response:
     """The waits for a signal, and the kept signals, the newest first."""
     listed = await screen.rows(service.list_signals, "name", "key")
     waits = await screen.ask(service.list_signal_waits, limit=MOST_WAITS + 1, **screen.asked("name", "key"))
-    listed["items"] = [{**row, "short": on_one_line(row["payload"])} for row in listed["items"]]
     more = {"waits": waits[:MOST_WAITS], "has_more_waits": len(waits) > MOST_WAITS}
     return screen.render("signals.html", title="Signals", changes="all", **listed, **more)
-
-
-def on_one_line(payload: Any) -> str | None:
-    """A short payload as JSON on one line; None if it is long or hidden."""
-    text = json.dumps(payload, ensure_ascii=False, default=str)
-    return text if payload is not None and len(text) <= SHORT else None
 
 
 @router.get("/signals/send")
