@@ -122,6 +122,11 @@ async def plan_backfill(connection: Connection, name: str, since: str, until: st
         zone = timing.local(now).tzinfo or UTC
         begin = _moment(parse_since(since, zone), now)
         end = now if until is None else min(_moment(parse_until(until, zone), now), now)
+    if end < begin:
+        raise OperatorFault(
+            f"the backfill would begin at {moment(begin)}, after its end at {moment(end)}: the end is now"
+            " at the latest; begin earlier"
+        )
     wanted = takewhile(lambda at: at <= end, timing.moments(begin - timedelta(microseconds=1)))
     moments = [*islice(wanted, MOST_MOMENTS + 1)]
     if len(moments) > MOST_MOMENTS:
