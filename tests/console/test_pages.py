@@ -170,6 +170,7 @@ async def test_a_viewer_cannot_write_by_any_form(database: Database) -> None:
         pages = [(await client.get(url)).text for url in ("/", "/executions")]
         forms = [re.findall(r'method="post"|class="check"|</svg>Start one', page) for page in pages]
         await sign_in(client, database, "operator")
+        assert "</svg>Start one" in (await client.get("/executions")).text
         untold = {path: (await client.post(url, data={"csrf": "0"})).status_code for path, url in addresses.items()}
     assert {"/executions/act", "/limits/put", "/limits/delete", "/executions/{execution_id:int}/undo"} <= writing
     assert untold == answers == dict.fromkeys(writing, 403)
