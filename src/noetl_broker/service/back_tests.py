@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
+from noetl_broker.history.comparisons import Comparisons, compared_paths
 from noetl_broker.playbook import PlaybookRules, compile_playbook
 from noetl_broker.service.check import CheckedFile, with_calls
-from noetl_broker.service.comparisons import Comparisons, compared_paths
 from noetl_broker.service.histories import read_histories
 from noetl_broker.store.admin import executions, list_pages
 from noetl_broker.store.admin.executions import Filter
@@ -32,7 +33,7 @@ async def back_test(
     *,
     limit: int,
     ways_only: bool = False,
-) -> Comparisons:
+) -> dict[str, Any]:
     """Compare the newest executions with a text that has no errors; without a path in the filter, those of its path."""
     playbook = compile_playbook(checked.source, file=FILE, rules=rules.of_registered())
     chosen: list[int] = []
@@ -40,8 +41,8 @@ async def back_test(
         found = await list_pages.page_executions(connection, replace(which, path=path), limit=limit)
         chosen += [row["execution_id"] for row in found.items]
     ids = await executions.with_turns(connection, sorted(chosen, reverse=True)[:limit])
-    comparisons = Comparisons(playbook, ways_only=ways_only)
+    comparisons, began = Comparisons(playbook, ways_only=ways_only), time.monotonic()
     async with aclosing(read_histories(connection, ids, rules)) as parts:
         async for part in parts:
             comparisons.take(part)
-    return comparisons
+    return comparisons.as_document(time.monotonic() - began)

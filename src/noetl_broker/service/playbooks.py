@@ -112,10 +112,9 @@ async def try_text(
     checked = await back_tests.check_text(connection, given.content, caller.rules)
     if checked.errors:
         return checked, None
-    compared = await back_tests.back_test(
+    return checked, await back_tests.back_test(
         connection, checked, which, caller.rules, limit=given.limit, ways_only=given.ways_only
     )
-    return checked, compared.as_document()
 
 
 @action(Role.OPERATOR, str)

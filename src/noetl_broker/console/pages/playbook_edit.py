@@ -9,9 +9,9 @@ from fastapi import APIRouter, Response
 from noetl_broker.console.access import Operator
 from noetl_broker.console.pages.opened_playbook import WhichPlaybook, named_in, open_playbook, show_part
 from noetl_broker.console.pages.screen import Posted, Shown
+from noetl_broker.playbook.source_lines import lines_with_findings
 from noetl_broker.service import playbooks as service
 from noetl_broker.service.back_tests import FILE
-from noetl_broker.service.source_lines import lines_with_findings
 
 router = APIRouter()
 

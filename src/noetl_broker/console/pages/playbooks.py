@@ -14,12 +14,12 @@ from noetl_broker.console.pages.screen import Paging, Posted, Screen, Shown, pic
 from noetl_broker.diagram.build import picture_of_playbook
 from noetl_broker.diagram.svg import render_svg
 from noetl_broker.playbook.plain_values import LARGEST_VERSION
+from noetl_broker.playbook.source_lines import compare_texts, lines_with_findings
 from noetl_broker.service import executions
 from noetl_broker.service import playbooks as service
 from noetl_broker.service.check import check_source
 from noetl_broker.service.images import without_values
 from noetl_broker.service.models.base import LONGEST_TEXT, Paged
-from noetl_broker.service.source_lines import compare_texts, lines_with_findings
 
 router = APIRouter()
 
