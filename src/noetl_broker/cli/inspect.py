@@ -49,11 +49,13 @@ def executions(call: Call, *, chosen: Selection, text: str | None, limit: int, u
         left: output.Columns = {
             "execution": "execution_id", "path": "path", "status": "status", "ended": "ended_at", "left": left_text,
         }  # fmt: skip
-        found = _newest(call, limit, ask_all(call, "health.list_left_undone", most=limit + 1))
-        call.show_rows(found, left, folding=frozenset({"path"}), none="no execution has left anything undone")
+        found = ask_all(call, "health.list_left_undone", most=limit + 1)
+        call.show_rows(found[:limit], left, folding=frozenset({"path"}), none="no execution has left anything undone")
+        _note_more(call, found, limit)
         return
     which, path = chosen.which.model_dump(exclude={"all"}), chosen.which.path
-    entries = _newest(call, limit, ask_all(call, "executions.list_executions", most=limit + 1, **which, text=text))
+    found = ask_all(call, "executions.list_executions", most=limit + 1, **which, text=text)
+    entries = found[:limit]
     if not call.as_json and not entries and path is not None and "*" not in path:
         meant = ask(call, "playbooks.suggest_path", path=path)
         if meant is not None:
@@ -67,13 +69,13 @@ def executions(call: Call, *, chosen: Selection, text: str | None, limit: int, u
         places = _lineages(entries)
         rows = [{**entry, "place": places[entry["execution_id"]]} for entry in entries]
         output.Rows.of(sorted(rows, key=itemgetter("place")), columns, frozenset({"path"})).show()
+    _note_more(call, found, limit)
 
 
-def _newest(call: Call, limit: int, rows: list[Answer]) -> list[Answer]:
-    """The rows up to the limit; says that there are more."""
-    if len(rows) > limit and not call.as_json:
+def _note_more(call: Call, found: list[Answer], limit: int) -> None:
+    """Say that a list was cut, if more were found than its limit."""
+    if len(found) > limit and not call.as_json:
         output.note(f"the newest {limit:,}; --limit shows more")
-    return rows[:limit]
 
 
 def _remarks(entry: dict[str, Any]) -> str:
