@@ -107,7 +107,6 @@ COMMANDS: Mapping[str, CommandEntry | ActionEntry] = {
         "abandoning the undo of execution {execution_id}",
         otherwise="execution {execution_id} has already ended: {status}",
         details="An undo that runs is stopped, and its outcome is unknown. Exit 1 if the execution has already ended.",
-        helps={"reason": "The reason; stored with the execution."},
         example="noetl-broker abandon 58123456789012345 --reason 'the bank does it by hand'",
     ),
     "graph": CommandEntry("graph", "Draw a playbook, or an execution with the path it took."),

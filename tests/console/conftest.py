@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from noetl_broker.console.app import ConsoleOptions, create_app
-from noetl_broker.console.pages import SECTIONS
+from noetl_broker.console.pages import ROUTERS
 from noetl_broker.console.server import open_socket, serving, url_of
 from tests.brokers import PATIENCE_SECONDS
 from tests.postgres import Database
@@ -38,7 +38,7 @@ async def served(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 
 def page_routes(method: str) -> set[str]:
     """Return the paths of the console's pages that take this method."""
-    routes = [route for section in SECTIONS for route in section.router.routes if isinstance(route, APIRoute)]
+    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
     return {route.path for route in routes if method in (route.methods or ())}
 
 

@@ -17,7 +17,7 @@ from noetl_broker.cli.selection import Selection, selection
 from noetl_broker.service.models.actions import ReasonRequest, RetryRequest
 from noetl_broker.service.models.base import OneExecution
 
-WITH_REASON = Face(ReasonRequest, helps={"reason": "The reason; stored with the execution."})
+WITH_REASON = Face(ReasonRequest)
 OTHER_WAYS = (
     "--or-from-start starts those anew that go another way; fork --from STEP --version N|latest starts from a step that"
     " you choose"

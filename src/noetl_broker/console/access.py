@@ -33,45 +33,40 @@ _cookie = APIKeyCookie(name=COOKIE, auto_error=False, scheme_name="session", des
 
 async def viewer(
     request: Request,
-    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
-    cookie: Annotated[str | None, Security(_cookie)],
+    _in_header: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
+    _in_cookie: Annotated[str | None, Security(_cookie)],
 ) -> Caller:
     """The caller of a route that a viewer may use. Raises Refusal: 401, 403 for a foreign page, 429."""
-    caller = await _find_caller(request, bearer.credentials if bearer is not None else cookie)
+    caller = await caller_of(request)
     shows_payloads.set(caller.role is Role.OPERATOR)
     return caller
 
 
-async def refuse_unless_operator(request: Request) -> None:
-    """Raise Refusal if a request is not an operator's, before its body is read."""
-    await operator(await caller_of(request))
-
-
 async def caller_of(request: Request) -> Caller:
-    """The caller of a request, before its route is known. Raises Refusal, as `viewer` does."""
-    bearer = await _bearer(request)
-    return await _find_caller(request, bearer.credentials if bearer is not None else await _cookie(request))
-
-
-async def _find_caller(request: Request, token: str | None) -> Caller:
+    """The caller of a request, also before its route is known. Raises Refusal, as `viewer` does."""
     refuse_foreign_page(request)
-    request.state.token = token
+    bearer = await _bearer(request)
+    request.state.token = bearer.credentials if bearer is not None else await _cookie(request)
     found = await check_again(request)
     if found is None:
         _refuse_foreign_host(request)
         caller = LOCAL
     else:
         caller = Caller(role=Role(str(found.role)), name=str(found.name), is_token=True)
-    services = services_of(request)
-    caller = replace(caller, rules=services.playbook_rules, database=services.database)
+    options = services_of(request).options
+    caller = replace(caller, rules=options.playbook_rules, database=options.database)
     request.state.caller = caller  # for errors
     return caller
 
 
 async def check_again(request: Request) -> TokenCheck | None:
     """The name and role that the token has now; None if no token is needed. Raises Refusal, as `viewer` does."""
-    address = request.client.host if request.client is not None else ""
-    return await services_of(request).sign_in.check(request.state.token, address)
+    return await services_of(request).sign_in.check(request.state.token, address_of(request))
+
+
+def address_of(request: Request) -> str:
+    """The address that a request came from."""
+    return request.client.host if request.client is not None else ""
 
 
 async def operator(caller: Annotated[Caller, Depends(viewer)]) -> Caller:

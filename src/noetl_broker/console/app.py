@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from functools import cache, partial
 
 from fastapi import Depends, FastAPI
@@ -14,46 +13,23 @@ from noetl_broker import __version__
 from noetl_broker.console import problem
 from noetl_broker.console.access import refuse_unknown_parameters
 from noetl_broker.console.api.routes import ROUTERS
-from noetl_broker.console.bodies import BodyLimit
+from noetl_broker.console.bodies import limit_bodies
 from noetl_broker.console.document import openapi_document, operations
 from noetl_broker.console.pages import create_pages
-from noetl_broker.console.pages.headers import AddedHeaders
-from noetl_broker.console.services import HEARTBEAT_SECONDS, TOKEN_SECONDS, Services
-from noetl_broker.playbook import PlaybookRules
-from noetl_broker.store.connect.dsn import Database
+from noetl_broker.console.pages.headers import add_headers
+from noetl_broker.console.services import ConsoleOptions, Services
+
+__all__ = ["ConsoleOptions", "create_app"]
 
 PREFIX = "/api/v1"
 # A browser must not guess the type of an answer, and must not store it.
 HEADERS = (("X-Content-Type-Options", "nosniff"), ("Referrer-Policy", "no-referrer"), ("Cache-Control", "no-store"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConsoleOptions:
-    """The settings of the console: a database, and the limits for playbooks that it reads.
-
-    `tokens_demanded`: it is reached by others. Without it, tokens are demanded once there was one.
-    `signs_in_by_address`: `/?token=…` signs in. Addresses are kept by browsers and proxies, so only `dev` does this.
-    """
-
-    database: Database
-    playbook_rules: PlaybookRules = field(default_factory=PlaybookRules)
-    tokens_demanded: bool = False
-    signs_in_by_address: bool = False
-    token_seconds: float = TOKEN_SECONDS
-    heartbeat_seconds: float = HEARTBEAT_SECONDS
-
-
 def create_app(options: ConsoleOptions) -> FastAPI:
     """The application. The routes of `api.routes` are under /api/v1; all other paths are of the pages."""
-    services = Services(
-        options.database,
-        options.playbook_rules,
-        tokens_demanded=options.tokens_demanded,
-        token_seconds=options.token_seconds,
-        heartbeat_seconds=options.heartbeat_seconds,
-    )
-
-    pages = create_pages(services, signs_in_by_address=options.signs_in_by_address)
+    services = Services(options)
+    pages = create_pages(services)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -78,21 +54,17 @@ def create_app(options: ConsoleOptions) -> FastAPI:
         app.include_router(router, prefix=PREFIX, dependencies=[Depends(refuse_unknown_parameters)])
     listed = tuple(operations(ROUTERS, PREFIX))
     app.openapi = cache(partial(openapi_document, app, listed))  # type: ignore[method-assign] # the framework's own way
-    app.add_middleware(_PagesBeside, pages=pages)
-    app.add_middleware(BodyLimit)
-    app.add_middleware(AddedHeaders, headers=HEADERS)
-    app.add_middleware(_HeadAsGet)
+    app.add_middleware(_with_pages, pages=pages)
+    app.add_middleware(limit_bodies)
+    app.add_middleware(add_headers, headers=HEADERS)
+    app.add_middleware(_head_as_get)
     return app
 
 
-class _HeadAsGet:
+def _head_as_get(app: ASGIApp) -> ASGIApp:
     """Answers HEAD as GET, without the body."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request."""
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         is_head = scope["type"] == "http" and scope["method"] == "HEAD"
 
         async def send_head(message: Message) -> None:
@@ -100,17 +72,16 @@ class _HeadAsGet:
                 await send(message)
                 await send({"type": "http.response.body"})  # the end, also of a stream
 
-        await self._app({**scope, "method": "GET"} if is_head else scope, receive, send_head if is_head else send)
+        await app({**scope, "method": "GET"} if is_head else scope, receive, send_head if is_head else send)
+
+    return serve
 
 
-class _PagesBeside:
+def _with_pages(app: ASGIApp, pages: ASGIApp) -> ASGIApp:
     """Gives requests outside /api to the pages; so a path of the API that does not exist is answered by the API."""
 
-    def __init__(self, app: ASGIApp, pages: ASGIApp) -> None:
-        self._app = app
-        self._pages = pages
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         is_page = scope["type"] == "http" and not f"{scope['path']}/".startswith("/api/")
-        await (self._pages if is_page else self._app)(scope, receive, send)
+        await (pages if is_page else app)(scope, receive, send)
+
+    return serve

@@ -10,10 +10,11 @@ from typing import Final
 
 from fastapi import Request
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from noetl_broker.console import problem
-from noetl_broker.console.access import refuse_unless_operator
+from noetl_broker.console.access import caller_of, operator
 from noetl_broker.errors import BrokerError
 from noetl_broker.service.typed_json import MANY_VALUES, has_many_values
 
@@ -22,61 +23,49 @@ SMALL_BODY_BYTES: Final = 64 << 10  # that anybody may send, as to sign in; it i
 TOO_LARGE: Final = f"the body is too large: it may have {MAX_BODY_BYTES >> 20} MiB"
 
 
-class BodyLimit:
+def limit_bodies(app: ASGIApp) -> ASGIApp:
     """Refuses a body of more than MAX_BODY_BYTES, before it is read or as soon as it grows past them.
 
     Only an operator may send a body of more than SMALL_BODY_BYTES, or of an unknown size. It may not have more than
     MOST_VALUES.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request."""
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope if scope["type"] == "http" else {"headers": []})
         announced = headers.get("content-length", "")
         size = int(announced) if announced.isdecimal() else 0
         if not size and "transfer-encoding" not in headers:
-            await self._app(scope, receive, send)
-            return
+            return await app(scope, receive, send)
+        request = Request(scope, receive)
         try:
-            body = await _read(Request(scope), size, receive)
+            whole = [{"type": "http.request", "body": await _read(request, size)}]
+        except ClientDisconnect:
+            return None
         except (BrokerError, problem.Refusal) as error:
-            request = Request(scope)
             answer = await problem.answer_problem(request, problem.refusal_of(request, error))
-            await answer(scope, receive, send)
-            return
-        if body is not None:
-            await self._app(scope, _replay(body, receive), send)
+            return await answer(scope, receive, send)
+
+        async def next_message() -> Message:
+            return whole.pop() if whole else await receive()
+
+        return await app(scope, next_message, send)
+
+    return serve
 
 
-async def _read(request: Request, size: int, receive: Receive) -> Message | None:
-    """One message with the whole body; None if the client hangs up before its end. Raises Refusal."""
+async def _read(request: Request, size: int) -> bytes:
+    """The whole body. Raises Refusal, and ClientDisconnect if the client hangs up before its end."""
     too_large = problem.Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, TOO_LARGE)
     if size > MAX_BODY_BYTES:
         raise too_large
     if size > SMALL_BODY_BYTES or "transfer-encoding" in request.headers:
-        await refuse_unless_operator(request)
-    body, message = bytearray(), await receive()
-    while message["type"] == "http.request":
-        body += message.get("body", b"")
+        await operator(await caller_of(request))
+    body = bytearray()
+    async for part in request.stream():
+        body += part
         if len(body) > MAX_BODY_BYTES:
             raise too_large
-        if not message.get("more_body", False):
-            text = bytes(body)
-            if has_many_values(text):
-                raise problem.Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is too large: {MANY_VALUES}")
-            return {**message, "body": text}
-        message = await receive()
-    return None
-
-
-def _replay(message: Message, receive: Receive) -> Receive:
-    """A `receive` that gives this message first."""
-    first = [message]
-
-    async def next_message() -> Message:
-        return first.pop() if first else await receive()
-
-    return next_message
+    text = bytes(body)
+    if has_many_values(text):
+        raise problem.Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is too large: {MANY_VALUES}")
+    return text

@@ -58,18 +58,11 @@ def openapi_document(app: FastAPI, listed: tuple[Operation, ...]) -> dict[str, A
         entry = document["paths"][operation.path][operation.method.lower()]
         entry["x-role"] = None if operation.role is None else operation.role.value
         entry["responses"].pop("422", None)
-        for status in _errors_of(operation, has_body="requestBody" in entry):
-            entry["responses"].setdefault(str(status.value), _response(status))
+        errors = (
+            *ANY,
+            *(SIGNED_IN if operation.role is not None else ()),
+            *(WITH_BODY if "requestBody" in entry else ()),
+        )
+        for status in errors:
+            entry["responses"].setdefault(str(status.value), {"description": status.phrase, "content": PROBLEM_CONTENT})
     return document
-
-
-def _errors_of(operation: Operation, *, has_body: bool) -> Iterator[HTTPStatus]:
-    yield from ANY
-    if operation.role is not None:
-        yield from SIGNED_IN
-    if has_body:
-        yield from WITH_BODY
-
-
-def _response(status: HTTPStatus) -> dict[str, Any]:
-    return {"description": status.phrase, "content": PROBLEM_CONTENT}

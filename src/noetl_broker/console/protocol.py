@@ -73,7 +73,9 @@ class BoundedProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End what waits for this connection."""
         super().connection_lost(exc)
-        self._end_timers()
+        for timer in (self._reading, self._writing):
+            if timer is not None:
+                timer.cancel()
 
     def data_received(self, data: bytes) -> None:
         """Go on with a request; its first byte begins the time for its head."""
@@ -122,8 +124,3 @@ class BoundedProtocol(H11Protocol):
 
     def _close_after(self, seconds: float) -> asyncio.TimerHandle:
         return self.loop.call_later(seconds, self.transport.abort)
-
-    def _end_timers(self) -> None:
-        for timer in (self._reading, self._writing):
-            if timer is not None:
-                timer.cancel()

@@ -1,8 +1,9 @@
-"""The services that the routes of one application share."""
+"""The options of a console, and the services that its routes share."""
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, field
 
 from fastapi import Request
 
@@ -13,36 +14,45 @@ from noetl_broker.console.threads import Threads
 from noetl_broker.playbook import PlaybookRules
 from noetl_broker.store.connect.dsn import Database
 
-TOKEN_SECONDS = 2.0  # that an answer of the database about a token holds
-HEARTBEAT_SECONDS = 15.0  # after which a stream says that it is alive, and its token is checked again
 OWN = 2  # connections for tokens, health and streams
 AT_ONCE = 2  # requests that compute much, of each kind
 LONG_SECONDS = 60.0  # that one of many executions, or of all turns, may take
 
 
-class Services:
-    """The connections to the database, the threads, the streams, who may use them, and the limits for playbooks."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsoleOptions:
+    """The settings of the console: a database, and the limits for playbooks that it reads.
 
-    def __init__(
-        self,
-        database: Database,
-        playbook_rules: PlaybookRules,
-        *,
-        tokens_demanded: bool,
-        token_seconds: float = TOKEN_SECONDS,
-        heartbeat_seconds: float = HEARTBEAT_SECONDS,
-    ) -> None:
-        self.database = database
+    `tokens_demanded`: it is reached by others. Without it, tokens are demanded once there was one.
+    `signs_in_by_address`: `/?token=…` signs in. Addresses are kept by browsers and proxies, so only `dev` does this.
+    `token_seconds`: that an answer of the database about a token holds. After `heartbeat_seconds`, a stream says that
+    it is alive, and its token is checked again.
+    """
+
+    database: Database
+    playbook_rules: PlaybookRules = field(default_factory=PlaybookRules)
+    tokens_demanded: bool = False
+    signs_in_by_address: bool = False
+    token_seconds: float = 2.0
+    heartbeat_seconds: float = 15.0
+
+
+class Services:
+    """The connections to the database, the threads, the streams, and who may use them."""
+
+    def __init__(self, options: ConsoleOptions) -> None:
+        self.options = options
+        database = options.database
         self.connections = Connections(database)
         self.own_connections = Connections(database, size=OWN)  # free while requests hold all others
         # Of many executions, or of all turns of one: replay, back-test, bulk.
         self.long_work = Threads(database, size=AT_ONCE, seconds=LONG_SECONDS)
         # Of one execution or one playbook: explain, graph, check.
         self.short_work = Threads(database, size=AT_ONCE, seconds=REQUEST_SECONDS)
-        self.sign_in = SignIn(self.own_connections, demanded=tokens_demanded, checked_seconds=token_seconds)
+        self.sign_in = SignIn(
+            self.own_connections, demanded=options.tokens_demanded, checked_seconds=options.token_seconds
+        )
         self.changes = Changes(self.own_connections)
-        self.heartbeat_seconds = heartbeat_seconds
-        self.playbook_rules = playbook_rules
 
     async def close(self) -> None:
         """End the streams, and close the connections."""

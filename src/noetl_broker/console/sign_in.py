@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
+from collections import deque
 from http import HTTPStatus
-from typing import NamedTuple, TypeVar
+from typing import Any
 
 from noetl_broker.console.connections import Connections
 from noetl_broker.console.problem import Refusal
@@ -16,16 +16,7 @@ MOST_FAILURES = 10  # wrong tokens of one address in FAILURE_SECONDS; then each 
 FAILURE_SECONDS = 60.0
 MOST_ADDRESSES = 10_000
 LONGEST_TOKEN = 200  # characters
-Key = TypeVar("Key")
-Value = TypeVar("Value")
 CHALLENGE = {"WWW-Authenticate": "Bearer"}
-
-
-class SignInFailures(NamedTuple):
-    """Wrong tokens of one address since a moment of this process's clock."""
-
-    number: int
-    since: float
 
 
 class SignIn:
@@ -38,8 +29,8 @@ class SignIn:
         self._connections = connections
         self._demanded = demanded
         self._checked_seconds = checked_seconds
-        self._checked: OrderedDict[str | None, tuple[TokenCheck, float]] = OrderedDict()
-        self._failures: OrderedDict[str, SignInFailures] = OrderedDict()
+        self._checked: dict[str | None, tuple[TokenCheck, float]] = {}
+        self._failures: dict[str, deque[float]] = {}  # the moments of the last wrong tokens, by address
 
     async def check(self, token: str | None, address: str) -> TokenCheck | None:
         """The name and role of a token; None if no token is needed and none is given.
@@ -47,8 +38,8 @@ class SignIn:
         Raises Refusal: 401 without a valid token, 429 for a wrong one of an address that sent many. Raises
         DatabaseFault. A valid token always passes: others may use the same address, as behind a proxy.
         """
-        found = self._recall(token)
-        if found is None:
+        found, until = self._checked.get(token, (None, 0.0))
+        if found is None or time.monotonic() >= until:
             found = await self._ask(token)
         if found.name is not None:
             return found
@@ -60,13 +51,8 @@ class SignIn:
                 "a token is needed: send the header Authorization: Bearer TOKEN; noetl-broker token create makes one",
                 CHALLENGE,
             )
-        self._refuse_guesser(address)
         self._count_failure(address)
         raise Refusal(HTTPStatus.UNAUTHORIZED, "the token is not valid: it is unknown, expired or revoked", CHALLENGE)
-
-    def _recall(self, token: str | None) -> TokenCheck | None:
-        checked, until = self._checked.get(token, (None, 0.0))
-        return checked if time.monotonic() < until else None
 
     async def _ask(self, token: str | None) -> TokenCheck:
         if token is not None and len(token) > LONGEST_TOKEN:
@@ -77,30 +63,22 @@ class SignIn:
             _keep(self._checked, token, (found, time.monotonic() + self._checked_seconds), MOST_CHECKED)
         return found
 
-    def _refuse_guesser(self, address: str) -> None:
-        failures = self._failures.get(address)
-        if failures is None or failures.number < MOST_FAILURES:
-            return
-        left = failures.since + FAILURE_SECONDS - time.monotonic()
-        if left <= 0:
-            del self._failures[address]
-            return
-        raise Refusal(
-            HTTPStatus.TOO_MANY_REQUESTS,
-            f"the token is not valid, as {MOST_FAILURES} before it from this address; try again in {left:.0f} s",
-            {"Retry-After": str(int(left) + 1)},
-        )
-
     def _count_failure(self, address: str) -> None:
-        now = time.monotonic()
-        failures = self._failures.get(address)
-        if failures is None or now - failures.since > FAILURE_SECONDS:
-            failures = SignInFailures(0, now)
-        _keep(self._failures, address, failures._replace(number=failures.number + 1), MOST_ADDRESSES)
+        """Count a wrong token. Raises Refusal (429) for an address that sent many."""
+        failures, now = self._failures.get(address) or deque(maxlen=MOST_FAILURES), time.monotonic()
+        left = failures[0] + FAILURE_SECONDS - now if len(failures) == MOST_FAILURES else 0.0
+        if left > 0:
+            raise Refusal(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                f"the token is not valid, as {MOST_FAILURES} before it from this address; try again in {left:.0f} s",
+                {"Retry-After": str(int(left) + 1)},
+            )
+        failures.append(now)
+        _keep(self._failures, address, failures, MOST_ADDRESSES)
 
 
-def _keep(kept: OrderedDict[Key, Value], key: Key, value: Value, most: int) -> None:
+def _keep(kept: dict[Any, Any], key: Any, value: Any, most: int) -> None:
+    kept.pop(key, None)
     kept[key] = value
-    kept.move_to_end(key)
     if len(kept) > most:
-        kept.popitem(last=False)
+        del kept[next(iter(kept))]

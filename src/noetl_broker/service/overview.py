@@ -13,6 +13,9 @@ from noetl_broker.store.connect.connection import Connection
 MOST_COUNTED: Final = overview.MOST_COUNTED
 SPANS: Final = {"1h": 3600.0, "6h": 21_600.0, "24h": 86_400.0, "7d": 604_800.0}  # of the activity, in seconds
 USUAL: Final = "24h"
+PARTS: Final = 48  # equal times of the span, in which starts are counted
+LISTED: Final = 8  # rows of each list
+OLDEST: Final = 50  # live executions
 
 
 @action(Role.VIEWER, dict[str, Any])
@@ -21,9 +24,9 @@ async def show_overview(connection: Connection, _caller: Caller, given: models.O
 
     Without a known span, it is the shortest span that shows the last day.
     """
-    oldest = await overview.list_oldest_live(connection, limit=given.oldest)
+    oldest = await overview.list_oldest_live(connection, limit=OLDEST)
     span = given.span if given.span in SPANS else USUAL
-    sizes = {"parts": given.parts, "most": given.listed}
+    sizes = {"parts": PARTS, "most": LISTED}
     activity = await overview.load_activity(connection, seconds=SPANS[span], **sizes)
     if given.span not in SPANS and activity["first_at"] is not None:
         age = (activity["read_at"] - activity["first_at"]).total_seconds()

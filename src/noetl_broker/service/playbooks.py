@@ -10,6 +10,7 @@ from noetl_broker.diagram.build import picture_of_playbook
 from noetl_broker.diagram.model import Picture
 from noetl_broker.errors import OperatorFault
 from noetl_broker.playbook import compile_playbook
+from noetl_broker.playbook.keywords import ACTION_TYPES
 from noetl_broker.service import back_tests, paging
 from noetl_broker.service.action import Caller, Cost, Role, action
 from noetl_broker.service.check import CheckedFile
@@ -161,7 +162,7 @@ async def list_step_types(connection: Connection, _caller: Caller, _given: Given
 @action(Role.OPERATOR, models.StepTypeChange)
 async def add_step_type(connection: Connection, _caller: Caller, given: models.StepTypeRequest) -> Any:
     """Add a step type."""
-    return {"name": given.name, "changed": bool(await call(connection, "announce_step_types", [given.name]))}
+    return {"name": given.name, "changed": bool(await _announce(connection, [given.name]))}
 
 
 @action(Role.OPERATOR, models.StepTypeChange)
@@ -173,7 +174,14 @@ async def remove_step_type(connection: Connection, _caller: Caller, given: model
 @action(Role.OPERATOR, dict[str, int])
 async def add_step_types(connection: Connection, _caller: Caller, given: models.StepTypesRequest) -> Any:
     """Add step types; says how many are new."""
-    return {"changed": await call(connection, "announce_step_types", given.names)}
+    return {"changed": await _announce(connection, given.names)}
+
+
+async def _announce(connection: Connection, names: list[str]) -> int:
+    """Add step types; gives how many are new. Raises OperatorFault for one that the reference worker runs."""
+    for name in sorted(ACTION_TYPES.intersection(names)):
+        raise OperatorFault(f"the step type {name} is built in; give the type of your worker another name")
+    return int(await call(connection, "announce_step_types", names))
 
 
 @action(Role.OPERATOR, dict[str, int])

@@ -16,7 +16,7 @@ from noetl_broker.store.connect.connection import Connection, call
 NEVER = "never"
 
 
-@action(Role.OPERATOR, models.CreatedToken)
+@action(Role.OPERATOR, dict[str, Any])
 async def create_token(connection: Connection, _caller: Caller, given: models.TokenRequest) -> Any:
     """Make a token. It is shown once: the database keeps a digest only."""
     valid = None if given.expires == NEVER else _validity(given.expires)
@@ -37,7 +37,7 @@ async def list_tokens(connection: Connection, _caller: Caller, _given: Given) ->
     return await api_tokens.list_tokens(connection)
 
 
-@action(Role.OPERATOR, models.RevokedToken)
+@action(Role.OPERATOR, dict[str, Any])
 async def revoke_token(connection: Connection, _caller: Caller, given: models.OneToken) -> Any:
     """Revoke a token."""
     return {"name": given.name, "revoked": await call(connection, "revoke_api_token", given.name)}

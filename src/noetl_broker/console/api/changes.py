@@ -74,7 +74,7 @@ async def _messages(request: Request, changes: Changes, ids: frozenset[int] | No
     with changes.subscribe(ids, caller) as stream:
         yield ": open\n\n"
         while True:
-            check_at = time.monotonic() + services_of(request).heartbeat_seconds
+            check_at = time.monotonic() + services_of(request).options.heartbeat_seconds
             while (seconds := check_at - time.monotonic()) > 0:
                 for message in await changes.next(stream, seconds):
                     yield message

@@ -2,14 +2,15 @@
 
 How a page is added:
 
-1. A module here with `router = APIRouter()`. Its routes take `screen: Shown` (who is signed in) or `form: Posted` (an
-   operator who sent one of our forms: role, origin and CSRF token are checked). They call the service:
-   `screen.ask(service.show_thing, name=name)` gives the answer of an action. `screen.rows` gives a page of a list, as
-   the caller may see it. `form.ask` sends the fields of the form.
+1. A module here with `router = APIRouter()`. Its routes take `screen: Shown` (who is signed in), `screen: Acting` (an
+   operator) or `form: Posted` (an operator's form: role, origin and CSRF token are checked). They call the service.
+   `screen.ask(service.show_thing, **screen.asked("name"))` gives the answer of an action to a parameter of the address.
+   `screen.rows(service.list_things, "path")` gives a page of a list, as the caller may see it. `form.ask` sends the
+   fields of the form. The action's model has their bounds.
    They return `screen.render("thing.html", title="Thing", …)`, or `form.done("/things", "3 things are paused")`: a
    redirect to a page that shows the sentence. `screen.form` shows a form, with what is wrong at its fields. Other
    errors are raised as in the API; `failures` makes pages of them.
-2. A row of SECTIONS below. With an `icon` it stands in the navigation.
+2. A name in ROUTERS below, and for the navigation a row of SECTIONS.
 3. A template in `console/templates/` that extends `layout.html`. It fills the blocks `content`, `heading`, `actions`
    (beside the heading) and `above` (the way to it: `m.crumbs`).
 
@@ -33,7 +34,7 @@ Macros are in `templates/macros.html`, with a comment each; `layout.html` import
 | statuses | `m.badge(status)` is icon and word in its colour (`statuses.STYLES`); `m.icon(name)` (`icons.html`) |
 | times | `m.time(moment)` is `3 min ago`, exact on hover; `m.span(seconds)`; `m.took(started, ended)` |
 | texts | `m.id(value, href)`, `m.mono(text)`, `m.command(text)` that copy; `m.json(value, url)` folds |
-| lists | `{% call m.table(columns, caption) %}`: rows become cards on a phone; `m.pager(next)` |
+| lists | `{% call m.table(columns, caption) %}`: rows become cards on a phone; `m.filters`; `m.pager(next)` |
 | forms | `{% call m.form(url) %}` has the CSRF token; `m.field`, `m.button(text, kind, name, value)` |
 | boxes | `{% call m.empty(title, command) %}`, `{% call m.note(kind) %}`, `m.tabs(items, chosen)`, `m.facts` |
 
@@ -47,15 +48,12 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 
 from noetl_broker.console.pages import (
     approvals,
-    arrival,
     assets,
     bulk,
-    comebacks,
-    dead_letters,
     execution,
     execution_actions,
     executions,
@@ -64,71 +62,65 @@ from noetl_broker.console.pages import (
     limits,
     live,
     overview,
-    playbook_edit,
-    playbook_start,
     playbooks,
-    schedule_edit,
     schedules,
     sign_in,
     signals,
-    workers,
 )
 from noetl_broker.console.pages.attention import Examinations
-from noetl_broker.console.pages.headers import HEADERS, AddedHeaders
+from noetl_broker.console.pages.headers import HEADERS, add_headers
 from noetl_broker.console.problem import add_handlers
 from noetl_broker.console.services import Services
 from noetl_broker.service.replays import Replays
 
 
 class Section(NamedTuple):
-    """A part of the console; without an icon it is not in the navigation."""
+    """A part of the console in its navigation."""
 
     title: str
     url: str
-    icon: str | None
-    router: APIRouter
+    icon: str
 
     def is_at(self, path: str) -> bool:
         """Whether a page with this path belongs to the section."""
-        return path == self.url if self.url == "/" else path == self.url or path.startswith(f"{self.url}/")
+        return path == self.url or (self.url != "/" and path.startswith(f"{self.url}/"))
 
 
-SECTIONS: Final[tuple[Section, ...]] = (
-    Section("Overview", "/", "overview", overview.router),
-    Section("Bulk actions", "/executions/act", None, bulk.router),
-    Section("Executions", "/executions", "executions", executions.router),
-    Section("Playbooks", "/playbooks", "playbooks", playbooks.router),
-    Section("Start a playbook", "/playbooks/start", None, playbook_start.router),
-    Section("Edit a playbook", "/playbooks/edit", None, playbook_edit.router),
-    Section("Execution", "/executions/ID", None, execution.router),
-    Section("Retry and undo", "/executions/ID/retry", None, comebacks.router),
-    Section("Act on an execution", "/executions/ID/…", None, execution_actions.router),
-    Section("Approvals", "/approvals", "approvals", approvals.router),
-    Section("Schedules", "/schedules", "schedules", schedules.router),
-    Section("Edit a schedule", "/schedules/edit", None, schedule_edit.router),
-    Section("Signals", "/signals", "signal", signals.router),
-    Section("Limits", "/limits", "limits", limits.router),
-    Section("Workers", "/workers", "workers", workers.router),
-    Section("Dead letters", "/dead-letters", "letters", dead_letters.router),
-    Section("Health", "/health", "health", health.router),
-    Section("Sign in", "/sign-in", None, sign_in.router),
-    Section("Files", "/static", None, assets.router),
+SECTIONS: Final = (
+    Section("Overview", "/", "overview"),
+    Section("Executions", "/executions", "executions"),
+    Section("Playbooks", "/playbooks", "playbooks"),
+    Section("Approvals", "/approvals", "approvals"),
+    Section("Schedules", "/schedules", "schedules"),
+    Section("Signals", "/signals", "signal"),
+    Section("Limits", "/limits", "limits"),
+    Section("Workers", "/workers", "workers"),
+    Section("Dead letters", "/dead-letters", "letters"),
+    Section("Health", "/health", "health"),
+)
+# Of two routes that fit, the first one answers.
+ROUTERS: Final = tuple(
+    page.router
+    for page in (
+        *(overview, bulk, executions, playbooks, execution, execution_actions, approvals, schedules),
+        *(signals, limits, health, sign_in, assets),
+    )
 )
 
 
-def create_pages(services: Services, *, signs_in_by_address: bool = False) -> FastAPI:
+def create_pages(services: Services) -> FastAPI:
     """The application of the pages, to be mounted beside the API."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.services = services
     app.state.replays = Replays()
-    app.state.examinations = Examinations(services.database)
-    app.state.sections = [section for section in SECTIONS if section.icon is not None]
+    app.state.examinations = Examinations(services.options.database)
+    app.state.sections = SECTIONS
     add_handlers(app, failures.answer_page)
     app.add_middleware(live.LiveAnswers)
-    if signs_in_by_address:
-        app.add_middleware(sign_in.SignInByAddress)
-    app.add_middleware(arrival.FromElsewhere)
-    app.add_middleware(AddedHeaders, headers=HEADERS)
-    for section in SECTIONS:
-        app.include_router(section.router)
+    if services.options.signs_in_by_address:
+        app.add_middleware(sign_in.sign_in_by_address)
+    app.add_middleware(sign_in.open_again)
+    app.add_middleware(add_headers, headers=HEADERS)
+    for router in ROUTERS:
+        app.include_router(router)
     return app

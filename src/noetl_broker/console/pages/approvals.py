@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from http import HTTPStatus
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from zlib import crc32
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Response
 
 from noetl_broker.console.pages.schema_form import Input, inputs_of_form, read_inputs, with_errors
-from noetl_broker.console.pages.screen import Paging, Posted, Shown
+from noetl_broker.console.pages.screen import Posted, Shown
 from noetl_broker.errors import BrokerError, DatabaseFault, OperatorFault
 from noetl_broker.playbook.approval import COMMENT, faults_of_filled
 from noetl_broker.service import waits as service
-from noetl_broker.service.models.base import LONGEST_TEXT, MOST_ROWS
+from noetl_broker.service.models.base import MOST_ROWS
 from noetl_broker.service.models.values import ExecutionId
 from noetl_broker.service.models.waits import ApprovalView
 
@@ -23,7 +23,6 @@ router = APIRouter()
 
 DECISIONS: Final = {"approve": True, "reject": False}
 COMMENT_SCHEMA: Final = {"type": "string", "title": "Comment, or why it is rejected"}
-Text = Annotated[str, Query(max_length=LONGEST_TEXT)]
 
 
 class Asking(NamedTuple):
@@ -41,11 +40,6 @@ class Asking(NamedTuple):
         visit = row["step"] + row["node_id"].removeprefix(f"{row['execution_id']}:{row['step']}")
         return cls(row, visit, inputs_of(row), [], row.get("key")) if may_act else cls(row, visit, [], [])
 
-    @property
-    def needs_form(self) -> bool:
-        """Whether nobody can approve it without its form."""
-        return any(one.is_required for one in self.inputs)
-
 
 def inputs_of(row: Mapping[str, Any]) -> list[Input]:
     """The fields of an approval, and a comment; their names are the same however the list changes."""
@@ -56,20 +50,13 @@ def inputs_of(row: Mapping[str, Any]) -> list[Input]:
 
 
 @router.get("/approvals")
-async def list_approvals(screen: Shown, page: Paging, *, path: Text = "", assignee: Text = "") -> Response:
+async def list_approvals(screen: Shown) -> Response:
     """The visits that wait for a person, the oldest execution first."""
-    asked = {"path": path.strip(), "assignee": assignee.strip(), "cursor": page.cursor, "limit": page.limit}
-    found = await screen.ask(service.list_approvals, **asked)
+    found = await screen.ask(service.list_approvals, **screen.asked("cursor", "limit", "path", "assignee"))
     rows = [{**screen.seen(ApprovalView, row), "key": row["key"]} for row in found["items"]]
-    return screen.render(
-        "approvals.html",
-        title="Approvals",
-        changes="all",
-        items=[Asking.of(row, may_act=screen.may_act) for row in rows],
-        next=found["next"],
-        asked={"path": path, "assignee": assignee},
-        is_one=False,
-    )
+    items = [Asking.of(row, may_act=screen.may_act) for row in rows]
+    shown: dict[str, Any] = {"items": items, "next": found["next"], "is_one": False}
+    return screen.render("approvals.html", title="Approvals", changes="all", **shown)
 
 
 @router.post("/approvals")
@@ -104,15 +91,8 @@ async def decide(form: Posted, execution_id: ExecutionId | None = None) -> Respo
             faults = [str(fault)]
         except BrokerError as fault:  # somebody was faster
             return form.done(back, str(fault), kind="warn")
-    return form.screen.render(
-        "approvals.html",
-        title="Approvals",
-        status=HTTPStatus.BAD_REQUEST,
-        items=[asking._replace(inputs=inputs, faults=faults)],
-        next=None,
-        asked={"path": "", "assignee": ""},
-        is_one=True,
-    )
+    shown: dict[str, Any] = {"items": [asking._replace(inputs=inputs, faults=faults)], "next": None, "is_one": True}
+    return form.screen.render("approvals.html", title="Approvals", status=HTTPStatus.BAD_REQUEST, **shown)
 
 
 async def _decide_many(form: Posted, *, approved: bool) -> Response:

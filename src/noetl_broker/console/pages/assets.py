@@ -18,11 +18,7 @@ from noetl_broker.diagram.time_chart import CHART_STYLE
 router = APIRouter()
 
 _FOLDER: Final = Path(__file__).parents[1] / "static"
-_TYPES: Final = {
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".svg": "image/svg+xml",
-}
+_TYPES: Final = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _KEPT: Final = {"Cache-Control": "public, max-age=31536000, immutable"}
 
 
@@ -40,6 +36,11 @@ def folder() -> str:
     for name, content in files().items():
         digest.update(f"{name} {len(content)} ".encode() + content)
     return f"/static/{digest.hexdigest()[:12]}"
+
+
+def address(name: str) -> str:
+    """The address of a file."""
+    return f"{folder()}/{name}"
 
 
 @router.get("/static/{digest}/{name}")

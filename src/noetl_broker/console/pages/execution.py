@@ -4,94 +4,59 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Response
 
 from noetl_broker.broker.state.state import is_live
-from noetl_broker.console.access import Operator
 from noetl_broker.console.pages.approvals import Asking
 from noetl_broker.console.pages.execution_actions import buttons_of
 from noetl_broker.console.pages.rendering import link, pretty
-from noetl_broker.console.pages.screen import Paging, Screen, Shown
+from noetl_broker.console.pages.screen import Acting, Screen, Shown
 from noetl_broker.console.services import services_of
 from noetl_broker.diagram.labels import STATES, is_marker, items_text
 from noetl_broker.diagram.model import DiagramNode
 from noetl_broker.diagram.svg import LEGEND, render_svg
 from noetl_broker.diagram.time_chart import TimeChart, lane_heights
-from noetl_broker.explain.slots import rank_text
 from noetl_broker.history.past import PastTurn
 from noetl_broker.history.story import format_turn
-from noetl_broker.node_ids import UNDO_SUFFIX, name_of_node, visit_name
+from noetl_broker.node_ids import UNDO_SUFFIX, visit_name
 from noetl_broker.service import executions as service
 from noetl_broker.service import views
 from noetl_broker.service.action import ServiceAction
 from noetl_broker.service.images import without_values
+from noetl_broker.service.models.base import Paged
 from noetl_broker.service.models.executions import ExecutionDetails, ViewRequest, VisitValues
 from noetl_broker.service.models.values import ExecutionId
 from noetl_broker.service.replays import MOST_TURNS
+from noetl_broker.service.typed_values import written_request
 from noetl_broker.service.views import View
 from noetl_broker.store.connect.connection import Connection
-from noetl_broker.text import short_json
 
 router = APIRouter()
 
-TABS: Final = (
-    ("", "Overview"),
-    ("events", "Events"),
-    ("jobs", "Jobs"),
-    ("log", "Log"),
-    ("items", "Items"),
-    ("children", "Children"),
-    ("undo", "Undo"),
+# The tabs, with the actions that list their rows; the others are read in another way.
+TABS: Final[tuple[tuple[str, str, ServiceAction[Any, Any] | None], ...]] = (
+    ("", "Overview", None),
+    ("events", "Events", service.list_events),
+    ("jobs", "Jobs", service.list_jobs),
+    ("log", "Log", None),
+    ("items", "Items", service.list_items),
+    ("children", "Children", views.list_children),
+    ("undo", "Undo", service.list_undos),
 )
-LISTS: Final[Mapping[str, ServiceAction[Any, Any]]] = {
-    "events": service.list_events,
-    "jobs": service.list_jobs,
-    "items": service.list_items,
-    "children": views.list_children,
-    "undo": service.list_undos,
-}
 ITEM_STATUSES: Final = ("RUNNING", "FAILED", "COMPLETED", "WAITING", "CANCELLED")
-LONGEST: Final = 1_000  # characters of a step or a searched text in the address
 SEARCHED_ENTRIES: Final = 500  # of a log: entries of one read of a search
 SEARCHES: Final = 20  # of these reads, for one page
-# The style of a step's state, by the status that looks so.
+# The status that looks as a step's state, where that is another word.
 STATE_STYLES: Final = {
-    "pending": "PENDING",
-    "unreached": "PENDING",
-    "waiting": "WAITING",
-    "queued": "queued",
-    "asking": "WAITING",
-    "due_later": "WAITING",
-    "held": "held",
-    "running": "RUNNING",
+    **dict.fromkeys(("pending", "unreached"), "PENDING"),
+    **dict.fromkeys(("waiting", "asking", "due_later"), "WAITING"),
     "retrying": "retry",
     "completed": "COMPLETED",
-    "failed": "FAILED",
-    "went_on": "went_on",
     "cancelled": "CANCELLED",
 }
 SHOWN_OF_ERROR: Final = frozenset({"type", "message", "reason", "step", "index", "at", "template", "traceback"})
-
-
-class ExecutionQuery:
-    """The choices in the address: a tab, a turn, a step, and whether a long history is explained."""
-
-    def __init__(
-        self,
-        page: Paging,
-        *,
-        tab: Annotated[str, Query(max_length=20)] = "",
-        turn: Annotated[int | None, Query(ge=1, le=999_999_999)] = None,
-        step: Annotated[str, Query(max_length=LONGEST)] = "",
-        why: Annotated[bool, Query()] = False,
-        status: Annotated[str, Query(max_length=20)] = "",
-        text: Annotated[str, Query(max_length=LONGEST)] = "",
-    ) -> None:
-        self.text = text.strip()
-        self.tab, self.turn, self.step, self.why, self.page = tab, turn, step, why, page
-        self.status = status if status in ITEM_STATUSES else None
 
 
 class ViewPictures(NamedTuple):
@@ -103,35 +68,26 @@ class ViewPictures(NamedTuple):
 
 
 @router.get("/executions/{execution_id:int}")
-async def show_execution(
-    screen: Shown,
-    execution_id: ExecutionId,
-    asked: Annotated[ExecutionQuery, Depends()],
-) -> Response:
-    """Show an execution as it is, or as it was after a turn."""
-    if asked.tab:  # a tab has no slider, and is read in the event loop
+async def show_execution(screen: Shown, execution_id: ExecutionId) -> Response:
+    """Show an execution as it is, or as it was after a turn. The address has the turn, a step, and a tab."""
+    tab = screen.asked("tab")["tab"]
+    if tab:  # a tab has no slider, and is read in the event loop
         details = await screen.ask(service.show_execution, execution_id=execution_id)
         view = View(details=details, origin=await screen.ask(views.show_origin, execution_id=execution_id))
-        return _render(screen, asked, view, tab=await _load_tab(screen, execution_id, asked))
-    given = ViewRequest(execution_id=execution_id, turn=asked.turn, step=asked.step or None, why=asked.why)
+        return _render(screen, view, chosen_tab=tab, tab=await _load_tab(screen, execution_id, tab))
+    asked = {**screen.asked("turn", "step"), "why": screen.asked("why")["why"] in {"1", "true"}}
+    given = written_request(ViewRequest, {"execution_id": execution_id, **asked})
 
     async def read(connection: Connection) -> tuple[View, ViewPictures]:
         view = await views.load_view(connection, screen.asker, given, screen.request.app.state.replays)
         return view, _draw(screen, view)
 
     services = services_of(screen.request)
-    view, drawn = await (services.short_work if asked.turn is None else services.long_work).run(read)
-    return _render(screen, asked, view, drawn=drawn)
+    view, drawn = await (services.short_work if given.turn is None else services.long_work).run(read)
+    return _render(screen, view, drawn=drawn)
 
 
-def _render(
-    screen: Screen,
-    asked: ExecutionQuery,
-    view: View,
-    *,
-    drawn: ViewPictures | None = None,
-    tab: dict[str, Any] | None = None,
-) -> Response:
+def _render(screen: Screen, view: View, *, drawn: ViewPictures | None = None, **tabs: Any) -> Response:
     details = screen.seen(ExecutionDetails, view.details)
     url = f"/executions/{details['execution_id']}"
     panel = view.panel
@@ -141,14 +97,10 @@ def _render(
         "execution.html",
         title=details["path"] or f"Execution {details['execution_id']}",
         changes=str(details["execution_id"]),
-        tabs=[each for each in TABS if each[0] not in _empty_tabs(view, screen)],
+        tabs=[(name, title) for name, title, _ in TABS if name not in _empty_tabs(view, screen)],
         item_statuses=ITEM_STATUSES,
-        item_status=asked.status,
-        log_text=asked.text,
-        chosen_tab=asked.tab,
         view=view,
         panel=panel,
-        tab=tab,
         drawn=drawn,
         approvals=[Asking.of(each, may_act=screen.may_act) for each in view.asked],
         details=details,
@@ -163,25 +115,18 @@ def _render(
         lanes=() if drawn is None else lane_heights(drawn.chart),
         legend=LEGEND,
         link_step=lambda step, visit=None: _link_step(screen, step, visit),
-        visit_name=visit_name,
         others=others,
-        rank_text=rank_text,
-        step_of=name_of_node,
-        short=short_json,
         whole_of=lambda chosen: link(f"{url}/values/result", step=chosen.name),
+        **{"chosen_tab": "", "tab": None, **tabs},
     )
 
 
 @router.get("/executions/{execution_id:int}/values/{part}")
 async def show_value(
-    screen: Shown,
-    _caller: Operator,
-    execution_id: ExecutionId,
-    part: Literal["workload", "result", "error", "inputs"],
-    step: Annotated[str, Query(max_length=LONGEST)] = "",
+    screen: Acting, execution_id: ExecutionId, part: Literal["workload", "result", "error", "inputs"]
 ) -> Response:
     """Show the whole of a value as JSON: of the execution, or of a step."""
-    found = await screen.ask(views.read_value, execution_id=execution_id, part=part, step=step)
+    found = await screen.ask(views.read_value, execution_id=execution_id, part=part, **screen.asked("step"))
     return Response((await asyncio.to_thread(pretty, found, None)).text, media_type="application/json")
 
 
@@ -196,27 +141,26 @@ def _draw(screen: Screen, view: View) -> ViewPictures:
     return ViewPictures(drawing, chart, chart.svg(style=False))
 
 
-async def _load_tab(screen: Screen, execution_id: int, asked: ExecutionQuery) -> dict[str, Any] | None:
-    if asked.tab == "log":
-        return await _load_log(screen, execution_id, asked)
-    if asked.tab not in LISTS:
-        return None
-    status = {"status": asked.status} if asked.tab == "items" else {}
-    return await screen.rows(LISTS[asked.tab], asked.page, execution_id=execution_id, **status)
+async def _load_tab(screen: Screen, execution_id: int, tab: str) -> dict[str, Any] | None:
+    if tab == "log":
+        return await _load_log(screen, execution_id)
+    action = next((action for name, _, action in TABS if name == tab), None)
+    filters = ("status",) if tab == "items" else ()
+    return None if action is None else await screen.rows(action, *filters, execution_id=execution_id)
 
 
-async def _load_log(screen: Screen, execution_id: int, asked: ExecutionQuery) -> dict[str, Any]:
+async def _load_log(screen: Screen, execution_id: int) -> dict[str, Any]:
     """A page of the log of all steps, by time. A text chooses among some thousands of the entries that follow."""
-    limit = SEARCHED_ENTRIES if asked.text else asked.page.limit
-    found, cursor = list[dict[str, Any]](), asked.page.cursor
+    asked, text = screen.asked("step", "cursor", "limit"), screen.asked("text")["text"].casefold()
+    found, most = list[dict[str, Any]](), written_request(Paged, {"limit": asked["limit"]}).limit
     for _ in range(SEARCHES):
-        given = {"execution_id": execution_id, "step": asked.step, "cursor": cursor, "limit": limit}
-        batch = await screen.ask(service.list_log, **given)
-        found += [entry for entry in batch["items"] if asked.text.casefold() in entry["message"].casefold()]
-        cursor = batch["next"]
-        if cursor is None or len(found) >= asked.page.limit:
+        given = {**asked, "limit": SEARCHED_ENTRIES} if text else asked
+        batch = await screen.ask(service.list_log, execution_id=execution_id, **given)
+        found += [entry for entry in batch["items"] if text in entry["message"].casefold()]
+        asked["cursor"] = batch["next"]
+        if batch["next"] is None or len(found) >= most:
             break
-    return {"items": found, "next": cursor}
+    return {"items": found, "next": asked["cursor"]}
 
 
 def _step_of_turn(shown: PastTurn | None) -> str | None:
@@ -248,7 +192,7 @@ def _step(node: DiagramNode) -> dict[str, Any]:
     return {
         "step": node.step,
         "type": node.type,
-        "style": STATE_STYLES[progress.state],
+        "style": STATE_STYLES.get(progress.state, progress.state),
         "word": STATES[progress.state].words.capitalize(),
         "visits": progress.step.visits,
         "progress": "" if progress.step.items is None else items_text(progress.step.items),
@@ -264,21 +208,16 @@ def decided(turn: PastTurn, screen: Screen) -> list[str]:
     recorded, decision = turn.recorded, turn.decision
     if screen.may_act:
         return [line.removeprefix("    ") for line in format_turn(recorded.event, decision)]
-    event = replace_values(recorded.event)
+    event = recorded.event
     return [
-        f"> {event}",
-        *(
-            f"event {each.type} {visit_name(each.step, each.visit) if each.step else ''}".rstrip()
-            for each in decision.events
-        ),
+        f"> {_named(event.type, event.step, event.visit or 1, event.item_index)}",
+        *(f"event {_named(each.type, each.step, each.visit)}" for each in decision.events),
     ]
 
 
-def replace_values(event: Any) -> str:
+def _named(kind: str, step: str | None, visit: int, index: int | None = None) -> str:
     """An event without its values."""
-    return (
-        f"{event.type} {visit_name(event.step, event.visit or 1, event.item_index)}" if event.step else str(event.type)
-    )
+    return f"{kind} {visit_name(step, visit, index)}" if step else kind
 
 
 def _link_step(screen: Screen, step: str, visit: int | None = None) -> str:

@@ -4,40 +4,27 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Request, Response
 
-from noetl_broker.console.pages.screen import Paging, Shown
+from noetl_broker.console.pages.screen import Shown
 from noetl_broker.service import executions as service
 from noetl_broker.service import overview
 from noetl_broker.service.bulk import actions_for
 from noetl_broker.service.field_errors import FieldFault
-from noetl_broker.service.models.base import LONGEST_TEXT
 
 router = APIRouter()
 
 STATUSES: Final = ("RUNNING", "QUEUED", "PAUSED", "COMPENSATING", "FAILED", "COMPLETED", "CANCELLED")
 SINCE: Final = (("", "any time"), ("15min", "15 minutes"), ("1h", "1 hour"), ("1d", "1 day"), ("7d", "7 days"))
-Text = Annotated[str, Query(max_length=LONGEST_TEXT)]
+FIELDS: Final = ("path", "status", "error", "step", "since", "until", "of_version")
 
 
 class FilterQuery:
     """The filters as the page's address has them; an empty text filters nothing."""
 
-    def __init__(
-        self,
-        *,
-        path: Text = "",
-        status: Text = "",
-        error: Text = "",
-        step: Text = "",
-        since: Text = "",
-        until: Text = "",
-        of_version: Text = "",
-        text: Text = "",
-    ) -> None:
-        self.fields = {"path": path, "status": status, "error": error, "step": step, "since": since, "until": until}
-        self.fields["of_version"] = of_version
-        self.text = text.strip()
+    def __init__(self, request: Request) -> None:
+        self.fields = {name: request.query_params.get(name, "") for name in FIELDS}
+        self.text = request.query_params.get("text", "").strip()
         self.faults: dict[str, str] = {}
 
     def given(self) -> dict[str, Any]:
@@ -46,24 +33,19 @@ class FilterQuery:
         return {name: value for name, value in given.items() if value and name not in self.faults}
 
     @property
-    def is_open(self) -> bool:
-        """Whether a filter is set that stands in the folded part."""
-        return any(self.fields[name] for name in ("error", "step", "until", "of_version")) or bool(self.faults)
-
-    @property
     def is_set(self) -> bool:
         """Whether anything is filtered."""
         return bool(self.text) or any(self.fields.values())
 
 
 @router.get("/executions")
-async def list_executions(screen: Shown, page: Paging, asked: Annotated[FilterQuery, Depends()]) -> Response:
+async def list_executions(screen: Shown, asked: Annotated[FilterQuery, Depends()]) -> Response:
     """Executions, the newest first. A filter that is wrong filters nothing."""
     try:
-        listed = await screen.rows(service.list_executions, page, **asked.given())
+        listed = await screen.rows(service.list_executions, **asked.given())
     except FieldFault as fault:
         asked.faults = dict(fault.errors)
-        listed = await screen.rows(service.list_executions, page, **asked.given())
+        listed = await screen.rows(service.list_executions, **asked.given())
     ids = [row["execution_id"] for row in listed["items"] if row["status"] != "COMPLETED"]
     return screen.render(
         "executions.html",

@@ -12,7 +12,7 @@ from fastapi import Request
 from fastapi.responses import RedirectResponse, Response
 
 from noetl_broker.console.access import COOKIE, is_own_page
-from noetl_broker.console.pages import csrf
+from noetl_broker.console.pages.cookies import TOKEN_FIELD
 from noetl_broker.console.pages.rendering import link
 from noetl_broker.console.pages.screen import Screen
 from noetl_broker.console.problem import RETRY_SECONDS, Refusal
@@ -64,7 +64,7 @@ async def _kept_text(request: Request, refusal: Refusal) -> Response:
         status=refusal.status,
         is_signed_out=refusal.status is HTTPStatus.UNAUTHORIZED,
         detail=refusal.detail,
-        fields={name: text for name, text in fields.items() if name not in {csrf.FIELD, "content"}},
+        fields={name: text for name, text in fields.items() if name not in {TOKEN_FIELD, "content"}},
         content=fields.get("content", ""),
         action=EDITED,
     )

@@ -24,21 +24,17 @@ HEADERS: Final = (
 )
 
 
-class AddedHeaders:
+def add_headers(app: ASGIApp, headers: Iterable[tuple[str, str]]) -> ASGIApp:
     """Adds these headers to each answer that has not others."""
 
-    def __init__(self, app: ASGIApp, headers: Iterable[tuple[str, str]]) -> None:
-        self._app = app
-        self._headers = headers
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request."""
-
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in self._headers:
-                    headers.setdefault(name, value)
+                sent = MutableHeaders(scope=message)
+                for name, value in headers:
+                    sent.setdefault(name, value)
             await send(message)
 
-        await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)
+        await app(scope, receive, send_with_headers if scope["type"] == "http" else send)
+
+    return serve

@@ -28,7 +28,7 @@ def fields_of(model: type[Given], *, but: frozenset[str]) -> list[FormField]:
         kinds = [each for each in get_args(field.annotation) if each is not NoneType] or [field.annotation]
         options = get_args(kinds[0]) if get_origin(kinds[0]) is Literal else ()
         kind = "choice" if options else _kind_of(kinds[0])
-        hint = field.description or ("" if field.is_required() else "optional")
+        hint = "; ".join(filter(None, ["" if field.is_required() else "optional", field.description]))
         made.append(FormField(name, name.replace("_", " ").capitalize(), hint, kind, field.is_required(), options))
     return made
 

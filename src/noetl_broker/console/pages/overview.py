@@ -2,57 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import Annotated, Any, Final, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import timedelta
+from typing import Any, Final, NamedTuple
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Response
 
 from noetl_broker.console.pages.rendering import link, rfc3339
 from noetl_broker.console.pages.screen import Shown
+from noetl_broker.console.pages.statuses import style_of
 from noetl_broker.service import overview as service
 from noetl_broker.service.models.health import Failures
+from noetl_broker.service.overview import LISTED, PARTS
 from noetl_broker.text import span as span_text
 
 router = APIRouter()
 
-PARTS: Final = 48  # bars of the chart
-LISTED: Final = 8  # rows of each list
-OLDEST: Final = 50  # executions among which those that wait for a person are grouped
 LATE_SECONDS: Final = 10.0  # from which on unread events and ready jobs are worth a word
 WIDTH, HEIGHT, GAP, LEAST = 960.0, 96.0, 4.0, 2.0  # of the chart and its bars, in units of its picture
-# Statuses of a bar from the bottom, each with the class of its colour.
-STACKED: Final = (
-    ("FAILED", "bad"),
-    ("CANCELLED", "gone"),
-    ("COMPENSATING", "warn"),
-    ("RUNNING", "run"),
-    ("QUEUED", "idle"),
-    ("PAUSED", "idle"),
-    ("COMPLETED", "ok"),
-)
-
+STACKED: Final = ("FAILED", "CANCELLED", "COMPENSATING", "RUNNING", "QUEUED", "PAUSED", "COMPLETED")  # from the bottom
 KEY: Final = ("COMPLETED", "FAILED", "CANCELLED", "RUNNING", "COMPENSATING", "QUEUED", "PAUSED")
 USUAL_KEY: Final = KEY[:4]  # shown also where there is none
-
-
-class Piece(NamedTuple):
-    """A part of a bar."""
-
-    tone: str
-    y: float
-    height: float
-
-
-class StartsBar(NamedTuple):
-    """The executions that started in a time: a bar in the chart, what it says, where it leads."""
-
-    x: float
-    width: float
-    pieces: Sequence[Piece]
-    since: datetime
-    counts: Mapping[str, int]
-    href: str
 
 
 class Warned(NamedTuple):
@@ -65,13 +35,13 @@ class Warned(NamedTuple):
 
 
 @router.get("/")
-async def show_overview(screen: Shown, span: Annotated[str, Query(max_length=8)] = "") -> Response:
+async def show_overview(screen: Shown) -> Response:
     """The first page. `span`: a key of SPANS; without it, the shortest span that shows the last day."""
-    found = await screen.ask(service.show_overview, span=span, parts=PARTS, listed=LISTED, oldest=OLDEST)
+    found = await screen.ask(service.show_overview, **screen.asked("span"))
     present, activity, positions = found["present"], found["activity"], found["positions"]
     bars = list(draw_bars(activity))
-    started = {status for bar in bars for status in bar.counts}
-    failed = sum(bar.counts.get("FAILED", 0) for bar in bars) - activity["recovered"]
+    started = {status for bar in bars for status in bar["counts"]}
+    failed = sum(bar["counts"].get("FAILED", 0) for bar in bars) - activity["recovered"]
     return screen.render(
         "overview.html",
         title="Overview",
@@ -85,7 +55,7 @@ async def show_overview(screen: Shown, span: Annotated[str, Query(max_length=8)]
         oldest=group_oldest(found["oldest"], positions),
         positions=positions,
         bars=bars,
-        most=max((sum(bar.counts.values()) for bar in bars), default=0),
+        most=max((sum(bar["counts"].values()) for bar in bars), default=0),
         chosen=found["span"],
         spans=service.SPANS,
         size=(WIDTH, HEIGHT),
@@ -130,8 +100,8 @@ def find_unserved(unserved: Iterable[Mapping[str, Any]]) -> Iterator[Warned]:
             yield Warned("warn", words, href=link(f"/executions/{one['execution_id']}", tab="jobs"))
 
 
-def draw_bars(activity: Mapping[str, Any]) -> Iterator[StartsBar]:
-    """The bars of the chart, in order of time."""
+def draw_bars(activity: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The bars of the chart, in order of time: where each stands, what it counts, where it leads."""
     counts: list[dict[str, int]] = [{} for _ in range(PARTS)]
     for index, status, count in activity["parts"]:
         counts[index][status] = count
@@ -139,21 +109,22 @@ def draw_bars(activity: Mapping[str, Any]) -> Iterator[StartsBar]:
     step = (activity["read_at"] - activity["since"]) / PARTS
     for index, found in enumerate(counts):
         since = activity["since"] + index * step
-        yield StartsBar(
-            x=round(index * WIDTH / PARTS + GAP / 2, 1),
-            width=round(WIDTH / PARTS - GAP, 1),
-            pieces=list(stack(found, HEIGHT / most)),
-            since=since,
-            counts=found,
-            href=link("/executions", since=rfc3339(since), until=rfc3339(since + step - timedelta(milliseconds=1))),
-        )
+        until = rfc3339(since + step - timedelta(milliseconds=1))
+        yield {
+            "x": round(index * WIDTH / PARTS + GAP / 2, 1),
+            "width": round(WIDTH / PARTS - GAP, 1),
+            "pieces": list(stack(found, HEIGHT / most)),
+            "since": since,
+            "counts": found,
+            "href": link("/executions", since=rfc3339(since), until=until),
+        }
 
 
-def stack(counts: Mapping[str, int], scale: float) -> Iterator[Piece]:
-    """The pieces of a bar from the bottom; each can be seen, however small."""
+def stack(counts: Mapping[str, int], scale: float) -> Iterator[tuple[str, float, float]]:
+    """The pieces of a bar from the bottom: colour, place, height. Each can be seen, however small."""
     top = HEIGHT
-    for status, tone in STACKED:
+    for status in STACKED:
         if counts.get(status):
             height = max(counts[status] * scale, LEAST)
             top = max(top - height, 0.0)
-            yield Piece(tone, round(top, 1), round(height, 1))
+            yield style_of(status).tone, round(top, 1), round(height, 1)

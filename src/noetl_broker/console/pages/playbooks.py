@@ -1,93 +1,138 @@
-"""Pages of playbooks: the list, graph, source, versions, differences; pause and resume of a path."""
+"""Pages of playbooks: the list, and the parts of one, from its graph to the form that starts it; pause and resume."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Final
+import secrets
+from http import HTTPStatus
+from typing import Any, Final
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Response
 
-from noetl_broker.console.access import Operator
-from noetl_broker.console.pages.opened_playbook import Opened, WhichPlaybook, compiled, open_playbook, show_part
 from noetl_broker.console.pages.rendering import link
-from noetl_broker.console.pages.screen import Paging, Posted, Screen, Shown, picture
+from noetl_broker.console.pages.schema_form import Input, inputs_of_workload, read_inputs, with_errors
+from noetl_broker.console.pages.screen import Acting, Posted, Screen, SentForm, Shown, picture
 from noetl_broker.diagram.build import picture_of_playbook
 from noetl_broker.diagram.svg import render_svg
-from noetl_broker.playbook.plain_values import LARGEST_VERSION
+from noetl_broker.errors import BrokerError, DatabaseFault
+from noetl_broker.playbook import Playbook, PlaybookError
 from noetl_broker.playbook.source_lines import compare_texts, lines_with_findings
 from noetl_broker.service import executions
 from noetl_broker.service import playbooks as service
+from noetl_broker.service.back_tests import FILE
 from noetl_broker.service.check import check_source
 from noetl_broker.service.images import without_values
-from noetl_broker.service.models.base import LONGEST_TEXT, Paged
+from noetl_broker.service.models.playbooks import PlaybookView
+from noetl_broker.service.payload_check import payload_fault
+from noetl_broker.service.typed_json import json_text
 
 router = APIRouter()
 
 NEWEST: Final = 8  # executions beside the graph
+COMPARED: Final = (20, 100, 500, 1000)  # executions of a back-test, to choose from
+USUAL: Final = 100
+GROUPS: Final = 100  # of divergences that the page lists
+
+
+# The parts of a playbook's page: template, title, address, whether viewers see it.
+PARTS: Final = (
+    ("graph", "Graph", "/playbooks", True),
+    ("start", "Start", "/playbooks/start", False),
+    ("source", "Source", "/playbooks/source", False),
+    ("versions", "Versions", "/playbooks/versions", True),
+    ("difference", "Differences", "/playbooks/difference", False),
+    ("edit", "Edit and back-test", "/playbooks/edit", False),
+)
+
+
+async def open_playbook(screen: Screen, **other: Any) -> dict[str, Any]:
+    """The version that the address names, by default the latest, or another one. Raises NotFoundFault.
+
+    `of` has its text, `latest` is what the list says of its path. `versions` begin with the latest.
+    """
+    found = await screen.ask(service.open_version, **{**screen.asked("path", "version"), **other})
+    return {**found, "versions": [screen.seen(PlaybookView, row) for row in found["versions"]]}
+
+
+async def open_sent(form: SentForm) -> dict[str, Any]:
+    """The version that a form is about."""
+    return await open_playbook(form.screen, path=form.text("path"), version=form.text("version") or "none")
+
+
+def show_part(screen: Screen, opened: dict[str, Any], part: str, **values: Any) -> Response:
+    """The page of a playbook with one of its parts; the part has a template of its own."""
+    of, parts = opened["of"], [one for one in PARTS if screen.may_act or one[-1]]
+    is_latest = of.version == opened["latest"]["version"]
+    shown = {"opened": opened, "of": of, "is_latest": is_latest, "part": part, "parts": parts, **values}
+    return screen.render(f"playbook_{part}.html", title=of.path, **shown)
+
+
+async def compiled(screen: Screen, of: Any) -> tuple[Playbook | None, str | None]:
+    """The compiled playbook, or why it cannot be; a long one takes seconds."""
+    try:
+        return await asyncio.to_thread(of.compile, screen.asker.rules), None
+    except PlaybookError as error:
+        return None, str(error)
 
 
 @router.get("/playbooks")
-async def show_playbooks(
-    screen: Shown, page: Paging, named: WhichPlaybook, search: Annotated[str, Query(max_length=LONGEST_TEXT)] = ""
-) -> Response:
+async def show_playbooks(screen: Shown) -> Response:
     """The list, or with a path the graph of a playbook and its newest executions."""
-    if not named.path:
-        return await list_playbooks(screen, page, search.strip())
-    opened = await open_playbook(screen, named)
-    recent = await screen.rows(executions.list_executions, Paged(limit=NEWEST), path=named.path)
-    playbook, fault = await compiled(screen, opened)
+    path = screen.asked("path")["path"]
+    if not path:
+        return await list_playbooks(screen)
+    opened = await open_playbook(screen)
+    recent = await screen.rows(executions.list_executions, path=path, limit=NEWEST, cursor=None)
+    playbook, fault = await compiled(screen, opened["of"])
     drawn = None
     if playbook is not None:
-        found = picture_of_playbook(playbook, opened.of.version)
+        found = picture_of_playbook(playbook, opened["of"].version)
         drawn = picture(await asyncio.to_thread(render_svg, found if screen.may_act else without_values(found)))
     no_graph = fault if screen.may_act else "This version cannot be read."
     return show_part(screen, opened, "graph", changes="all", drawn=drawn, no_graph=no_graph, recent=recent["items"])
 
 
-async def list_playbooks(screen: Screen, page: Paged, search: str) -> Response:
+async def list_playbooks(screen: Screen) -> Response:
     """The latest version of each path; a search without `*` finds a part of the path."""
+    search = screen.asked("search")["search"]
     pattern = search if "*" in search or not search else f"*{search}*"
-    listed = await screen.rows(service.list_playbooks, page, path=pattern)
+    listed = await screen.rows(service.list_playbooks, path=pattern)
     return screen.render("playbooks.html", title="Playbooks", search=search, **listed)
 
 
 @router.get("/playbooks/source")
-async def show_source(screen: Shown, _caller: Operator, named: WhichPlaybook) -> Response:
+async def show_source(screen: Acting) -> Response:
     """The text with line numbers; what lint finds stands beside its line."""
-    opened = await open_playbook(screen, named)
-    text, rules = opened.of.content, screen.asker.rules.of_registered()  # no type of its steps is refused
-    checked = await asyncio.to_thread(check_source, opened.of.path, text.encode(errors="surrogatepass"), rules)
+    opened = await open_playbook(screen)
+    of, rules = opened["of"], screen.asker.rules.of_registered()  # no type of its steps is refused
+    text = of.content
+    checked = await asyncio.to_thread(check_source, of.path, text.encode(errors="surrogatepass"), rules)
     lines = lines_with_findings(text, checked.findings)
     return show_part(screen, opened, "source", lines=lines, checked=checked)
 
 
 @router.get("/playbooks/versions")
-async def show_versions(screen: Shown, named: WhichPlaybook) -> Response:
+async def show_versions(screen: Shown) -> Response:
     """All versions, the latest first."""
-    return show_part(screen, await open_playbook(screen, named), "versions")
+    return show_part(screen, await open_playbook(screen), "versions")
 
 
 @router.get("/playbooks/difference")
-async def show_difference(
-    screen: Shown,
-    _caller: Operator,
-    named: WhichPlaybook,
-    other: Annotated[int | None, Query(ge=1, le=LARGEST_VERSION)] = None,
-) -> Response:
+async def show_difference(screen: Acting) -> Response:
     """The differences between a version and another one, by default the version before."""
-    opened = await open_playbook(screen, named)
-    chosen = other or _before(opened)
-    found = opened if chosen is None else await open_playbook(screen, named._replace(version=chosen))
-    old, new = sorted((found.of, opened.of), key=lambda each: each.version)
+    opened = await open_playbook(screen)
+    chosen = screen.asked("other")["other"] or _before(opened)
+    found = opened if chosen is None else await open_playbook(screen, version=chosen)
+    old, new = sorted((found["of"], opened["of"]), key=lambda each: each.version)
     compared = await asyncio.to_thread(compare_texts, old.content, new.content)
     return show_part(screen, opened, "difference", other=chosen, old=old, new=new, compared=compared)
 
 
-def _before(opened: Opened) -> int | None:
+def _before(opened: dict[str, Any]) -> int | None:
     """The version before the open version; for the first version, the next one."""
-    numbers = [row["version"] for row in opened.versions]
-    older = [number for number in numbers if number < opened.of.version]
-    newer = [number for number in numbers if number > opened.of.version]
+    numbers, own = [row["version"] for row in opened["versions"]], opened["of"].version
+    older = [number for number in numbers if number < own]
+    newer = [number for number in numbers if number > own]
     return max(older) if older else min(newer) if newer else None
 
 
@@ -109,3 +154,69 @@ async def resume(form: Posted) -> Response:
     queued = f"{admitted:,} queued execution{' goes' if admitted == 1 else 's go'} on."
     said = f"New executions of {path} run again; {queued}" if answer["changed"] else f"{path} was not paused."
     return form.done(link("/playbooks", path=path), said)
+
+
+@router.get("/playbooks/edit")
+async def show_editor(screen: Acting) -> Response:
+    """The text of a version, to be edited."""
+    opened = await open_playbook(screen)
+    shown = {"content": opened["of"].content, "limits": COMPARED, "limit": USUAL, "ways_only": False, "checked": None}
+    return show_part(screen, opened, "edit", **shown)
+
+
+@router.post("/playbooks/edit")
+async def check(form: Posted) -> Response:
+    """Check the text and compare executions with it, or give it back as a file. Registers nothing."""
+    content = form.text("content")
+    if form.text("do") == "download":
+        headers = {"Content-Disposition": f'attachment; filename="{FILE}"'}
+        return Response(content.encode(errors="replace"), media_type="application/yaml", headers=headers)
+    limit = next((each for each in COMPARED if str(each) == form.text("limit")), USUAL)
+    opened = await open_sent(form)
+    asked = {"content": content, "limit": limit, "ways_only": form.text("ways_only") == "1"}
+    checked, result = await form.screen.ask(service.try_text, which={"path": opened["of"].path}, **asked)
+    marked = [line for line in lines_with_findings(content, checked.findings) if line.findings]
+    found = {"checked": checked, "marked": marked, "result": result, "is_changed": content != opened["of"].content}
+    return show_part(form.screen, opened, "edit", limits=COMPARED, groups=GROUPS, file=FILE, **asked, **found)
+
+
+@router.get("/playbooks/start")
+async def show_form(screen: Acting) -> Response:
+    """The form, with a key of its own: a second click on its button starts nothing."""
+    opened = await open_playbook(screen)
+    playbook, fault = await compiled(screen, opened["of"])
+    shown = {"inputs": inputs_of(playbook), "faults": [] if fault is None else [fault]}
+    return show_part(screen, opened, "start", playbook=playbook, key=secrets.token_urlsafe(16), **shown)
+
+
+def inputs_of(playbook: Playbook | None) -> list[Input]:
+    """The fields of a start: they are made from `workload_schema`."""
+    document = {} if playbook is None else playbook.document
+    found = next((document[key] for key in ("workload", "spec") if isinstance(document.get(key), dict)), None)
+    return inputs_of_workload(None if playbook is None else playbook.workload_schema, found or {})
+
+
+@router.post("/playbooks/start")
+async def start(form: Posted) -> Response:
+    """Start an execution of the version that the form was made for, or show what is wrong at its fields."""
+    opened, key = await open_sent(form), form.text("key")
+    of = opened["of"]
+    playbook, _ = await compiled(form.screen, opened["of"])
+    filled = read_inputs(form, inputs_of(playbook))
+    inputs, faults = filled.inputs, list[str]()
+    try:
+        if not filled.has_errors:
+            once, payload = form.once(key, json_text(filled.values)), filled.values
+            error = None if playbook is None else await asyncio.to_thread(payload_fault, playbook, payload)
+            if error is None:
+                given = {"path": of.path, "version": of.version, "idempotency_key": once}
+                made = await form.screen.ask(executions.start_unchecked, payload=payload, **given)
+                said = f"Version {of.version} of {of.path} has started."
+                return form.done(f"/executions/{made['execution_id']}", said)
+            inputs, faults = with_errors(inputs, error["places"])
+    except DatabaseFault:
+        raise
+    except BrokerError as fault:
+        faults = [str(fault)]
+    shown = {"inputs": inputs, "faults": faults, "status": HTTPStatus.BAD_REQUEST}
+    return show_part(form.screen, opened, "start", playbook=playbook, key=key[:64], **shown)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -15,7 +14,9 @@ from markupsafe import Markup, escape
 
 from noetl_broker.console.pages import assets
 from noetl_broker.console.pages.statuses import style_of
-from noetl_broker.text import moment, span
+from noetl_broker.explain.slots import rank_text
+from noetl_broker.node_ids import name_of_node, visit_name
+from noetl_broker.text import moment, numbers_text, short_json, span
 from noetl_broker.visible import visible, visible_json, visible_lines
 
 FOLDER: Final = Path(__file__).parents[1] / "templates"
@@ -28,11 +29,6 @@ class Pretty(NamedTuple):
 
     text: str
     size: int
-
-    @property
-    def is_cut(self) -> bool:
-        """Whether the text is only the beginning."""
-        return self.size > len(self.text)
 
 
 @cache
@@ -50,14 +46,16 @@ def environment() -> Environment:
         "ago": ago,
         "exact": exact,
         "moment": moment,
-        "number": number,
+        "number": "{:,}".format,
+        "numbers": numbers_text,
         "pretty": pretty,
         "rfc3339": rfc3339,
         "sentence": sentence,
         "span": span,
         "visible": visible,
     }
-    made.globals |= {"asset": asset, "link": link, "style_of": style_of, "timedelta": timedelta}
+    made.globals |= {"asset": assets.address, "link": link, "style_of": style_of, "timedelta": timedelta}
+    made.globals |= {"visit_name": visit_name, "step_of": name_of_node, "rank_text": rank_text, "short": short_json}
     return made
 
 
@@ -71,18 +69,8 @@ def exact(value: Any) -> Markup:
     return escape("" if value is None else value)
 
 
-def asset(name: str) -> str:
-    """Give the address of a file of ours."""
-    return f"{assets.folder()}/{name}"
-
-
 def link(path: str, /, **parameters: Any) -> str:
-    """Give an address with these query parameters; None and empty texts are left out."""
-    return with_query(path, parameters)
-
-
-def with_query(path: str, parameters: Mapping[str, Any]) -> str:
-    """Give an address with query parameters; a list gives one for each of its values."""
+    """Give an address with these query parameters; None and empty ones are left out, and a list gives one for each."""
     given = {name: value for name, value in parameters.items() if value not in (None, "", [])}
     return f"{path}?{urlencode(given, doseq=True, errors='surrogatepass')}" if given else path
 
@@ -115,11 +103,6 @@ def sentence(text: str) -> str:
     """Give a message as a sentence: it begins with a capital letter and ends with a full stop."""
     text = text.strip()
     return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '!', '?', ':')) else '.'}"
-
-
-def number(value: float) -> str:
-    """Give a number with separators of thousands."""
-    return f"{value:,}"
 
 
 def pretty(value: Any, longest: int | None = FOLDED_FROM) -> Pretty:

@@ -25,14 +25,7 @@ WHOLE: Final = "whole"  # the field for the whole payload
 MORE: Final = "more"  # the field for values that the schema does not name
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,1000}")
 _NUMBER: Final = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
-Messages = Mapping[str, str]
-
-
-class Absent:
-    """The default of a value that has none."""
-
-
-ABSENT: Final = Absent()
+ABSENT: Final[Any] = object()  # the default of a value that has none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,28 +86,23 @@ def inputs_of_workload(schema: Any, workload: Mapping[str, Any]) -> list[Input]:
 
 def inputs_of_form(form: Mapping[str, Any], *, prefix: str) -> list[Input]:
     """The fields of an approval; `required` in a field's schema is a flag there."""
+    schemas = {name: schema if isinstance(schema, dict) else {} for name, schema in form.items()}
     return [
-        _input(
-            name,
-            f"{prefix}{index}",
-            schema,
-            schema.get("default", ABSENT) if isinstance(schema, dict) else ABSENT,
-            required=isinstance(schema, dict) and schema.get("required") is True,
-            merged=False,
-        )
-        for index, (name, schema) in enumerate(form.items())
+        _input(name, f"{prefix}{index}", schema, ABSENT, required=schema.get("required") is True, merged=False)
+        for index, (name, schema) in enumerate(schemas.items())
     ]
 
 
 def _input(name: str, field: str, schema: Any, default: Any, *, required: bool, merged: bool = True) -> Input:
     schema = schema if isinstance(schema, dict) else {}
-    if isinstance(default, Absent) and "default" in schema:
+    if default is ABSENT and "default" in schema:
         default = schema["default"]
     options = _options(schema, default, required=required)
     kind: Kind = "choice" if options else _kind(schema, default)
     is_template = has_template(default)
-    shown = "" if isinstance(default, Absent) or is_template else _as_text(kind, default)
-    if kind == "text" and ("\n" in shown or _is_long(schema)):
+    shown = "" if default is ABSENT or is_template else _as_text(kind, default)
+    most = schema.get("maxLength")
+    if kind == "text" and ("\n" in shown or (isinstance(most, int | float) and most > LONG_TEXT)):
         kind = "lines"
     title = schema.get("title")
     return Input(
@@ -127,18 +115,16 @@ def _input(name: str, field: str, schema: Any, default: Any, *, required: bool, 
         default=default,
         hint=_hint(schema, kind, has_default=merged and kind == "json" and isinstance(default, dict)),
         placeholder=f"default: {short_json(default, longest=60)}" if is_template else "",
-        is_required=required and isinstance(default, Absent),
+        is_required=required and default is ABSENT,
         options=options,
     )
 
 
 def has_template(value: Any) -> bool:
     """Whether a default holds a template: what a start is given is never rendered."""
-    if isinstance(value, str):
-        return "{{" in value or "{%" in value
-    if isinstance(value, dict):
-        return any(map(has_template, value.values()))
-    return isinstance(value, list) and any(map(has_template, value))
+    if isinstance(value, dict | list):
+        return any(map(has_template, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, str) and ("{{" in value or "{%" in value)
 
 
 def _kind(schema: Mapping[str, Any], default: Any) -> Kind:
@@ -149,11 +135,6 @@ def _kind(schema: Mapping[str, Any], default: Any) -> Kind:
     if types is None and not schema.keys() & {"anyOf", "oneOf", "allOf", "properties", "items", "prefixItems"}:
         return {str: "text", int: "integer", float: "number"}.get(type(default), "json")  # type: ignore[return-value]
     return "json"
-
-
-def _is_long(schema: Mapping[str, Any]) -> bool:
-    most = schema.get("maxLength")
-    return isinstance(most, int | float) and most > LONG_TEXT
 
 
 def _options(schema: Mapping[str, Any], default: Any, *, required: bool) -> list[tuple[str, str]]:
@@ -169,7 +150,7 @@ def _options(schema: Mapping[str, Any], default: Any, *, required: bool) -> list
     if len(values) > MOST_OPTIONS:
         return []
     texts = {json.dumps(value): value if isinstance(value, str) else short_json(value) for value in values}
-    if isinstance(default, Absent) or has_template(default) or json.dumps(default) not in texts:
+    if default is ABSENT or has_template(default) or json.dumps(default) not in texts:
         nothing = "Choose one" if required else f"default: {default}" if has_template(default) else "not given"
         return [("", nothing), *texts.items()]
     return [*texts.items()]
@@ -201,19 +182,14 @@ def _hint(schema: Mapping[str, Any], kind: Kind, *, has_default: bool) -> str:
         ("minItems", "a length of at least {}"), ("maxItems", "a length of at most {}"),
     )  # fmt: skip
     bounds = [text.format(short_json(schema[key], longest=20)) for key, text in words if key in schema]
-    what = {"integer": "a whole number", "number": "a number", "json": _json_word(schema)}.get(kind, "")
+    json_word = {"object": "a JSON object", "array": "a JSON list"}.get(str(schema.get("type")), "JSON")
+    what = {"integer": "a whole number", "number": "a number", "json": json_word}.get(kind, "")
     if what or bounds:
         sentence = ", ".join([what, *bounds] if what else bounds)
         parts.append(f"{sentence[0].upper()}{sentence[1:]}.")
     if has_default:
         parts.append("Merged over the default.")
     return " ".join(parts)
-
-
-def _json_word(schema: Mapping[str, Any]) -> str:
-    types = schema.get("type")
-    word = {"object": "a JSON object", "array": "a JSON list"}.get(types) if isinstance(types, str) else None
-    return word or "JSON"
 
 
 def read_inputs(form: SentForm, inputs: Sequence[Input], *, merged: bool = True) -> Filled:
@@ -230,7 +206,7 @@ def read_inputs(form: SentForm, inputs: Sequence[Input], *, merged: bool = True)
             value = _read(one, text, merged=merged)
             if one.field in {WHOLE, MORE}:
                 values |= _object(value, one.default)
-            elif not isinstance(value, Absent):
+            elif value is not ABSENT:
                 values[one.name] = value
         except ValueError as fault:
             error = str(fault)
@@ -275,7 +251,7 @@ def changed_only(before: Any, after: Any) -> Any:
 
 
 def _object(value: Any, default: Any) -> dict[str, Any]:
-    if isinstance(value, Absent):
+    if value is ABSENT:
         return dict(default) if isinstance(default, dict) else {}
     if not isinstance(value, dict):
         raise ValueError("it must be a JSON object, such as {}")  # noqa: TRY004 - the field's fault, not a program's
@@ -286,10 +262,10 @@ def with_errors(inputs: Sequence[Input], faults: Sequence[Mapping[str, str]]) ->
     """The fields with the faults that the schema found in them, and the faults that belong to no field."""
     of_field: dict[str, list[str]] = {}
     rest: list[str] = []
+    whole = next((each for each in inputs if each.field in {WHOLE, MORE}), None)
     for fault in faults:
         path, message = fault["path"], fault["message"]
         one = next((each for each in inputs if each.name and _is_in(path, each.name)), None)
-        whole = next((each for each in inputs if each.field in {WHOLE, MORE}), None)
         if one is not None:
             inner = path[len(path_text((one.name,))) :].lstrip(".")
             of_field.setdefault(one.field, []).append(f"{inner} {message}" if inner else f"It {message}")

@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl
 
-from fastapi import Depends, Query, Request
+from fastapi import Depends, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from markupsafe import Markup
 from pydantic import BaseModel
@@ -20,20 +20,21 @@ from pydantic import BaseModel
 from noetl_broker.console import access
 from noetl_broker.console.access import Operator, Viewer
 from noetl_broker.console.api.route import perform
-from noetl_broker.console.pages import csrf, flash
+from noetl_broker.console.pages import cookies
 from noetl_broker.console.pages.attention import count_for_navigation
-from noetl_broker.console.pages.flash import Flash, Kind
-from noetl_broker.console.pages.rendering import environment, with_query
+from noetl_broker.console.pages.cookies import Kind
+from noetl_broker.console.pages.rendering import environment, link
 from noetl_broker.console.problem import Refusal
 from noetl_broker.console.services import services_of
 from noetl_broker.errors import BrokerError, DatabaseFault
 from noetl_broker.service.action import Caller, ServiceAction
 from noetl_broker.service.field_errors import FieldFault
-from noetl_broker.service.models.base import DEFAULT_ROWS, MOST_ROWS, Paged, Role
+from noetl_broker.service.models.base import Role
 from noetl_broker.service.typed_values import written_request
 
 MOST_FIELDS: Final = 5_000
 FORM_TYPE: Final = "application/x-www-form-urlencoded"
+EXACT: Final = frozenset({"name", "key", "worker_id"})  # parameters of addresses, in which spaces count
 SHARED: Final = "noetl_broker.shared"  # in the scope of a request whose answer others get too
 
 
@@ -44,9 +45,9 @@ class Screen:
         self.request = request
         self._is_shared = SHARED in request.scope
         self.caller = replace(caller, name="") if caller is not None and self._is_shared else caller
-        secret = request.cookies.get(csrf.COOKIE)
-        self._is_new = not csrf.is_secret(secret)
-        self._secret = csrf.new_secret() if secret is None or self._is_new else secret
+        secret = request.cookies.get(cookies.FORM, "")
+        self._is_new = not cookies.is_secret(secret)
+        self._secret = cookies.new_secret() if self._is_new else secret
 
     @property
     def may_act(self) -> bool:
@@ -60,11 +61,6 @@ class Screen:
         return self.caller
 
     @property
-    def address(self) -> str:
-        """The address that the request came from."""
-        return self.request.client.host if self.request.client is not None else ""
-
-    @property
     def session(self) -> str | None:
         """The token in the cookie of the session."""
         return self.request.cookies.get(access.COOKIE)
@@ -73,9 +69,14 @@ class Screen:
         """The answer of the service; an empty text is not given. Raises FieldFault."""
         return await perform(self.request, action, self.asker, written_request(action.request, given))
 
-    async def rows(self, action: ServiceAction[Any, Any], page: Paged, /, **given: Any) -> dict[str, Any]:
-        """A page of a list of the service, with its rows as this caller may see them."""
-        found = await self.ask(action, cursor=page.cursor, limit=page.limit, **given)
+    def asked(self, *names: str) -> dict[str, str]:
+        """The values of these parameters of the address; an empty text for one that is not there."""
+        query = {name: self.request.query_params.get(name, "") for name in names}
+        return {name: text if name in EXACT else text.strip() for name, text in query.items()}
+
+    async def rows(self, action: ServiceAction[Any, Any], /, *filters: str, **given: Any) -> dict[str, Any]:
+        """The page of a list that the address asks for, with its rows as this caller may see them."""
+        found = await self.ask(action, **{**self.asked("cursor", "limit", *filters), **given})
         return {**found, "items": action.answer.model_validate(found).model_dump()["items"]}
 
     def form(
@@ -109,36 +110,30 @@ class Screen:
         **values: Any,
     ) -> HTMLResponse:
         """The page. `changes`: whose changes make it ask again, `all` or the id of an execution."""
-        shown = None if self._is_shared else flash.read(self.request.cookies.get(flash.COOKIE))
-        text = (
-            environment()
-            .get_template(template)
-            .render(
-                {
-                    "title": title,
-                    "changes": changes,
-                    "who": self.caller,
-                    "may_act": self.may_act,
-                    "signed_in": self.session is not None,
-                    "counts": getattr(self.request.state, "counts", {}),
-                    "sections": self.request.app.state.sections,
-                    "path": self.request.url.path,
-                    "query": self.request.query_params,
-                    "csrf_field": csrf.FIELD,
-                    "csrf_token": "" if self._is_shared else csrf.token_of(self._secret, self.session),
-                    "flash": shown,
-                    "now": datetime.now(UTC),
-                    "here": self.here,
-                    "picture": picture,
-                    **values,
-                }
-            )
-        )
+        shown = None if self._is_shared else cookies.read_flash(self.request.cookies.get(cookies.FLASH, ""))
+        context = {
+            "title": title,
+            "changes": changes,
+            "who": self.caller,
+            "may_act": self.may_act,
+            "signed_in": self.session is not None,
+            "counts": getattr(self.request.state, "counts", {}),
+            "sections": self.request.app.state.sections,
+            "path": self.request.url.path,
+            "query": self.request.query_params,
+            "csrf_field": cookies.TOKEN_FIELD,
+            "csrf_token": "" if self._is_shared else cookies.token_of(self._secret, self.session),
+            "flash": shown,
+            "now": datetime.now(UTC),
+            "here": self.here,
+            "picture": picture,
+        }
+        text = environment().get_template(template).render(context | values)
         response = HTMLResponse(text, status_code=status)
         if self._is_new:
-            set_cookie(self.request, response, csrf.COOKIE, self._secret)
+            set_cookie(self.request, response, cookies.FORM, self._secret)
         if shown is not None:
-            response.delete_cookie(flash.COOKIE, path="/", httponly=True, samesite="strict")
+            response.delete_cookie(cookies.FLASH, path="/", httponly=True, samesite="strict")
         return response
 
     def here(self, **changes: Any) -> str:
@@ -146,7 +141,7 @@ class Screen:
         given: dict[str, Any] = {}
         for name, value in self.request.query_params.multi_items():
             given.setdefault(name, []).append(value)
-        return with_query(self.request.url.path, {**given, **changes})
+        return link(self.request.url.path, **{**given, **changes})
 
 
 class SentForm:
@@ -183,8 +178,8 @@ class SentForm:
         """A redirect to a page of ours, which shows the message once."""
         response = RedirectResponse(own_address(url), status_code=HTTPStatus.SEE_OTHER)
         if message is not None:
-            said = flash.written(Flash(kind, message))
-            set_cookie(self.screen.request, response, flash.COOKIE, said, seconds=flash.SECONDS)
+            said = cookies.written_flash(kind, message)
+            set_cookie(self.screen.request, response, cookies.FLASH, said, seconds=cookies.FLASH_SECONDS)
         return response
 
 
@@ -212,8 +207,8 @@ async def _shown(request: Request, caller: Viewer) -> Screen:
     return Screen(request, caller)
 
 
-async def _anonymous(request: Request) -> Screen:
-    return Screen(request, None)
+async def _acting(screen: Shown, _caller: Operator) -> Screen:
+    return screen
 
 
 async def read_form(screen: Screen) -> SentForm:
@@ -229,32 +224,24 @@ async def read_form(screen: Screen) -> SentForm:
             fields.setdefault(name, []).append(value)
     except ValueError as error:
         raise Refusal(HTTPStatus.BAD_REQUEST, f"the form cannot be read: {error}") from error
-    given = fields.pop(csrf.FIELD, [""])[0]
-    if not csrf.fits(given, request.cookies.get(csrf.COOKIE), screen.session):
+    given = fields.pop(cookies.TOKEN_FIELD, [""])[0]
+    if not cookies.fits(given, request.cookies.get(cookies.FORM, ""), screen.session):
         raise Refusal(
             HTTPStatus.FORBIDDEN, "the form is not of this session, or your browser sent no cookie; load its page again"
         )
     return SentForm(screen, fields)
 
 
-async def _posted(screen: Annotated[Screen, Depends(_shown)], _operator: Operator) -> SentForm:
+async def _posted(screen: Acting) -> SentForm:
     return await read_form(screen)
 
 
-async def _submitted(screen: Annotated[Screen, Depends(_anonymous)]) -> SentForm:
-    access.refuse_foreign_page(screen.request)  # another port of this machine may have set our cookie
-    return await read_form(screen)
+async def _submitted(request: Request) -> SentForm:
+    access.refuse_foreign_page(request)  # another port of this machine may have set our cookie
+    return await read_form(Screen(request, None))
 
 
-async def _page(
-    cursor: Annotated[str | None, Query(max_length=1000)] = None,
-    limit: Annotated[int, Query(ge=1, le=MOST_ROWS)] = DEFAULT_ROWS,
-) -> Paged:
-    return Paged(cursor=cursor, limit=limit)
-
-
-Paging = Annotated[Paged, Depends(_page)]  # which page of a list
 Shown = Annotated[Screen, Depends(_shown)]  # a page for who is signed in
+Acting = Annotated[Screen, Depends(_acting)]  # a page for an operator
 Posted = Annotated[SentForm, Depends(_posted)]  # a form of an operator
-Anonymous = Annotated[Screen, Depends(_anonymous)]  # a page for anybody
 Submitted = Annotated[SentForm, Depends(_submitted)]  # a form of anybody

@@ -2,56 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import secrets
-from typing import Annotated, Any, Final
+from typing import Final
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Response
 
-from noetl_broker.console.access import Operator
-from noetl_broker.console.pages.rendering import link
-from noetl_broker.console.pages.screen import Paging, Posted, Shown
+from noetl_broker.console.pages.screen import Acting, Posted, Shown
 from noetl_broker.errors import BrokerError
-from noetl_broker.playbook.plain_values import NAME_CHARS
 from noetl_broker.service import waits as service
-from noetl_broker.service.models.base import LONGEST_TEXT
 
 router = APIRouter()
 
-NameOf = Annotated[str, Query(max_length=NAME_CHARS)]
-KeyOf = Annotated[str, Query(max_length=LONGEST_TEXT)]
 KEEP: Final = "7d"  # as the form shows it
 MOST_WAITS: Final = 50  # that the page lists
-SHORT: Final = 120  # characters of a payload on one line
 
 
 @router.get("/signals")
-async def list_signals(screen: Shown, page: Paging, *, name: NameOf = "", key: KeyOf = "") -> Response:
+async def list_signals(screen: Shown) -> Response:
     """The waits for a signal, and the kept signals, the newest first."""
-    listed = await screen.rows(service.list_signals, page, name=name, key=key)
-    waits = await screen.ask(service.list_signal_waits, name=name, key=key, limit=MOST_WAITS + 1)
-    return screen.render(
-        "signals.html",
-        title="Signals",
-        changes="all",
-        items=[{**row, "short": on_one_line(row["payload"])} for row in listed["items"]],
-        next=listed["next"],
-        waits=waits[:MOST_WAITS],
-        has_more_waits=len(waits) > MOST_WAITS,
-        asked={"name": name, "key": key},
-    )
-
-
-def on_one_line(payload: Any) -> str | None:
-    """A short payload as JSON on one line; None if it is long or hidden."""
-    text = json.dumps(payload, ensure_ascii=False, default=str)
-    return text if payload is not None and len(text) <= SHORT else None
+    listed = await screen.rows(service.list_signals, "name", "key")
+    waits = await screen.ask(service.list_signal_waits, limit=MOST_WAITS + 1, **screen.asked("name", "key"))
+    more = {"waits": waits[:MOST_WAITS], "has_more_waits": len(waits) > MOST_WAITS}
+    return screen.render("signals.html", title="Signals", changes="all", **listed, **more)
 
 
 @router.get("/signals/send")
-async def show_form(screen: Shown, _caller: Operator, *, name: NameOf = "", key: KeyOf = "") -> Response:
+async def show_form(screen: Acting) -> Response:
     """The form, with a key of its own: a second click on its button sends nothing."""
-    fields = {"name": name, "key": key, "payload": "", "keep_seconds": KEEP, "once": secrets.token_urlsafe(16)}
+    fields = {"payload": "", "keep_seconds": KEEP, "once": secrets.token_urlsafe(16), **screen.asked("name", "key")}
     return screen.form("send_signal.html", "Send a signal", fields)
 
 
@@ -65,4 +43,4 @@ async def send(form: Posted) -> Response:
     except BrokerError as fault:
         fields = form.texts("name", "key", "payload", "keep_seconds", "once")
         return form.screen.form("send_signal.html", "Send a signal", fields, fault)
-    return form.done(link("/signals"), f"The signal {name} is sent. Whoever waits for it takes it from the list.")
+    return form.done("/signals", f"The signal {name} is sent. Whoever waits for it takes it from the list.")

@@ -20,7 +20,7 @@ class StatusBadge(NamedTuple):
 _DONE, _ACTIVE, _FAILED = SYMBOLS["completed"], SYMBOLS["running"], SYMBOLS["failed"]
 _WAITING, _HELD, _AGAIN, _CLOSED = SYMBOLS["waiting"], SYMBOLS["held"], SYMBOLS["retrying"], SYMBOLS["cancelled"]
 
-# Statuses of executions, steps, visits and items are upper case. All other statuses are lower case.
+# Statuses of executions, steps, visits and items are upper case. All others are lower case, and may look as these.
 STYLES: Final[dict[str, StatusBadge]] = {
     "COMPLETED": StatusBadge("ok", _DONE, "Completed"),
     "FAILED": StatusBadge("bad", _FAILED, "Failed"),
@@ -35,12 +35,10 @@ STYLES: Final[dict[str, StatusBadge]] = {
     "SKIPPED": StatusBadge("idle", _CLOSED, "Skipped"),
     "CAUGHT": StatusBadge("warn", _FAILED, "Caught"),
     "went_on": StatusBadge("warn", _FAILED, "Went on"),
-    "queued": StatusBadge("idle", _WAITING, "Queued"),
     "leased": StatusBadge("run", _ACTIVE, "Leased"),
     "delegated": StatusBadge("run", _ACTIVE, "Delegated"),
     "held": StatusBadge("idle", _HELD, "Held"),
     "done": StatusBadge("ok", _DONE, "Done"),
-    "failed": StatusBadge("bad", _FAILED, "Failed"),
     "retry": StatusBadge("warn", _AGAIN, "Retrying"),
     "dead": StatusBadge("bad", _FAILED, "Failed for good"),
     "cancelled": StatusBadge("gone", _CLOSED, "Cancelled"),
@@ -49,13 +47,11 @@ STYLES: Final[dict[str, StatusBadge]] = {
     "approved": StatusBadge("ok", _DONE, "Approved"),
     "rejected": StatusBadge("bad", _FAILED, "Rejected"),
     "expired": StatusBadge("idle", _CLOSED, "Expired"),
-    "running": StatusBadge("run", _ACTIVE, "Running"),
     "not_undone": StatusBadge("bad", _WAITING, "Not undone"),
     "unknown": StatusBadge("warn", _WAITING, "Unknown"),
     "superseded": StatusBadge("idle", _CLOSED, "Replaced"),
     "taken": StatusBadge("idle", _CLOSED, "Taken over"),
     "active": StatusBadge("ok", _DONE, "Active"),
-    "paused": StatusBadge("idle", _HELD, "Paused"),
     "ok": StatusBadge("ok", _DONE, "Good"),
     "warning": StatusBadge("warn", _WAITING, "Warning"),
     "error": StatusBadge("bad", _FAILED, "Error"),
@@ -64,5 +60,5 @@ STYLES: Final[dict[str, StatusBadge]] = {
 
 def style_of(status: str | None) -> StatusBadge:
     """The badge of a status; a status that is not in the table is grey, with its own word."""
-    known = STYLES.get(status or "")
-    return StatusBadge("idle", "", status or "Not begun") if known is None else known
+    name = status or ""
+    return STYLES.get(name) or STYLES.get(name.upper()) or StatusBadge("idle", "", name or "Not begun")

@@ -47,7 +47,7 @@ class RetryRequest(OneExecution):
 class ReasonRequest(OneExecution):
     """A reason, which is stored with the execution."""
 
-    reason: str | None = Field(None, max_length=LONGEST_TEXT)
+    reason: str | None = Field(None, max_length=LONGEST_TEXT, description="stored with the execution")
 
 
 class Requested(BaseModel):

@@ -54,10 +54,6 @@ class Given(BaseModel):
         return given
 
 
-class Nothing(Given):
-    """An empty body."""
-
-
 class Paged(Given):
     """A page of a list: at most `limit` rows after the row of the cursor."""
 

@@ -25,12 +25,9 @@ class ListDeadLetters(Paged):
 
 
 class OverviewRequest(Given):
-    """How much an overview has: a span of the activity and its parts, rows of each list, executions that live."""
+    """The span of the activity; without a known one, one is chosen."""
 
     span: str = ""
-    parts: int
-    listed: int
-    oldest: int
 
 
 class PositionsRequest(Given):
@@ -157,19 +154,3 @@ class TokenRequest(OneToken):
 
     role: Literal["viewer", "operator"] = Field(description="what it allows")
     expires: str = Field("90d", description="how long it is valid: 90d, 2w, or never")
-
-
-class CreatedToken(BaseModel):
-    """A token that nobody can read again."""
-
-    name: str
-    role: str
-    expires_at: Moment | None
-    token: str
-
-
-class RevokedToken(BaseModel):
-    """Whether a token was valid before."""
-
-    name: str
-    revoked: bool
