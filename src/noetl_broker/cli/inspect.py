@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import sys
 from operator import itemgetter
 from typing import Any
@@ -159,7 +158,7 @@ def events(call: Call, *, execution_id: int, step: str | None, live: bool, trace
     Each event is followed by what the broker decided on it. --json prints objects with the columns of noetl.event.
     STEP: only those of a step; of load#2, its second visit; or of load[3], an item of an iterator.
     """
-    shown: set[bytes] | None = set() if traceback else None
+    shown: set[int] | None = set() if traceback else None
     if not live:
         entries = ask(call, "executions.read_events", execution_id=execution_id, step=step)
         if call.printed(entries):
@@ -194,14 +193,13 @@ def _show_item(call: Call, execution_id: int, step: str, *, traceback: bool) -> 
     return 0
 
 
-def _show_event(event: dict[str, Any], shown: set[bytes] | None) -> None:
+def _show_event(event: dict[str, Any], shown: set[int] | None) -> None:
     """Print an event with its traceback; None: without.
 
     The failures of an action, of its step and of its execution have the same traceback: it is `shown` once.
     """
     output.say(event_line(event))
     text = "" if shown is None else traceback_of(event["error"])
-    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-    if shown is not None and digest not in shown:
-        shown.add(digest)
+    if shown is not None and hash(text) not in shown:
+        shown.add(hash(text))
         output.Lines(tuple(traceback_lines(text))).show()
