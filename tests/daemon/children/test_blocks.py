@@ -228,10 +228,8 @@ async def test_a_block_is_forked_on_another_playbook(database: Database) -> None
     await fail_jobs(database)
     block = await value(database, "select execution_id from noetl.execution where path = 'shop/order#pay'")
     rules = PlaybookRules()
-    texts = [
-        HEAD + dedent(ORDER.replace(*words))
-        for words in (("http://bank/", "http://other/"), ("step: pay\n", "step: paid\n"))
-    ]
+    bodies = (ORDER.replace("http://bank/", "http://other/"), "workflow: [{step: start}]")
+    texts = [HEAD + dedent(body) for body in bodies]
     others = [recoveries.OtherPlaybook(compile_playbook(text, rules=rules), text, None) for text in texts]
     good, lacking = (recoveries.ForkFrom("charge", {}, other=other) for other in others)
     async with session(database) as connection:
