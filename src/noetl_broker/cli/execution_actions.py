@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import click
-
 from noetl_broker.broker.state.state import COMPENSATING
 from noetl_broker.cli import output
-from noetl_broker.cli.bulk import MOST, Many, bulk_command
+from noetl_broker.cli.bulk import Many, bulk_command
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.face import Answer, Face, ask
 from noetl_broker.cli.rights import PRODUCER
 from noetl_broker.cli.selection import Selection, selection
 from noetl_broker.service.models.actions import ReasonRequest, RetryRequest
 from noetl_broker.service.models.base import OneExecution
+from noetl_broker.service.models.health import SearchDeadLetters
 
 WITH_REASON = Face(ReasonRequest)
+LETTERS = Face(SearchDeadLetters, hides=frozenset({"which"}))
 OTHER_WAYS = (
     "--or-from-start starts those anew that go another way; fork --from STEP --version N|latest starts from a step that"
     " you choose"
@@ -198,14 +198,14 @@ def retry(call: Call, asked: RetryRequest, answer: Answer) -> None:
 
 @command("dead-letters", example="noetl-broker dead-letters --path 'examples/*' --since 2h")
 @selection(ids=False, required=False)
-@click.option("--limit", type=click.IntRange(1, MOST), default=100, show_default=True, help="How many at most.")
-def dead_letters(call: Call, *, chosen: Selection, limit: int) -> None:
+@LETTERS.given_to
+def dead_letters(call: Call, *, chosen: Selection, **given: Any) -> None:
     """List dead letters: events on which deciding failed, oldest first.
 
     The cause is a bug of the program, or a value that the database refuses. When it is mended, `reevaluate` gives the
     events back to the broker. --error and --since compare with the dead letter.
     """
-    found = ask(call, "health.search_dead_letters", which=chosen.which, limit=limit)
+    found = ask(call, "health.search_dead_letters", LETTERS.read({**given, "which": chosen.which}))
     columns = {
         "set aside": "created_at", "execution": "execution_id", "path": "path", "event": "event_type", "of": "step",
         "reason": "reason",

@@ -229,7 +229,7 @@ def _sentence(field: FieldInfo) -> str:
     if default not in (None, "", False, {}) and isinstance(default, str | int | float):
         notes.append(f"default: {default:g}" if isinstance(default, float) else f"default: {default}")
     for bound in field.metadata:
-        notes += [f"{word} {getattr(bound, key):g}" for word, key in _BOUNDS if _has(bound, key)]
+        notes += [f"{word} {getattr(bound, key):,}" for word, key in _BOUNDS if _has(bound, key)]
     sentence = f"{text[:1].upper()}{text[1:]}." if text else ""
     return " ".join(filter(None, (sentence, f"[{'; '.join(notes)}]" if notes else "")))
 

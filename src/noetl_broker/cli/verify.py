@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-
-import click
+from typing import Any
 
 from noetl_broker.cli import output
 from noetl_broker.cli.command import Call, command
-from noetl_broker.cli.face import Answer, ask
+from noetl_broker.cli.face import Answer, Face, ask
 from noetl_broker.cli.output import spinner
 from noetl_broker.cli.selection import Selection, selection
 from noetl_broker.errors import EXIT_FAILED
-from noetl_broker.service.models.actions import Which
+from noetl_broker.service.models.actions import VerifyRequest, Which
 from noetl_broker.service.spans import parse_since
 
+VERIFY = Face(VerifyRequest, hides=frozenset({"execution_id", "which"}))
 RECENT = "10min"  # the default of --since
 
 
@@ -24,15 +24,8 @@ RECENT = "10min"  # the default of --since
     example=("noetl-broker verify --since 1h\nnoetl-broker verify 58123456789012345 --deep"),
 )
 @selection(required=False)
-@click.option("--deep", is_flag=True, help="Also replay the recorded turns; slow.")
-@click.option(
-    "--examples",
-    type=click.IntRange(0, 1000),
-    default=3,
-    show_default=True,
-    help="How many examples of each fault to print.",
-)
-def verify(call: Call, *, chosen: Selection, deep: bool, examples: int) -> int:
+@VERIFY.given_to
+def verify(call: Call, *, chosen: Selection, **given: Any) -> int:
     """Check the invariants of stored executions.
 
     Checks every invariant in one snapshot, so a busy system raises no false alarm. By default it checks executions that
@@ -40,12 +33,10 @@ def verify(call: Call, *, chosen: Selection, deep: bool, examples: int) -> int:
     move is checked for all that run. Exit 1 if an invariant is broken.
     """
     which = chosen.which if chosen.named else Which(since=RECENT)
+    asked = VERIFY.read({**given, "which": which, "execution_id": chosen.ids[0] if chosen.ids else None})
     began = time.monotonic()
     with spinner("checking the invariants"):
-        report = ask(
-            call, "executions.verify_executions",
-            execution_id=chosen.ids[0] if chosen.ids else None, which=which, deep=deep, examples=examples,
-        )  # fmt: skip
+        report = ask(call, "executions.verify_executions", asked)
     seconds = time.monotonic() - began
     if not call.printed({"since_seconds": _seconds_since(which), "seconds": round(seconds, 3), **report}):
         _show(report, seconds)

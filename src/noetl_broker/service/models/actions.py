@@ -166,8 +166,8 @@ class VerifyRequest(Given):
 
     execution_id: GivenId | None = None
     which: Which
-    deep: bool = False
-    examples: int = 3
+    deep: bool = Field(default=False, description="also replay the recorded turns; slow")
+    examples: int = Field(3, ge=0, le=1_000, description="how many examples of each fault to print")
 
 
 class Treatment(Given):

@@ -82,7 +82,7 @@ class SearchDeadLetters(Given):
     """Which dead letters a search finds, the oldest first."""
 
     which: Which
-    limit: int = 100
+    limit: int = Field(100, ge=1, le=1_000_000, description="how many at most")
 
 
 class DeadLetter(BaseModel):
