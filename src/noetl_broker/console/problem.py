@@ -18,11 +18,9 @@ from noetl_broker.errors import (
     BrokerError,
     DatabaseFault,
     ForbiddenFault,
-    HistoryFault,
     NotFoundFault,
     OperatorFault,
     PermissionFault,
-    SchemaFault,
     UnknownStepFault,
 )
 from noetl_broker.service.field_errors import message_of
@@ -31,8 +29,8 @@ from noetl_broker.store.connect.sqlstates import reason_of, trace_of
 log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
-RETRY_SECONDS = 2  # after which a client may ask again while the database is away
 METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")  # of routes
+RETRY_SECONDS = 2  # after which a client may ask again while the database is away
 MOST_ERRORS = 20  # wrong fields of one answer
 
 # The status of each fault; the first family that fits counts.
@@ -42,9 +40,7 @@ STATUSES: tuple[tuple[type[Exception], HTTPStatus], ...] = (
     (OperatorFault, HTTPStatus.BAD_REQUEST),
     (PermissionFault, HTTPStatus.FORBIDDEN),
     (ForbiddenFault, HTTPStatus.FORBIDDEN),
-    (SchemaFault, HTTPStatus.SERVICE_UNAVAILABLE),
     (DatabaseFault, HTTPStatus.SERVICE_UNAVAILABLE),
-    (HistoryFault, HTTPStatus.CONFLICT),
     (BrokerError, HTTPStatus.CONFLICT),
 )
 
