@@ -45,7 +45,7 @@ LAYERS: dict[str, set[str]] = {
     "template": {"errors"},
     "playbook": {"errors", "node_ids", "template"},
     "broker": {"errors", "node_ids", "text", "template", "playbook"},
-    "history": {"errors", "node_ids", "text", "template", "playbook", "broker"},
+    "history": {"errors", "node_ids", "text", "visible", "template", "playbook", "broker"},
     "explain": {"errors", "node_ids", "text", "template", "playbook", "broker", "history"},
     "diagram": {"errors", "node_ids", "text", "visible", "template", "playbook", "broker", "history"},
     "store": {
@@ -108,7 +108,10 @@ LAYERS: dict[str, set[str]] = {
     },
     "pytest_plugin": {"__init__"},
     "dev_folder": {"errors"},
-    "dev": {"errors", "tasks", "playbook", "embedded_postgres", "store", "service", "dev_folder"},
+    "dev": {
+        *("errors", "tasks", "text", "resources", "playbook", "broker", "explain", "embedded_postgres"),
+        *("store", "service", "daemon", "worker", "dev_folder"),
+    },
     "settings": {"errors", "store", "dev_folder"},
     "logs": {"errors", "visible"},
 }
@@ -178,9 +181,11 @@ PURE_LIBRARIES = {
     "operator",
     "re",
     "string",
+    "textwrap",
     "types",
     "typing",
     "uuid",
+    "yaml",
     "zlib",
 }
 IMPURE_NAMES = {"__import__", "breakpoint", "compile", "eval", "exec", "globals", "input", "open", "print"}
@@ -198,6 +203,7 @@ STREAMS = {"stdout", "stderr", "__stdout__", "__stderr__"}
 WRITES = {"write", "writelines", "buffer"}
 # Functions whose statement has a part that cannot be a parameter, with the reason.
 SQL_MADE_OF_PARTS: dict[str, str] = {
+    "store.connect.connection.call": "the name of a function stands in the program, and its arguments are parameters",
     "worker.save.insertions": "the playbook names the table and its columns; both are quoted as names",
 }
 

@@ -1,4 +1,4 @@
-"""The table of all commands. A new command is a row in it and a module of `noetl_broker.cli`.
+"""The table of all commands. A new command is a row in it, and a function of `cli` unless it is an ActionEntry.
 
 Messages of other packages name commands too: `store/connect/schema_name.py` finds them by this table.
 """
@@ -6,6 +6,7 @@ Messages of other packages name commands too: `store/connect/schema_name.py` fin
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 
@@ -20,7 +21,28 @@ class CommandEntry(NamedTuple):
     is_group: bool = False
 
 
-COMMANDS: Mapping[str, CommandEntry] = {
+class ActionEntry(NamedTuple):
+    """A command that is one action of the service, `executions.start_execution`, and answers with a sentence.
+
+    `request` is its model, `actions.ReasonRequest`; fields that are not `arguments` are options, and `helps` has other
+    helps of these. What the command `says`, and its `note` on stderr, name fields of the request and the answer.
+    `otherwise` is said where the answer's `requested` or `changed` is false; without a request, the exit code is 1.
+    """
+
+    sentence: str
+    action: str
+    request: str
+    arguments: tuple[str, ...]
+    says: str
+    example: str
+    details: str = ""  # of the help
+    otherwise: str = ""
+    note: str = ""
+    helps: Mapping[str, str] = MappingProxyType({})
+    is_group: bool = False
+
+
+COMMANDS: Mapping[str, CommandEntry | ActionEntry] = {
     "dev": CommandEntry("dev", "Run all that a folder of playbooks needs: Postgres, broker, worker, console."),
     "demo": CommandEntry("demo", "Run a demo: a Postgres of its own, a broker, a worker, two playbooks."),
     "migrate": CommandEntry("migrate", "Bring the database's schema up to date."),
@@ -59,8 +81,34 @@ COMMANDS: Mapping[str, CommandEntry] = {
         "execution_actions", "Retry failed executions, each as a new execution from its failed step."
     ),
     "fork": CommandEntry("fork", "Start an execution from a step of another, with its results."),
-    "undo": CommandEntry("execution_actions", "Undo what is left of an execution that has ended, in a new execution."),
-    "abandon": CommandEntry("execution_actions", "Give up the undo of an execution: it fails, and lists what is left."),
+    "undo": ActionEntry(
+        "Undo what is left of an execution that has ended, in a new execution.",
+        "execution_actions.undo_execution",
+        "actions.UndoRequest",
+        ("execution_id",),
+        "{undone_by}",
+        details="That is what was not undone when the execution failed or was cancelled, or all of one that completed. "
+        "The last success is undone first. Prints the id of the new execution. It has the version of the execution. "
+        "--version gives another one, which must have a `compensate` for all that is left.",
+        note="it undoes what is left of execution {execution_id}; noetl-broker status {undone_by} shows how far it is",
+        helps={
+            "unknown": "Undo also actions of unknown outcome: they timed out, or lost their lease.",
+            "version": "Undo with the `compensate` of this version, or of the latest.",
+        },
+        example="noetl-broker undo 58123456789012345\n"
+        "noetl-broker undo 58123456789012345 --unknown   # also what may not have happened\n"
+        "noetl-broker undo 58123456789012345 --version latest   # with a mended compensate",
+    ),
+    "abandon": ActionEntry(
+        "Give up the undo of an execution: it fails, and lists what is left.",
+        "execution_actions.abandon_execution",
+        "actions.ReasonRequest",
+        ("execution_id",),
+        "abandoning the undo of execution {execution_id}",
+        otherwise="execution {execution_id} has already ended: {status}",
+        details="An undo that runs is stopped, and its outcome is unknown. Exit 1 if the execution has already ended.",
+        example="noetl-broker abandon 58123456789012345 --reason 'the bank does it by hand'",
+    ),
     "graph": CommandEntry("graph", "Draw a playbook, or an execution with the path it took."),
     "replay": CommandEntry("replay.command", "Replay every decision of executions and report differences."),
     "verify": CommandEntry("verify", "Check the invariants of stored executions."),

@@ -16,7 +16,8 @@ The name of a step has no `#` and no `:`, and does not end in `!undo`. The same 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from noetl_broker.errors import OperatorFault
 
@@ -134,6 +135,13 @@ def numbered_visit(step: str, visit: int) -> str:
 def name_of_node(node: str) -> str:
     """The visit, item or undo of a node id as people write it."""
     return visit_name(*node_of_job(node))
+
+
+def name_of_row(row: Mapping[str, Any]) -> str:
+    """The step of an event or a job, by its row: `fetch`, `fetch#2` for its second visit, `fetch[3]` for an item."""
+    name = str(row.get("node_name") or row.get("step") or "")
+    node = str(row.get("node_id") or "")
+    return name_of_node(node) if MARK in node else name
 
 
 def read_node(text: str) -> tuple[str, int | None, int | None]:

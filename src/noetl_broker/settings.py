@@ -12,7 +12,9 @@ import os
 import re
 import tomllib
 import warnings
+from collections.abc import Sequence
 from difflib import get_close_matches
+from itertools import cycle
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,6 +25,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from noetl_broker.dev_folder import find_dsn_file
 from noetl_broker.errors import OperatorFault
+from noetl_broker.store.connect.dsn import Database
 from noetl_broker.store.connect.schema_name import DEFAULT_SCHEMA
 
 PREFIX = "NOETL_BROKER_"
@@ -216,6 +219,28 @@ def with_dsn(settings: Settings) -> Settings:
     if not text:
         raise OperatorFault(f"the file {file} of the setting dsn_file is empty; write the DSN into it")
     return settings.model_copy(update={"dsn": SecretStr(text), "dsn_file": file})
+
+
+def databases_of(
+    settings: Settings, given_dsns: Sequence[str], given_schemas: Sequence[str], *, several: bool
+) -> tuple[Database, ...]:
+    """Give the databases that the command line and the settings name; `several`: the command serves several.
+
+    One schema counts for all databases, and several schemas may be in one database. Raises OperatorFault if there are
+    several of both, and their numbers differ.
+    """
+    secrets = settings.dsns if several else ()
+    dsns: Sequence[str | None] = given_dsns or tuple(dsn.get_secret_value() for dsn in secrets)
+    if not dsns:
+        dsns = (settings.dsn.get_secret_value() if settings.dsn is not None else None,)
+    schemas = given_schemas or (settings.schemas if several else ()) or (settings.schema,)
+    if len(dsns) > 1 and len(schemas) > 1 and len(dsns) != len(schemas):
+        raise OperatorFault(
+            f"{len(dsns)} databases and {len(schemas)} schemas are given: name one schema for all databases, or one for"
+            " each in the same order"
+        )
+    pairs = zip(cycle(dsns), schemas, strict=False) if len(dsns) == 1 else zip(dsns, cycle(schemas), strict=False)
+    return tuple(Database(dsn=dsn, schema=schema) for dsn, schema in pairs)
 
 
 def explain_settings(settings: Settings, from_file: dict[str, Any], environ: dict[str, str]) -> list[dict[str, Any]]:

@@ -155,7 +155,7 @@ def test_pause_resume_cancel(waiting: int, page: Page) -> None:
     expect(page.locator("#headline")).to_contain_text("Running")
     page.get_by_role("link", name="Cancel", exact=True).click()
     page.get_by_label("Reason").fill("ordered twice")
-    page.get_by_role("button", name="Cancel it").click()
+    page.get_by_role("button", name="Cancel the execution").click()
     expect(page.locator("#headline")).to_contain_text("Cancelled")
 
 

@@ -101,7 +101,7 @@ def test_an_impossible_fork_is_refused(command: Command, database: Database, don
         (["--from", "load", "--set", "fetch.result=three"], 2, "is not JSON"),
         (["--from", "load", "--set", 'fetch.result={"n": NaN}'], 2, "is not JSON"),
         (["--from", "load", "--set", 'fetch.result={"n": 1e400}'], 2, "the number 1e400 is too large"),
-        (["--from", "load", "--set", 'fetch.result={"n": "\\u0000"}'], 2, "the database refuses the value"),
+        (["--from", "load", "--set", 'fetch.result={"n": "\\u0000"}'], 2, "a text has the character U+0000"),
         (["--from", "load", "--set", "fetch.result={}"], 2, "step load cannot be entered with these results"),
         (["--from", "load", "--version", "7"], 1, "examples/load version 7 is registered; its latest version is 1"),
         (["--from", "load", "--version", "1", "--playbook", "x"], 2, "give one of them"),

@@ -54,7 +54,8 @@ def test_a_bad_start_is_refused(command: Command, database: Database, echo: str)
         ("@missing.json", "missing.json cannot be read"),
         ('{"x": ' + "[" * 20_000 + "]" * 20_000 + "}", "at most 190 levels"),
         ('{"x": ' + "[" * 195 + "]" * 195 + "}", "nests deeper than 190 levels"),
-        ('{"x": "\\u0000"}', "the database refuses the value"),
+        ('{"x": "\\u0000"}', "a text has the character U+0000"),
+        ('{"x": "\\ud800"}', "surrogates not allowed"),
     ]
     schema = "the workload does not fit workload_schema: n is missing; it is that of examples/checked version 1\n"
     command.refuses(

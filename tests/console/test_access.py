@@ -7,7 +7,8 @@ from datetime import timedelta
 import httpx
 import pytest
 
-from noetl_broker.store.admin.api_tokens import create_token, revoke_token
+from noetl_broker.store.admin.api_tokens import create_token
+from noetl_broker.store.connect.connection import call
 from tests.brokers import drain, register, start
 from tests.console.conftest import console
 from tests.console.test_executions import STORY
@@ -34,7 +35,7 @@ async def test_from_the_first_token_on_nobody_enters_without_one(database: Datab
     async with console(database) as client:
         answers = [before, await client.get(LIST), await client.get(LIST, headers=mine)]
     async with pooled_session(database) as connection:
-        await revoke_token(connection, "viewer")
+        await call(connection, "revoke_api_token", "viewer")
     async with console(database) as client:
         answers += [await client.get(LIST, headers=mine), await client.get(LIST)]
     assert [answer.status_code for answer in answers] == [200, 401, 200, 401, 401]

@@ -14,8 +14,8 @@ from noetl_broker import embedded_postgres
 from noetl_broker.console.changes import Changes, Polled, Stream
 from noetl_broker.console.connections import Connections
 from noetl_broker.embedded_postgres import EmbeddedPostgres
-from noetl_broker.store.admin.api_tokens import revoke_token
 from noetl_broker.store.admin.changes import LatestTurn
+from noetl_broker.store.connect.connection import call
 from noetl_broker.store.connect.dsn import Database as StoredIn
 from noetl_broker.store.connect.migrations import migrate
 from tests.brokers import PATIENCE_SECONDS, drain, register, start
@@ -142,7 +142,7 @@ async def test_a_stream_ends_after_its_token_is_revoked(database: Database) -> N
         stream = events(client, headers)
         await anext(stream)
         async with pooled_session(database) as connection:
-            await revoke_token(connection, "viewer")
+            await call(connection, "revoke_api_token", "viewer")
 
         async def keep_changing() -> None:
             while True:

@@ -20,11 +20,9 @@ from noetl_broker.store.admin.schedules import (
     declare_schedules,
     find_schedule,
     move_due_schedules,
-    pause_schedule,
     put_schedule,
-    resume_schedule,
 )
-from noetl_broker.store.connect.connection import Connection, connect
+from noetl_broker.store.connect.connection import Connection, call, connect
 from tests.brokers import execute, register, rows, value
 from tests.postgres import Database
 from tests.sessions import PATIENCE_SECONDS, refused, session
@@ -163,11 +161,11 @@ async def test_what_only_a_broker_can_judge_is_an_error_of_the_row(connection: C
 async def test_moments_of_a_pause_are_counted_as_skipped(connection: Connection, database: Database) -> None:
     """Also where no broker looked during the pause."""
     await put_and_move(connection, hourly(catch_up=9 * HOUR))
-    assert await pause_schedule(connection, "hourly")
-    assert not await pause_schedule(connection, "hourly")
+    assert await call(connection, "pause_schedule", "hourly")
+    assert not await call(connection, "pause_schedule", "hourly")
     await let_pass(connection, 3.5)
-    assert await resume_schedule(connection, "hourly")
-    assert not await resume_schedule(connection, "hourly")
+    assert await call(connection, "resume_schedule", "hourly")
+    assert not await call(connection, "resume_schedule", "hourly")
     await connection.execute("update noetl.start_schedule set paused_at = since_at")
     [moved] = await move_due_schedules(connection, 10)
     assert moved.execution_id is None
@@ -179,15 +177,15 @@ async def test_two_pauses_are_one_if_no_broker_looked_between_them(connection: C
     """So the moments of the first one stay skipped."""
     for seen in (True, False):
         await put_and_move(connection, hourly(name=f"seen {seen}"))
-        await pause_schedule(connection, f"seen {seen}")
+        await call(connection, "pause_schedule", f"seen {seen}")
         first = (await find_schedule(connection, f"seen {seen}"))["paused_at"]
         if not seen:  # a moment of the first pause is still to pass
             await connection.execute(
                 "update noetl.start_schedule set next_at = paused_at, due_at = paused_at where name = $1",
                 f"seen {seen}",
             )
-        await resume_schedule(connection, f"seen {seen}")
-        await pause_schedule(connection, f"seen {seen}")
+        await call(connection, "resume_schedule", f"seen {seen}")
+        await call(connection, "pause_schedule", f"seen {seen}")
         assert ((await find_schedule(connection, f"seen {seen}"))["paused_at"] == first) == (not seen)
 
 
@@ -198,7 +196,7 @@ async def test_the_same_schedule_changes_nothing_when_it_is_put_again(connection
     assert not await put_schedule(connection, hourly())
     assert await put_schedule(connection, hourly(payload='{"city": "Rome"}'))
     assert (await find_schedule(connection, "hourly"))["since_at"] == before
-    await pause_schedule(connection, "hourly")
+    await call(connection, "pause_schedule", "hourly")
     assert await put_schedule(connection, hourly(cron="@daily"))
     row = await find_schedule(connection, "hourly")
     assert (row["since_at"] > before, row["paused"]) == (True, True)
@@ -298,7 +296,7 @@ async def test_register_brings_the_schedules_of_a_playbook_in_line(connection: C
     assert await rows(database, names) == [
         ("report#a", "report", "@daily", None, False), ("report#b", "report", None, HOUR, False),
     ]  # fmt: skip
-    await pause_schedule(connection, "report#b")
+    await call(connection, "pause_schedule", "report#b")
     after = scheduled("[{name: b, every: 2h}, {name: c, every: 1h}]")
     await catalog.register(connection, [after])
     await execute(database, "delete from noetl.start_schedule where name = 'report#c'")

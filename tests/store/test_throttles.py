@@ -10,8 +10,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from noetl_broker.store.admin.throttles import delete_throttle, list_keys, list_throttles, put_throttle
-from noetl_broker.store.connect.connection import Connection, connect
+from noetl_broker.store.admin.throttles import list_keys, list_throttles
+from noetl_broker.store.connect.connection import Connection, call, connect
 from tests.postgres import Database
 from tests.sessions import listen, refused, session
 
@@ -235,7 +235,7 @@ async def test_the_row_rules_and_the_playbook_only_makes_it(queue: Queue) -> Non
     await queue.add(1, concurrency=1)
     await queue.add(5, concurrency=5)
     assert await queue.statuses() == {"queued": 1, "held": 5}
-    assert await put_throttle(queue.connection, "api", concurrency=3, rate=None, burst=None) is False
+    assert await call(queue.connection, "put_throttle", "api", 3, None, None) is False
     assert (await queue.work(), await queue.statuses()) == (2, {"queued": 3, "held": 3})
 
 
@@ -243,7 +243,7 @@ async def test_fewer_slots_take_none_away(queue: Queue) -> None:
     """Jobs that run end, and nobody gets a slot until there is one."""
     await queue.add(4, concurrency=3)
     leased = await queue.lease()
-    await put_throttle(queue.connection, "api", concurrency=1, rate=None, burst=None)
+    await call(queue.connection, "put_throttle", "api", 1, None, None)
     await queue.work()
     await queue.end(leased[:2])
     assert await queue.statuses() == {"done": 2, "leased": 1, "held": 1}
@@ -254,10 +254,7 @@ async def test_fewer_slots_take_none_away(queue: Queue) -> None:
 async def test_a_deleted_limit_lets_its_jobs_run(queue: Queue) -> None:
     """All that were held."""
     await queue.add(4, concurrency=1)
-    assert (await delete_throttle(queue.connection, "api"), await delete_throttle(queue.connection, "api")) == (
-        True,
-        False,
-    )
+    assert [await call(queue.connection, "delete_throttle", "api") for _ in range(2)] == [True, False]
     await queue.work()
     assert await queue.statuses() == {"queued": 4}
 
@@ -297,4 +294,4 @@ async def test_wrong_numbers_are_refused(queue: Queue, numbers: dict[str, int], 
     """With the value."""
     released = {"concurrency": None, "rate": None, "burst": None, **numbers}
     async with refused("NB400", match):
-        await put_throttle(queue.connection, "api", **released)
+        await call(queue.connection, "put_throttle", "api", *released.values())

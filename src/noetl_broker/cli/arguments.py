@@ -17,7 +17,7 @@ from click.shell_completion import CompletionItem
 
 from noetl_broker.cli.output import one_line
 from noetl_broker.playbook.plain_values import LARGEST_VERSION
-from noetl_broker.settings import load_settings, with_dsn
+from noetl_broker.settings import databases_of, load_settings, with_dsn
 from noetl_broker.store.admin.completions import Offer, offer_executions, offer_paths, offer_schedules, offer_steps
 from noetl_broker.store.connect.connection import Connection, connect
 from noetl_broker.store.connect.dsn import Database
@@ -31,11 +31,12 @@ VERSION_OF_PLAYBOOK = click.option(
 Question = Callable[[Connection], Awaitable[list[Offer]]]
 
 
-class Completed(click.ParamType[str]):
+class Completed(click.ParamType[Any]):
     """A name in the database: `offer` gives those that begin as it is typed so far."""
 
+    name = "name"
+
     def __init__(self, offer: Callable[[Connection, str], Awaitable[list[Offer]]]) -> None:
-        self.name = "name"
         self._offer = offer
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -44,13 +45,13 @@ class Completed(click.ParamType[str]):
         return _offers(ctx, lambda connection: self._offer(connection, incomplete))
 
 
-PLAYBOOK_PATH, SCHEDULE_NAME = Completed(offer_paths), Completed(offer_schedules)
-
-
-class ExecutionId(click.ParamType[int]):
-    """The id of an execution."""
+class ExecutionId(Completed):
+    """The id of an execution; the latest ones are offered."""
 
     name = "id"
+
+    def __init__(self) -> None:
+        super().__init__(offer_executions)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Read the number."""
@@ -60,9 +61,8 @@ class ExecutionId(click.ParamType[int]):
             self.fail(f"{value!r} is not the id of an execution; noetl-broker executions lists them", param, ctx)
         return number
 
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Offer the latest executions."""
-        return Completed(offer_executions).shell_complete(ctx, param, incomplete)
+
+PLAYBOOK_PATH, SCHEDULE_NAME = Completed(offer_paths), Completed(offer_schedules)
 
 
 class StepName(click.ParamType[str]):
@@ -110,11 +110,5 @@ def _database(ctx: click.Context) -> Database:
     """Give the database of `--dsn` and `--schema`, or of the settings, as the command would."""
     config = ctx.params.get("config")
     settings = with_dsn(load_settings(Path(config) if config else None))
-    secret = settings.dsn.get_secret_value() if settings.dsn is not None else None
-    return Database(dsn=_first(ctx, "dsn") or secret, schema=_first(ctx, "schema") or settings.schema)
-
-
-def _first(ctx: click.Context, option: str) -> str | None:
-    """Give the value of an option, or its first value if it may be repeated."""
-    given = ctx.params.get(option)
-    return next(iter(given), None) if isinstance(given, tuple) else given
+    given = (ctx.params.get(option) or () for option in ("dsn", "schema"))
+    return databases_of(settings, *((one,) if isinstance(one, str) else one for one in given), several=False)[0]

@@ -17,7 +17,7 @@ from noetl_broker.cli.face import Answer, Face, ask, service, session_of
 from noetl_broker.cli.output import progress_bar
 from noetl_broker.cli.rights import OPERATOR
 from noetl_broker.cli.selection import Body, Selection, selection
-from noetl_broker.errors import EXIT_FAILED, BrokerError
+from noetl_broker.errors import EXIT_FAILED, BrokerError, OperatorFault
 from noetl_broker.service.models.actions import Bulk, Treatment
 
 if TYPE_CHECKING:
@@ -35,11 +35,20 @@ class BulkOptions(NamedTuple):
     rate: float
     limit: int
 
+    def refuse(self, without: str, remedy: str) -> None:
+        """Raise OperatorFault if one of them is given, because the call acts on no executions."""
+        for option, value, default in zip(self._fields, self, NO_BULK, strict=True):
+            if value != default:
+                raise OperatorFault(f"--{option} is for executions, and {without} names none; add {remedy}")
+
     def show(self, call: Call, acted: Acted, sentence: str) -> int:
         """Print what was done; gives the exit code."""
         if not call.printed({"found": len(acted.done) + len(acted.failed), **acted._asdict()}):
             output.say(sentence)
         return EXIT_FAILED if acted.failed else 0
+
+
+NO_BULK = BulkOptions(yes=False, rate=50.0, limit=MOST)
 
 
 def bulk_options(body: Body) -> Body:
@@ -52,11 +61,11 @@ def bulk_options(body: Body) -> Body:
     made = click.option(
         "--rate",
         type=click.FloatRange(0.01, 10_000),
-        default=50.0,
+        default=NO_BULK.rate,
         show_default=True,
         help="How many a second at most.",
     )(run)
-    made = click.option("--limit", type=click.IntRange(1, MOST), default=MOST, help="How many at most.")(made)
+    made = click.option("--limit", type=click.IntRange(1, MOST), default=NO_BULK.limit, help="How many at most.")(made)
     return click.option("--yes", is_flag=True, help="Do it; without this, count them and do nothing.")(made)
 
 
@@ -99,12 +108,12 @@ async def act_on_many(
             which = service("executions").filter_of(chosen.which)
             found = await acts.find_executions(connection, many.action, which, limit=bulk.limit)
             left_out = await acts.find_left_out(connection, many.action, which, limit=MOST)
-        wanted = acts.bulk_action(asked, call.playbook_rules)._replace(**more)
+        wanted = acts.BulkAction(asked, call.playbook_rules, **more)
         if not found and not call.as_json:
             output.say(f"{many.none}; {_left_out(len(left_out))}" if left_out else many.none)
             return 0
         if not bulk.yes and not chosen.ids:
-            with progress_bar(min(len(found), MOST_PLANNED) if acts.is_planned(wanted) else None) as advance:
+            with progress_bar(min(len(found), MOST_PLANNED) if wanted.is_planned else None) as advance:
                 groups = await acts.preview_groups(
                     connection, wanted, found, most_planned=MOST_PLANNED, on_each=lambda: advance(1)
                 )
@@ -115,7 +124,7 @@ async def act_on_many(
                 return 0
             if not click.confirm(f"Do it for {output.executions(able)}?"):
                 return 0
-        act = acts.action_of(connection, wanted)
+        act = functools.partial(wanted.act, connection)
         with acting(len(found)) as on_each:
             acted: Acted = await acts.act_on_each(found, act, rate=bulk.rate, on_each=on_each)
         count = sum(one.get("requested", True) for one in acted.done)
@@ -147,6 +156,7 @@ def bulk_command(
     def decorate(show: Callable[[Call, Any, Any], None]) -> click.Command:
         def body(call: Call, *, chosen: Selection, bulk: BulkOptions, **given: Any) -> int:
             if on_path is not None and (path := chosen.path_alone) is not None:
+                bulk.refuse(f"--path {path} alone", f"--status to {name} executions")
                 on_path(call, path, given)
                 return 0
             if len(chosen.ids) != 1:

@@ -8,7 +8,6 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from importlib import import_module
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from noetl_broker.dev_folder import dev_folder_of
 from noetl_broker.errors import EXIT_FAILED, EXIT_UNAVAILABLE, BrokerError, OperatorFault, PermissionFault
 from noetl_broker.logs.stderr import non_blocking_stderr
 from noetl_broker.playbook import PlaybookRules
-from noetl_broker.settings import Settings, load_settings, with_dsn
+from noetl_broker.settings import Settings, databases_of, load_settings, with_dsn
 from noetl_broker.store.connect.dsn import Database
 from noetl_broker.store.connect.schema_name import with_schema
 from noetl_broker.store.connect.sqlstates import reason_of
@@ -76,6 +75,11 @@ class Call:
         if self.as_json:
             output.show_json(document)
         return self.as_json
+
+    def say(self, text: str) -> None:
+        """Print a text for people, with `--schema` in its command lines; with --json, nothing."""
+        if not self.as_json:
+            output.show_text(self.with_schema(text))
 
     def show_rows(
         self,
@@ -177,28 +181,6 @@ def command(
         return made
 
     return decorate
-
-
-def databases_of(
-    settings: Settings, given_dsns: Sequence[str], given_schemas: Sequence[str], *, several: bool
-) -> tuple[Database, ...]:
-    """Give the databases that the command line and the settings name; `several`: the command serves several.
-
-    One schema counts for all databases, and several schemas may be in one database. Raises OperatorFault if there are
-    several of both, and their numbers differ.
-    """
-    secrets = settings.dsns if several else ()
-    dsns: Sequence[str | None] = given_dsns or tuple(dsn.get_secret_value() for dsn in secrets)
-    if not dsns:
-        dsns = (settings.dsn.get_secret_value() if settings.dsn is not None else None,)
-    schemas = given_schemas or (settings.schemas if several else ()) or (settings.schema,)
-    if len(dsns) > 1 and len(schemas) > 1 and len(dsns) != len(schemas):
-        raise OperatorFault(
-            f"{len(dsns)} databases and {len(schemas)} schemas are given: name one schema for all databases, or one for"
-            " each in the same order"
-        )
-    pairs = zip(cycle(dsns), schemas, strict=False) if len(dsns) == 1 else zip(dsns, cycle(schemas), strict=False)
-    return tuple(Database(dsn=dsn, schema=schema) for dsn, schema in pairs)
 
 
 @contextlib.contextmanager

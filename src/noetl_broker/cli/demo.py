@@ -4,36 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from noetl_broker import embedded_postgres
 from noetl_broker.cli import output
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.run import service_options
-from noetl_broker.cli.start import describe_failure, no_output
-from noetl_broker.cli.tail import follow_to_end
 from noetl_broker.daemon.process_signals import exit_at_signal
-from noetl_broker.daemon.service import Service
+from noetl_broker.dev.demo import run_demo
 from noetl_broker.dev.places import is_on_path, own_script, shown_path
-from noetl_broker.errors import BrokerError, OperatorFault
-from noetl_broker.playbook import compile_playbook
+from noetl_broker.errors import OperatorFault
 from noetl_broker.resources import playbooks_folder
-from noetl_broker.store.admin import catalog, executions
-from noetl_broker.store.connect.connection import Connection
-from noetl_broker.store.connect.lasting_session import LastingSession
-from noetl_broker.store.connect.migrations import migrate
-from noetl_broker.store.connect.session import session
-from noetl_broker.worker import WorkerOptions, run_worker
+from noetl_broker.worker import WorkerOptions
 
 FOLDER = Path(".demo")
-FIRST, SECOND = "examples/create_tables", "examples/conditional"
 # The data need not survive a crash of the machine.
 POSTGRES = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
-LONGEST_SECONDS = 25.0
-TYPE_WIDTH = 18  # of the column of event types
 
 NEXT_STEPS = """\
 What to try next, with a Postgres of yours (a database that you may write to):
@@ -58,7 +45,6 @@ def demo(call: Call) -> None:
     """
     if call.given_dsns:
         raise OperatorFault("the demo starts a Postgres of its own: leave --dsn out")
-    show_line: Callable[[str], None] = no_output if call.as_json else output.show_text
     began = time.monotonic()
     try:
         postgres = embedded_postgres.start(FOLDER, settings=POSTGRES)
@@ -69,102 +55,20 @@ def demo(call: Call) -> None:
     with postgres, exit_at_signal():
         if postgres.notice:
             output.note(postgres.notice)
-        show_line(f"Postgres started in {shown_path(postgres.folder)} ({output.span(time.monotonic() - began)})")
+        call.say(f"Postgres started in {shown_path(postgres.folder)} ({output.span(time.monotonic() - began)})")
         # No TLS on our own machine: the driver would read certificates in a home folder of another user.
-        shown = asyncio.run(_show_all(call.at(f"{postgres.dsn()}?sslmode=disable"), show_line))
-    if not call.printed(shown):
-        show_line(f"\nStopped everything; it took {output.span(time.monotonic() - began)}.\n")
-        show_line(NEXT_STEPS.format(playbooks=shown_path(playbooks_folder()), activate=_activation()))
+        own = call.at(f"{postgres.dsn()}?sslmode=disable")
+        broker = replace(service_options(own), warn_of_superuser=False)
+        options = WorkerOptions(
+            dsn=own.database.dsn, schema=own.database.schema, concurrency=4, drain_seconds=2.0, poll_min_seconds=0.02
+        )
+        shown = asyncio.run(run_demo(broker, options, call.playbook_rules, call.say))
+    call.printed(shown)
+    call.say(f"\nStopped everything; it took {output.span(time.monotonic() - began)}.\n")
+    call.say(NEXT_STEPS.format(playbooks=shown_path(playbooks_folder()), activate=_activation()))
 
 
 def _activation() -> str:
     """Give the line that puts the program on the PATH, if a shell would not find it."""
     script = own_script("activate")
     return "" if is_on_path() or script is None else f"  . {shown_path(script)}\n"
-
-
-async def _show_all(call: Call, show_line: Callable[[str], None]) -> dict[str, Any]:
-    """Run broker, worker and show together; if one ends, all end."""
-    applied = await migrate(call.database)
-    show_line(f"migrated: {len(applied)} files applied" if applied else "migrated: nothing to do")
-    service, stop_worker = Service(replace(service_options(call), warn_of_superuser=False)), asyncio.Event()
-    options = WorkerOptions(
-        dsn=call.database.dsn, schema=call.database.schema, concurrency=4, drain_seconds=2.0, poll_min_seconds=0.02
-    )
-    show = asyncio.create_task(_show(call, show_line), name="the show")
-    servers = {
-        asyncio.create_task(service.run(), name="the broker"),
-        asyncio.create_task(run_worker(options, stop_worker), name="the worker"),
-    }
-    try:
-        done, _ = await asyncio.wait(
-            {show, *servers}, timeout=LONGEST_SECONDS, return_when=asyncio.FIRST_COMPLETED
-        )  # fmt: skip
-        for task in done - {show}:
-            task.result()  # raises its own fault
-            raise BrokerError(f"{task.get_name()} ended before the show did")
-        if not done:
-            raise BrokerError(f"the demo did not finish within {LONGEST_SECONDS:.0f} s; --debug shows what happened")
-        return show.result()
-    finally:
-        show.cancel()
-        service.stopping.set()
-        stop_worker.set()
-        await asyncio.gather(show, *servers, return_exceptions=True)
-
-
-async def _show(call: Call, show_line: Callable[[str], None]) -> dict[str, Any]:
-    """The two executions, the log of the first, and the tables that it made."""
-    async with session(call.database, name="demo") as connection:
-        registered = await catalog.register(connection, _examples(call))
-        show_line(f"registered {len(registered)} playbooks: {', '.join(entry.path for entry in registered)}")
-
-        show_line(f"\n{FIRST}: each step is a job for the worker, each event a row that the broker decides on\n")
-        first = await _execute(call, connection, FIRST)
-        log = await executions.log_of_latest_execution(connection)
-        for event_type, node_name in log:
-            show_line(f"{event_type:<{TYPE_WIDTH}} | {node_name}")
-        tables = await executions.list_user_tables(connection)
-        show_line("\nIts tables:\n")
-        for table in tables:
-            show_line(f"  {table['schema']}.{table['name']}: {table['rows']} rows")
-
-        show_line(f"\n{SECOND}: a condition on a result chooses the next step\n")
-        second = await _execute(call, connection, SECOND)
-        for line in _path_taken(await executions.list_events(connection, second["execution_id"]), second):
-            show_line(f"  {line}")
-        show_line(f"  result: {output.compact_json(second['result'])}")
-    return {"log": log, "tables": tables, "first": first, "second": second}
-
-
-def _examples(call: Call) -> list[tuple[Any, str]]:
-    files = sorted(playbooks_folder().glob("*.yaml"))
-    texts = [(file, file.read_text(encoding="utf-8")) for file in files]
-    return [(compile_playbook(text, file=file.name, rules=call.playbook_rules), text) for file, text in texts]
-
-
-async def _execute(call: Call, connection: Connection, path: str) -> dict[str, Any]:
-    """Run a playbook to its end; raises BrokerError if it does not complete."""
-    started = await executions.start_execution(connection, path, "{}", version=None, idempotency_key=None)
-    async with LastingSession(call.database, name="demo", say=no_output) as source:
-        ended = await follow_to_end(source, started, show_line=no_output)
-    if ended["status"] != "COMPLETED":
-        raise BrokerError(f"the demo's execution of {path} {describe_failure(ended['status'], ended['error'])}")
-    return await executions.load_execution_details(connection, started)
-
-
-def _path_taken(events: list[dict[str, Any]], found: dict[str, Any]) -> list[str]:
-    """Give the steps that ran, in order, with the conditions that chose them, then the steps that did not run."""
-    lines = []
-    for event in events:
-        if event["event_type"] == "step_started":
-            lines.append(f"{event['node_name']} runs")
-        elif event["event_type"] == "step_completed":
-            lines += [f"  {_outcome(condition)}" for condition in event["meta"].get("next", ())]
-    idle = [step["step"] for step in found["steps"] if step["status"] == "PENDING"]
-    return [*lines, f"not taken: {', '.join(idle)}"] if idle else lines
-
-
-def _outcome(condition: dict[str, Any]) -> str:
-    leads = f", on to {', '.join(condition['to'])}" if condition["to"] else ""
-    return f"{condition['when']} is {output.compact_json(condition['outcome'])}{leads}"

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import secrets
 import time
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from socket import socket
-from typing import Any
 
 import click
 
@@ -20,31 +15,17 @@ from noetl_broker.cli import output
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.console import console_modules
 from noetl_broker.cli.run import service_options
-from noetl_broker.cli.start import no_output
 from noetl_broker.cli.worker import worker_options
-from noetl_broker.daemon.process_signals import exit_at_signal, serve
-from noetl_broker.daemon.service import Service
+from noetl_broker.daemon.process_signals import exit_at_signal
 from noetl_broker.dev.database import start_database
-from noetl_broker.dev.next_steps import first_playbook, next_steps
 from noetl_broker.dev.places import shown_path
-from noetl_broker.dev.registrar import Registrar, Registrations
-from noetl_broker.dev.watch import keep_watching
+from noetl_broker.dev.services import DevServices
 from noetl_broker.dev_folder import PLACES, DevFolder
 from noetl_broker.embedded_postgres import EmbeddedPostgres
-from noetl_broker.errors import BrokerError, OperatorFault, SchemaFault
+from noetl_broker.errors import OperatorFault
 from noetl_broker.settings import PREFIX
-from noetl_broker.store.admin.api_tokens import check_token, create_token
-from noetl_broker.store.connect.migrations import migrate
-from noetl_broker.store.connect.session import session
-from noetl_broker.tasks import wait_for
-from noetl_broker.worker import run_worker
 
-STOP_SECONDS = 8.0
-JOB_SECONDS = 2.0  # of these, for the jobs that run
-LOOPBACK = "127.0.0.1"
-POLL_SECONDS = 0.5  # between two checks whether Postgres runs
-MOST_LISTED = 5
-ShowLine = Callable[[str], None]
+JOB_SECONDS = 2.0  # of a stop, for the jobs that run
 
 
 @command(
@@ -72,7 +53,6 @@ def dev(call: Call, *, folder: Path, home: Path | None, fresh: bool) -> None:
     explicit = "log_level" in call.settings.model_fields_set
     level = "debug" if call.debug else call.settings.log_level if explicit else "warning"
     logs.configure(level=level, form=call.settings.log_format)
-    show_line: ShowLine = no_output if call.as_json else lambda text: output.show_text(call.with_schema(text))
     place, began = DevFolder((home or folder).resolve()), time.monotonic()
     with place.locked(), exit_at_signal(), start_database(place, fresh=fresh) as postgres:
         if postgres.notice:
@@ -80,166 +60,38 @@ def dev(call: Call, *, folder: Path, home: Path | None, fresh: bool) -> None:
         # No TLS on our own machine: the driver would read certificates in a home folder of another user.
         dsn = f"{postgres.dsn()}?sslmode=disable"
         place.write_dsn(dsn)
-        show_line(
+        call.say(
             f"Postgres runs, its data are in {shown_path(postgres.folder)} ({output.span(time.monotonic() - began)})"
         )
-        asyncio.run(Dev(call.at(dsn), folder.resolve(), place, postgres, show_line).run())
-        show_line("Stopping.")
-    show_line("Stopped everything.")
+        asyncio.run(_services(call.at(dsn), folder.resolve(), place, postgres).run())
+        call.say("Stopping.")
+    call.say("Stopped everything.")
 
 
-@dataclass(slots=True)
-class Dev:
-    """Broker, worker, console and watcher of one folder; if one ends, all end."""
-
-    call: Call
-    folder: Path
-    place: DevFolder
-    postgres: EmbeddedPostgres
-    show_line: ShowLine
-    stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    broker_ready: asyncio.Event = field(default_factory=asyncio.Event)
-    console_ready: asyncio.Event = field(default_factory=asyncio.Event)
-    url: str | None = None  # of the console, once it answers
-    token: str | None = None  # that its address has: other accounts of this machine reach the port, too
-
-    async def run(self) -> None:
-        """Run until a signal. Raises the fault of a part that ended."""
-        try:
-            await migrate(self.call.database)
-        except SchemaFault as fault:
-            raise SchemaFault(f"{fault}; or begin without the data of earlier runs: dev --fresh") from fault
-        options = replace(service_options(self.call), warn_of_superuser=False)
-        parts: dict[str, Coroutine[Any, Any, Any]] = {
-            "the broker": Service(options, self.stopping, on_ready=self.broker_ready.set).run(),
-            "the worker": run_worker(worker_options(self.call, drain_seconds=JOB_SECONDS), self.stopping),
-            "the console": self._serve_console(),
-            "the watcher": self._keep_registering(),
-            "Postgres": self._watch_postgres(),
-        }
-        tasks = {asyncio.create_task(part, name=name) for name, part in parts.items()}
-        await serve(self._until_one_ends(tasks), self.stopping, drain_seconds=STOP_SECONDS)
-
-    async def _until_one_ends(self, tasks: set[asyncio.Task[Any]]) -> None:
-        done, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        was_asked, faults = self.stopping.is_set(), [task.exception() for task in done]
-        self.stopping.set()
-        if others:
-            await asyncio.wait(others)
-        for fault in filter(None, faults):
-            raise fault
-        if not was_asked:
-            raise BrokerError(f"{', '.join(sorted(task.get_name() for task in done))} ended: start dev again")
-
-    async def _serve_console(self) -> None:
-        """Serve the console; without its packages, say what to install."""
-        try:
-            app, server = await asyncio.to_thread(console_modules)
-        except OperatorFault as fault:
-            output.note(str(fault))
-            self.console_ready.set()
-            await self.stopping.wait()
-            return
-        opened = self._open_console(server.open_socket)
-        options = app.ConsoleOptions(
-            database=self.call.database,
-            playbook_rules=self.call.playbook_rules,
-            tokens_demanded=True,
-            signs_in_by_address=True,
-        )
-        self.token = await self._console_token()
-        async with server.serving(app.create_app(options), opened):
-            self.url = server.url_of(opened)
-            self.console_ready.set()
-            await self.stopping.wait()
-
-    async def _console_token(self) -> str:
-        """The token of an operator. The token of the run before is used again if it is still valid."""
-        kept = self.place.read_console_token()
-        async with session(self.call.database, name="dev") as connection:
-            found = await check_token(connection, kept)
-            if kept is not None and found.role == "operator":
-                return kept
-            name = f"dev-{secrets.token_hex(3)}" if found.any_token else "dev"
-            token, _ = await create_token(connection, name, "operator", None)
-        self.place.write_console_token(token)
-        return token
-
-    def _open_console(self, open_socket: Callable[[str, int], socket]) -> socket:
-        """Open the port of the settings or of the last run; if another program has the default port, any port."""
-        port = self.call.settings.console_port
-        if "console_port" in self.call.settings.model_fields_set:
-            return open_socket(LOOPBACK, port)
-        for choice in filter(None, (self.place.read_console_port(), port)):
-            with contextlib.suppress(OperatorFault):
-                return open_socket(LOOPBACK, choice)
-        opened = open_socket(LOOPBACK, 0)
-        taken = opened.getsockname()[1]
-        self.place.write_console_port(taken)
-        output.note(f"another program has port {port}: the console is on port {taken}, also at the next start")
-        return opened
-
-    async def _watch_postgres(self) -> None:
-        while self.postgres.running and not self.stopping.is_set():
-            await wait_for(self.stopping, POLL_SECONDS)
-        if not self.stopping.is_set():
-            log = shown_path(self.postgres.folder / "postgres.log")
-            raise BrokerError(f"Postgres ended; {log} says why; start dev again")
-
-    async def _keep_registering(self) -> None:
-        registrar, playbooks = Registrar(self.call.database, self.call.registration_rules()), 0
-        first = True
-        async for changes in keep_watching(self.folder, self.stopping, registrar.files_with_new_types):
-            report = await registrar.register(changes)
-            for line in report.lines:
-                self._show_problem(line)
-            if first:
-                await self._show_start(report)
-            else:
-                self._show_changes(report, ask_to_try=not playbooks)
-            first, playbooks = False, playbooks + len(report.registered)
-
-    async def _show_start(self, report: Registrations) -> None:
-        new = sum(entry.new for _, entry, _ in report.registered)
-        named = ", ".join(entry.path for _, entry, _ in report.registered[:MOST_LISTED])
-        more = ", …" if len(report.registered) > MOST_LISTED else ""
-        if report.registered:
-            count = len(report.registered)
-            self.show_line(f"{count} playbook{'s' * (count != 1)} registered ({new} new): {named}{more}")
-        if report.refused:
-            self.show_line(f"not registered: {', '.join(map(shown_path, report.refused))}")
-        await self.broker_ready.wait()
-        await self.console_ready.wait()
-        self._show_places()
-        playbooks = [playbook for _, _, playbook in report.registered]
-        if playbooks:
-            self.show_line(next_steps(playbooks, self.place))
-        elif not report.refused and not report.kept:
-            self.show_line(first_playbook(self.folder))
-        self.show_line("Edit a playbook, and it is registered when you save it.")
-        self.show_line(f"Ctrl-C or kill -TERM {os.getpid()} stops everything.")
-
-    def _show_places(self) -> None:
-        dsn = self.call.database.dsn
-        if self.call.as_json:
-            places = {"console": self.url, "token": self.token, "dsn": dsn}
-            output.show_json({**places, "folder": str(self.folder), "home": str(self.place.path)})
-        console = "" if self.url is None else f"  console   {self.url}/?token={self.token}\n"
-        self.show_line(f"\nBroker and worker run.\n{console}  database  {dsn}\n")
+def _services(call: Call, folder: Path, place: DevFolder, postgres: EmbeddedPostgres) -> DevServices:
+    def show_places(url: str | None, token: str | None) -> None:
+        dsn = call.database.dsn
+        if call.as_json:
+            places = {"console": url, "token": token, "dsn": dsn}
+            output.show_json({**places, "folder": str(folder), "home": str(place.path)})
+        console = "" if url is None else f"  console   {url}/?token={token}\n"
+        call.say(f"\nBroker and worker run.\n{console}  database  {dsn}\n")
         for name in (f"{PREFIX}DSN", f"{PREFIX}DSN_FILE", *PLACES):
             if os.environ.get(name):
                 output.note(f"{name} is set: other commands use the database that it names, until you unset it")
 
-    def _show_changes(self, report: Registrations, *, ask_to_try: bool) -> None:
-        for file, entry, _ in report.registered:
-            same = "" if entry.new else " (unchanged)"
-            self.show_line(f"{shown_path(file)}: registered {entry.path} version {entry.version}{same}")
-            for note in entry.notes:
-                self._show_problem(note)
-        for file in report.refused:
-            self.show_line(f"{shown_path(file)}: not registered")
-        if ask_to_try and report.registered:
-            self.show_line(next_steps([playbook for _, _, playbook in report.registered], self.place))
-
-    def _show_problem(self, line: str) -> None:
-        output.say(self.call.with_schema(line), to_stderr=self.call.as_json)
+    return DevServices(
+        broker=replace(service_options(call), warn_of_superuser=False),
+        worker=worker_options(call, drain_seconds=JOB_SECONDS),
+        rules=call.registration_rules(),
+        folder=folder,
+        place=place,
+        postgres=postgres,
+        load_console=console_modules,
+        console_port=call.settings.console_port,
+        port_is_set="console_port" in call.settings.model_fields_set,
+        show=call.say,
+        show_problem=lambda line: output.say(call.with_schema(line), to_stderr=call.as_json),
+        note=output.note,
+        on_ready=show_places,
+    )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from noetl_broker.cli import output
 from noetl_broker.cli.command import Call, command, execution_id, step_argument, with_traceback
 from noetl_broker.cli.face import Answer, ask
-from noetl_broker.explain.error_text import traceback_of
+from noetl_broker.explain.error_text import traceback_lines, traceback_of
 
 INDENT = "  "
 
@@ -49,7 +49,7 @@ def _lines(why: Answer, depth: int, *, traceback: bool) -> Iterator[output.Style
     indent = INDENT * depth
     yield output.Styled(indent + output.one_line(why["says"]), bold=depth == 0)
     if traceback:
-        for line in output.traceback_lines(traceback_of(why.get("facts", {}).get("error"))):
+        for line in traceback_lines(traceback_of(why.get("facts", {}).get("error"))):
             yield output.Styled(indent + line)
     for answer in why.get("because", ()):
         yield from _lines(answer, depth + 1, traceback=traceback)

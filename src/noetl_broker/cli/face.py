@@ -12,10 +12,12 @@ import annotated_types
 import click
 from pydantic.fields import FieldInfo
 
+from noetl_broker.cli import output
 from noetl_broker.cli.arguments import PLAYBOOK_PATH, ExecutionId, StepName
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.rights import OPERATOR
 from noetl_broker.cli.typed import read_typed
+from noetl_broker.commands import ActionEntry
 from noetl_broker.errors import EXIT_FAILED
 from noetl_broker.service.action import Caller
 from noetl_broker.service.field_errors import request_of
@@ -28,7 +30,7 @@ Answer = dict[str, Any]
 COMPLETED: Mapping[str, click.ParamType[Any]] = MappingProxyType({
     "execution_id": ExecutionId(), "path": PLAYBOOK_PATH, "step": StepName(), "from_step": StepName(),
 })  # fmt: skip
-
+NO_TYPES: Mapping[str, click.ParamType[Any]] = MappingProxyType({})
 
 LIMIT = click.option(
     "--limit", "most", type=click.IntRange(1, MOST_LISTED), default=100, show_default=True, help="How many at most."
@@ -47,7 +49,7 @@ class Face(NamedTuple):
     names: Mapping[str, str | tuple[str, ...]] = MappingProxyType({})
     helps: Mapping[str, str] = MappingProxyType({})
     hides: frozenset[str] = frozenset()
-    types: Mapping[str, click.ParamType[Any]] = MappingProxyType({})
+    types: Mapping[str, click.ParamType[Any]] = NO_TYPES
 
     def options(self, *, prefix: str = "") -> list[Callable[[Any], Any]]:
         """The arguments and options, as click decorators in the order of the help; a body takes them with a prefix."""
@@ -135,6 +137,24 @@ def face(
         return command(name, example=example, role=role)(said.given_to(body))
 
     return decorate
+
+
+def command_of(name: str, entry: ActionEntry, types: Mapping[str, click.ParamType[Any]] = NO_TYPES) -> click.Command:
+    """The command of an entry; `types` has what a shell completes for its fields."""
+    module, _, model = entry.request.partition(".")
+    request = getattr(service(f"models.{module}"), model)
+
+    def show(call: Call, asked: Given, answer: Answer) -> None:
+        done = answer.get("requested", answer.get("changed", True))
+        fields = asked.model_dump() | answer
+        output.say(call.with_schema((entry.says if done else entry.otherwise).format_map(fields)))
+        if entry.note:
+            output.note(call.with_schema(entry.note.format_map(fields)))
+
+    show.__doc__ = f"{entry.sentence}\n\n{entry.details}"
+    said = Face(request, entry.arguments, helps=entry.helps, types=types)
+    made = face(name, entry.action, said, example=entry.example, fails=lambda answer: answer.get("requested") is False)
+    return made(show)
 
 
 def ask(call: Call, action: str, asked: Given | None = None, /, **fields: Any) -> Any:

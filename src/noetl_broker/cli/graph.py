@@ -12,7 +12,7 @@ from noetl_broker.cli import output
 from noetl_broker.cli.arguments import VERSION_OF_PLAYBOOK, Subject
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.face import ask
-from noetl_broker.cli.playbooks import read_source
+from noetl_broker.cli.typed import read_bytes
 from noetl_broker.diagram.build import picture_of_playbook
 from noetl_broker.diagram.mermaid import render_mermaid
 from noetl_broker.diagram.model import as_document
@@ -72,7 +72,9 @@ def _picture(call: Call, subject: str, version: int | None) -> Any:
         kind = "an execution keeps the version that it started with" if is_id else "a file has no versions"
         raise OperatorFault(f"--version belongs to a PATH of the catalog; {kind}")
     if is_file:
-        return picture_of_playbook(compile_playbook(read_source(file), file=subject, rules=call.playbook_rules))
+        return picture_of_playbook(
+            compile_playbook(read_bytes(subject, "file"), file=subject, rules=call.playbook_rules)
+        )
     if is_id:
         return ask(call, "executions.picture_execution", request_of(OneExecution, {"execution_id": subject}))
     try:

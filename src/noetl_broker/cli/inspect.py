@@ -5,21 +5,21 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import sys
-from collections.abc import Iterator
+from operator import itemgetter
 from typing import Any
 
 import click
 
 from noetl_broker.cli import output
 from noetl_broker.cli.command import Call, command, execution_id, step_argument, with_traceback
-from noetl_broker.cli.face import ask, ask_all, service
+from noetl_broker.cli.face import Answer, ask, ask_all, service
 from noetl_broker.cli.selection import Selection, selection
-from noetl_broker.cli.start import describe_failure
-from noetl_broker.cli.status_view import status_parts, took, watch
+from noetl_broker.cli.status_view import status_parts, watch
 from noetl_broker.cli.tail import event_cells, event_line, follow
 from noetl_broker.errors import EXIT_FAILED, OperatorFault
-from noetl_broker.explain.error_text import traceback_of
+from noetl_broker.explain.error_text import failure_text, traceback_lines, traceback_of
 from noetl_broker.explain.item import item_headline, item_outcome
+from noetl_broker.explain.status_text import took
 from noetl_broker.explain.undo_text import left_text
 from noetl_broker.playbook.blocks import is_block
 from noetl_broker.store.connect.lasting_session import LastingSession
@@ -49,28 +49,36 @@ def executions(call: Call, *, chosen: Selection, text: str | None, limit: int, u
         left: output.Columns = {
             "execution": "execution_id", "path": "path", "status": "status", "ended": "ended_at", "left": left_text,
         }  # fmt: skip
-        found = ask_all(call, "health.list_left_undone", most=limit)
+        found = _newest(call, limit, ask_all(call, "health.list_left_undone", most=limit + 1))
         call.show_rows(found, left, folding=frozenset({"path"}), none="no execution has left anything undone")
         return
     which, path = chosen.which.model_dump(exclude={"all"}), chosen.which.path
-    entries = ask_all(call, "executions.list_executions", most=limit, **which, text=text)
+    entries = _newest(call, limit, ask_all(call, "executions.list_executions", most=limit + 1, **which, text=text))
     if not call.as_json and not entries and path is not None and "*" not in path:
         meant = ask(call, "playbooks.suggest_path", path=path)
         if meant is not None:
             output.note(f"no playbook {path} is registered; {meant}")
     if not call.printed(entries):
         columns: output.Columns = {
-            "execution": "execution_id", "path": "shown_path", "v" if sys.stdout.isatty() else "version": "version",
+            "execution": "execution_id", "path": _shown_path, "v" if sys.stdout.isatty() else "version": "version",
             "status": "status", "started": "started_at",
             "took": lambda entry: took(entry["started_at"], entry["ended_at"]), "error": _remarks,
         }  # fmt: skip
-        rows = ({**entry, "shown_path": "  " * depth + str(entry["path"])} for entry, depth in _blocks_below(entries))
-        output.Rows.of(rows, columns, frozenset({"path"})).show()
+        places = _lineages(entries)
+        rows = [{**entry, "place": places[entry["execution_id"]]} for entry in entries]
+        output.Rows.of(sorted(rows, key=itemgetter("place")), columns, frozenset({"path"})).show()
+
+
+def _newest(call: Call, limit: int, rows: list[Answer]) -> list[Answer]:
+    """The rows up to the limit; says that there are more."""
+    if len(rows) > limit and not call.as_json:
+        output.note(f"the newest {limit:,}; --limit shows more")
+    return rows[:limit]
 
 
 def _remarks(entry: dict[str, Any]) -> str:
     remarks = (
-        entry.get("error") and describe_failure(entry["status"], entry["error"]),
+        entry.get("error") and failure_text(entry["status"], entry["error"]),
         entry["forked_from"] and f"continues {entry['forked_from']}",
         entry["left_undone"] and f"left undone: {left_text(entry['left_undone'])}",
         entry["recovered_as"] and f"continued as {entry['recovered_as']}",
@@ -78,23 +86,19 @@ def _remarks(entry: dict[str, Any]) -> str:
     return "; ".join(filter(None, remarks))
 
 
-def _blocks_below(entries: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], int]]:
-    """Give the executions with their depth: each block stands below its parent, if that is listed."""
-    listed = {entry["execution_id"] for entry in entries}
-    below: dict[int, list[dict[str, Any]]] = {}
-    for entry in entries:
-        if is_block(entry["path"] or "") and entry["parent_execution_id"] in listed:
-            below.setdefault(entry["parent_execution_id"], []).append(entry)
-    placed = {entry["execution_id"] for blocks in below.values() for entry in blocks}
+def _shown_path(entry: Answer) -> str:
+    return "  " * (len(entry["place"]) - 1) + str(entry["path"])
 
-    def with_blocks(entry: dict[str, Any], depth: int) -> Iterator[tuple[dict[str, Any], int]]:
-        yield entry, depth
-        for block in below.get(entry["execution_id"], ()):
-            yield from with_blocks(block, depth + 1)
 
-    for entry in entries:
-        if entry["execution_id"] not in placed:
-            yield from with_blocks(entry, 0)
+def _lineages(entries: list[Answer]) -> dict[int, tuple[int, ...]]:
+    """By id, the place of each execution: newest first, but each block below its parent, if that is listed."""
+    listed = {entry["execution_id"]: entry for entry in entries}
+
+    def lineage(entry: Answer) -> tuple[int, ...]:
+        parent = listed.get(entry["parent_execution_id"]) if is_block(entry["path"] or "") else None
+        return (*(() if parent is None else lineage(parent)), -entry["execution_id"])
+
+    return {execution_id: lineage(entry) for execution_id, entry in listed.items()}
 
 
 @command(
@@ -184,7 +188,7 @@ def _show_item(call: Call, execution_id: int, step: str, *, traceback: bool) -> 
     lines = [item_headline(item), child and f"its execution is {child}, {item['child_status']}", item_outcome(item)]
     output.Lines(tuple(line for line in lines if line)).show()
     if traceback:
-        output.Lines(tuple(output.traceback_lines(traceback_of(item["error"])))).show()
+        output.Lines(tuple(traceback_lines(traceback_of(item["error"])))).show()
     return 0
 
 
@@ -198,4 +202,4 @@ def _show_event(event: dict[str, Any], shown: set[bytes] | None) -> None:
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
     if shown is not None and digest not in shown:
         shown.add(digest)
-        output.Lines(tuple(output.traceback_lines(text))).show()
+        output.Lines(tuple(traceback_lines(text))).show()

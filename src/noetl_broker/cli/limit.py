@@ -8,9 +8,10 @@ import click
 
 from noetl_broker.cli import output
 from noetl_broker.cli.command import Call, command
-from noetl_broker.cli.face import Face, ask, face
+from noetl_broker.cli.face import Face, ask, command_of, face
+from noetl_broker.commands import ActionEntry
 from noetl_broker.errors import NotFoundFault
-from noetl_broker.service.models.slots import MOST_KEYS, OneThrottle, ThrottleRequest
+from noetl_broker.service.models.slots import MOST_KEYS, ThrottleRequest
 from noetl_broker.text import numbers_text
 
 COUNTS = {name: name for name in ("leased", "ready", "held")}  # jobs by what they do
@@ -66,14 +67,12 @@ def put(_call: Call, asked: ThrottleRequest, answer: Any) -> None:
     output.say(f"{asked.name}: {numbers_text(answer)}{told}")
 
 
-@face("delete", "throttles.delete_throttle", Face(OneThrottle, ("name",)), example="noetl-broker limit delete stripe")
-def delete(_call: Call, asked: OneThrottle, _answer: Any) -> None:
-    """Delete a throttle: its held jobs run. Exit 1 if there is none.
-
-    The next job of a step whose `throttle` names it makes it again, with the numbers of the playbook.
-    """
-    output.say(f"{asked.name}: deleted")
+DELETE = ActionEntry(
+    "Delete a throttle: its held jobs run. Exit 1 if there is none.", "throttles.delete_throttle", "slots.OneThrottle",
+    ("name",), "{name}: deleted", example="noetl-broker limit delete stripe",
+    details="The next job of a step whose `throttle` names it makes it again, with the numbers of the playbook.",
+)  # fmt: skip
 
 
-for each in (list_throttles, put, delete):
+for each in (list_throttles, put, command_of("delete", DELETE)):
     limit.add_command(each)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import click
 
 from noetl_broker.cli import output
 from noetl_broker.cli.command import Call, command, execution_id, step_argument
-from noetl_broker.cli.tail import polls, step_name
+from noetl_broker.cli.tail import polls
+from noetl_broker.explain.log_text import LogLine, log_lines
 from noetl_broker.node_ids import read_node
+from noetl_broker.store.admin.executions import find_execution
 from noetl_broker.store.admin.logs import LogReader, LogSubject, read_log
 from noetl_broker.store.connect.lasting_session import LastingSession
 
@@ -60,7 +63,7 @@ async def _show(call: Call, pages: AsyncIterator[list[Entry]], *, live: bool) ->
                 output.show_json_line(entry)
         else:
             for line in log_lines(entries):
-                output.say(*line)
+                output.say(*_styled(line))
     if call.as_json and not live:
         output.show_json(whole)
     elif is_empty and not call.as_json:
@@ -70,37 +73,14 @@ async def _show(call: Call, pages: AsyncIterator[list[Entry]], *, live: bool) ->
 async def follow(source: LastingSession, subject: LogSubject) -> AsyncIterator[list[Entry]]:
     """Yield the new entries of each poll (perhaps none), until the execution has ended."""
     reader = LogReader(subject)
-    async for _ in polls(source, subject.execution_id, lambda: POLL_SECONDS):
+    find = partial(find_execution, execution_id=subject.execution_id)
+    async for _ in polls(source, find, lambda: POLL_SECONDS):
         while entries := await source.read(reader.read):
             yield entries
 
 
-def log_lines(entries: list[Entry]) -> Iterator[tuple[output.Styled, ...]]:
-    """Give entries as lines: time, step with its attempt, level, text. Parts of one line become one."""
-    started: dict[tuple[str, int, str], tuple[Entry, str]] = {}  # lines that have not ended
-    for entry in entries:
-        key = entry["node_id"], entry["attempt"], entry["level"]
-        if entry["missing_bytes"]:
-            for other in [other for other in started if other[:2] == key[:2]]:
-                yield _line(*started.pop(other))
-            yield _line(entry, f"… {entry['missing_bytes']:,} bytes are missing …", is_note=True)
-        first, begun = started.pop(key, (entry, ""))
-        *lines, rest = (begun + entry["message"]).split("\n")
-        for line in lines:
-            yield _line(first, line)
-            first = entry
-        if rest:
-            started[key] = first, rest
-    for first, rest in started.values():
-        yield _line(first, rest)
-
-
-def _line(entry: Entry, text: str, *, is_note: bool = False) -> tuple[output.Styled, ...]:
-    attempt = f" (attempt {entry['attempt']})" if entry["attempt"] > 1 else ""
-    head = f"{output.moment(entry['created_at'])}  {output.one_line(step_name(entry))}{attempt}  "
-    level = entry["level"]
-    words = "" if level == "info" or is_note else f"{level}: "
-    shown = output.one_line(text.removesuffix("\r").expandtabs())
-    return output.Styled(head, dim=True), output.Styled(
-        words + shown, None if is_note else STYLES.get(level), dim=is_note
-    )
+def _styled(line: LogLine) -> tuple[output.Styled, ...]:
+    words = "" if line.level in {"", "info"} else f"{line.level}: "
+    said = words + output.one_line(line.text)
+    head = output.Styled(f"{output.one_line(line.head)}  ", dim=True)
+    return head, output.Styled(said, STYLES.get(line.level), dim=not line.level)

@@ -18,7 +18,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from noetl_broker import __version__
-from noetl_broker.commands import COMMANDS
+from noetl_broker.commands import COMMANDS, ActionEntry
 from noetl_broker.compiled_form import installed_form
 from noetl_broker.visible import visible
 
@@ -35,6 +35,9 @@ class LazyGroup(click.Group):
         entry = COMMANDS.get(cmd_name)
         if entry is None:
             return None
+        if isinstance(entry, ActionEntry):
+            made: click.Command = import_module("noetl_broker.cli.face").command_of(cmd_name, entry)
+            return made
         command = getattr(import_module(f"noetl_broker.cli.{entry.module}"), cmd_name.replace("-", "_"))
         return command if isinstance(command, click.Command) else None
 

@@ -68,20 +68,15 @@ def _show_status(call: Call) -> None:
 def _apply(call: Call, *, roles: bool) -> None:
     with translate_faults():
         names = asyncio.run(schema.migrate(call.database))
-        if not call.as_json:
-            _show_applied(names)
+        for name in names:
+            call.say(f"applied {name}")
+        if not names:
+            call.say("the schema is up to date")
         if roles:
             _make_roles(call)
             names.append("roles.sql")
-    if not call.printed({"applied": names}) and roles:
-        output.say("applied roles.sql")
-
-
-def _show_applied(names: list[str]) -> None:
-    for name in names:
-        output.say(f"applied {name}")
-    if not names:
-        output.say("the schema is up to date")
+            call.say("applied roles.sql")
+    call.printed({"applied": names})
 
 
 def _make_roles(call: Call) -> None:

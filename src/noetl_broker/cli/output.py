@@ -23,6 +23,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from noetl_broker.explain.error_text import traceback_lines
 from noetl_broker.text import clock, ids_as_text, moment, span
 from noetl_broker.visible import visible, visible_json, visible_lines
 
@@ -87,11 +88,6 @@ def show_traceback() -> None:
     """Print the traceback of the current exception on stderr."""
     for line in traceback_lines(traceback.format_exc()):
         say(line, to_stderr=True)
-
-
-def traceback_lines(text: str) -> list[str]:
-    """Give the lines of a traceback, each after a bar, as in the log."""
-    return [f"  | {line}" for line in text.splitlines()]
 
 
 def console(*, on_stderr: bool = False) -> Console:
@@ -225,7 +221,7 @@ def _styled(part: object) -> str:
 
 
 def _plain(value: Any) -> Any:
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+    return value.isoformat().replace("+00:00", "Z") if hasattr(value, "isoformat") else str(value)
 
 
 @contextmanager

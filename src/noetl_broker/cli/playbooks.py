@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
+from noetl_broker import __version__
 from noetl_broker.cli import output
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.face import ask
 from noetl_broker.cli.rights import OWNER
-from noetl_broker.cli.sarif import as_sarif
+from noetl_broker.cli.typed import read_bytes
 from noetl_broker.errors import EXIT_FAILED, DatabaseFault, OperatorFault
+from noetl_broker.playbook.sarif import as_sarif
 from noetl_broker.service.check import CheckedFile, check_source, with_calls, with_step_types
 from noetl_broker.store.connect.session import session
 
@@ -37,11 +38,12 @@ def validate(call: Call, *, paths: Sequence[Path], strict: bool, sarif: bool) ->
     """
     if sarif and call.as_json:
         raise OperatorFault("--json and --sarif exclude each other: give one of them")
-    checked = check_files(call, paths, strict=strict)
+    checked = check_files(call, paths)
     if call.database.dsn is not None:
-        checked = asyncio.run(_ask_database(call, checked, strict=strict))
+        checked = asyncio.run(_ask_database(call, checked))
+    checked = [file.strictly() for file in checked] if strict else checked
     if sarif:
-        output.show_json(as_sarif([found for file in checked for found in file.findings]))
+        output.show_json(as_sarif([found for file in checked for found in file.findings], __version__))
     elif not call.printed([found.as_dict() for file in checked for found in file.findings]):
         for file in checked:
             for found in file.findings:
@@ -60,7 +62,8 @@ def register(call: Call, *, paths: Sequence[Path], strict: bool) -> int:
     Registers all files, or none if one has an error. Prints path and version of each. Content equal to the latest
     version makes no new version. The step types in the database count beside those of the settings.
     """
-    checked = asyncio.run(check_with_database(call, paths, strict=strict))
+    checked = asyncio.run(check_with_database(call, paths))
+    checked = [file.strictly() for file in checked] if strict else checked
     for file in checked:
         for found in file.findings:
             output.note(call.with_schema(str(found)))
@@ -77,35 +80,25 @@ def register(call: Call, *, paths: Sequence[Path], strict: bool) -> int:
     return 0
 
 
-def read_source(path: Path) -> bytes:
-    """Read a file, or stdin for `-`; raises OperatorFault if it cannot be read."""
-    try:
-        return sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
-    except IsADirectoryError as error:
-        raise OperatorFault(f"{path} is a directory: give files, such as {path / '*.yaml'}") from error
-    except OSError as error:
-        raise OperatorFault(f"the file {path} cannot be read: {error.strerror or error}") from error
-
-
-async def _ask_database(call: Call, checked: list[CheckedFile], *, strict: bool) -> list[CheckedFile]:
+async def _ask_database(call: Call, checked: list[CheckedFile]) -> list[CheckedFile]:
     """Check again with what the catalog knows. Where the database does not answer, it is not asked."""
     try:
         async with session(call.database, name="validate") as connection:
-            return await with_calls(connection, checked, call.registration_rules(), strict=strict)
+            return await with_calls(connection, checked, call.registration_rules())
     except DatabaseFault as fault:
         output.note(f"noetl-broker: checked without the database: {fault}")
         return checked
 
 
-async def check_with_database(call: Call, paths: Sequence[Path], *, strict: bool = False) -> list[CheckedFile]:
+async def check_with_database(call: Call, paths: Sequence[Path]) -> list[CheckedFile]:
     """Check files that are to be registered; asks the database about types that neither we nor the settings know."""
-    checked = check_files(call, paths, strict=strict)
+    checked = check_files(call, paths)
     if not any(file.has_unknown_types for file in checked):
         return checked
     async with session(call.database, name="register") as connection:
-        return await with_step_types(connection, checked, call.registration_rules(), strict=strict)
+        return await with_step_types(connection, checked, call.registration_rules())
 
 
-def check_files(call: Call, paths: Sequence[Path], *, strict: bool) -> list[CheckedFile]:
+def check_files(call: Call, paths: Sequence[Path]) -> list[CheckedFile]:
     """Read and check the files of playbooks; raises OperatorFault if one cannot be read."""
-    return [check_source(str(path), read_source(path), call.registration_rules(), strict=strict) for path in paths]
+    return [check_source(str(path), read_bytes(str(path), "file"), call.registration_rules()) for path in paths]

@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import sys
-import time
 from dataclasses import replace
 
 import click
@@ -18,18 +17,17 @@ from noetl_broker.cli.command import Call, command, span_exporter
 from noetl_broker.cli.rights import BROKER
 from noetl_broker.daemon.databases import Databases
 from noetl_broker.daemon.garbage_collection import collected_between_batches
-from noetl_broker.daemon.http.health import BrokerStatus
 from noetl_broker.daemon.metrics.process_status import status_of
 from noetl_broker.daemon.metrics.values import PROCESS, MetricsByDatabase
 from noetl_broker.daemon.monitoring import Ask, Monitoring, monitored
-from noetl_broker.daemon.process_signals import notify, ping_seconds, serve
+from noetl_broker.daemon.process_signals import serve
 from noetl_broker.daemon.service import Service, ServiceOptions
-from noetl_broker.daemon.supervisor import PROGRESS, READY, Supervisor, answer_parent
+from noetl_broker.daemon.status_reporter import StatusReporter
+from noetl_broker.daemon.supervisor import Supervisor, answer_parent
 from noetl_broker.errors import EXIT_FAILED, BrokerError
 from noetl_broker.store.connect.dsn import Database, database_names
 from noetl_broker.tracing.spans import Emit
 
-STATUS_SECONDS = 5.0
 LANES = 3  # in one process: one decides, one writes, one commits
 LANES_OF_SEVERAL = 2  # in each of several processes: each claim skips rows that other lanes hold
 
@@ -84,60 +82,20 @@ def _named_databases(call: Call) -> dict[str, Database]:
 
 
 async def _run_one(call: Call, databases: Databases, *, drain: bool, child: bool) -> int:
-    reporter = StatusReporter(databases, to_parent=child)
-    databases.on_ready, databases.on_progress = reporter.ready, reporter.progress
+    reporter = StatusReporter(databases, output.say if child else None)
     watch = asyncio.create_task(answer_parent(databases.stopping, reporter.report)) if child else None
     try:
         async with contextlib.nullcontext() if drain or child else _monitored(call, reporter.status):
             work = databases.drain() if drain else databases.run()
             await serve(work, databases.stopping, drain_seconds=call.settings.drain_seconds)
-        if child:
-            reporter.report()
-        else:
+        reporter.report()
+        if not child:
             _show_counted(call, status_of(databases.services).all_metrics, drain=drain)
     finally:
         if watch is not None:
             watch.cancel()
     faults = databases.failed.values() if drain else ()
     return max((fault.exit_code if isinstance(fault, BrokerError) else EXIT_FAILED for fault in faults), default=0)
-
-
-class StatusReporter:
-    """Reports to systemd, or to the parent process, that the broker is ready and that its main loop turns."""
-
-    def __init__(self, databases: Databases, *, to_parent: bool) -> None:
-        self._databases = databases
-        self._to_parent = to_parent
-        self._reported_at = time.monotonic()
-        self._is_ready = False
-        self._every_seconds = ping_seconds(STATUS_SECONDS / 2)
-
-    def ready(self) -> None:
-        """Report that each database has been checked and LISTEN works."""
-        self._is_ready = True
-        self._report(READY, "READY=1\nSTATUS=waiting for events")
-
-    def progress(self) -> None:
-        """Report that the main loop turns; it calls this at least every `sweep_seconds`."""
-        if time.monotonic() - self._reported_at >= self._every_seconds:
-            self._reported_at = time.monotonic()
-            # A start that waits for a database does not hang.
-            state = "WATCHDOG=1" if self._is_ready else "WATCHDOG=1\nEXTEND_TIMEOUT_USEC=60000000"
-            self._report(PROGRESS, f"{state}\nSTATUS={self._databases.turns} turns taken")
-
-    def report(self) -> None:
-        """Report the counts to the parent, on request or at the end."""
-        output.say(status_of(self._databases.services).as_line())
-
-    async def status(self) -> BrokerStatus:
-        """Give the status for the health port."""
-        return BrokerStatus({"broker": status_of(self._databases.services)}, {})
-
-    def _report(self, word: str, state: str) -> None:
-        if self._to_parent:
-            output.say(word)
-        else:
-            notify(state)
 
 
 def _show_counted(call: Call, metrics: MetricsByDatabase, *, drain: bool) -> None:

@@ -14,7 +14,8 @@ from noetl_broker.cli import output
 from noetl_broker.cli.arguments import SCHEDULE_NAME
 from noetl_broker.cli.bulk import BulkOptions, acting, bulk_options
 from noetl_broker.cli.command import Call, command
-from noetl_broker.cli.face import Face, face, service, session_of
+from noetl_broker.cli.face import Face, command_of, face, service, session_of
+from noetl_broker.commands import ActionEntry
 from noetl_broker.service.models import schedules as models
 
 SHOWN_MOMENTS = 3
@@ -121,31 +122,26 @@ def show_next(_call: Call, _asked: models.NextRequest, answer: Any) -> None:
         output.say(moment)
 
 
-def _change(name: str, done: str, not_done: str, help_: str) -> click.Command:
-    """A command that changes a schedule: it says what is done, or that there was nothing to change."""
-
-    def show_change(_call: Call, asked: models.OneSchedule, answer: Any) -> None:
-        output.say(f"schedule {asked.name} {done if answer['changed'] else not_done}")
-
-    show_change.__doc__ = help_
-    said = Face(models.OneSchedule, ("name",), types=NAME)
-    example = f"noetl-broker schedule {name} nightly"
-    return face(name, f"schedules.{name}_schedule", said, example=example)(show_change)
-
-
-pause = _change(
-    "pause", "is paused", "is paused already",
-    "Pause a schedule.\n\nIts moments pass without a start, and are counted as skipped.",
-)  # fmt: skip
-resume = _change(
-    "resume", "goes on", "is not paused",
-    "End the pause of a schedule.\n\nMoments of the pause are not made up; `backfill` starts them.",
-)  # fmt: skip
-delete = _change(
-    "delete", "is deleted", "",
-    "Delete a schedule. Executions that it started stay.\n\n"
-    "A schedule that a playbook declares is refused: remove it from the playbook, and register that.",
-)  # fmt: skip
+CHANGES = {
+    "pause": ActionEntry(
+        "Pause a schedule.", "schedules.pause_schedule", "schedules.OneSchedule", ("name",),
+        "schedule {name} is paused", otherwise="schedule {name} is paused already",
+        details="Its moments pass without a start, and are counted as skipped.",
+        example="noetl-broker schedule pause nightly",
+    ),
+    "resume": ActionEntry(
+        "End the pause of a schedule.", "schedules.resume_schedule", "schedules.OneSchedule", ("name",),
+        "schedule {name} goes on", otherwise="schedule {name} is not paused",
+        details="Moments of the pause are not made up; `backfill` starts them.",
+        example="noetl-broker schedule resume nightly",
+    ),
+    "delete": ActionEntry(
+        "Delete a schedule. Executions that it started stay.", "schedules.delete_schedule", "schedules.OneSchedule",
+        ("name",), "schedule {name} is deleted",
+        details="A schedule that a playbook declares is refused: remove it from the playbook, and register that.",
+        example="noetl-broker schedule delete nightly",
+    ),
+}  # fmt: skip
 
 
 @command(
@@ -180,6 +176,7 @@ def backfill(call: Call, *, bulk: BulkOptions, **given: Any) -> int:
     return asyncio.run(ask())
 
 
+pause, resume, delete = (command_of(name, entry, NAME) for name, entry in CHANGES.items())
 for _command in (put, list_schedules, show, show_next, pause, resume, delete, backfill):
     schedule.add_command(_command)
 

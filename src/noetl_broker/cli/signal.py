@@ -17,7 +17,17 @@ from noetl_broker.service.models.actions import SignalExecutionRequest
 from noetl_broker.service.models.waits import SendRequest
 from noetl_broker.text import join_names
 
-BY_KEY = Face(SendRequest, ("name",), {"keep_seconds": "--keep"})
+BY_KEY = Face(
+    SendRequest,
+    ("name",),
+    names={"keep_seconds": "--keep"},
+    helps={
+        "key": "What the signal is about: a wait for this name and key gets it.",
+        "payload": "Any JSON, or @FILE with it (@- is stdin): the result of the wait.",
+        "keep_seconds": "How long to keep it for a wait; only with --key. [default: 7d]",
+        "idempotency_key": "A key sends one signal of the name and key.",
+    },
+)
 TO_ONE = Face(SignalExecutionRequest, ("name",), {"execution_id": "--execution"})
 
 
@@ -29,18 +39,9 @@ TO_ONE = Face(SignalExecutionRequest, ("name",), {"execution_id": "--execution"}
         "noetl-broker signal go --execution 96232008007548961"
     ),
 )
-@click.argument("name")
-@click.option("--key", metavar="TEXT", help="What the signal is about: a wait for this name and key gets it.")
+@BY_KEY.given_to
 @click.option(
-    "--execution",
-    "execution_id",
-    type=ExecutionId(),
-    help="Send it to this execution only: to waits without `key`.",
-)
-@click.option("--payload", metavar="JSON", help="Any JSON, or @FILE with it (@- is stdin): the result of the wait.")
-@click.option("--idempotency-key", metavar="KEY", help="A key sends one signal of the name and key.")
-@click.option(
-    "--keep", "keep_seconds", metavar="DURATION", help="How long to keep it for a wait; only with --key. [default: 7d]"
+    "--execution", "execution_id", type=ExecutionId(), help="Send it to this execution only: to waits without `key`."
 )
 def signal(call: Call, *, execution_id: int | None, **given: Any) -> None:
     """Send a signal to the executions that wait for it.

@@ -16,9 +16,9 @@ from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.face import Face, ask, caller_of, session_of
 from noetl_broker.cli.rights import PRODUCER
 from noetl_broker.cli.tail import follow_to_end
-from noetl_broker.cli.typed import read_object, read_seconds, read_text
+from noetl_broker.cli.typed import read_object, read_text, read_typed
 from noetl_broker.errors import EXIT_FAILED, EXIT_UNENDED, BrokerError, OperatorFault, PermissionFault
-from noetl_broker.explain.error_text import error_text
+from noetl_broker.explain.error_text import failure_text
 from noetl_broker.explain.undo_text import undo_lines
 from noetl_broker.service.executions import start_executions
 from noetl_broker.service.models.executions import StartManyRequest, StartRequest
@@ -71,7 +71,9 @@ def start(call: Call, *, payloads: str | None, wait: bool, timeout: str | None, 
         raise OperatorFault("--timeout is for --wait: without it, start waits for nothing")
     if payloads is not None and (wait or given["payload"] is not None):
         raise OperatorFault("--payloads goes neither with --payload nor with --wait; leave one of them out")
-    most = None if timeout is None else read_seconds(timeout, "--timeout")
+    if given["version"] == "latest":
+        raise OperatorFault("--version takes a number; leave it out for the latest version")
+    most = read_typed("timeout", float, timeout, "--timeout")
     asked = SAID.read(given)
     if payloads is not None:
         return asyncio.run(start_many(call, asked, payloads))
@@ -94,9 +96,23 @@ async def _wait(call: Call, started: int, most: float | None) -> int:
             raise PermissionFault(f"execution {started} is started; to wait for it: {fault}") from fault
         except TimeoutError:
             ended = await _last_poll(source, started)
-        if ended["status"] is None or is_live(ended["status"]):
-            return _show_unended(call, ended, most or 0.0)
-        return _show_end(call, ended, await source.read(partial(load_undo, execution_id=started)))
+        has_ended = ended["status"] is not None and not is_live(ended["status"])
+        undo = await source.read(partial(load_undo, execution_id=started)) if has_ended else None
+    is_printed = call.printed({**{name: ended[name] for name in END_NAMES}, "undo": undo})
+    if not has_ended:
+        text = f"execution {started} has not ended after {output.span(most or 0.0)}, and goes on"
+        remedies = f"noetl-broker status {started} shows it, noetl-broker cancel {started} ends it"
+        output.note(f"noetl-broker: {text}; {call.with_schema(remedies)}")
+        return EXIT_UNENDED
+    if is_printed:
+        pass
+    elif ended["status"] == "COMPLETED":
+        output.show_value(ended["result"])
+    else:
+        output.note(f"noetl-broker: execution {started} {failure_text(ended['status'], ended['error'])}")
+        for line in undo_lines(started, ended["status"], undo) if undo is not None else ():
+            output.note(call.with_schema(line))
+    return 0 if ended["status"] == "COMPLETED" else EXIT_FAILED
 
 
 async def _last_poll(source: LastingSession, execution_id: int) -> dict[str, Any]:
@@ -106,15 +122,6 @@ async def _last_poll(source: LastingSession, execution_id: int) -> dict[str, Any
             return await source.read(partial(executions.find_execution, execution_id=execution_id))
     except TimeoutError:
         return dict.fromkeys(END_NAMES) | {"execution_id": execution_id}
-
-
-def _show_unended(call: Call, found: dict[str, Any], waited: float) -> int:
-    call.printed({**{name: found[name] for name in END_NAMES}, "undo": None})
-    execution_id = found["execution_id"]
-    text = f"execution {execution_id} has not ended after {output.span(waited)}, and goes on"
-    remedies = f"noetl-broker status {execution_id} shows it, noetl-broker cancel {execution_id} ends it"
-    output.note(f"noetl-broker: {text}; {call.with_schema(remedies)}")
-    return EXIT_UNENDED
 
 
 async def start_many(call: Call, asked: StartRequest, file: str) -> int:
@@ -158,28 +165,3 @@ async def start_many(call: Call, asked: StartRequest, file: str) -> int:
 
 def no_output(_line: str) -> None:
     """With --json only the document at the end is printed."""
-
-
-def _show_end(call: Call, ended: dict[str, Any], undo: dict[str, Any] | None) -> int:
-    execution_id, status, error = ended["execution_id"], ended["status"], ended["error"]
-    if call.printed({**{name: ended[name] for name in END_NAMES}, "undo": undo}):
-        pass
-    elif status == "COMPLETED":
-        output.show_value(ended["result"])
-    else:
-        output.note(f"noetl-broker: execution {execution_id} {describe_failure(status, error)}")
-        for line in undo_lines(execution_id, status, undo) if undo is not None else ():
-            output.note(call.with_schema(line))
-    return 0 if status == "COMPLETED" else EXIT_FAILED
-
-
-def describe_failure(status: str, error: Any, attempt: str = "") -> str:
-    """Give the reason why an execution did not complete: `failed in step fetch: http: connection refused`."""
-    if status == "CANCELLED":
-        reason = error.get("reason") or error.get("message") if isinstance(error, dict) else error
-        return f"was cancelled: {reason}" if reason and reason != "cancelled" else "was cancelled"
-    if not isinstance(error, dict):
-        return "failed" if error is None else f"failed: {output.compact_json(error)}"
-    item = f"[{error['index']}]" if isinstance(error.get("index"), int) else ""
-    step = f" in step {error['step']}{item}" if error.get("step") else ""
-    return f"failed{step}: {error_text(error, attempt)}"

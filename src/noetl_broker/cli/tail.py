@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
 
 from noetl_broker.broker.state.state import is_live
 from noetl_broker.cli import output
 from noetl_broker.explain.event_text import event_detail
-from noetl_broker.explain.slots import slot_of_row, slot_text
+from noetl_broker.explain.status_text import standstill
 from noetl_broker.explain.wait_text import wait_lines
-from noetl_broker.node_ids import MARK, name_of_node
+from noetl_broker.node_ids import name_of_row
 from noetl_broker.store.admin import executions
+from noetl_broker.store.connect.connection import Connection
 from noetl_broker.store.connect.lasting_session import LastingSession
 from noetl_broker.store.connect.schema_name import with_schema
 
@@ -23,10 +24,6 @@ POLL_SECONDS = (0.05, 0.5)
 LATE_SHARE = 0.1
 # After a slow query, rest several times as long: the database has other work.
 REST_FACTOR = 5.0
-HOLDS = {
-    "PAUSED": "it is paused: noetl-broker resume {0} resumes it",
-    "QUEUED": "it is queued, its playbook is paused: noetl-broker resume --path {path} admits it",
-}
 SILENCE_SECONDS = 5.0
 WITH_WAITS = frozenset({"wait", "approval"})  # types of steps
 
@@ -45,7 +42,7 @@ async def follow(
     def pause() -> float:
         return min(max(LATE_SHARE * (time.monotonic() - moved), shortest), longest)
 
-    async for _ in polls(source, execution_id, pause):
+    async for _ in polls(source, partial(executions.find_execution, execution_id=execution_id), pause):
         entries = await source.read(partial(executions.list_events, execution_id=execution_id, of=of, read_only=True))
         new = [event for event in entries if event["event_id"] not in seen]
         seen.update(event["event_id"] for event in new)
@@ -53,15 +50,17 @@ async def follow(
         moved = time.monotonic() if new else moved
 
 
-async def polls(source: LastingSession, execution_id: int, pause: Callable[[], float]) -> AsyncIterator[None]:
-    """Yield for each poll until the execution has ended. A slow database is queried less often.
+async def polls(
+    source: LastingSession, read: Callable[[Connection], Awaitable[dict[str, Any]]], pause: Callable[[], float]
+) -> AsyncIterator[dict[str, Any]]:
+    """Yield what is read of an execution, at each poll until it has ended. A slow database is queried less often.
 
     The status is read before the poll: an execution that has ended has written all of its events and logs.
     """
     while True:
         began = time.monotonic()
-        found = await source.read(partial(executions.find_execution, execution_id=execution_id))
-        yield
+        found = await source.read(read)
+        yield found
         if not is_live(found["status"]):
             return
         await asyncio.sleep(max(pause(), REST_FACTOR * (time.monotonic() - began)))
@@ -80,30 +79,15 @@ async def follow_to_end(
             details = await source.read(read_details)
             for line in wait_lines(details["waits"], execution_id):
                 show_line(line)
-        if events:
+        was_queued = any(event["event_type"] == "execution_queued" for event in events)
+        if events and not was_queued:
             moved_at = time.monotonic()
-        elif not hinted and time.monotonic() - moved_at > SILENCE_SECONDS:
+        elif not hinted and (was_queued or time.monotonic() - moved_at > SILENCE_SECONDS):
             hinted = True
             details = await source.read(read_details)
-            for line in _hints(details):
+            for line in standstill(details):
                 show_line(with_schema(line, source.schema))
     return await source.read(partial(executions.find_execution, execution_id=execution_id))
-
-
-def _hints(found: dict[str, Any]) -> list[str]:
-    """Say whether a broker or a worker seems to be missing."""
-    if found["unread"]:
-        return ["its events are unread: is a broker running? (noetl-broker run)"]
-    waiting = [slot_text(slot) for slot in map(slot_of_row, found["slots"]) if slot.held_at is None]
-    if waiting:
-        return [f"it {text}" for text in waiting]
-    if found["status"] in HOLDS:
-        return [HOLDS[found["status"]].format(found["execution_id"], path=found["path"])]
-    free = [job for job in found["jobs"] if job["status"] == "queued"]
-    return [
-        f"the job of {step_name(job)} waits: is a worker for {job['type']} running? (noetl-broker worker)"
-        for job in free[:1]
-    ]
 
 
 def event_line(event: dict[str, Any]) -> str:
@@ -116,13 +100,6 @@ def event_cells(event: dict[str, Any]) -> tuple[str, str, str, str]:
     return (
         output.moment(event["created_at"]),
         output.cell(event["event_type"]).ljust(18),
-        output.cell(step_name(event)),
+        output.cell(name_of_row(event)),
         output.cell(event_detail(event)),
     )
-
-
-def step_name(row: dict[str, Any]) -> str:
-    """Give the step of an event or a job: `fetch`, `fetch#2` for its second visit, `fetch[3]` for an item."""
-    name = str(row.get("node_name") or row.get("step") or "")
-    node = str(row.get("node_id") or "")
-    return name_of_node(node) if MARK in node else name

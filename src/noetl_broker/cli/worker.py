@@ -48,17 +48,7 @@ SHARE_OF_JOBS = 0.8
     help="Variables that jobs may read, beside PATH, HOME, LANG, TZ and the like (or NOETL_BROKER_PASS_ENV).",
 )  # fmt: skip
 @click.option("--null", is_flag=True, help="Complete every job at once with {}, to measure the broker.")
-def worker(
-    call: Call,
-    *,
-    types: Sequence[str],
-    concurrency: int,
-    worker_id: str | None,
-    lease_seconds: int,
-    preload: Sequence[str],
-    pass_env: Sequence[str],
-    null: bool,
-) -> None:
+def worker(call: Call, *, types: Sequence[str], preload: Sequence[str], pass_env: Sequence[str], **own: Any) -> None:
     """Run the reference worker: lease jobs, run them, report results.
 
     SIGTERM, SIGINT and SIGHUP let running jobs finish and exit 0; a second SIGTERM or SIGINT exits at once. --json
@@ -68,21 +58,16 @@ def worker(
     names = _names(types)
     if types and not names:
         raise OperatorFault("--types is empty: name the types to lease, or leave the option out for all")
-    own: dict[str, Any] = {"preload": _names(preload), "pass_env": _names(pass_env), "types": names}
-    own = {name: given for name, given in own.items() if given}
-    if worker_id is not None:
-        own["worker_id"] = worker_id
+    own |= {"preload": _names(preload), "pass_env": _names(pass_env), "types": names}
+    drain_seconds = call.settings.drain_seconds
     options = worker_options(
         call,
-        drain_seconds=call.settings.drain_seconds * SHARE_OF_JOBS,
-        concurrency=concurrency,
-        lease_seconds=lease_seconds,
-        null=null,
-        **own,
+        drain_seconds=drain_seconds * SHARE_OF_JOBS,
+        **{name: given for name, given in own.items() if given not in {None, ()}},
     )
     with span_exporter(call, "noetl-worker") as emit:
         options = replace(options, emit=emit)
-        tally = asyncio.run(_run(options, drain_seconds=call.settings.drain_seconds))
+        tally = asyncio.run(_run(options, drain_seconds=drain_seconds))
     call.printed({"worker_id": options.worker_id} | asdict(tally))
 
 

@@ -1,1 +1,1 @@
-"""What `noetl-broker dev` does with a folder: its database, its playbooks registered as they change, next steps."""
+"""What `dev` and `demo` do: a database of a folder, its playbooks registered as they change, a show, next steps."""

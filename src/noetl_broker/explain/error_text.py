@@ -10,7 +10,7 @@ from noetl_broker.text import short_json
 if TYPE_CHECKING:
     from noetl_broker.broker.model.values import JSON
 
-LONGEST_TYPE = 100  # characters
+LONGEST_TYPE, LONGEST_ERROR = 100, 2000  # characters
 # A frame of a step's code, as a worker's traceback has it.
 _FRAME = re.compile(r'^  File "<step .*>", line (?P<line>\d+)(?:, in (?P<function>\S+))?', re.MULTILINE)
 
@@ -30,6 +30,23 @@ def error_text(error: JSON, attempt: str = "") -> str:
 def _own_text(error: JSON, attempt: str) -> str:
     details = ", ".join(part for part in (location_of(error), attempt) if part)
     return f"{_typed_message(error)} ({details})" if details else _typed_message(error)
+
+
+def failure_text(status: str, error: JSON, attempt: str = "") -> str:
+    """Give the reason why an execution did not complete: `failed in step fetch: http: connection refused`."""
+    if status == "CANCELLED":
+        reason = error.get("reason") or error.get("message") if isinstance(error, dict) else error
+        return f"was cancelled: {reason}" if reason and reason != "cancelled" else "was cancelled"
+    if not isinstance(error, dict):
+        return "failed" if error is None else f"failed: {short_json(error, longest=LONGEST_ERROR)}"
+    return f"failed{step_text(error)}: {error_text(error, attempt)}"
+
+
+def step_text(error: JSON) -> str:
+    """` in step fetch[3]`; empty where the error names no step."""
+    if not isinstance(error, dict) or not error.get("step"):
+        return ""
+    return f" in step {error['step']}" + (f"[{error['index']}]" if isinstance(error.get("index"), int) else "")
 
 
 def location_of(error: JSON) -> str:
@@ -52,6 +69,11 @@ def traceback_of(error: JSON) -> str:
         return trace
     first = _first_error(error)
     return "" if first is None else traceback_of(first)
+
+
+def traceback_lines(text: str) -> list[str]:
+    """The lines of a traceback, each after a bar, as in the log."""
+    return [f"  | {line}" for line in text.splitlines()]
 
 
 def _first_error(error: JSON) -> dict[str, JSON] | None:

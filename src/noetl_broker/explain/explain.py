@@ -12,7 +12,7 @@ from noetl_broker.broker.model.values import JSON
 from noetl_broker.broker.state.state import COMPLETED, QUEUED, RUNNING, ExecutionState, decode, is_live
 from noetl_broker.errors import UnknownStepFault
 from noetl_broker.explain.conditions import evaluated_conditions
-from noetl_broker.explain.error_text import error_text
+from noetl_broker.explain.error_text import error_text, step_text
 from noetl_broker.explain.failed_items import explain_ended_items, explain_failed_items
 from noetl_broker.explain.holds import explain_deadline, explain_hold, kept_at
 from noetl_broker.explain.never_ran import NeverRan
@@ -214,9 +214,8 @@ def _headline(facts: Facts) -> str:
 
 def _error_suffix(facts: Facts) -> str:
     error = facts.error if isinstance(facts.error, dict) else {}
-    step, index = error.get("step"), error.get("index")
-    item = f"[{index}]" if isinstance(index, int) else ""
-    return f"{f', in step {step}{item}' if step else ''}: {error_text(error)}" if error.get("message") else ""
+    where = step_text(error)
+    return f"{where and ','}{where}: {error_text(error)}" if error.get("message") else ""
 
 
 def _facts(facts: Facts) -> dict[str, JSON]:

@@ -7,9 +7,8 @@ from dataclasses import replace
 from typing import Final
 
 from noetl_broker.playbook import PlaybookRules, compile_playbook
-from noetl_broker.playbook.blocks import MARK
-from noetl_broker.service.check import CheckedFile, check_source, with_calls
-from noetl_broker.service.comparisons import Comparisons
+from noetl_broker.service.check import CheckedFile, with_calls
+from noetl_broker.service.comparisons import Comparisons, compared_paths
 from noetl_broker.service.histories import read_histories
 from noetl_broker.store.admin import executions, list_pages
 from noetl_broker.store.admin.executions import Filter
@@ -18,14 +17,10 @@ from noetl_broker.store.connect.connection import Connection
 FILE: Final = "playbook.yaml"  # the name of a text in findings
 
 
-async def check_text(
-    connection: Connection, content: str, rules: PlaybookRules, *, strict: bool = False
-) -> CheckedFile:
+async def check_text(connection: Connection, content: str, rules: PlaybookRules) -> CheckedFile:
     """Check a text as a registration does, with the step types and the playbooks of the catalog."""
-    registration = replace(rules, any_step_type=False)
-    source = content.encode(errors="surrogatepass")
-    checked = check_source(FILE, source, registration, strict=strict)
-    [found] = await with_calls(connection, [checked], registration, strict=strict)
+    file = CheckedFile(FILE, content.encode(errors="surrogatepass"), ())
+    [found] = await with_calls(connection, [file], replace(rules, any_step_type=False))
     return found
 
 
@@ -39,13 +34,9 @@ async def back_test(
     ways_only: bool = False,
 ) -> Comparisons:
     """Compare the newest executions with a text that has no errors; without a path in the filter, those of its path."""
-    rules_of_text = rules.of_registered()
-    playbook = compile_playbook(checked.source, file=FILE, rules=rules_of_text)
-    paths = [which.path]
-    if which.path is None:
-        paths = [playbook.path, *([f"{playbook.path}{MARK}*"] if playbook.blocks else [])]
+    playbook = compile_playbook(checked.source, file=FILE, rules=rules.of_registered())
     chosen: list[int] = []
-    for path in paths:
+    for path in compared_paths(playbook, which.path):
         found = await list_pages.page_executions(connection, replace(which, path=path), limit=limit)
         chosen += [row["execution_id"] for row in found.items]
     ids = await executions.with_turns(connection, sorted(chosen, reverse=True)[:limit])

@@ -9,22 +9,22 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast, get_args
 
-from noetl_broker.broker.state.state import CANCELLED, COMPENSATING, COMPLETED, FAILED, PAUSED, QUEUED, RUNNING, is_live
+from noetl_broker.broker.state.state import COMPENSATING, FAILED, is_live
 from noetl_broker.errors import BrokerError, DatabaseFault, OperatorFault
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.service import recoveries
 from noetl_broker.service.action import Caller, Cost, Role, action
-from noetl_broker.service.execution_actions import on_version
+from noetl_broker.service.execution_actions import STATUSES_OF, on_version
 from noetl_broker.service.executions import filter_of
 from noetl_broker.service.models import actions as models
 from noetl_broker.service.models.executions import ListExecutions
 from noetl_broker.service.playbooks import named_filter
-from noetl_broker.service.recoveries import OnVersion, OtherPlaybook, Outlook
+from noetl_broker.service.recoveries import OtherPlaybook, Outlook
 from noetl_broker.store.admin import catalog, executions, list_pages, recovery
 from noetl_broker.store.admin.executions import Entry, Filter
-from noetl_broker.store.connect.connection import Connection
+from noetl_broker.store.connect.connection import Connection, call
 from noetl_broker.store.connect.session import translate_faults
 
 Name = TypeVar("Name", int, str)
@@ -43,14 +43,6 @@ _VARYING = re.compile(
     r"|\b(?=\w*\d)\w{6,}\b"
     r"|\d+(?:[.,:]\d+)*"
 )
-
-_STATUSES_OF: dict[models.Bulk, tuple[str, ...]] = {
-    "retry": (FAILED,),
-    "fork": (QUEUED, RUNNING, PAUSED, COMPLETED, FAILED, CANCELLED),
-    "pause": (RUNNING, QUEUED),
-    "resume": (PAUSED,),
-    "cancel": (QUEUED, RUNNING, PAUSED),
-}
 
 
 class Group(NamedTuple):
@@ -80,7 +72,8 @@ class Acted(NamedTuple):
 
 def actions_for(status: str) -> list[models.Bulk]:
     """The actions on executions in a status, without a status all."""
-    return [action for action, statuses in _STATUSES_OF.items() if not status or status in statuses]
+    actions = (each for each, statuses in STATUSES_OF.items() if not status or status in statuses)
+    return [cast("models.Bulk", each) for each in actions if each in get_args(models.Bulk)]
 
 
 async def find_executions(
@@ -98,7 +91,7 @@ async def find_executions(
         letters = await recovery.search_dead_letters(connection, which, limit=limit)
         return [*{letter["execution_id"]: letter for letter in reversed(letters)}.values()][::-1]
     return await executions.search_executions(
-        connection, which, statuses=_STATUSES_OF[action], limit=limit, new_only=action == "fork", after=after
+        connection, which, statuses=STATUSES_OF[action], limit=limit, new_only=action == "fork", after=after
     )
 
 
@@ -179,47 +172,50 @@ async def act_at_rate(
     return acted
 
 
-Action = Callable[[int], Awaitable[dict[str, Any]]]
+class BulkAction:
+    """An action on many executions, as a request says it. A fork may have an `other` playbook, and `values` by step.
 
-
-class BulkAction(NamedTuple):
-    """An action on many executions. `reason`: of cancel and pause; `on`: of retry and fork; the rest is of fork.
-
-    `other` is a playbook in place of `on`, `values` are results by step.
+    Raises OperatorFault for a field that is of another action.
     """
 
-    action: models.Bulk
-    rules: PlaybookRules
-    reason: str | None = None
-    from_step: str | None = None
-    on: OnVersion | None = None
-    other: OtherPlaybook | None = None
-    values: Mapping[str, Any] = MappingProxyType({})
+    def __init__(
+        self,
+        given: models.Treatment,
+        rules: PlaybookRules,
+        *,
+        other: OtherPlaybook | None = None,
+        values: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        if (given.from_step is None) == (given.action == "fork"):
+            raise OperatorFault("`from` is the step to fork from: give it with fork, and only there")
+        if given.version is not None and given.action not in {"retry", "fork"}:
+            raise OperatorFault("`version` is that on which a retry or a fork goes on: give it with these only")
+        self.action, self.reason, self.rules = given.action, given.reason, rules
+        self.on = on_version(given.version, rules, or_from_start=given.or_from_start)
+        self.fork = recoveries.ForkFrom(given.from_step or "", values, self.on, other)
 
+    async def act(self, connection: Connection, execution_id: int) -> dict[str, Any]:
+        """Act on one execution; gives a report."""
+        if self.action == "retry":
+            return await recoveries.recover_failed(connection, execution_id, self.rules, self.on)
+        if self.action == "fork":
+            key = recoveries.key_of_fork(execution_id, self.fork.step)
+            return (await recoveries.fork_execution(connection, execution_id, self.fork, self.rules, key)).as_document()
+        if self.action == "reevaluate":
+            return {"put_back": await call(connection, "put_back", execution_id)}
+        arguments = () if self.action == "resume" else (self.reason,)
+        return {"requested": await call(connection, f"{self.action}_execution", execution_id, *arguments)}
 
-def action_of(connection: Connection, request: BulkAction) -> Action:
-    """The action on one execution; it returns a report."""
-    return functools.partial(_act, connection, request)
+    async def outlook(self, connection: Connection, execution_id: int) -> Outlook:
+        """What a fork or a retry of an execution would do."""
+        if self.action == "fork":
+            return await recoveries.preview_fork(connection, execution_id, self.fork, self.rules)
+        return await recoveries.preview_retry(connection, execution_id, self.rules, self.on)
 
-
-async def _act(connection: Connection, request: BulkAction, execution_id: int) -> dict[str, Any]:
-    action, rules, reason, from_step, on, other, values = request
-    if action == "retry":
-        return await recoveries.recover_failed(connection, execution_id, rules, on)
-    if action == "fork":
-        step = from_step or ""
-        other = other if on is None else await on.of(connection, execution_id)
-        key = recoveries.key_of_fork(execution_id, step)
-        forked = await recoveries.fork_execution(
-            connection, execution_id, step, rules, other=other, values=values, key=key
-        )
-        return forked.as_document()
-    if action == "reevaluate":
-        return {"put_back": await recovery.put_back(connection, execution_id)}
-    if action == "resume":
-        return {"requested": await executions.resume_execution(connection, execution_id)}
-    ask = executions.cancel_execution if action == "cancel" else executions.pause_execution
-    return {"requested": await ask(connection, execution_id, reason)}
+    @property
+    def is_planned(self) -> bool:
+        """Whether a preview looks at executions one by one: of a fork, and of a retry on another version."""
+        return self.action == "fork" or (self.action == "retry" and self.on is not None)
 
 
 async def preview_groups(
@@ -228,41 +224,34 @@ async def preview_groups(
     found: Sequence[Entry],
     *,
     most_planned: int,
+    examples: int = 0,
     on_each: Callable[[], object] = lambda: None,
 ) -> list[Group]:
     """The groups of a preview, the largest first.
 
     For a fork, and for a retry on another version, the first `most_planned` executions are each planned: their groups
-    have the outlook. `on_each` is called after each. A retry on their own versions names the latest versions.
+    have the outlook. `on_each` is called after each. For a retry on their own versions, groups have the latest
+    version. The first `examples` of them have the outlook of their newest execution.
     """
-    action, rules, _reason, from_step, on, *_ = request
     outlooks: dict[int, Outlook] = {}
-    for entry in found[:most_planned] if is_planned(request) else ():
-        execution_id = entry["execution_id"]
-        if action == "fork":
-            outlook = await recoveries.preview_fork(connection, execution_id, from_step or "", rules, on)
-        else:
-            outlook = await recoveries.preview_outlook(connection, execution_id, rules, on)
-        outlooks[execution_id] = outlook
+    for entry in found[:most_planned] if request.is_planned else ():
+        outlooks[entry["execution_id"]] = await request.outlook(connection, entry["execution_id"])
         on_each()
-    latest: dict[str, int] = {}
-    if action == "retry" and on is None:
-        latest = await catalog.latest_versions(connection, {entry["path"] for entry in found} - {None})
-    return group_executions(found, latest=latest, outlooks=outlooks)
-
-
-def is_planned(request: BulkAction) -> bool:
-    """Whether a preview looks at executions one by one: of a fork as it is, and of a retry on another version."""
-    if request.other is not None or request.values:
-        return False
-    return request.action == "fork" or (request.action == "retry" and request.on is not None)
+    if request.action != "retry" or request.is_planned:
+        return group_executions(found, outlooks=outlooks)
+    latest = await catalog.latest_versions(connection, {entry["path"] for entry in found} - {None})
+    groups = group_executions(found, latest=latest)
+    for index, group in enumerate(groups[:examples]):
+        goes_on, says = await request.outlook(connection, group.example)
+        groups[index] = group._replace(outlook=says, goes_on=goes_on)
+    return groups
 
 
 def why_left_out(action: models.Bulk, row: Mapping[str, Any]) -> str | None:
     """Why an action is not for an execution, a row of `executions.list_chosen`; None: it is."""
     if action == "reevaluate":
         return None if row["dead_letters"] else "has no dead letters"
-    if row["status"] not in _STATUSES_OF[action]:
+    if row["status"] not in STATUSES_OF[action]:
         return _why_not_in(row["status"], action)
     return _why_continued(row) if action in {"retry", "fork"} else None
 
@@ -295,7 +284,7 @@ async def act_on_many(connection: Connection, caller: Caller, given: models.Bulk
     `version`, plans each of the first 200.
     """
     which = named_filter(given.which)
-    request = bulk_action(given, caller.rules)
+    request = BulkAction(given, caller.rules)
     most = MOST_COUNTED if given.preview else given.limit
     found = await find_executions(connection, given.action, which, limit=most, after=given.after or 0)
     if given.preview:
@@ -306,19 +295,9 @@ async def act_on_many(connection: Connection, caller: Caller, given: models.Bulk
             "left_out": len(left_out),
             "groups": [group._asdict() for group in groups[:MOST_GROUPS]],
         }
-    acted = await act_on_each(found, action_of(connection, request), rate=RATE)
+    acted = await act_on_each(found, functools.partial(request.act, connection), rate=RATE)
     following = found[-1]["execution_id"] if len(found) == most else None
     return {"found": len(found), **acted._asdict(), "next": following}
-
-
-def bulk_action(given: models.Treatment, rules: PlaybookRules) -> BulkAction:
-    """The action of a request. Raises OperatorFault for a field that is of another action."""
-    if (given.from_step is None) == (given.action == "fork"):
-        raise OperatorFault("`from` is the step to fork from: give it with fork, and only there")
-    if given.version is not None and given.action not in {"retry", "fork"}:
-        raise OperatorFault("`version` is that on which a retry or a fork goes on: give it with these only")
-    on = on_version(given.version, rules, or_from_start=given.or_from_start)
-    return BulkAction(given.action, rules, reason=given.reason, from_step=given.from_step, on=on)
 
 
 class Preview(NamedTuple):
@@ -335,33 +314,22 @@ class Preview(NamedTuple):
         return self.batch[-1]["execution_id"] if self.acted > len(self.batch) else None
 
 
-@action(Role.OPERATOR, dict[str, Any], cost=Cost.LONG)
-async def preview_chosen(connection: Connection, caller: Caller, given: models.ChosenRequest) -> Any:
-    """Say what an action does with executions: `found`, `groups`, and the `steps` from which forks may begin.
-
-    A fork without a step is not planned.
-    """
-    found = await _choose(connection, given)
+async def _preview(
+    connection: Connection, caller: Caller, given: models.ChosenRequest, found: Preview
+) -> dict[str, Any]:
+    """What the action would do; `steps` are those from which forks may begin. A fork without a step is not planned."""
     is_ready = given.action != "fork" or given.from_step is not None
     groups = group_executions(found.batch)
     if is_ready:
-        request = bulk_action(given, caller.rules)
-        groups = await preview_groups(connection, request, found.batch, most_planned=MOST_COMPARED)
-        examples = groups[:MOST_EXAMPLES] if given.action == "retry" else []
-        groups[: len(examples)] = [await _with_outlook(connection, request, group) for group in examples]
+        request = BulkAction(given, caller.rules)
+        groups = await preview_groups(
+            connection, request, found.batch, most_planned=MOST_COMPARED, examples=MOST_EXAMPLES
+        )
     steps = []
     if given.action == "fork" and found.batch:
         details = await executions.load_execution_details(connection, found.batch[-1]["execution_id"])
         steps = [row["step"] for row in details["steps"]]
     return {"found": found, "groups": groups[:MOST_SHOWN], "steps": steps, "ready": is_ready}
-
-
-async def _with_outlook(connection: Connection, request: BulkAction, group: Group) -> Group:
-    """The group with what a retry of its example would begin with, unless it is known."""
-    if group.outlook is not None:
-        return group
-    outlook = await recoveries.preview_outlook(connection, group.example, request.rules, request.on)
-    return group._replace(outlook=outlook.says, goes_on=outlook.goes_on)
 
 
 async def _choose(connection: Connection, given: models.ChosenRequest) -> Preview:
@@ -394,10 +362,12 @@ async def _choose(connection: Connection, given: models.ChosenRequest) -> Previe
 
 @action(Role.OPERATOR, dict[str, Any], cost=Cost.LONG)
 async def act_on_chosen(connection: Connection, caller: Caller, given: models.ChosenRequest) -> Any:
-    """Act on chosen executions: `done` and `failed` with their paths, and `left_out` with the reasons."""
-    request = bulk_action(given, caller.rules)
+    """Act on chosen executions: `done` and `failed` with their paths, `left_out` with the reasons. Or preview it."""
     found = await _choose(connection, given)
-    acted = await act_on_each(found.batch, action_of(connection, request), rate=RATE)
+    if given.preview:
+        return await _preview(connection, caller, given, found)
+    request = BulkAction(given, caller.rules)
+    acted = await act_on_each(found.batch, functools.partial(request.act, connection), rate=RATE)
     paths = {row["execution_id"]: row["path"] for row in found.batch}
     parts = {
         name: [{**one, "path": paths[one["execution_id"]]} for one in some] for name, some in acted._asdict().items()

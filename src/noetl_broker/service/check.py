@@ -30,36 +30,31 @@ class CheckedFile(NamedTuple):
         """Whether a step's type is neither built in nor in the settings; the catalog may know it."""
         return any(found.code == UNKNOWN_TYPE for found in self.findings)
 
+    def strictly(self) -> CheckedFile:
+        """The file with its warnings as errors."""
+        return self._replace(findings=tuple(replace(found, severity="error") for found in self.findings))
 
-def check_source(file: str, source: bytes, rules: PlaybookRules, *, strict: bool = False) -> CheckedFile:
-    """Check the text of a playbook; `strict`: warnings are errors."""
-    findings = check(source, file=file, rules=rules)
-    if strict:
-        findings = tuple(replace(found, severity="error") for found in findings)
-    return CheckedFile(file, source, findings)
+
+def check_source(file: str, source: bytes, rules: PlaybookRules) -> CheckedFile:
+    """Check the text of a playbook."""
+    return CheckedFile(file, source, check(source, file=file, rules=rules))
 
 
 async def with_step_types(
-    connection: Connection, checked: Sequence[CheckedFile], rules: PlaybookRules, *, strict: bool = False
+    connection: Connection, checked: Sequence[CheckedFile], rules: PlaybookRules
 ) -> list[CheckedFile]:
     """Check again with the step types of the catalog."""
-    known = await _with_catalog(connection, rules)
-    return [check_source(one.file, one.source, known, strict=strict) for one in checked]
+    known = replace(rules, extra_step_types=rules.extra_step_types | await catalog.known_step_types(connection))
+    return [check_source(one.file, one.source, known) for one in checked]
 
 
-async def with_calls(
-    connection: Connection, checked: Sequence[CheckedFile], rules: PlaybookRules, *, strict: bool = False
-) -> list[CheckedFile]:
+async def with_calls(connection: Connection, checked: Sequence[CheckedFile], rules: PlaybookRules) -> list[CheckedFile]:
     """Check again with the step types of the catalog, and look there for the playbooks that steps call."""
-    again = await with_step_types(connection, checked, rules, strict=strict)
+    again = await with_step_types(connection, checked, rules)
     registered = await catalog.registered_versions(connection)
     anything = rules.of_registered()
     known = registered | {path: registered.get(path, []) for one in checked for path in _path_in(one, anything)}
-    return [_add_missing(one, anything, known, strict=strict) for one in again]
-
-
-async def _with_catalog(connection: Connection, rules: PlaybookRules) -> PlaybookRules:
-    return replace(rules, extra_step_types=rules.extra_step_types | await catalog.known_step_types(connection))
+    return [_add_missing(one, anything, known) for one in again]
 
 
 def _path_in(checked: CheckedFile, rules: PlaybookRules) -> list[str]:
@@ -70,12 +65,7 @@ def _path_in(checked: CheckedFile, rules: PlaybookRules) -> list[str]:
         return []
 
 
-def _add_missing(
-    checked: CheckedFile, rules: PlaybookRules, registered: Mapping[str, Sequence[int]], *, strict: bool
-) -> CheckedFile:
+def _add_missing(checked: CheckedFile, rules: PlaybookRules, registered: Mapping[str, Sequence[int]]) -> CheckedFile:
     called = called_playbooks(checked.source, file=checked.file, rules=rules)
-    missing = missing_playbooks(called, registered)
-    if strict:
-        missing = [replace(found, severity="error") for found in missing]
-    ordered = sorted([*checked.findings, *missing], key=lambda found: (found.line, found.column))
-    return checked._replace(findings=tuple(ordered))
+    findings = [*checked.findings, *missing_playbooks(called, registered)]
+    return checked._replace(findings=tuple(sorted(findings, key=lambda found: (found.line, found.column))))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import Any
 
 from noetl_broker.errors import HistoryFault
@@ -11,21 +10,13 @@ from noetl_broker.history.compare import Comparison
 from noetl_broker.history.decision_diff import Divergence, Note
 from noetl_broker.history.record import History, RecordedTurn
 from noetl_broker.playbook import Playbook
-from noetl_broker.playbook.blocks import part_of
+from noetl_broker.playbook.blocks import MARK, part_of
 from noetl_broker.service.histories import Pace
 from noetl_broker.store.admin.history_scan import HistoryPart
 
 MOST_GROUPS = 1000  # divergences that are counted apart
 MOST_EXAMPLES = 5
 KEYS = ("step", "what", "because", "was", "instead")
-
-
-@dataclass(slots=True)
-class DivergenceGroup:
-    """Executions that diverge in the same way: how many, and some of them."""
-
-    executions: int = 0
-    examples: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Comparisons:
@@ -40,7 +31,7 @@ class Comparisons:
         self.notes: Counter[Note] = Counter()
         self.unreadable: Counter[str] = Counter()
         self._playbook, self._ways_only = playbook, ways_only
-        self._groups: dict[tuple[str, ...], DivergenceGroup] = {}
+        self._groups: dict[tuple[str, ...], dict[str, Any]] = {}
         self._comparison: Comparison | None = None
 
     def take(self, part: HistoryPart) -> None:
@@ -67,12 +58,8 @@ class Comparisons:
             self.running += part.history.ended is None
             self.notes.update(comparison.notes.keys())
 
-    def groups(self) -> list[tuple[tuple[str, ...], DivergenceGroup]]:
-        """The divergences by `KEYS`, the most frequent first."""
-        return sorted(self._groups.items(), key=lambda item: -item[1].executions)
-
     def as_document(self) -> dict[str, Any]:
-        """All of it as one JSON object."""
+        """All of it as one JSON object; the most frequent divergences first, each with examples."""
         return {
             "path": self._playbook.path,
             "executions": self.pace.executions,
@@ -80,10 +67,7 @@ class Comparisons:
             "still_running": self.running,
             "parting": self.diverged,
             "executions_per_second": round(self.pace.per_second, 1),
-            "groups": [
-                {**dict(zip(KEYS, key, strict=True)), "executions": group.executions, "examples": group.examples}
-                for key, group in self.groups()
-            ],
+            "groups": sorted(self._groups.values(), key=lambda group: -group["executions"]),
             "notes": [{**note._asdict(), "executions": count} for note, count in self.notes.most_common()],
             "unreadable": [{"reason": reason, "executions": count} for reason, count in self.unreadable.most_common()],
         }
@@ -104,8 +88,16 @@ class Comparisons:
         key = (divergence.step, divergence.what, divergence.because, divergence.was, divergence.instead)
         if key not in self._groups and len(self._groups) == MOST_GROUPS:
             key = ("", "more divergences", "", "", "")
-        group = self._groups.setdefault(key, DivergenceGroup())
-        group.executions += 1
-        if len(group.examples) < MOST_EXAMPLES:
+        new = {**dict(zip(KEYS, key, strict=True)), "executions": 0, "examples": []}
+        group = self._groups.setdefault(key, new)
+        group["executions"] += 1
+        if len(group["examples"]) < MOST_EXAMPLES:
             example = {"execution_id": history.execution_id, "turn": recorded.turn.number}
-            group.examples.append({**example, "event_id": recorded.event_id, "values": divergence.values})
+            group["examples"].append({**example, "event_id": recorded.event_id, "values": divergence.values})
+
+
+def compared_paths(playbook: Playbook, path: str | None) -> list[str]:
+    """The paths of the executions that are compared with a playbook: this one, or its own and those of its blocks."""
+    if path is not None:
+        return [path]
+    return [playbook.path, f"{playbook.path}{MARK}*"] if playbook.blocks else [playbook.path]

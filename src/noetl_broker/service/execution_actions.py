@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from noetl_broker.broker.state.state import FAILED
+from noetl_broker.broker.state.state import CANCELLED, COMPENSATING, COMPLETED, FAILED, PAUSED, QUEUED, RUNNING
 from noetl_broker.errors import BrokerError, OperatorFault
 from noetl_broker.playbook import compile_playbook
 from noetl_broker.playbook.diagnostics import PlaybookRules
@@ -13,8 +14,22 @@ from noetl_broker.service.action import Caller, Cost, Role, action
 from noetl_broker.service.models import actions as models
 from noetl_broker.service.models.base import OneExecution
 from noetl_broker.service.typed_json import json_text
-from noetl_broker.store.admin import executions, recovery, signals, undo
-from noetl_broker.store.connect.connection import Connection
+from noetl_broker.store.admin import executions, signals
+from noetl_broker.store.connect.connection import Connection, call
+
+_LIVE = (QUEUED, RUNNING, PAUSED)
+_ENDED = (COMPLETED, FAILED, CANCELLED)
+# In which statuses an execution can be acted on so; dead letters, undos and earlier retries decide the rest.
+STATUSES_OF: Mapping[str, tuple[str, ...]] = {
+    "retry": (FAILED,),
+    "fork": (*_LIVE, *_ENDED),
+    "pause": (RUNNING, QUEUED),
+    "resume": (PAUSED,),
+    "cancel": _LIVE,
+    "signal": _LIVE,
+    "again": _ENDED,
+    "abandon": (COMPENSATING,),
+}
 
 
 def on_version(
@@ -34,28 +49,28 @@ def on_version(
 @action(Role.OPERATOR, models.Requested)
 async def cancel_execution(connection: Connection, _caller: Caller, given: models.ReasonRequest) -> Any:
     """Cancel an execution and its children. The broker does it when it reads the request."""
-    requested = await executions.cancel_execution(connection, given.execution_id, given.reason)
+    requested = await call(connection, "cancel_execution", given.execution_id, given.reason)
     return await _requested(connection, given.execution_id, requested=requested)
 
 
 @action(Role.OPERATOR, models.Requested)
 async def pause_execution(connection: Connection, _caller: Caller, given: models.ReasonRequest) -> Any:
     """Pause an execution and its children. Leased jobs go on."""
-    requested = await executions.pause_execution(connection, given.execution_id, given.reason)
+    requested = await call(connection, "pause_execution", given.execution_id, given.reason)
     return await _requested(connection, given.execution_id, requested=requested)
 
 
 @action(Role.OPERATOR, models.Requested)
 async def resume_execution(connection: Connection, _caller: Caller, given: OneExecution) -> Any:
     """Resume a paused execution and its children."""
-    requested = await executions.resume_execution(connection, given.execution_id)
+    requested = await call(connection, "resume_execution", given.execution_id)
     return await _requested(connection, given.execution_id, requested=requested)
 
 
 @action(Role.OPERATOR, models.Requested)
 async def abandon_execution(connection: Connection, _caller: Caller, given: models.ReasonRequest) -> Any:
     """Give up the undo of an execution: it fails, and lists what is left. An undo that runs is stopped."""
-    requested = await undo.abandon_execution(connection, given.execution_id, given.reason)
+    requested = await call(connection, "abandon_execution", given.execution_id, given.reason)
     return await _requested(connection, given.execution_id, requested=requested)
 
 
@@ -107,21 +122,20 @@ async def preview_retry(connection: Connection, caller: Caller, given: models.Re
     row = await executions.find_execution(connection, given.execution_id)
     if row["status"] != FAILED:
         return {"outlook": None, "latest": None}
-    outlook = await recoveries.preview_outlook(connection, given.execution_id, caller.rules, on)
+    outlook = await recoveries.preview_retry(connection, given.execution_id, caller.rules, on)
     return {"outlook": outlook, "latest": await recoveries.newer_version(connection, row)}
 
 
 @action(Role.OPERATOR, models.ForkedView, cost=Cost.SHORT)
 async def fork_execution(connection: Connection, caller: Caller, given: models.ForkRequest) -> Any:
     """Start an execution from a step of another, with its results."""
-    on = on_version(given.version, caller.rules)
-    return await _fork(connection, caller, given, None if on is None else await on.of(connection, given.execution_id))
+    return await _fork(connection, caller, given, on=on_version(given.version, caller.rules))
 
 
 @action(Role.OPERATOR, models.ForkedView, cost=Cost.SHORT)
 async def fork_on_playbook(connection: Connection, caller: Caller, given: models.ForkOnPlaybook) -> Any:
     """Start an execution from a step of another, on a playbook that is registered unless it already is."""
-    return await _fork(connection, caller, given, other_playbook(given, caller.rules))
+    return await _fork(connection, caller, given, other=other_playbook(given, caller.rules))
 
 
 def other_playbook(given: models.NewPlaybook | models.ForkOnPlaybook, rules: PlaybookRules) -> recoveries.OtherPlaybook:
@@ -130,18 +144,10 @@ def other_playbook(given: models.NewPlaybook | models.ForkOnPlaybook, rules: Pla
     return recoveries.OtherPlaybook(playbook, given.text, None)
 
 
-async def _fork(
-    connection: Connection, caller: Caller, given: models.ForkRequest, other: recoveries.OtherPlaybook | None
-) -> dict[str, Any]:
-    forked = await recoveries.fork_execution(
-        connection,
-        given.execution_id,
-        given.from_step,
-        caller.rules,
-        other=other,
-        values=given.values,
-        key=given.idempotency_key,
-    )
+async def _fork(connection: Connection, caller: Caller, given: models.ForkRequest, **onto: Any) -> dict[str, Any]:
+    """Fork; `onto` is the version or the playbook of `ForkFrom`."""
+    start = recoveries.ForkFrom(given.from_step, given.values, **onto)
+    forked = await recoveries.fork_execution(connection, given.execution_id, start, caller.rules, given.idempotency_key)
     new = forked.registered if forked.registered is not None and forked.registered.new else None
     row = await executions.find_execution(connection, forked.execution_id)
     return ({} if new is None else {"registered": f"{new.path} version {new.version}"}) | {
@@ -166,7 +172,4 @@ async def undo_execution(connection: Connection, caller: Caller, given: models.U
 @action(Role.OPERATOR, models.PutBack)
 async def reevaluate_execution(connection: Connection, _caller: Caller, given: OneExecution) -> Any:
     """Give the dead letters and the lost mail of an execution back to the broker."""
-    return {
-        "execution_id": given.execution_id,
-        "put_back": await recovery.put_back(connection, given.execution_id),
-    }
+    return {"execution_id": given.execution_id, "put_back": await call(connection, "put_back", given.execution_id)}

@@ -233,7 +233,7 @@ async def draw_timeline(connection: Connection, _caller: Caller, given: OneExecu
 async def show_snapshot(connection: Connection, caller: Caller, given: models.SnapshotRequest) -> Any:
     """Show the state after a turn: open visits, waiting joins, results. The turns up to it are decided again."""
     state = await state_after(connection, given.execution_id, f"turn:{given.turn}", caller.rules)
-    return dict(ids_as_text(state.as_document()))
+    return dict(ids_as_text(state))
 
 
 @action(Role.OPERATOR, models.Replayed, cost=Cost.LONG)

@@ -21,7 +21,7 @@ from noetl_broker.service.models.actions import Which
 from noetl_broker.service.models.base import Given, Listed
 from noetl_broker.store.admin import catalog, executions, list_pages
 from noetl_broker.store.admin.executions import Filter
-from noetl_broker.store.connect.connection import Connection
+from noetl_broker.store.connect.connection import Connection, call
 
 MOST_VERSIONS = 200  # of a playbook, to choose from
 
@@ -92,7 +92,8 @@ async def compare_versions(connection: Connection, _caller: Caller, given: model
 @action(Role.OPERATOR, models.Findings, cost=Cost.SHORT)
 async def validate(connection: Connection, caller: Caller, given: models.ValidateRequest) -> Any:
     """Check the text of a playbook with the step types and the playbooks of the catalog. Registers nothing."""
-    checked = await back_tests.check_text(connection, given.content, caller.rules, strict=given.strict)
+    checked = await back_tests.check_text(connection, given.content, caller.rules)
+    checked = checked.strictly() if given.strict else checked
     return {"valid": not checked.errors, "findings": checked.findings}
 
 
@@ -135,7 +136,7 @@ def named_filter(which: Which) -> Filter:
 @action(Role.OPERATOR, models.PathPaused)
 async def pause_path(connection: Connection, _caller: Caller, given: models.PausePathRequest) -> Any:
     """Queue the new executions of a playbook. Running executions are not paused."""
-    changed = await executions.pause_path(connection, _one(given.path), given.reason)
+    changed = await call(connection, "pause_path", _one(given.path), given.reason)
     return {"path": given.path, "paused": True, "changed": changed}
 
 
@@ -168,7 +169,7 @@ async def add_step_type(connection: Connection, _caller: Caller, given: models.S
 @action(Role.OPERATOR, models.StepTypeChange)
 async def remove_step_type(connection: Connection, _caller: Caller, given: models.StepTypeRequest) -> Any:
     """Remove a step type. Registered playbooks go on."""
-    return {"name": given.name, "changed": bool(await catalog.remove_step_types(connection, [given.name]))}
+    return {"name": given.name, "changed": bool(await call(connection, "remove_step_types", [given.name]))}
 
 
 @action(Role.OPERATOR, dict[str, int])
@@ -181,10 +182,10 @@ async def _announce(connection: Connection, names: list[str]) -> int:
     """Add step types; gives how many are new. Raises OperatorFault for one that the reference worker runs."""
     for name in sorted(ACTION_TYPES.intersection(names)):
         raise OperatorFault(f"the step type {name} is built in; give the type of your worker another name")
-    return await catalog.announce_step_types(connection, names)
+    return int(await call(connection, "announce_step_types", names))
 
 
 @action(Role.OPERATOR, dict[str, int])
 async def remove_step_types(connection: Connection, _caller: Caller, given: models.StepTypesRequest) -> Any:
     """Remove step types; says how many there were."""
-    return {"changed": await catalog.remove_step_types(connection, given.names)}
+    return {"changed": await call(connection, "remove_step_types", given.names)}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any, NamedTuple
 
-from noetl_broker.broker.model.values import JSON
 from noetl_broker.broker.state.state import is_live
 from noetl_broker.errors import BrokerError, DatabaseFault
 from noetl_broker.history.fork_plan import ForkPlan, plan_fork
+from noetl_broker.history.record import History
 from noetl_broker.history.recovery_plan import OtherWay, plan_recovery, plan_restart
 from noetl_broker.playbook.blocks import part_of
 from noetl_broker.playbook.diagnostics import PlaybookRules
@@ -18,7 +18,7 @@ from noetl_broker.service.payload_check import payload_fault
 from noetl_broker.store.admin import catalog, executions, recovery, undo
 from noetl_broker.store.admin.executions import Entry
 from noetl_broker.store.admin.history import load_history
-from noetl_broker.store.connect.connection import Connection
+from noetl_broker.store.connect.connection import Connection, call
 from noetl_broker.text import join_names
 
 
@@ -79,7 +79,7 @@ ABANDONED = "its undo was abandoned"
 
 
 class RecoveryPlan(NamedTuple):
-    """The beginning of a retry; `other` is the version that it continues on, if that is another one.
+    """The beginning of a retry or a fork; `other` is the playbook that it continues on, if that is another one.
 
     `anew`: why the retry starts from the start: how that version would have gone another way, UNDONE, or ABANDONED.
     """
@@ -87,7 +87,7 @@ class RecoveryPlan(NamedTuple):
     plan: ForkPlan
     other: OtherPlaybook | None
     anew: OtherWay | str | None
-    workload: JSON
+    history: History
 
 
 async def recover(
@@ -101,7 +101,7 @@ async def recover(
             if obstacle.origin is not None and not is_live(row["status"]):
                 raise BrokerError(UNDOES.format(execution_id, obstacle.origin))
             raise BrokerError(_nothing_to_recover(execution_id, row["status"]))
-        return Recovered(row, await recovery.put_back(connection, execution_id), {}, None)
+        return Recovered(row, await call(connection, "put_back", execution_id), {}, None)
     before = await recovery.find_recovery(connection, execution_id)
     made = await recover_failed(connection, execution_id, rules, None if before is not None else on)
     return Recovered(row, None, made, before)
@@ -137,14 +137,14 @@ async def preview_recovery(
     history = await load_history(connection, execution_id, rules)
     if undone is not None:
         anew = plan_restart(history, None if other is None else other.playbook)
-        return RecoveryPlan(anew, other, undone, history.workload)
+        return RecoveryPlan(anew, other, undone, history)
     if on is None or other is None:
-        return RecoveryPlan(plan_recovery(history), None, None, history.workload)
+        return RecoveryPlan(plan_recovery(history), None, None, history)
     try:
-        return RecoveryPlan(plan_recovery(history, onto=other.playbook), other, None, history.workload)
+        return RecoveryPlan(plan_recovery(history, onto=other.playbook), other, None, history)
     except OtherWay as way:
         if on.or_from_start:
-            return RecoveryPlan(plan_restart(history, other.playbook), other, way, history.workload)
+            return RecoveryPlan(plan_restart(history, other.playbook), other, way, history)
         where = f"execution {execution_id} would have gone another way on version {other.version}"
         raise BrokerError(f"{where}: {way}; nothing was started") from way
 
@@ -204,30 +204,38 @@ class Outlook(NamedTuple):
     says: str
 
 
-async def preview_outlook(
+async def preview_retry(
     connection: Connection, execution_id: int, rules: PlaybookRules, on: OnVersion | None = None
 ) -> Outlook:
     """The effect of a retry, in a few words that are the same for similar executions."""
+    return await _outlook(preview_recovery(connection, execution_id, rules, on), "retried")
+
+
+async def preview_fork(connection: Connection, execution_id: int, start: ForkFrom, rules: PlaybookRules) -> Outlook:
+    """The effect of a fork, in such words, too."""
+    return await _outlook(_plan_fork(connection, execution_id, start, rules), "forked")
+
+
+async def _outlook(planning: Awaitable[RecoveryPlan], done: str) -> Outlook:
     try:
-        planned = await preview_recovery(connection, execution_id, rules, on)
+        plan, other, anew, history = await planning
     except DatabaseFault:
         raise
     except BrokerError as fault:
         way = fault.__cause__
         if isinstance(way, OtherWay):
             return Outlook(goes_on=False, says=f"goes another way at {way.step or 'the start'}: {way.what}")
-        return Outlook(goes_on=False, says=f"cannot be retried: {fault}")
-    plan, other, anew, workload = planned
+        return Outlook(goes_on=False, says=f"cannot be {done}: {fault}")
     says = f"begins at {join_names(plan.steps) or 'the beginning'}, keeps {_kept_text(plan)}"
-    if isinstance(anew, str):
+    if isinstance(anew, OtherWay):
+        says = f"starts anew, because at {anew.step or 'the start'} {anew.what}"
+    elif anew is not None:
         says = f"starts anew, because {anew}"
-    if other is not None:
+    if other is not None and other.version is not None:
         says = f"version {other.version}: {says}"
-        if isinstance(anew, OtherWay):
-            says = f"version {other.version}: starts anew, because at {anew.step or 'the start'} {anew.what}"
-        if other.playbook.workload_schema is not None and isinstance(workload, dict):
-            misfit = payload_fault(other.playbook, workload)
-            says += f"; its workload does not fit: {misfit['message']}" if misfit is not None else ""
+    if other is not None and other.playbook.workload_schema is not None and isinstance(history.workload, dict):
+        misfit = payload_fault(other.playbook, history.workload)
+        says += f"; its workload does not fit: {misfit['message']}" if misfit is not None else ""
     return Outlook(goes_on=True, says=says)
 
 
@@ -265,48 +273,38 @@ class Forked(NamedTuple):
         return {"recovered_as": self.execution_id, "taken": [wanted.step for wanted in self.plan.taken]}
 
 
-async def fork_execution(
-    connection: Connection,
-    execution_id: int,
-    from_step: str,
-    rules: PlaybookRules,
-    *,
-    other: OtherPlaybook | None = None,
-    values: Mapping[str, Any],
-    key: str | None = None,
-) -> Forked:
-    """Start an execution from a step of another. `values` replace results of steps, `key` is its idempotency key."""
+class ForkFrom(NamedTuple):
+    """Where forks begin: a step, results by step in place of the recorded ones, and another version or playbook."""
+
+    step: str
+    values: Mapping[str, Any]
+    on: OnVersion | None = None
+    other: OtherPlaybook | None = None
+
+
+async def _plan_fork(connection: Connection, execution_id: int, start: ForkFrom, rules: PlaybookRules) -> RecoveryPlan:
+    other = start.other if start.on is None else await start.on.of(connection, execution_id)
     history = await load_history(connection, execution_id, rules)
     part = None if other is None else part_of(other.playbook, history.path)
     if other is not None and part is None:
         raise BrokerError(f"the other playbook has no block {history.path}")
-    plan = plan_fork(history, from_step, playbook=part, values=dict(values))
-    registered = None
-    if other is not None and part is not None and other.catalog_id is None:
+    return RecoveryPlan(plan_fork(history, start.step, playbook=part, values=dict(start.values)), other, None, history)
+
+
+async def fork_execution(
+    connection: Connection, execution_id: int, start: ForkFrom, rules: PlaybookRules, key: str | None = None
+) -> Forked:
+    """Start an execution from a step of another. `key` is its idempotency key."""
+    plan, other, _, history = await _plan_fork(connection, execution_id, start, rules)
+    catalog_id, registered = None if other is None else other.catalog_id, None
+    if other is not None and catalog_id is None:
         registered = await catalog.find_or_register(connection, other.playbook, other.text)
-        made = registered.catalog_id
-        if part is not other.playbook:
-            made = (await catalog.find(connection, part.path, registered.version)).catalog_id
-        other = other._replace(catalog_id=made)
-    catalog_id = other.catalog_id if other else None
+        catalog_id = registered.catalog_id
+        part = part_of(other.playbook, history.path)
+        if part is not None and part is not other.playbook:
+            catalog_id = (await catalog.find(connection, part.path, registered.version)).catalog_id
     new = await recovery.fork_execution(connection, execution_id, plan, catalog_id=catalog_id, key=key)
     return Forked(new, plan, registered)
-
-
-async def preview_fork(
-    connection: Connection, execution_id: int, from_step: str, rules: PlaybookRules, on: OnVersion | None = None
-) -> Outlook:
-    """The effect of a fork from this step, in words as of `preview_outlook`."""
-    try:
-        other = None if on is None else await on.of(connection, execution_id)
-        history = await load_history(connection, execution_id, rules)
-        plan = plan_fork(history, from_step, playbook=other.playbook if other is not None else None)
-    except DatabaseFault:
-        raise
-    except BrokerError as fault:
-        return Outlook(goes_on=False, says=f"cannot be forked: {fault}")
-    says = f"begins at {from_step}, keeps {_kept_text(plan)}"
-    return Outlook(goes_on=True, says=says if other is None else f"version {other.version}: {says}")
 
 
 def key_of_fork(execution_id: int, from_step: str) -> str:

@@ -22,7 +22,7 @@ from noetl_broker.service.typed_json import json_text
 from noetl_broker.store.admin import list_pages
 from noetl_broker.store.admin import schedules as store
 from noetl_broker.store.admin.schedules import ScheduleSpec
-from noetl_broker.store.connect.connection import Connection
+from noetl_broker.store.connect.connection import Connection, call
 from noetl_broker.text import moment
 
 SHOWN_MOMENTS = 3  # with one schedule
@@ -94,6 +94,11 @@ async def plan_backfill(connection: Connection, name: str, since: str, until: st
         zone = timing.local(now).tzinfo or UTC
         begin = _moment(parse_since(since, zone), now)
         end = now if until is None else min(_moment(parse_until(until, zone), now), now)
+    if end < begin:
+        raise OperatorFault(
+            f"the backfill would begin at {moment(begin)}, after its end at {moment(end)}: the end is now"
+            " at the latest; begin earlier"
+        )
     wanted = takewhile(lambda at: at <= end, timing.moments(begin - timedelta(microseconds=1)))
     moments = [*islice(wanted, MOST_MOMENTS + 1)]
     if len(moments) > MOST_MOMENTS:
@@ -202,19 +207,19 @@ async def put_schedule(connection: Connection, _caller: Caller, given: models.Sc
 @action(Role.OPERATOR, models.ScheduleChange)
 async def pause_schedule(connection: Connection, _caller: Caller, given: models.OneSchedule) -> Any:
     """Pause a schedule: its moments pass without a start."""
-    return {"name": given.name, "changed": await store.pause_schedule(connection, given.name)}
+    return {"name": given.name, "changed": await call(connection, "pause_schedule", given.name)}
 
 
 @action(Role.OPERATOR, models.ScheduleChange)
 async def resume_schedule(connection: Connection, _caller: Caller, given: models.OneSchedule) -> Any:
     """End the pause of a schedule; a backfill starts the moments that passed."""
-    return {"name": given.name, "changed": await store.resume_schedule(connection, given.name)}
+    return {"name": given.name, "changed": await call(connection, "resume_schedule", given.name)}
 
 
 @action(Role.OPERATOR, models.ScheduleChange)
 async def delete_schedule(connection: Connection, _caller: Caller, given: models.OneSchedule) -> Any:
     """Delete a schedule. Executions that it started stay; one that a playbook declares is refused."""
-    await store.delete_schedule(connection, given.name)
+    await call(connection, "delete_schedule", given.name)
     return {"name": given.name, "changed": True}
 
 

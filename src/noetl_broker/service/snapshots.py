@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import aclosing
-from typing import Any, NamedTuple
+from typing import Any
 
 from noetl_broker.errors import NotFoundFault, OperatorFault
 from noetl_broker.history.record import History
@@ -17,34 +17,11 @@ from noetl_broker.store.admin.history import find_turn
 from noetl_broker.store.connect.connection import Connection
 
 
-class StateAfter(NamedTuple):
-    """The history of an execution, the turn that was replayed last, and the snapshot after it."""
+async def state_after(connection: Connection, execution_id: int, until: str, rules: PlaybookRules) -> dict[str, Any]:
+    """The document about the turn of `until` (the id of an event, or turn:4), and about the state after it.
 
-    history: History
-    taken: ReplayedTurn
-    snapshot: Snapshot
-
-    def as_document(self) -> dict[str, Any]:
-        """All of it as one JSON object."""
-        recorded, decision = self.taken.recorded, self.taken.decision
-        ended = decision.ended
-        return {
-            "execution_id": self.history.execution_id,
-            "path": self.history.path,
-            "turn": recorded.turn.number,
-            "at": recorded.turn.at,
-            **_snapshot_as_document(self.snapshot),
-            "result": ended.result if ended else None,
-            "error": ended.error if ended else None,
-            "event_id": recorded.event_id,
-            "outcome": decision.outcome,
-            "decision": [*format_turn(recorded.event, decision)],
-            "differences": sentences(self.taken.differences),
-        }
-
-
-async def state_after(connection: Connection, execution_id: int, until: str, rules: PlaybookRules) -> StateAfter:
-    """Replay the turns up to `until`, the id of an event or turn:4. Raises OperatorFault, NotFoundFault."""
+    The turns up to it are replayed. Raises OperatorFault, NotFoundFault.
+    """
     number = await _turn(connection, execution_id, until)
     replay: Replay | None = None
     async with aclosing(read_histories(connection, (execution_id,), rules)) as parts:
@@ -54,7 +31,7 @@ async def state_after(connection: Connection, execution_id: int, until: str, rul
                 taken = replay.apply(recorded)
                 if recorded.turn.number == number:
                     snapshot = take_snapshot(part.history.playbook, taken.state, replay.known)
-                    return StateAfter(part.history, taken, snapshot)
+                    return _document(part.history, taken, snapshot)
     last = replay.number if replay is not None else 0
     raise NotFoundFault(f"execution {execution_id} has no turn {number}: its last is {last}")
 
@@ -68,8 +45,14 @@ async def _turn(connection: Connection, execution_id: int, until: str) -> int:
     return await find_turn(connection, execution_id, int(until))
 
 
-def _snapshot_as_document(snapshot: Snapshot) -> dict[str, Any]:
+def _document(history: History, taken: ReplayedTurn, snapshot: Snapshot) -> dict[str, Any]:
+    recorded, decision = taken.recorded, taken.decision
+    ended = decision.ended
     return {
+        "execution_id": history.execution_id,
+        "path": history.path,
+        "turn": recorded.turn.number,
+        "at": recorded.turn.at,
         "status": snapshot.status,
         "live": [
             {**one._asdict(), "items": one.items._asdict() if one.items else None, "open_items": list(one.open_items)}
@@ -88,4 +71,10 @@ def _snapshot_as_document(snapshot: Snapshot) -> dict[str, Any]:
             for one in snapshot.joins
         ],
         "results": snapshot.results,
+        "result": ended.result if ended else None,
+        "error": ended.error if ended else None,
+        "event_id": recorded.event_id,
+        "outcome": decision.outcome,
+        "decision": [*format_turn(recorded.event, decision)],
+        "differences": sentences(taken.differences),
     }

@@ -10,7 +10,7 @@ from noetl_broker.service.action import Caller, Role, action
 from noetl_broker.service.models import slots as models
 from noetl_broker.service.models.base import Given, Listed
 from noetl_broker.store.admin import slot_lines, throttles
-from noetl_broker.store.connect.connection import Connection
+from noetl_broker.store.connect.connection import Connection, call
 from noetl_broker.text import slot_name
 
 
@@ -32,9 +32,7 @@ async def put_throttle(connection: Connection, _caller: Caller, given: models.Th
 
     Fewer slots stop no job: jobs that run or are ready go on.
     """
-    new = await throttles.put_throttle(
-        connection, given.name, concurrency=given.concurrency, rate=given.rate, burst=given.burst
-    )
+    new = await call(connection, "put_throttle", given.name, given.concurrency, given.rate, given.burst)
     unused = new and not await throttles.list_keys(connection, given.name, most=1)
     return {"new": new, "unused": unused, **given.model_dump()}
 
@@ -42,7 +40,7 @@ async def put_throttle(connection: Connection, _caller: Caller, given: models.Th
 @action(Role.OPERATOR, models.ThrottleChange)
 async def delete_throttle(connection: Connection, _caller: Caller, given: models.OneThrottle) -> Any:
     """Delete a throttle: its held jobs run."""
-    if not await throttles.delete_throttle(connection, given.name):
+    if not await call(connection, "delete_throttle", given.name):
         raise NotFoundFault(f"there is no limit {given.name}")
     return {"name": given.name, "deleted": True}
 

@@ -11,7 +11,7 @@ from noetl_broker.service.models import health as models
 from noetl_broker.service.models.base import Given
 from noetl_broker.service.spans import parse_span
 from noetl_broker.store.admin import api_tokens
-from noetl_broker.store.connect.connection import Connection
+from noetl_broker.store.connect.connection import Connection, call
 
 NEVER = "never"
 
@@ -36,4 +36,4 @@ async def list_tokens(connection: Connection, _caller: Caller, _given: Given) ->
 @action(Role.OPERATOR, dict[str, Any])
 async def revoke_token(connection: Connection, _caller: Caller, given: models.OneToken) -> Any:
     """Revoke a token."""
-    return {"name": given.name, "revoked": await api_tokens.revoke_token(connection, given.name)}
+    return {"name": given.name, "revoked": await call(connection, "revoke_api_token", given.name)}

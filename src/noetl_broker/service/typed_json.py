@@ -38,7 +38,9 @@ def json_text(value: Any, what: str = "payload") -> str:
     """The JSON text of a value; raises OperatorFault, which calls it `what`, for what JSON cannot hold."""
     kind = "mapping" if isinstance(value, Mapping) else "value"
     try:
-        return json.dumps(dict(value) if isinstance(value, Mapping) else value, allow_nan=False)
+        plain = dict(value) if isinstance(value, Mapping) else value
+        # Half of a pair of surrogates has no bytes.
+        return json.dumps(plain, allow_nan=False, ensure_ascii=False).encode().decode()
     except (TypeError, ValueError, RecursionError) as error:
         raise OperatorFault(f"the {what} must be a {kind} that JSON can hold: {error}") from error
 

@@ -41,7 +41,7 @@ SECONDS: Final = TypedNumber(parse_seconds, "duration", DURATION_FORMS)
 # The numbers that are not written as such, by the names of their fields.
 WRITTEN: Final[Mapping[str, TypedNumber]] = {
     "rate": RATE,
-    **dict.fromkeys(("keep_seconds", "every", "jitter", "catch_up"), SECONDS),
+    **dict.fromkeys(("keep_seconds", "every", "jitter", "catch_up", "timeout"), SECONDS),
 }
 
 
@@ -56,7 +56,9 @@ def written_request(model: type[Asked], written: Mapping[str, Any]) -> Asked:
         if text is None or (text == "" and field is not None and not field.is_required()):
             continue
         try:
-            values[name] = _read(name, field.annotation, text) if isinstance(text, str) and field is not None else text
+            values[name] = (
+                read_written(name, field.annotation, text) if isinstance(text, str) and field is not None else text
+            )
         except ValueError as error:
             errors[name] = str(error)
     try:
@@ -68,9 +70,10 @@ def written_request(model: type[Asked], written: Mapping[str, Any]) -> Asked:
     return request
 
 
-def _read(name: str, kind: Any, text: str) -> Any:
+def read_written(name: str, kind: Any, text: str, read: Callable[[str], Any] = read_short_json) -> Any:
+    """The value of a field of a type that a person wrote; `read` reads JSON. Raises ValueError."""
     if kind is Any or get_origin(kind) is dict:
-        return read_short_json(text)
+        return read(text)
     if kind is bool:
         return text == "true"
     return WRITTEN[name].read(text) if name in WRITTEN else text

@@ -9,7 +9,7 @@ from noetl_broker.playbook.model import Playbook
 from noetl_broker.service.recoveries import OnVersion
 from noetl_broker.store.admin import undo
 from noetl_broker.store.admin.undo import UndoTarget
-from noetl_broker.store.connect.connection import Connection
+from noetl_broker.store.connect.connection import Connection, call
 from noetl_broker.text import join_names
 
 
@@ -22,7 +22,7 @@ async def undo_execution(
     """
     other = None if on is None else await on.of(connection, execution_id)
     if other is None:
-        return await undo.undo_execution(connection, execution_id, unknown=unknown)
+        return int(await call(connection, "undo_execution", execution_id, unknown))
     targets = await undo.list_undo_targets(connection, execution_id, unknown=unknown)
     lacking = what_is_lacking(other.playbook, targets)
     if lacking:
@@ -30,7 +30,7 @@ async def undo_execution(
             f"version {other.version} of {other.playbook.path} cannot undo what is left: it has {lacking};"
             " register a version that has a `compensate` for each; nothing was started"
         )
-    return await undo.undo_execution(connection, execution_id, unknown=unknown, version=other.version)
+    return int(await call(connection, "undo_execution", execution_id, unknown, other.version))
 
 
 def what_is_lacking(playbook: Playbook, targets: Sequence[UndoTarget]) -> str:

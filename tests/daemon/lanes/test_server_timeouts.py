@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from noetl_broker.daemon.metrics import registry as metric
-from noetl_broker.store.admin import recovery
+from noetl_broker.store.connect.connection import call
 from tests.brokers import broken_invariants, complete_jobs, drain, execute, register, rows, start, value
 from tests.postgres import Database
 from tests.sessions import session
@@ -42,7 +42,7 @@ async def test_mail_that_always_times_out_becomes_a_dead_letter(database: Databa
     assert await value(database, ended) == len(others)
     await execute(database, "drop trigger fail on noetl.turn")
     async with session(database) as own:
-        assert await recovery.put_back(own, slow) == 1
+        assert await call(own, "put_back", slow) == 1
     await drain(database)
     assert await value(database, ended) == 40
     assert await broken_invariants(database) == {}

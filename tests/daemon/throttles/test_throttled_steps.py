@@ -6,8 +6,7 @@ import pytest
 
 from noetl_broker.playbook import PlaybookRules
 from noetl_broker.service.explanations import explain_part
-from noetl_broker.store.admin.throttles import put_throttle
-from noetl_broker.store.connect.connection import connect
+from noetl_broker.store.connect.connection import call, connect
 from tests.brokers import broken_invariants, complete_jobs, drain, execute, register, rows, start, value
 from tests.consistency import inconsistencies
 from tests.postgres import Database
@@ -130,7 +129,7 @@ async def test_more_slots_wake_jobs_of_a_running_daemon(database: Database, more
     await start(database, count=4)
     await drain(database)
     connection = await connect(database, name="test")
-    await put_throttle(connection, "api", concurrency=1 + more, rate=None, burst=None)
+    await call(connection, "put_throttle", "api", 1 + more, None, None)
     await connection.close()
     await drain(database)
     assert await value(database, "select count(*) from noetl.queue where status = 'queued'") == 1 + more

@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 
 from noetl_broker.cli.command import Call, command
-from noetl_broker.cli.replay.as_test import show_stories
 from noetl_broker.cli.replay.compare import compare
 from noetl_broker.cli.replay.histories import read_histories
 from noetl_broker.cli.replay.snapshot import show_until
+from noetl_broker.cli.replay.stories import show_stories
 from noetl_broker.cli.replay.summary import Summary
 from noetl_broker.cli.selection import Selection, selection
 from noetl_broker.errors import OperatorFault
@@ -61,7 +61,7 @@ def replay(
     if story:
         if not chosen.ids:
             raise OperatorFault("--story takes the IDs of executions")
-        return asyncio.run(show_stories(call, chosen.ids))
+        return asyncio.run(show_stories(call, chosen))
     if against is not None:
         return asyncio.run(compare(call, chosen, against, ways_only=ways_only))
     return asyncio.run(_replay(call, chosen))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from noetl_broker.cli import output
 from noetl_broker.cli.command import Call
@@ -11,10 +12,13 @@ from noetl_broker.cli.replay.histories import read_histories
 from noetl_broker.cli.selection import Selection
 from noetl_broker.errors import EXIT_FAILED
 from noetl_broker.playbook import compile_playbook
-from noetl_broker.playbook.blocks import MARK
-from noetl_broker.service.comparisons import MOST_EXAMPLES, Comparisons
+from noetl_broker.service.comparisons import KEYS, MOST_EXAMPLES, Comparisons, compared_paths
 
 LONGEST_VALUE = 80  # characters; --json has all
+COLUMNS: output.Columns = {
+    "executions": "executions", **{"at step" if key == "step" else key: key for key in KEYS},
+    "for example": lambda group: group["examples"][0]["execution_id"],
+}  # fmt: skip
 
 
 async def compare(call: Call, chosen: Selection, file: Path, *, ways_only: bool) -> int:
@@ -28,45 +32,36 @@ async def compare(call: Call, chosen: Selection, file: Path, *, ways_only: bool)
         return EXIT_FAILED
     playbook = compile_playbook(checked.source, file=str(file), rules=call.playbook_rules)
     parts = [chosen]
-    if not chosen.ids and chosen.which.path is None:
-        paths = [playbook.path, *([f"{playbook.path}{MARK}*"] if playbook.blocks else [])]
+    if not chosen.ids:
+        paths = compared_paths(playbook, chosen.which.path)
         parts = [chosen._replace(which=chosen.which.model_copy(update={"path": path})) for path in paths]
     comparisons = Comparisons(playbook, ways_only=ways_only)
     for of_path in parts:
         async for part in read_histories(call, of_path):
             comparisons.take(part)
-    return _close(comparisons, call, file)
-
-
-def _close(comparisons: Comparisons, call: Call, file: Path) -> int:
-    """Print the totals; gives the exit code."""
-    if not call.printed({"file": str(file), **comparisons.as_document()}):
-        _show(comparisons, file)
-        if not comparisons.pace.executions:
+    found = comparisons.as_document()
+    if not call.printed({"file": str(file), **found}):
+        _show(found, file)
+        if not found["executions"]:
             output.note(call.with_schema("no execution was compared; noetl-broker executions lists what there is"))
-    return EXIT_FAILED if comparisons.diverged or comparisons.unreadable else 0
+    return EXIT_FAILED if found["parting"] or found["unreadable"] else 0
 
 
-def _show(comparisons: Comparisons, file: Path) -> None:
-    groups = comparisons.groups()
-    if groups:
-        columns = ("executions", "at step", "what", "because", "was", "instead", "for example")
-        rows = [(group.executions, *key, group.examples[0]["execution_id"]) for key, group in groups]
-        output.Rows(columns, rows).show()
+def _show(found: dict[str, Any], file: Path) -> None:
+    if found["groups"]:
+        output.Rows.of(found["groups"], COLUMNS).show()
         output.say()
-    for key, group in groups:
-        for path, (was, now) in list(group.examples[0]["values"].items())[:MOST_EXAMPLES]:
-            values = [output.compact_json(value, longest=LONGEST_VALUE) for value in (was, now)]
-            output.say(
-                f"{key[0]}: {path} was {values[0]}, would be {values[1]} (in {group.examples[0]['execution_id']})"
-            )
-    for note, count in comparisons.notes.most_common():
-        output.say(f"noted in {count}: {note.step}: {note.what}")
-    for reason, count in comparisons.unreadable.most_common():
-        output.say(f"not compared: {count} ({reason})")
-    running = f" ({comparisons.running} of them still running)" if comparisons.running else ""
-    pace = comparisons.pace
+    for group in found["groups"]:
+        example = group["examples"][0]
+        for path, pair in [*example["values"].items()][:MOST_EXAMPLES]:
+            was, now = (output.compact_json(value, longest=LONGEST_VALUE) for value in pair)
+            output.say(f"{group['step']}: {path} was {was}, would be {now} (in {example['execution_id']})")
+    for note in found["notes"]:
+        output.say(f"noted in {note['executions']}: {note['step']}: {note['what']}")
+    for one in found["unreadable"]:
+        output.say(f"not compared: {one['executions']} ({one['reason']})")
+    running = f" ({found['still_running']} of them still running)" if found["still_running"] else ""
     output.say(
-        f"{output.executions(pace.executions)} against {file}: {comparisons.same} go the same way{running}, "
-        f"{comparisons.diverged} diverge ({pace.per_second:,.0f} executions/s)"
+        f"{output.executions(found['executions'])} against {file}: {found['same']} go the same way{running}, "
+        f"{found['parting']} diverge ({found['executions_per_second']:,.0f} executions/s)"
     )

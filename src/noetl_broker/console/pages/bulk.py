@@ -119,15 +119,16 @@ async def show_preview(
     back = link("/dead-letters" if action == "reevaluate" else "/executions", **asked.fields, text=asked.text)
     if not wanted.is_all and not wanted.ids:
         return SentForm(screen, {}).done(back, "Choose executions first: no one was chosen.", kind="warn")
-    chosen = {"which": asked.given(), "after": wanted.after} if wanted.is_all else {"ids": wanted.ids}
+    which = {"which": asked.given(), "after": wanted.after} if wanted.is_all else {"ids": wanted.ids}
+    chosen = {"action": action, "preview": True, **which}
     fault = None
     try:
-        found = await screen.ask(service.preview_chosen, action=action, **chosen, **wanted.on.given())
+        found = await screen.ask(service.act_on_chosen, **chosen, **wanted.on.given())
     except FieldFault as error:
         if [*error.errors] != ["version"]:
             raise
         fault = str(error)
-        found = {**await screen.ask(service.preview_chosen, action=action, **chosen), "ready": False}
+        found = {**await screen.ask(service.act_on_chosen, **chosen), "ready": False}
     groups = found["groups"]
     return screen.render(
         "act.html",

@@ -1,4 +1,4 @@
-"""Retry, undo and abandon of one execution: each says what it will do before it does it."""
+"""Retry and undo of one execution: each says what it will do before it does it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Query, Response
 
 from noetl_broker.console.access import Operator
-from noetl_broker.console.pages.execution_actions import request
-from noetl_broker.console.pages.screen import Posted, Shown
-from noetl_broker.errors import OperatorFault
+from noetl_broker.console.pages.screen import Posted, Screen, Shown
+from noetl_broker.errors import BrokerError, OperatorFault
 from noetl_broker.node_ids import visit_name
 from noetl_broker.service import execution_actions as service
 from noetl_broker.service import executions
@@ -67,13 +66,21 @@ async def retry(form: Posted, execution_id: ExecutionId) -> Response:
 @router.get("/executions/{execution_id:int}/undo")
 async def show_undo(screen: Shown, _caller: Operator, execution_id: ExecutionId, *, unknown: bool = False) -> Response:
     """The page that previews an undo, the last success first."""
+    return await _undo_form(screen, execution_id, unknown=unknown)
+
+
+async def _undo_form(
+    screen: Screen, execution_id: int, *, unknown: bool, version: str = "", fault: BrokerError | None = None
+) -> Response:
     details = await screen.ask(executions.show_execution, execution_id=execution_id)
     found = await screen.ask(executions.list_undos, execution_id=execution_id, limit=MOST_LISTED)
     counts = details["undo"]["counts"] if details["undo"] is not None else {}
     wanted = {"open", "failed", *(DOUBTFUL if unknown else ())}
-    return screen.render(
+    return screen.form(
         "undo.html",
-        title="Undo",
+        "Undo",
+        {"version": version},
+        fault,
         details=details,
         rows=[
             {**row, "name": visit_name(row["step"], row["visit"], row["index"])}
@@ -89,19 +96,9 @@ async def show_undo(screen: Shown, _caller: Operator, execution_id: ExecutionId,
 @router.post("/executions/{execution_id:int}/undo")
 async def start_undo(form: Posted, execution_id: ExecutionId) -> Response:
     """Undo what is left of an execution that has ended, in a new one."""
-    made = await form.ask(service.undo_execution, execution_id=execution_id)
+    try:
+        made = await form.ask(service.undo_execution, execution_id=execution_id)
+    except BrokerError as fault:
+        unknown, version = form.text("unknown") == "true", form.text("version")
+        return await _undo_form(form.screen, execution_id, unknown=unknown, version=version, fault=fault)
     return form.done(f"/executions/{made['undone_by']}", f"This execution undoes what is left of {execution_id}.")
-
-
-@router.get("/executions/{execution_id:int}/abandon")
-async def show_abandon(screen: Shown, _caller: Operator, execution_id: ExecutionId) -> Response:
-    """The page that previews an abandon: it lists the actions that stay in effect."""
-    details = await screen.ask(executions.show_execution, execution_id=execution_id)
-    return screen.render("abandon.html", title="Abandon the undo", details=details)
-
-
-@router.post("/executions/{execution_id:int}/abandon")
-async def abandon(form: Posted, execution_id: ExecutionId) -> Response:
-    """Give up the undo of an execution."""
-    said = "The broker ends the undo. This page then lists what is left."
-    return await request(form, service.abandon_execution, execution_id, said)

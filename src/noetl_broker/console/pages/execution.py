@@ -10,6 +10,7 @@ from fastapi import APIRouter, Response
 
 from noetl_broker.broker.state.state import is_live
 from noetl_broker.console.pages.approvals import Asking
+from noetl_broker.console.pages.execution_actions import buttons_of
 from noetl_broker.console.pages.rendering import link, pretty
 from noetl_broker.console.pages.screen import Acting, Screen, Shown
 from noetl_broker.console.services import services_of
@@ -23,7 +24,6 @@ from noetl_broker.node_ids import UNDO_SUFFIX, visit_name
 from noetl_broker.service import executions as service
 from noetl_broker.service import views
 from noetl_broker.service.action import ServiceAction
-from noetl_broker.service.bulk import actions_for
 from noetl_broker.service.images import without_values
 from noetl_broker.service.models.base import Paged
 from noetl_broker.service.models.executions import ExecutionDetails, ViewRequest, VisitValues
@@ -97,7 +97,7 @@ def _render(screen: Screen, view: View, *, drawn: dict[str, Any] | None = None, 
         approvals=[Asking.of(each, may_act=screen.may_act) for each in view.asked],
         details=details,
         is_live=is_live(details["status"]),
-        actions=actions_for(details["status"]),
+        buttons=[*buttons_of(details)],
         steps=_steps(view),
         turn=view.turn,
         turns=view.origin["turns"],

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 
 from fastapi import APIRouter, Query, Response
 
-from noetl_broker.console.pages.screen import Posted, Screen, SentForm, Shown
+from noetl_broker.broker.state.state import COMPLETED, FAILED, is_live
+from noetl_broker.console.pages.model_form import fields_of
+from noetl_broker.console.pages.screen import Posted, Screen, Shown
 from noetl_broker.console.problem import Refusal
 from noetl_broker.errors import BrokerError, NotFoundFault, OperatorFault
 from noetl_broker.node_ids import visit_name
@@ -23,14 +26,69 @@ from noetl_broker.service.typed_json import read_short_json
 router = APIRouter()
 
 LONGEST_EDITED: Final = 262_144  # characters of a value that a form shows
-# The forms, with their titles and fields.
-FORMS: Final = {
-    "cancel": ("Cancel", ("reason",)),
-    "signal": ("Send a signal", ("name", "key", "payload")),
-    "fork": ("Fork from a step", ("step", "of", "value", "version")),
-    "again": ("Start again", ("payload",)),
+LEFT: Final = ("open", "failed", "unknown")  # statuses of undos that are left
+
+
+class PageAction(NamedTuple):
+    """An action on one execution: its button, with a kind and a picture, and the title of its page.
+
+    One that names no `action` of the service has routes of its own. Else a click does it, or (`asks`) a form with the
+    fields of the request; the form says what it `does`. The page says `done` afterwards.
+    """
+
+    word: str
+    picture: str
+    title: str = ""
+    kind: str = "plain"
+    action: ServiceAction[Any, Any] | None = None
+    done: str = ""
+    asks: bool = True
+    does: str = ""
+
+
+# In the order of their buttons.
+ACTIONS: Final[Mapping[str, PageAction]] = {
+    "resume": PageAction(
+        "Resume", "resume", kind="primary", action=service.resume_execution, done="The broker resumes it.", asks=False
+    ),
+    "pause": PageAction(
+        "Pause", "pause", action=service.pause_execution, done="The broker pauses it. Leased jobs go on.", asks=False
+    ),
+    "signal": PageAction("Signal", "signal", "Send a signal"),
+    "retry": PageAction("Retry", "retry", kind="primary"),
+    "undo": PageAction("Undo", "undo"),
+    "fork": PageAction("Fork", "fork", "Fork from a step"),
+    "again": PageAction("Start again", "start", "Start again"),
+    "abandon": PageAction(
+        "Abandon", "cancel", "Abandon the undo", "danger",
+        service.abandon_execution, "The broker ends the undo. This page then lists what is left.",
+    ),
+    "cancel": PageAction(
+        "Cancel", "cancel", "Cancel the execution", "danger",
+        service.cancel_execution, "The broker cancels it and its children.",
+    ),
+}  # fmt: skip
+# The fields of the forms that have routes of their own.
+FIELDS: Final = {
+    "signal": ("name", "key", "payload"),
+    "fork": ("step", "of", "value", "version"),
+    "again": ("payload",),
 }
 Text = Annotated[str, Query(max_length=LONGEST_TEXT)]
+
+
+def buttons_of(details: Mapping[str, Any]) -> Iterator[tuple[str, PageAction]]:
+    """The buttons of an execution's page."""
+    status = details["status"]
+    counts = details["undo"]["counts"] if details["undo"] is not None else {}
+    is_left = not is_live(status) and any(counts.get(each) for each in LEFT)
+    for name, one in ACTIONS.items():
+        if name == "retry" and (status == FAILED or details["dead_letters"]):
+            yield name, one._replace(kind="plain" if is_left else one.kind)
+        elif name == "undo" and is_left:
+            yield name, one._replace(kind="plain" if status == COMPLETED else "primary")
+        elif status in service.STATUSES_OF.get(name, ()):
+            yield name, one
 
 
 @router.get("/executions/{execution_id:int}/{action}")
@@ -38,7 +96,7 @@ async def ask(
     screen: Shown, execution_id: ExecutionId, action: str, *, step: Text = "", of: Text = "", name: Text = ""
 ) -> Response:
     """The form of an action, with what it will do. A viewer gets none."""
-    if action not in FORMS:
+    if action not in ACTIONS or not ACTIONS[action].asks:
         raise Refusal(HTTPStatus.NOT_FOUND, f"the console has no page {screen.request.url.path}")
     if not screen.may_act:
         raise Refusal(HTTPStatus.FORBIDDEN, "only an operator can act on an execution")
@@ -58,13 +116,17 @@ async def _form(
     if action == "again" and fault is None:
         fields["payload"] = _edited((await screen.ask(views.show_origin, **one))["workload"])
     error = details["error"] if isinstance(details["error"], dict) else {}
-    title, names = FORMS[action]
+    of_action = ACTIONS[action]
+    asked = [] if of_action.action is None else fields_of(of_action.action.request, but=frozenset({"execution_id"}))
+    names = FIELDS.get(action, tuple(one.name for one in asked))
     return screen.form(
         "execution_act.html",
-        title,
+        of_action.title,
         {**dict.fromkeys(names, ""), **fields},
         fault,
         action=action,
+        of_action=of_action,
+        asked=asked,
         details=details,
         from_step=fields.get("step") or replaced["following"] or error.get("step"),
         begun=begun,
@@ -78,30 +140,28 @@ def _edited(value: Any) -> str:
     return text if len(text) <= LONGEST_EDITED else "null"
 
 
-async def request(form: SentForm, action: ServiceAction[Any, Any], execution_id: int, said: str) -> Response:
-    """Ask the broker for something, with a reason if the form has one, and go on to the execution."""
-    url = f"/executions/{execution_id}"
-    if not (await form.ask(action, execution_id=execution_id))["requested"]:
-        return form.done(url, "It had ended before.", kind="info")
-    return form.done(url, said)
+def _add_route(name: str, of_action: PageAction, action: ServiceAction[Any, Any]) -> None:
+    """The route of an action that the service does with the fields of its form."""
+
+    async def act(form: Posted, execution_id: ExecutionId) -> Response:
+        url = f"/executions/{execution_id}"
+        try:
+            answer = await form.ask(action, execution_id=execution_id)
+        except FieldFault as fault:
+            if not of_action.asks:
+                raise
+            fields = form.texts(*(one.name for one in fields_of(action.request, but=frozenset({"execution_id"}))))
+            return await _form(form.screen, execution_id, name, fields, fault)
+        if not answer.get("requested", True):
+            return form.done(url, "It had ended before.", kind="info")
+        return form.done(url, of_action.done)
+
+    router.add_api_route(f"/executions/{{execution_id:int}}/{name}", act, methods=["POST"])
 
 
-@router.post("/executions/{execution_id:int}/cancel")
-async def cancel(form: Posted, execution_id: ExecutionId) -> Response:
-    """Cancel an execution and its children."""
-    return await request(form, service.cancel_execution, execution_id, "The broker cancels it and its children.")
-
-
-@router.post("/executions/{execution_id:int}/pause")
-async def pause(form: Posted, execution_id: ExecutionId) -> Response:
-    """Pause an execution and its children."""
-    return await request(form, service.pause_execution, execution_id, "The broker pauses it. Leased jobs go on.")
-
-
-@router.post("/executions/{execution_id:int}/resume")
-async def resume(form: Posted, execution_id: ExecutionId) -> Response:
-    """Resume a paused execution and its children."""
-    return await request(form, service.resume_execution, execution_id, "The broker resumes it.")
+for _name, _of_action in ACTIONS.items():
+    if _of_action.action is not None:
+        _add_route(_name, _of_action, _of_action.action)
 
 
 @router.post("/executions/{execution_id:int}/signal")

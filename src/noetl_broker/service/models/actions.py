@@ -47,7 +47,7 @@ class RetryRequest(OneExecution):
 class ReasonRequest(OneExecution):
     """A reason, which is stored with the execution."""
 
-    reason: str | None = Field(None, max_length=LONGEST_TEXT)
+    reason: str | None = Field(None, max_length=LONGEST_TEXT, description="stored with the execution")
 
 
 class Requested(BaseModel):
@@ -195,6 +195,7 @@ class ChosenRequest(Treatment):
     ids: list[GivenId] | None = Field(None, min_length=1, max_length=MOST_ROWS)
     which: ListExecutions | None = None
     after: GivenId = 0
+    preview: StrictBool = False
 
 
 class GroupView(BaseModel):

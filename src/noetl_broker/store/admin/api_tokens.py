@@ -7,7 +7,7 @@ import secrets
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from noetl_broker.store.connect.connection import Connection
+from noetl_broker.store.connect.connection import Connection, call
 from noetl_broker.store.queries import sql
 
 PREFIX = "nbt_"  # tells a leaked token from other secrets
@@ -31,13 +31,8 @@ async def create_token(
 ) -> tuple[str, datetime | None]:
     """A new token, which nobody can read again, and when it expires. Raises BrokerError if the name is taken."""
     token = PREFIX + secrets.token_urlsafe(_BYTES)
-    expires_at = await connection.fetchval(sql("create_api_token"), name, digest_of(token), role, valid)
+    expires_at = await call(connection, "create_api_token", name, digest_of(token), role, valid)
     return token, expires_at
-
-
-async def revoke_token(connection: Connection, name: str) -> bool:
-    """Revoke a token; False if it was revoked before. Raises NotFoundFault if there is none."""
-    return bool(await connection.fetchval(sql("revoke_api_token"), name))
 
 
 async def list_tokens(connection: Connection) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import asyncpg
 
 from noetl_broker.errors import DatabaseFault, NotFoundFault, OperatorFault
-from noetl_broker.store.connect.connection import Connection, schema_of
+from noetl_broker.store.connect.connection import Connection, call, schema_of
 from noetl_broker.store.queries import sql
 
 EVENTS = "event"  # detached first: every start and every move of an execution writes to it
@@ -67,7 +67,7 @@ class MovedCounts(NamedTuple):
 
 async def add_partition(connection: Connection, period_days: int) -> str | None:
     """Create one missing partition, for a period of `period_days`; returns its name, None if none is missing."""
-    name: str | None = await connection.fetchval(sql("add_partition"), period_days)
+    name: str | None = await call(connection, "add_partition", period_days)
     return name
 
 
@@ -110,7 +110,7 @@ async def archive_period(connection: Connection, period: Period, older_than: flo
             return blockers
         tables = [table for table in tables if table != EVENTS]
     for table in tables:
-        await _retry_on_lock(connection.fetchval, sql("detach_partition"), table, period.name)
+        await _retry_on_lock(call, connection, "detach_partition", table, period.name)
     return ()
 
 
@@ -119,7 +119,7 @@ async def _take_events(connection: Connection, period: Period) -> tuple[Blocker,
     await transaction.start()
     try:
         if EVENTS in period.attached:
-            await connection.fetchval(sql("detach_partition"), EVENTS, period.name)
+            await call(connection, "detach_partition", EVENTS, period.name)
         # An execution may have started since the last check.
         living = await connection.fetch(sql("living_in_period"), period.first_id, period.next_id, 1)
         if not living:
@@ -142,8 +142,8 @@ async def restore_period(connection: Connection, name: str, older_than: float = 
     if not period.detached and not period.attached:
         raise NotFoundFault(f"the tables of the period {name} are gone from the schema {schema_of(connection)}_archive")
     for table in reversed(period.detached):
-        await _retry_on_lock(connection.fetchval, sql("bound_partition"), table, name)
-        await _retry_on_lock(connection.fetchval, sql("attach_partition"), table, name)
+        await _retry_on_lock(call, connection, "bound_partition", table, name)
+        await _retry_on_lock(call, connection, "attach_partition", table, name)
     await connection.execute(sql("mark_restored"), name)
     return period
 
@@ -163,7 +163,7 @@ async def archive_rows(connection: Connection, execution_ids: list[int]) -> Move
     An execution with a new event stays until the next call.
     """
     try:
-        return MovedCounts(len(execution_ids), int(await connection.fetchval(sql("archive_rows"), execution_ids)))
+        return MovedCounts(len(execution_ids), int(await call(connection, "archive_rows", execution_ids)))
     except asyncpg.SerializationError:
         if len(execution_ids) == 1:
             return MovedCounts(0, 0)

@@ -170,16 +170,6 @@ async def known_step_types(connection: Connection) -> frozenset[str]:
     return frozenset(row["name"] for row in await list_step_types(connection))
 
 
-async def announce_step_types(connection: Connection, names: Sequence[str]) -> int:
-    """Add step types; returns how many are new. Raises OperatorFault for the broker's own types, and bad names."""
-    return int(await connection.fetchval(sql("announce_step_types"), [*names]))
-
-
-async def remove_step_types(connection: Connection, names: Sequence[str]) -> int:
-    """Remove step types; returns how many there were."""
-    return int(await connection.fetchval(sql("remove_step_types"), [*names]))
-
-
 async def suggest_path(connection: Connection, path: str, version: int | None) -> str | None:
     """A suggestion for a path or version that was not found; None if nothing is near."""
     latest = {row["path"]: row["version"] for row in await connection.fetch(sql("list_paths"))}

@@ -22,7 +22,7 @@ from noetl_broker.store.admin.catalog import suggest_path
 from noetl_broker.store.admin.progress import load_progress
 from noetl_broker.store.admin.slot_lines import slots_of
 from noetl_broker.store.admin.undo import list_draining, load_undo
-from noetl_broker.store.connect.connection import Connection, fetch_planned
+from noetl_broker.store.connect.connection import Connection, call, fetch_planned
 from noetl_broker.store.connect.session import OWN_STATES, fault_of
 from noetl_broker.store.queries import filter_parameters, sql
 
@@ -71,11 +71,6 @@ async def _suggesting(connection: Connection, path: str, version: int | None) ->
         if meant is None:
             raise fault_of(error) from error
         raise OWN_STATES[NOT_FOUND](f"{error.args[0]}; {meant}") from error
-
-
-async def cancel_execution(connection: Connection, execution_id: int, reason: str | None) -> bool:
-    """Request a cancel; False if the execution has ended. Raises NotFoundFault if there is none."""
-    return bool(await connection.fetchval(sql("cancel_execution"), execution_id, reason))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,28 +141,13 @@ async def with_turns(connection: Connection, execution_ids: Sequence[int]) -> li
     return [each for each in execution_ids if each in found]
 
 
-async def pause_execution(connection: Connection, execution_id: int, reason: str | None) -> bool:
-    """Request a pause; False if the execution has ended. Raises NotFoundFault if there is none."""
-    return bool(await connection.fetchval(sql("pause_execution"), execution_id, reason))
-
-
-async def resume_execution(connection: Connection, execution_id: int) -> bool:
-    """Request a resume; False if the execution has ended. Raises NotFoundFault if there is none."""
-    return bool(await connection.fetchval(sql("resume_execution"), execution_id))
-
-
-async def pause_path(connection: Connection, path: str, reason: str | None) -> bool:
-    """Queue new executions of a playbook; False if they already are. Raises NotFoundFault if there is none."""
-    return bool(await connection.fetchval(sql("pause_path"), path, reason))
-
-
 async def resume_path(connection: Connection, path: str) -> tuple[bool, int]:
     """Run new executions of a playbook again, and admit those that are queued.
 
     Gives whether it was paused, and how many were admitted.
     """
-    was_paused, admitted = bool(await connection.fetchval(sql("resume_path"), path)), 0
-    while some := int(await connection.fetchval(sql("admit_executions"), path, MOST_ADMITTED)):
+    was_paused, admitted = bool(await call(connection, "resume_path", path)), 0
+    while some := int(await call(connection, "admit_executions", path, MOST_ADMITTED)):
         admitted += some
     return was_paused, admitted
 

@@ -30,11 +30,6 @@ async def list_recovered(connection: Connection, which: Filter, *, limit: int) -
     return [row["execution_id"] for row in rows]
 
 
-async def put_back(connection: Connection, execution_id: int) -> int:
-    """Return dead letters and lost events to the inbox; returns how many. Raises NotFoundFault."""
-    return int(await connection.fetchval(sql("put_back"), execution_id))
-
-
 async def count_dead_letters(connection: Connection, execution_id: int) -> int:
     """The number of dead letters of an execution."""
     return int(await connection.fetchval(sql("count_dead_letters"), execution_id))

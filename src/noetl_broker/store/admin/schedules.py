@@ -15,7 +15,7 @@ import asyncpg
 from noetl_broker.broker.holds.schedules import NO_MOMENT, Move, Schedule, plan_move
 from noetl_broker.errors import NotFoundFault
 from noetl_broker.playbook.cron import Timing, TimingError, read_cron, read_every
-from noetl_broker.store.connect.connection import Connection
+from noetl_broker.store.connect.connection import Connection, call
 from noetl_broker.store.queries import sql
 
 NEVER = datetime.max.replace(tzinfo=UTC)  # the driver sends it as infinity
@@ -63,22 +63,7 @@ async def declare_schedules(connection: Connection, path: str, specs: Sequence[S
     """Bring the schedules that a playbook declares in line with its latest version."""
     for spec in specs:
         await put_schedule(connection, spec)
-    await connection.fetch(sql("drop_undeclared_schedules"), path, [spec.name for spec in specs])
-
-
-async def pause_schedule(connection: Connection, name: str) -> bool:
-    """Let the moments of a schedule pass; False if it is paused already. Raises NotFoundFault."""
-    return bool(await connection.fetchval(sql("pause_schedule"), name))
-
-
-async def resume_schedule(connection: Connection, name: str) -> bool:
-    """End the pause of a schedule; False if it is not paused. Raises NotFoundFault."""
-    return bool(await connection.fetchval(sql("resume_schedule"), name))
-
-
-async def delete_schedule(connection: Connection, name: str) -> None:
-    """Delete a schedule. Raises NotFoundFault, and a fault if a playbook declares it."""
-    await connection.fetchval(sql("delete_schedule"), name)
+    await call(connection, "drop_undeclared_schedules", path, [spec.name for spec in specs])
 
 
 async def list_schedules(connection: Connection) -> list[dict[str, Any]]:

@@ -21,18 +21,6 @@ async def list_keys(connection: Connection, name: str, *, most: int) -> list[dic
     return [dict(row) for row in await connection.fetch(sql("list_throttle_keys"), name, most)]
 
 
-async def put_throttle(
-    connection: Connection, name: str, *, concurrency: int | None, rate: float | None, burst: int | None
-) -> bool:
-    """Set the numbers of a throttle; returns whether it is new. Raises BadRequestFault."""
-    return bool(await connection.fetchval(sql("put_throttle"), name, concurrency, rate, burst))
-
-
-async def delete_throttle(connection: Connection, name: str) -> bool:
-    """Remove a throttle; returns whether there was one."""
-    return bool(await connection.fetchval(sql("delete_throttle"), name))
-
-
 async def declare_throttles(connection: Connection, playbook: Playbook) -> tuple[str, ...]:
     """Make the throttles that a playbook declares and nobody has made.
 

@@ -1,4 +1,4 @@
-"""What executions have to undo: its state for people, and the two requests of an operator."""
+"""What executions have to undo: its state for people."""
 
 from __future__ import annotations
 
@@ -9,17 +9,6 @@ from noetl_broker.store.queries import sql
 
 Entry = dict[str, Any]
 MOST_LEFT = 20  # in one answer
-
-
-async def undo_execution(
-    connection: Connection, execution_id: int, *, unknown: bool = False, version: int | None = None
-) -> int:
-    """Start an execution that undoes what is left of an ended one; returns its id.
-
-    `unknown`: also what may not have happened. `version`: of its playbook, in place of its own. The database refuses
-    where nothing is left, or the execution has not ended.
-    """
-    return int(await connection.fetchval(sql("undo_execution"), execution_id, unknown, version))
 
 
 class UndoTarget(NamedTuple):
@@ -33,11 +22,6 @@ class UndoTarget(NamedTuple):
 async def list_undo_targets(connection: Connection, execution_id: int, *, unknown: bool = False) -> list[UndoTarget]:
     """What `undo_execution` would take over."""
     return [UndoTarget(*row) for row in await connection.fetch(sql("list_undo_targets"), execution_id, unknown)]
-
-
-async def abandon_execution(connection: Connection, execution_id: int, reason: str | None) -> bool:
-    """Request the end of an undo; False if the execution has ended. Raises NotFoundFault."""
-    return bool(await connection.fetchval(sql("abandon_execution"), execution_id, reason))
 
 
 async def load_undo(connection: Connection, execution_id: int, *, as_reader: bool = False) -> Entry | None:

@@ -274,6 +274,15 @@ async def fetch_planned(connection: Connection, text: str, *arguments: Any) -> l
     return list(await statement.fetch(*arguments))
 
 
+async def call(connection: Connection, function: str, *arguments: Any) -> Any:
+    """What a function of the broker's schema answers: `call(connection, "pause_execution", 5, "disk full")`.
+
+    A text for `jsonb` would become a JSON string: such a function has a statement, which casts it.
+    """
+    places = ", ".join(f"${number}" for number, _ in enumerate(arguments, 1))
+    return await connection.fetchval(f"select noetl.{function}({places})", *arguments)
+
+
 async def close_quickly(connection: asyncpg.Connection[Any]) -> None:
     """Close a connection within CLOSE_SECONDS, or cut it."""
     try:

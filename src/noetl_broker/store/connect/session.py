@@ -88,6 +88,11 @@ def fault_of(error: asyncpg.PostgresError) -> BrokerError:
             SchemaFault,
             "the database lacks a part of our schema ({}); run noetl-broker migrate",
         ),
+        (
+            (asyncpg.CharacterNotInRepertoireError, asyncpg.UntranslatableCharacterError),
+            OperatorFault,
+            "a text has the character U+0000, which the database cannot hold; leave it out",
+        ),
         ((asyncpg.DataError,), OperatorFault, "the database refuses the value: {}"),
     )
     for types, fault, text in kinds:

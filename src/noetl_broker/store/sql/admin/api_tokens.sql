@@ -1,9 +1,3 @@
--- name: create_api_token
-select noetl.create_api_token($1::text, $2::bytea, $3::text, $4::interval);
-
--- name: revoke_api_token
-select noetl.revoke_api_token($1::text);
-
 -- name: list_api_tokens
 select t.name, t.role, t.created_at, t.created_by, t.expires_at, t.revoked_at,
   case

@@ -1,3 +1,6 @@
+-- name: decide_approval
+select noetl.decide_approval($1, $2, $3, $4, $5::text::jsonb);
+
 -- name: list_approvals
 select a.execution_id, a.node_id, a.step, a.path, a.title, a.details, a.form, a.fields, a.assignees, a.since, a.times_out_at
 from noetl.pending_approvals a
@@ -7,9 +10,6 @@ where ($1::text is null or a.path like $1)
   and ($4::text is null or a.step = $4)
 order by a.since, a.node_id
 limit $5;
-
--- name: decide_approval
-select noetl.decide_approval($1, $2, $3, $4, $5::text::jsonb);
 
 -- name: decision_of
 select noetl.decision_of($1, $2, $3)::text;

@@ -1,6 +1,3 @@
--- name: add_partition
-select noetl.add_partition($1::int);
-
 -- name: list_periods
 -- The periods of history, the oldest first, with the planner's estimate of their rows. `is_old`: the period ended $1
 -- seconds ago or earlier. Ids are assigned at the start, so an execution of an old period may still run.
@@ -117,15 +114,6 @@ from (
 order by h.execution_id
 limit $4::int;
 
--- name: detach_partition
-select noetl.detach_partition($1::text, $2::text);
-
--- name: bound_partition
-select noetl.bound_partition($1::text, $2::text);
-
--- name: attach_partition
-select noetl.attach_partition($1::text, $2::text);
-
 -- name: mark_archived
 update noetl.period
 set archived_at = clock_timestamp()
@@ -141,9 +129,6 @@ select execution_id, over
 from noetl.executions_without_period(
   $1::bigint, clock_timestamp() - make_interval(secs => $2::float8), $3::int
 );
-
--- name: archive_rows
-select noetl.archive_rows($1::bigint[]);
 
 -- name: archived_as
 -- The period in which the history of an execution was archived; empty: its rows were archived one by one.

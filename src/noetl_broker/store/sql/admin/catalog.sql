@@ -53,12 +53,6 @@ select t.name, t.added_at, t.added_by
 from noetl.step_type t
 order by t.name;
 
--- name: announce_step_types
-select noetl.announce_step_types($1::text[]);
-
--- name: remove_step_types
-select noetl.remove_step_types($1::text[]);
-
 -- name: find_version
 select c.catalog_id, c.path, c.version, c.content
 from noetl.catalog c

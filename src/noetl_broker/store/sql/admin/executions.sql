@@ -4,9 +4,6 @@ select noetl.start_execution($1::text, $2::text::jsonb, $3::int, $4::text);
 -- name: start_executions
 select noetl.start_executions($1::text, $2::text[]::jsonb[], $3::text[], $4::int);
 
--- name: cancel_execution
-select noetl.cancel_execution($1::bigint, $2::text);
-
 -- name: search_executions
 -- Executions in one of the statuses $2, the oldest first. $3: only those without a parent, fork and retry. $4: after that one.
 select x.execution_id, x.path, x.version, x.status, x.error ->> 'step' as step, {part.reason} as reason
@@ -35,25 +32,10 @@ select s.execution_id
 from noetl.execution_state s
 where s.execution_id = any($1::bigint[]) and not noetl.is_archived(s.execution_id);
 
--- name: pause_execution
-select noetl.pause_execution($1::bigint, $2::text);
-
--- name: resume_execution
-select noetl.resume_execution($1::bigint);
-
 -- name: find_path_pause
 select p.reason, p.paused_at
 from noetl.path_pause p
 where p.path = $1::text;
-
--- name: pause_path
-select noetl.pause_path($1::text, $2::text);
-
--- name: resume_path
-select noetl.resume_path($1::text);
-
--- name: admit_executions
-select noetl.admit_executions($1::text, $2::int);
 
 -- name: list_chosen
 select x.execution_id, x.path, x.version, x.status, x.started_at, x.ended_at, x.parent_execution_id,

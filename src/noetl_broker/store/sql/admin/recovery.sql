@@ -1,6 +1,3 @@
--- name: put_back
-select noetl.put_back($1::bigint);
-
 -- name: fork_execution
 select noetl.fork_execution($1::bigint, $2::text::jsonb, $3::bigint, $4::text);
 

@@ -5,18 +5,6 @@ select noetl.put_schedule(
   declared_in => $11::text
 );
 
--- name: drop_undeclared_schedules
-select noetl.drop_undeclared_schedules($1::text, $2::text[]);
-
--- name: pause_schedule
-select noetl.pause_schedule($1::text);
-
--- name: resume_schedule
-select noetl.resume_schedule($1::text);
-
--- name: delete_schedule
-select noetl.delete_schedule($1::text);
-
 -- name: list_schedules
 select s.name, s.path, s.version, s.cron, s.every, s.timezone, s.paused, s.since_at, s.next_at, s.last_at,
   s.last_execution_id, s.started, s.skipped, s.error, s.error_at, p.paused_at as path_paused_at,

@@ -24,12 +24,6 @@ group by q.limit_key
 order by held desc, leased desc, q.limit_key
 limit $2::int;
 
--- name: put_throttle
-select noetl.put_throttle($1::text, $2::int, $3::float8, $4::int);
-
--- name: delete_throttle
-select noetl.delete_throttle($1::text);
-
 -- name: declare_throttles
 -- Makes limits that nobody has made; gives the rows that there were.
 with declared as (

@@ -1,6 +1,3 @@
--- name: undo_execution
-select noetl.undo_execution($1::bigint, $2::boolean, $3::int);
-
 -- name: list_undo_targets
 -- Steps with something that an undo would take over; of their visits, or of items.
 select distinct u.step, u.index is not null as of_items, u.child_execution_id is not null as by_child
@@ -8,9 +5,6 @@ from noetl.undo_executions($1::bigint) s
 join noetl.undo u on u.execution_id = s.execution_id
 where not s.is_live and (u.status in ('open', 'failed') or $2::boolean and u.status in ('unknown', 'running'))
 order by u.step, of_items, by_child;
-
--- name: abandon_execution
-select noetl.abandon_execution($1::bigint, $2::text);
 
 -- name: count_undos
 -- What an execution has to undo, by status. A view for readers has it, too.

@@ -1,10 +1,9 @@
-"""Prints `replay --story`: a recorded execution as a test to paste, with its playbook and its story."""
+"""A recorded execution as a test to paste, with its playbook and its story."""
 
 from __future__ import annotations
 
 import json
 import re
-from contextlib import aclosing
 from dataclasses import asdict
 from textwrap import indent
 from typing import Any
@@ -14,15 +13,10 @@ import yaml
 from noetl_broker.broker.model.decision import Decision
 from noetl_broker.broker.model.event import Event
 from noetl_broker.broker.model.rules import Rules
-from noetl_broker.cli import output
-from noetl_broker.cli.command import Call
-from noetl_broker.cli.replay.histories import read_histories
-from noetl_broker.cli.selection import Selection
-from noetl_broker.errors import EXIT_FAILED, HistoryFault
+from noetl_broker.errors import HistoryFault
 from noetl_broker.history.record import History
-from noetl_broker.history.replay import Replay
 from noetl_broker.history.story import PortableStory, portable_story
-from noetl_broker.playbook import compile_playbook
+from noetl_broker.playbook import PlaybookRules, compile_playbook
 from noetl_broker.playbook.model import Playbook
 from noetl_broker.visible import is_visible
 
@@ -31,34 +25,11 @@ WIDTH = 110
 MARGIN = " " * 8
 
 
-async def show_stories(call: Call, execution_ids: tuple[int, ...]) -> int:
-    """Print one test for each execution; gives exit code 1 if a story diverges from its execution."""
-    pasted = []
-    replay: Replay | None = None
-    taken: list[tuple[Event, Decision]] = []
-    async with aclosing(read_histories(call, Selection(ids=execution_ids))) as parts:
-        async for part in parts:
-            if part.first or replay is None:
-                replay, taken = Replay(part.history, in_parts=True), []
-            taken += [(recorded.event, replay.apply(recorded).decision) for recorded in part.readable_turns()]
-            if part.last:
-                pasted.append(_paste(call, part.history, taken))
-                if not call.as_json:
-                    _show(pasted[-1])
-    call.printed(pasted)
-    return EXIT_FAILED if any(one["parts_at"] for one in pasted) else 0
+def pasted_test(history: History, taken: list[tuple[Event, Decision]], rules: PlaybookRules) -> dict[str, Any]:
+    """The document about a test that repeats these turns; `parts_at` is the first turn in which it diverges.
 
-
-def _show(pasted: dict[str, Any]) -> None:
-    output.show_text(pasted["test"])
-    if pasted["parts_at"]:
-        output.note(
-            f"this story diverges from execution {pasted['execution_id']} at turn {pasted['parts_at']}: "
-            "a template reads the execution's id or the time, which differ in a test"
-        )
-
-
-def _paste(call: Call, history: History, taken: list[tuple[Event, Decision]]) -> dict[str, Any]:
+    `rules` are the limits under which the playbook is read. Raises HistoryFault for an execution without a story.
+    """
     playbook = history.playbook
     if isinstance(playbook, str):
         raise HistoryFault(history.execution_id, playbook)
@@ -66,7 +37,7 @@ def _paste(call: Call, history: History, taken: list[tuple[Event, Decision]]) ->
         story = portable_story(playbook, taken, history.rules)
     except ValueError as error:
         raise HistoryFault(history.execution_id, f"it has no story: {error}") from error
-    body = _body(call, playbook)
+    body = _body(playbook, rules)
     return {
         "execution_id": history.execution_id,
         "path": history.path,
@@ -105,12 +76,12 @@ def _literal(text: str) -> str:
     return repr(text)
 
 
-def _body(call: Call, playbook: Playbook) -> str:
+def _body(playbook: Playbook, rules: PlaybookRules) -> str:
     """The playbook without its head, written so that a reader gets the same values again."""
     body = {key: item for key, item in playbook.document.items() if key not in HEAD}
     text = yaml.dump(body, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=WIDTH, default_flow_style=False)
     head = "apiVersion: noetl.io/v1\nkind: Playbook\nmetadata: {name: story, path: story}\n"
-    read = compile_playbook(head + text, rules=call.playbook_rules).document
+    read = compile_playbook(head + text, rules=rules).document
     if all(read.get(key) == item for key, item in body.items()):
         return text.rstrip("\n")
     return "\n".join(f"{key}: {json.dumps(item, ensure_ascii=False)}" for key, item in body.items())

@@ -7,21 +7,20 @@ from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import quote
 
-from noetl_broker import __version__
-from noetl_broker.playbook import Finding
 from noetl_broker.playbook.codes import MEANINGS
+from noetl_broker.playbook.diagnostics import Finding
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 STDIN = "-"
 
 
-def as_sarif(findings: Sequence[Finding]) -> dict[str, Any]:
-    """Give one run with a rule for each code and a result for each finding."""
+def as_sarif(findings: Sequence[Finding], version: str) -> dict[str, Any]:
+    """One run of this version of the program: a rule for each code, a result for each finding."""
     codes = sorted({found.code for found in findings})
     indexes = {code: index for index, code in enumerate(codes)}
     driver = {
         "name": "noetl-broker",
-        "semanticVersion": __version__,
+        "semanticVersion": version,
         "rules": [_rule(code, [found.hint for found in findings if found.code == code]) for code in codes],
     }
     run = {
@@ -63,7 +62,7 @@ def _result(found: Finding, rule: int) -> dict[str, Any]:
 
 
 def _uri(file: str) -> str:
-    """The address of a file: relative as it was named, so that a code host finds it in the checkout, else `file:`."""
+    """The address of a file: relative as it was named, else `file:`. A code host finds it in the checkout."""
     if file == STDIN:
         return "stdin"
     if PurePath(file).is_absolute():
