@@ -186,18 +186,10 @@ async def put_schedule(connection: Connection, _caller: Caller, given: models.Sc
         cron = None if given.cron is None else read_cron(given.cron, given.timezone).text
     except ValueError as error:
         raise FieldFault({"cron": str(error)}, str(error)) from error
-    spec = ScheduleSpec(
-        name=given.name,
-        path=given.path,
-        cron=cron,
-        every=None if given.every is None else timedelta(seconds=given.every),
-        payload=json_text(given.payload),
-        timezone=given.timezone,
-        version=given.version,
-        jitter=timedelta(seconds=given.jitter),
-        catch_up=timedelta(seconds=given.catch_up),
-        overlap=given.overlap,
-    )
+    spans = {name: timedelta(seconds=getattr(given, name)) for name in ("jitter", "catch_up")}
+    every = None if given.every is None else timedelta(seconds=given.every)
+    read = {"cron": cron, "every": every, "payload": json_text(given.payload), **spans}
+    spec = ScheduleSpec(**given.model_dump() | read)
     changed = await store.put_schedule(connection, spec)
     row = await store.find_schedule(connection, given.name)
     when = schedule_as_document(row)["when"]

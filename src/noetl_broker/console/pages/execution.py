@@ -18,13 +18,13 @@ from noetl_broker.diagram.labels import STATES, is_marker, items_text
 from noetl_broker.diagram.model import DiagramNode
 from noetl_broker.diagram.svg import LEGEND, render_svg
 from noetl_broker.diagram.time_chart import TimeChart, lane_heights
+from noetl_broker.diagram.without_values import without_values
 from noetl_broker.history.past import PastTurn
 from noetl_broker.history.story import format_turn
 from noetl_broker.node_ids import UNDO_SUFFIX, visit_name
 from noetl_broker.service import executions as service
 from noetl_broker.service import views
 from noetl_broker.service.action import ServiceAction
-from noetl_broker.service.images import without_values
 from noetl_broker.service.models.base import Paged
 from noetl_broker.service.models.executions import ExecutionDetails, ViewRequest, VisitValues
 from noetl_broker.service.models.values import ExecutionId
