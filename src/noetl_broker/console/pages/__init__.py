@@ -46,7 +46,6 @@ from noetl_broker.console.pages import (
     approvals,
     assets,
     bulk,
-    comebacks,
     execution,
     execution_actions,
     executions,
@@ -91,11 +90,11 @@ SECTIONS: Final = (
     Section("Dead letters", "/dead-letters", "letters"),
     Section("Health", "/health", "health"),
 )
-# Of two routes that fit, the first one answers: that of `comebacks` before the one of all actions.
+# Of two routes that fit, the first one answers.
 ROUTERS: Final = tuple(
     page.router
     for page in (
-        *(overview, bulk, executions, playbooks, execution, comebacks, execution_actions, approvals, schedules),
+        *(overview, bulk, executions, playbooks, execution, execution_actions, approvals, schedules),
         *(signals, limits, health, sign_in, assets),
     )
 )

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import islice
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Response
 
-from noetl_broker.console.access import Operator
 from noetl_broker.console.pages.executions import FilterQuery
 from noetl_broker.console.pages.rendering import link
-from noetl_broker.console.pages.screen import Posted, SentForm, Shown
+from noetl_broker.console.pages.screen import Acting, Posted, SentForm
 from noetl_broker.errors import OperatorFault
 from noetl_broker.service import bulk as service
 from noetl_broker.service.bulk import MOST_COMPARED, MOST_COUNTED, MOST_EXAMPLES
 from noetl_broker.service.field_errors import FieldFault
-from noetl_broker.service.models.actions import MOST_TREATED, Bulk
-from noetl_broker.service.models.base import LONGEST_TEXT, MOST_ROWS
-from noetl_broker.service.models.values import GivenId
+from noetl_broker.service.models.actions import MOST_TREATED
 
 router = APIRouter()
 
+ON: Final = ("version", "from", "or_from_start")
 LISTED: Final = 100  # executions that a preview names
 
 
@@ -72,58 +70,25 @@ WORDINGS: Final[Mapping[str, Wording]] = {
 }  # fmt: skip
 
 
-class On(NamedTuple):
-    """The fields of a retry or a fork; an empty text is ignored."""
-
-    version: str = ""
-    from_step: str = ""
-    or_from_start: bool = False
-
-    def given(self) -> dict[str, Any]:
-        """The fields of the request."""
-        version = self.version.strip()
-        anew = {"or_from_start": True} if version and self.or_from_start else {}
-        return {"version": version, "from_step": self.from_step.strip(), **anew}
-
-
-class BulkQuery:
-    """The request in the address: an action on the executions of `ids`, or on all that match the filters."""
-
-    def __init__(
-        self,
-        *,
-        action: Bulk,
-        ids: Annotated[list[GivenId] | None, Query(alias="id", max_length=MOST_ROWS)] = None,
-        scope: Annotated[Literal["all", ""], Query()] = "",
-        after: GivenId = 0,
-        version: Annotated[str, Query(max_length=LONGEST_TEXT)] = "",
-        from_step: Annotated[str, Query(alias="from", max_length=LONGEST_TEXT)] = "",
-        or_from_start: bool = False,
-    ) -> None:
-        self.action = action
-        self.on = On(version, from_step, or_from_start)
-        self.ids = ids or []
-        self.is_all = scope == "all"
-        self.after = after
+def on_of(fields: Mapping[str, str]) -> dict[str, Any]:
+    """The fields of a retry or a fork, of an address or a form; without a version, nothing starts anew."""
+    version = fields["version"].strip()
+    anew = {"or_from_start": fields["or_from_start"]} if version else {}
+    return {"version": version, "from_step": fields["from"].strip(), **anew}
 
 
 @router.get("/executions/act")
-async def show_preview(
-    screen: Shown,
-    _caller: Operator,
-    asked: Annotated[FilterQuery, Depends()],
-    wanted: Annotated[BulkQuery, Depends()],
-) -> Response:
+async def show_preview(screen: Acting, asked: Annotated[FilterQuery, Depends()]) -> Response:
     """The preview of an action: on the executions of `id`, or, with `scope`, on all that match."""
-    action = wanted.action
+    query, ids = screen.asked("action", "scope", "after", *ON), screen.request.query_params.getlist("id")
+    action, is_all = query["action"], query["scope"] == "all"
     back = link("/dead-letters" if action == "reevaluate" else "/executions", **asked.fields, text=asked.text)
-    if not wanted.is_all and not wanted.ids:
+    if not is_all and not ids:
         return SentForm(screen, {}).done(back, "Choose executions first: no one was chosen.", kind="warn")
-    which = {"which": asked.given(), "after": wanted.after} if wanted.is_all else {"ids": wanted.ids}
-    chosen = {"action": action, "preview": True, **which}
-    fault = None
+    which = {"which": asked.given(), "after": query["after"]} if is_all else {"ids": ids}
+    chosen, fault = {"action": action, "preview": True, **which}, None
     try:
-        found = await screen.ask(service.act_on_chosen, **chosen, **wanted.on.given())
+        found = await screen.ask(service.act_on_chosen, **chosen, **on_of(query))
     except FieldFault as error:
         if [*error.errors] != ["version"]:
             raise
@@ -136,24 +101,24 @@ async def show_preview(
         action=action,
         wording=WORDINGS[action],
         newer=dict.fromkeys((group.path, group.latest) for group in groups if group.latest is not None),
-        on=wanted.on,
-        ids=wanted.ids,
+        on=query,
+        ids=ids,
         fault=fault,
         back=back,
-        is_all=wanted.is_all,
+        is_all=is_all,
         asked=asked,
         listed=LISTED,
-        planned=planned_of(wanted, len(found["found"].batch), len(groups)) if found["ready"] else None,
+        planned=planned_of(query, len(found["found"].batch), len(groups)) if found["ready"] else None,
         most_counted=MOST_COUNTED,
         **found,
     )
 
 
-def planned_of(wanted: BulkQuery, executions: int, groups: int) -> str | None:
+def planned_of(query: Mapping[str, str], executions: int, groups: int) -> str | None:
     """The executions that the preview planned, in words; None if it planned all of them."""
-    if wanted.action not in {"retry", "fork"} or executions <= 1:
+    if query["action"] not in {"retry", "fork"} or executions <= 1:
         return None
-    if wanted.action == "fork" or wanted.on.version.strip():
+    if query["action"] == "fork" or query["version"]:
         return f"the oldest {MOST_COMPARED}" if executions > MOST_COMPARED else None
     return "the newest of each line" if groups <= MOST_EXAMPLES else f"the newest of the first {MOST_EXAMPLES} lines"
 
@@ -164,8 +129,7 @@ async def act(form: Posted) -> Response:
     action, ids = form.text("action"), [*islice(dict.fromkeys(form.all("id")), MOST_TREATED)]
     if not ids:
         raise OperatorFault("the form names no executions: choose them on the list of executions")
-    on = On(form.text("version"), form.text("from"), form.text("or_from_start") == "true")
-    acted = await form.ask(service.act_on_chosen, action=action, ids=ids, **on.given())
+    acted = await form.ask(service.act_on_chosen, action=action, ids=ids, **on_of(form.texts(*ON)))
     back, following = form.text("back", "/executions"), form.text("next")
     if not (acted["failed"] or acted["left_out"] or following) and action not in {"retry", "fork"}:
         return form.done(back, sentence(action, acted))

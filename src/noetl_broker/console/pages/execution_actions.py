@@ -1,39 +1,54 @@
-"""The actions of an operator on one execution, with their forms; `comebacks` has the actions with a preview."""
+"""The actions of an operator on one execution: their buttons, and their forms with what each will do."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from http import HTTPStatus
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Response
 
 from noetl_broker.broker.state.state import COMPLETED, FAILED, is_live
 from noetl_broker.console.pages.model_form import fields_of
-from noetl_broker.console.pages.screen import Posted, Screen, Shown
+from noetl_broker.console.pages.screen import Posted, Screen, SentForm, Shown
 from noetl_broker.console.problem import Refusal
-from noetl_broker.errors import BrokerError, NotFoundFault, OperatorFault
+from noetl_broker.errors import BrokerError, OperatorFault
 from noetl_broker.node_ids import visit_name
 from noetl_broker.service import execution_actions as service
 from noetl_broker.service import executions, views, waits
 from noetl_broker.service.action import ServiceAction
 from noetl_broker.service.field_errors import FieldFault
-from noetl_broker.service.models.base import LONGEST_TEXT
 from noetl_broker.service.models.values import ExecutionId
+from noetl_broker.service.recoveries import Outlook
 from noetl_broker.service.typed_json import read_short_json
 
 router = APIRouter()
 
 LONGEST_EDITED: Final = 262_144  # characters of a value that a form shows
 LEFT: Final = ("open", "failed", "unknown")  # statuses of undos that are left
+MOST_LISTED: Final = 200  # visits and items that a confirmation of an undo lists
+DOUBTFUL: Final = ("unknown", "running")  # statuses of undos with an unknown outcome
+
+
+class Confirmation(NamedTuple):
+    """The page that asks before an action: the execution's details, and the fields of the form, which it may fill."""
+
+    screen: Screen
+    details: Mapping[str, Any]
+    fields: dict[str, str]
+
+    async def ask(self, action: ServiceAction[Any, Any], /, **given: Any) -> Any:
+        """The answer of the service about this execution."""
+        return await self.screen.ask(action, execution_id=self.details["execution_id"], **given)
 
 
 class PageAction(NamedTuple):
     """An action on one execution: its button, with a kind and a picture, and the title of its page.
 
-    One that names no `action` of the service has routes of its own. Else a click does it, or (`asks`) a form with the
-    fields of the request; the form says what it `does`. The page says `done` afterwards.
+    It is an `action` of the service, after which the page says `done`; or `acts` does it. A click does it, or (`asks`)
+    a form with these `fields`, in place of those of the action's request. The form says what it `does`; `template` and
+    `prepare` are of forms with more to say.
     """
 
     word: str
@@ -44,37 +59,10 @@ class PageAction(NamedTuple):
     done: str = ""
     asks: bool = True
     does: str = ""
-
-
-# In the order of their buttons.
-ACTIONS: Final[Mapping[str, PageAction]] = {
-    "resume": PageAction(
-        "Resume", "resume", kind="primary", action=service.resume_execution, done="The broker resumes it.", asks=False
-    ),
-    "pause": PageAction(
-        "Pause", "pause", action=service.pause_execution, done="The broker pauses it. Leased jobs go on.", asks=False
-    ),
-    "signal": PageAction("Signal", "signal", "Send a signal"),
-    "retry": PageAction("Retry", "retry", kind="primary"),
-    "undo": PageAction("Undo", "undo"),
-    "fork": PageAction("Fork", "fork", "Fork from a step"),
-    "again": PageAction("Start again", "start", "Start again"),
-    "abandon": PageAction(
-        "Abandon", "cancel", "Abandon the undo", "danger",
-        service.abandon_execution, "The broker ends the undo. This page then lists what is left.",
-    ),
-    "cancel": PageAction(
-        "Cancel", "cancel", "Cancel the execution", "danger",
-        service.cancel_execution, "The broker cancels it and its children.",
-    ),
-}  # fmt: skip
-# The fields of the forms that have routes of their own.
-FIELDS: Final = {
-    "signal": ("name", "key", "payload"),
-    "fork": ("step", "of", "value", "version"),
-    "again": ("payload",),
-}
-Text = Annotated[str, Query(max_length=LONGEST_TEXT)]
+    acts: Callable[[SentForm, int], Awaitable[Response]] | None = None
+    fields: tuple[str, ...] = ()
+    template: str = "execution_act.html"
+    prepare: Callable[[Confirmation], Awaitable[dict[str, Any]]] | None = None
 
 
 def buttons_of(details: Mapping[str, Any]) -> Iterator[tuple[str, PageAction]]:
@@ -92,47 +80,84 @@ def buttons_of(details: Mapping[str, Any]) -> Iterator[tuple[str, PageAction]]:
 
 
 @router.get("/executions/{execution_id:int}/{action}")
-async def ask(
-    screen: Shown, execution_id: ExecutionId, action: str, *, step: Text = "", of: Text = "", name: Text = ""
-) -> Response:
+async def ask(screen: Shown, execution_id: ExecutionId, action: str) -> Response:
     """The form of an action, with what it will do. A viewer gets none."""
     if action not in ACTIONS or not ACTIONS[action].asks:
         raise Refusal(HTTPStatus.NOT_FOUND, f"the console has no page {screen.request.url.path}")
     if not screen.may_act:
         raise Refusal(HTTPStatus.FORBIDDEN, "only an operator can act on an execution")
-    return await _form(screen, execution_id, action, {"step": step, "of": of, "name": name})
+    return await _form(screen, execution_id, action, screen.asked)
 
 
 async def _form(
-    screen: Screen, execution_id: int, action: str, fields: dict[str, str], fault: BrokerError | None = None
+    screen: Screen,
+    execution_id: int,
+    name: str,
+    texts: Callable[..., dict[str, str]],
+    fault: BrokerError | None = None,
 ) -> Response:
-    one = {"execution_id": execution_id}
-    details = await screen.ask(executions.show_execution, **one)
-    begun = await screen.ask(views.preview_cancel, **one) if action == "cancel" else []
-    replaced: dict[str, Any] = {"result": None, "following": None}
-    if fields.get("of"):
-        replaced = await screen.ask(views.preview_fork, **one, of=fields["of"])
-        fields = {"value": _edited(replaced["result"]), **fields}
-    if action == "again" and fault is None:
-        fields["payload"] = _edited((await screen.ask(views.show_origin, **one))["workload"])
-    error = details["error"] if isinstance(details["error"], dict) else {}
-    of_action = ACTIONS[action]
-    asked = [] if of_action.action is None else fields_of(of_action.action.request, but=frozenset({"execution_id"}))
-    names = FIELDS.get(action, tuple(one.name for one in asked))
+    """The form of an action, with the texts of its fields."""
+    one = ACTIONS[name]
+    asked = [] if one.action is None else fields_of(one.action.request, but=frozenset({"execution_id"}))
+    details = await screen.ask(executions.show_execution, execution_id=execution_id)
+    page = Confirmation(screen, details, texts(*(one.fields or (each.name for each in asked))))
+    more = {} if one.prepare is None else await one.prepare(page)
     return screen.form(
-        "execution_act.html",
-        of_action.title,
-        {**dict.fromkeys(names, ""), **fields},
-        fault,
-        action=action,
-        of_action=of_action,
-        asked=asked,
-        details=details,
-        from_step=fields.get("step") or replaced["following"] or error.get("step"),
-        begun=begun,
-        visit_name=visit_name,
-        names=sorted({name for wait in details["waits"] if wait["kind"] == "signal" for name in wait["names"] or ()}),
-    )
+        one.template, one.title, page.fields, fault,
+        action=name, of_action=one, asked=asked, details=details, visit_name=visit_name, **more,
+    )  # fmt: skip
+
+
+async def _cancel_form(page: Confirmation) -> dict[str, Any]:
+    return {"begun": await page.ask(views.preview_cancel)}
+
+
+async def _signal_form(page: Confirmation) -> dict[str, Any]:
+    waiting = [wait for wait in page.details["waits"] if wait["kind"] == "signal"]
+    return {"names": sorted({name for wait in waiting for name in wait["names"] or ()})}
+
+
+async def _fork_form(page: Confirmation) -> dict[str, Any]:
+    fields, error = page.fields, page.details["error"]
+    failed_at = error.get("step") if isinstance(error, dict) else None
+    if not fields["of"]:
+        return {"from_step": fields["step"] or failed_at}
+    replaced = await page.ask(views.preview_fork, of=fields["of"])
+    fields["value"] = fields["value"] or _edited(replaced["result"])
+    return {"from_step": fields["step"] or replaced["following"] or failed_at}
+
+
+async def _again_form(page: Confirmation) -> dict[str, Any]:
+    page.fields["payload"] = page.fields["payload"] or _edited((await page.ask(views.show_origin))["workload"])
+    return {}
+
+
+async def _retry_form(page: Confirmation) -> dict[str, Any]:
+    version = page.fields["version"]
+    on = {"version": version, "or_from_start": page.fields["or_from_start"]} if version else {}
+    try:
+        preview: dict[str, Any] = await page.ask(service.preview_retry, **on)
+    except OperatorFault as fault:
+        return {"outlook": Outlook(goes_on=False, says=str(fault)), "latest": None}
+    return preview
+
+
+async def _undo_form(page: Confirmation) -> dict[str, Any]:
+    """What will be undone, the last success first."""
+    undo, unknown = page.details["undo"], page.fields["unknown"] == "true"
+    counts = undo["counts"] if undo is not None else {}
+    wanted = {"open", "failed", *(DOUBTFUL if unknown else ())}
+    rows = (await page.ask(executions.list_undos, limit=MOST_LISTED))["items"]
+    return {
+        "rows": [
+            {**row, "name": visit_name(row["step"], row["visit"], row["index"])}
+            for row in rows
+            if row["status"] in wanted
+        ],
+        "total": sum(counts.get(status, 0) for status in wanted),
+        "doubtful": sum(counts.get(status, 0) for status in DOUBTFUL),
+        "unknown": unknown,
+    }
 
 
 def _edited(value: Any) -> str:
@@ -140,43 +165,14 @@ def _edited(value: Any) -> str:
     return text if len(text) <= LONGEST_EDITED else "null"
 
 
-def _add_route(name: str, of_action: PageAction, action: ServiceAction[Any, Any]) -> None:
-    """The route of an action that the service does with the fields of its form."""
-
-    async def act(form: Posted, execution_id: ExecutionId) -> Response:
-        url = f"/executions/{execution_id}"
-        try:
-            answer = await form.ask(action, execution_id=execution_id)
-        except FieldFault as fault:
-            if not of_action.asks:
-                raise
-            fields = form.texts(*(one.name for one in fields_of(action.request, but=frozenset({"execution_id"}))))
-            return await _form(form.screen, execution_id, name, fields, fault)
-        if not answer.get("requested", True):
-            return form.done(url, "It had ended before.", kind="info")
-        return form.done(url, of_action.done)
-
-    router.add_api_route(f"/executions/{{execution_id:int}}/{name}", act, methods=["POST"])
-
-
-for _name, _of_action in ACTIONS.items():
-    if _of_action.action is not None:
-        _add_route(_name, _of_action, _of_action.action)
-
-
-@router.post("/executions/{execution_id:int}/signal")
-async def send_signal(form: Posted, execution_id: ExecutionId) -> Response:
+async def _send_signal(form: SentForm, execution_id: int) -> Response:
     """Send a signal to the execution, or with a key to whoever waits for it."""
-    url, fields = f"/executions/{execution_id}", form.texts("name", "key", "payload")
-    name, key = fields["name"], fields["key"]
-    try:
-        if key:
-            await form.ask(waits.send_signal)
-            return form.done(url, f"The signal {name} was sent to the key {key}.")
-        given = {"name": name, "payload": fields["payload"]}
-        sent = await form.screen.ask(service.signal_execution, execution_id=execution_id, **given)
-    except (OperatorFault, NotFoundFault) as fault:
-        return await _form(form.screen, execution_id, "signal", fields, fault)
+    url, name, key = f"/executions/{execution_id}", form.text("name").strip(), form.text("key").strip()
+    if key:
+        await form.ask(waits.send_signal)
+        return form.done(url, f"The signal {name} was sent to the key {key}.")
+    given = form.texts("name", "payload")
+    sent = await form.screen.ask(service.signal_execution, execution_id=execution_id, **given)
     if sent["other_keys"]:
         keys = " or ".join(sent["other_keys"])
         said = f"The signal {name} was sent, but a wait of this execution expects the key {keys}."
@@ -184,16 +180,29 @@ async def send_signal(form: Posted, execution_id: ExecutionId) -> Response:
     return form.done(url, f"The signal {name} was sent to this execution.")
 
 
-@router.post("/executions/{execution_id:int}/fork")
-async def fork(form: Posted, execution_id: ExecutionId) -> Response:
+async def _retry(form: SentForm, execution_id: int) -> Response:
+    """Continue a failed execution as a new one, or give dead letters back to the broker."""
+    made = await form.ask(service.retry_execution, execution_id=execution_id)
+    if "put_back" in made:
+        return form.done(f"/executions/{execution_id}", f"{made['put_back']} events went back to the broker.")
+    url = f"/executions/{made['recovered_as']}"
+    if made["status_before"] is not None:
+        return form.done(url, "This is the execution that an earlier retry made.", kind="info")
+    on = f" on version {made['version']}" if made.get("version") is not None else ""
+    return form.done(url, f"This execution continues {execution_id} from {', '.join(made['steps'])}{on}.")
+
+
+async def _undo(form: SentForm, execution_id: int) -> Response:
+    """Undo what is left of an execution that has ended, in a new one."""
+    made = await form.ask(service.undo_execution, execution_id=execution_id)
+    return form.done(f"/executions/{made['undone_by']}", f"This execution undoes what is left of {execution_id}.")
+
+
+async def _fork(form: SentForm, execution_id: int) -> Response:
     """Start an execution from a step of this one, perhaps with another result of a step."""
-    fields = form.texts("step", "of", "value", "version")
-    step, of = fields["step"], fields["of"]
-    try:
-        values = {of: _result(fields["value"])} if of else {}
-        made = await form.ask(service.fork_execution, execution_id=execution_id, from_step=step, values=values)
-    except BrokerError as fault:
-        return await _form(form.screen, execution_id, "fork", fields, fault)
+    step, of = form.text("step").strip(), form.text("of").strip()
+    values = {of: _result(form.text("value"))} if of else {}
+    made = await form.ask(service.fork_execution, execution_id=execution_id, from_step=step, values=values)
     results = f"the results of {', '.join(made['taken'])}" if made["taken"] else "no results"
     if values:
         results = f"{results}, and that of {of} is the one you gave"
@@ -208,14 +217,70 @@ def _result(text: str) -> Any:
         raise FieldFault({"value": f'{error}; write text in double quotes: "text"'}) from error
 
 
-@router.post("/executions/{execution_id:int}/again")
-async def start_again(form: Posted, execution_id: ExecutionId) -> Response:
+async def _start_again(form: SentForm, execution_id: int) -> Response:
     """Start the same version of the playbook with another workload."""
-    fields = form.texts("payload")
     of = await form.screen.ask(executions.show_execution, execution_id=execution_id)
-    given = {"path": of["path"], "version": of["version"], "payload": fields["payload"] or "null"}
-    try:
-        made = await form.screen.ask(executions.start_execution, **given)
-    except BrokerError as fault:
-        return await _form(form.screen, execution_id, "again", fields, fault)
+    given = {"path": of["path"], "version": of["version"], "payload": form.text("payload").strip() or "null"}
+    made = await form.screen.ask(executions.start_execution, **given)
     return form.done(f"/executions/{made['execution_id']}", f"It started as {execution_id} did, with this workload.")
+
+
+# In the order of their buttons.
+ACTIONS: Final[Mapping[str, PageAction]] = {
+    "resume": PageAction(
+        "Resume", "resume", kind="primary", asks=False, action=service.resume_execution, done="The broker resumes it."
+    ),
+    "pause": PageAction(
+        "Pause", "pause", asks=False, action=service.pause_execution, done="The broker pauses it. Leased jobs go on."
+    ),
+    "signal": PageAction(
+        "Signal", "signal", "Send a signal",
+        acts=_send_signal, fields=("name", "key", "payload"), prepare=_signal_form,
+    ),
+    "retry": PageAction(
+        "Retry", "retry", "Retry", "primary",
+        acts=_retry, fields=("version", "or_from_start"), template="retry.html", prepare=_retry_form,
+    ),
+    "undo": PageAction(
+        "Undo", "undo", "Undo",
+        acts=_undo, fields=("unknown", "version"), template="undo.html", prepare=_undo_form,
+    ),
+    "fork": PageAction(
+        "Fork", "fork", "Fork from a step",
+        acts=_fork, fields=("step", "of", "value", "version"), prepare=_fork_form,
+    ),
+    "again": PageAction(
+        "Start again", "start", "Start again", acts=_start_again, fields=("payload",), prepare=_again_form
+    ),
+    "abandon": PageAction(
+        "Abandon", "cancel", "Abandon the undo", "danger", service.abandon_execution,
+        "The broker ends the undo. This page then lists what is left.",
+    ),
+    "cancel": PageAction(
+        "Cancel", "cancel", "Cancel the execution", "danger", service.cancel_execution,
+        "The broker cancels it and its children.", prepare=_cancel_form,
+    ),
+}  # fmt: skip
+
+
+def _add_route(name: str, one: PageAction) -> None:
+    """The route that acts. A form that is refused is shown again, with what is wrong."""
+
+    async def act(form: Posted, execution_id: ExecutionId) -> Response:
+        try:
+            if one.acts is not None:
+                return await one.acts(form, execution_id)
+            answer = {} if one.action is None else await form.ask(one.action, execution_id=execution_id)
+        except BrokerError as fault:
+            if not one.asks:
+                raise
+            return await _form(form.screen, execution_id, name, form.texts, fault)
+        was_late = not answer.get("requested", True)
+        said = "It had ended before." if was_late else one.done
+        return form.done(f"/executions/{execution_id}", said, kind="info" if was_late else "ok")
+
+    router.add_api_route(f"/executions/{{execution_id:int}}/{name}", act, methods=["POST"])
+
+
+for _name, _action in ACTIONS.items():
+    _add_route(_name, _action)
