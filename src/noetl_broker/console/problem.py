@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -67,22 +68,14 @@ class Problem(BaseModel):
 PROBLEM_CONTENT: Final = {MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{Problem.__name__}"}}}
 
 
+@dataclass(eq=False)
 class Refusal(Exception):
     """A request that is refused before or instead of its route: a status, a sentence, headers, wrong fields."""
 
-    def __init__(
-        self,
-        status: HTTPStatus,
-        detail: str,
-        headers: Mapping[str, str] | None = None,
-        *,
-        errors: Sequence[FieldError] | None = None,
-    ) -> None:
-        super().__init__(detail)
-        self.errors = errors
-        self.status = status
-        self.detail = detail
-        self.headers = headers
+    status: HTTPStatus
+    detail: str
+    headers: Mapping[str, str] | None = None
+    errors: Sequence[FieldError] | None = None
 
 
 def add_handlers(app: FastAPI, answer: Callable[[Request, Refusal], Awaitable[Response]]) -> None:
