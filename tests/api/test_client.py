@@ -62,42 +62,6 @@ async def test_a_function_runs_the_jobs_of_its_type(database: Database) -> None:
     assert await broken_invariants(database) == {}
 
 
-async def test_any_other_exception_fails_the_attempt_with_its_name(database: Database) -> None:
-    """With its message and traceback. A plain function runs in a thread."""
-    worker = Worker(database.dsn, schema=database.schema)
-
-    @worker.task("doubling")
-    def double(job: Job) -> int:
-        return int(job.args["m"])
-
-    async with at_work(database, worker) as client:
-        ended = await client.wait(await client.start("story"), seconds=PATIENCE_SECONDS)
-    assert (ended.status, ended.error["type"], ended.error["message"]) == ("FAILED", "KeyError", "'m'")
-    assert "return int(job.args" in ended.error["traceback"]
-
-
-async def test_a_worker_leases_only_jobs_that_it_has_functions_for(database: Database) -> None:
-    """A worker leases only jobs that it has functions for."""
-    worker, reached = Worker(database.dsn, schema=database.schema), asyncio.Event()
-
-    @worker.task("doubling")
-    async def double(job: Job) -> int:
-        reached.set()
-        return int(job.args["n"])
-
-    body = """
-workflow:
-  - {step: start, next: [theirs, ours]}
-  - {step: theirs, type: python, code: x}
-  - {step: ours, type: doubling, args: {n: 1}}
-"""
-    async with at_work(database, worker, body) as client:
-        execution_id = await client.start("story")
-        await asyncio.wait_for(reached.wait(), PATIENCE_SECONDS)  # both jobs were queued in one transaction
-        assert await value(database, "select status from noetl.queue where node_name = 'theirs'") == "queued"
-        assert (await client.status(execution_id)).status == "RUNNING"
-
-
 async def test_many_executions_start_in_one_call(database: Database) -> None:
     """Ids come in the order of the payloads; an error says the number of the payload, and nothing starts.
 

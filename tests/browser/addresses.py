@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit
@@ -97,8 +97,3 @@ def crawl(site: Site, role: str, *starts: str) -> Iterator[Answer]:
                     continue
                 known.add(kind_of(target))
                 waiting.append(target)
-
-
-def posted(answers: Mapping[str, Answer]) -> dict[str, FormOf]:
-    """The forms that write, one of each kind."""
-    return {kind_of(form.action): form for answer in answers.values() for form in answer.forms if form.method == "post"}

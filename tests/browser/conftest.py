@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -75,18 +73,6 @@ def sign_in(context: BrowserContext, site: Site, role: str = "operator") -> None
     """Give a window the session of this role."""
     cookie = {"name": COOKIE, "value": site.tokens[role], "url": site.url}
     context.add_cookies([{**cookie, "httpOnly": True, "sameSite": "Strict"}])  # type: ignore[typeddict-item]
-
-
-@contextmanager
-def opened() -> Iterator[tuple[Site, Browser]]:
-    """Yield an installation and a browser, for a program that takes pictures."""
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        running_site(Path(folder)) as running,
-        sync_playwright() as playwright,
-        playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS) as browser,
-    ):
-        yield running, browser
 
 
 class Visitors:

@@ -118,7 +118,8 @@ def prepare(site: Site) -> list[str]:
     site.until_status(undoing, "COMPENSATING")
     site.until_status(queued, "QUEUED")
     site.until_step(waiting, "ask", "RUNNING")
-    site.rows("select noetl.send_signal(%s, %s, to_jsonb(%s::text))", "other", TEXT, TEXT)
+    site.rows("select noetl.send_signal(%s, %s, to_jsonb(%s::text))", TEXT, TEXT, TEXT)
+    site.rows("select noetl.lease_jobs(%s, 1, 3600, '{of_no_worker}')", TEXT)
     site.rows(
         "select noetl.put_schedule(%s, %s, cron => '0 2 * * *', payload => jsonb_build_object('text', %s::text))",
         *(NAME, PATH, TEXT),

@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from tests.browser import hostile
-from tests.browser.addresses import Answer, FormOf, client_of, crawl, kind_of, posted, read
+from tests.browser.addresses import Answer, client_of, crawl, kind_of, read
 from tests.browser.conftest import FOLDER, Visitors
 from tests.browser.site import Site
 from tests.console.conftest import page_routes
@@ -23,10 +23,10 @@ TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]
 SERIOUS = {"serious", "critical"}
 LOOK, FIND, CHECK = ((FOLDER / f"{name}.js").read_text(encoding="utf-8") for name in ("look", "find", "check"))
 COLORS = ["color-contrast", "link-in-text-block"]  # of the dark scheme: the rest does not depend on colours
-# Pages on which hostile names and errors of others must be seen: of undos, of throttles and of slots.
+# Pages on which hostile names and errors of others must be seen.
 SHOWING = {
     "/executions/N/undo", "/executions/N?tab=undo", "/limits", "/limits?name", "/limits/line?key&path",
-    "/limits/delete?name",
+    "/limits/delete?name", "/workers", "/signals", "/dead-letters", "/approvals", "/schedules", "/executions",
 }  # fmt: skip
 # What no link of a short execution leads to; a value has an address of its own where it is long.
 FILES = {"/static/{digest}/{name}", "/favicon.ico", "/executions/{execution_id:int}/values/{part}"}
@@ -125,23 +125,6 @@ def test_no_page_allows_what_is_inline_or_elsewhere(answers: dict[str, Answer]) 
     assert ("unsafe" in policy, "http" in policy, "*" in policy, kept) == (False, False, False, "no-store")
 
 
-def test_a_viewer_can_send_no_form_of_an_operator(answers: dict[str, Answer], site: Site) -> None:
-    """Each form of each page, with the token that a viewer's own page has for forms."""
-    with client_of(site, "viewer") as client:
-        token = next(form.fields["csrf"] for form in read(client, "/").forms if form.method == "post")
-        refused = {kind: send(client, form, token) for kind, form in writing(answers).items()}
-    assert refused == dict.fromkeys(refused, 403)
-
-
-@pytest.mark.parametrize("token", ["", "0" * 64])
-def test_a_form_needs_its_token(answers: dict[str, Answer], site: Site, token: str) -> None:
-    """Without it, or with a foreign one, an operator's form is refused."""
-    with client_of(site, "operator") as client:
-        read(client, "/")  # gets the secret for forms
-        refused = {kind: send(client, form, token) for kind, form in writing(answers).items()}
-    assert refused == dict.fromkeys(refused, 403)
-
-
 def test_a_viewer_sees_no_form_and_no_value(answers: dict[str, Answer], site: Site) -> None:
     """On no page; the hostile value is in payloads, results, errors and logs."""
     with client_of(site, "viewer") as client:
@@ -149,13 +132,3 @@ def test_a_viewer_sees_no_form_and_no_value(answers: dict[str, Answer], site: Si
     forms = {kind: form.action for kind, one in shown.items() for form in one.forms if form.method == "post"}
     values = [kind for kind, one in shown.items() if "elsewhere.example" in one.text]
     assert (set(forms.values()) - {"/sign-out", "/sign-in"}, values) == (set(), [])
-
-
-def writing(answers: dict[str, Answer]) -> dict[str, FormOf]:
-    """The forms that act."""
-    return {kind: form for kind, form in posted(answers).items() if form.action not in {"/sign-in", "/sign-out"}}
-
-
-def send(client: Any, form: FormOf, token: str) -> int:
-    """Send a form with this token; give the status of the answer."""
-    return int(client.post(form.action, data={**form.fields, "csrf": token}).status_code)

@@ -8,54 +8,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Visitors, press_until
 from tests.browser.site import Site
 from tests.browser.test_every_page import AXE
 
-FAILS_FIRST = """
-workflow:
-  - {step: start, next: check}
-  - step: check
-    type: python
-    code: |
-      def main():
-          raise ValueError("the price is missing")
-    next: end
-  - {step: end}
-"""
-FAILED = 50
 WAITS = """
 workflow:
   - {step: start, next: hold}
   - {step: hold, type: wait, signal: go, next: end}
   - {step: end}
 """
-COUNT = "select count(*) from noetl.execution where path = %s"
-
-
-@pytest.fixture
-def failed(site: Site) -> str:
-    """Run FAILED executions that fail; return the path of their playbook."""
-    site.register("lists/fails", FAILS_FIRST)
-    site.run("lists/fails", count=FAILED)
-    return "lists/fails"
-
-
-def test_many_failed_executions_are_retried_after_a_preview(site: Site, failed: str, page: Page) -> None:
-    """The preview says what will happen; nothing happens before its button."""
-    page.goto(f"/executions?status=FAILED&path={failed}")
-    page.get_by_label("Choose all on this page").check()
-    expect(page.get_by_text(f"{FAILED} chosen:")).to_be_visible()
-    page.get_by_role("button", name="Retry").click()
-    expect(page.get_by_role("heading", level=1)).to_have_text(f"Retry {FAILED} executions?")
-    expect(page.get_by_role("row").filter(has_text="the price is missing")).to_contain_text(str(FAILED))
-    assert site.value(COUNT, failed) == FAILED
-    page.get_by_role("button", name=f"Retry {FAILED} executions").click()
-    expect(page.get_by_role("heading", name=f"{FAILED} done")).to_be_visible()
-    assert site.value(COUNT, failed) == FAILED * 2
 
 
 def test_the_list_is_live(site: Site, page: Page) -> None:
@@ -73,27 +37,30 @@ def test_the_list_is_live(site: Site, page: Page) -> None:
 
 
 def test_the_list_is_for_a_keyboard(site: Site, page: Page) -> None:
-    """Search with the slash, choose with the space bar, act with Enter; the focus can always be seen."""
+    """Search with the slash, choose all with the space bar, act with Enter; the focus can always be seen."""
     site.register("lists/waits", WAITS)
-    [execution_id] = site.start("lists/waits")
-    site.until_step(execution_id, "hold", "RUNNING")  # then no row changes while keys are pressed
+    both = site.start("lists/waits", {"who": "by hand"}, count=2)
+    for execution_id in both:
+        site.until_step(execution_id, "hold", "RUNNING")  # then no row changes while keys are pressed
     page.goto("/executions")
     page.keyboard.press("/")
     expect(page.locator("[data-search]")).to_be_focused()
-    page.keyboard.type(str(execution_id))
-    page.keyboard.press("Enter")
-    expect(page).to_have_url(re.compile(rf"\btext={execution_id}\b"))
-    expect(page.locator("tbody tr")).to_have_count(1)
-    press_until(page, "Tab", f"Choose {execution_id}")
-    page.keyboard.press("Space")
-    press_until(page, "Tab", "Cancel")
-    page.keyboard.press("Enter")
-    expect(page.get_by_role("heading", level=1)).to_have_text("Cancel 1 execution?")
-    press_until(page, "Tab", "Why")
     page.keyboard.type("by hand")
     page.keyboard.press("Enter")
-    expect(page.get_by_text("1 execution was asked to end.")).to_be_visible()
-    site.until_ended(execution_id)
+    expect(page).to_have_url(re.compile(r"\btext=by\+hand\b"))
+    expect(page.locator("tbody tr")).to_have_count(2)
+    press_until(page, "Tab", "Choose all on this page")
+    page.keyboard.press("Space")
+    expect(page.get_by_text("2 chosen:")).to_be_visible()
+    press_until(page, "Tab", "Cancel")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Cancel 2 executions?")
+    press_until(page, "Tab", "Why")
+    page.keyboard.type("ordered twice")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("2 executions were asked to end.")).to_be_visible()
+    for execution_id in both:
+        site.until_ended(execution_id)
 
 
 def test_without_script_lists_are_the_same(site: Site, enter: Callable[..., Page]) -> None:
@@ -124,18 +91,6 @@ def test_a_restart_of_postgres_breaks_nothing(site: Site, page: Page, visitors: 
     expect(page.locator(f"#row-{execution_id}")).to_contain_text("Cancelled")
 
 
-def test_a_page_waits_for_the_database(site: Site, page: Page, visitors: Visitors) -> None:
-    """It says so, and shows what was asked for once the database is back."""
-    visitors.expected = ("503",)
-    site.postgres.stop()
-    try:
-        page.goto("/executions")
-        expect(page.get_by_role("heading", level=1)).to_have_text("The database does not answer")
-    finally:
-        site.postgres.launch()
-    expect(page.get_by_role("heading", level=1)).to_have_text("Executions")
-
-
 def test_a_token_opens_the_page_that_was_wanted(site: Site, enter: Callable[..., Page]) -> None:
     """And its session ends with a click."""
     page = enter(None)
@@ -148,15 +103,6 @@ def test_a_token_opens_the_page_that_was_wanted(site: Site, enter: Callable[...,
     page.go_back()
     page.reload()
     expect(page).to_have_url(f"{site.url}/sign-in?next=%2Fexecutions%3Fstatus%3DFAILED")
-
-
-def test_a_viewer_may_not_act(enter: Callable[..., Page]) -> None:
-    """There is nothing to choose and no button; an address with an action says what is missing."""
-    page = enter("viewer")
-    page.goto("/executions")
-    expect(page.get_by_role("checkbox")).to_have_count(0)
-    expect(page.get_by_role("link", name="Start one")).to_have_count(0)
-    expect(page.get_by_text("viewer").first).to_be_visible()
 
 
 def test_another_site_can_do_nothing(site: Site, page: Page, visitors: Visitors) -> None:
@@ -178,21 +124,6 @@ def test_another_site_can_do_nothing(site: Site, page: Page, visitors: Visitors)
     page.get_by_role("link").click()
     expect(page).to_have_url(f"{site.url}/executions?status=FAILED")
     expect(page.get_by_role("heading", level=1)).to_have_text("Executions")
-
-
-def test_cookies_are_for_this_site_alone(site: Site, enter: Callable[..., Page]) -> None:
-    """No script and no other site gets one."""
-    page = enter(None)
-    page.goto("/sign-in")
-    page.get_by_label("Token").fill(site.tokens["viewer"])
-    page.get_by_role("button", name="Sign in").click()
-    expect(page).to_have_url(f"{site.url}/")
-    cookies = page.context.cookies()
-    assert {(one["name"], one["httpOnly"], one["sameSite"]) for one in cookies} == {
-        ("noetl_session", True, "Strict"),
-        ("noetl_form", True, "Strict"),
-    }
-    assert page.evaluate("document.cookie") == ""
 
 
 def test_a_palette_goes_anywhere(site: Site, page: Page, visitors: Visitors) -> None:

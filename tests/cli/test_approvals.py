@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-
-from noetl_broker.errors import EXIT_NO_PERMISSION
 from tests.cli.conftest import Command, begin, decide, rows
 from tests.postgres import Database
-from tests.roles import logins
 
 ORDER = """\
 workflow:
@@ -70,6 +66,8 @@ def test_a_step_is_approved_or_rejected(command: Command, database: Database) ->
     assert (said["approved"], said["decided"]) == (False, True)
     assert {"approved": False, "by": "ann"}.items() <= result(database).items()
     assert "rejected by ann" in command("events", rejected).stdout
+    was = f"step approve of execution {rejected} was rejected by ann at 20"
+    command.refuses([(f"approve {rejected} approve", 1, was)])
 
 
 def test_two_visits_that_fit_are_both_named(command: Command, database: Database) -> None:
@@ -82,7 +80,6 @@ def test_two_visits_that_fit_are_both_named(command: Command, database: Database
             (f"{execution} aprove", 1, f"execution {execution} has no step aprove; {rest}"),
             (f"{execution} start", 1, f"in step start of execution {execution}: it timed out, it was cancelled, or"),
             (f"{execution} start", 1, f"it has not begun; {rest}"),
-            ("7 x", 1, "there is no execution 7; noetl-broker approvals lists what waits\n"),
         ],
         "approve",
     )
@@ -103,19 +100,3 @@ def test_a_wrong_decision_is_refused(command: Command, database: Database) -> No
     ]
     command.refuses([((execution, "approve", *options), 2, words) for options, words in cases], "approve")
     assert rows(database, "select count(*) from noetl.pending_approvals") == [(1,)]
-
-
-async def test_an_approver_needs_no_other_role(command: Command, database: Database) -> None:
-    """A login in noetl_approver lists and decides, and is told who decided before; a producer may not."""
-    execution = await asyncio.to_thread(waiting, command, database)
-    async with logins(database) as roles:
-        answers = [
-            await asyncio.to_thread(command, *words, "--dsn", login.dsn)
-            for login in (roles.producer, roles.approver)
-            for words in (("approvals",), ("approve", execution, "approve"))
-        ]
-        late = await asyncio.to_thread(command, "approve", execution, "approve", "--dsn", roles.approver.dsn)
-    assert [answer.exit_code for answer in answers] == [EXIT_NO_PERMISSION, EXIT_NO_PERMISSION, 0, 0]
-    by, at = rows(database, "select context ->> 'by', context ->> 'at' from noetl.event where context ? 'by'")[0]
-    was = f"step approve of execution {execution} was approved by {by} at {at}; nothing of this execution can be"
-    assert (late.exit_code, was in late.stderr) == (1, True), late.stderr

@@ -93,17 +93,6 @@ def test_archive_has_no_command_timeout(command: Command, database: Database, mo
     assert command("archive", "--restore", LONG_AGO).exit_code == 0
 
 
-def test_archive_needs_an_age(command: Command) -> None:
-    """There is no default retention."""
-    command.refuses(
-        [
-            ("archive", 2, ""),
-            (f"archive --older-than 1d --restore {LONG_AGO}", 2, ""),
-            ("archive --restore 20200101", 1, ""),
-        ]
-    )
-
-
 def test_commands_name_the_archive_of_an_archived_execution(command: Command, database: Database) -> None:
     """In one sentence, with an exit code that is not 0."""
     [gone] = asyncio.run(ended_in(database, LONG_AGO))

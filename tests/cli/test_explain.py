@@ -171,12 +171,11 @@ def test_explain_shows_how_an_execution_ended(command: Command, database: Databa
     assert kinds(command, new, "get")[:2] == ["queued", "entered"]
 
 
-def test_explain_reports_a_missing_execution_or_step(command: Command, database: Database, started: int) -> None:
+def test_explain_reports_a_missing_step_or_visit(command: Command, database: Database, started: int) -> None:
     """In one sentence."""
     decide(database)
     command.refuses(
         [
-            ("5", 1, "no execution 5; noetl-broker executions lists them"),
             (f"{started} gett", 2, "playbook examples/weather has no step gett; did you mean `get`"),
             (f"{started} get#2", 2, "step get has no visit 2: it was visited 1 times"),
             (f"{started} get#x", 2, "get#x names no visit: write for example get#2 for the second"),

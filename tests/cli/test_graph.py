@@ -117,7 +117,6 @@ def test_graph_refuses_unknown_files_paths_and_formats(command: Command) -> None
             ("examples/fitch", 1, 'no playbook examples/fitch is registered; did you mean "examples/fetch"?'),
             ("examples/fetch --version 7", 1, f"no playbook examples/fetch version 7 {registered}"),
             ("x" * 300, 1, "no playbook " + "x" * 300 + " is registered"),
-            ("5", 1, "no execution 5; noetl-broker executions lists them"),
             ("9" * 20, 2, "9" * 20),
             ("5 --version 1", 2, f"{only_a_path} an execution keeps the version that it started with"),
             (f"{file} --version 1", 2, f"{only_a_path} a file has no versions"),

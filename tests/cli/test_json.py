@@ -44,20 +44,41 @@ OF_ONE = (
     ("schedule backfill s --from 5d --yes", 0), ("schedule delete s", 0), ("pause ID", 0), ("resume ID", 0),
     ("signal go --execution ID", 0), ("cancel ID", 0),
 )  # fmt: skip
-# Errors are printed on stderr only.
+NO_EXECUTION = "noetl-broker: no execution 5; noetl-broker executions lists them\n"
+NO_SCHEDULE = "no schedule s; noetl-broker schedule list lists them\n"
+# What commands refuse of an unknown name, and of a call that lacks something. Errors are printed on stderr only.
 REFUSED = (
-    ("register nowhere.yaml", 2), ("start examples/nothing", 1), ("start examples/conditional --payload {", 2),
-    ("explain ID nothing", 2), ("fork ID --from nothing", 2), ("retry ID", 1), ("replay", 2), ("archive", 2),
-    ("logs ID nothing", 1), ("logs 5", 1),
-    ("archive --restore 20200101", 1), ("graph examples/nothing", 1),
-    *((f"{name} 5", 1) for name in ("status", "events", "explain", "reevaluate", "retry", "graph", "replay", "verify")),
-    ("limit list api", 1), ("limit put api", 2), ("undo ID", 1), ("undo 5", 1), ("abandon ID", 1), ("abandon 5", 1),
-    ("token revoke ci", 1), ("token create ci", 2),
-    ("signal go", 2), ("signal go --execution 5", 1), ("signal go --key 1 --payload {", 2),
-    ("pause 5", 1), ("resume 5", 1), ("pause --path x", 1), ("pause --path x*", 2),
-    ("cancel 5", 1), ("fork 5 --from measure", 1), ("schedule show s", 1), ("schedule put s nowhere --every 1d", 1),
-    ("approve 5 a", 1), ("reject 5 a", 1), ("schedule put s examples/conditional", 2),
-    ("schedule backfill s --from 5d", 1),
+    *((f"{name} 5", 1, NO_EXECUTION) for name in (
+        "status", "events", "explain", "logs", "graph", "replay", "verify", "reevaluate", "retry",
+        "fork --from measure", "pause", "resume", "cancel", "undo", "abandon", "signal go --execution",
+    )),
+    *((f"{name} 5 a", 1, "there is no execution 5; noetl-broker approvals lists") for name in ("approve", "reject")),
+    *((f"{name} examples/nothing", 1, "no playbook examples/nothing is registered") for name in ("start", "graph")),
+    *((f"schedule {call}", 1, NO_SCHEDULE) for call in ("show s", "backfill s --from 5d", "delete s")),
+    ("explain ID nothing", 2, "playbook examples/conditional has no step nothing; known are: start, measure, warn"),
+    ("fork ID --from nothing", 2, "playbook examples/conditional has no step nothing; known are"),
+    ("logs ID nothing", 1, "execution ID has no step nothing; its steps are start, measure, warn, note, end\n"),
+    ("register nowhere.yaml", 2, "the file nowhere.yaml cannot be read: No such file or directory"),
+    ("start examples/conditional --payload {", 2, "the payload in --payload is not JSON: Expecting property name"),
+    ("retry ID", 1, "ID is RUNNING and has no dead letters; noetl-broker explain ID says what it waits for\n"),
+    ("undo ID", 1, "has not ended, it is RUNNING; noetl-broker cancel ID ends it, and undoes what it did\n"),
+    ("abandon ID", 1, "ID is RUNNING; only an undo can be abandoned; noetl-broker cancel ID ends it"),
+    ("replay", 2, "replay needs the id of an execution, a filter (see replay --help) or --all"),
+    ("archive", 2, "archive needs --older-than, for example --older-than 90d"),
+    ("archive --older-than 1d --restore 20250101", 2, "archive takes either --restore or --older-than"),
+    ("archive --restore 20200101", 1, "there is no period 20200101; noetl-broker archive --older-than 90d --dry-run"),
+    ("limit list api", 1, "there is no limit api; noetl-broker limit list names them"),
+    ("limit put api", 2, "throttle api has neither a concurrency nor a rate; give one of them, or both"),
+    ("token revoke ci", 1, "there is no token 'ci'; noetl-broker token list lists them"),
+    ("token create ci", 2, "token create needs --role viewer or --role operator"),
+    ("signal go", 2, "give one of --key and --execution"),
+    ("signal go --key 1 --payload {", 2, "the payload in --payload is not JSON"),
+    ("pause --path x", 1, "no playbook x is registered; noetl-broker register FILE adds a playbook to the catalog\n"),
+    ("pause --path x*", 2, "and x* is a pattern; add --status running to pause executions\n"),
+    ("pause --path x --yes", 2, "--yes is for executions, and --path x alone names none; add --status to"),
+    ("resume --path x --limit 1", 2, "--limit is for executions, and --path x alone names none"),
+    ("schedule put s nowhere --every 1d", 1, "no playbook nowhere is registered"),
+    ("schedule put s examples/conditional", 2, "the schedule s: it has neither cron nor every; give one of them"),
 )  # fmt: skip
 
 
@@ -127,7 +148,9 @@ def test_an_id_in_a_payload_stays_a_number(command: Command, database: Database)
 
 
 def test_an_error_prints_no_document(command: Command, started: str) -> None:
-    """It exits with its code."""
-    for call, code in REFUSED:
+    """It is one line, and exits with its code."""
+    for call, code, said in REFUSED:
         answer = command(*words(call, started), "--json")
-        assert (call, answer.exit_code, answer.stdout, answer.stderr.count("\n")) == (call, code, "", 1)
+        found = (answer.exit_code, answer.stdout, answer.stderr.count("\n"))
+        assert (call, *found) == (call, code, "", 1)
+        assert said.replace("ID", started) in answer.stderr

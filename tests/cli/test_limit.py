@@ -44,8 +44,6 @@ def test_a_limit_is_listed_changed_and_deleted(command: Command, database: Datab
 def test_a_wrong_limit_is_refused(command: Command) -> None:
     """With the value and the remedy."""
     cases = [
-        (("list", "bank"), 1, "there is no limit bank; noetl-broker limit list names them"),
-        (("put", "bank"), 2, "throttle bank has neither a concurrency nor a rate; give one of them, or both"),
         (("put", "bank", "--burst", "3"), 2, "throttle bank has neither a concurrency nor a rate"),
         (("put", "bank", "--rate", "fast"), 2, "'fast' is not a rate; write 10/s, 100/m, 5000/h"),
         (("put", "bank", "--rate", "2000000"), 2, "'2000000' is not a rate; write 10/s, 100/m, 5000/h"),

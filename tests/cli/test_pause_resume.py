@@ -79,18 +79,6 @@ def test_new_executions_of_a_path_are_queued_and_admitted(
     decide(database)
     assert statuses(command) == ["RUNNING", "RUNNING", "RUNNING"]
     assert command("resume", "--path", "story").stdout == "story is not paused\n"
-    assert started
-    command.refuses(
-        [
-            ("pause --path sto*", 2, "add --status running to pause executions"),
-            (
-                "pause --path story --yes",
-                2,
-                "--yes is for executions, and --path story alone names none; add --status to",
-            ),
-            ("resume --path story --limit 1", 2, "--limit is for executions, and --path story alone names none"),
-        ]
-    )
 
 
 def test_executions_of_a_filter_are_cancelled(command: Command, database: Database, started: list[str]) -> None:

@@ -88,16 +88,6 @@ def test_dead_letters_are_put_back(command: Command, database: Database, path: s
     assert command("dead-letters", "--json").stdout == "[]\n"
 
 
-def test_lost_mail_is_put_back(command: Command, database: Database, path: str) -> None:
-    """A foreign event without turn and mail was never read."""
-    started = begin(command, database, LOAD, path=path)
-    rows(database, "select noetl.complete_job(queue_id, 'w', attempts, '{}') from noetl.lease_jobs('w')")
-    execute(database, "delete from noetl.inbox")
-    assert command("reevaluate", started).stdout == f"execution {started}: 1 event is put back\n"
-    decide(database)
-    assert rows(database, "select turn, outcome from noetl.turn order by turn") == [(1, "decided"), (2, "decided")]
-
-
 def test_a_failed_execution_is_retried_once(command: Command, database: Database, path: str) -> None:
     """The first answer names the step, the second the progress. The new one names its origin in its headline."""
     [failed] = fail_in_load(command, database, path)
@@ -121,13 +111,8 @@ def test_a_failed_execution_is_retried_once(command: Command, database: Database
 def test_retry_of_an_execution_that_did_not_fail_suggests_a_command(
     command: Command, database: Database, path: str
 ) -> None:
-    """A running one, a completed one, one that does not exist."""
+    """A completed one; `test_json` has a running one."""
     started = int(command("start", path).stdout)
-    running = f"execution {started} is RUNNING and has no dead letters; noetl-broker explain {started} says what it"
-    missing = "no execution 5; noetl-broker executions lists them\n"
-    command.refuses([
-        (f"retry {started}", 1, running), ("retry 5", 1, missing), ("reevaluate 5", 1, missing),
-    ])  # fmt: skip
     answer(database)
     answer(database)
     ended = f"execution {started} has not failed, it is COMPLETED; noetl-broker fork {started} --from STEP starts"
@@ -190,6 +175,7 @@ def test_a_retry_continues_on_another_version(command: Command, database: Databa
     anew = command("retry", large, "--version", "latest", "--or-from-start")
     assert "continues from start on version 2" in anew.stdout
     assert "it starts anew, because it would have gone another way: turn 2, step fetch" in anew.stderr
+    assert f"execution {large} is continued as" in command("retry", large, "--version", "latest").stdout
     assert rows(database, "select forked_from, version from noetl.execution where version = 2 order by 1") == [
         (small, 2),
         (large, 2),

@@ -9,9 +9,7 @@ import pytest
 
 from noetl_broker.store.admin.api_tokens import create_token
 from noetl_broker.store.connect.connection import call
-from tests.brokers import drain, register, start
 from tests.console.conftest import console
-from tests.console.test_executions import STORY
 from tests.postgres import Database
 from tests.sessions import pooled_session
 
@@ -46,22 +44,6 @@ async def test_an_expired_token_is_refused(database: Database) -> None:
     mine = await token(database, "viewer", valid=timedelta(microseconds=1))
     async with console(database) as client:
         assert (await client.get(LIST, headers=mine)).status_code == 401
-
-
-async def test_a_viewer_sees_no_payload_and_starts_nothing(database: Database) -> None:
-    """An operator does both; the session cookie counts as the header does."""
-    await register(database, STORY)
-    [execution_id] = await start(database, payload={"x": 1})
-    await drain(database)
-    callers = [await token(database, role) for role in ("viewer", "operator")]
-    callers.append({"Cookie": f"noetl_session={callers[1]['Authorization'].removeprefix('Bearer ')}"})
-    found = []
-    async with console(database) as client:
-        for headers in callers:
-            shown = await client.get(f"{LIST}/{execution_id}", headers=headers)
-            posted = await client.post(LIST, json={"path": "story", "payload": {"x": 1}}, headers=headers)
-            found.append((shown.json()["result"], posted.status_code))
-    assert found == [(None, 403), ({"sum": 2}, 201), ({"sum": 2}, 201)]
 
 
 @pytest.mark.parametrize(

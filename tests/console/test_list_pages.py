@@ -70,22 +70,6 @@ async def test_an_empty_page_says_what_to_do(api: httpx.AsyncClient) -> None:
     assert ["noetl-broker " in text for text in found] == [True, True, True, True, False, True]
 
 
-async def test_hostile_texts_are_texts(database: Database, api: httpx.AsyncClient) -> None:
-    """On every page, for every role; a viewer sees no values, ids of workers, names of signals and reasons."""
-    await fill(database)
-    urls = [*PAGES, "/executions/act?action=reevaluate&scope=all"]
-    operators = [(await api.get(url)).text for url in urls]
-    one = await api.get("/schedules/one", params={"name": HOSTILE})
-    async with console(database) as client:
-        await sign_in(client, database, "viewer")
-        viewers = [await client.get(url) for url in PAGES]
-    assert ["<script>alert" in text or "<img" in text for text in [*operators, one.text]] == [False] * 8
-    assert ["&lt;script&gt;alert" in text for text in operators] == [True] * 7
-    assert [(page.status_code, "&lt;script&gt;alert" in page.text) for page in viewers] == [
-        (200, url == "/schedules") for url in PAGES
-    ]
-
-
 @pytest.mark.parametrize(
     "typed, decision, said, status",
     [
@@ -193,7 +177,7 @@ async def test_the_console_needs_an_operators_login_alone(database: Database) ->
         *PAGES,
         *(f"/playbooks{part}?path=story" for part in parts),
         *(f"/executions/act?action={action}&{chosen}" for action in ("cancel", "retry", "reevaluate")),
-        "/playbooks",
+        *("/", "/playbooks", f"/executions/{execution_id}", f"/executions/{execution_id}?turn=1&step=load"),
         "/executions/act?action=pause&scope=all",
         "/schedules/backfill?name=" + quote(HOSTILE) + "&since=2d",
     ]

@@ -8,12 +8,9 @@ from html import unescape
 import httpx
 
 from noetl_broker.store.connect.connection import connect
-from noetl_broker.store.connect.migrations import create_roles
 from tests.brokers import drain, execute, register, start
-from tests.console.conftest import console
 from tests.console.test_executions import STORY
-from tests.postgres import Database, named
-from tests.roles import login
+from tests.postgres import Database
 
 WAITS = "workflow: [{step: start, next: a}, {step: a, type: approval, title: '?', next: end}, {step: end}]"
 
@@ -60,17 +57,6 @@ async def test_the_navigation_counts_what_health_finds(database: Database, api: 
     await drain(database)
     page = (await api.get("/")).text
     assert ("3 wait" in page, page.count('href="/approvals?path=story"')) == (True, 1)
-
-
-async def test_an_operators_login_may_read_the_page(database: Database) -> None:
-    """It has the rights of `noetl_operator` and no more."""
-    await register(database, STORY)
-    await start(database, payload={"x": 1})
-    await drain(database)
-    await create_roles(database)
-    async with login(database, "console", named("noetl_operator")) as operator, console(operator) as client:
-        answers = [await client.get(url) for url in ("/", "/executions", "/executions?text=story")]
-    assert [(answer.status_code, "story" in answer.text) for answer in answers] == [(200, True)] * 3
 
 
 async def test_a_new_database_says_what_to_do(api: httpx.AsyncClient) -> None:

@@ -167,10 +167,10 @@ async def test_a_viewer_cannot_write_by_any_form(database: Database) -> None:
         await sign_in(client, database, "viewer")
         addresses = {path: re.sub(r"\{\w+(:\w+)?\}", "1", path) for path in writing}
         answers = {path: (await post(client, url, {}, of="/executions")).status_code for path, url in addresses.items()}
-        forms = [
-            re.findall(r'method="post"|class="check"', (await client.get(url)).text) for url in ("/", "/executions")
-        ]
+        pages = [(await client.get(url)).text for url in ("/", "/executions")]
+        forms = [re.findall(r'method="post"|class="check"|</svg>Start one', page) for page in pages]
         await sign_in(client, database, "operator")
+        assert "</svg>Start one" in (await client.get("/executions")).text
         untold = {path: (await client.post(url, data={"csrf": "0"})).status_code for path, url in addresses.items()}
     assert {"/executions/act", "/limits/put", "/limits/delete", "/executions/{execution_id:int}/undo"} <= writing
     assert untold == answers == dict.fromkeys(writing, 403)
@@ -232,11 +232,12 @@ async def test_a_request_without_a_route_learns_the_methods_and_gets_no_redirect
 
 
 async def test_a_page_tries_again_while_the_database_is_away() -> None:
-    """It says so, with 503, and not where the database is."""
+    """It says so, with 503 and when to ask again, and not where the database is; the API does, too."""
     async with console(Place(dsn="postgresql://127.0.0.1:1/none")) as client:  # type: ignore[arg-type] # no test's database
-        page = await client.get("/executions")
-    assert (page.status_code, page.headers["retry-after"], 'http-equiv="refresh"' in page.text) == (503, "2", True)
-    assert "127.0.0.1" not in page.text
+        page, problem = await client.get("/executions"), await client.get("/api/v1/executions")
+    assert [(answer.status_code, answer.headers["retry-after"]) for answer in (page, problem)] == [(503, "2")] * 2
+    assert ('http-equiv="refresh"' in page.text, problem.json()["code"]) == (True, "NB503")
+    assert "127.0.0.1" not in page.text + problem.text
 
 
 async def test_a_sentence_about_what_was_done_comes_back_once(api: httpx.AsyncClient) -> None:
@@ -259,4 +260,7 @@ async def test_of_a_long_value_only_the_beginning_is_shown(database: Database, a
     page = (await api.get(f"/executions/{execution_id}")).text
     assert len(page) < 200_000
     assert f"/executions/{execution_id}/values/workload" in page
-    assert (await api.get(f"/executions/{execution_id}/values/workload")).json() == {"long": long}
+    whole = f"/executions/{execution_id}/values/workload"
+    assert (await api.get(whole)).json() == {"long": long}
+    await sign_in(api, database, "viewer")
+    assert (await api.get(whole)).status_code == 403

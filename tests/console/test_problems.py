@@ -7,10 +7,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from noetl_broker.store.connect.dsn import Database as Place
-from tests.console.conftest import console
 from tests.console.test_list_pages import send
-from tests.postgres import Database
 
 LIST = "/api/v1/executions"
 MAX_BODY_BYTES, MOST_VALUES = 8 << 20, 250_000  # what the console reads
@@ -88,15 +85,6 @@ async def test_a_field_of_a_form_with_many_values_is_refused(api: httpx.AsyncCli
     typed = {"name": "paid", "key": "17", "payload": "[" + "{}," * MOST_VALUES + "1]"}
     answer = await send(api, "/signals/send", "/signals/send", typed)
     assert (answer.status_code, "more than" in answer.text) == (400, True)
-
-
-async def test_without_its_database_the_console_answers_503(database: Database) -> None:
-    """It says when to ask again, and not where the database is."""
-    nowhere = Place(dsn="postgresql://nobody@127.0.0.1:1/nothing", schema=database.schema)
-    async with console(nowhere) as client:  # type: ignore[arg-type] # a database without a name
-        answer = await client.get(LIST)
-    assert (answer.status_code, answer.json()["code"], "Retry-After" in answer.headers) == (503, "NB503", True)
-    assert "127.0.0.1" not in answer.text
 
 
 async def test_an_answer_lists_a_bounded_number_of_wrong_fields(api: httpx.AsyncClient) -> None:

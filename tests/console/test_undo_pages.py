@@ -71,6 +71,8 @@ async def test_what_is_left_undone_is_told(database: Database, api: httpx.AsyncC
     jobs = await read(api, f"/executions/{failed}", tab="jobs")
     assert ("pay!undo</a>" in jobs, "#1!undo" in jobs) == (True, False)
     assert "left 2 undone" in await read(api, "/executions")
+    health = (await read(api, "/health")).partition('id="left-undone"')[2]
+    assert ["1 failed" in health, "1 not undone" in health, f"/executions/{failed}/undo" in health] == [True] * 3
     assert [one["kind"] for one in why["because"]].count("remedy") == 1
     assert ("not undone: reserve" in page, "noetl-broker undo" in page) == (True, False)
     await sign_in(api, database, "viewer")

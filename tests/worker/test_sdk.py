@@ -174,24 +174,28 @@ ENDINGS: list[tuple[Callable[[Job], Any], str, str]] = [
     (raises_in_the_loop(KeyboardInterrupt()), "KeyboardInterrupt", ""),
     (raises(SystemExit("enough")), "SystemExit", "enough"),
     (raises_in_the_loop(SystemExit("enough")), "SystemExit", "enough"),
+    (lambda job: job.args["m"], "KeyError", "'m'"),
 ]
 
 
 async def test_any_exception_of_a_function_fails_its_job(database: Database, queue: Queue) -> None:
-    """Also an exit, a BaseException, or a cancellation of its own: at once, and the worker goes on."""
+    """Also an exit, a BaseException, or a cancellation of its own: at once, with its place, and the worker goes on."""
     worker, stop = Worker(database.dsn, schema=database.schema, poll_max_seconds=0.2), asyncio.Event()
     for number, (function, _, _) in enumerate(ENDINGS):
         worker.task(f"own{number}")(function)
     task = asyncio.create_task(worker.run(stop))
-    errors = []
+    errors, traceback = [], ""
     for number in range(len(ENDINGS)):
-        queue_id = await queue.put_one({"type": f"own{number}"})
+        queue_id = await queue.put_one({"type": f"own{number}", "args": {}})
         await queue.until(queue_id, "failed")
-        errors += [(error["type"], error["message"]) for _, _, error in await queue.events(queue_id)]
+        [(_, _, error)] = await queue.events(queue_id)
+        errors.append((error["type"], error["message"]))
+        traceback = error.get("traceback")
     stop.set()
     await asyncio.wait_for(task, PATIENCE_SECONDS)
     assert [kind for kind, _ in errors] == [kind for _, kind, _ in ENDINGS]
     assert all(words in message for (_, message), (_, _, words) in zip(errors, ENDINGS, strict=True)), errors
+    assert 'lambda job: job.args["m"]' in traceback
 
 
 STUCK = """

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib import import_module
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
+from typing import Any, NamedTuple, TypeVar, get_args
 
 import annotated_types
 import click
@@ -21,7 +21,7 @@ from noetl_broker.commands import ActionEntry
 from noetl_broker.errors import EXIT_FAILED
 from noetl_broker.service.action import Caller
 from noetl_broker.service.field_errors import request_of
-from noetl_broker.service.models.base import MOST_ROWS, Given, Paged
+from noetl_broker.service.models.base import MOST_ROWS, Given, Paged, words_of
 
 MOST_LISTED = 100_000  # rows of one call
 Asked = TypeVar("Asked", bound=Given)
@@ -103,7 +103,7 @@ class Face(NamedTuple):
         names = *self._options_of(name), f"{prefix}{name}"
         if field.annotation is bool:
             return click.option(*names, is_flag=True, default=None, help=help_)
-        if words := _words_of(field):
+        if words := words_of(field):
             return click.option(*names, type=click.Choice(words, case_sensitive=False), help=help_)
         kind = self.types.get(name, COMPLETED.get(name))
         return click.option(*names, metavar=_metavar(name, field), type=kind, help=help_)
@@ -207,14 +207,6 @@ def action_named(name: str) -> Any:
     """An action by its module and name: `executions.start_execution`."""
     module, _, function = name.partition(".")
     return getattr(service(module), function)
-
-
-def _words_of(field: FieldInfo) -> list[Any]:
-    """The words of a choice, also of one that may be left out; none for other fields."""
-    if get_origin(field.annotation) is Literal:
-        return [*get_args(field.annotation)]
-    kinds = [each for each in get_args(field.annotation) if each is not type(None)]
-    return [*get_args(kinds[0])] if len(kinds) == 1 and get_origin(kinds[0]) is Literal else []
 
 
 METAVARS: Mapping[str, str] = MappingProxyType({

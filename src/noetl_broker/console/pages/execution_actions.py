@@ -104,7 +104,7 @@ async def _form(
     more = {} if one.prepare is None else await one.prepare(page)
     return screen.form(
         one.template, one.title, page.fields, fault,
-        action=name, of_action=one, asked=asked, details=details, visit_name=visit_name, **more,
+        action=name, of_action=one, asked=asked, details=details, **more,
     )  # fmt: skip
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from types import NoneType
-from typing import Any, Literal, NamedTuple, get_args, get_origin
+from typing import Any, Literal, NamedTuple, get_origin
 
-from noetl_broker.service.models.base import Given
+from noetl_broker.service.models.base import Given, type_of, words_of
 
 
 class FormField(NamedTuple):
@@ -25,9 +24,8 @@ def fields_of(model: type[Given], *, but: frozenset[str]) -> list[FormField]:
     for name, field in model.model_fields.items():
         if name in but:
             continue
-        kinds = [each for each in get_args(field.annotation) if each is not NoneType] or [field.annotation]
-        options = get_args(kinds[0]) if get_origin(kinds[0]) is Literal else ()
-        kind = "choice" if options else _kind_of(kinds[0])
+        options = words_of(field)
+        kind = "choice" if options else _kind_of(type_of(field))
         hint = "; ".join(filter(None, ["" if field.is_required() else "optional", field.description]))
         made.append(FormField(name, name.replace("_", " ").capitalize(), hint, kind, field.is_required(), options))
     return made

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from types import NoneType, UnionType
+from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
+from pydantic.fields import FieldInfo
 
 from noetl_broker.playbook.plain_values import LARGEST_VERSION, NAME_CHARS
 from noetl_broker.service.models.values import ExecutionId
@@ -81,3 +83,16 @@ class Listed(BaseModel, Generic[Row]):
 def is_given(*names: str) -> dict[str, Any]:
     """What a document says of an object that has one of these fields, and not as null."""
     return {"anyOf": [{"required": [name], "properties": {name: {"not": {"type": "null"}}}} for name in names]}
+
+
+def words_of(field: FieldInfo) -> tuple[str, ...]:
+    """The words of a choice; none for other fields."""
+    kind = type_of(field)
+    return get_args(kind) if get_origin(kind) is Literal else ()
+
+
+def type_of(field: FieldInfo) -> Any:
+    """The type of a field, without None where it may be left out."""
+    kinds = [each for each in get_args(field.annotation) if each is not NoneType]
+    is_optional = get_origin(field.annotation) in {Union, UnionType} and len(kinds) == 1
+    return kinds[0] if is_optional else field.annotation

@@ -12,7 +12,7 @@ from noetl_broker.resources import playbooks_folder
 from tests.browser.site import Site
 from tests.stories import document
 
-FORTY = Path(__file__).parents[1] / "diagram" / "forty_steps.yaml"
+FORTY = Path(__file__).parents[1] / "tests" / "diagram" / "forty_steps.yaml"
 # What the steps of the forty give: a large order of a good customer, that nobody has paid yet.
 GIVEN: dict[str, Any] = {
     "load_order": {"amount": 1800, "lines": [*range(1, 13)]},

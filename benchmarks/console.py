@@ -1,4 +1,4 @@
-"""Measures the console beside a million executions: `python -m tests.browser.figures`.
+"""Measures the console beside a million executions: `python -m benchmarks.console`.
 
 | part | measures |
 |---|---|
@@ -29,9 +29,9 @@ from typing import NamedTuple
 
 import httpx
 
+from benchmarks.busy_day import fill
 from noetl_broker.console.access import COOKIE
 from tests.browser.addresses import client_of, crawl, kind_of
-from tests.browser.full import fill
 from tests.browser.site import Site, site
 from tests.chaos.daemons import processor_seconds
 from tests.postgres import psycopg_connect
