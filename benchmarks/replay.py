@@ -12,6 +12,7 @@ from itertools import islice
 from benchmarks.bench import Bench, Database, program
 from benchmarks.drain import drained
 from benchmarks.results import Row, at_least
+from noetl_broker.history.record import HistoryPart
 from noetl_broker.history.replay import Replay
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.store.admin import history_scan
@@ -39,10 +40,10 @@ async def measure(bench: Bench) -> list[Row]:
     ]  # fmt: skip
 
 
-async def _stored(database: Database, executions: int) -> list[history_scan.HistoryPart]:
+async def _stored(database: Database, executions: int) -> list[HistoryPart]:
     """Read this many histories into memory."""
     versions = Versions(PlaybookRules())
-    parts: list[history_scan.HistoryPart] = []
+    parts: list[HistoryPart] = []
     async for batch in history_scan.measure_sizes(database.connection, Filter()):
         async with aclosing(history_scan.read(database.connection, batch, versions)) as loaded:
             async for read in loaded:
@@ -52,7 +53,7 @@ async def _stored(database: Database, executions: int) -> list[history_scan.Hist
     return parts
 
 
-def _replay(parts: list[history_scan.HistoryPart]) -> float:
+def _replay(parts: list[HistoryPart]) -> float:
     """Return executions a second of processor time, which does not depend on other load."""
     began = time.thread_time()
     for part in parts:

@@ -169,6 +169,7 @@ PURE_LIBRARIES = {
     "dataclasses",
     "datetime",
     "decimal",
+    "difflib",
     "enum",
     "functools",
     "graphlib",

@@ -36,6 +36,8 @@ def test_executions_are_listed_in_plain_columns(command: Command, database: Data
     assert header.split() == ["execution", "path", "version", "status", "started", "took", "error"]
     assert line.split()[:4] == [str(started), "examples/fetch", "1", "RUNNING"]
     second = command("start", "examples/fetch").stdout.strip()
+    cuts = [command("executions", "--limit", limit).stderr for limit in (1, 2)]
+    assert cuts == ["the newest 1; --limit shows more\n", ""]
     command("cancel", started)
     command("cancel", second, "--reason", "wrong city")
     decide(database)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cli.conftest import Command, begin, decide
+from tests.cli.conftest import Command, begin, decide, read_until
 from tests.postgres import Database
 
 BODY = """
@@ -69,11 +69,14 @@ def test_new_executions_of_a_path_are_queued_and_admitted(
     """Those that run are not paused. `status` says why one is queued."""
     done = command("pause", "--path", "story", "--reason", "a fix")
     assert done.stdout.startswith("new executions of story are queued")
-    queued = command("start", "story").stdout.strip()
+    queued = command("start", "story", "--idempotency-key", "k").stdout.strip()
     decide(database)
     why = "its playbook is paused: a fix (noetl-broker resume --path story admits it)"
     assert [why in command("status", one).stdout.splitlines() for one in (queued, started[0])] == [True, False]
     assert statuses(command) == ["RUNNING", "RUNNING", "QUEUED"]
+    waiting = command.start("start", "story", "--idempotency-key", "k", "--wait")
+    assert read_until(waiting, "noetl-broker resume --path story admits it")
+    waiting.kill()
     done = command("resume", "--path", "story")
     assert done.stdout == "new executions of story run again; admitted: 1 execution\n"
     decide(database)

@@ -134,6 +134,7 @@ def test_backfill_leaves_the_future_to_the_schedule(command: Command) -> None:
     command("schedule", "put", "often", PATH, "--every", "1s")
     call = "schedule backfill often --from 2020-01-01"
     command.refuses([
+        ("schedule backfill often --from 2026-01-02 --to 2026-01-01", 2, "after its end at"),
         (call, 2, "has more than 100,000 moments from 2020-01-01"),
         (call, 2, "give a later --from, or an earlier --to"),
     ])  # fmt: skip

@@ -59,6 +59,7 @@ def test_a_bad_start_is_refused(command: Command, database: Database, echo: str)
             (("examples/checked", "--payload", '{"m": 1}'), 2, schema),
             *((path, 1, f'no playbook {path} is registered; did you mean "{echo}"?') for path in ("examples/ehco",)),
             ("echo", 1, f'no playbook echo is registered; did you mean "{echo}"?'),
+            (f"{echo} --version latest", 2, "--version takes a number; leave it out for the latest version"),
             (f"{echo} --version 7", 1, "version 7 is registered; its latest version is 1"),
         ],
         "start",

@@ -104,7 +104,9 @@ async def test_failed_executions_are_retried_on_another_version(database: Databa
     assert one["recovered_as"] == again["recovered_as"]
     body: dict[str, Any] = {"which": {"version": 1}, "version": 2}
     [group] = (await do(api, "post", "/executions/bulk/retry", json=body))["groups"]
+    [fork] = (await do(api, "post", "/executions/bulk/fork", json={**body, "from": "load"}))["groups"]
     assert (group["outlook"], group["goes_on"]) == ("version 2: begins at load, keeps no results", True)
+    assert fork == group
     done = await do(api, "post", "/executions/bulk/retry", json={**body, "preview": False})
     assert [each["version"] for each in done["done"]] == [2]
     listed = (await do(api, "get", "/executions", params={"version": 2}))["items"]

@@ -46,7 +46,7 @@ def test_a_page_has_the_buttons_of_its_status(status: str, more: dict[str, Any],
         (WAITS, "cancel", {"reason": LONG}, LONG, "it must have at most 1000 characters"),
         (STORY, "fork", {"step": "lod", "of": "", "value": "", "version": "17"}, "17", "17 is registered"),
         (STORY, "fork", {"step": "load", "of": "load", "value": "text", "version": ""}, "text", "double quotes"),
-        (STORY, "again", {"payload": "[7]"}, "[7]", "it must be a JSON object"),
+        (STORY, "again", {"payload": "[7]"}, "\n[7]</textarea>", "it must be a JSON object"),
         (STORY, "retry", {"version": "17"}, "17", "version 17 is registered; its latest version is 1"),
     ],
 )

@@ -141,8 +141,8 @@ def command(
 ) -> Callable[[Body], click.Command]:
     """Make a click command from a function. Its docstring is the help; `example` has one call a line.
 
-    With an `own_database`, the databases of the settings are not read. A command that `serves` never blocks on its
-    log. `role` is what its login needs; the error names it if the login lacks it.
+    With an `own_database`, --dsn is refused, and the databases of the settings are not read. A command that `serves`
+    never blocks on its log. `role` is what its login needs; the error names it if the login lacks it.
     """
 
     def decorate(body: Body) -> click.Command:
@@ -154,6 +154,8 @@ def command(
                 dsns, schemas = ((one,) if isinstance(one, str) else one or () for one in (dsn, schema))
                 if "" in dsns:
                     raise OperatorFault("--dsn is empty: give the address of a database, or leave the option out")
+                if own_database and dsns:
+                    raise OperatorFault(f"{name} starts a Postgres of its own: leave --dsn out")
                 settings = load_settings(config)
                 if not dsns and not own_database and not (several_databases and settings.dsns):
                     settings = with_dsn(settings)

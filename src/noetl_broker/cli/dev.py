@@ -46,8 +46,6 @@ def dev(call: Call, *, folder: Path, home: Path | None, fresh: bool) -> None:
     Data are kept in .noetl/ between runs. Other commands find the database there, from their folder upward. Ctrl-C
     stops everything. --json prints the places as one document when everything runs.
     """
-    if call.given_dsns:
-        raise OperatorFault("dev starts a Postgres of its own: leave --dsn out")
     if not folder.is_dir():
         raise OperatorFault(f"there is no folder {folder}: name the folder of your playbooks")
     explicit = "log_level" in call.settings.model_fields_set

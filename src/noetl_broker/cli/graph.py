@@ -14,16 +14,14 @@ from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.face import ask
 from noetl_broker.cli.typed import read_bytes
 from noetl_broker.diagram.build import picture_of_playbook
-from noetl_broker.diagram.mermaid import render_mermaid
 from noetl_broker.diagram.model import as_document
-from noetl_broker.diagram.svg import render_svg
 from noetl_broker.errors import DatabaseFault, NotFoundFault, OperatorFault
 from noetl_broker.playbook import compile_playbook
 from noetl_broker.service.field_errors import request_of
+from noetl_broker.service.images import image_of
 from noetl_broker.service.models.base import OneExecution
 from noetl_broker.service.models.playbooks import OneVersion
 
-FORMATS = {"mermaid": render_mermaid, "svg": render_svg}
 SUFFIXES = {".svg": "svg", ".mmd": "mermaid", ".md": "mermaid", "": "mermaid"}
 PLAYBOOK_SUFFIXES = {".yaml", ".yml"}
 
@@ -37,7 +35,7 @@ PLAYBOOK_SUFFIXES = {".yaml", ".yml"}
     ),
 )
 @click.argument("subject", metavar="PATH|FILE|ID", type=Subject())
-@click.option("--format", "form", type=click.Choice([*FORMATS]), help="Default: by the suffix of --output.")
+@click.option("--format", "form", type=click.Choice(["mermaid", "svg"]), help="Default: by the suffix of --output.")
 @click.option(
     "--output",
     "target",
@@ -60,7 +58,7 @@ def graph(call: Call, *, subject: str, form: str | None, target: Path | None, ve
         raise OperatorFault(f"there is no format {suffix}: name the file .svg, .mmd or .md, or give --format")
     picture = _picture(call, subject, version)
     if not call.printed(as_document(picture)):
-        _write(FORMATS[form or SUFFIXES[suffix]](picture), target)
+        _write(image_of(picture, form or SUFFIXES[suffix], with_values=True).text, target)
 
 
 def _picture(call: Call, subject: str, version: int | None) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import sys
 from operator import itemgetter
 from typing import Any
@@ -49,11 +48,13 @@ def executions(call: Call, *, chosen: Selection, text: str | None, limit: int, u
         left: output.Columns = {
             "execution": "execution_id", "path": "path", "status": "status", "ended": "ended_at", "left": left_text,
         }  # fmt: skip
-        found = _newest(call, limit, ask_all(call, "health.list_left_undone", most=limit + 1))
-        call.show_rows(found, left, folding=frozenset({"path"}), none="no execution has left anything undone")
+        found = ask_all(call, "health.list_left_undone", most=limit + 1)
+        call.show_rows(found[:limit], left, folding=frozenset({"path"}), none="no execution has left anything undone")
+        _note_more(call, found, limit)
         return
     which, path = chosen.which.model_dump(exclude={"all"}), chosen.which.path
-    entries = _newest(call, limit, ask_all(call, "executions.list_executions", most=limit + 1, **which, text=text))
+    found = ask_all(call, "executions.list_executions", most=limit + 1, **which, text=text)
+    entries = found[:limit]
     if not call.as_json and not entries and path is not None and "*" not in path:
         meant = ask(call, "playbooks.suggest_path", path=path)
         if meant is not None:
@@ -67,13 +68,13 @@ def executions(call: Call, *, chosen: Selection, text: str | None, limit: int, u
         places = _lineages(entries)
         rows = [{**entry, "place": places[entry["execution_id"]]} for entry in entries]
         output.Rows.of(sorted(rows, key=itemgetter("place")), columns, frozenset({"path"})).show()
+    _note_more(call, found, limit)
 
 
-def _newest(call: Call, limit: int, rows: list[Answer]) -> list[Answer]:
-    """The rows up to the limit; says that there are more."""
-    if len(rows) > limit and not call.as_json:
+def _note_more(call: Call, found: list[Answer], limit: int) -> None:
+    """Say that a list was cut, if more were found than its limit."""
+    if len(found) > limit and not call.as_json:
         output.note(f"the newest {limit:,}; --limit shows more")
-    return rows[:limit]
 
 
 def _remarks(entry: dict[str, Any]) -> str:
@@ -157,7 +158,7 @@ def events(call: Call, *, execution_id: int, step: str | None, live: bool, trace
     Each event is followed by what the broker decided on it. --json prints objects with the columns of noetl.event.
     STEP: only those of a step; of load#2, its second visit; or of load[3], an item of an iterator.
     """
-    shown: set[bytes] | None = set() if traceback else None
+    shown: set[int] | None = set() if traceback else None
     if not live:
         entries = ask(call, "executions.read_events", execution_id=execution_id, step=step)
         if call.printed(entries):
@@ -192,14 +193,13 @@ def _show_item(call: Call, execution_id: int, step: str, *, traceback: bool) -> 
     return 0
 
 
-def _show_event(event: dict[str, Any], shown: set[bytes] | None) -> None:
+def _show_event(event: dict[str, Any], shown: set[int] | None) -> None:
     """Print an event with its traceback; None: without.
 
     The failures of an action, of its step and of its execution have the same traceback: it is `shown` once.
     """
     output.say(event_line(event))
     text = "" if shown is None else traceback_of(event["error"])
-    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-    if shown is not None and digest not in shown:
-        shown.add(digest)
+    if shown is not None and hash(text) not in shown:
+        shown.add(hash(text))
         output.Lines(tuple(traceback_lines(text))).show()

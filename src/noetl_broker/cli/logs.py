@@ -11,9 +11,9 @@ import click
 
 from noetl_broker.cli import output
 from noetl_broker.cli.command import Call, command, execution_id, step_argument
+from noetl_broker.cli.face import service
 from noetl_broker.cli.tail import polls
 from noetl_broker.explain.log_text import LogLine, log_lines
-from noetl_broker.node_ids import read_node
 from noetl_broker.store.admin.executions import find_execution
 from noetl_broker.store.admin.logs import LogReader, LogSubject, read_log
 from noetl_broker.store.connect.lasting_session import LastingSession
@@ -41,8 +41,7 @@ def logs(call: Call, *, execution_id: int, step: str | None, live: bool) -> None
     step, load#2 for its second visit, or load[7] for an item. Of each attempt, the first and the last 32 KiB are kept;
     a line says how much is missing between them. --json prints the entries with their levels and times.
     """
-    name, visit, index = (None, None, None) if step is None else read_node(step)
-    subject = LogSubject(execution_id=execution_id, step=name, visit=visit, item_index=index)
+    subject: LogSubject = service("executions").log_subject(execution_id, step)
 
     async def ask() -> None:
         async with LastingSession(call.database, name="logs", say=output.note) as source:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import sys
@@ -19,11 +18,10 @@ from noetl_broker.daemon.databases import Databases
 from noetl_broker.daemon.garbage_collection import collected_between_batches
 from noetl_broker.daemon.metrics.process_status import status_of
 from noetl_broker.daemon.metrics.values import PROCESS, MetricsByDatabase
-from noetl_broker.daemon.monitoring import Ask, Monitoring, monitored
-from noetl_broker.daemon.process_signals import serve
+from noetl_broker.daemon.monitoring import Monitoring, monitored
+from noetl_broker.daemon.process import run_process
 from noetl_broker.daemon.service import Service, ServiceOptions
-from noetl_broker.daemon.status_reporter import StatusReporter
-from noetl_broker.daemon.supervisor import Supervisor, answer_parent
+from noetl_broker.daemon.supervisor import Supervisor
 from noetl_broker.errors import EXIT_FAILED, BrokerError
 from noetl_broker.store.connect.dsn import Database, database_names
 from noetl_broker.tracing.spans import Emit
@@ -64,38 +62,29 @@ def run(call: Call, *, drain: bool, processes: int, fail_fast: bool, child: bool
     if processes > 1:
         return _run_family(call, processes, drain=drain, fail_fast=fail_fast)
     with collected_between_batches(), span_exporter(call, "noetl-broker") as emit:
-        return asyncio.run(_run_one(call, _databases(call, fail_fast=fail_fast, emit=emit), drain=drain, child=child))
+        return asyncio.run(_run_one(call, emit, drain=drain, fail_fast=fail_fast, child=child))
 
 
-def _databases(call: Call, *, fail_fast: bool, emit: Emit | None) -> Databases:
-    stopping = asyncio.Event()
-    options = service_options(call, fail_fast=fail_fast, emit=emit)
-    services = {
-        name: Service(replace(options, database=database), stopping)
-        for name, database in _named_databases(call).items()
-    }
-    return Databases(services, stopping, fail_fast=fail_fast)
+async def _run_one(call: Call, emit: Emit | None, *, drain: bool, fail_fast: bool, child: bool) -> int:
+    stopping, options = asyncio.Event(), service_options(call, fail_fast=fail_fast, emit=emit)
+    named = {name: replace(options, database=database) for name, database in _named_databases(call).items()}
+    services = {name: Service(own, stopping) for name, own in named.items()}
+    databases = Databases(services, stopping, fail_fast=fail_fast)
+    await run_process(
+        databases,
+        drain=drain,
+        drain_seconds=call.settings.drain_seconds,
+        tell_parent=output.say if child else None,
+        monitoring=None if drain or child else Monitoring(**call.set_for(Monitoring)),
+    )
+    if not child:
+        _show_counted(call, status_of(services).all_metrics, drain=drain)
+    faults = databases.failed.values() if drain else ()
+    return max((fault.exit_code if isinstance(fault, BrokerError) else EXIT_FAILED for fault in faults), default=0)
 
 
 def _named_databases(call: Call) -> dict[str, Database]:
     return dict(zip(database_names(call.databases), call.databases, strict=True))
-
-
-async def _run_one(call: Call, databases: Databases, *, drain: bool, child: bool) -> int:
-    reporter = StatusReporter(databases, output.say if child else None)
-    watch = asyncio.create_task(answer_parent(databases.stopping, reporter.report)) if child else None
-    try:
-        async with contextlib.nullcontext() if drain or child else _monitored(call, reporter.status):
-            work = databases.drain() if drain else databases.run()
-            await serve(work, databases.stopping, drain_seconds=call.settings.drain_seconds)
-        reporter.report()
-        if not child:
-            _show_counted(call, status_of(databases.services).all_metrics, drain=drain)
-    finally:
-        if watch is not None:
-            watch.cancel()
-    faults = databases.failed.values() if drain else ()
-    return max((fault.exit_code if isinstance(fault, BrokerError) else EXIT_FAILED for fault in faults), default=0)
 
 
 def _show_counted(call: Call, metrics: MetricsByDatabase, *, drain: bool) -> None:
@@ -138,12 +127,8 @@ def _run_family(call: Call, processes: int, *, drain: bool, fail_fast: bool) -> 
 
 
 async def _run_monitored(call: Call, family: Supervisor) -> int:
-    async with _monitored(call, family.status):
+    async with monitored(_named_databases(call), family.status, Monitoring(**call.set_for(Monitoring))):
         return await family.run()
-
-
-def _monitored(call: Call, ask: Ask) -> contextlib.AbstractAsyncContextManager[None]:
-    return monitored(_named_databases(call), ask, Monitoring(**call.set_for(Monitoring)))
 
 
 def service_options(call: Call, *, fail_fast: bool = False, emit: Emit | None = None) -> ServiceOptions:

@@ -1,4 +1,4 @@
-"""Diagrams for viewers: names, numbers, times and statuses."""
+"""Diagrams for viewers."""
 
 from __future__ import annotations
 

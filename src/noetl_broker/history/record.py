@@ -9,6 +9,7 @@ from noetl_broker.broker.model.decision import ExecutionEnd
 from noetl_broker.broker.model.event import Emitted, Event, Turn
 from noetl_broker.broker.model.rules import Rules
 from noetl_broker.broker.model.values import JSON
+from noetl_broker.errors import HistoryFault
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,3 +75,23 @@ class History:
     name: str | None = None  # of the playbook: the node name of events without a step
     broken: str | None = None
     set_aside: int = 0
+
+
+class HistoryPart(NamedTuple):
+    """A history, or a part of a long one: then `history` itself has no turns, jobs and unlinked.
+
+    `last`: no part of this execution follows. The last one may be a history that is `broken`.
+    """
+
+    history: History
+    turns: tuple[RecordedTurn, ...]
+    jobs: Mapping[Node, RecordedJob] | None = None  # None: they are in the history
+    unlinked: tuple[str, ...] = ()
+    first: bool = True
+    last: bool = True
+
+    def readable_turns(self) -> tuple[RecordedTurn, ...]:
+        """Its turns; raises HistoryFault where they cannot be read."""
+        if self.history.broken is not None:
+            raise HistoryFault(self.history.execution_id, self.history.broken)
+        return self.turns

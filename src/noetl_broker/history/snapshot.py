@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from noetl_broker.broker.arrivals.joins import waits_for
 from noetl_broker.broker.draft.known import Found, ItemState
 from noetl_broker.broker.draft.wants import want_action
 from noetl_broker.broker.model.values import JSON, as_stored
 from noetl_broker.broker.writing.inputs import inputs_of_job
+from noetl_broker.history.replay import sentences
+from noetl_broker.history.story import format_turn
 
 if TYPE_CHECKING:
     from noetl_broker.broker.draft.known import Known
     from noetl_broker.broker.state.state import Counts, ExecutionState
+    from noetl_broker.history.record import History
+    from noetl_broker.history.replay import ReplayedTurn
     from noetl_broker.playbook.model import Playbook
 
 
@@ -88,3 +92,40 @@ def _waiting_joins(playbook: Playbook, state: ExecutionState) -> tuple[WaitingJo
 def _inputs(known: Known, visit: tuple[str, int]) -> JSON:
     action = known.answers.get(want_action(*visit))
     return as_stored(inputs_of_job(action if isinstance(action, dict) else {}).values)
+
+
+def snapshot_document(history: History, taken: ReplayedTurn, known: Known) -> dict[str, Any]:
+    """One JSON object about a replayed turn and the state after it; with this `known`, all turns were decided."""
+    snapshot = take_snapshot(history.playbook, taken.state, known)
+    recorded, decision = taken.recorded, taken.decision
+    ended = decision.ended
+    return {
+        "execution_id": history.execution_id,
+        "path": history.path,
+        "turn": recorded.turn.number,
+        "at": recorded.turn.at,
+        "status": snapshot.status,
+        "live": [
+            {**one._asdict(), "items": one.items._asdict() if one.items else None, "open_items": list(one.open_items)}
+            for one in snapshot.visits
+        ],
+        "waiting": [
+            {
+                "step": one.step,
+                "join": one.join,
+                "arrived_from": list(one.arrived),
+                "waits_for": [
+                    *({"step": step, "visit": visit} for step, visit in one.visits),
+                    *({"join": join} for join in one.joins),
+                ],
+            }
+            for one in snapshot.joins
+        ],
+        "results": snapshot.results,
+        "result": ended.result if ended else None,
+        "error": ended.error if ended else None,
+        "event_id": recorded.event_id,
+        "outcome": decision.outcome,
+        "decision": [*format_turn(recorded.event, decision)],
+        "differences": sentences(taken.differences),
+    }

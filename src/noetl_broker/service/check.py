@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from noetl_broker.playbook import Finding, PlaybookError, PlaybookRules, check, compile_playbook
 from noetl_broker.playbook.lint.child_playbooks import called_playbooks, missing_playbooks
 from noetl_broker.playbook.tasks import UNKNOWN_TYPE
 from noetl_broker.store.admin import catalog
 from noetl_broker.store.connect.connection import Connection
+
+FILE: Final = "playbook.yaml"  # the name of a text in findings
 
 
 class CheckedFile(NamedTuple):
@@ -38,6 +40,13 @@ class CheckedFile(NamedTuple):
 def check_source(file: str, source: bytes, rules: PlaybookRules) -> CheckedFile:
     """Check the text of a playbook."""
     return CheckedFile(file, source, check(source, file=file, rules=rules))
+
+
+async def check_text(connection: Connection, content: str, rules: PlaybookRules) -> CheckedFile:
+    """Check a text as a registration does, with the step types and the playbooks of the catalog."""
+    file = CheckedFile(FILE, content.encode(errors="surrogatepass"), ())
+    [found] = await with_calls(connection, [file], replace(rules, any_step_type=False))
+    return found
 
 
 async def with_step_types(

@@ -14,14 +14,13 @@ from noetl_broker.errors import OperatorFault
 from noetl_broker.node_ids import read_item_name, read_node, read_visit
 from noetl_broker.service import paging
 from noetl_broker.service.action import Caller, Cost, Role, action
-from noetl_broker.service.differences import find_differences
 from noetl_broker.service.explanations import explain_part
+from noetl_broker.service.histories import find_differences, state_after
 from noetl_broker.service.images import SVG, Image, image_of
 from noetl_broker.service.models import executions as models
 from noetl_broker.service.models.actions import VerifyRequest
 from noetl_broker.service.models.base import Listed, OneExecution, PageOfOne
 from noetl_broker.service.payload_check import payload_check
-from noetl_broker.service.snapshots import state_after
 from noetl_broker.service.spans import parse_since, parse_until
 from noetl_broker.service.typed_json import json_text
 from noetl_broker.store.admin import executions, list_pages, logs

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import time
+from contextlib import aclosing
+from dataclasses import asdict, replace
 from difflib import unified_diff
 from typing import Any
 
 from noetl_broker.diagram.build import picture_of_playbook
 from noetl_broker.diagram.model import Picture
 from noetl_broker.errors import OperatorFault
+from noetl_broker.history.comparisons import Comparisons, compared_paths
 from noetl_broker.playbook import compile_playbook
 from noetl_broker.playbook.keywords import ACTION_TYPES
-from noetl_broker.service import back_tests, paging
+from noetl_broker.service import paging
 from noetl_broker.service.action import Caller, Cost, Role, action
-from noetl_broker.service.check import CheckedFile
+from noetl_broker.service.check import CheckedFile, check_text
 from noetl_broker.service.executions import filter_of
+from noetl_broker.service.histories import read_histories
 from noetl_broker.service.images import Image, image_of
 from noetl_broker.service.models import playbooks as models
 from noetl_broker.service.models.actions import Which
@@ -92,7 +96,7 @@ async def compare_versions(connection: Connection, _caller: Caller, given: model
 @action(Role.OPERATOR, models.Findings, cost=Cost.SHORT)
 async def validate(connection: Connection, caller: Caller, given: models.ValidateRequest) -> Any:
     """Check the text of a playbook with the step types and the playbooks of the catalog. Registers nothing."""
-    checked = await back_tests.check_text(connection, given.content, caller.rules)
+    checked = await check_text(connection, given.content, caller.rules)
     checked = checked.strictly() if given.strict else checked
     return {"valid": not checked.errors, "findings": checked.findings}
 
@@ -108,15 +112,25 @@ async def back_test(connection: Connection, caller: Caller, given: models.BackTe
 async def try_text(
     connection: Connection, caller: Caller, given: models.BackTestRequest
 ) -> tuple[CheckedFile, dict[str, Any] | None]:
-    """Check the text of a playbook, and if it has no errors, compare recorded executions with it."""
+    """Check the text of a playbook, and if it has no errors, compare the newest executions with it.
+
+    Without a path in the filter, those of its path are compared.
+    """
     which = Filter() if given.which is None else named_filter(given.which)
-    checked = await back_tests.check_text(connection, given.content, caller.rules)
+    checked = await check_text(connection, given.content, caller.rules)
     if checked.errors:
         return checked, None
-    compared = await back_tests.back_test(
-        connection, checked, which, caller.rules, limit=given.limit, ways_only=given.ways_only
-    )
-    return checked, compared.as_document()
+    playbook = compile_playbook(checked.source, file=checked.file, rules=caller.rules.of_registered())
+    chosen: list[int] = []
+    for path in compared_paths(playbook, which.path):
+        found = await list_pages.page_executions(connection, replace(which, path=path), limit=given.limit)
+        chosen += [row["execution_id"] for row in found.items]
+    ids = await executions.with_turns(connection, sorted(chosen, reverse=True)[: given.limit])
+    comparisons, began = Comparisons(playbook, ways_only=given.ways_only), time.monotonic()
+    async with aclosing(read_histories(connection, ids, caller.rules)) as parts:
+        async for part in parts:
+            comparisons.take(part)
+    return checked, comparisons.as_document(time.monotonic() - began)
 
 
 @action(Role.OPERATOR, str)

@@ -7,6 +7,7 @@ from textwrap import dedent
 import asyncpg
 import pytest
 
+from noetl_broker.errors import BrokerError
 from noetl_broker.playbook import compile_playbook
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.service import recoveries
@@ -217,6 +218,27 @@ async def test_a_fork_of_another_version_runs_the_block_of_that_version(database
     await drain(database)
     queued = "select action::jsonb ->> 'url' from noetl.queue where status = 'queued'"
     assert (made["version"], await value(database, queued)) == (second.version, "http://other/7")
+
+
+async def test_a_block_is_forked_on_another_playbook(database: Database) -> None:
+    """That is registered, and the fork runs its block; a playbook without the block is refused."""
+    await registered(database)
+    await start(database, "shop/order")
+    await drain(database)
+    await fail_jobs(database)
+    block = await value(database, "select execution_id from noetl.execution where path = 'shop/order#pay'")
+    rules = PlaybookRules()
+    bodies = (ORDER.replace("http://bank/", "http://other/"), "workflow: [{step: start}]")
+    texts = [HEAD + dedent(body) for body in bodies]
+    others = [recoveries.OtherPlaybook(compile_playbook(text, rules=rules), text, None) for text in texts]
+    good, lacking = (recoveries.ForkFrom("charge", {}, other=other) for other in others)
+    async with session(database) as connection:
+        with pytest.raises(BrokerError, match="the other playbook has no block shop/order#pay"):
+            await recoveries.fork_execution(connection, block, lacking, rules)
+        await recoveries.fork_execution(connection, block, good, rules)
+    await drain(database)
+    assert (await rows(database, ENDED))[-1] == ("shop/order#pay", 2, "RUNNING")
+    assert await leased_urls(database) == ["http://other/7"]
 
 
 async def test_a_block_alone_cannot_be_started(database: Database) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from noetl_broker.cli.playbooks import check_with_database
 from noetl_broker.cli.replay.histories import read_histories
 from noetl_broker.cli.selection import Selection
 from noetl_broker.errors import EXIT_FAILED
+from noetl_broker.history.comparisons import KEYS, MOST_EXAMPLES, Comparisons, compared_paths
 from noetl_broker.playbook import compile_playbook
-from noetl_broker.service.comparisons import KEYS, MOST_EXAMPLES, Comparisons, compared_paths
 
 LONGEST_VALUE = 80  # characters; --json has all
 COLUMNS: output.Columns = {
@@ -35,11 +36,11 @@ async def compare(call: Call, chosen: Selection, file: Path, *, ways_only: bool)
     if not chosen.ids:
         paths = compared_paths(playbook, chosen.which.path)
         parts = [chosen._replace(which=chosen.which.model_copy(update={"path": path})) for path in paths]
-    comparisons = Comparisons(playbook, ways_only=ways_only)
+    comparisons, began = Comparisons(playbook, ways_only=ways_only), time.monotonic()
     for of_path in parts:
         async for part in read_histories(call, of_path):
             comparisons.take(part)
-    found = comparisons.as_document()
+    found = comparisons.as_document(time.monotonic() - began)
     if not call.printed({"file": str(file), **found}):
         _show(found, file)
         if not found["executions"]:

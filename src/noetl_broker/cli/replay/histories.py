@@ -8,12 +8,13 @@ from contextlib import aclosing
 from noetl_broker.cli.command import Call
 from noetl_broker.cli.output import progress_bar
 from noetl_broker.cli.selection import Selection
+from noetl_broker.history.record import HistoryPart
 from noetl_broker.service import histories
 from noetl_broker.service.executions import filter_of
 from noetl_broker.store.connect.session import session
 
 
-async def read_histories(call: Call, chosen: Selection) -> AsyncGenerator[histories.HistoryPart, None]:
+async def read_histories(call: Call, chosen: Selection) -> AsyncGenerator[HistoryPart, None]:
     """Yield the chosen histories, each whole or in parts; the next ones load meanwhile."""
     of_filter = filter_of(chosen.which)
     async with session(call.database, name="replay") as connection:

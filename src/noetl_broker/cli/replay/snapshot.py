@@ -7,7 +7,7 @@ from typing import Any
 from noetl_broker.cli import output
 from noetl_broker.cli.command import Call
 from noetl_broker.node_ids import visit_name
-from noetl_broker.service.snapshots import state_after
+from noetl_broker.service.histories import state_after
 from noetl_broker.store.connect.session import session
 
 LONGEST_VALUE = 200  # characters of a result; --json has all

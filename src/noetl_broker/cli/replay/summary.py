@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -9,11 +10,10 @@ from typing import Any
 from noetl_broker.cli import output
 from noetl_broker.cli.command import Call
 from noetl_broker.errors import EXIT_FAILED, HistoryFault
-from noetl_broker.history.record import RecordedTurn
+from noetl_broker.history.differences import Differences, diff
+from noetl_broker.history.record import HistoryPart, RecordedTurn
 from noetl_broker.history.replay import Difference, ReplayedTurn
 from noetl_broker.history.story import format_turn
-from noetl_broker.service.differences import Differences, diff
-from noetl_broker.service.histories import HistoryPart, Pace
 
 MOST_KEPT = 1000  # executions in the JSON document; all are counted
 MOST_LINES = 60  # of a diff
@@ -26,7 +26,7 @@ class Summary:
     def __init__(self, call: Call, *, stories: bool) -> None:
         """`stories`: print the story of each execution up to its first difference, not only differences."""
         self._call, self._stories = call, stories and not call.as_json
-        self._pace, self._turns = Pace(), 0
+        self._executions, self._turns, self._began = 0, 0, time.monotonic()
         self._count: Counter[str] = Counter()
         self._kept: dict[str, list[dict[str, Any]]] = {"different": [], "unreadable": []}
         self._current: Differences | None = None
@@ -52,24 +52,25 @@ class Summary:
                 self._keep("different", execution, count=execution.count, differences=execution.as_documents())
             if not self._call.as_json:
                 _show_end(execution, self._call.with_schema, story=self._stories)
-        self._pace.executions += 1
+        self._executions += 1
         self._current = None
 
     def close(self, *, alone: bool) -> int:
         """Print the totals (not for one execution `alone`); gives the exit code."""
+        per_second = self._executions / max(time.monotonic() - self._began, 1e-6)
         different, unreadable = self._count["different"], self._count["unreadable"]
         document = {
-            "executions": self._pace.executions,
+            "executions": self._executions,
             "turns": self._turns,
-            "executions_per_second": round(self._pace.per_second, 1),
+            "executions_per_second": round(per_second, 1),
             "differing": different,
             **self._kept,
         }
         if not self._call.printed(document) and not alone:
             failed = f", {unreadable} cannot be replayed" if unreadable else ""
             output.say(
-                f"{output.executions(self._pace.executions)}, {self._turns} turns, {different} different{failed} "
-                f"({self._pace.per_second:,.0f} executions/s)"
+                f"{output.executions(self._executions)}, {self._turns} turns, {different} different{failed} "
+                f"({per_second:,.0f} executions/s)"
             )
         return EXIT_FAILED if different or unreadable else 0
 

@@ -17,13 +17,12 @@ from noetl_broker.diagram.svg import render_svg
 from noetl_broker.diagram.without_values import without_values
 from noetl_broker.errors import BrokerError, DatabaseFault
 from noetl_broker.playbook import Playbook, PlaybookError
+from noetl_broker.playbook.source_lines import compare_texts, lines_with_findings
 from noetl_broker.service import executions
 from noetl_broker.service import playbooks as service
-from noetl_broker.service.back_tests import FILE
-from noetl_broker.service.check import check_source
+from noetl_broker.service.check import FILE, check_source
 from noetl_broker.service.models.playbooks import PlaybookView
 from noetl_broker.service.payload_check import payload_fault
-from noetl_broker.service.source_lines import compare_texts, lines_with_findings
 from noetl_broker.service.typed_json import json_text
 
 router = APIRouter()

@@ -7,11 +7,9 @@ from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any, NamedTuple, TypeVar
 
-from noetl_broker.errors import HistoryFault
-from noetl_broker.history.record import History, RecordedTurn
+from noetl_broker.history.record import History, HistoryPart
 from noetl_broker.store.admin.executions import Filter
 from noetl_broker.store.admin.history import (
-    Jobs,
     Versions,
     history_of,
     jobs_of,
@@ -33,26 +31,6 @@ PART_TURNS = 250  # in one part of a long history
 PATIENCE_SECONDS = 600.0  # for the first rows of a long history, which must be sorted
 T = TypeVar("T")
 READ_ERRORS = (TypeError, ValueError, KeyError, AttributeError)
-
-
-class HistoryPart(NamedTuple):
-    """A history, or a part of a long one: then `history` itself has no turns, jobs and unlinked.
-
-    `last`: no part of this execution follows. The last one may be a history that is `broken`.
-    """
-
-    history: History
-    turns: tuple[RecordedTurn, ...]
-    jobs: Jobs | None = None  # None: they are in the history
-    unlinked: tuple[str, ...] = ()
-    first: bool = True
-    last: bool = True
-
-    def readable_turns(self) -> tuple[RecordedTurn, ...]:
-        """Its turns; raises HistoryFault where they cannot be read."""
-        if self.history.broken is not None:
-            raise HistoryFault(self.history.execution_id, self.history.broken)
-        return self.turns
 
 
 class HistorySize(NamedTuple):

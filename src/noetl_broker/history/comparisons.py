@@ -8,11 +8,9 @@ from typing import Any
 from noetl_broker.errors import HistoryFault
 from noetl_broker.history.compare import Comparison
 from noetl_broker.history.decision_diff import Divergence, Note
-from noetl_broker.history.record import History, RecordedTurn
+from noetl_broker.history.record import History, HistoryPart, RecordedTurn
 from noetl_broker.playbook import Playbook
 from noetl_broker.playbook.blocks import MARK, part_of
-from noetl_broker.service.histories import Pace
-from noetl_broker.store.admin.history_scan import HistoryPart
 
 MOST_GROUPS = 1000  # divergences that are counted apart
 MOST_EXAMPLES = 5
@@ -26,8 +24,7 @@ class Comparisons:
     """
 
     def __init__(self, playbook: Playbook, *, ways_only: bool) -> None:
-        self.pace = Pace()
-        self.same = self.running = self.diverged = 0
+        self.executions = self.same = self.running = self.diverged = 0
         self.notes: Counter[Note] = Counter()
         self.unreadable: Counter[str] = Counter()
         self._playbook, self._ways_only = playbook, ways_only
@@ -37,7 +34,7 @@ class Comparisons:
     def take(self, part: HistoryPart) -> None:
         """Compare a history, or a part of one, up to its first divergence."""
         if part.first:
-            self.pace.executions += 1
+            self.executions += 1
             self._comparison = self._begin(part.history)
         comparison = self._comparison
         if comparison is None:
@@ -58,15 +55,15 @@ class Comparisons:
             self.running += part.history.ended is None
             self.notes.update(comparison.notes.keys())
 
-    def as_document(self) -> dict[str, Any]:
-        """All of it as one JSON object; the most frequent divergences first, each with examples."""
+    def as_document(self, seconds: float) -> dict[str, Any]:
+        """All of it, compared in so many seconds, as one JSON object; the most frequent divergences first."""
         return {
             "path": self._playbook.path,
-            "executions": self.pace.executions,
+            "executions": self.executions,
             "same": self.same,
             "still_running": self.running,
             "parting": self.diverged,
-            "executions_per_second": round(self.pace.per_second, 1),
+            "executions_per_second": round(self.executions / max(seconds, 1e-6), 1),
             "groups": sorted(self._groups.values(), key=lambda group: -group["executions"]),
             "notes": [{**note._asdict(), "executions": count} for note, count in self.notes.most_common()],
             "unreadable": [{"reason": reason, "executions": count} for reason, count in self.unreadable.most_common()],

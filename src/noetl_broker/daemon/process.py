@@ -1,17 +1,45 @@
-"""Reports of a broker process to what started it: to systemd, or to the parent process."""
+"""One process of the broker. It reports to what started it: to systemd, or to the parent process."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 
 from noetl_broker.daemon.databases import Databases
 from noetl_broker.daemon.http.health import BrokerStatus
 from noetl_broker.daemon.metrics.process_status import status_of
-from noetl_broker.daemon.process_signals import notify, ping_seconds
-from noetl_broker.daemon.supervisor import PROGRESS, READY
+from noetl_broker.daemon.monitoring import Monitoring, monitored
+from noetl_broker.daemon.process_signals import notify, ping_seconds, serve
+from noetl_broker.daemon.supervisor import PROGRESS, READY, answer_parent
 
 STATUS_SECONDS = 5.0
+
+
+async def run_process(
+    databases: Databases,
+    *,
+    drain: bool,
+    drain_seconds: float,
+    tell_parent: Callable[[str], None] | None,
+    monitoring: Monitoring | None,
+) -> None:
+    """Serve the databases until a signal, or drain them.
+
+    `tell_parent` writes a line to the parent process; None: there is none. `monitoring` None: without a health port.
+    """
+    reporter = StatusReporter(databases, tell_parent)
+    answering = None if tell_parent is None else asyncio.create_task(answer_parent(databases.stopping, reporter.report))
+    names = {name: service.options.database for name, service in databases.services.items()}
+    try:
+        async with contextlib.nullcontext() if monitoring is None else monitored(names, reporter.status, monitoring):
+            work = databases.drain() if drain else databases.run()
+            await serve(work, databases.stopping, drain_seconds=drain_seconds)
+        reporter.report()
+    finally:
+        if answering is not None:
+            answering.cancel()
 
 
 class StatusReporter:

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import aclosing
 from difflib import unified_diff
 from typing import Any
 
 from noetl_broker.broker.state.state import is_live
-from noetl_broker.errors import HistoryFault
-from noetl_broker.history.record import History, RecordedTurn
+from noetl_broker.history.record import History, HistoryPart, RecordedTurn
 from noetl_broker.history.replay import Difference, Replay, ReplayedTurn
-from noetl_broker.playbook.diagnostics import PlaybookRules
-from noetl_broker.service.histories import read_histories
-from noetl_broker.store.admin.history_scan import HistoryPart
-from noetl_broker.store.connect.connection import Connection
 
 MOST_KEPT = 1000  # differences of one execution; all are counted
 CONTEXT_LINES = 2
@@ -62,18 +56,6 @@ class Differences:
         self.count += 1
         if len(self.found) < MOST_KEPT:
             self.found.append((difference, recorded))
-
-
-async def find_differences(connection: Connection, execution_id: int, rules: PlaybookRules) -> Differences:
-    """Replay all turns of one execution. Raises NotFoundFault and HistoryFault."""
-    found: Differences | None = None
-    async with aclosing(read_histories(connection, (execution_id,), rules)) as parts:
-        async for part in parts:
-            found = found or Differences(part.history, in_parts=part.jobs is not None)
-            found.take(part)
-    if found is None:
-        raise HistoryFault(execution_id, "it has no turns")
-    return found
 
 
 def diff(written: Any, decided: Any) -> Iterator[str]:

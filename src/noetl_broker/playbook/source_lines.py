@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from difflib import SequenceMatcher
 from typing import Literal, NamedTuple
 
-from noetl_broker.playbook import Finding
+from noetl_broker.playbook.diagnostics import Finding
 
 CONTEXT_LINES = 3
 
