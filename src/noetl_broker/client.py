@@ -19,8 +19,9 @@ from noetl_broker.service.models.base import MOST_ROWS, OneExecution
 from noetl_broker.service.models.executions import StartManyRequest, StartRequest
 from noetl_broker.service.models.waits import KEEP_SECONDS, ListApprovals, SendRequest
 from noetl_broker.store.admin.approvals import Approval
-from noetl_broker.store.connect.connection import CLOSE_SECONDS, Connection, Pool, create_pool, reconnecting
+from noetl_broker.store.connect.connection import Connection, reconnecting
 from noetl_broker.store.connect.dsn import Database
+from noetl_broker.store.connect.lazy_pool import LazyPool
 from noetl_broker.store.connect.schema_name import DEFAULT_SCHEMA
 from noetl_broker.store.connect.session import translate_faults
 
@@ -81,10 +82,7 @@ class Client:
 
     def __init__(self, dsn: str | None = None, *, schema: str = DEFAULT_SCHEMA, connections: int = 4) -> None:
         """Connect on demand, with at most `connections`."""
-        self._database = Database(dsn=dsn, schema=schema)
-        self._connections = connections
-        self._pool: Pool | None = None
-        self._lock = asyncio.Lock()
+        self._pool = LazyPool(Database(dsn=dsn, schema=schema), name="noetl-broker client", size=connections)
 
     async def __aenter__(self) -> Self:
         """Return itself."""
@@ -96,12 +94,7 @@ class Client:
 
     async def close(self) -> None:
         """Close all connections within a time limit."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            try:
-                await asyncio.wait_for(pool.close(), CLOSE_SECONDS)
-            except TimeoutError:
-                pool.terminate()
+        await self._pool.close()
 
     async def start(
         self,
@@ -227,11 +220,9 @@ class Client:
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:
-        async with self._lock:
-            if self._pool is None:
-                self._pool = await create_pool(self._database, name="noetl-broker client", size=self._connections)
+        pool = await self._pool.get()
         with translate_faults():
-            async with reconnecting(self._pool), self._pool.acquire() as connection:
+            async with reconnecting(pool), pool.acquire() as connection:
                 yield connection
 
 

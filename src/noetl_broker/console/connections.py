@@ -7,15 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from noetl_broker.errors import PermissionFault
-from noetl_broker.store.connect.connection import (
-    CLOSE_SECONDS,
-    TRANSACTION_SECONDS,
-    Connection,
-    Pool,
-    borrowed,
-    create_pool,
-)
+from noetl_broker.store.connect.connection import TRANSACTION_SECONDS, Connection, borrowed
 from noetl_broker.store.connect.dsn import Database
+from noetl_broker.store.connect.lazy_pool import LazyPool
 from noetl_broker.store.connect.migrations import check_version
 from noetl_broker.store.connect.session import translate_faults
 
@@ -25,48 +19,23 @@ REQUEST_SECONDS = 10.0  # that a request may hold a connection, and wait for one
 SESSION = {"statement_timeout": "8s", "lock_timeout": "2s"}
 
 
-class Connections:
+class Connections(LazyPool):
     """A pool that connects at the first use. It raises the faults of `translate_faults`."""
 
     def __init__(
         self, database: Database, *, size: int = CONNECTIONS, transaction_seconds: float = TRANSACTION_SECONDS
     ) -> None:
-        self.database = database
-        self._size = size
-        self._transaction_seconds = transaction_seconds
-        self._pool: Pool | None = None
-        self._lock = asyncio.Lock()
+        own = {"name": "noetl-broker console", "check": _check, "session": SESSION}
+        super().__init__(database, size=size, transaction_seconds=transaction_seconds, **own)
 
     @asynccontextmanager
     async def borrow(self, seconds: float = REQUEST_SECONDS) -> AsyncIterator[Connection]:
         """A connection for at most `seconds`, with the wait for it."""
         with translate_faults():
             async with asyncio.timeout(seconds):
-                pool = await self._open()
+                pool = await self.get()
             async with borrowed(pool, seconds) as connection:
                 yield connection
-
-    async def close(self) -> None:
-        """Close all connections within a time limit."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            try:
-                await asyncio.wait_for(pool.close(), CLOSE_SECONDS)
-            except TimeoutError:
-                pool.terminate()
-
-    async def _open(self) -> Pool:
-        async with self._lock:
-            if self._pool is None:
-                self._pool = await create_pool(
-                    self.database,
-                    name="noetl-broker console",
-                    size=self._size,
-                    check=_check,
-                    session=SESSION,
-                    transaction_seconds=self._transaction_seconds,
-                )
-            return self._pool
 
 
 async def _check(connection: Connection) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -18,11 +19,9 @@ from noetl_broker.errors import (
     BrokerError,
     DatabaseFault,
     ForbiddenFault,
-    HistoryFault,
     NotFoundFault,
     OperatorFault,
     PermissionFault,
-    SchemaFault,
     UnknownStepFault,
 )
 from noetl_broker.service.field_errors import message_of
@@ -31,8 +30,8 @@ from noetl_broker.store.connect.sqlstates import reason_of, trace_of
 log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
-RETRY_SECONDS = 2  # after which a client may ask again while the database is away
 METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")  # of routes
+RETRY_SECONDS = 2  # after which a client may ask again while the database is away
 MOST_ERRORS = 20  # wrong fields of one answer
 
 # The status of each fault; the first family that fits counts.
@@ -42,9 +41,7 @@ STATUSES: tuple[tuple[type[Exception], HTTPStatus], ...] = (
     (OperatorFault, HTTPStatus.BAD_REQUEST),
     (PermissionFault, HTTPStatus.FORBIDDEN),
     (ForbiddenFault, HTTPStatus.FORBIDDEN),
-    (SchemaFault, HTTPStatus.SERVICE_UNAVAILABLE),
     (DatabaseFault, HTTPStatus.SERVICE_UNAVAILABLE),
-    (HistoryFault, HTTPStatus.CONFLICT),
     (BrokerError, HTTPStatus.CONFLICT),
 )
 
@@ -71,22 +68,14 @@ class Problem(BaseModel):
 PROBLEM_CONTENT: Final = {MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{Problem.__name__}"}}}
 
 
+@dataclass(eq=False)
 class Refusal(Exception):
     """A request that is refused before or instead of its route: a status, a sentence, headers, wrong fields."""
 
-    def __init__(
-        self,
-        status: HTTPStatus,
-        detail: str,
-        headers: Mapping[str, str] | None = None,
-        *,
-        errors: Sequence[FieldError] | None = None,
-    ) -> None:
-        super().__init__(detail)
-        self.errors = errors
-        self.status = status
-        self.detail = detail
-        self.headers = headers
+    status: HTTPStatus
+    detail: str
+    headers: Mapping[str, str] | None = None
+    errors: Sequence[FieldError] | None = None
 
 
 def add_handlers(app: FastAPI, answer: Callable[[Request, Refusal], Awaitable[Response]]) -> None:

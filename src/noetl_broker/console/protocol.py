@@ -83,15 +83,10 @@ class BoundedProtocol(H11Protocol):
             self._is_head_begun = True
             self._set_reading(self.limits.head_seconds)
         super().data_received(data)
-        self._poll()
 
-    def on_response_complete(self) -> None:
-        """Wait for the next request."""
-        super().on_response_complete()
-        self._poll()
-
-    def _poll(self) -> None:
-        """Begin the time for what the client must do next, where that has changed."""
+    def handle_events(self) -> None:
+        """Go on with what has come. Begin the time for what the client must do next, where that has changed."""
+        super().handle_events()
         state, before = self.conn.their_state, self._state
         if state is before or self.transport.is_closing():
             return

@@ -42,11 +42,14 @@ class Replays:
 
 
 async def _replay(connection: Connection, execution_id: int, rules: PlaybookRules) -> tuple[Past, int]:
-    past, size = None, 0
+    past, size, shown = None, 0, "the console shows the past of up to"
     async with aclosing(measure_sizes_of(connection, [execution_id])) as sizes:
         async for [history] in sizes:
             size = history.bytes
-            _refuse_long(history.turns, size)
+            if history.turns > MOST_TURNS:
+                raise OperatorFault(f"its history has {history.turns:,} turns; {shown} {MOST_TURNS:,}")
+            if size > MOST_BYTES:
+                raise OperatorFault(f"its history has {size >> 20:,} MiB; {shown} {MOST_BYTES >> 20} MiB")
     async with aclosing(read_histories(connection, (execution_id,), rules)) as parts:
         async for part in parts:
             past = past or Past(part.history)
@@ -54,12 +57,3 @@ async def _replay(connection: Connection, execution_id: int, rules: PlaybookRule
     if past is None:
         raise NotFoundFault(f"execution {execution_id} has no turns yet: its start waits for a broker to read it")
     return past, max(len(past.turns), size // BYTES_OF_TURN)
-
-
-def _refuse_long(turns: int, size: int) -> None:
-    if turns > MOST_TURNS:
-        raise OperatorFault(f"its history has {turns:,} turns; the console shows the past of up to {MOST_TURNS:,}")
-    if size > MOST_BYTES:
-        raise OperatorFault(
-            f"its history has {size >> 20:,} MiB; the console shows the past of up to {MOST_BYTES >> 20} MiB"
-        )

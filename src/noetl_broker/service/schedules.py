@@ -59,27 +59,6 @@ def next_moments(row: Mapping[str, Any], count: int) -> list[str]:
     return [store.moment_text(timing, at) for at in islice(timing.moments(row["now"]), count)]
 
 
-async def list_past(connection: Connection, row: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
-    """The latest moments of a schedule, the newest first: each with its execution, or why it has none.
-
-    It looks back 400 days at most.
-    """
-    with operator_faults():
-        timing = store.timing_of(row)
-    now, found = row["now"], deque[datetime](maxlen=count)
-    for span in LOOKS_BACK:
-        begin = max(now - span, row["created_at"])
-        wanted = takewhile(lambda at: at <= now, timing.moments(begin))
-        found = deque(islice(wanted, MOST_MOMENTS), maxlen=count)
-        if len(found) == count or begin == row["created_at"]:
-            break
-    started = await store.started_moments(connection, row["name"], found)
-    return [
-        {**started[at], "why": None} if at in started else {"moment": at, "why": _why_none(row, at)}
-        for at in reversed(found)
-    ]
-
-
 def _why_none(row: Mapping[str, Any], at: datetime) -> str:
     """Why a past moment has no execution, as far as the schedule knows: it remembers its last pause."""
     if at > row["since_at"]:
@@ -101,13 +80,6 @@ def schedule_as_document(row: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in row.items()
         if key not in {"now", "due_at", "since_at", "created_at"}
     }
-
-
-def _following(row: Mapping[str, Any]) -> list[str]:
-    """The next moments of a schedule; none if its timing gives none."""
-    with contextlib.suppress(OperatorFault):
-        return next_moments(row, SHOWN_MOMENTS)
-    return []
 
 
 async def plan_backfill(connection: Connection, name: str, since: str, until: str | None) -> Backfill:
@@ -175,19 +147,36 @@ async def list_moments(connection: Connection, _caller: Caller, given: models.Ne
 @action(Role.VIEWER, models.ScheduleView)
 async def show_schedule(connection: Connection, _caller: Caller, given: models.OneSchedule) -> Any:
     """Show one schedule."""
-    row = await store.find_schedule(connection, given.name)
-    return schedule_as_document(row) | {"next": _following(row)}
+    row, following = await store.find_schedule(connection, given.name), list[str]()
+    with contextlib.suppress(OperatorFault):  # its timing has none
+        following = next_moments(row, SHOWN_MOMENTS)
+    return schedule_as_document(row) | {"next": following}
 
 
 @action(Role.VIEWER, dict[str, Any])
 async def list_past_moments(connection: Connection, _caller: Caller, given: models.NextRequest) -> Any:
-    """List the latest moments of a schedule with their executions, and the next; or say why its timing has none."""
+    """List the latest moments of a schedule with their executions, and the next; or say why its timing has none.
+
+    A past moment without an execution says why. It looks back 400 days at most.
+    """
     row = await store.find_schedule(connection, given.name)
     try:
-        past, following = await list_past(connection, row, given.count), next_moments(row, given.count)
-    except OperatorFault as fault:
-        return {"past": [], "next": [], "fault": str(fault)}
-    return {"past": past, "next": following, "fault": None}
+        timing = store.timing_of(row)
+    except ValueError as error:
+        return {"past": [], "next": [], "fault": str(error)}
+    now, found = row["now"], deque[datetime](maxlen=given.count)
+    for span in LOOKS_BACK:
+        begin = max(now - span, row["created_at"])
+        wanted = takewhile(lambda at: at <= now, timing.moments(begin))
+        found = deque(islice(wanted, MOST_MOMENTS), maxlen=given.count)
+        if len(found) == given.count or begin == row["created_at"]:
+            break
+    started = await store.started_moments(connection, given.name, found)
+    past = [
+        {**started[at], "why": None} if at in started else {"moment": at, "why": _why_none(row, at)}
+        for at in reversed(found)
+    ]
+    return {"past": past, "next": next_moments(row, given.count), "fault": None}
 
 
 @action(Role.OPERATOR, models.ScheduleChange)
@@ -197,18 +186,10 @@ async def put_schedule(connection: Connection, _caller: Caller, given: models.Sc
         cron = None if given.cron is None else read_cron(given.cron, given.timezone).text
     except ValueError as error:
         raise FieldFault({"cron": str(error)}, str(error)) from error
-    spec = ScheduleSpec(
-        name=given.name,
-        path=given.path,
-        cron=cron,
-        every=None if given.every is None else timedelta(seconds=given.every),
-        payload=json_text(given.payload),
-        timezone=given.timezone,
-        version=given.version,
-        jitter=timedelta(seconds=given.jitter),
-        catch_up=timedelta(seconds=given.catch_up),
-        overlap=given.overlap,
-    )
+    spans = {name: timedelta(seconds=getattr(given, name)) for name in ("jitter", "catch_up")}
+    every = None if given.every is None else timedelta(seconds=given.every)
+    read = {"cron": cron, "every": every, "payload": json_text(given.payload), **spans}
+    spec = ScheduleSpec(**given.model_dump() | read)
     changed = await store.put_schedule(connection, spec)
     row = await store.find_schedule(connection, given.name)
     when = schedule_as_document(row)["when"]

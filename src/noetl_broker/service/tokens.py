@@ -19,16 +19,12 @@ NEVER = "never"
 @action(Role.OPERATOR, dict[str, Any])
 async def create_token(connection: Connection, _caller: Caller, given: models.TokenRequest) -> Any:
     """Make a token. It is shown once: the database keeps a digest only."""
-    valid = None if given.expires == NEVER else _validity(given.expires)
+    seconds = None if given.expires == NEVER else parse_span(given.expires)
+    if given.expires != NEVER and not seconds:
+        raise OperatorFault(f"--expires {given.expires!r} is not a time span; write 12h, 90d, 2w, or never")
+    valid = None if seconds is None else timedelta(seconds=seconds)
     token, expires_at = await api_tokens.create_token(connection, given.name, given.role, valid)
     return {"name": given.name, "role": given.role, "expires_at": expires_at, "token": token}
-
-
-def _validity(expires: str) -> timedelta:
-    seconds = parse_span(expires)
-    if not seconds:
-        raise OperatorFault(f"--expires {expires!r} is not a time span; write 12h, 90d, 2w, or never")
-    return timedelta(seconds=seconds)
 
 
 @action(Role.OPERATOR, list[dict[str, Any]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple
@@ -134,23 +135,20 @@ async def _load_step(connection: Connection, caller: Caller, view: View, name: s
         steps = [{"step": each, "visits": step.visits} for each, step in path.steps.items()]
     try:
         view.chosen = choose(name, steps)
-    except OperatorFault as fault:
+    except (OperatorFault, NotFoundFault) as fault:
         view.no_step = str(fault)
-        return
-    if view.chosen is None:
-        view.no_step = f"this execution has no step or visit {name!r}"
-        return
-    view.panel = await _load_panel(connection, caller, view, view.chosen)
+    else:
+        view.panel = await _load_panel(connection, caller, view, view.chosen)
 
 
-def choose(text: str, steps: Sequence[Mapping[str, Any]]) -> Chosen | None:
-    """The step that a name chooses; None if the execution has no such step. Raises OperatorFault."""
+def choose(text: str, steps: Sequence[Mapping[str, Any]]) -> Chosen:
+    """The step that a name chooses. Raises OperatorFault, and NotFoundFault if the execution has no such step."""
     visits = {row["step"]: row["visits"] or 0 for row in steps}
     if text in visits:
         return Chosen(text, visits[text], visits[text])
     step, visit, index = read_node(text)
     if step not in visits or (visit or 0) > visits[step]:
-        return None
+        raise NotFoundFault(f"this execution has no step or visit {text!r:.80}")
     return Chosen(step, visit or visits[step], visits[step], index)
 
 
@@ -238,7 +236,7 @@ async def read_value(connection: Connection, _caller: Caller, given: models.Valu
         origin = await visit_spans.load_origin(connection, execution_id)
         return {**details, "workload": origin["workload"]}.get(given.part)
     chosen = choose(given.step, details["steps"])
-    if chosen is None or not chosen.visit:
+    if not chosen.visit:
         raise NotFoundFault(f"execution {execution_id} has no visit {given.step!r:.80}")
     visit = await visit_spans.load_visit(connection, execution_id, chosen.step, chosen.visit, chosen.item_index)
     return {"result": visit.result, "error": visit.error, "inputs": visit.inputs}.get(given.part)
@@ -264,8 +262,7 @@ async def preview_cancel(connection: Connection, caller: Caller, given: OneExecu
     if not running or details["path"] is None:
         return []
     version = await catalog.find_readable(connection, details["path"], details["version"])
-    try:
-        playbook = None if version is None else version.compile(caller.rules)
-    except PlaybookError:
-        return []
-    return [] if playbook is None else [name for name in running if playbook.steps[name].has_compensate]
+    with suppress(PlaybookError):
+        steps = {} if version is None else version.compile(caller.rules).steps
+        return [name for name in running if name in steps and steps[name].has_compensate]
+    return []

@@ -27,16 +27,8 @@ Rules:
 - Many executions are acted on at `GET /executions/act?action=retry&id=…&id=…` or, for all that match,
   `&scope=all&path=…&status=…` with the filters of the list. It shows a preview; the form in it acts by POST.
 
-Macros are in `templates/macros.html`, with a comment each; `layout.html` imports them as `m`, and blocks can use it:
-
-| for | macros |
-|---|---|
-| statuses | `m.badge(status)` is icon and word in its colour (`statuses.STYLES`); `m.icon(name)` (`icons.html`) |
-| times | `m.time(moment)` is `3 min ago`, exact on hover; `m.span(seconds)`; `m.took(started, ended)` |
-| texts | `m.id(value, href)`, `m.mono(text)`, `m.command(text)` that copy; `m.json(value, url)` folds |
-| lists | `{% call m.table(columns, caption) %}`: rows become cards on a phone; `m.filters`; `m.pager(next)` |
-| forms | `{% call m.form(url) %}` has the CSRF token; `m.field`, `m.button(text, kind, name, value)` |
-| boxes | `{% call m.empty(title, command) %}`, `{% call m.note(kind) %}`, `m.tabs(items, chosen)`, `m.facts` |
+Macros are in `templates/macros.html`; `layout.html` imports them as `m`, and blocks can use it. Rows of a table become
+cards on a phone. `{% call m.form(url) %}` has the CSRF token.
 
 Live: pass `changes="all"` or an id to `render`. When something changes, the script requests the same URL again. It
 updates each element with `data-live` and an id; what a person typed, chose or opened stays. Callers of one role share

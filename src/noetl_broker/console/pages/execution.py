@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
 from fastapi import APIRouter, Response
 
@@ -59,14 +59,6 @@ STATE_STYLES: Final = {
 SHOWN_OF_ERROR: Final = frozenset({"type", "message", "reason", "step", "index", "at", "template", "traceback"})
 
 
-class ViewPictures(NamedTuple):
-    """The pictures of a view."""
-
-    drawing: str | None
-    chart: TimeChart
-    timeline: str
-
-
 @router.get("/executions/{execution_id:int}")
 async def show_execution(screen: Shown, execution_id: ExecutionId) -> Response:
     """Show an execution as it is, or as it was after a turn. The address has the turn, a step, and a tab."""
@@ -78,7 +70,7 @@ async def show_execution(screen: Shown, execution_id: ExecutionId) -> Response:
     asked = {**screen.asked("turn", "step"), "why": screen.asked("why")["why"] in {"1", "true"}}
     given = written_request(ViewRequest, {"execution_id": execution_id, **asked})
 
-    async def read(connection: Connection) -> tuple[View, ViewPictures]:
+    async def read(connection: Connection) -> tuple[View, dict[str, Any]]:
         view = await views.load_view(connection, screen.asker, given, screen.request.app.state.replays)
         return view, _draw(screen, view)
 
@@ -87,7 +79,7 @@ async def show_execution(screen: Shown, execution_id: ExecutionId) -> Response:
     return _render(screen, view, drawn=drawn)
 
 
-def _render(screen: Screen, view: View, *, drawn: ViewPictures | None = None, **tabs: Any) -> Response:
+def _render(screen: Screen, view: View, *, drawn: dict[str, Any] | None = None, **tabs: Any) -> Response:
     details = screen.seen(ExecutionDetails, view.details)
     url = f"/executions/{details['execution_id']}"
     panel = view.panel
@@ -110,9 +102,8 @@ def _render(screen: Screen, view: View, *, drawn: ViewPictures | None = None, **
         turn=view.turn,
         turns=view.origin["turns"],
         most_turns=MOST_TURNS,
-        moment_of_turn=view.shown,
         decided=None if view.shown is None else decided(view.shown, screen),
-        lanes=() if drawn is None else lane_heights(drawn.chart),
+        lanes=() if drawn is None else lane_heights(drawn["chart"]),
         legend=LEGEND,
         link_step=lambda step, visit=None: _link_step(screen, step, visit),
         others=others,
@@ -127,10 +118,12 @@ async def show_value(
 ) -> Response:
     """Show the whole of a value as JSON: of the execution, or of a step."""
     found = await screen.ask(views.read_value, execution_id=execution_id, part=part, **screen.asked("step"))
-    return Response((await asyncio.to_thread(pretty, found, None)).text, media_type="application/json")
+    text, _ = await asyncio.to_thread(pretty, found, None)
+    return Response(text, media_type="application/json")
 
 
-def _draw(screen: Screen, view: View) -> ViewPictures:
+def _draw(screen: Screen, view: View) -> dict[str, Any]:
+    """The graph and the timeline, with the chart that it shows."""
     assert view.spans is not None  # noqa: S101 - it has been loaded
     chart = TimeChart(view.spans, names=False, link=lambda step, visit: _link_step(screen, step, visit), at=view.at)
     drawing = None
@@ -138,7 +131,7 @@ def _draw(screen: Screen, view: View) -> ViewPictures:
         view.picture = view.picture if screen.may_act else without_values(view.picture)
         marked = view.chosen.step if view.chosen is not None else _step_of_turn(view.shown)
         drawing = render_svg(view.picture, link=lambda node: _link_step(screen, node.step), chosen=marked)
-    return ViewPictures(drawing, chart, chart.svg(style=False))
+    return {"drawing": drawing, "chart": chart, "timeline": chart.svg(style=False)}
 
 
 async def _load_tab(screen: Screen, execution_id: int, tab: str) -> dict[str, Any] | None:
@@ -197,9 +190,6 @@ def _step(node: DiagramNode) -> dict[str, Any]:
         "visits": progress.step.visits,
         "progress": "" if progress.step.items is None else items_text(progress.step.items),
         "seconds": None if progress.step.started_at is None or is_marker(node) else progress.seconds,
-        "started_at": progress.step.started_at,
-        "ended_at": progress.step.ended_at,
-        "is_open": progress.step.status == "RUNNING",
     }
 
 

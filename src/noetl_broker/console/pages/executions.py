@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from noetl_broker.console.pages.screen import Shown
+from noetl_broker.console.pages.screen import Screen, Shown
 from noetl_broker.service import executions as service
 from noetl_broker.service import overview
 from noetl_broker.service.bulk import actions_for
@@ -23,13 +23,13 @@ class FilterQuery:
     """The filters as the page's address has them; an empty text filters nothing."""
 
     def __init__(self, request: Request) -> None:
-        self.fields = {name: request.query_params.get(name, "") for name in FIELDS}
-        self.text = request.query_params.get("text", "").strip()
+        self.fields = Screen(request, None).asked(*FIELDS, "text")
+        self.text = self.fields.pop("text")
         self.faults: dict[str, str] = {}
 
     def given(self) -> dict[str, Any]:
         """The filters for the service."""
-        given = {name.removeprefix("of_"): value.strip() for name, value in self.fields.items()} | {"text": self.text}
+        given = {name.removeprefix("of_"): value for name, value in self.fields.items()} | {"text": self.text}
         return {name: value for name, value in given.items() if value and name not in self.faults}
 
     @property

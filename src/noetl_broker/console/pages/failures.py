@@ -35,9 +35,7 @@ async def answer_page(request: Request, refusal: Refusal) -> Response:
         return await _kept_text(request, refusal)
     status = refusal.status
     if status is HTTPStatus.UNAUTHORIZED:
-        wanted = request.url.path if request.method == "GET" else None
-        if wanted is not None and request.url.query:
-            wanted = f"{wanted}?{request.url.query}"
+        wanted = Screen(request, None).here() if request.method == "GET" else None
         response: Response = RedirectResponse(link("/sign-in", next=wanted), status_code=HTTPStatus.SEE_OTHER)
         if COOKIE in request.cookies:  # each use of it counts as a failed sign-in
             response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")

@@ -56,14 +56,12 @@ class LiveAnswers:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
         if scope["type"] != "http" or scope["method"] != "GET":
-            await self._app(scope, receive, send)
-            return
+            return await self._app(scope, receive, send)
         request = Request(scope, receive)
         if HEADER in request.headers:
-            await (await self._answer(request))(scope, receive, send)
-            return
+            return await (await self._answer(request))(scope, receive, send)
         try:
-            await self._app(scope, receive, send)
+            return await self._app(scope, receive, send)
         finally:
             caller = getattr(request.state, "caller", None)
             if caller is not None:  # the page must not go back to what was shared before

@@ -118,21 +118,15 @@ async def show_versions(screen: Shown) -> Response:
 
 @router.get("/playbooks/difference")
 async def show_difference(screen: Acting) -> Response:
-    """The differences between a version and another one, by default the version before."""
+    """The differences between a version and another one, by default the version before, or of the first the next."""
     opened = await open_playbook(screen)
-    chosen = screen.asked("other")["other"] or _before(opened)
+    numbers, own = [row["version"] for row in opened["versions"]], opened["of"].version  # the latest first
+    near = [*(one for one in numbers if one < own), *(one for one in reversed(numbers) if one > own)]
+    chosen = screen.asked("other")["other"] or next(iter(near), None)
     found = opened if chosen is None else await open_playbook(screen, version=chosen)
     old, new = sorted((found["of"], opened["of"]), key=lambda each: each.version)
     compared = await asyncio.to_thread(compare_texts, old.content, new.content)
     return show_part(screen, opened, "difference", other=chosen, old=old, new=new, compared=compared)
-
-
-def _before(opened: dict[str, Any]) -> int | None:
-    """The version before the open version; for the first version, the next one."""
-    numbers, own = [row["version"] for row in opened["versions"]], opened["of"].version
-    older = [number for number in numbers if number < own]
-    newer = [number for number in numbers if number > own]
-    return max(older) if older else min(newer) if newer else None
 
 
 @router.post("/playbooks/pause")

@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from urllib.parse import urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -17,18 +17,11 @@ from noetl_broker.console.pages.statuses import style_of
 from noetl_broker.explain.slots import rank_text
 from noetl_broker.node_ids import name_of_node, visit_name
 from noetl_broker.text import moment, numbers_text, short_json, span
-from noetl_broker.visible import visible, visible_json, visible_lines
+from noetl_broker.visible import visible_json, visible_lines
 
 FOLDER: Final = Path(__file__).parents[1] / "templates"
 FOLDED_FROM: Final = 4_096  # characters of a value; the rest is behind a link
 JUST_NOW: Final = 1.0  # seconds
-
-
-class Pretty(NamedTuple):
-    """A value as indented JSON: its beginning, and how long all of it is; of a cut one, without the indents."""
-
-    text: str
-    size: int
 
 
 @cache
@@ -52,7 +45,6 @@ def environment() -> Environment:
         "rfc3339": rfc3339,
         "sentence": sentence,
         "span": span,
-        "visible": visible,
     }
     made.globals |= {"asset": assets.address, "link": link, "style_of": style_of, "timedelta": timedelta}
     made.globals |= {"visit_name": visit_name, "step_of": name_of_node, "rank_text": rank_text, "short": short_json}
@@ -105,8 +97,8 @@ def sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '!', '?', ':')) else '.'}"
 
 
-def pretty(value: Any, longest: int | None = FOLDED_FROM) -> Pretty:
-    """Give a value as indented JSON, at most `longest` characters of it (None: all).
+def pretty(value: Any, longest: int | None = FOLDED_FROM) -> tuple[str, int]:
+    """Give a value as indented JSON, at most `longest` characters of it (None: all), and how long all of it is.
 
     To indent 16 MiB takes seconds, in which no other request is served: what is cut is not indented.
     """
@@ -118,6 +110,6 @@ def pretty(value: Any, longest: int | None = FOLDED_FROM) -> Pretty:
         length += len(piece)
         if longest is not None and length > longest:
             text = visible_json("".join(pieces)[:longest])[:longest]
-            return Pretty(text, max(len(json.dumps(value, ensure_ascii=False, default=str)), longest + 1))
+            return text, max(len(json.dumps(value, ensure_ascii=False, default=str)), longest + 1)
     text = visible_json("".join(pieces))
-    return Pretty(text if longest is None else text[:longest], len(text))
+    return text if longest is None else text[:longest], len(text)

@@ -38,7 +38,6 @@ class Input:
     label: str
     text: str = ""
     shown: str = ""  # what it held at first
-    default: Any = ABSENT
     hint: str = ""
     placeholder: str = ""
     is_required: bool = False
@@ -69,9 +68,7 @@ def inputs_of_workload(schema: Any, workload: Mapping[str, Any]) -> list[Input]:
     if not isinstance(properties, dict) or not properties:
         shown = json_for_editing(workload)
         hint = "The workload of the playbook, to be changed. What you leave out keeps its default."
-        return [
-            Input(name="", field=WHOLE, kind="json", label="Payload", text=shown, shown=shown, default={}, hint=hint)
-        ]
+        return [Input(name="", field=WHOLE, kind="json", label="Payload", text=shown, shown=shown, hint=hint)]
     required = set(schema.get("required", ()))
     names = [*properties, *(name for name in workload if name not in properties)]
     inputs = [
@@ -112,7 +109,6 @@ def _input(name: str, field: str, schema: Any, default: Any, *, required: bool, 
         label=title if isinstance(title, str) and title else name,
         text=shown,
         shown=shown,
-        default=default,
         hint=_hint(schema, kind, has_default=merged and kind == "json" and isinstance(default, dict)),
         placeholder=f"default: {short_json(default, longest=60)}" if is_template else "",
         is_required=required and default is ABSENT,
@@ -139,15 +135,10 @@ def _kind(schema: Mapping[str, Any], default: Any) -> Kind:
 
 def _options(schema: Mapping[str, Any], default: Any, *, required: bool) -> list[tuple[str, str]]:
     """The values of a choice, as JSON, with their words; empty where the value is typed."""
-    if isinstance(schema.get("enum"), list):
-        values = schema["enum"]
-    elif "const" in schema:
-        values = [schema["const"]]
-    elif schema.get("type") == "boolean" or (schema.get("type") is None and isinstance(default, bool)):
-        values = [True, False]
-    else:
-        return []
-    if len(values) > MOST_OPTIONS:
+    values = schema["enum"] if isinstance(schema.get("enum"), list) else [schema["const"]] if "const" in schema else []
+    if schema.get("type") == "boolean" or (schema.get("type") is None and isinstance(default, bool)):
+        values = values or [True, False]
+    if not 0 < len(values) <= MOST_OPTIONS:
         return []
     texts = {json.dumps(value): value if isinstance(value, str) else short_json(value) for value in values}
     if default is ABSENT or has_template(default) or json.dumps(default) not in texts:
@@ -157,13 +148,11 @@ def _options(schema: Mapping[str, Any], default: Any, *, required: bool) -> list
 
 
 def _as_text(kind: Kind, value: Any) -> str:
-    if kind in {"text", "lines"} and isinstance(value, str):
-        return value
-    if kind == "choice":
-        return json.dumps(value)
-    if value is None and kind != "json":
-        return ""
-    return json_for_editing(value) if kind == "json" else json.dumps(value, ensure_ascii=False, default=str)
+    if kind in {"choice", "json"}:
+        return json.dumps(value) if kind == "choice" else json_for_editing(value)
+    if value is None or isinstance(value, str):
+        return value or ""
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def json_for_editing(value: Any) -> str:
@@ -204,10 +193,8 @@ def read_inputs(form: SentForm, inputs: Sequence[Input], *, merged: bool = True)
         error = None
         try:
             value = _read(one, text, merged=merged)
-            if one.field in {WHOLE, MORE}:
-                values |= _object(value, one.default)
-            elif value is not ABSENT:
-                values[one.name] = value
+            if value is not ABSENT:
+                values |= value if one.field in {WHOLE, MORE} else {one.name: value}
         except ValueError as fault:
             error = str(fault)
         found.append(replace(one, text=text, error=error))
@@ -226,6 +213,8 @@ def _read(one: Input, text: str, *, merged: bool) -> Any:
     if one.kind == "choice" and text not in dict(one.options):
         raise ValueError("it is none of the values to choose from")
     value = read_short_json(text)
+    if one.field in {WHOLE, MORE} and not isinstance(value, dict):
+        raise ValueError("it must be a JSON object, such as {}")
     if not merged or one.kind != "json" or not one.shown:
         return value
     return changed_only(json.loads(one.shown), value)
@@ -248,14 +237,6 @@ def changed_only(before: Any, after: Any) -> Any:
             if name not in before or json.dumps(before[name]) != json.dumps(value)
         }
     return after
-
-
-def _object(value: Any, default: Any) -> dict[str, Any]:
-    if value is ABSENT:
-        return dict(default) if isinstance(default, dict) else {}
-    if not isinstance(value, dict):
-        raise ValueError("it must be a JSON object, such as {}")  # noqa: TRY004 - the field's fault, not a program's
-    return value
 
 
 def with_errors(inputs: Sequence[Input], faults: Sequence[Mapping[str, str]]) -> tuple[list[Input], list[str]]:

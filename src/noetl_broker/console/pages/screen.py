@@ -29,7 +29,7 @@ from noetl_broker.console.services import services_of
 from noetl_broker.errors import BrokerError, DatabaseFault
 from noetl_broker.service.action import Caller, ServiceAction
 from noetl_broker.service.field_errors import FieldFault
-from noetl_broker.service.models.base import Role
+from noetl_broker.service.models.base import LONGEST_TEXT, Role
 from noetl_broker.service.typed_values import written_request
 
 MOST_FIELDS: Final = 5_000
@@ -70,8 +70,10 @@ class Screen:
         return await perform(self.request, action, self.asker, written_request(action.request, given))
 
     def asked(self, *names: str) -> dict[str, str]:
-        """The values of these parameters of the address; an empty text for one that is not there."""
+        """The values of these parameters of the address; an empty text for one that is not there. Raises FieldFault."""
         query = {name: self.request.query_params.get(name, "") for name in names}
+        if long := [name for name, text in query.items() if len(text) > LONGEST_TEXT]:
+            raise FieldFault({long[0]: f"it must have at most {LONGEST_TEXT:,} characters"})
         return {name: text if name in EXACT else text.strip() for name, text in query.items()}
 
     async def rows(self, action: ServiceAction[Any, Any], /, *filters: str, **given: Any) -> dict[str, Any]:

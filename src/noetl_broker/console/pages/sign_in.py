@@ -87,8 +87,8 @@ def open_again(app: ASGIApp) -> ASGIApp:
         is_link = headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-dest") == "document"
         if request.method != "GET" or not is_link:
             return await app(scope, receive, send)
-        address = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-        page = environment().get_template("arrival.html").render(address=own_address(address))
+        address = own_address(Screen(request, None).here())
+        page = environment().get_template("arrival.html").render(address=address)
         return await HTMLResponse(page)(scope, receive, send)
 
     return serve

@@ -27,7 +27,7 @@ class ListDeadLetters(Paged):
 class OverviewRequest(Given):
     """The span of the activity; without a known one, one is chosen."""
 
-    span: str = ""
+    span: str = Field("", max_length=8)
 
 
 class PositionsRequest(Given):

@@ -19,14 +19,13 @@ import asyncpg
 from noetl_broker.errors import BrokerError, DatabaseFault, PermissionFault, SchemaFault
 from noetl_broker.store.connect.connection import (
     ANSWER_SECONDS,
-    CLOSE_SECONDS,
     LISTEN_SECONDS,
     borrowed,
     close_quickly,
     connect,
-    create_pool,
 )
 from noetl_broker.store.connect.dsn import Database
+from noetl_broker.store.connect.lazy_pool import LazyPool
 from noetl_broker.store.connect.server_checks import pooler_fault
 from noetl_broker.store.connect.sqlstates import is_mixed_up, message_of
 from noetl_broker.store.queries import sql
@@ -233,8 +232,7 @@ class JobDatabase:
     def __init__(self, database: Database, *, application_name: str, connections: int = 3) -> None:
         self._database = database
         self._name = application_name
-        self._connections = connections
-        self._pool: asyncpg.Pool[Any] | None = None
+        self._pool = LazyPool(database, name=application_name, size=connections)
         self._listener: asyncpg.Connection[Any] | None = None
         self._notified = asyncio.Event()
         self._cancelled = asyncio.Event()
@@ -244,9 +242,8 @@ class JobDatabase:
 
     async def fetch(self, statement: str, *arguments: object, timeout_seconds: float = ANSWER_SECONDS) -> list[Any]:
         """Run one statement; `timeout_seconds` limits the call with the wait for a connection."""
-        if self._pool is None:
-            self._pool = await create_pool(self._database, name=self._name, size=self._connections)
-        async with database_faults(), borrowed(self._pool, timeout_seconds) as connection:
+        pool = await self._pool.get()
+        async with database_faults(), borrowed(pool, timeout_seconds) as connection:
             return list(await connection.fetch(statement, *arguments))
 
     async def listen(self) -> None:
@@ -309,12 +306,7 @@ class JobDatabase:
     async def close(self) -> None:
         """Close all connections within a time limit."""
         await self._stop_listening()
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            try:
-                await asyncio.wait_for(pool.close(), CLOSE_SECONDS)
-            except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                pool.terminate()
+        await self._pool.close()
 
     async def __aenter__(self) -> Self:
         """Return itself; it connects on demand."""
