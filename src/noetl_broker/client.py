@@ -12,12 +12,10 @@ from typing import Any, Self
 from noetl_broker.broker.state.state import is_live
 from noetl_broker.errors import BrokerError
 from noetl_broker.service import execution_actions, executions, waits
-from noetl_broker.service.action import Asked, Caller, ServiceAction
+from noetl_broker.service.action import Caller, ServiceAction
 from noetl_broker.service.field_errors import request_of
-from noetl_broker.service.models.actions import ReasonRequest, SignalExecutionRequest
-from noetl_broker.service.models.base import MOST_ROWS, OneExecution
-from noetl_broker.service.models.executions import StartManyRequest, StartRequest
-from noetl_broker.service.models.waits import KEEP_SECONDS, ListApprovals, SendRequest
+from noetl_broker.service.models.base import MOST_ROWS
+from noetl_broker.service.models.waits import KEEP_SECONDS, ListApprovals
 from noetl_broker.store.admin.approvals import Approval
 from noetl_broker.store.connect.connection import Connection, reconnecting
 from noetl_broker.store.connect.dsn import Database
@@ -109,10 +107,7 @@ class Client:
         A second call with the same path and `idempotency_key` returns the id of the first execution. Raises BrokerError
         if the first had another payload, or a fork has that key.
         """
-        asked = request_of(
-            StartRequest,
-            {"path": path, "payload": payload or {}, "version": version, "idempotency_key": idempotency_key},
-        )
+        asked = {"path": path, "payload": payload or {}, "version": version, "idempotency_key": idempotency_key}
         return int((await self._ask(executions.start_unchecked, asked))["execution_id"])
 
     async def start_many(
@@ -128,20 +123,17 @@ class Client:
         All start, or none. At most 10,000 payloads. An error says the number of the payload, counted from 1.
         `idempotency_keys` has a key, or None, for each payload; a repeated key gives the same id, as in `start`.
         """
-        asked = request_of(
-            StartManyRequest,
-            {
-                "path": path,
-                "payloads": [dict(payload or {}) for payload in payloads],
-                "version": version,
-                "idempotency_keys": None if idempotency_keys is None else [*idempotency_keys],
-            },
-        )
+        asked = {
+            "path": path,
+            "payloads": [dict(payload or {}) for payload in payloads],
+            "version": version,
+            "idempotency_keys": None if idempotency_keys is None else [*idempotency_keys],
+        }
         return list((await self._ask(executions.start_executions, asked))["execution_ids"])
 
     async def status(self, execution_id: int) -> Ended:
         """The state of an execution."""
-        row = await self._ask(executions.find_execution, _one(execution_id))
+        row = await self._ask(executions.find_execution, {"execution_id": execution_id})
         return Ended(**{name: row[name] for name in Ended.__dataclass_fields__})
 
     async def wait(self, execution_id: int, *, seconds: float | None = None) -> Ended:
@@ -155,7 +147,7 @@ class Client:
 
     async def cancel(self, execution_id: int, reason: str | None = None) -> bool:
         """Request a cancel of an execution and its children; False if it has ended."""
-        asked = request_of(ReasonRequest, {"execution_id": execution_id, "reason": reason})
+        asked = {"execution_id": execution_id, "reason": reason}
         return bool((await self._ask(execution_actions.cancel_execution, asked))["requested"])
 
     async def signal(
@@ -173,16 +165,15 @@ class Client:
         the same name, key and `idempotency_key` returns the id of the first one. Raises BrokerError if that had another
         payload.
         """
-        given = {"name": name, "key": key, "payload": payload, "keep_seconds": keep.total_seconds()}
-        asked = request_of(SendRequest, given | {"idempotency_key": idempotency_key})
+        asked = {"name": name, "key": key, "payload": payload, "keep_seconds": keep.total_seconds()}
+        asked["idempotency_key"] = idempotency_key
         return int((await self._ask(waits.send_signal, asked))["signal_id"])
 
     async def signal_execution(
         self, execution_id: int, name: str, payload: Any = None, *, idempotency_key: str | None = None
     ) -> int | None:
         """Send a signal to one execution, which is kept until that ends; returns its id, None if it has ended."""
-        given = {"execution_id": execution_id, "name": name, "payload": payload}
-        asked = request_of(SignalExecutionRequest, given | {"idempotency_key": idempotency_key})
+        asked = {"execution_id": execution_id, "name": name, "payload": payload, "idempotency_key": idempotency_key}
         sent: int | None = await self._ask(execution_actions.send_to_execution, asked)
         return sent
 
@@ -214,9 +205,10 @@ class Client:
         async with self._connection() as connection:
             return await waits.decide_approval(connection, approval, approved=approved, by=by, form=form or {})
 
-    async def _ask(self, action: ServiceAction[Asked, Any], asked: Asked) -> Any:
+    async def _ask(self, action: ServiceAction[Any, Any], asked: Mapping[str, Any]) -> Any:
+        given = request_of(action.request, asked)
         async with self._connection() as connection:
-            return await action(connection, CALLER, asked)
+            return await action(connection, CALLER, given)
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:
@@ -224,7 +216,3 @@ class Client:
         with translate_faults():
             async with reconnecting(pool), pool.acquire() as connection:
                 yield connection
-
-
-def _one(execution_id: int) -> OneExecution:
-    return request_of(OneExecution, {"execution_id": execution_id})
