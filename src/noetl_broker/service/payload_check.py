@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -26,16 +27,14 @@ async def payload_check(
     The broker checks it as well. It alone does where the role may not read the catalog.
     """
     found = await find_readable(connection, path, version)
-    if found is None:
-        return no_check
-    try:
-        playbook = await asyncio.to_thread(found.compile, rules)  # a long one takes seconds
-    except PlaybookError:
-        return no_check  # the broker says so
-    if playbook.workload_schema is None:
-        return no_check
+    playbook = None
+    if found is not None:
+        with contextlib.suppress(PlaybookError):  # the broker says so
+            playbook = await asyncio.to_thread(found.compile, rules)  # a long one takes seconds
 
     def check(payload: Any, which: str) -> None:
+        if found is None or playbook is None or playbook.workload_schema is None:
+            return
         error = payload_fault(playbook, payload)
         if error is not None:
             raise OperatorFault(f"{which}{error['message']}; it is that of {path} version {found.version}")
@@ -49,7 +48,3 @@ def payload_fault(playbook: Playbook, payload: Any) -> dict[str, Any] | None:
     ended = Session(playbook).apply(start, datetime.now(UTC)).ended
     error: dict[str, Any] = ended.error if ended is not None and ended.error is not None else {}
     return error if error.get("type") == PAYLOAD else None
-
-
-def no_check(_payload: Any, _which: str) -> None:
-    """Every payload fits."""
