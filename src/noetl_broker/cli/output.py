@@ -10,7 +10,7 @@ import json
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, date, datetime
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -227,9 +227,6 @@ def _plain(value: Any) -> Any:
 @contextmanager
 def progress_bar(total: int | None) -> Iterator[Callable[[int], object]]:
     """Show a progress bar on a terminal's stderr (total None: no bar); yields a function that advances it."""
-    if total is None or not sys.stderr.isatty():
-        yield lambda _: None
-        return
     columns = (
         BarColumn(),
         MofNCompleteColumn(),
@@ -238,7 +235,11 @@ def progress_bar(total: int | None) -> Iterator[Callable[[int], object]]:
         TimeRemainingColumn(),
     )
     with Progress(
-        *columns, console=console(on_stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()
+        *columns,
+        console=console(on_stderr=True),
+        transient=True,
+        redirect_stdout=sys.stdout.isatty(),
+        disable=total is None or not sys.stderr.isatty(),
     ) as progress:
         task = progress.add_task("executions", total=total, pace="")
 
@@ -250,14 +251,9 @@ def progress_bar(total: int | None) -> Iterator[Callable[[int], object]]:
         yield advance
 
 
-@contextmanager
-def spinner(sentence: str) -> Iterator[None]:
+def spinner(sentence: str) -> AbstractContextManager[object]:
     """Show a spinner on a terminal's stderr."""
-    if not sys.stderr.isatty():
-        yield
-        return
-    with console(on_stderr=True).status(sentence):
-        yield
+    return console(on_stderr=True).status(sentence) if sys.stderr.isatty() else nullcontext()
 
 
 def executions(number: int) -> str:
