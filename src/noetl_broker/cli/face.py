@@ -8,7 +8,6 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar, get_args
 
-import annotated_types
 import click
 from pydantic.fields import FieldInfo
 
@@ -223,19 +222,14 @@ def _metavar(name: str, field: FieldInfo) -> str:
 
 def _sentence(field: FieldInfo) -> str:
     """The description of a field as a sentence, with its default and its bounds."""
-    text = (field.description or "").strip()
-    notes = []
-    default = None if field.is_required() else field.default
-    if default not in (None, "", False, {}) and isinstance(default, str | int | float):
+    text, default, notes = (field.description or "").strip(), field.default, []
+    if default and isinstance(default, str | int | float):
         notes.append(f"default: {default:g}" if isinstance(default, float) else f"default: {default}")
     for bound in field.metadata:
-        notes += [f"{word} {getattr(bound, key):,}" for word, key in _BOUNDS if _has(bound, key)]
+        numbers = ((word, getattr(bound, key, None)) for word, key in _BOUNDS)
+        notes += [f"{word} {number:,}" for word, number in numbers if isinstance(number, int | float)]
     sentence = f"{text[:1].upper()}{text[1:]}." if text else ""
     return " ".join(filter(None, (sentence, f"[{'; '.join(notes)}]" if notes else "")))
 
 
 _BOUNDS = (("at least", "ge"), ("more than", "gt"), ("at most", "le"), ("less than", "lt"))
-
-
-def _has(bound: Any, key: str) -> bool:
-    return isinstance(bound, annotated_types.BaseMetadata) and isinstance(getattr(bound, key, None), int | float)
