@@ -78,9 +78,7 @@ def selection(
         @functools.wraps(body)
         def run(*arguments: Any, execution_id: tuple[int, ...] | int | None = None, **own: Any) -> int | None:
             given = {name: own.pop(f"filter_{name}", None) for name in Which.model_fields}
-            named = execution_id if isinstance(execution_id, tuple) else ()
-            if isinstance(execution_id, int):
-                named = (execution_id,)
+            named = execution_id if isinstance(execution_id, tuple) else () if execution_id is None else (execution_id,)
             by_filter = any(value is not None for value in given.values())
             if named and by_filter:
                 name = click.get_current_context().info_name
