@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
@@ -39,15 +40,10 @@ MOST_EXAMPLES = 10  # of an invariant that does not hold
 
 def filter_of(given: Any) -> Filter:
     """The filter of a request that has the fields of a filter."""
-    return Filter(
-        path=given.path,
-        status=given.status,
-        error=given.error,
-        step=given.step,
-        since=None if given.since is None else parse_since(given.since),
-        until=None if given.until is None else parse_until(given.until),
-        version=given.version,
-    )
+    values = {each.name: getattr(given, each.name) for each in fields(Filter)}
+    for name, parse in (("since", parse_since), ("until", parse_until)):
+        values[name] = None if values[name] is None else parse(values[name])
+    return Filter(**values)
 
 
 @action(Role.VIEWER, Listed[models.ExecutionView])
