@@ -124,9 +124,9 @@ async def act_on_many(
                 return 0
             if not click.confirm(f"Do it for {output.executions(able)}?"):
                 return 0
-        act = functools.partial(wanted.act, connection)
+        act, ids = functools.partial(wanted.act, connection), [each["execution_id"] for each in found]
         with acting(len(found)) as on_each:
-            acted: Acted = await acts.act_on_each(found, act, rate=bulk.rate, on_each=on_each)
+            acted: Acted = await acts.act_at_rate("execution_id", ids, act, bulk.rate, on_each)
         count = sum(one.get("requested", True) for one in acted.done)
         ended = len(acted.done) - count if chosen.ids else 0
         rest = f"; {output.executions(ended)} had ended before" if ended else ""

@@ -18,7 +18,7 @@ from noetl_broker.cli.playbooks import check_with_database
 from noetl_broker.cli.selection import Selection, selection
 from noetl_broker.cli.typed import read_json_in
 from noetl_broker.errors import BrokerError, OperatorFault
-from noetl_broker.service.models.actions import ForkRequest, NewPlaybook
+from noetl_broker.service.models.actions import ForkOnPlaybook, ForkRequest
 
 SAID = Face(
     ForkRequest,
@@ -64,17 +64,19 @@ def fork(
     if file is not None and given["version"] is not None:
         raise OperatorFault("--playbook and --version both choose a playbook: give one of them")
     values = dict(_setting(text) for text in settings)
-    playbook = None if file is None else _checked(call, file)
+    text = None if file is None else _checked(call, file)
     if chosen.ids:
         asked = SAID.read({**given, "execution_id": chosen.ids[0]}).model_copy(update={"values": values})
-        if playbook is None:
+        if text is None:
             answer = ask(call, "execution_actions.fork_execution", asked)
         else:
-            answer = ask(call, "execution_actions.fork_on_playbook", playbook.of(asked))
+            onto = ForkOnPlaybook(**asked.model_dump(), text=text, file=str(file))
+            answer = ask(call, "execution_actions.fork_on_playbook", onto)
         _show(call, asked, answer)
         return 0
     many = Many("fork", f"executions are forked from {given['from_step']}", "no execution is left to be forked")
-    other = None if playbook is None else service("execution_actions").other_playbook(playbook, call.playbook_rules)
+    actions = service("execution_actions")
+    other = None if text is None else actions.other_playbook(text, str(file), call.playbook_rules)
     asked = treatment("fork", given)
     return asyncio.run(act_on_many(call, chosen, bulk, many, asked, other=other, values=values))
 
@@ -92,14 +94,14 @@ def _show(call: Call, asked: ForkRequest, answer: Answer) -> None:
         output.note(f"left out, because {where} has no such steps: {', '.join(answer['left_out'])}")
 
 
-def _checked(call: Call, file: Path) -> NewPlaybook:
-    """The playbook of a file. Prints its findings; raises BrokerError if it has errors."""
+def _checked(call: Call, file: Path) -> str:
+    """The text of a playbook. Prints its findings; raises BrokerError if it has errors."""
     [checked] = asyncio.run(check_with_database(call, [file]))
     for found in checked.findings:
         output.note(str(found))
     if checked.errors:
         raise BrokerError(f"{file} has errors; nothing was done")
-    return NewPlaybook(file=str(file), text=checked.source.decode())
+    return checked.source.decode()
 
 
 def _setting(text: str) -> tuple[str, Any]:

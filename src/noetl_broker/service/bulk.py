@@ -133,28 +133,18 @@ def without_numbers(reason: str) -> str:
     return _VARYING.sub("…", reason)
 
 
-async def act_on_each(
-    found: Sequence[Entry],
-    action: Callable[[int], Awaitable[dict[str, Any]]],
-    *,
-    rate: float,
-    on_each: Callable[[int, BrokerError | None], None] = lambda _id, _fault: None,
-) -> Acted:
-    """Act on each, at most `rate` a second. A failure is reported, and the other executions go on.
-
-    `on_each` is called after each, with its id and its fault. Raises DatabaseFault: the others would fail too.
-    """
-    return await act_at_rate("execution_id", [each["execution_id"] for each in found], action, rate, on_each)
-
-
 async def act_at_rate(
     key: str,
     names: Iterable[Name],
     action: Callable[[Name], Awaitable[dict[str, Any]]],
     rate: float,
-    on_each: Callable[[Name, BrokerError | None], None],
+    on_each: Callable[[Name, BrokerError | None], None] = lambda _name, _fault: None,
 ) -> Acted:
-    """Act on each of these names, at most `rate` a second; each answer has the name under the `key`."""
+    """Act on each of these names, at most `rate` a second; each answer has the name under the `key`.
+
+    A failure is reported, and the others go on. `on_each` is called after each, with its name and its fault. Raises
+    DatabaseFault: the others would fail too.
+    """
     acted = Acted([], [])
     began = time.monotonic()
     for number, name in enumerate(names):
@@ -200,7 +190,8 @@ class BulkAction:
             return await recoveries.recover_failed(connection, execution_id, self.rules, self.on)
         if self.action == "fork":
             key = recoveries.key_of_fork(execution_id, self.fork.step)
-            return (await recoveries.fork_execution(connection, execution_id, self.fork, self.rules, key)).as_document()
+            made = await recoveries.fork_execution(connection, execution_id, self.fork, self.rules, key)
+            return {"recovered_as": made.execution_id, "taken": [wanted.step for wanted in made.plan.taken]}
         if self.action == "reevaluate":
             return {"put_back": await call(connection, "put_back", execution_id)}
         arguments = () if self.action == "resume" else (self.reason,)
@@ -295,7 +286,8 @@ async def act_on_many(connection: Connection, caller: Caller, given: models.Bulk
             "left_out": len(left_out),
             "groups": [group._asdict() for group in groups[:MOST_GROUPS]],
         }
-    acted = await act_on_each(found, functools.partial(request.act, connection), rate=RATE)
+    ids = [each["execution_id"] for each in found]
+    acted = await act_at_rate("execution_id", ids, functools.partial(request.act, connection), RATE)
     following = found[-1]["execution_id"] if len(found) == most else None
     return {"found": len(found), **acted._asdict(), "next": following}
 
@@ -367,8 +359,8 @@ async def act_on_chosen(connection: Connection, caller: Caller, given: models.Ch
     if given.preview:
         return await _preview(connection, caller, given, found)
     request = BulkAction(given, caller.rules)
-    acted = await act_on_each(found.batch, functools.partial(request.act, connection), rate=RATE)
     paths = {row["execution_id"]: row["path"] for row in found.batch}
+    acted = await act_at_rate("execution_id", paths, functools.partial(request.act, connection), RATE)
     parts = {
         name: [{**one, "path": paths[one["execution_id"]]} for one in some] for name, some in acted._asdict().items()
     }

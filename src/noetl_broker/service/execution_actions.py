@@ -49,33 +49,30 @@ def on_version(
 @action(Role.OPERATOR, models.Requested)
 async def cancel_execution(connection: Connection, _caller: Caller, given: models.ReasonRequest) -> Any:
     """Cancel an execution and its children. The broker does it when it reads the request."""
-    requested = await call(connection, "cancel_execution", given.execution_id, given.reason)
-    return await _requested(connection, given.execution_id, requested=requested)
+    return await _request(connection, "cancel_execution", given.execution_id, given.reason)
 
 
 @action(Role.OPERATOR, models.Requested)
 async def pause_execution(connection: Connection, _caller: Caller, given: models.ReasonRequest) -> Any:
     """Pause an execution and its children. Leased jobs go on."""
-    requested = await call(connection, "pause_execution", given.execution_id, given.reason)
-    return await _requested(connection, given.execution_id, requested=requested)
+    return await _request(connection, "pause_execution", given.execution_id, given.reason)
 
 
 @action(Role.OPERATOR, models.Requested)
 async def resume_execution(connection: Connection, _caller: Caller, given: OneExecution) -> Any:
     """Resume a paused execution and its children."""
-    requested = await call(connection, "resume_execution", given.execution_id)
-    return await _requested(connection, given.execution_id, requested=requested)
+    return await _request(connection, "resume_execution", given.execution_id)
 
 
 @action(Role.OPERATOR, models.Requested)
 async def abandon_execution(connection: Connection, _caller: Caller, given: models.ReasonRequest) -> Any:
     """Give up the undo of an execution: it fails, and lists what is left. An undo that runs is stopped."""
-    requested = await call(connection, "abandon_execution", given.execution_id, given.reason)
-    return await _requested(connection, given.execution_id, requested=requested)
+    return await _request(connection, "abandon_execution", given.execution_id, given.reason)
 
 
-async def _requested(connection: Connection, execution_id: int, *, requested: bool) -> dict[str, Any]:
-    """The answer. A producer, who may cancel, may not read the status."""
+async def _request(connection: Connection, function: str, execution_id: int, *reason: str | None) -> dict[str, Any]:
+    """Ask the broker, and give the answer. A producer, who may cancel, may not read the status."""
+    requested = await call(connection, function, execution_id, *reason)
     status = await executions.find_status(connection, execution_id)
     if status is None and requested:
         status = "RUNNING"
@@ -109,10 +106,7 @@ async def retry_execution(connection: Connection, caller: Caller, given: models.
     letters go back to the broker.
     """
     on = on_version(given.version, caller.rules, or_from_start=given.or_from_start)
-    recovered = await recoveries.recover(connection, given.execution_id, caller.rules, on)
-    before = recovered.before
-    notes = await recoveries.notes_of(connection, recovered, on)
-    return recovered.as_document() | {"status_before": before and before["status"], "notes": notes}
+    return await recoveries.recover(connection, given.execution_id, caller.rules, on)
 
 
 @action(Role.OPERATOR, dict[str, Any], cost=Cost.SHORT)
@@ -135,13 +129,12 @@ async def fork_execution(connection: Connection, caller: Caller, given: models.F
 @action(Role.OPERATOR, models.ForkedView, cost=Cost.SHORT)
 async def fork_on_playbook(connection: Connection, caller: Caller, given: models.ForkOnPlaybook) -> Any:
     """Start an execution from a step of another, on a playbook that is registered unless it already is."""
-    return await _fork(connection, caller, given, other=other_playbook(given, caller.rules))
+    return await _fork(connection, caller, given, other=other_playbook(given.text, given.file, caller.rules))
 
 
-def other_playbook(given: models.NewPlaybook | models.ForkOnPlaybook, rules: PlaybookRules) -> recoveries.OtherPlaybook:
+def other_playbook(text: str, file: str, rules: PlaybookRules) -> recoveries.OtherPlaybook:
     """The playbook of a text, for forks."""
-    playbook = compile_playbook(given.text.encode(), file=given.file, rules=rules)
-    return recoveries.OtherPlaybook(playbook, given.text, None)
+    return recoveries.OtherPlaybook(compile_playbook(text.encode(), file=file, rules=rules), text, None)
 
 
 async def _fork(connection: Connection, caller: Caller, given: models.ForkRequest, **onto: Any) -> dict[str, Any]:

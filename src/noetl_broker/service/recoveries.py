@@ -22,24 +22,6 @@ from noetl_broker.store.connect.connection import Connection, call
 from noetl_broker.text import join_names
 
 
-class Recovered(NamedTuple):
-    """The outcome of a retry of the execution whose row is `of`.
-
-    Either it gave `put_back` events to the broker again, or `made` names the new execution. `before`: the row of an
-    earlier retry, which is then the same execution.
-    """
-
-    of: Entry
-    put_back: int | None
-    made: dict[str, Any]
-    before: Entry | None
-
-    def as_document(self) -> dict[str, Any]:
-        """One JSON object."""
-        done = self.made if self.put_back is None else {"put_back": self.put_back}
-        return {"execution_id": self.of["execution_id"], **done}
-
-
 class OtherPlaybook(NamedTuple):
     """Another playbook for a fork; its catalog id and version are None if it is yet to be registered."""
 
@@ -92,8 +74,11 @@ class RecoveryPlan(NamedTuple):
 
 async def recover(
     connection: Connection, execution_id: int, rules: PlaybookRules, on: OnVersion | None = None
-) -> Recovered:
-    """Retry a failed execution, or give back the dead letters of a running one. Raises BrokerError if neither fits."""
+) -> dict[str, Any]:
+    """Retry a failed execution, or give back the dead letters of a running one. Raises BrokerError if neither fits.
+
+    `status_before`: the status of an earlier retry, which is then the same execution.
+    """
     row = await executions.find_execution(connection, execution_id)
     if row["status"] != "FAILED":
         if not await recovery.count_dead_letters(connection, execution_id):
@@ -101,10 +86,12 @@ async def recover(
             if obstacle.origin is not None and not is_live(row["status"]):
                 raise BrokerError(UNDOES.format(execution_id, obstacle.origin))
             raise BrokerError(_nothing_to_recover(execution_id, row["status"]))
-        return Recovered(row, await call(connection, "put_back", execution_id), {}, None)
+        put_back = await call(connection, "put_back", execution_id)
+        return {"execution_id": execution_id, "put_back": put_back, "status_before": None, "notes": []}
     before = await recovery.find_recovery(connection, execution_id)
     made = await recover_failed(connection, execution_id, rules, None if before is not None else on)
-    return Recovered(row, None, made, before)
+    notes = await _notes(connection, row, made, is_new=before is None, on=on)
+    return {"execution_id": execution_id, **made, "status_before": before and before["status"], "notes": notes}
 
 
 async def recover_failed(
@@ -174,14 +161,13 @@ async def _why_anew(connection: Connection, execution_id: int) -> str | None:
     return UNDONE if obstacle.done else None
 
 
-async def notes_of(connection: Connection, recovered: Recovered, on: OnVersion | None) -> list[str]:
+async def _notes(
+    connection: Connection, of: Entry, made: Mapping[str, Any], *, is_new: bool, on: OnVersion | None
+) -> list[str]:
     """What a person should know about a retry that was made: why it starts anew, a newer version, its parent."""
     notes: list[str] = []
-    of = recovered.of
-    if recovered.put_back is not None:
-        return notes
-    if recovered.before is None:
-        if (way := recovered.made.get("anew")) is not None:
+    if is_new:
+        if (way := made.get("anew")) is not None:
             known = way in {ABANDONED, UNDONE}
             notes.append(f"it starts anew, because {way if known else f'it would have gone another way: {way}'}")
         if on is None and (newer := await newer_version(connection, of)) is not None:
@@ -267,10 +253,6 @@ class Forked(NamedTuple):
     execution_id: int
     plan: ForkPlan
     registered: catalog.Registered | None
-
-    def as_document(self) -> dict[str, Any]:
-        """The new execution and the steps whose results it has, as one JSON object."""
-        return {"recovered_as": self.execution_id, "taken": [wanted.step for wanted in self.plan.taken]}
 
 
 class ForkFrom(NamedTuple):

@@ -210,7 +210,7 @@ async def test_a_retry_does_not_wait_for_the_undo_of_another_family(database: Da
     undoing = "select count(*) from noetl.execution where noetl.is_live(status) and noetl.undoes(execution_id)"
     assert await value(database, undoing) == 1
     async with session(database) as connection:
-        assert (await recover(connection, failed, PlaybookRules())).made["steps"] == ["trip"]
+        assert (await recover(connection, failed, PlaybookRules()))["steps"] == ["trip"]
 
 
 async def test_what_a_failed_child_left_is_undone_before_a_retry_of_its_parent(database: Database) -> None:
@@ -227,7 +227,7 @@ async def test_what_a_failed_child_left_is_undone_before_a_retry_of_its_parent(d
         await value(database, "select noetl.undo_execution($1)", child)
         assert await work(database) == ["book!undo"]
         retried = await recover(connection, execution, PlaybookRules())
-    assert retried.made["anew"] == "what it did was undone"
+    assert retried["anew"] == "what it did was undone"
     await work(database)
     assert await broken_invariants(database) == {}
 

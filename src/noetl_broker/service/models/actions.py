@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
@@ -103,17 +103,6 @@ class ForkOnPlaybook(ForkRequest):
 
     text: str
     file: str
-
-
-class NewPlaybook(NamedTuple):
-    """The text of a playbook, and the name of its file."""
-
-    text: str
-    file: str
-
-    def of(self, asked: ForkRequest) -> ForkOnPlaybook:
-        """The fork on this playbook."""
-        return ForkOnPlaybook(**asked.model_dump(), **self._asdict())
 
 
 class ForkedView(BaseModel):
