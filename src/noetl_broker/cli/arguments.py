@@ -79,15 +79,10 @@ class StepName(click.ParamType[str]):
         return _offers(ctx, lambda connection: offer_steps(connection, ids[0], incomplete)) if ids else []
 
 
-class Subject(click.ParamType[str]):
-    """A path in the catalog, or the id of an execution, or a file."""
-
-    name = "subject"
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Offer ids for digits, else paths, else files."""
-        offer = Completed(offer_executions if incomplete.isdigit() else offer_paths)
-        return offer.shell_complete(ctx, param, incomplete) or click.Path().shell_complete(ctx, param, incomplete)
+def complete_subject(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer ids for digits, else paths of the catalog, else files."""
+    offer = Completed(offer_executions if incomplete.isdigit() else offer_paths)
+    return offer.shell_complete(ctx, param, incomplete) or click.Path().shell_complete(ctx, param, incomplete)
 
 
 def _offers(ctx: click.Context, ask: Question) -> list[CompletionItem]:

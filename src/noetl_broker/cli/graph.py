@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from noetl_broker.cli import output
-from noetl_broker.cli.arguments import VERSION_OF_PLAYBOOK, Subject
+from noetl_broker.cli.arguments import VERSION_OF_PLAYBOOK, complete_subject
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.face import ask
 from noetl_broker.cli.typed import read_bytes
@@ -34,7 +34,7 @@ PLAYBOOK_SUFFIXES = {".yaml", ".yml"}
         "noetl-broker graph 58123456789012345          # an execution, with the path it took"
     ),
 )
-@click.argument("subject", metavar="PATH|FILE|ID", type=Subject())
+@click.argument("subject", metavar="PATH|FILE|ID", shell_complete=complete_subject)
 @click.option("--format", "form", type=click.Choice(["mermaid", "svg"]), help="Default: by the suffix of --output.")
 @click.option(
     "--output",
