@@ -35,8 +35,7 @@ async def undo_execution(
 
 def what_is_lacking(playbook: Playbook, targets: Sequence[UndoTarget]) -> str:
     """The steps that a version lacks or that have no `compensate`, in words; empty: it can undo all."""
-    missing = [target.step for target in targets if target.step not in playbook.steps]
-    without: list[str] = []
+    found = [f"no step {target.step}" for target in targets if target.step not in playbook.steps]
     for target in targets:
         step = playbook.steps.get(target.step)
         if step is None or target.by_child:
@@ -44,7 +43,5 @@ def what_is_lacking(playbook: Playbook, targets: Sequence[UndoTarget]) -> str:
         task = None if step.iteration is None else step.iteration.task
         undone = task if target.of_items else step
         if undone is None or undone.compensate is None:
-            without.append(f"the items of {target.step}" if target.of_items else target.step)
-    found = [f"no step {name}" for name in dict.fromkeys(missing)]
-    found += [f"no `compensate` for {name}" for name in dict.fromkeys(without)]
-    return join_names(found)
+            found.append(f"no `compensate` for {'the items of ' if target.of_items else ''}{target.step}")
+    return join_names([*dict.fromkeys(found)])
