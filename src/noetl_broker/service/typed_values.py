@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple, TypeVar, get_origin
+from typing import Any, Final, TypeVar, get_origin
 
 from noetl_broker.playbook.durations import DURATION_FORMS, parse_duration
 from noetl_broker.playbook.throttle import RATE_FORMS, parse_rate
@@ -15,33 +15,18 @@ from noetl_broker.service.typed_json import read_short_json
 Asked = TypeVar("Asked", bound=Given)
 
 
-class TypedNumber(NamedTuple):
-    """How a kind of numbers is written: its reader, its name, and examples."""
-
-    parse: Callable[[str], float]
-    what: str
-    forms: str
-
-    def read(self, text: str) -> float:
-        """The number. Raises ValueError: `'x' is not a rate; write 10/s`."""
-        try:
-            return self.parse(text)
-        except ValueError:
-            raise ValueError(f"{text!r:.60} is not a {self.what}; write {self.forms}") from None
-
-
 def parse_seconds(text: str) -> float:
     """The seconds of a span or of a number. Raises ValueError."""
     seconds = parse_span(text)
     return parse_duration(text.strip()) if seconds is None else seconds
 
 
-RATE: Final = TypedNumber(parse_rate, "rate", RATE_FORMS)
-SECONDS: Final = TypedNumber(parse_seconds, "duration", DURATION_FORMS)
-# The numbers that are not written as such, by the names of their fields.
-WRITTEN: Final[Mapping[str, TypedNumber]] = {
-    "rate": RATE,
-    **dict.fromkeys(("keep_seconds", "every", "jitter", "catch_up", "timeout"), SECONDS),
+# The numbers that are not written as such, by the names of their fields: their reader, their name, and examples.
+WRITTEN: Final[Mapping[str, tuple[Callable[[str], float], str, str]]] = {
+    "rate": (parse_rate, "rate", RATE_FORMS),
+    **dict.fromkeys(
+        ("keep_seconds", "every", "jitter", "catch_up", "timeout"), (parse_seconds, "duration", DURATION_FORMS)
+    ),
 }
 
 
@@ -76,4 +61,10 @@ def read_written(name: str, kind: Any, text: str, read: Callable[[str], Any] = r
         return read(text)
     if kind is bool:
         return text == "true"
-    return WRITTEN[name].read(text) if name in WRITTEN else text
+    if name not in WRITTEN:
+        return text
+    parse, what, forms = WRITTEN[name]
+    try:
+        return parse(text)
+    except ValueError:
+        raise ValueError(f"{text!r:.60} is not a {what}; write {forms}") from None
