@@ -87,7 +87,8 @@ def start(call: Call, *, payloads: str | None, wait: bool, timeout: str | None, 
 
 async def _wait(call: Call, started: int, most: float | None) -> int:
     """Show an execution until its end, or until the time is over; gives the exit code."""
-    show_line: Callable[[str], None] = output.note if not call.as_json else no_output
+    # With --json only the document at the end is printed.
+    show_line: Callable[[str], None] = output.note if not call.as_json else lambda _line: None
     async with LastingSession(call.database, name="start", say=output.note, known_to_answer=True) as source:
         try:
             async with asyncio.timeout(most):
@@ -161,7 +162,3 @@ async def start_many(call: Call, asked: StartRequest, file: str) -> int:
                 output.say(execution_id)
     call.printed({"execution_ids": started})
     return 0
-
-
-def no_output(_line: str) -> None:
-    """With --json only the document at the end is printed."""
