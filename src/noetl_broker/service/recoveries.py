@@ -122,16 +122,16 @@ async def preview_recovery(
     other = None if on is None else await on.of(connection, execution_id)
     undone = await _why_anew(connection, execution_id)
     history = await load_history(connection, execution_id, rules)
+    playbook = None if other is None else other.playbook
     if undone is not None:
-        anew = plan_restart(history, None if other is None else other.playbook)
-        return RecoveryPlan(anew, other, undone, history)
-    if on is None or other is None:
-        return RecoveryPlan(plan_recovery(history), None, None, history)
+        return RecoveryPlan(plan_restart(history, playbook), other, undone, history)
     try:
-        return RecoveryPlan(plan_recovery(history, onto=other.playbook), other, None, history)
+        return RecoveryPlan(plan_recovery(history, onto=playbook), other, None, history)
     except OtherWay as way:
+        if on is None or other is None:
+            raise
         if on.or_from_start:
-            return RecoveryPlan(plan_restart(history, other.playbook), other, way, history)
+            return RecoveryPlan(plan_restart(history, playbook), other, way, history)
         where = f"execution {execution_id} would have gone another way on version {other.version}"
         raise BrokerError(f"{where}: {way}; nothing was started") from way
 
