@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 MOST = 1_000_000  # executions that one call treats
 MOST_PLANNED = 1_000  # executions that a preview looks at one by one
 GROUPS_SHOWN = 10
+TREATMENT = Face(Treatment)
 
 
 class BulkOptions(NamedTuple):
@@ -160,7 +161,8 @@ def bulk_command(
                 on_path(call, path, given)
                 return 0
             if len(chosen.ids) != 1:
-                return asyncio.run(act_on_many(call, chosen, bulk, many, treatment(many.action, given)))
+                wanted = TREATMENT.read({**given, "action": many.action})
+                return asyncio.run(act_on_many(call, chosen, bulk, many, wanted))
             asked = said.read({**given, "execution_id": chosen.ids[0]})
             answer = ask(call, one, asked)
             if not call.printed(answer):
@@ -173,12 +175,6 @@ def bulk_command(
         return command(name, example=example, role=role)(made)
 
     return decorate
-
-
-def treatment(action: Bulk, given: Mapping[str, Any]) -> Treatment:
-    """The request of a bulk action with the options of a call."""
-    made: Treatment = Face(Treatment).read({"action": action, **given})
-    return made
 
 
 def _left_out(count: int) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from noetl_broker.cli import output
-from noetl_broker.cli.bulk import BulkOptions, Many, act_on_many, bulk_options, treatment
+from noetl_broker.cli.bulk import TREATMENT, BulkOptions, Many, act_on_many, bulk_options
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.face import Answer, Face, ask, service
 from noetl_broker.cli.playbooks import check_with_database
@@ -77,7 +77,7 @@ def fork(
     many = Many("fork", f"executions are forked from {given['from_step']}", "no execution is left to be forked")
     actions = service("execution_actions")
     other = None if text is None else actions.other_playbook(text, str(file), call.playbook_rules)
-    asked = treatment("fork", given)
+    asked = TREATMENT.read({**given, "action": "fork"})
     return asyncio.run(act_on_many(call, chosen, bulk, many, asked, other=other, values=values))
 
 
