@@ -144,7 +144,7 @@ def bulk_command(
     example: str,
     role: str = OPERATOR,
     several: bool = False,
-    fails: Callable[[Answer], bool] = lambda _answer: False,
+    fails: Callable[[Answer], bool] = lambda answer: answer.get("requested") is False,
     version: bool = True,
     on_path: Callable[[Call, str, Mapping[str, Any]], None] | None = None,
 ) -> Callable[[Callable[[Call, Any, Any], None]], click.Command]:

@@ -92,7 +92,6 @@ def _resumed(answer: Answer) -> str:
         "noetl-broker pause --path examples/weather                          # its new executions are queued\n"
         "noetl-broker pause --path examples/weather --status running --yes   # and these are paused"
     ),
-    fails=lambda answer: not answer["requested"],
     on_path=_on_path("playbooks.pause_path", _paused),
 )
 def pause(call: Call, asked: ReasonRequest, answer: Answer) -> None:
@@ -116,7 +115,6 @@ def pause(call: Call, asked: ReasonRequest, answer: Answer) -> None:
         "noetl-broker resume --path examples/weather                       # admits queued executions\n"
         "noetl-broker resume --path examples/weather --status paused --yes"
     ),
-    fails=lambda answer: not answer["requested"],
     on_path=_on_path("playbooks.resume_path", _resumed),
 )
 def resume(call: Call, asked: OneExecution, answer: Answer) -> None:
