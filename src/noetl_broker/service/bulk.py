@@ -189,7 +189,7 @@ class BulkAction:
         if self.action == "retry":
             return await recoveries.recover_failed(connection, execution_id, self.rules, self.on)
         if self.action == "fork":
-            key = recoveries.key_of_fork(execution_id, self.fork.step)
+            key = f"fork of {execution_id} from {self.fork.step}"  # a second fork returns the same execution
             made = await recoveries.fork_execution(connection, execution_id, self.fork, self.rules, key)
             return {"recovered_as": made.execution_id, "taken": [wanted.step for wanted in made.plan.taken]}
         if self.action == "reevaluate":
@@ -244,7 +244,11 @@ def why_left_out(action: models.Bulk, row: Mapping[str, Any]) -> str | None:
         return None if row["dead_letters"] else "has no dead letters"
     if row["status"] not in STATUSES_OF[action]:
         return _why_not_in(row["status"], action)
-    return _why_continued(row) if action in {"retry", "fork"} else None
+    if action in {"retry", "fork"} and row["recovered_as"] is not None:
+        return "was recovered already"
+    if action in {"retry", "fork"} and row["parent_execution_id"] is not None:
+        return "is a child: retry or fork the execution that called it"
+    return None
 
 
 def _why_not_in(status: str, action: models.Bulk) -> str:
@@ -256,14 +260,6 @@ def _why_not_in(status: str, action: models.Bulk) -> str:
     if not is_live(status):
         return f"has ended, it is {status}"
     return f"is not paused, it is {status}" if action == "resume" else f"is {status.lower()} already"
-
-
-def _why_continued(row: Mapping[str, Any]) -> str | None:
-    if row["recovered_as"] is not None:
-        return "was recovered already"
-    if row["parent_execution_id"] is not None:
-        return "is a child: retry or fork the execution that called it"
-    return None
 
 
 @action(Role.OPERATOR, models.Treated, cost=Cost.LONG)

@@ -287,8 +287,3 @@ async def fork_execution(
             catalog_id = (await catalog.find(connection, part.path, registered.version)).catalog_id
     new = await recovery.fork_execution(connection, execution_id, plan, catalog_id=catalog_id, key=key)
     return Forked(new, plan, registered)
-
-
-def key_of_fork(execution_id: int, from_step: str) -> str:
-    """The idempotency key of a fork that a bulk action makes: a second one returns the same execution."""
-    return f"fork of {execution_id} from {from_step}"
