@@ -185,7 +185,7 @@ def _left_out(count: int) -> str:
 def _preview(call: Call, many: Many, groups: Sequence[Any], found: int, left_out: int | None) -> int:
     """Show what would be done; gives for how many it can be done."""
     counts = {"found": found} | ({} if left_out is None else {"left_out": left_out})
-    if call.printed({**counts, "done": [], "groups": [group._asdict() for group in groups]}):
+    if call.printed({**counts, "done": [], "groups": [group.model_dump() for group in groups]}):
         return found
     _show_groups(call, groups)
     if left_out:

@@ -19,6 +19,7 @@ from noetl_broker.service.action import Caller, Cost, Role, action
 from noetl_broker.service.execution_actions import STATUSES_OF, on_version
 from noetl_broker.service.executions import filter_of
 from noetl_broker.service.models import actions as models
+from noetl_broker.service.models.actions import GroupView
 from noetl_broker.service.models.executions import ListExecutions
 from noetl_broker.service.playbooks import named_filter
 from noetl_broker.service.recoveries import OtherPlaybook, Outlook
@@ -43,24 +44,6 @@ _VARYING = re.compile(
     r"|\b(?=\w*\d)\w{6,}\b"
     r"|\d+(?:[.,:]\d+)*"
 )
-
-
-class Group(NamedTuple):
-    """Executions of one version, step and reason: how many, and the id of the newest.
-
-    `reason` leaves out the numbers and ids in which their reasons differ. `latest` is the latest version, where it is
-    newer. `outlook` says what the action will do with them, and `goes_on` whether it can; None: not previewed.
-    """
-
-    path: str | None
-    version: int | None
-    step: str | None
-    reason: str
-    executions: int
-    example: int
-    latest: int | None = None
-    outlook: str | None = None
-    goes_on: bool | None = None
 
 
 class Acted(NamedTuple):
@@ -107,7 +90,7 @@ def group_executions(
     *,
     latest: Mapping[str, int] | None = None,
     outlooks: Mapping[int, Outlook] | None = None,
-) -> list[Group]:
+) -> list[GroupView]:
     """The groups of a preview, the largest first. `latest`: the latest versions, by path; `outlooks` by execution."""
     latest, outlooks = latest or {}, outlooks or {}
     groups: dict[tuple[Any, ...], list[Entry]] = {}
@@ -121,9 +104,10 @@ def group_executions(
         shown = reasons.pop() if len(reasons) == 1 else reason
         newest = latest.get(path)
         is_newer = newest is not None and version is not None and newest > version
-        made.append(Group(
-            path, version, step, shown[:REASON_SHOWN], len(entries), entries[-1]["execution_id"],
-            newest if is_newer else None, outlook and outlook.says, outlook and outlook.goes_on,
+        made.append(GroupView(
+            path=path, version=version, step=step, reason=shown[:REASON_SHOWN], executions=len(entries),
+            example=entries[-1]["execution_id"], latest=newest if is_newer else None,
+            outlook=outlook and outlook.says, goes_on=outlook and outlook.goes_on,
         ))  # fmt: skip
     return made
 
@@ -219,7 +203,7 @@ async def preview_groups(
     most_planned: int,
     examples: int = 0,
     on_each: Callable[[], object] = lambda: None,
-) -> list[Group]:
+) -> list[GroupView]:
     """The groups of a preview, the largest first.
 
     For a fork, and for a retry on another version, the first `most_planned` executions are each planned: their groups
@@ -236,7 +220,7 @@ async def preview_groups(
     groups = group_executions(found, latest=latest)
     for index, group in enumerate(groups[:examples]):
         goes_on, says = await request.outlook(connection, group.example)
-        groups[index] = group._replace(outlook=says, goes_on=goes_on)
+        groups[index] = group.model_copy(update={"outlook": says, "goes_on": goes_on})
     return groups
 
 
@@ -282,7 +266,7 @@ async def act_on_many(connection: Connection, caller: Caller, given: models.Bulk
         return {
             "found": len(found),
             "left_out": len(left_out),
-            "groups": [group._asdict() for group in groups[:MOST_GROUPS]],
+            "groups": groups[:MOST_GROUPS],
         }
     ids = [each["execution_id"] for each in found]
     acted = await act_at_rate("execution_id", ids, functools.partial(request.act, connection), RATE)
