@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
 from dataclasses import fields
 from datetime import datetime
 from typing import Any
@@ -19,7 +18,7 @@ from noetl_broker.service.explanations import explain_part
 from noetl_broker.service.histories import find_differences, state_after
 from noetl_broker.service.images import SVG, Image, image_of
 from noetl_broker.service.models import executions as models
-from noetl_broker.service.models.actions import VerifyRequest
+from noetl_broker.service.models.actions import VerifyRequest, Which
 from noetl_broker.service.models.base import Listed, OneExecution, PageOfOne
 from noetl_broker.service.payload_check import payload_check
 from noetl_broker.service.spans import parse_since, parse_until
@@ -28,7 +27,7 @@ from noetl_broker.store.admin import executions, list_pages, logs
 from noetl_broker.store.admin.execution_path import load_execution_path
 from noetl_broker.store.admin.executions import Filter
 from noetl_broker.store.admin.progress import has_step, load_item, no_step_fault
-from noetl_broker.store.admin.verify import VerifyReport, VerifyScope, verify
+from noetl_broker.store.admin.verify import VerifyScope, verify
 from noetl_broker.store.admin.visit_spans import load_spans
 from noetl_broker.store.connect.connection import Connection
 from noetl_broker.text import ids_as_text
@@ -245,9 +244,10 @@ async def replay_execution(connection: Connection, caller: Caller, given: OneExe
 
 
 @action(Role.OPERATOR, models.Verified, cost=Cost.LONG)
-async def verify_execution(connection: Connection, _caller: Caller, given: OneExecution) -> Any:
+async def verify_execution(connection: Connection, caller: Caller, given: OneExecution) -> Any:
     """Check the invariants of an execution and its children in one snapshot."""
-    return verified(await verify(connection, VerifyScope(given.execution_id), examples=MOST_EXAMPLES))
+    asked = VerifyRequest(execution_id=given.execution_id, which=Which(), examples=MOST_EXAMPLES)
+    return await verify_executions(connection, caller, asked)
 
 
 @action(Role.OPERATOR, models.Verified, cost=Cost.LONG)
@@ -255,11 +255,7 @@ async def verify_executions(connection: Connection, caller: Caller, given: Verif
     """Check the invariants of executions in one snapshot."""
     scope = VerifyScope(given.execution_id, filter_of(given.which))
     deep = caller.rules if given.deep else None
-    return verified(await verify(connection, scope, examples=given.examples, deep=deep))
-
-
-def verified(report: VerifyReport) -> Mapping[str, Any]:
-    """The document about checked invariants."""
+    report = await verify(connection, scope, examples=given.examples, deep=deep)
     invariants = [
         {
             "invariant": verdict.check.invariant,
