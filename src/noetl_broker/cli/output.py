@@ -198,15 +198,12 @@ def cell(value: Any, *, today: date | None = None) -> str:
     if isinstance(value, datetime):
         if today is None:
             return moment(value)
-        return _short_moment(value.astimezone(UTC), today)
+        at = value.astimezone(UTC)
+        if at.date() == today:
+            return f"{clock(at)}Z"
+        return at.strftime("%m-%d %H:%MZ" if at.year == today.year else "%Y-%m-%d")
     text = one_line(value if isinstance(value, str) else compact_json(value))
     return text if len(text) <= LONGEST_CELL else text[: LONGEST_CELL - 1] + "…"
-
-
-def _short_moment(at: datetime, today: date) -> str:
-    if at.date() == today:
-        return f"{clock(at)}Z"
-    return at.strftime("%m-%d %H:%MZ" if at.year == today.year else "%Y-%m-%d")
 
 
 def one_line(text: str) -> str:
