@@ -174,19 +174,18 @@ class SentForm:
         names = [name for name in action.request.model_fields if name in self._fields]
         return await self.screen.ask(action, **{**self.texts(*names), **given})
 
-    def done(self, url: str, message: str | None = None, *, kind: Kind = "ok") -> Response:
+    def done(self, url: str, message: str, *, kind: Kind = "ok") -> Response:
         """A redirect to a page of ours, which shows the message once."""
         response = RedirectResponse(own_address(url), status_code=HTTPStatus.SEE_OTHER)
-        if message is not None:
-            said = cookies.written_flash(kind, message)
-            set_cookie(self.screen.request, response, cookies.FLASH, said, seconds=cookies.FLASH_SECONDS)
+        said = cookies.written_flash(kind, message)
+        set_cookie(self.screen.request, response, cookies.FLASH, said, seconds=cookies.FLASH_SECONDS)
         return response
 
 
-def own_address(url: str | None) -> str:
+def own_address(url: str) -> str:
     """The address if it belongs to this console, else the address of the first page."""
-    is_own = url is not None and url.startswith("/") and not url.startswith(("//", "/\\")) and url.isprintable()
-    return url if url is not None and is_own else "/"
+    is_own = url.startswith("/") and not url.startswith(("//", "/\\")) and url.isprintable()
+    return url if is_own else "/"
 
 
 def set_cookie(request: Request, response: Response, name: str, value: str, *, seconds: int | None = None) -> None:
