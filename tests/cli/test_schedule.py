@@ -92,8 +92,13 @@ def test_backfill_counts_moments_and_starts_those_without_an_execution(command: 
         "  2026-03-30T03:00:00+02:00",
         "3 executions would be started; nothing was done, --yes does it",
     ]
+    assert command(*call, "--limit", 1).stdout.splitlines()[1:] == [
+        "  2026-03-28T03:00:00+01:00",
+        "1 execution would be started; nothing was done, --yes does it",
+    ]
     assert rows(database, "select count(*) from noetl.execution") == [(0,)]
-    assert command(*call, "--yes").stdout == "3 of 3 executions started\n"
+    assert command(*call, "--yes", "--limit", 1).stdout == "1 of 3 executions started\n"
+    assert command(*call, "--yes").stdout == "2 of 2 executions started\n"
     assert command(*call, "--yes").stdout == "3 moments, 3 of them have their execution\n"
     [execution] = rows(database, "select min(execution_id) from noetl.execution")
     headline = command("explain", execution[0]).stdout.splitlines()[0]

@@ -126,6 +126,7 @@ async def test_an_undo_is_abandoned(database: Database, api: httpx.AsyncClient, 
     ]
     listed = (await api.get("/executions", params={"status": "COMPENSATING"})).text
     overview = (await api.get("/")).text
+    cancel = await post(api, int(made["undone_by"]), "cancel")
     asked = await read(api, f"/executions/{made['undone_by']}/abandon")
     given_up = await do(api, "post", f"/executions/{made['undone_by']}/abandon", json={"reason": "by hand"})
     await drain(database)
@@ -133,6 +134,7 @@ async def test_an_undo_is_abandoned(database: Database, api: httpx.AsyncClient, 
     left = await do(api, "get", f"/executions/{made['undone_by']}")
     again = await read(api, f"/executions/{made['undone_by']}/undo")
     assert [unregistered.status_code, *refused] == [404, 409, 409]
+    assert "It is undoing what it did." in cancel.text
     assert [made["undone_by"] in listed, 'name="action"' in listed, '<span class="step">pay' in listed] == [
         True,
         False,

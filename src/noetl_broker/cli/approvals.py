@@ -16,7 +16,12 @@ from noetl_broker.node_ids import name_of_node
 from noetl_broker.playbook.approval import COMMENT
 from noetl_broker.service.models.waits import DecisionRequest, ListApprovals
 
-DECISION = Face(DecisionRequest, ("execution_id", "step"), hides=frozenset({"approved"}))
+DECISION = Face(
+    DecisionRequest,
+    ("execution_id", "step"),
+    helps={"by": "Who decides; default: the login."},
+    hides=frozenset({"approved"}),
+)
 COLUMNS: output.Columns = {
     "execution": "execution_id", "step": lambda row: name_of_node(row["node_id"]), "path": "path", "title": "title",
     "form": lambda row: ", ".join(row["form"]), "assignees": lambda row: ", ".join(row["assignees"]),

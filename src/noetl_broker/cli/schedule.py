@@ -166,11 +166,12 @@ def backfill(call: Call, *, bulk: BulkOptions, **given: Any) -> int:
     async def ask() -> int:
         async with session_of(call) as connection:
             plan = await service("schedules").plan_backfill(connection, asked.name, asked.since, asked.until)
+            first = plan._replace(missing=plan.missing[: bulk.limit])
             if not bulk.yes or not plan.missing:
-                _preview(call, plan)
+                _preview(call, plan, first)
                 return 0
-            with acting(len(plan.missing)) as on_each:
-                acted = await service("schedules").start_missing(connection, plan, rate=bulk.rate, on_each=on_each)
+            with acting(len(first.missing)) as on_each:
+                acted = await service("schedules").start_missing(connection, first, rate=bulk.rate, on_each=on_each)
             started = sum(entry["new"] for entry in acted.done)
             return bulk.show(call, acted, f"{started} of {output.executions(len(plan.missing))} started")
 
@@ -182,8 +183,9 @@ for _command in (put, list_schedules, show, show_next, pause, resume, delete, ba
     schedule.add_command(_command)
 
 
-def _preview(call: Call, plan: Any) -> None:
-    moments, missing, texts = plan.moments, plan.missing, plan.texts()
+def _preview(call: Call, plan: Any, first: Any) -> None:
+    """Say what is missing, and which moments would be started first."""
+    moments, missing, texts = plan.moments, plan.missing, first.texts()
     if call.printed({"moments": len(moments), "found": len(missing), "done": [], "at": texts}):
         return
     output.say(f"{len(moments)} moments, {len(moments) - len(missing)} of them have their execution")
@@ -191,7 +193,7 @@ def _preview(call: Call, plan: Any) -> None:
         shown = texts if len(texts) <= SHOWN_MOMENTS * 2 else [*texts[:SHOWN_MOMENTS], "…", *texts[-SHOWN_MOMENTS:]]
         for text in shown:
             output.say(f"  {text}")
-        output.say(f"{output.executions(len(missing))} would be started; nothing was done, --yes does it")
+        output.say(f"{output.executions(len(texts))} would be started; nothing was done, --yes does it")
 
 
 def _local(row: Mapping[str, Any], at: datetime | None) -> str:

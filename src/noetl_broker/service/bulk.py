@@ -186,8 +186,10 @@ class BulkAction:
         other: OtherPlaybook | None = None,
         values: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        if (given.from_step is None) == (given.action == "fork"):
-            raise OperatorFault("`from` is the step to fork from: give it with fork, and only there")
+        if given.from_step is None and given.action == "fork":
+            raise OperatorFault("`from` is missing: the step to fork from")
+        if given.from_step is not None and given.action != "fork":
+            raise OperatorFault("`from` is the step to fork from: leave it out")
         if given.version is not None and given.action not in {"retry", "fork"}:
             raise OperatorFault("`version` is that on which a retry or a fork goes on: give it with these only")
         self.action, self.reason, self.rules = given.action, given.reason, rules

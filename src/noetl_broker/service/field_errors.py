@@ -33,7 +33,7 @@ MESSAGES: Final[Mapping[str, str]] = {
     "string_too_short": "it must have at least {min_length} characters",
     "string_pattern_mismatch": "it must match {pattern}",
     "string_too_long": "it must have at most {max_length} characters",
-    "too_long": "there may be at most {max_length}",
+    "too_long": "its length may be at most {max_length}",
     "value_error": "{error}",
 }
 

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from fastapi import APIRouter, Response
 
-from noetl_broker.broker.state.state import COMPLETED, FAILED, is_live
+from noetl_broker.broker.state.state import COMPENSATING, COMPLETED, FAILED, is_live
 from noetl_broker.console.pages.model_form import fields_of
 from noetl_broker.console.pages.screen import Posted, Screen, SentForm, Shown
 from noetl_broker.console.problem import Refusal
@@ -201,6 +201,8 @@ async def _undo(form: SentForm, execution_id: int) -> Response:
 async def _fork(form: SentForm, execution_id: int) -> Response:
     """Start an execution from a step of this one, perhaps with another result of a step."""
     step, of = form.text("step").strip(), form.text("of").strip()
+    if form.text("value").strip() and not of:
+        raise FieldFault({"value": "it is the result of no step: choose the step, or leave it out"})
     values = {of: _result(form.text("value"))} if of else {}
     made = await form.ask(service.fork_execution, execution_id=execution_id, from_step=step, values=values)
     results = f"the results of {', '.join(made['taken'])}" if made["taken"] else "no results"
@@ -276,7 +278,8 @@ def _add_route(name: str, one: PageAction) -> None:
                 raise
             return await _form(form.screen, execution_id, name, form.texts, fault)
         was_late = not answer.get("requested", True)
-        said = "It had ended before." if was_late else one.done
+        late = "It is undoing what it did." if answer.get("status") == COMPENSATING else "It had ended before."
+        said = late if was_late else one.done
         return form.done(f"/executions/{execution_id}", said, kind="info" if was_late else "ok")
 
     router.add_api_route(f"/executions/{{execution_id:int}}/{name}", act, methods=["POST"])

@@ -145,7 +145,9 @@ async def resume(form: Posted) -> Response:
     answer = await form.ask(service.resume_path, path=path)
     admitted = answer["admitted"]
     queued = f"{admitted:,} queued execution{' goes' if admitted == 1 else 's go'} on."
-    said = f"New executions of {path} run again; {queued}" if answer["changed"] else f"{path} was not paused."
+    said = (
+        f"New executions of {path} run again; {queued}" if answer["changed"] else f"The playbook {path} was not paused."
+    )
     return form.done(link("/playbooks", path=path), said)
 
 

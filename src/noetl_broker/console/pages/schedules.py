@@ -22,7 +22,7 @@ router = APIRouter()
 MOMENTS: Final = 10  # that one schedule shows
 NEW: Final = {
     "name": "", "path": "", "version": "", "cron": "", "every": "", "timezone": "UTC", "jitter": "0s",
-    "catch_up": "1h", "payload": "{}",
+    "catch_up": "1h", "overlap": "skip", "payload": "{}",
 }  # fmt: skip
 SPANS: Final = ("every", "jitter", "catch_up")
 LISTED: Final = 200  # paths and moments
@@ -110,7 +110,7 @@ async def put(form: Posted) -> Response:
     try:
         if bool(fields["cron"]) == bool(fields["every"]):
             raise FieldFault({"cron": "give one of both: a cron text, or a span between starts"})
-        put = await form.ask(service.put_schedule, jitter=fields["jitter"] or "0s", catch_up=fields["catch_up"] or "0s")
+        put = await form.ask(service.put_schedule)
     except BrokerError as fault:
         title = "New schedule" if is_new else f"Change {name}"
         return form.screen.form("schedule_edit.html", title, fields, fault, paths=[], is_new=is_new)

@@ -155,7 +155,7 @@ async def check_pauses(connection: Connection, _limits: Thresholds) -> list[Doct
     return [
         DoctorFinding(
             "pauses", "notice", says, "They wait until somebody resumes them.",
-            "noetl-broker resume ID, or noetl-broker resume --path PATH.", facts,
+            "noetl-broker resume ID resumes one, noetl-broker resume --path PATH the new ones of a playbook.", facts,
         )
     ]  # fmt: skip
 
