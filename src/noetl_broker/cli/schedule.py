@@ -17,6 +17,7 @@ from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.face import Face, command_of, face, service, session_of
 from noetl_broker.commands import ActionEntry
 from noetl_broker.service.models import schedules as models
+from noetl_broker.service.models.base import PageOfPaths
 
 SHOWN_MOMENTS = 3
 NOTHING_MADE_UP = "catch_up: 0, so moments that pass while no broker runs are not made up"
@@ -76,8 +77,8 @@ def put(_call: Call, asked: models.ScheduleRequest, answer: Any) -> None:
     _say_next(answer)
 
 
-@face("list", "schedules.list_schedules", Face(models.ListSchedules), example="noetl-broker schedule list")
-def list_schedules(_call: Call, _asked: models.ListSchedules, rows: Any) -> None:
+@face("list", "schedules.list_schedules", Face(PageOfPaths), example="noetl-broker schedule list")
+def list_schedules(_call: Call, _asked: PageOfPaths, rows: Any) -> None:
     """List schedules, with what went wrong last."""
     columns: output.Columns = {
         "name": "name", "path": "path", "when": "when", "next": lambda row: _local(row, row["next_at"]),

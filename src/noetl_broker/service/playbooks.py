@@ -22,7 +22,7 @@ from noetl_broker.service.histories import read_histories
 from noetl_broker.service.images import Image, image_of
 from noetl_broker.service.models import playbooks as models
 from noetl_broker.service.models.actions import Which
-from noetl_broker.service.models.base import Given, Listed
+from noetl_broker.service.models.base import Given, Listed, PageOfPaths
 from noetl_broker.store.admin import catalog, executions, list_pages
 from noetl_broker.store.admin.executions import Filter
 from noetl_broker.store.connect.connection import Connection, call
@@ -31,7 +31,7 @@ MOST_VERSIONS = 200  # of a playbook, to choose from
 
 
 @action(Role.VIEWER, Listed[models.Latest])
-async def list_playbooks(connection: Connection, _caller: Caller, given: models.ListPlaybooks) -> Any:
+async def list_playbooks(connection: Connection, _caller: Caller, given: PageOfPaths) -> Any:
     """List the playbooks by path, each with its latest version."""
     return paging.listed(await list_pages.page_playbooks(connection, path=given.path, **paging.place(given, str)))
 

@@ -16,7 +16,7 @@ from noetl_broker.service.action import Caller, Cost, Role, action
 from noetl_broker.service.bulk import RATE, Acted, act_at_rate
 from noetl_broker.service.field_errors import FieldFault
 from noetl_broker.service.models import schedules as models
-from noetl_broker.service.models.base import Listed
+from noetl_broker.service.models.base import Listed, PageOfPaths
 from noetl_broker.service.spans import parse_since, parse_until
 from noetl_broker.service.typed_json import json_text
 from noetl_broker.store.admin import list_pages
@@ -131,7 +131,7 @@ def _moment(given: datetime | float, now: datetime) -> datetime:
 
 
 @action(Role.VIEWER, Listed[models.ScheduleView])
-async def list_schedules(connection: Connection, _caller: Caller, given: models.ListSchedules) -> Any:
+async def list_schedules(connection: Connection, _caller: Caller, given: PageOfPaths) -> Any:
     """List schedules by name, with what went wrong last."""
     found = await list_pages.page_schedules(connection, path=given.path, **paging.place(given, str))
     return paging.listed(found._replace(items=[schedule_as_document(row) for row in found.items]))

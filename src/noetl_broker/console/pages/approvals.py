@@ -72,13 +72,13 @@ async def decide(form: Posted, execution_id: ExecutionId | None = None) -> Respo
     which = {"execution_id": execution_id or form.text("execution_id"), "step": form.text("step")}
     found = await form.screen.ask(service.find_approval, **which)
     asking = Asking.of(found, may_act=True)
-    filled = read_inputs(form, asking.inputs, merged=False)
-    values = {name: value for name, value in filled.values.items() if (name, value) != (COMMENT, "")}
-    wrong = faults_of_filled(found["form"], values, approved=approved)
-    inputs, faults = filled.inputs, list[str]()
-    if not filled.has_errors and wrong:
+    filled, inputs = read_inputs(form, asking.inputs, merged=False)
+    values = {name: value for name, value in filled.items() if (name, value) != (COMMENT, "")}
+    wrong, faults = faults_of_filled(found["form"], values, approved=approved), list[str]()
+    is_read = not any(one.error for one in inputs)
+    if is_read and wrong:
         inputs, faults = with_errors(inputs, [fault._asdict() for fault in wrong])
-    elif not filled.has_errors:
+    elif is_read:
         back = "/approvals" if execution_id is None else f"/executions/{execution_id}"
         try:
             decided = await form.screen.ask(service.decide, **which, approved=approved, form=values)

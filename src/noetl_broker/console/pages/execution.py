@@ -48,14 +48,6 @@ TABS: Final[tuple[tuple[str, str, ServiceAction[Any, Any] | None], ...]] = (
 ITEM_STATUSES: Final = ("RUNNING", "FAILED", "COMPLETED", "WAITING", "CANCELLED")
 SEARCHED_ENTRIES: Final = 500  # of a log: entries of one read of a search
 SEARCHES: Final = 20  # of these reads, for one page
-# The status that looks as a step's state, where that is another word.
-STATE_STYLES: Final = {
-    **dict.fromkeys(("pending", "unreached"), "PENDING"),
-    **dict.fromkeys(("waiting", "asking", "due_later"), "WAITING"),
-    "retrying": "retry",
-    "completed": "COMPLETED",
-    "cancelled": "CANCELLED",
-}
 SHOWN_OF_ERROR: Final = frozenset({"type", "message", "reason", "step", "index", "at", "template", "traceback"})
 
 
@@ -185,7 +177,7 @@ def _step(node: DiagramNode) -> dict[str, Any]:
     return {
         "step": node.step,
         "type": node.type,
-        "style": STATE_STYLES.get(progress.state, progress.state),
+        "style": progress.state,
         "word": STATES[progress.state].words.capitalize(),
         "visits": progress.step.visits,
         "progress": "" if progress.step.items is None else items_text(progress.step.items),

@@ -197,11 +197,11 @@ async def start(form: Posted) -> Response:
     opened, key = await open_sent(form), form.text("key")
     of = opened["of"]
     playbook, _ = await compiled(form.screen, opened["of"])
-    filled = read_inputs(form, inputs_of(playbook))
-    inputs, faults = filled.inputs, list[str]()
+    payload, inputs = read_inputs(form, inputs_of(playbook))
+    faults = list[str]()
     try:
-        if not filled.has_errors:
-            once, payload = form.once(key, json_text(filled.values)), filled.values
+        if not any(one.error for one in inputs):
+            once = form.once(key, json_text(payload))
             error = None if playbook is None else await asyncio.to_thread(payload_fault, playbook, payload)
             if error is None:
                 given = {"path": of.path, "version": of.version, "idempotency_key": once}

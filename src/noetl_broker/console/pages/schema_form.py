@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
 from noetl_broker.console.pages.screen import SentForm
 from noetl_broker.playbook.diagnostics import path_text
@@ -43,23 +43,6 @@ class Input:
     is_required: bool = False
     options: Sequence[tuple[str, str]] = ()
     error: str | None = None
-
-    @property
-    def rows(self) -> int:
-        """Lines of a field for JSON."""
-        return min(max(self.text.count("\n") + 1, 3), 20)
-
-
-class Filled(NamedTuple):
-    """A form that a person filled in: the values, and the same fields with their errors."""
-
-    values: dict[str, Any]
-    inputs: list[Input]
-
-    @property
-    def has_errors(self) -> bool:
-        """Whether a value cannot be read."""
-        return any(one.error for one in self.inputs)
 
 
 def inputs_of_workload(schema: Any, workload: Mapping[str, Any]) -> list[Input]:
@@ -181,8 +164,8 @@ def _hint(schema: Mapping[str, Any], kind: Kind, *, has_default: bool) -> str:
     return " ".join(parts)
 
 
-def read_inputs(form: SentForm, inputs: Sequence[Input], *, merged: bool = True) -> Filled:
-    """The values that differ from what the form showed, and the fields with what cannot be read.
+def read_inputs(form: SentForm, inputs: Sequence[Input], *, merged: bool = True) -> tuple[dict[str, Any], list[Input]]:
+    """The values that differ from what the form showed, and the fields with the `error` of what cannot be read.
 
     `merged`: the values are merged over the defaults, so a mapping has only what differs.
     """
@@ -198,7 +181,7 @@ def read_inputs(form: SentForm, inputs: Sequence[Input], *, merged: bool = True)
         except ValueError as fault:
             error = str(fault)
         found.append(replace(one, text=text, error=error))
-    return Filled(values, found)
+    return values, found
 
 
 def _read(one: Input, text: str, *, merged: bool) -> Any:

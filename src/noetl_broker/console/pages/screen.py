@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any, Final
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qs
 
 from fastapi import Depends, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
@@ -140,10 +140,8 @@ class Screen:
 
     def here(self, **changes: Any) -> str:
         """The address of this page with other parameters; None takes one out."""
-        given: dict[str, Any] = {}
-        for name, value in self.request.query_params.multi_items():
-            given.setdefault(name, []).append(value)
-        return link(self.request.url.path, **{**given, **changes})
+        query = self.request.query_params
+        return link(self.request.url.path, **{**{name: query.getlist(name) for name in query}, **changes})
 
 
 class SentForm:
@@ -176,19 +174,18 @@ class SentForm:
         names = [name for name in action.request.model_fields if name in self._fields]
         return await self.screen.ask(action, **{**self.texts(*names), **given})
 
-    def done(self, url: str, message: str | None = None, *, kind: Kind = "ok") -> Response:
+    def done(self, url: str, message: str, *, kind: Kind = "ok") -> Response:
         """A redirect to a page of ours, which shows the message once."""
         response = RedirectResponse(own_address(url), status_code=HTTPStatus.SEE_OTHER)
-        if message is not None:
-            said = cookies.written_flash(kind, message)
-            set_cookie(self.screen.request, response, cookies.FLASH, said, seconds=cookies.FLASH_SECONDS)
+        said = cookies.written_flash(kind, message)
+        set_cookie(self.screen.request, response, cookies.FLASH, said, seconds=cookies.FLASH_SECONDS)
         return response
 
 
-def own_address(url: str | None) -> str:
+def own_address(url: str) -> str:
     """The address if it belongs to this console, else the address of the first page."""
-    is_own = url is not None and url.startswith("/") and not url.startswith(("//", "/\\")) and url.isprintable()
-    return url if url is not None and is_own else "/"
+    is_own = url.startswith("/") and not url.startswith(("//", "/\\")) and url.isprintable()
+    return url if is_own else "/"
 
 
 def set_cookie(request: Request, response: Response, name: str, value: str, *, seconds: int | None = None) -> None:
@@ -218,12 +215,10 @@ async def read_form(screen: Screen) -> SentForm:
     request = screen.request
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != FORM_TYPE:
         raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"a form is sent as {FORM_TYPE}")
-    fields: dict[str, list[str]] = {}
     try:
         body = (await request.body()).decode("ascii")
-        read = partial(parse_qsl, keep_blank_values=True, errors="strict", max_num_fields=MOST_FIELDS)
-        for name, value in await asyncio.to_thread(read, body):  # a second for 8 MiB
-            fields.setdefault(name, []).append(value)
+        read = partial(parse_qs, keep_blank_values=True, errors="strict", max_num_fields=MOST_FIELDS)
+        fields = await asyncio.to_thread(read, body)  # a second for 8 MiB
     except ValueError as error:
         raise Refusal(HTTPStatus.BAD_REQUEST, f"the form cannot be read: {error}") from error
     given = fields.pop(cookies.TOKEN_FIELD, [""])[0]

@@ -63,6 +63,12 @@ class Paged(Given):
     limit: int = Field(DEFAULT_ROWS, ge=1, le=MOST_ROWS, description="rows of the page")
 
 
+class PageOfPaths(Paged):
+    """A page of what playbooks have."""
+
+    path: Text | None = Field(None, description="* stands for any characters")
+
+
 class OneExecution(Given):
     """An execution."""
 

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from noetl_broker.service.models.actions import Which
-from noetl_broker.service.models.base import Given, Paged, Role, Text
+from noetl_broker.service.models.base import Given, Paged, PageOfPaths, Role, Text
 from noetl_broker.service.models.values import ErrorType, GivenId, Hidden, Id, Moment, Payload, Recorded
 
 
@@ -17,10 +17,9 @@ class ListLeases(Paged):
     worker_id: Text | None = None
 
 
-class ListDeadLetters(Paged):
+class ListDeadLetters(PageOfPaths):
     """Which dead letters a list has."""
 
-    path: Text | None = Field(None, description="* stands for any characters")
     reason: Text | None = Field(None, description="a part of it")
 
 

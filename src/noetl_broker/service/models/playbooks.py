@@ -17,12 +17,6 @@ LONGEST_SOURCE = 1 << 20  # characters
 PlaybookPath = Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT, examples=["examples/weather"])]
 
 
-class ListPlaybooks(Paged):
-    """Which playbooks a list has."""
-
-    path: Text | None = Field(None, description="* stands for any characters")
-
-
 class OnePath(Given):
     """A playbook."""
 

@@ -6,19 +6,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, StrictBool
 
-from noetl_broker.service.models.base import Given, Paged, SomeText, Text, Version
+from noetl_broker.service.models.base import Given, SomeText, Version
 from noetl_broker.service.models.values import Id, Moment, Payload, Time
 
 MOST_SECONDS = 3660 * 86_400.0
 MOST_JITTER_SECONDS = 366 * 86_400.0
 MOST_STARTED = 500  # executions of one backfill request
 Seconds = Annotated[float, Field(ge=0, le=MOST_SECONDS)]
-
-
-class ListSchedules(Paged):
-    """Which schedules a list has."""
-
-    path: Text | None = Field(None, description="* stands for any characters")
 
 
 class OneSchedule(Given):
