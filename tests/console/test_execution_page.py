@@ -12,6 +12,7 @@ from noetl_broker.errors import OperatorFault
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.service.replays import Replays
 from noetl_broker.store.connect.session import session
+from noetl_broker.store.queries import sql
 from tests.brokers import complete_jobs, drain, execute, register, rows, start, value
 from tests.console.conftest import console
 from tests.console.counted import count_statements, of_pages
@@ -287,6 +288,31 @@ async def test_pages_of_many_items_ask_and_show_no_more(database: Database, monk
         if large > small + 1
     ]
     assert grown == []
+
+
+async def test_a_long_execution_that_ended_is_explained_once(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until a retry or an undo has something to add; for a viewer by itself, without values."""
+    asked, counts = count_statements(monkeypatch), []
+    monkeypatch.setattr("noetl_broker.service.views.EXPLAINED_TURNS", 1)
+    execution = await halfway(database)
+    await complete_jobs(database, {"rows": 7})
+    await drain(database)
+    await execute(database, "update noetl.execution set ended_at = ended_at - interval '2 min'")
+    async with console(database) as client:
+        for case in ("operator", "again", "viewer", "retried"):
+            if case == "viewer":
+                await sign_in(client, database, "viewer")
+            if case == "retried":
+                await execute(
+                    database, "update noetl.execution set forked_from = $1 where execution_id = $1", execution
+                )
+            asked.clear()
+            page = await client.get(f"/executions/{execution}", params={"why": "1"})
+            assert ("How it came to this" in page.text, "canary" in page.text) == (True, case in {"operator", "again"})
+            counts.append(asked[sql("explain_turns")])
+    assert counts == [1, 0, 1, 1]
 
 
 async def test_the_log_of_all_steps_is_searched(api: httpx.AsyncClient, database: Database) -> None:

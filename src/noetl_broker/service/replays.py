@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Hashable
 from contextlib import aclosing
-from typing import Final
+from typing import Any, Final
 
 from noetl_broker.errors import NotFoundFault, OperatorFault
 from noetl_broker.history.past import Past
@@ -16,6 +17,7 @@ from noetl_broker.store.connect.connection import Connection
 MOST_TURNS: Final = 10_000  # of a history that is replayed for a page
 MOST_BYTES: Final = 32 << 20  # of a history, as stored
 KEPT_TURNS: Final = 30_000  # of all that is kept
+KEPT_EXPLANATIONS: Final = 100
 BYTES_OF_TURN: Final = 2_048  # a history with larger turns counts as one of more turns
 
 
@@ -24,7 +26,15 @@ class Replays:
 
     def __init__(self) -> None:
         self._kept: dict[int, tuple[Past, int]] = {}  # with the turns that it counts as; the last used one is last
+        self.explanations: dict[Hashable, dict[str, Any]] = {}  # of long executions that ended
         self._lock = threading.Lock()
+
+    def keep_explanation(self, key: Hashable, explanation: dict[str, Any]) -> None:
+        """Keep an explanation; the oldest one goes."""
+        with self._lock:
+            self.explanations[key] = explanation
+            if len(self.explanations) > KEPT_EXPLANATIONS:
+                del self.explanations[next(iter(self.explanations))]
 
     async def past(self, connection: Connection, execution_id: int, turn: int, rules: PlaybookRules) -> Past:
         """The past of an execution, with at least so many turns. Raises NotFoundFault, OperatorFault (too long)."""

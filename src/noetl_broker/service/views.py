@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from noetl_broker.diagram.build import picture_of_execution
@@ -25,6 +25,7 @@ from noetl_broker.store.admin import approvals, catalog, executions, logs, visit
 from noetl_broker.store.admin.execution_path import load_execution_path
 from noetl_broker.store.connect.connection import Connection
 
+SETTLED: Final = timedelta(minutes=1)  # after an end; what starts because of it has started
 EXPLAINED_TURNS = 500  # up to which a history is explained without being asked
 LOG_ENTRIES: Final = 200  # of a step
 MOST_ASKED: Final = 20  # approvals of one execution
@@ -102,7 +103,7 @@ async def load_view(connection: Connection, caller: Caller, given: models.ViewRe
     if given.step:
         await _load_step(connection, caller, view, given.step)
     if view.past is None and (given.why or view.origin["turns"] <= EXPLAINED_TURNS):
-        view.why = await _explain(connection, caller, view)
+        view.why = await _explain(connection, caller, view, replays)
     if caller.sees_values and any(wait["kind"] == "approval" for wait in details["waits"]):
         found = await approvals.list_approvals(connection, execution_id=execution_id, limit=MOST_ASKED)
         view.asked = [asdict(each) for each in found]
@@ -194,16 +195,31 @@ def _attempts(events: Sequence[Mapping[str, Any]]) -> list[ShownAttempt]:
     ]
 
 
-async def _explain(connection: Connection, caller: Caller, view: View) -> dict[str, Any]:
-    """Why the execution or the chosen step ran or not. If there is no explanation, one sentence says why."""
-    part = None if view.chosen is None else view.chosen.name
+async def _explain(connection: Connection, caller: Caller, view: View, replays: Replays) -> dict[str, Any]:
+    """Why the execution or the chosen step ran or not. The answer for a long execution that ended is kept.
+
+    If there is no explanation, one sentence says why.
+    """
+    execution_id, part = view.details["execution_id"], None if view.chosen is None else view.chosen.name
+    key = execution_id, part, caller.sees_values, view.origin["turns"]
+    is_kept = view.origin["turns"] > EXPLAINED_TURNS and _is_settled(view)
+    if is_kept and key in replays.explanations:
+        return replays.explanations[key]
     try:
-        why = await explain_part(
-            connection, view.details["execution_id"], part, caller.rules, shows_values=caller.sees_values
-        )
+        why = await explain_part(connection, execution_id, part, caller.rules, shows_values=caller.sees_values)
     except BrokerError as fault:
         return {"kind": "fault", "says": str(fault)}
-    return _without_remedies(why.as_json())
+    found = _without_remedies(why.as_json())
+    if is_kept:
+        replays.keep_explanation(key, found)
+    return found
+
+
+def _is_settled(view: View) -> bool:
+    """Whether nothing changes any more that an explanation says: no retry, no undo, no dead letter."""
+    details, ended = view.details, view.details["ended_at"]
+    is_old = ended is not None and datetime.now(UTC) - ended > SETTLED
+    return is_old and not (view.origin["forks"] or details["undo"] or details["dead_letters"])
 
 
 def _without_remedies(reason: dict[str, Any]) -> dict[str, Any]:
