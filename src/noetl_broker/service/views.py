@@ -203,8 +203,8 @@ async def _explain(connection: Connection, caller: Caller, view: View, replays: 
     execution_id, part = view.details["execution_id"], None if view.chosen is None else view.chosen.name
     key = execution_id, part, caller.sees_values, view.origin["turns"]
     is_kept = view.origin["turns"] > EXPLAINED_TURNS and _is_settled(view)
-    if is_kept and key in replays.explanations:
-        return replays.explanations[key]
+    if is_kept and (kept := replays.explanations.get(key)) is not None:
+        return kept
     try:
         why = await explain_part(connection, execution_id, part, caller.rules, shows_values=caller.sees_values)
     except BrokerError as fault:
