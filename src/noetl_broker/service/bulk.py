@@ -34,7 +34,7 @@ MOST_COUNTED = 10_000  # executions of a preview
 MOST_GROUPS = 100
 MOST_PLANNED = 200  # executions that a preview looks at one by one
 MOST_COMPARED = 8  # of these, for a page
-MOST_EXAMPLES = 5  # groups of a page whose example is planned
+MOST_EXAMPLES = 3  # groups of a page whose example is planned
 MOST_SHOWN = 20  # groups of a page
 RATE = 10_000.0  # a second: the number of executions bounds a request
 
