@@ -13,7 +13,7 @@ import click
 
 from noetl_broker.cli import output
 from noetl_broker.cli.command import Call, command
-from noetl_broker.cli.face import Answer, Face, ask, service, session_of
+from noetl_broker.cli.face import Answer, Face, ask, is_not_requested, service, session_of
 from noetl_broker.cli.output import progress_bar
 from noetl_broker.cli.rights import OPERATOR
 from noetl_broker.cli.selection import Body, Selection, selection
@@ -144,7 +144,7 @@ def bulk_command(
     example: str,
     role: str = OPERATOR,
     several: bool = False,
-    fails: Callable[[Answer], bool] = lambda answer: answer.get("requested") is False,
+    fails: Callable[[Answer], bool] = is_not_requested,
     version: bool = True,
     on_path: Callable[[Call, str, Mapping[str, Any]], None] | None = None,
 ) -> Callable[[Callable[[Call, Any, Any], None]], click.Command]:

@@ -146,14 +146,19 @@ def command_of(name: str, entry: ActionEntry, types: Mapping[str, click.ParamTyp
     def show(call: Call, asked: Given, answer: Answer) -> None:
         done = answer.get("requested", answer.get("changed", True))
         fields = asked.model_dump() | answer
-        output.say(call.with_schema((entry.says if done else entry.otherwise).format_map(fields)))
+        # Names that people gave may look like commands, so the schema comes before them.
+        output.say(call.with_schema(entry.says if done else entry.otherwise).format_map(fields))
         if entry.note:
-            output.note(call.with_schema(entry.note.format_map(fields)))
+            output.note(call.with_schema(entry.note).format_map(fields))
 
     show.__doc__ = f"{entry.sentence}\n\n{entry.details}"
     said = Face(request, entry.arguments, helps=entry.helps, types=types)
-    made = face(name, entry.action, said, example=entry.example, fails=lambda answer: answer.get("requested") is False)
-    return made(show)
+    return face(name, entry.action, said, example=entry.example, fails=is_not_requested)(show)
+
+
+def is_not_requested(answer: Answer) -> bool:
+    """Whether an answer says that the broker was not asked."""
+    return answer.get("requested") is False
 
 
 def ask(call: Call, action: str, asked: Given | None = None, /, **fields: Any) -> Any:

@@ -47,8 +47,8 @@ class PageAction(NamedTuple):
     """An action on one execution: its button, with a kind and a picture, and the title of its page.
 
     It is an `action` of the service, after which the page says `done`; or `acts` does it. A click does it, or (`asks`)
-    a form with these `fields`, in place of those of the action's request. The form says what it `does`; `template` and
-    `prepare` are of forms with more to say.
+    a form with these `fields`, in place of those of the action's request. `template` and `prepare` are of forms with
+    more to say.
     """
 
     word: str
@@ -58,7 +58,6 @@ class PageAction(NamedTuple):
     action: ServiceAction[Any, Any] | None = None
     done: str = ""
     asks: bool = True
-    does: str = ""
     acts: Callable[[SentForm, int], Awaitable[Response]] | None = None
     fields: tuple[str, ...] = ()
     template: str = "execution_act.html"
