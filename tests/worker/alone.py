@@ -85,7 +85,7 @@ async def main() -> None:
         await execute(leased(action), shared, time_limit_seconds=request["limit"]) for action in request["actions"]
     ]
     grown = resident_kib("VmHWM") - before
-    shared.close_connections()
+    await shared.close_connections()
     await interpreters.close()
     answers = [
         {"result": json.loads(one.result)} if isinstance(one, Success) else {"error": one.error} for one in outcomes

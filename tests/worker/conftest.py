@@ -39,7 +39,7 @@ async def shared() -> AsyncIterator[WorkerResources]:
         http_connections=HttpConnections(IdleConnections(most=8)),
     )
     yield resources
-    resources.close_connections()
+    await resources.close_connections()
     await interpreters.close()
 
 

@@ -390,7 +390,7 @@ async def run_worker(options: WorkerOptions, stop: asyncio.Event, tools: Mapping
                 for task in background:
                     task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
-            shared.close_connections()
+            await shared.close_connections()
             await interpreters.close()
             log.info("worker_stopped", worker_id=options.worker_id, **asdict(loop.stats))
     return loop.stats

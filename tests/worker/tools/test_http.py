@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import httpx
 import pytest
+from yarl import URL
 
 from noetl_broker.template import unwrap
 from noetl_broker.worker.tools.http import same_origin
@@ -152,7 +152,7 @@ OTHER = [
 
 def test_an_origin_is_scheme_host_and_port() -> None:
     """The same server with TLS counts as the same."""
-    same = [(url, first) for url, first in SAME + OTHER if same_origin(httpx.URL(url), httpx.URL(first))]
+    same = [(url, first) for url, first in SAME + OTHER if same_origin(URL(url), URL(first))]
     assert same == SAME
 
 

@@ -6,11 +6,12 @@ read before the driver gets it.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import Any
 
 import asyncpg
+
+from noetl_broker.worker.meter import Meter
 
 HEAD_BYTES = 5  # of a message: its kind, and its length
 ROW, ROW_BYTES = ord("D"), 64  # the memory of the smallest row in the driver
@@ -29,7 +30,7 @@ class BoundedConnection(asyncpg.Connection):
 
     def __init__(self, protocol: Any, transport: Any, *more: Any) -> None:
         super().__init__(protocol, transport, *more)
-        self._meter = _Meter(protocol, transport)
+        self._meter = _RowMeter(protocol, transport)
         self.opened_at = time.monotonic()
 
     def bound(self, most_bytes: int, fault: str) -> None:
@@ -38,38 +39,26 @@ class BoundedConnection(asyncpg.Connection):
         The driver then raises ConnectionDoesNotExistError, and its cause is TooMuchFault with this `fault`. Messages
         that the driver does not keep are limited one by one.
         """
-        self._meter.begin(most_bytes, fault)
+        self._meter.bound(most_bytes, fault)
 
 
-class _Meter(asyncio.Protocol):
-    """Counts the bytes between the socket and the driver."""
+class _RowMeter(Meter):
+    """Counts the bytes of a connection, and reads the heads of its messages."""
 
     def __init__(self, driver: Any, transport: Any) -> None:
-        self._driver = driver
-        self._transport = transport
+        super().__init__(driver, transport)
         self._most_bytes = 0
-        self._fault = ""
+        self._advice = ""
         self._received = 0
         self._head = b""  # an incomplete message head
         self._left = 0  # bytes of the current message
-        self._raised: TooMuchFault | None = None
 
-    def begin(self, most_bytes: int, fault: str) -> None:
+    def bound(self, most_bytes: int, advice: str) -> None:
         """Count from 0, up to this limit."""
-        if self._transport.get_protocol() is not self:
-            self._transport.set_protocol(self)
-        self._most_bytes, self._fault, self._received = most_bytes, fault, 0
+        self.begin()
+        self._most_bytes, self._advice, self._received = most_bytes, advice, 0
 
-    def data_received(self, data: bytes) -> None:
-        """Pass data on, or close the connection."""
-        if self._raised is None:
-            self._raised = self._check(data)
-            if self._raised is None:
-                self._driver.data_received(data)
-            else:
-                self._transport.abort()
-
-    def _check(self, data: bytes) -> TooMuchFault | None:
+    def check(self, data: bytes) -> TooMuchFault | None:
         """Check the heads of the messages in this data; returns the fault of the first that is too large."""
         position, end = 0, len(data)
         while True:
@@ -91,21 +80,4 @@ class _Meter(asyncio.Protocol):
             if kind not in NOT_KEPT:
                 self._received += max(length, ROW_BYTES if kind == ROW else 0)
             if max(self._received, length) > self._most_bytes:
-                return TooMuchFault(self._fault)
-
-    def eof_received(self) -> bool | None:
-        """Pass it on."""
-        ends: bool | None = self._driver.eof_received()
-        return ends
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Pass it on, with the fault."""
-        self._driver.connection_lost(self._raised or exc)
-
-    def pause_writing(self) -> None:
-        """Pass it on."""
-        self._driver.pause_writing()
-
-    def resume_writing(self) -> None:
-        """Pass it on."""
-        self._driver.resume_writing()
+                return TooMuchFault(self._advice)

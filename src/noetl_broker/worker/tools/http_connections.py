@@ -1,4 +1,4 @@
-"""Connections of http steps: kept between jobs, by server and credential, and used by one job at a time.
+"""Connections of http steps: kept between jobs, by server and credential, and used by one request at a time.
 
 Only a request that may be repeated is sent over a kept connection. The server may have closed that connection in the
 same moment; then the request is sent again over a new one.
@@ -6,21 +6,29 @@ same moment; then the request is sent again over a new one.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ssl
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from functools import cached_property
-from types import MappingProxyType
-from urllib.request import getproxies
+from typing import Any
+from urllib.request import getproxies, proxy_bypass
 
-import h11
-import httpx
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
 
-from noetl_broker.worker.idle_connections import IdleConnections
+from noetl_broker.worker.idle_connections import LIFE_SECONDS, IdleConnections
+from noetl_broker.worker.meter import Meter
 from noetl_broker.worker.redaction import Redactor
-from noetl_broker.worker.tools.http_connection import HttpConnection, request_head
+from noetl_broker.worker.tools.http_decoding import ACCEPTED
 
-PORTS: Mapping[str, int] = MappingProxyType({"http": 80, "https": 443})
-SWITCHED = 101  # the status of an answer after which the connection speaks another protocol
+LINE_BYTES = 64 * 1024  # of an answer: its status, and each of its headers
+MOST_HEADERS = 256
+OTHER_BYTES = 512 * 1024  # of an answer between two parts of its body
+NO_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=None)
 REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})
 REPEATABLE_WITH = "idempotency-key"
 # With another method or status, a server may have answered without reading the body. It then reads the body as a
@@ -35,13 +43,172 @@ OPEN_HEADERS = frozenset(
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpRequest:
+    """One request; `verify`: whether the certificate of its server is checked."""
+
+    method: str
+    url: URL = field(repr=False)
+    headers: CIMultiDict[str] = field(repr=False)
+    body: bytes | None = field(default=None, repr=False)
+    verify: bool = True
+
+
+class _ExchangeMeter(Meter):
+    """Closes a connection when data come between two exchanges, or many data that hold nothing of a body.
+
+    The library gets the last byte of what came a moment later. If an answer ends before it, something follows the
+    answer. The library keeps that, or drops it.
+    """
+
+    def __init__(self, protocol: Any, transport: Any) -> None:
+        super().__init__(protocol, transport)
+        self.protocol = protocol
+        self.rests = False
+        self.body: aiohttp.StreamReader | None = None  # of the current answer, once its head has come
+        self._body_bytes = 0
+        self._other_bytes = 0  # since a byte of the body
+        self._last = b""
+        self.begin()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing more can be sent, or more than an answer has come."""
+        return bool(self._last) or self.protocol.should_close or not self.protocol.is_connected()
+
+    def data_received(self, data: bytes) -> None:
+        """Pass all but the last byte on, and then that."""
+        self._pass_last()
+        super().data_received(data[:-1])
+        self._last = data[-1:]
+        asyncio.get_running_loop().call_soon(self._pass_last)
+
+    def _pass_last(self) -> None:
+        last, self._last = self._last, b""
+        if last:
+            super().data_received(last)
+
+    def eof_received(self) -> bool | None:
+        """Pass it on."""
+        self._pass_last()
+        return super().eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Pass it on."""
+        self._pass_last()
+        super().connection_lost(exc)
+
+    def check(self, data: bytes) -> Exception | None:
+        """The fault of data that nobody asked for, and of a chunk whose head does not end."""
+        if self.rests:
+            return aiohttp.ServerDisconnectedError()
+        if self.body is None:
+            return None
+        if self.body.total_bytes != self._body_bytes:
+            self._body_bytes, self._other_bytes = self.body.total_bytes, 0
+        self._other_bytes += len(data)
+        if self._other_bytes > OTHER_BYTES:
+            return aiohttp.ClientPayloadError(f"more than {OTHER_BYTES} bytes come without a part of the body")
+        return None
+
+
+class HttpConnection(aiohttp.TCPConnector):
+    """At most one connection to a server, for one exchange after another.
+
+    Between two exchanges nothing may come from the server: an answer is never read in a later exchange.
+    """
+
+    def __init__(self, tls: ssl.SSLContext) -> None:
+        super().__init__(ssl=tls, limit=1, keepalive_timeout=LIFE_SECONDS, use_dns_cache=False)
+        self.opened_at = time.monotonic()
+        self._meter: _ExchangeMeter | None = None
+        self._is_begun = False
+
+    async def send(self, request: HttpRequest, cookies: aiohttp.CookieJar, proxy: str | None) -> aiohttp.ClientResponse:
+        """Begin an exchange: send a request and return its response, with the body still to be read."""
+        self._is_begun = False
+        if self._meter is not None:
+            self._meter.rests = False
+        session = aiohttp.ClientSession(
+            connector=self, connector_owner=False, cookie_jar=cookies, headers={"Accept-Encoding": ACCEPTED},
+            skip_auto_headers=("Content-Type",), auto_decompress=False, timeout=NO_TIMEOUT, max_line_size=LINE_BYTES,
+            max_field_size=LINE_BYTES, max_headers=MOST_HEADERS,
+        )  # fmt: skip
+        method, url, headers = request.method, request.url, request.headers
+        try:
+            response = await session.request(
+                method, url, headers=headers, data=request.body, allow_redirects=False, proxy=proxy
+            )
+        except BaseException:
+            self.terminate()
+            raise
+        finally:
+            session.detach()
+        if self._meter is not None:
+            self._meter.body = response.content
+        return response
+
+    async def connect(self, req: Any, traces: Any, timeout: Any) -> Any:  # noqa: ASYNC109 - of the library
+        """Connect, once an exchange: the library would repeat a request by itself."""
+        if self._is_begun:
+            raise aiohttp.ServerDisconnectedError
+        self._is_begun = True
+        connection = await super().connect(req, traces, timeout)
+        if self._meter is None or self._meter.protocol is not connection.protocol:
+            self._meter = _ExchangeMeter(connection.protocol, connection.transport)
+        return connection
+
+    def rest(self) -> bool:
+        """End an exchange; False if the connection is closed, so that nothing more can be sent."""
+        if self._meter is not None:
+            self._meter.rests, self._meter.body = True, None
+        return not self.is_closed()
+
+    def is_closed(self) -> bool:
+        """Whether nothing more can be sent."""
+        return self._meter is None or self._meter.is_closed
+
+    def terminate(self) -> None:
+        """Close it; the loop does it as its next work."""
+        self._closing = asyncio.ensure_future(self.close())
+
+
 class HttpConnections:
-    """The connections of all http steps of a worker, and how their servers are verified."""
+    """The connections of all http steps of a worker, how their servers are verified, and the proxies before them."""
 
     def __init__(self, idle: IdleConnections[HttpConnection]) -> None:
         self.idle = idle
-        # httpx reads the same variables. Through a proxy no connection is kept.
-        self.proxied = bool({"http", "https", "all"} & getproxies().keys())
+        self._proxies = getproxies()
+
+    @contextlib.asynccontextmanager
+    async def exchange(
+        self, request: HttpRequest, cookies: aiohttp.CookieJar, redactor: Redactor
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a request; gives its response. A response that is read to its end leaves its connection to a later job.
+
+        Through a proxy no connection is kept.
+        """
+        proxy, key = self._proxy(request.url), self._key(request, cookies, redactor)
+        repeatable = request.method in REPEATABLE or REPEATABLE_WITH in request.headers
+        connection, response = None if proxy or not repeatable else self.idle.take(key), None
+        if connection is not None:
+            try:
+                response = await connection.send(request, cookies, None)
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                self.idle.forget(key)
+        if connection is None or response is None:
+            connection = HttpConnection(self.tls(verify=request.verify))
+            response = await connection.send(request, cookies, proxy)
+        was_read = not request.body or (request.method in READ_BODIES and response.status in SUCCESS)
+        try:
+            yield response
+        finally:
+            ended = response.content.at_eof()
+            response.close()
+            if ended and was_read and not proxy and connection.rest():
+                self.idle.give_back(key, connection)
+            else:
+                connection.terminate()
 
     def tls(self, *, verify: bool) -> ssl.SSLContext:
         """The TLS context of a request."""
@@ -49,102 +216,24 @@ class HttpConnections:
 
     @cached_property
     def _verifying(self) -> ssl.SSLContext:
-        return _context(verify=True)
+        return ssl.create_default_context()
 
     @cached_property
     def _trusting(self) -> ssl.SSLContext:
-        return _context(verify=False)
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        return context
 
+    def _proxy(self, url: URL) -> str | None:
+        proxy = self._proxies.get(url.scheme) or self._proxies.get("all")
+        if not proxy or proxy_bypass(f"{url.host}:{url.port}"):
+            return None
+        return proxy if "://" in proxy else f"http://{proxy}"
 
-def _context(*, verify: bool) -> ssl.SSLContext:
-    context = httpx.create_ssl_context(verify=verify)
-    context.set_alpn_protocols(["http/1.1"])
-    return context
-
-
-class KeepingTransport(httpx.AsyncBaseTransport):
-    """The transport of one job: it takes kept connections, and keeps a connection whose exchange ended well."""
-
-    def __init__(self, connections: HttpConnections, redactor: Redactor, *, verify: bool) -> None:
-        self._connections = connections
-        self._redactor = redactor
-        self._verify = verify
-        self._used: set[HttpConnection] = set()
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request and return its response, with the body still to be read."""
-        if request.url.scheme not in PORTS or not request.url.host:
-            raise httpx.UnsupportedProtocol(f"{request.url.scheme}://{request.url.host} is no server for http")
-        key = self._key(request)
-        if request.method in REPEATABLE or REPEATABLE_WITH in request.headers:
-            kept = self._connections.idle.take(key)
-            if kept is not None:
-                try:
-                    return await self._exchange(kept, key, request)
-                except httpx.TransportError:
-                    if kept.answered or not kept.is_closed():
-                        raise
-                    self._connections.idle.forget(key)
-        tls = self._connections.tls(verify=self._verify) if request.url.scheme == "https" else None
-        port = request.url.port or PORTS[request.url.scheme]
-        new = await HttpConnection.open(request.url.raw_host.decode("ascii"), port, tls)
-        return await self._exchange(new, key, request)
-
-    async def aclose(self) -> None:
-        """Close the connections whose exchange has not ended."""
-        for connection in self._used:
-            connection.terminate()
-
-    def finish(self, connection: HttpConnection, key: bytes | None) -> None:
-        """Keep a connection whose exchange has ended, or close it: always without a key."""
-        self._used.discard(connection)
-        if key is None:
-            connection.terminate()
-        elif connection.rest():
-            self._connections.idle.give_back(key, connection)
-
-    def _key(self, request: httpx.Request) -> bytes:
+    def _key(self, request: HttpRequest, cookies: aiohttp.CookieJar, redactor: Redactor) -> bytes:
         """The key of a request's connection: its server, its credentials, and whether the server is verified."""
         url = request.url
-        named = sorted(
-            (name.decode("latin-1").lower(), value.decode("latin-1"))
-            for name, value in request.headers.raw
-            if name.decode("latin-1").lower() not in OPEN_HEADERS
-        )
-        return self._connections.idle.key(
-            url.scheme, url.host, url.port, self._verify, named, self._redactor.known_in(str(url))
-        )
-
-    async def _exchange(self, connection: HttpConnection, key: bytes, request: httpx.Request) -> httpx.Response:
-        self._used.add(connection)
-        body = await request.aread()
-        connection.send(request_head(request.method, request.url.raw_path, request.headers.raw), body)
-        event = await connection.next_event()
-        while isinstance(event, h11.InformationalResponse) and event.status_code != SWITCHED:
-            event = await connection.next_event()
-        was_read = not body or (request.method in READ_BODIES and event.status_code in SUCCESS)
-        return httpx.Response(
-            event.status_code,
-            headers=event.headers.raw_items(),
-            stream=_Body(self, connection, key if was_read else None),
-            extensions={"http_version": b"HTTP/" + event.http_version, "reason_phrase": event.reason},
-        )
-
-
-class _Body(httpx.AsyncByteStream):
-    """The body of a response; closing it ends the exchange."""
-
-    def __init__(self, transport: KeepingTransport, connection: HttpConnection, key: bytes | None) -> None:
-        self._transport = transport
-        self._connection = connection
-        self._key = key
-        self._closed = False
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while isinstance(event := await self._connection.next_event(), h11.Data):
-            yield bytes(event.data)
-
-    async def aclose(self) -> None:
-        if not self._closed:
-            self._closed = True
-            self._transport.finish(self._connection, self._key)
+        headers = ((name.lower(), value) for name, value in request.headers.items())
+        named = sorted(header for header in headers if header[0] not in OPEN_HEADERS)
+        login = (named, str(cookies.filter_cookies(url)), redactor.known_in(str(url)))
+        return self.idle.key(url.scheme, url.host, url.port, request.verify, *login)

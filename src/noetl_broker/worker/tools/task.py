@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import json
@@ -44,10 +45,11 @@ class WorkerResources:
         """Make the redactor."""
         object.__setattr__(self, "redactor", Redactor({**self.unseen, **self.environment}, self.dsn))
 
-    def close_connections(self) -> None:
+    async def close_connections(self) -> None:
         """Close the connections that wait for a next job; the others are closed at the end of theirs."""
         self.sql_connections.close()
         self.http_connections.idle.close()
+        await asyncio.sleep(0)  # the loop closes them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
