@@ -7,7 +7,7 @@ import random
 import pytest
 
 from noetl_broker.store.worker.jobs import Lease
-from noetl_broker.worker.job_log import HALF_BYTES, HELD_CHARACTERS, JobLog, LogBuffer
+from noetl_broker.worker.job_log import HALF_BYTES, HELD_CHARACTERS, JobLog
 from noetl_broker.worker.redaction import REPLACEMENT, Redactor
 
 KEY = "Zażółć-gęślą-jaźń-hunter2-0123456789-ab"
@@ -17,12 +17,12 @@ LINES = Redactor({"NOETL_SECRET_X": "abc\ndef\nhij"}, None)
 Sent = list[tuple[str, str, int]]
 
 
-def log_of(redactor: Redactor = KNOWING) -> LogBuffer:
+def log_of(redactor: Redactor = KNOWING) -> JobLog:
     """Make the log of an attempt that nobody sends."""
-    return LogBuffer(Lease(7, 1), redactor, lambda _: None)
+    return JobLog(Lease(7, 1), redactor, lambda _: None)
 
 
-def sent(log: LogBuffer, *, final: bool = False) -> Sent:
+def sent(log: JobLog, *, final: bool = False) -> Sent:
     """Give what a call of `take` gives to send."""
     log.take(final=final)
     parts = [(part.level, part.message, part.first_byte) for part in log.unsent]
@@ -91,11 +91,10 @@ def test_nothing_is_added_after_the_end() -> None:
 
 def test_an_output_that_is_opened_after_the_end_adds_nothing() -> None:
     """A thread of a function may print for the first time."""
-    log = JobLog(Lease(7, 1), KNOWING)
-    assert log.close() is None
+    log = log_of()
+    log.take(final=True)
     log.output("info").write(b"late")
-    assert log.buffer is not None
-    assert sent(log.buffer, final=True) == []
+    assert sent(log, final=True) == []
 
 
 @pytest.mark.parametrize(

@@ -27,12 +27,13 @@ SKIPPED_CHARACTERS = 200  # at least, after a gap, of a line without an end
 PRINTED_LEVEL = "info"
 
 
-class OutputStream:
+class Output:
     """One stream of an attempt, such as the stdout of its process: bytes become text without secrets."""
 
-    def __init__(self, level: str, redactor: Redactor) -> None:
+    def __init__(self, log: JobLog, level: str, redactor: Redactor) -> None:
         self.level = level
         self.has_ended = False
+        self._log = log
         self._redactor = redactor
         self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self._text = ""  # decoded and not taken
@@ -44,6 +45,14 @@ class OutputStream:
     def is_empty(self) -> bool:
         """Whether nothing is held back."""
         return not self._text
+
+    def write(self, data: bytes) -> None:
+        """Add bytes; nothing after the end of the attempt. Any thread may call it."""
+        self._log.write(self, data)
+
+    def end(self) -> None:
+        """The stream has ended: its last line is complete."""
+        self.has_ended = True
 
     def read(self, data: bytes) -> tuple[str, int]:
         """The text that a part completes, and how many bytes were skipped. A line without an end is held back."""
@@ -105,11 +114,10 @@ class OutputStream:
         return str(storable(text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")))
 
 
-@dataclass(slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """Bytes of one stream, as they came."""
 
-    stream: OutputStream
+    stream: Output
     data: bytearray
 
 
@@ -118,77 +126,42 @@ class Gap:
     """The text that was dropped since the last part was taken."""
 
     bytes: int = 0
-    streams: list[OutputStream] = field(default_factory=list)
-
-
-_creating = threading.Lock()  # of a buffer: the threads of a function may print at once
+    streams: list[Output] = field(default_factory=list)
 
 
 class JobLog:
-    """The log of one attempt. It has a buffer once something may print."""
+    """The log of one attempt. Any thread may write; one task takes and sends."""
 
-    __slots__ = ("_is_closed", "_redactor", "_wake", "buffer", "lease")
-
-    def __init__(self, lease: Lease, redactor: Redactor, wake: Callable[[LogBuffer], None] = lambda _: None) -> None:
+    def __init__(self, lease: Lease, redactor: Redactor, wake: Callable[[JobLog], None] = lambda _: None) -> None:
         """`wake` is called when there is something to send, and nothing was before."""
-        self.lease = lease
-        self.buffer: LogBuffer | None = None
-        self._redactor = redactor
-        self._wake = wake
-        self._is_closed = False
-
-    def output(self, level: str) -> Output:
-        """A new stream of this level. Any thread may call it."""
-        with _creating:
-            if self.buffer is None:
-                self.buffer = LogBuffer(self.lease, self._redactor, self._wake)
-                if self._is_closed:
-                    self.buffer.take(final=True)
-        return self.buffer.output(level)
-
-    def close(self) -> LogBuffer | None:
-        """End the attempt: what it prints later is dropped. Returns its buffer, which takes the last part."""
-        self._is_closed = True
-        return self.buffer
-
-
-class LogBuffer:
-    """The unsent output of one attempt. Any thread may write; one task takes and sends."""
-
-    def __init__(self, lease: Lease, redactor: Redactor, wake: Callable[[LogBuffer], None]) -> None:
         self.lease = lease
         self.unsent: list[LogPart] = []  # taken, and not in the database yet
         self.is_fast = False  # much came between the last two calls of `take`
+        self.is_awake = False  # something is to be sent, now or when its line ends: from `wake` until `settle`
         self._is_closed = False
         self._redactor = redactor
         self._wake = wake
-        self._is_awake = False  # from `wake` until `settle`
         self._lock = threading.Lock()
         self._head_room = HALF_BYTES
         self._head: list[Chunk] = []
         self._tail: deque[Chunk] = deque()
         self._tail_bytes = 0
         self._gap = Gap()
-        self._streams: dict[OutputStream, None] = {}  # in the order in which they began
+        self._streams: dict[Output, None] = {}  # in the order in which they began
         self._position = 0  # bytes before the next part, with what is missing
 
-    @property
-    def is_awake(self) -> bool:
-        """Whether something is to be sent, now or when its line ends."""
-        return self._is_awake
-
     def output(self, level: str) -> Output:
-        """A new stream of this level."""
-        return Output(self, OutputStream(level, self._redactor))
+        """A new stream of this level. Any thread may call it."""
+        return Output(self, level, self._redactor)
 
-    def write(self, stream: OutputStream, data: bytes) -> None:
+    def write(self, stream: Output, data: bytes) -> None:
         """Add bytes; nothing after the end of the attempt."""
         if not data:
             return
         with self._lock:
             if self._is_closed:
                 return
-            wakes, self._is_awake = not self._is_awake, True
+            wakes, self.is_awake = not self.is_awake, True
             self._streams[stream] = None
             if self._head_room:
                 _append(self._head, stream, data[: self._head_room])
@@ -238,7 +211,7 @@ class LogBuffer:
         """Whether nothing is left to send; the next write calls `wake` then."""
         with self._lock:
             left = self.unsent or self._head or self._tail or not all(stream.is_empty for stream in self._streams)
-            self._is_awake = bool(left)
+            self.is_awake = bool(left)
         return not left
 
     def _read(self, chunk: Chunk) -> None:
@@ -257,23 +230,8 @@ class LogBuffer:
         self._position += size
 
 
-class Output(NamedTuple):
-    """The buffer into which one stream of an attempt is written."""
-
-    log: LogBuffer
-    stream: OutputStream
-
-    def write(self, data: bytes) -> None:
-        """Add bytes; nothing after the end of the attempt."""
-        self.log.write(self.stream, data)
-
-    def end(self) -> None:
-        """The stream has ended: its last line is complete."""
-        self.stream.has_ended = True
-
-
-def _append(chunks: list[Chunk] | deque[Chunk], stream: OutputStream, data: bytes) -> None:
+def _append(chunks: list[Chunk] | deque[Chunk], stream: Output, data: bytes) -> None:
     if chunks and chunks[-1].stream is stream:
-        chunks[-1].data += data
+        chunks[-1].data.extend(data)
     else:
         chunks.append(Chunk(stream, bytearray(data)))

@@ -13,7 +13,7 @@ from noetl_broker.errors import DatabaseFault, PermissionFault, SchemaFault
 from noetl_broker.growing_pauses import JITTER, RETRY_SECONDS, Backoff
 from noetl_broker.store.worker.jobs import JobDatabase, Lease, LogPart, RefusedFault, log_jobs
 from noetl_broker.tasks import wait_for
-from noetl_broker.worker.job_log import JobLog, LogBuffer
+from noetl_broker.worker.job_log import JobLog
 from noetl_broker.worker.logger import Log
 from noetl_broker.worker.redaction import Redactor
 
@@ -32,8 +32,8 @@ class LogSender:
         self._database = database
         self._worker_id = worker_id
         self._loop = asyncio.get_running_loop()
-        self._awake: dict[LogBuffer, int] = {}  # the rounds that each waits
-        self._last: dict[LogBuffer, asyncio.Future[None]] = {}  # attempts that have ended
+        self._awake: dict[JobLog, int] = {}  # the rounds that each waits
+        self._last: dict[JobLog, asyncio.Future[None]] = {}  # attempts that have ended
         self._written = asyncio.Event()
         self._urgent = asyncio.Event()
         self._is_refused = False  # this worker may not log, or the database is older
@@ -42,31 +42,31 @@ class LogSender:
         """The log of a new attempt."""
         return JobLog(lease, redactor, self._wake)
 
-    def _wake(self, buffer: LogBuffer) -> None:
+    def _wake(self, job_log: JobLog) -> None:
         """Any thread may call it."""
         with contextlib.suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(self._add, buffer)
+            self._loop.call_soon_threadsafe(self._add, job_log)
 
-    def _add(self, buffer: LogBuffer) -> None:
-        self._awake.setdefault(buffer, 0)
+    def _add(self, job_log: JobLog) -> None:
+        self._awake.setdefault(job_log, 0)
         self._written.set()
 
-    async def finish(self, buffer: LogBuffer) -> None:
+    async def finish(self, job_log: JobLog) -> None:
         """Wait until the log of an ended attempt is in the database, for LAST_SECONDS at most."""
-        if not buffer.is_awake:
-            buffer.take(final=True)
-            if buffer.settle():
+        if not job_log.is_awake:
+            job_log.take(final=True)
+            if job_log.settle():
                 return
-        self._add(buffer)
-        done = self._last[buffer] = self._loop.create_future()
+        self._add(job_log)
+        done = self._last[job_log] = self._loop.create_future()
         self._urgent.set()
         try:
             await asyncio.wait([done], timeout=LAST_SECONDS)
         finally:
-            self._last.pop(buffer, None)
-            self._awake.pop(buffer, None)
-        if not buffer.settle():
-            log.warning("log_lost", queue_id=buffer.lease.queue_id, attempt=buffer.lease.attempt)
+            self._last.pop(job_log, None)
+            self._awake.pop(job_log, None)
+        if not job_log.settle():
+            log.warning("log_lost", queue_id=job_log.lease.queue_id, attempt=job_log.lease.attempt)
 
     def give_up(self) -> None:
         """Do not wait for the logs of ended attempts: the worker stops."""
@@ -100,43 +100,43 @@ class LogSender:
         finally:
             self.give_up()
 
-    def _chosen(self, *, is_due: bool) -> Iterator[LogBuffer]:
+    def _chosen(self, *, is_due: bool) -> Iterator[JobLog]:
         """The logs of this round: all logs if a round is due, otherwise the logs of ended attempts."""
-        for buffer, rounds in [*self._awake.items()]:
-            if buffer in self._last:
-                yield buffer
+        for job_log, rounds in [*self._awake.items()]:
+            if job_log in self._last:
+                yield job_log
             elif is_due:
-                self._awake[buffer] = max(rounds - 1, 0)
+                self._awake[job_log] = max(rounds - 1, 0)
                 if not rounds:
-                    yield buffer
+                    yield job_log
 
-    async def _send(self, logs: Sequence[LogBuffer]) -> None:
+    async def _send(self, logs: Sequence[JobLog]) -> None:
         """Send what these logs have. A log without more text is forgotten until it is written again."""
         ended = self._last.keys() & set(logs)
-        batch: list[LogBuffer] = []
+        batch: list[JobLog] = []
         characters = 0
-        for buffer in logs:
-            if buffer in ended or not buffer.unsent:  # otherwise what was not sent would grow
-                buffer.take(final=buffer in ended)
-            self._awake[buffer] = FAST_ROUNDS if buffer.is_fast else 0
-            batch.append(buffer)
-            characters += sum(len(part.message) for part in buffer.unsent)
+        for job_log in logs:
+            if job_log in ended or not job_log.unsent:  # otherwise what was not sent would grow
+                job_log.take(final=job_log in ended)
+            self._awake[job_log] = FAST_ROUNDS if job_log.is_fast else 0
+            batch.append(job_log)
+            characters += sum(len(part.message) for part in job_log.unsent)
             if characters >= CALL_CHARACTERS:
                 await self._send_batch(batch, ended)
                 batch, characters = [], 0
         await self._send_batch(batch, ended)
 
-    async def _send_batch(self, logs: Sequence[LogBuffer], ended: Collection[LogBuffer]) -> None:
-        parts = [part for buffer in logs for part in buffer.unsent]
+    async def _send_batch(self, logs: Sequence[JobLog], ended: Collection[JobLog]) -> None:
+        parts = [part for job_log in logs for part in job_log.unsent]
         if parts and not self._is_refused:
             await self._call(parts)
-        for buffer in logs:
-            buffer.unsent.clear()
-            done = self._last.get(buffer)
-            if done is not None and buffer not in ended:
+        for job_log in logs:
+            job_log.unsent.clear()
+            done = self._last.get(job_log)
+            if done is not None and job_log not in ended:
                 continue  # it ended during the call: the next round takes its last part
-            if buffer.settle():
-                self._awake.pop(buffer, None)
+            if job_log.settle():
+                self._awake.pop(job_log, None)
             if done is not None and not done.done():
                 done.set_result(None)
 

@@ -213,8 +213,7 @@ class WorkerLoop:
         log.debug("job_started", **fields)
         try:
             outcome = await self._outcome(running)
-            if (printed := running.log.close()) is not None:
-                await self.logs.finish(printed)  # the lease ends with the answer
+            await self.logs.finish(running.log)  # the lease ends with the answer
             if outcome is None:
                 await self._end_killed(running, fields)
                 return
