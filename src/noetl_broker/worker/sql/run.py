@@ -38,11 +38,7 @@ READ_ROWS = 500
 SYNTAX_ERROR = "42601"
 # How much larger a row may be in the protocol than as JSON: a 0 in a row(…) has 16 bytes there.
 PROTOCOL_FACTOR = 8
-# DISCARD ALL in parts, which can be one message, and RESET ROLE: a login may have a role by default.
-RESET = (
-    "close all; set session authorization default; reset role; reset all; deallocate all; unlisten *; "
-    "select pg_advisory_unlock_all(); discard plans; discard temp; discard sequences"
-)
+RESET = ("discard all", "reset role")  # a login may have a role by default
 DRIVER_FAULTS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 INTEGERS = frozenset({"int2", "int4", "int8", "oid"})
 
@@ -210,7 +206,8 @@ async def _reset(connection: BoundedConnection) -> bool:
         return False
     try:
         async with asyncio.timeout(CALL_SECONDS):
-            await connection.execute(RESET)
+            for statement in RESET:
+                await connection.execute(statement)
             await connection.reload_schema_state()  # types may change until the next step
     except DRIVER_FAULTS:
         return False
