@@ -10,6 +10,9 @@ from noetl_broker.worker.job_log import PRINTED_LEVEL
 from noetl_broker.worker.tools.python_processes import ForkServerFault
 from noetl_broker.worker.tools.task import RESULT_BYTES, Task, as_text, decoded, mapping
 
+# An escaped character (\\uXXXX) has six bytes in the answer and at least one in the result.
+MOST_ANSWER_BYTES = RESULT_BYTES * 6
+
 
 async def run_python(task: Task) -> Any:
     """Return the result of `main`. Its processes are gone when this returns, raises or is cancelled."""
@@ -21,15 +24,14 @@ async def run_python(task: Task) -> Any:
     except ForkServerFault as fault:
         raise task.fault(f"no Python process can be started: {fault}", kind="process_died", retryable=True) from None
     try:
-        # An escaped character (\\uXXXX) has six bytes in the answer and at least one in the result.
-        answer = await interpreter.ask(json.dumps(request).encode(), RESULT_BYTES * 6)
+        answer = await interpreter.ask(json.dumps(request).encode(), MOST_ANSWER_BYTES)
         code = interpreter.exit_code
     finally:
         await interpreter.end()
     if answer is None:
         how = "was killed with its keeper" if interpreter.keeper_died else ending(code)
         raise task.fault(f"its process {how} without a result", kind="process_died", retryable=True)
-    if isinstance(answer, int):
+    if len(answer) > MOST_ANSWER_BYTES:
         raise task.fault(f"the result is larger than the limit of {RESULT_BYTES} bytes", kind="max_result_bytes")
     return result_in(answer, task)
 

@@ -20,7 +20,6 @@ import types
 
 WHOLE_INPUTS = ("input_data", "args", "data", "input", "params", "payload")
 MODULE_NAME = "playbook_step"
-FRAME_HEADER_BYTES = 8
 TRACEBACK_CHARACTERS = 1_000_000  # the worker cuts it further, after it has removed the secrets
 MAX_BITS = 14_000  # Python prints no number of more than 4,300 digits
 
@@ -33,22 +32,9 @@ class StepFault(Exception):
         self.kind = kind
 
 
-def read_exactly(descriptor: int, size: int) -> bytes:
-    """Read `size` bytes, or fewer at the end of the pipe."""
-    parts = []
-    while size > 0:
-        part = os.read(descriptor, min(size, 1 << 20))
-        if not part:
-            break
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts)
-
-
-def write_frame(descriptor: int, outcome: dict[str, object]) -> None:
+def write_line(descriptor: int, outcome: dict[str, object]) -> None:
     """Write one outcome. Lone surrogates are escaped: the worker refuses them."""
-    body = json.dumps(outcome, allow_nan=False).encode()
-    view = memoryview(len(body).to_bytes(FRAME_HEADER_BYTES, "big") + body)
+    view = memoryview(json.dumps(outcome, allow_nan=False).encode() + b"\n")
     while view:
         view = view[os.write(descriptor, view) :]
 
@@ -226,18 +212,17 @@ def outcome_of(job: dict[str, object]) -> dict[str, object]:
 def serve_one(channel: int) -> None:
     """Read the job from the channel, run it, write the outcome to the channel, and wait to be killed.
 
-    A frame is eight bytes of length, then JSON. Standard output and error belong to the step's code. This returns only
-    in a fork that returned from the step's code, and if there is no job.
+    Both are lines of JSON. Standard output and error belong to the step's code. This returns only in a fork that
+    returned from the step's code, and if there is no job.
     """
     channels = [channel]
     # A fork that keeps it open would hide the death of this process.
     os.register_at_fork(after_in_child=lambda: close_once(channels))
-    header = read_exactly(channel, FRAME_HEADER_BYTES)
-    size = int.from_bytes(header, "big")
-    body = read_exactly(channel, size)
-    if len(header) < FRAME_HEADER_BYTES or len(body) < size:
+    with open(channel, "rb", closefd=False) as jobs:
+        line = jobs.readline()
+    if not line.endswith(b"\n"):
         return
-    job = json.loads(body)
+    job = json.loads(line)
     os.environ.update(job["env"])
     if "TZ" in job["env"]:
         time.tzset()
@@ -249,6 +234,6 @@ def serve_one(channel: int) -> None:
             continue
     if not channels:
         return  # a fork must not write the outcome
-    write_frame(channel, outcome)
+    write_line(channel, outcome)
     while True:
         signal.pause()

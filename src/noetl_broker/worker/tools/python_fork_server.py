@@ -196,7 +196,7 @@ def refuse(channel: int, error: OSError) -> None:
     message = f"its process cannot be started: {error}"
     fault = {"message": message, "type": "process_died", "retryable": True}
     with contextlib.suppress(ConnectionError):
-        python_child.write_frame(channel, {"error": fault})
+        python_child.write_line(channel, {"error": fault})
 
 
 def run(keeper: int, channel: int, output: int, errors: int) -> NoReturn:
@@ -301,12 +301,12 @@ def main(control: socket.socket, modules: list[str]) -> NoReturn:
             importlib.import_module(name)
         except BaseException as error:  # noqa: BLE001 - any exception of a module is the answer
             message = f"cannot preload {name}: {type(error).__name__}: {error}"
-            python_child.write_frame(control.fileno(), {"error": message})
+            python_child.write_line(control.fileno(), {"error": message})
             os._exit(1)
     gc.collect()
     gc.disable()  # its marks would copy pages that are shared with the runners
     gc.freeze()
-    python_child.write_frame(control.fileno(), {"threads": thread_count()})
+    python_child.write_line(control.fileno(), {"threads": thread_count()})
     serve(control)
 
 

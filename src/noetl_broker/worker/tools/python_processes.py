@@ -28,7 +28,6 @@ from noetl_broker.worker.logger import Log
 
 FORK_SERVER = Path(__file__).with_name("python_fork_server.py")
 NEW_KEEPER, JOB, END = b"k", b"j", b"e"  # messages, as in that file
-FRAME_HEADER_BYTES = 8
 EXIT_CODE_BYTES = 4
 REPORT_BYTES = 1 << 20  # of a fork server at its start
 PIPE_READS = 16  # of 64 KiB: what a pipe can hold
@@ -106,15 +105,14 @@ class Interpreter:
             socket.send_fds(keeper, [JOB], [runner.fileno(), *writers])
             fault.pop_all()
 
-    async def ask(self, request: bytes, largest_answer_bytes: int) -> bytes | int | None:
-        """Send the job and wait for the answer.
+    async def ask(self, request: bytes, most_bytes: int) -> bytes | None:
+        """Send the job and wait for the answer; None if the process ended without one.
 
-        Returns the bytes of the answer; its size if it is too large; None if the process ended without an answer.
+        Of an answer that is larger than `most_bytes`, more than that is returned.
         """
-        header = len(request).to_bytes(FRAME_HEADER_BYTES, "big")
         with contextlib.suppress(ConnectionError):
-            await asyncio.get_running_loop().sock_sendall(self._channel, header + request)
-        answer = await read_frame(self._channel, largest_answer_bytes)
+            await asyncio.get_running_loop().sock_sendall(self._channel, request + b"\n")
+        answer = await read_line(self._channel, most_bytes)
         if answer is None:
             # It closed the channel, most likely because it ended: wait a moment for the exit code.
             with contextlib.suppress(TimeoutError):
@@ -150,23 +148,13 @@ class Interpreter:
         self.exit_code = int.from_bytes(code, "big", signed=True) if code else None
 
 
-async def read_frame(channel: socket.socket, largest: int) -> bytes | int | None:
-    """Read one frame; its size if it is too large; None if the channel is closed before its end."""
-    header = await read_exactly(channel, FRAME_HEADER_BYTES)
-    size = int.from_bytes(header, "big")
-    if len(header) < FRAME_HEADER_BYTES or size > largest:
-        return size if len(header) == FRAME_HEADER_BYTES else None
-    body = await read_exactly(channel, size)
-    return body if len(body) == size else None
-
-
-async def read_exactly(channel: socket.socket, size: int) -> bytes:
-    """Read `size` bytes, or fewer at the end of the channel."""
-    loop, read = asyncio.get_running_loop(), bytearray()
+async def read_line(channel: socket.socket, most_bytes: int) -> bytes | None:
+    """Read a line; None if the channel is closed before its end. Of a longer one, more than `most_bytes` are read."""
+    loop, line = asyncio.get_running_loop(), bytearray()
     with contextlib.suppress(ConnectionError):
-        while len(read) < size and (part := await loop.sock_recv(channel, min(size - len(read), 1 << 20))):
-            read += part
-    return bytes(read)
+        while len(line) <= most_bytes and not line.endswith(b"\n") and (part := await loop.sock_recv(channel, 1 << 20)):
+            line += part
+    return bytes(line) if len(line) > most_bytes or line.endswith(b"\n") else None
 
 
 class ForkServer:
@@ -194,8 +182,8 @@ class ForkServer:
 
     async def report(self, preload: tuple[str, ...]) -> dict[str, Any]:
         """The server's report at its start: its number of threads. Raises ForkServerFault."""
-        answer = await read_frame(self._control, REPORT_BYTES)
-        if not isinstance(answer, bytes):
+        answer = await read_line(self._control, REPORT_BYTES)
+        if answer is None:
             said = await self._process.stderr.read() if self._process.stderr else b""
             words = [f"cannot preload {', '.join(preload)}"] if preload else []
             words += [f"the fork server ended with exit code {await self._process.wait()} at its start"]
