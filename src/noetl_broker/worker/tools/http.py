@@ -58,7 +58,7 @@ async def run_http(task: Task) -> Any:
     except TimeoutError:
         message = f"{shown} did not answer in full within {limit:g} s"
         raise task.fault(message, kind="timeout", retryable=True) from None
-    except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, aiohttp.ClientResponseError) as error:
+    except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, aiohttp.ClientResponseError, OSError) as error:
         # The text of a response error has the whole address.
         reason = error.message if isinstance(error, aiohttp.ClientResponseError) else str(error)
         message = f"{shown} failed: {reason or type(error).__name__}"[:EXCERPT_CHARACTERS]

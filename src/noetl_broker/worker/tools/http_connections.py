@@ -12,7 +12,6 @@ import ssl
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 from urllib.request import getproxies, proxy_bypass
 
@@ -179,6 +178,7 @@ class HttpConnections:
     def __init__(self, idle: IdleConnections[HttpConnection]) -> None:
         self.idle = idle
         self._proxies = getproxies()
+        self._contexts: dict[bool, ssl.SSLContext] = {}
 
     @contextlib.asynccontextmanager
     async def exchange(
@@ -212,17 +212,11 @@ class HttpConnections:
 
     def tls(self, *, verify: bool) -> ssl.SSLContext:
         """The TLS context of a request."""
-        return self._verifying if verify else self._trusting
-
-    @cached_property
-    def _verifying(self) -> ssl.SSLContext:
-        return ssl.create_default_context()
-
-    @cached_property
-    def _trusting(self) -> ssl.SSLContext:
-        context = ssl.create_default_context()
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        return context
+        if verify not in self._contexts:
+            context = self._contexts[verify] = ssl.create_default_context()
+            if not verify:
+                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        return self._contexts[verify]
 
     def _proxy(self, url: URL) -> str | None:
         proxy = self._proxies.get(url.scheme) or self._proxies.get("all")
