@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from noetl_broker.worker.environment import credential
-from noetl_broker.worker.errors import ToolFault
+from noetl_broker.worker.errors import FinalFault
 
 # Keys of a mapping that name a stored credential.
 REFERENCES = ("credential", "key", "oauth_credential", "secret_name")
@@ -27,9 +27,7 @@ def entries(auth: Any, environment: Mapping[str, str]) -> list[dict[str, Any]]:
     if isinstance(auth, str):
         return [_fetched(auth, environment)]
     if not isinstance(auth, Mapping):
-        raise ToolFault(
-            f"auth must be a name or a mapping, not {type(auth).__name__}", kind="bad_value", retryable=False
-        )
+        raise FinalFault(f"auth must be a name or a mapping, not {type(auth).__name__}", kind="bad_value")
     if DIRECT & auth.keys():
         return [_entry(auth, environment)]
     return [entry for value in auth.values() for entry in entries(value, environment)]

@@ -18,7 +18,7 @@ from typing import Any
 from noetl_broker.playbook.template_reads import word_of_inputs, workload_key_read
 from noetl_broker.template import WORKER_WORDS, Moment, Scope, StepResult, Template, TemplateError, compile_text
 from noetl_broker.worker.environment import Lookup, credential, secret, visible_environment
-from noetl_broker.worker.errors import ToolFault
+from noetl_broker.worker.errors import FinalFault, ToolFault
 
 Path = tuple[str | int, ...]
 NO_WORDS: Mapping[str, Any] = MappingProxyType({})
@@ -181,7 +181,7 @@ def template_fault(fault: TemplateError) -> ToolFault:
         remedy = " (secrets are environment variables of the worker: NOETL_SECRET_<NAME>, NOETL_CREDENTIAL_<NAME>)"
     elif (found := re.search(r"`env\.(\w+)` is undefined", str(fault))) is not None:
         remedy = f" (jobs read what is common, and what the worker is told to pass: --pass-env {found[1]})"
-    return ToolFault(f"{fault}{remedy}", kind="template", retryable=False, template=fault.template, at=fault.at)
+    return FinalFault(f"{fault}{remedy}", kind="template", template=fault.template, at=fault.at)
 
 
 def renderer_of(

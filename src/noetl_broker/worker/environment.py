@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
-from noetl_broker.worker.errors import ToolFault
+from noetl_broker.worker.errors import FinalFault, ToolFault
 
 OWN_PREFIX = "NOETL_BROKER_"
 SECRET_PREFIX = "NOETL_SECRET_"  # noqa: S105 - the name of a variable
@@ -52,10 +52,8 @@ def secret(environment: Mapping[str, str], name: str) -> str:
     for value in (environment.get(variable), visible_environment(environment).get(name)):
         if value is not None:
             return value
-    raise ToolFault(
-        f"there is no secret '{name}'; set the environment variable {variable} of the worker",
-        kind="secret_missing",
-        retryable=False,
+    raise FinalFault(
+        f"there is no secret '{name}'; set the environment variable {variable} of the worker", kind="secret_missing"
     )
 
 
@@ -64,18 +62,17 @@ def credential(environment: Mapping[str, str], name: str) -> Any:
     variable = variable_name(CREDENTIAL_PREFIX, name)
     text = environment.get(variable)
     if text is None:
-        raise ToolFault(
+        raise FinalFault(
             f"there is no credential '{name}'; set the environment variable {variable} of the worker to its JSON "
             "(for Postgres: host, port, user, password, database) or to a connection string",
             kind="credential_missing",
-            retryable=False,
         )
     if not text.lstrip().startswith("{"):
         return text
     try:
         return json.loads(text)
     except ValueError:
-        raise ToolFault(f"{variable} does not hold valid JSON", kind="credential_invalid", retryable=False) from None
+        raise FinalFault(f"{variable} does not hold valid JSON", kind="credential_invalid") from None
 
 
 class Lookup(Mapping[str, Any]):

@@ -19,6 +19,13 @@ class ToolFault(JobFailed):
     """
 
 
+class FinalFault(ToolFault):
+    """A fault of a job that no retry can mend."""
+
+    def __init__(self, message: str, *, kind: str, **details: Any) -> None:
+        super().__init__(message, kind=kind, retryable=False, **details)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
     """A failed job. `error` is the JSON mapping for `fail_job` ({message, type, …}), bounded in size."""

@@ -16,7 +16,7 @@ from noetl_broker.store.worker.jobs import LeasedJob
 from noetl_broker.template import StepResult, unwrap
 from noetl_broker.template.output import size_of
 from noetl_broker.worker.deferred import Deferred, Path, Renderer, mark_deferred, renderer_of
-from noetl_broker.worker.errors import TRACEBACK_CHARACTERS, Failure, ToolFault, failure_of
+from noetl_broker.worker.errors import TRACEBACK_CHARACTERS, Failure, FinalFault, ToolFault, failure_of
 from noetl_broker.worker.iterate import input_words, iterate, iterates, iteration_of
 from noetl_broker.worker.job_log import JobLog
 from noetl_broker.worker.job_progress import JobProgress
@@ -156,11 +156,10 @@ def _decoded(text: Any, key: str) -> str:
 
 def unknown_type(kind: Any, tools: Collection[str]) -> ToolFault:
     """The fault of a job whose type this worker does not have."""
-    return ToolFault(
+    return FinalFault(
         f"this worker has no tool {kind!r} (it has {', '.join(sorted(types_with(tools)))}); "
         "run a worker that has it, with --types for each, or change the step's type",
         kind="unknown_type",
-        retryable=False,
     )
 
 
@@ -265,5 +264,5 @@ def _mapping(text: str, what: str) -> dict[str, Any]:
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise ToolFault(f"the {what} of the job is not a JSON mapping", kind="bad_job", retryable=False)
+        raise FinalFault(f"the {what} of the job is not a JSON mapping", kind="bad_job")
     return value

@@ -18,7 +18,7 @@ from noetl_broker.playbook.model import Tolerance
 from noetl_broker.playbook.template_reads import word_of_inputs
 from noetl_broker.template import WORKER_WORDS, TemplateError, compile_condition, is_true
 from noetl_broker.worker.deferred import Deferred, Path, Renderer, template_fault
-from noetl_broker.worker.errors import ToolFault, shortened
+from noetl_broker.worker.errors import FinalFault, ToolFault, shortened
 
 ASYNC_CONCURRENCY = 8
 SHOWN_CHARACTERS = 80
@@ -52,7 +52,7 @@ def iteration_of(action: Mapping[str, Any], renderer: Renderer) -> WorkerIterati
     keys: Mapping[str, Any] = action["loop"] if is_loop else action
     element = keys.get("element")
     if not isinstance(element, str):
-        raise ToolFault("the iterator has no `element`", kind="bad_job", retryable=False)
+        raise FinalFault("the iterator has no `element`", kind="bad_job")
     collection = keys.get("collection")
     if isinstance(collection, str) or renderer.marks:
         # If the job does not mark its templates, only a template for the whole list is rendered; items are data.
@@ -75,14 +75,14 @@ def _nested(action: Mapping[str, Any]) -> dict[str, Any]:
     """The `task` of an iterator as an action; its inputs from all keys are merged."""
     task = action.get("task")
     if not isinstance(task, Mapping) or not isinstance(task.get("type", task.get("tool")), str):
-        raise ToolFault("the iterator's `task` has no type", kind="bad_job", retryable=False)
+        raise FinalFault("the iterator's `task` has no type", kind="bad_job")
     kind = task.get("type", task.get("tool"))
     args: dict[str, Any] = {}
     for word in input_words(task, kind):
         given = task[word]
         if not isinstance(given, Mapping):
             message = f"the inputs of the iterator's task must be a mapping, its `{word}` is {json_type_name(given)}"
-            raise ToolFault(message, kind="bad_value", retryable=False)
+            raise FinalFault(message, kind="bad_value")
         args |= given
     return {**task, "type": kind, "name": action.get("name"), word_of_inputs(task): args}
 
@@ -99,10 +99,8 @@ def _items(collection: Any) -> list[Any]:
         return [{"key": key, "value": value} for key, value in collection.items()]
     if isinstance(collection, list):
         return collection
-    raise ToolFault(
-        f"the iterator's `collection` must be a list or a mapping, it is {excerpt(collection)}",
-        kind="bad_value",
-        retryable=False,
+    raise FinalFault(
+        f"the iterator's `collection` must be a list or a mapping, it is {excerpt(collection)}", kind="bad_value"
     )
 
 
@@ -139,7 +137,7 @@ def _chosen(items: list[Any], keys: Mapping[str, Any], element: str, renderer: R
         except TypeError as error:
             kinds = " and ".join(sorted({json_type_name(rank) for rank, _ in ranked}))
             message = f"the iterator's `order_by` gives values that have no order: {kinds}"
-            raise ToolFault(message, kind="bad_value", retryable=False) from error
+            raise FinalFault(message, kind="bad_value") from error
     items = items[: _whole(renderer.render(keys.get("limit"), ("limit",)), "limit", least=0)]
     if keys.get("enumerate") is True:
         # Keys in the order of jsonb, as in items that the broker makes.
@@ -158,7 +156,7 @@ def _tolerance(keys: Mapping[str, Any]) -> Tolerance | None:
         return parse_tolerance(value)
     except ValueError:
         message = f"the iterator's `tolerate` must be a number of items or a percentage, it is {excerpt(value)}"
-        raise ToolFault(message, kind="bad_value", retryable=False) from None
+        raise FinalFault(message, kind="bad_value") from None
 
 
 def _too_many(failed: int, total: int, tolerate: Tolerance, index: int, fault: ToolFault) -> ToolFault:
@@ -176,7 +174,7 @@ def _whole(value: Any, what: str, *, least: int) -> int | None:
         return None
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         message = f"the iterator's `{what}` must be a whole number of at least {least}, it is {excerpt(value)}"
-        raise ToolFault(message, kind="bad_value", retryable=False)
+        raise FinalFault(message, kind="bad_value")
     return value
 
 

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from noetl_broker.store.json_codec import load_json
-from noetl_broker.worker.errors import ToolFault
+from noetl_broker.worker.errors import FinalFault
 from noetl_broker.worker.tools.task import RESULT_BYTES
 
 
@@ -17,23 +17,18 @@ def encode_result(result: Any) -> str:
         text = json.dumps(result, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as error:
         path = find_unstorable(result) or "the result"
-        raise ToolFault(f"{path} is no JSON: {error}", kind="bad_result", retryable=False) from None
+        raise FinalFault(f"{path} is no JSON: {error}", kind="bad_result") from None
     if "\\u0000" in text and (holder := find_unstorable(result)):
-        raise ToolFault(
-            f"{holder} holds a NUL character, which Postgres cannot store", kind="bad_result", retryable=False
-        )
+        raise FinalFault(f"{holder} holds a NUL character, which Postgres cannot store", kind="bad_result")
     try:
         size = len(text.encode("utf-8"))
     except UnicodeEncodeError:
         holder = find_unstorable(result)
-        raise ToolFault(
-            f"{holder} holds half of a surrogate pair, which is no text", kind="bad_result", retryable=False
-        ) from None
+        raise FinalFault(f"{holder} holds half of a surrogate pair, which is no text", kind="bad_result") from None
     if size > RESULT_BYTES:
-        raise ToolFault(
+        raise FinalFault(
             f"the result has {size} bytes, more than the limit of {RESULT_BYTES}; store it and return where it is",
             kind="max_result_bytes",
-            retryable=False,
         )
     return text
 

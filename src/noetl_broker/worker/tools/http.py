@@ -20,7 +20,7 @@ from noetl_broker.playbook.keywords import HTTP_METHODS
 from noetl_broker.worker.credentials import entries
 from noetl_broker.worker.errors import ToolFault
 from noetl_broker.worker.tools.http_connections import HttpRequest
-from noetl_broker.worker.tools.http_decoding import CodingFault, Decoder, too_large
+from noetl_broker.worker.tools.http_decoding import Decoder, too_large
 from noetl_broker.worker.tools.task import RESULT_BYTES, Task, as_text, mapping, seconds
 
 TIMEOUT_SECONDS = 30.0
@@ -138,7 +138,7 @@ async def _body(response: aiohttp.ClientResponse, shown: str) -> bytes:
     body = bytearray()
     try:
         await _read(response, body)
-    except CodingFault as fault:
+    except ToolFault as fault:
         if response.status < FIRST_ERROR_STATUS:
             message, details = f"{shown} {fault}", {"status_code": response.status}
             raise ToolFault(message, kind=fault.kind, retryable=fault.retryable, **details) from None
@@ -146,7 +146,7 @@ async def _body(response: aiohttp.ClientResponse, shown: str) -> bytes:
 
 
 async def _read(response: aiohttp.ClientResponse, body: bytearray) -> None:
-    """Append the decoded response to `body`. Raises CodingFault when it is larger than a result may be."""
+    """Append the decoded response to `body`. Raises ToolFault when it is larger than a result may be."""
     decoder = None
     async for part in response.content.iter_any():
         # Only here: a response without a body may name any coding.

@@ -9,6 +9,8 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 
+from noetl_broker.worker.errors import FinalFault, ToolFault
+
 PORTION_BYTES = 64 * 1024
 ACCEPTED = "gzip, deflate"
 KNOWN = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate"}
@@ -17,22 +19,13 @@ GZIP, ZLIB, RAW = zlib.MAX_WBITS | 16, zlib.MAX_WBITS, -zlib.MAX_WBITS
 HEADER_BYTES = 2
 
 
-class CodingFault(Exception):
-    """A response cannot be decoded. `kind` and `retryable` go into the step's error."""
-
-    def __init__(self, message: str, *, kind: str, retryable: bool = False) -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.retryable = retryable
-
-
-def too_large(most_bytes: int) -> CodingFault:
+def too_large(most_bytes: int) -> FinalFault:
     """The fault of a response that is too large."""
-    return CodingFault(f"answers with more than the limit of {most_bytes} bytes", kind="result_too_large")
+    return FinalFault(f"answers with more than the limit of {most_bytes} bytes", kind="result_too_large")
 
 
 class Inflater:
-    """Decodes one coding. Raises CodingFault beyond `most_bytes`, and for invalid data."""
+    """Decodes one coding. Raises ToolFault beyond `most_bytes`, and for invalid data."""
 
     def __init__(self, coding: str, most_bytes: int) -> None:
         self._coding = coding
@@ -55,7 +48,7 @@ class Inflater:
                 part = self._stream.decompress(data, PORTION_BYTES)
             except zlib.error as error:
                 message = f"answers with what cannot be read as {self._coding}: {error}"
-                raise CodingFault(message, kind="http", retryable=True) from None
+                raise ToolFault(message, kind="http") from None
             data = self._stream.unconsumed_tail
             full = len(part) == PORTION_BYTES
             self._room -= len(part)
@@ -74,19 +67,19 @@ class Decoder:
     """Decodes all codings of a response, the last one first."""
 
     def __init__(self, header: str, most_bytes: int) -> None:
-        """`header` is Content-Encoding. Raises CodingFault for an unknown coding, and for too many codings."""
+        """`header` is Content-Encoding. Raises ToolFault for an unknown coding, and for too many codings."""
         names = [name.strip().lower() for name in header.split(",")]
         names = [name for name in names if name not in ("", "identity")]
         if len(names) > MAX_CODINGS:
             message = f"answers in {len(names)} codings, one upon another; a worker reads {MAX_CODINGS} at most"
-            raise CodingFault(message, kind="not_supported")
+            raise FinalFault(message, kind="not_supported")
         unknown = next((name for name in names if name not in KNOWN), None)
         if unknown is not None:
             message = (
                 f"answers in the coding {unknown!r:.40}, which a worker cannot read; it reads {ACCEPTED}: "
                 "leave the header Accept-Encoding out of the step, or have the server send one of these"
             )
-            raise CodingFault(message, kind="not_supported")
+            raise FinalFault(message, kind="not_supported")
         self._stages = [Inflater(KNOWN[name], most_bytes) for name in reversed(names)]
 
     def feed(self, data: bytes, stage: int = 0) -> Iterator[bytes]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from noetl_broker.store.connect.dsn import password_in
 from noetl_broker.worker.credentials import entries
-from noetl_broker.worker.errors import ToolFault
+from noetl_broker.worker.errors import FinalFault, ToolFault
 from noetl_broker.worker.sql.run import SqlStatement, SqlTarget, StatementFault, StatementResult, run_statements
 from noetl_broker.worker.sql.split import numbered, split_statements
 from noetl_broker.worker.tools.task import RESULT_BYTES, Task, mapping
@@ -149,14 +149,14 @@ def _port(value: Any) -> int:
     try:
         return int(value)
     except (TypeError, ValueError):
-        raise ToolFault(f"the port must be a number, not {value!r}", kind="bad_value", retryable=False) from None
+        raise FinalFault(f"the port must be a number, not {value!r}", kind="bad_value") from None
 
 
 def _schemas(value: Any) -> list[str]:
     """The name of a schema, or names separated by commas."""
     names = [name.strip() for name in value.split(",")] if isinstance(value, str) else []
     if not all(names) or not names:
-        raise ToolFault(f"the schema must be a name, not {value!r}", kind="bad_value", retryable=False)
+        raise FinalFault(f"the schema must be a name, not {value!r}", kind="bad_value")
     return names
 
 

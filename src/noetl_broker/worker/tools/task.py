@@ -12,7 +12,7 @@ from typing import Any
 
 from noetl_broker.playbook.durations import DURATION_FORMS, parse_duration
 from noetl_broker.store.worker.jobs import LeasedJob
-from noetl_broker.worker.errors import ToolFault
+from noetl_broker.worker.errors import FinalFault, ToolFault
 from noetl_broker.worker.idle_connections import IdleConnections
 from noetl_broker.worker.job_log import JobLog
 from noetl_broker.worker.job_progress import JobProgress
@@ -86,7 +86,7 @@ def decoded(text: Any, key: str) -> str:
     try:
         return base64.b64decode("".join(text.split()), validate=True).decode("utf-8")
     except (binascii.Error, UnicodeDecodeError, AttributeError, TypeError, ValueError):
-        raise ToolFault(f"{key} is not base64 of UTF-8 text", kind="bad_job", retryable=False) from None
+        raise FinalFault(f"{key} is not base64 of UTF-8 text", kind="bad_job") from None
 
 
 def mapping(value: Any, what: str) -> Mapping[str, Any]:
@@ -95,7 +95,7 @@ def mapping(value: Any, what: str) -> Mapping[str, Any]:
         return {}
     if isinstance(value, Mapping):
         return value
-    raise ToolFault(f"{what} must be a mapping, not {type(value).__name__}", kind="bad_value", retryable=False)
+    raise FinalFault(f"{what} must be a mapping, not {type(value).__name__}", kind="bad_value")
 
 
 def as_text(value: Any) -> str:
@@ -111,4 +111,4 @@ def seconds(value: Any, what: str) -> float:
         return parse_duration(value)
     except ValueError:
         message = f"{what} must be {DURATION_FORMS}, not {value!r:.80}"
-        raise ToolFault(message, kind="bad_value", retryable=False) from None
+        raise FinalFault(message, kind="bad_value") from None
