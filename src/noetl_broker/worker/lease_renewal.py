@@ -100,7 +100,7 @@ class LeaseRenewal:
     async def _renew_all(self, *, timeout: float) -> None:  # noqa: ASYNC109 - of the statement
         until = self.lease_end()
         # If a job has two attempts, only the later one has a lease; the earlier answer is too late.
-        held = {running.job.queue_id: running for running in sorted(self._running, key=_attempt)}
+        held = {running.job.queue_id: running for running in sorted(self._running, key=lambda one: one.job.attempt)}
         if not held:
             return
         renewed = await heartbeat_jobs(
@@ -128,7 +128,3 @@ class LeaseRenewal:
             await asyncio.wait_for(beat, RELEASE_SECONDS)
         except (DatabaseFault, TimeoutError) as fault:
             log.warning("lease_kept", **job_fields(running.job), error=str(fault))
-
-
-def _attempt(running: RunningJob) -> int:
-    return running.job.attempt

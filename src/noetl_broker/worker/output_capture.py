@@ -19,24 +19,18 @@ STEPS_OF_LEVELS = ((logging.ERROR, "error"), (logging.WARNING, "warning"), (logg
 OWN_LOGGERS = "noetl_broker"
 
 
-class Outputs:
-    """The streams of one attempt, by level."""
+class Outputs(dict[str, Output]):
+    """The streams of one attempt, by name."""
 
     def __init__(self, log: JobLog) -> None:
+        super().__init__()
         self._log = log
-        self._outputs: dict[str, Output] = {}
 
     def write(self, name: str, level: str, text: str) -> None:
         """Add text to the stream of this name."""
-        output = self._outputs.get(name)
-        if output is None:
-            output = self._outputs[name] = self._log.output(level)
-        output.write(text.encode("utf-8", "backslashreplace"))
-
-    def end(self) -> None:
-        """The attempt prints no more."""
-        for output in self._outputs.values():
-            output.end()
+        if name not in self:
+            self[name] = self._log.output(level)
+        self[name].write(text.encode("utf-8", "backslashreplace"))
 
 
 _outputs: ContextVar[Outputs | None] = ContextVar("outputs", default=None)
@@ -51,7 +45,8 @@ def captured(log: JobLog) -> Iterator[None]:
         yield
     finally:
         _outputs.reset(token)
-        outputs.end()
+        for output in outputs.values():
+            output.end()
 
 
 class CopyingStream:

@@ -86,9 +86,7 @@ def without_query(url: URL) -> str:
 
 async def _exchange(task: Task, request: HttpRequest, shown: str) -> tuple[dict[str, Any], str]:
     """Send a request, follow redirects, and return the last response as JSON, with the words of its status."""
-    cookies = aiohttp.CookieJar(
-        unsafe=True, quote_cookie=False
-    )  # of this job alone; addresses without a name have some
+    cookies = aiohttp.CookieJar(unsafe=True, quote_cookie=False)  # of this job; unsafe: also of a server without a name
     connections, first = task.shared.http_connections, request.url
     follow = task.action.get("follow_redirects", True) is not False
     for _ in range(MOST_REDIRECTS + 1):
@@ -134,27 +132,21 @@ def same_origin(url: URL, first: URL) -> bool:
 
 
 async def _body(response: aiohttp.ClientResponse, shown: str) -> bytes:
-    """Read at most as much of a body as a result may hold. The body of an error response is cut there."""
-    body = bytearray()
+    """The decoded body, at most as large as a result may be. The body of an error response is cut where that ends."""
+    body, decoder = bytearray(), None
     try:
-        await _read(response, body)
+        async for part in response.content.iter_any():
+            # Only here: a response without a body may name any coding.
+            decoder = decoder or Decoder(response.headers.get("content-encoding", ""), RESULT_BYTES)
+            for portion in decoder.feed(part):
+                body += portion
+                if len(body) > RESULT_BYTES:
+                    raise too_large(RESULT_BYTES)
     except ToolFault as fault:
         if response.status < FIRST_ERROR_STATUS:
             message, details = f"{shown} {fault}", {"status_code": response.status}
             raise ToolFault(message, kind=fault.kind, retryable=fault.retryable, **details) from None
     return bytes(body)
-
-
-async def _read(response: aiohttp.ClientResponse, body: bytearray) -> None:
-    """Append the decoded response to `body`. Raises ToolFault when it is larger than a result may be."""
-    decoder = None
-    async for part in response.content.iter_any():
-        # Only here: a response without a body may name any coding.
-        decoder = decoder or Decoder(response.headers.get("content-encoding", ""), RESULT_BYTES)
-        for portion in decoder.feed(part):
-            body += portion
-            if len(body) > RESULT_BYTES:
-                raise too_large(RESULT_BYTES)
 
 
 def content(response: aiohttp.ClientResponse, body: bytes) -> dict[str, Any]:
