@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from typing import Any
 
@@ -267,6 +268,13 @@ async def test_a_response_that_is_too_large_is_refused(perform: Perform, site: S
     outcome = await perform(http(site))
     assert failed(outcome)["type"] == "result_too_large"
     assert not outcome.retryable
+
+
+@pytest.mark.parametrize("body", [b"", b"\x78"])
+async def test_a_body_of_which_a_coding_leaves_nothing_is_empty(perform: Perform, site: Site, body: bytes) -> None:
+    """Or less than the header of the next coding."""
+    site.answer = (200, {"content-encoding": "deflate, gzip"}, gzip.compress(body))
+    assert (await perform(http(site)))["data"] == ""
 
 
 @pytest.mark.parametrize("media", ["text/html", "application/json"])

@@ -20,7 +20,7 @@ from noetl_broker.playbook.keywords import HTTP_METHODS
 from noetl_broker.worker.credentials import entries
 from noetl_broker.worker.errors import ToolFault
 from noetl_broker.worker.tools.http_connections import HttpRequest
-from noetl_broker.worker.tools.http_decoding import Decoder, too_large
+from noetl_broker.worker.tools.http_decoding import GROWTH_BYTES, decoded
 from noetl_broker.worker.tools.task import RESULT_BYTES, Task, as_text, mapping, seconds
 
 TIMEOUT_SECONDS = 30.0
@@ -132,21 +132,20 @@ def same_origin(url: URL, first: URL) -> bool:
 
 
 async def _body(response: aiohttp.ClientResponse, shown: str) -> bytes:
-    """The decoded body, at most as large as a result may be. The body of an error response is cut where that ends."""
-    body, decoder = bytearray(), None
+    """The decoded body. Of an error response that is too large, its start; of one that cannot be read, nothing."""
+    body, is_error = bytearray(), response.status >= FIRST_ERROR_STATUS
+    async for part in response.content.iter_any():
+        body += part
+        if len(body) > RESULT_BYTES + GROWTH_BYTES:
+            break
+    coding = response.headers.get("content-encoding", "") if body else ""  # without a body it may be any
     try:
-        async for part in response.content.iter_any():
-            # Only here: a response without a body may name any coding.
-            decoder = decoder or Decoder(response.headers.get("content-encoding", ""), RESULT_BYTES)
-            for portion in decoder.feed(part):
-                body += portion
-                if len(body) > RESULT_BYTES:
-                    raise too_large(RESULT_BYTES)
+        return decoded(bytes(body), coding, RESULT_BYTES, cut=is_error)
     except ToolFault as fault:
-        if response.status < FIRST_ERROR_STATUS:
-            message, details = f"{shown} {fault}", {"status_code": response.status}
-            raise ToolFault(message, kind=fault.kind, retryable=fault.retryable, **details) from None
-    return bytes(body)
+        if is_error:
+            return b""
+        message, details = f"{shown} {fault}", {"status_code": response.status}
+        raise ToolFault(message, kind=fault.kind, retryable=fault.retryable, **details) from None
 
 
 def content(response: aiohttp.ClientResponse, body: bytes) -> dict[str, Any]:
