@@ -12,7 +12,7 @@ import structlog
 
 from noetl_broker import logs
 from noetl_broker.store.worker.jobs import Completion, JobDatabase, Lease
-from noetl_broker.worker import WorkerOptions, lease_renewal, loop, noop_worker, reporter, run_worker
+from noetl_broker.worker import WorkerOptions, lease_renewal, loop, reporter, run_worker
 from noetl_broker.worker.logger import Log
 from noetl_broker.worker.stats import Stats
 from noetl_broker.worker.tools.task import Task
@@ -101,7 +101,7 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lines]:
     own = Lines()
     structlog.reset_defaults()
     structlog.configure(processors=[own.take])
-    for module in (noop_worker, loop, reporter, lease_renewal):
+    for module in (loop, reporter, lease_renewal):
         monkeypatch.setattr(module, "log", Log("test"))
     yield own
     structlog.reset_defaults()

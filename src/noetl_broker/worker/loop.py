@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import Any
@@ -36,7 +36,6 @@ from noetl_broker.worker.job_progress import ProgressSender
 from noetl_broker.worker.lease_renewal import REFUSED, LeaseRenewal, RunningJob
 from noetl_broker.worker.log_sender import LogSender
 from noetl_broker.worker.logger import Log, job_fields
-from noetl_broker.worker.noop_worker import run_noop_worker
 from noetl_broker.worker.options import WorkerOptions
 from noetl_broker.worker.reporter import Receipt, Reporter, answer_of, send_span
 from noetl_broker.worker.stats import Stats
@@ -64,10 +63,10 @@ class WorkerLoop:
         database: JobDatabase,
         stop: asyncio.Event,
         shared: WorkerResources,
-        types: tuple[str, ...],
+        types: tuple[str, ...] | None,
         unannounced: tuple[str, ...] = (),
     ) -> None:
-        """`types` are the step types to lease, `unannounced` the types that registration may not know.
+        """`types` are the step types to lease (None: all), `unannounced` the types that registration may not know.
 
         `shared` has the resources of all jobs. Once `stop` is set, nothing is leased.
         """
@@ -142,8 +141,19 @@ class WorkerLoop:
             lease_seconds=self._options.lease_seconds,
             node_types=self._types,
         )
-        self._start_all(jobs, until, cancels)
+        if self._options.null:
+            await self._complete_unrun(jobs)
+        else:
+            self._start_all(jobs, until, cancels)
         return len(jobs)
+
+    async def _complete_unrun(self, jobs: Sequence[LeasedJob]) -> None:
+        """Complete jobs with {}, without running them."""
+        self.stats.leased += len(jobs)
+        if jobs:
+            completions = [Completion(job.lease) for job in jobs]
+            accepted = await complete_jobs(self._database, self._options.worker_id, completions)
+            self.stats.done += sum(accepted.values())
 
     async def _complete(self, completions: Sequence[Completion]) -> dict[int, bool]:
         """Complete jobs. If all slots are taken, the same call leases a job for each slot that it sets free.
@@ -354,7 +364,9 @@ async def run_worker(options: WorkerOptions, stop: asyncio.Event, tools: Mapping
     Waits while the database is away. Raises OperatorFault for wrong options or a wrong DSN, and PermissionFault and
     SchemaFault when the database refuses this worker.
     """
-    types = types_of(options, tools)
+    types: tuple[str, ...] | None = types_of(options, tools)
+    if options.null:
+        types, options = options.types, replace(options, concurrency=options.null_batch)
     environment = kept_environment(os.environ, options.pass_env)
     interpreters = Interpreters(visible_environment(environment), preload=options.preload)
     most, seconds = options.concurrency, options.idle_connection_seconds
@@ -369,9 +381,7 @@ async def run_worker(options: WorkerOptions, stop: asyncio.Event, tools: Mapping
     )
     log.info("worker_started", worker_id=options.worker_id, types=types, concurrency=options.concurrency)
     async with JobDatabase(options.database, application_name="noetl-broker worker") as database:
-        if options.null:
-            return await run_noop_worker(options, database, stop)
-        if tools is None and "python" in types:
+        if tools is None and not options.null and "python" in (types or ()):
             await start_interpreters(interpreters, stop, wait=bool(options.preload))
         loop = WorkerLoop(options, database, stop, shared, types, types_to_announce(tools))
         background = [
