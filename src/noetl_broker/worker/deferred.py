@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
+from noetl_broker.playbook.diagnostics import path_text
 from noetl_broker.playbook.template_reads import word_of_inputs, workload_key_read
 from noetl_broker.template import WORKER_WORDS, Moment, Scope, StepResult, Template, TemplateError, compile_text
 from noetl_broker.worker.environment import Lookup, credential, secret, visible_environment
@@ -230,11 +231,3 @@ def deferred_defaults(context: Mapping[str, Any]) -> Iterator[Path]:
     for path in unfinished if isinstance(unfinished, list) else ():
         if isinstance(path, list) and len(path) > 1 and path[0] == "workload":
             yield tuple(path[1:])
-
-
-def path_text(path: Sequence[str | int]) -> str:
-    """Write a path as `headers.Authorization` or `command[1]`."""
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f"{'.' if text else ''}{part}"
-    return text
