@@ -7,8 +7,8 @@ from typing import Final
 from noetl_broker.playbook.blocks import KEY as BLOCK
 from noetl_broker.playbook.blocks import block_path
 from noetl_broker.playbook.diagnostics import json_type_name
+from noetl_broker.playbook.keys import LARGEST_VERSION, as_version, whole
 from noetl_broker.playbook.model import ChildCall
-from noetl_broker.playbook.plain_values import VERSIONS, as_version, read_whole
 from noetl_broker.playbook.reader import CallOfPath, Reading, TemplateSite, WrittenBlock
 from noetl_broker.playbook.tasks import NO_SURROUNDINGS, Declared, Surroundings
 from noetl_broker.template import Tree
@@ -16,6 +16,7 @@ from noetl_broker.template import Tree
 CODE: Final = "bad-block"
 BESIDE: Final = {"path": "keep one of them", "version": "remove it: a block has the version of its playbook"}
 LONGEST_PATH: Final = 1000  # characters
+VERSION: Final = whole(1, LARGEST_VERSION)
 
 
 def read_call(
@@ -42,7 +43,7 @@ def read_call(
     reading.calls.append(CallOfPath(where, path, as_version(version)))
     return ChildCall(
         path=reading.tree(path, where, part),
-        version=None if version is None else read_whole(reading, as_version(version), location, part, VERSIONS),
+        version=None if version is None else VERSION.read(reading, as_version(version), location, part),
         return_step=_answer(reading, declared, part),
     )
 

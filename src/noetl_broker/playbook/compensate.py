@@ -13,9 +13,10 @@ from noetl_broker.playbook.inputs import names_of
 from noetl_broker.playbook.keywords import COMPENSATE
 from noetl_broker.playbook.model import Playbook, Raw, Step
 from noetl_broker.playbook.own_keys import refuse_wrong_keys
-from noetl_broker.playbook.reader import NO_NAMES, Reading, templates_of
+from noetl_broker.playbook.reader import NO_NAMES, Reading, TemplateSite, templates_of
 from noetl_broker.playbook.retries import read_retry
 from noetl_broker.playbook.scopes import Scopes
+from noetl_broker.playbook.step_keys import JOB_PRIORITY
 from noetl_broker.playbook.tasks import (
     NO_FIELDS,
     Declared,
@@ -23,7 +24,6 @@ from noetl_broker.playbook.tasks import (
     check_program_texts,
     declare,
     read_fields,
-    read_priority,
     read_start_timeout,
     read_task_inputs,
     read_timeout,
@@ -106,7 +106,7 @@ def _step(reading: Reading, name: str, index: int, undo: Declared, element: froz
         plain=plain,
         timeout=read_timeout(reading, name, undo, around),
         start_timeout=read_start_timeout(reading, name, undo, around),
-        priority=read_priority(reading, undo),
+        priority=JOB_PRIORITY.read(reading, undo, TemplateSite(step=name, role="fields")),
         task_name=undo.task_name,
         call=read_call(reading, name, undo, around) if undo.traits.waits_for == "child" else None,
         raw=undo.layers[-1].raw,

@@ -16,6 +16,7 @@ from noetl_broker.playbook.fail import read_fail
 from noetl_broker.playbook.header import WrittenStep
 from noetl_broker.playbook.iterations import Iterated, is_iterating, read_iterated
 from noetl_broker.playbook.joins import read_join
+from noetl_broker.playbook.keys import Layer, Layers
 from noetl_broker.playbook.keywords import (
     END,
     LOOP_NAME,
@@ -27,10 +28,10 @@ from noetl_broker.playbook.keywords import (
 from noetl_broker.playbook.kinds import StepKind
 from noetl_broker.playbook.model import Iteration, OnError, Raw, Retry, Step, Throttle
 from noetl_broker.playbook.own_keys import refuse_wrong_keys
-from noetl_broker.playbook.plain_values import read_word
 from noetl_broker.playbook.reader import NO_NAMES, Reading, TemplateSite
 from noetl_broker.playbook.retries import read_retry
 from noetl_broker.playbook.signals import read_signal
+from noetl_broker.playbook.step_keys import JOB_PRIORITY, NEXT_MODE, ON_ERROR
 from noetl_broker.playbook.tasks import (
     NO_FIELDS,
     Declared,
@@ -38,7 +39,6 @@ from noetl_broker.playbook.tasks import (
     declare,
     program_text,
     read_fields,
-    read_priority,
     read_start_timeout,
     read_task_inputs,
     read_timeout,
@@ -58,7 +58,6 @@ READERS: Mapping[StepKind, tuple[str, Callable[[Reading, str, Declared], object]
         "fail": ("fail", read_fail),
     }
 )
-NEXT_MODES = ("inclusive", "exclusive")
 
 
 def read_step(reading: Reading, written: WrittenStep) -> Step:
@@ -75,7 +74,7 @@ def read_step(reading: Reading, written: WrittenStep) -> Step:
             "end-with-next", (*location, "next"), "`end` has a `next`", "remove it, or rename the step"
         )
     iteration, retry = _read_retry(reading, name, declared, done.iteration)
-    joining = read_join(reading, raw.get("join"), (*location, "join"))
+    site = TemplateSite(step=name, role="fields")
     return Step(
         name=name,
         index=written.index,
@@ -84,17 +83,15 @@ def read_step(reading: Reading, written: WrittenStep) -> Step:
         description=_description(raw),
         next=read_next(reading, name, raw.get("next"), (*location, "next")),
         catch=read_catch(reading, written, declared),
-        exclusive=_word(reading, raw, location, "next_mode", NEXT_MODES) == "exclusive",
-        join=joining.join,
-        need=joining.need,
-        losers=joining.losers,
+        exclusive=NEXT_MODE.read(reading, Layers(layers=(Layer(raw, location),)), site) == "exclusive",
+        **read_join(reading, name, raw.get("join"), (*location, "join")),
         inputs=done.inputs,
         fields=done.fields,
         plain=done.plain,
-        on_error=_on_error(reading, declared),
+        on_error=_on_error(reading, declared, site),
         timeout=_timeout(reading, name, declared),
         start_timeout=read_start_timeout(reading, name, declared),
-        priority=read_priority(reading, declared),
+        priority=JOB_PRIORITY.read(reading, declared, site),
         retry=retry,
         result=_result(reading, name, raw, location),
         output=read_output(reading, name, declared, iterating=iterating),
@@ -202,18 +199,10 @@ def _description(raw: Raw) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def _word(reading: Reading, raw: Raw, location: Location, key: str, words: tuple[str, ...]) -> str | None:
-    value = raw.get(key)
-    return None if value is None else read_word(reading, value, (*location, key), words)
-
-
-def _on_error(reading: Reading, declared: Declared) -> OnError:
-    value, where = declared.lookup("on_error")
-    if declared.kind == "iterator":  # also an iteration key, checked in `iterations`
-        return "continue" if value == "continue" else "fail"
-    if value is not None and read_word(reading, value, where, ("fail", "continue")) == "continue":
-        return "continue"
-    return "fail"
+def _on_error(reading: Reading, declared: Declared, site: TemplateSite) -> OnError:
+    if declared.kind == "iterator":  # also a key of the loop, and checked there
+        return "continue" if declared.lookup("on_error")[0] == "continue" else "fail"
+    return "continue" if ON_ERROR.read(reading, declared, site) == "continue" else "fail"
 
 
 def _result(reading: Reading, name: str, raw: Raw, location: Location) -> Tree | None:
