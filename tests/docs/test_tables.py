@@ -179,7 +179,7 @@ def test_the_words_of_playbooks_are_those_of_the_code() -> None:
     assert types
     assert types <= {*OWN_KEYS, "workbook"}
     assert f"`{' < '.join(INPUT_WORDS)}`" in pages.replace("\n", " ")
-    assert table(read_page("schedules"), "| key |").keys() == SCHEDULE.known - {"description"}
+    assert table(read_page("schedules"), "| key |").keys() == SCHEDULE.known.keys() - {"description"}
 
 
 def test_the_page_for_the_first_days_is_short() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from noetl_broker.playbook.diagnostics import json_type_name
-from noetl_broker.playbook.keys import DURATION, TREE, Form, Key, Layers, read_keys
+from noetl_broker.playbook.keys import DURATION, TREE, Form, Key, Layers, read_keys, that
 from noetl_broker.playbook.model import ApprovalSpec
 from noetl_broker.playbook.reader import TemplateSite, strings
 from noetl_broker.playbook.value_schema import Schema, SchemaFinding, ValueFault, check_schema, faults_of
@@ -33,16 +33,6 @@ def read_approval(reading: Reading, name: str, declared: Layers) -> ApprovalSpec
         location = (*where, *fault.location)
         reading.report.error("bad-form", location, fault.message, fault.hint, key=fault.of_key)
     return ApprovalSpec(**read_keys(reading, KEYS, declared, TemplateSite(step=name, role="fields")))
-
-
-def _check_title(value: Any) -> None:
-    if isinstance(value, dict | list):
-        raise ValueError(TITLE_FORMS)  # noqa: TRY004 - as every parser
-
-
-def _check_assignees(value: Any) -> None:
-    if assignees_of(value) is None:
-        raise ValueError(ASSIGNEES_FORMS)
 
 
 def assignees_of(value: Any) -> list[str] | None:
@@ -106,10 +96,11 @@ def _without_required(schema: Any) -> Any:
     return schema
 
 
+ARE_TEXTS: Final = that(lambda value: assignees_of(value) is not None)
 KEYS: Final = (
-    Key(TITLE, Form("a text", _check_title, compiled=True)),
+    Key(TITLE, Form("a text", that(lambda value: not isinstance(value, dict | list)), compiled=True)),
     Key("details", TREE),
     Key(FORM, TREE),
-    Key(ASSIGNEES, Form(ASSIGNEES_FORMS, _check_assignees, hint=f"write {ASSIGNEES}: [finance]", compiled=True)),
+    Key(ASSIGNEES, Form(ASSIGNEES_FORMS, ARE_TEXTS, hint=f"write {ASSIGNEES}: [finance]", compiled=True)),
     Key("timeout", DURATION),
 )

@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Final
+from dataclasses import replace
+from typing import Any, Final
 
 from noetl_broker.playbook.blocks import KEY as BLOCK
 from noetl_broker.playbook.blocks import block_path
 from noetl_broker.playbook.diagnostics import json_type_name
+from noetl_broker.playbook.inputs import names_of
 from noetl_broker.playbook.keys import LARGEST_VERSION, as_version, whole
-from noetl_broker.playbook.model import ChildCall
+from noetl_broker.playbook.model import ChildCall, Raw
 from noetl_broker.playbook.reader import CallOfPath, Reading, TemplateSite, WrittenBlock
-from noetl_broker.playbook.tasks import NO_SURROUNDINGS, Declared, Surroundings
+from noetl_broker.playbook.tasks import (
+    NO_FIELDS,
+    NO_SURROUNDINGS,
+    Declared,
+    Surroundings,
+    read_fields,
+    read_task_inputs,
+)
 from noetl_broker.template import Tree
 
 CODE: Final = "bad-block"
 BESIDE: Final = {"path": "keep one of them", "version": "remove it: a block has the version of its playbook"}
 LONGEST_PATH: Final = 1000  # characters
 VERSION: Final = whole(1, LARGEST_VERSION)
+
+
+def read_action(reading: Reading, name: str, task: Declared, around: Surroundings) -> dict[str, Any]:
+    """Read the fields of a step that is the task of an iterator, or an undo: an action or a playbook."""
+    inputs = read_task_inputs(reading, name, task, around)
+    fields, call = NO_FIELDS, None
+    plain: Raw = {}
+    if task.traits.waits_for == "child":
+        call = read_call(reading, name, task, replace(around, names=around.names | names_of(inputs)))
+    else:
+        fields, plain = read_fields(reading, name, task, around, inputs=inputs)
+    done = {"inputs": inputs, "fields": fields, "plain": plain, "call": call, "raw": task.layers[-1].raw}
+    return {"type": task.type, "kind": task.kind, "task_name": task.task_name, **done}
 
 
 def read_call(

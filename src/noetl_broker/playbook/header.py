@@ -14,10 +14,9 @@ from noetl_broker.playbook.keys import (
     TEXT,
     Key,
     Keys,
-    Layer,
-    Layers,
     holds,
     integer,
+    of_mapping,
     one_or_list,
     ref,
     seconds,
@@ -153,7 +152,7 @@ def read_outline(reading: Reading, document: Any) -> Outline | None:
             )
         return None
     steps = read_workflow(reading, workflow, location)
-    source = Layers(layers=(Layer(metadata, ("metadata",)),))
+    source = of_mapping(metadata, ("metadata",))
     return Outline(
         name=name,
         path=path,

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from noetl_broker.playbook.diagnostics import json_type_name
-from noetl_broker.playbook.keys import TREE, WHEN, Form, Key, Keys, Layer, Layers, read_keys
+from noetl_broker.playbook.keys import TREE, WHEN, Form, Key, Keys, Layers, of_mapping, read_keys
 from noetl_broker.playbook.keywords import ERROR
 from noetl_broker.playbook.model import ItemCatch, Tolerance
 from noetl_broker.playbook.reader import TemplateSite
@@ -71,12 +71,12 @@ def read_item_catch(reading: Reading, name: str, task: Layers, names: frozenset[
                 hint = "write result: with the value of the item, or put catch on the step"
                 reading.report.error(CATCH_CODE, (*where, key), message, hint, key=True)
             elif key not in CATCH.known:
-                reading.report.unknown_key((*where, key), f"unknown key `{key}` in `catch`", CATCH.known)
+                reading.report.unknown_key((*where, key), f"unknown key `{key}` in `catch`", frozenset(CATCH.known))
         if "result" not in entry:
             message = f"an entry of `catch` in the task of the iterator `{name}` has no `result`"
             hint = "write result: with the value that the item counts as done with; null is one"
             reading.report.error(CATCH_CODE, where, message, hint)
-        keys = read_keys(reading, CATCH.keys, Layers(layers=(Layer(entry, where),)), part, CATCH_CODE)
+        keys = read_keys(reading, CATCH.keys, of_mapping(entry, where), part, CATCH_CODE)
         found.append(ItemCatch(**{"when": None, "result": reading.tree(None, where, part)} | keys))
         always = next((at for at, one in enumerate(found[:-1]) if one.when is None), None)
         if always is not None:

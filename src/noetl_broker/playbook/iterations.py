@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from noetl_broker.playbook.blocks import KEY as BLOCK
-from noetl_broker.playbook.calls import read_call
+from noetl_broker.playbook.calls import read_action
 from noetl_broker.playbook.catch import read_output
 from noetl_broker.playbook.compensate import read_compensate
 from noetl_broker.playbook.diagnostics import Location, json_type_name
@@ -242,31 +242,16 @@ def _task_step(
     name, (step, task) = written.name, declared
     site = TemplateSite(step=name, role="fields")
     priority = JOB_PRIORITY.read(reading, task, site)
-    plain: Raw = {}
-    fields, call = NO_FIELDS, None
-    inputs = read_task_inputs(reading, name, task, around)
-    if task.traits.waits_for == "child":
-        call = read_call(reading, name, task, around)
-    else:
-        fields, plain = read_fields(reading, name, task, around, inputs=inputs)
-    own, location = task.layers[-1].raw, task.layers[-1].location
-    nested = location != written.location  # the limits of a loop count for all items together
+    nested = task.layers[-1].location != written.location  # the limits of a loop count for all items together
     return Step(
         name=name,
         index=written.index,
-        type=task.type,
-        kind=task.kind,
-        inputs=inputs,
-        fields=fields,
-        plain=plain,
+        **read_action(reading, name, task, around),
         timeout=read_timeout(reading, name, task, around) if nested else None,
         retry=read_retry(reading, name, *task.lookup("retry"), names=around.names) if nested else None,
         priority=priority if priority is not None else JOB_PRIORITY.read(reading, step, site),
-        task_name=task.task_name,
-        call=call,
         throttle=read_throttle(reading, name, task, around, by_worker=task.traits.waits_for == "worker"),
         compensate=read_compensate(reading, name, written.index, task, around.names) if nested else None,
-        raw=own,
     )
 
 

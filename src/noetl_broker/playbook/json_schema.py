@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from noetl_broker.playbook import concurrency, items, joins, on_failure, retries, schedules, signals, throttle
@@ -49,7 +50,8 @@ def playbook_schema(extra_step_types: frozenset[str] = frozenset()) -> dict[str,
 
 def _mapping(keys: Keys) -> dict[str, Any]:
     """Give the schema of a mapping."""
-    properties = {key.name: _property(key, keys.defaults.get(key.name, key.default)) for key in keys.keys}
+    defaults = {one.name: one.default for one in fields(keys.compiled)} if keys.compiled is not None else {}
+    properties = {key.name: _property(key, defaults.get(key.name, key.default)) for key in keys.keys}
     required = [key.name for key in keys.keys if key.required]
     return {
         "additionalProperties": keys.is_open,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import inf
 from typing import Any, Final, Literal, NamedTuple
@@ -108,6 +108,11 @@ class Layers:
         return any(key in layer.raw for layer in self.layers)
 
 
+def of_mapping(raw: Raw, location: Location) -> Layers:
+    """Give the keys of one mapping."""
+    return Layers(layers=(Layer(raw, location),))
+
+
 class Key(NamedTuple):
     """One key of a mapping, with a sentence about it.
 
@@ -152,19 +157,9 @@ class Keys:
     others: tuple[str, ...] = ()  # keys that are allowed and not read
 
     @cached_property
-    def names(self) -> tuple[str, ...]:
-        """The known keys."""
-        return (*(key.name for key in self.keys), *self.others)
-
-    @cached_property
-    def known(self) -> frozenset[str]:
-        """The known keys, as a set."""
-        return frozenset(self.names)
-
-    @cached_property
-    def defaults(self) -> dict[str, Any]:
-        """The values of keys that are left out."""
-        return {one.name: one.default for one in fields(self.compiled)} if self.compiled is not None else {}
+    def known(self) -> dict[str, None]:
+        """The known keys, in their order."""
+        return dict.fromkeys((*(key.name for key in self.keys), *self.others))
 
     def refuse_unknown(
         self,
@@ -176,14 +171,14 @@ class Keys:
     ) -> None:
         """Report the unknown keys of a mapping under `word`; `hints` are those of some of them."""
         place = f"`{word or self.word}`" if word or self.word else "a playbook"
-        for key in raw if not raw.keys() <= self.known else ():
+        for key in raw if not raw.keys() <= self.known.keys() else ():
             if key in self.known:
                 continue
             message = f"unknown key `{key}` in {place}"
             if self.is_open:
-                reading.report.unknown_key((*location, key), message, self.known, hints.get(key, ""))
+                reading.report.unknown_key((*location, key), message, frozenset(self.known), hints.get(key, ""))
             else:
-                hint = hints.get(key) or reading.report.did_you_mean(key, self.names)
+                hint = hints.get(key) or reading.report.did_you_mean(key, self.known)
                 reading.report.error(self.code or UNKNOWN_KEY, (*location, key), message, hint, key=True)
 
     def read_mapping(
@@ -203,7 +198,7 @@ class Keys:
             if one.required and raw.get(one.name) is None:
                 message = f"`{self.word}` has no `{one.name}`"
                 report.error(self.code or self.wrong, location, message, f"write {one.name}: {one.required}")
-        return read_keys(reading, self.keys, Layers(layers=(Layer(raw, location),)), site, self.code)
+        return read_keys(reading, self.keys, of_mapping(raw, location), site, self.code)
 
 
 def read_keys(
@@ -226,13 +221,10 @@ def plain(bound: float) -> str:
 
 def number(least: float, most: float = inf, *, whole: bool = False) -> Form:
     """Give the form of a number within bounds; `whole`: of an integer."""
+    kinds = int if whole else int | float
 
     def parse(value: Any) -> Any:
-        if (
-            not isinstance(value, int if whole else int | float)
-            or isinstance(value, bool)
-            or not least <= value <= most
-        ):
+        if not isinstance(value, kinds) or isinstance(value, bool) or not least <= value <= most:
             raise ValueError(value)
         return value if whole else float(value)
 
@@ -267,16 +259,22 @@ def seconds(least: float, most: float) -> Form:
     return Form(wanted, parse, ({"type": "number", "minimum": 0}, TEXT), f"write {DURATION_FORMS}")
 
 
-def word(*words: str) -> Form:
-    """Give the form of one of a few words; the first is the default."""
+def that(test: Callable[[Any], bool]) -> Callable[[Any], Any]:
+    """Give what takes a value as it is, if it passes a test."""
 
-    def parse(value: Any) -> str:
-        if not isinstance(value, str) or value not in words:
+    def parse(value: Any) -> Any:
+        if not test(value):
             raise ValueError(value)
         return value
 
-    wanted = f"one of {', '.join(words)}"
-    return Form(wanted, parse, ({"enum": [*words], "type": "string"},), f"the default is {words[0]}")
+    return parse
+
+
+def word(*words: str) -> Form:
+    """Give the form of one of a few words; the first is the default."""
+    schema = {"enum": [*words], "type": "string"}
+    known = that(lambda value: isinstance(value, str) and value in words)
+    return Form(f"one of {', '.join(words)}", known, (schema,), f"the default is {words[0]}")
 
 
 def parsed(kind: str, forms: str, parse: Callable[[Any], Any], *schemas: Schema) -> Form:
@@ -311,12 +309,6 @@ def shown_value(value: Any) -> str:
     return repr(value) if isinstance(value, str | int | float) else json_type_name(value)
 
 
-def _as_boolean(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(value)  # noqa: TRY004 - as every parser
-    return value
-
-
 NUMBER: Final[Schema] = {"type": "number"}
 TEXT: Final[Schema] = {"type": "string"}
 BOOL: Final[Schema] = {"type": "boolean"}
@@ -324,7 +316,9 @@ MAPPING: Final[Schema] = {"additionalProperties": True, "type": "object"}
 LIST: Final[Schema] = {"items": {}, "type": "array"}
 EXPRESSION: Final[Schema] = {"description": "One expression, with or without {{ }} around it.", "type": "string"}
 TREE = holds()._replace(templates="parts", compiled=True)  # anything, with templates in it
-BOOLEAN = Form("true or false", _as_boolean, (BOOL,))
+BOOLEAN = Form("true or false", that(lambda value: isinstance(value, bool)), (BOOL,))
+A_TEXT = Form("a text", that(lambda value: isinstance(value, str)), (TEXT,))
+A_MAPPING = Form("a mapping", that(lambda value: isinstance(value, dict)), (MAPPING,))
 CONDITION = holds(EXPRESSION)._replace(templates="condition")
 WHEN = holds(EXPRESSION, BOOL)._replace(templates="condition")
 DURATION = parsed("a duration", DURATION_FORMS, parse_duration, NUMBER, TEXT)

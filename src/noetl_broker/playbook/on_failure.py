@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from noetl_broker.playbook.blocks import MARK
 from noetl_broker.playbook.diagnostics import Location
-from noetl_broker.playbook.keys import MAPPING, Form, Key, Keys
+from noetl_broker.playbook.keys import A_MAPPING, Form, Key, Keys
 from noetl_broker.playbook.model import OnFailure, Raw
 from noetl_broker.playbook.reader import CallOfPath, Reading, TemplateSite
 
@@ -20,12 +20,6 @@ def _parse_path(value: Any) -> str:
     if not isinstance(value, str) or not value.strip() or "{{" in value or "{%" in value or MARK in value:
         raise ValueError(value)
     return value.strip()
-
-
-def _as_mapping(value: Any) -> Raw:
-    if not isinstance(value, dict):
-        raise ValueError(value)  # noqa: TRY004 - as every parser
-    return value
 
 
 KEYS: Final = Keys(
@@ -47,7 +41,7 @@ KEYS: Final = Keys(
         ),
         Key(
             "args",
-            Form("a mapping", _as_mapping, (MAPPING,), "write args: {name: value}"),
+            A_MAPPING._replace(hint="write args: {name: value}"),
             "Its payload, beside execution_id, path, step and error; templates read `error`.",
         ),
     ),

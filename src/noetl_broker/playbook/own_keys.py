@@ -29,7 +29,7 @@ def refuse_wrong_keys(reading: Reading, name: str, declared: Declared, *, iterat
     keys = BROKER_KEYS.union(INPUT_WORDS, declared.own, SAVE_KEYS)
     if declared.traits.has_job:
         keys |= {"auth"}
-    _refuse_unknown(reading, name, declared, keys | LOOP.known if iterating else keys)
+    _refuse_unknown(reading, name, declared, keys.union(LOOP.known) if iterating else keys)
     of_type = TYPES[declared.type]
     for one_needed, example in of_type.needs:
         if all(declared.lookup(key)[0] is None for key in one_needed):

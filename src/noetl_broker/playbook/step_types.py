@@ -6,11 +6,11 @@ inputs. A type of people's own workers may have any key.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple
+from collections.abc import Mapping
+from typing import Final, NamedTuple
 
 from noetl_broker.playbook import approval, signals, wait
-from noetl_broker.playbook.keys import BOOLEAN, DURATION, Form, Key, holds
+from noetl_broker.playbook.keys import A_MAPPING, A_TEXT, BOOLEAN, DURATION, Form, Key, holds, that
 from noetl_broker.playbook.keywords import (
     BROKER_TYPES,
     CODE_KEYS,
@@ -41,25 +41,13 @@ def plain(*names: str) -> tuple[Key, ...]:
     return tuple(Key(name, holds()) for name in names)
 
 
-def _checked(wanted: str, test: Callable[[Any], bool], words: tuple[str, ...] = ()) -> Form:
-    def parse(value: Any) -> Any:
-        if not test(value):
-            raise ValueError(value)
-        return value
-
-    return Form(wanted, parse, ({"enum": [*words]},) if words else ())
-
-
 def one_of(*words: str) -> Form:
     """Give the form of a word, in any case."""
-    known = {word.lower() for word in words}
-    wanted = f"one of {', '.join(words)}"
-    return _checked(wanted, lambda value: isinstance(value, str) and value.strip().lower() in known, words)
+    known = that(lambda value: isinstance(value, str) and value.strip().lower() in {one.lower() for one in words})
+    return Form(f"one of {', '.join(words)}", known, ({"enum": [*words]},))
 
 
 SQL_TEXTS: Final = ("command", "command_b64", "commands", "commands_b64", "sql", "sql_b64", "query", *CODE_KEYS)
-_TEXT: Final = _checked("a text", lambda value: isinstance(value, str))
-_MAPPING: Final = _checked("a mapping", lambda value: isinstance(value, dict))
 _AUTH: Final = plain("auth", "credential", "credentials")
 _SQL: Final = (*plain(*SQL_TEXTS, "parameters"), *_AUTH)
 _SQL_NEEDS: Final = ((SQL_TEXTS, "select …"),)
@@ -68,10 +56,10 @@ TYPES: Final[Mapping[str, TypeKeys]] = {
     "python": TypeKeys((*plain(*CODE_KEYS, "env", "libs"), *_AUTH)),
     "http": TypeKeys(
         (
-            Key("url", _TEXT),
-            Key("endpoint", _TEXT),
+            Key("url", A_TEXT),
+            Key("endpoint", A_TEXT),
             Key("method", one_of(*HTTP_METHODS)),
-            Key("headers", _MAPPING),
+            Key("headers", A_MAPPING),
             Key("verify_ssl", BOOLEAN),
             Key("follow_redirects", BOOLEAN),
             *plain("params", "payload", "body", "timeout"),
@@ -91,12 +79,12 @@ TYPES: Final[Mapping[str, TypeKeys]] = {
         ((("source",), "{…}"), (("target",), "{…}")),
     ),
     "secrets": TypeKeys(
-        (Key("secret_name", _TEXT), *_AUTH, *plain("provider", "project_id", "secret_version", "names")),
+        (Key("secret_name", A_TEXT), *_AUTH, *plain("provider", "project_id", "secret_version", "names")),
         ((("secret_name", "names"), "NAME"),),
     ),
     "save": TypeKeys(
         (
-            Key("table", _TEXT),
+            Key("table", A_TEXT),
             Key("mode", one_of(*SAVE_MODES)),
             *_AUTH,
             *plain("storage", "key", "data", "statement", "params"),
@@ -107,7 +95,7 @@ TYPES: Final[Mapping[str, TypeKeys]] = {
         (Key("seconds", DURATION), Key("duration", DURATION)), ((("seconds", "duration", *INPUT_WORDS), "5"),)
     ),
     "container": TypeKeys(
-        (Key("image", _TEXT), *_AUTH, *plain("command", "env", "script", "namespace", "resources", "volumes")),
+        (Key("image", A_TEXT), *_AUTH, *plain("command", "env", "script", "namespace", "resources", "volumes")),
         ((("image",), "name:tag"),),
     ),
     "playbook": TypeKeys(plain("path", "version", "return_step", "workflow", "concurrency")),

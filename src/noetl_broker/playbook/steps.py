@@ -16,7 +16,7 @@ from noetl_broker.playbook.fail import read_fail
 from noetl_broker.playbook.header import WrittenStep
 from noetl_broker.playbook.iterations import Iterated, is_iterating, read_iterated
 from noetl_broker.playbook.joins import read_join
-from noetl_broker.playbook.keys import Layer, Layers
+from noetl_broker.playbook.keys import of_mapping
 from noetl_broker.playbook.keywords import (
     END,
     LOOP_NAME,
@@ -83,7 +83,7 @@ def read_step(reading: Reading, written: WrittenStep) -> Step:
         description=_description(raw),
         next=read_next(reading, name, raw.get("next"), (*location, "next")),
         catch=read_catch(reading, written, declared),
-        exclusive=NEXT_MODE.read(reading, Layers(layers=(Layer(raw, location),)), site) == "exclusive",
+        exclusive=NEXT_MODE.read(reading, of_mapping(raw, location), site) == "exclusive",
         **read_join(reading, name, raw.get("join"), (*location, "join")),
         inputs=done.inputs,
         fields=done.fields,

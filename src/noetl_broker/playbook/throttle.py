@@ -6,7 +6,7 @@ import math
 import re
 from typing import Any, Final
 
-from noetl_broker.playbook.keys import NAME_CHARS, NUMBER, TEXT, Form, Key, Keys, integer
+from noetl_broker.playbook.keys import NAME_CHARS, NUMBER, TEXT, Form, Key, Keys, integer, that
 from noetl_broker.playbook.keywords import THROTTLE
 from noetl_broker.playbook.model import Throttle
 from noetl_broker.playbook.reader import Reading, TemplateSite
@@ -34,15 +34,9 @@ def parse_rate(value: Any) -> float:
     return rate
 
 
-def _parse_name(value: Any) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= NAME_CHARS or "{{" in value:
-        raise ValueError(value)
-    return value
-
-
 NAME: Final = Form(
     f"a text of 1 to {NAME_CHARS} characters without a template",
-    _parse_name,
+    that(lambda value: isinstance(value, str) and 0 < len(value) <= NAME_CHARS and "{{" not in value),
     ({"maxLength": NAME_CHARS, "minLength": 1, "type": "string"},),
     "write name: stripe; a template belongs into `key`",
 )
