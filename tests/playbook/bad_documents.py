@@ -940,7 +940,7 @@ STEPS: dict[str, str] = {
         type: playbook, path: p, version: '{{ x + }}'
         => 1:80 error bad-template workflow[1].version: the template `{{ x + }}` does not compile: unexpected 'end of print statement' (write text with {{ expression }} in it)
         type: playbook, path: p, return_step: 7
-        => 1:84 error bad-value workflow[1].return_step: `return_step` is a number, not the name of a step (write the name of a step of that playbook)
+        => 1:84 error bad-value workflow[1].return_step: `return_step` is 7, not the name of a step (write the name of a step of that playbook)
         type: playbook, path: p, return_step: [a]
         => 1:84 error bad-value workflow[1].return_step: `return_step` is a list, not the name of a step (write the name of a step of that playbook)
         type: playbook, path: p, version: 1, return_step: a

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.playbook.documents import document_findings
+from tests.playbook.documents import compiled, document_findings
 
 HTTP = "type: http, url: u"
 ITERATOR = "type: iterator, collection: [1], element: n, task: {type: http, url: u}"
@@ -43,7 +43,7 @@ STEPS = {
     "type: wait, signal: $": ("s [a,b] ['{{workload.a}}']", "5 [] [1]"),
     "type: wait, for: 3d, retry: $": ("null", "3"),
     "type: approval, title: $": ("t 5 '{{ workload.a }}'", "[t] {}"),
-    "type: signal, signal: s, key: $": ("k 5 true '{{ workload.a }}'", "null [1]"),
+    "type: signal, signal: s, key: $": (f"k 5 true '{{{{ workload.a }}}}{'k' * 1025}'", f"null [1] {'k' * 1025}"),
     "type: fail, timeout: $": ("null", "5"),
 }
 METADATA = {
@@ -112,3 +112,13 @@ def test_a_key_of_the_metadata_holds_what_is_declared(keys: str, value: str, rig
 def test_an_entry_of_a_catch_has_a_condition_under_three_words(entry: str) -> None:
     """As one of `next`."""
     assert not has_error("path: w", f"{HTTP}, catch: {entry}}}, {{step: b, type: noop")
+
+
+def test_a_job_has_the_keys_that_its_worker_reads() -> None:
+    """Not those that name the step, and not those that only the broker reads."""
+    kept = "retry: 2, on_error: continue, timeout: 5s, start_timeout: 5s, priority: 1, join: all, next_mode: exclusive"
+    dropped = "throttle: {name: t, rate: 1}, compensate: {type: http, url: u}, catch: end, output: 1, next: end"
+    step = f"{{step: a, {kept}, {dropped}, type: python, code: x, desc: d}}"
+    plain = compiled(f"workflow: [{{step: start, next: a}}, {step}, {{step: end}}]").steps["a"].plain
+    named = {part.split(": ")[0] for part in kept.split(", ")}
+    assert plain.keys() == {*named, "desc", "code"}

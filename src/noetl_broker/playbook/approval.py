@@ -26,13 +26,13 @@ ASSIGNEES_FORMS = "a text or a list of texts"
 FORM_HINT = "write a schema for each field: {discount: {type: number, maximum: 30}}"
 
 
-def read_approval(reading: Reading, name: str, declared: Layers) -> ApprovalSpec:
+def read_approval(reading: Reading, declared: Layers, site: TemplateSite) -> ApprovalSpec:
     """Read what an `approval` step shows; a form with templates is checked when the approval begins."""
     form, where = declared.lookup(FORM)
     for fault in faults_of_form(form) if form is not None and not any(strings(form, where)) else ():
         location = (*where, *fault.location)
         reading.report.error("bad-form", location, fault.message, fault.hint, key=fault.of_key)
-    return ApprovalSpec(**read_keys(reading, KEYS, declared, TemplateSite(step=name, role="fields")))
+    return ApprovalSpec(**read_keys(reading, KEYS, declared, site))
 
 
 def assignees_of(value: Any) -> list[str] | None:

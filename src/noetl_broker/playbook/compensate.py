@@ -18,7 +18,6 @@ from noetl_broker.playbook.scopes import Scopes
 from noetl_broker.playbook.step_keys import JOB_PRIORITY
 from noetl_broker.playbook.tasks import (
     Declared,
-    Surroundings,
     check_program_texts,
     declare,
     read_start_timeout,
@@ -86,15 +85,16 @@ def _declared(reading: Reading, name: str, raw: Raw, location: Location) -> Decl
 def _step(reading: Reading, name: str, index: int, undo: Declared, element: frozenset[str]) -> Step:
     """Compile the undo; its templates have a role of their own."""
     first = len(reading.uses)
-    action = read_action(reading, name, undo, Surroundings(names=element | WORDS))
-    around = Surroundings(names=element | WORDS | names_of(action["inputs"]))
+    site = TemplateSite(step=name, role="fields", names=element | WORDS)
+    action = read_action(reading, undo, site)
+    limits = replace(site, names=site.names | names_of(action["inputs"]))
     step = Step(
         name=name,
         index=index,
         **action,
-        timeout=read_timeout(reading, name, undo, around),
-        start_timeout=read_start_timeout(reading, name, undo, around),
-        priority=JOB_PRIORITY.read(reading, undo, TemplateSite(step=name, role="fields")),
+        timeout=read_timeout(reading, undo, limits),
+        start_timeout=read_start_timeout(reading, undo, limits),
+        priority=JOB_PRIORITY.read(reading, undo, site),
     )
     for number in range(first, len(reading.uses)):
         use = reading.uses[number]

@@ -23,10 +23,9 @@ KEYS = Keys(
 )
 
 
-def read_fail(reading: Reading, name: str, declared: Layers) -> FailSpec:
+def read_fail(reading: Reading, declared: Layers, site: TemplateSite) -> FailSpec:
     """Read the error of a `fail` step, a text or a mapping; a wrong part is reported and left out."""
     error, location = declared.lookup(ERROR)
-    site = TemplateSite(step=name, role="fields")
     if error is None:
         return FailSpec()
     if isinstance(error, str):

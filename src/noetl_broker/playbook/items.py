@@ -24,7 +24,7 @@ CATCH = Keys(
     word="catch",
     keys=(
         Key("when", WHEN, "Only if this is true; reads `error` and the element.", null=False),
-        Key("result", TREE, "The item counts as done with this value; null is one.", required="null", null=False),
+        Key("result", TREE, "The item counts as done with this value; null is one.", required="null"),
     ),
 )
 NO_STEPS = frozenset({"step", "then", "next", "name"})
@@ -77,7 +77,7 @@ def read_item_catch(reading: Reading, name: str, task: Layers, names: frozenset[
             hint = "write result: with the value that the item counts as done with; null is one"
             reading.report.error(CATCH_CODE, where, message, hint)
         keys = read_keys(reading, CATCH.keys, of_mapping(entry, where), part, CATCH_CODE)
-        found.append(ItemCatch(**{"when": None, "result": reading.tree(None, where, part)} | keys))
+        found.append(ItemCatch(**{"when": None, "result": reading.tree(None, (*where, "result"), part)} | keys))
         always = next((at for at, one in enumerate(found[:-1]) if one.when is None), None)
         if always is not None:
             message = f"this catch can never be taken: entry {always + 1} has no `when`, so it is always taken"

@@ -31,7 +31,6 @@ from noetl_broker.playbook.step_keys import JOB_PRIORITY, LOOP, LOOP_CONDITIONS,
 from noetl_broker.playbook.tasks import (
     NO_FIELDS,
     Declared,
-    Surroundings,
     check_program_texts,
     declare,
     read_fields,
@@ -85,7 +84,7 @@ def read_iterated(reading: Reading, written: WrittenStep, declared: Declared) ->
     found = read_keys(reading, LOOP_VALUES, keys.source, site, CODE)
     expanded = task.traits.waits_for == "child" or found.get("distribute", False) or (not looped and expands(task))
     names = frozenset({element, LOOP_NAME})
-    around = Surroundings(names=names, worker=frozenset() if expanded else names)
+    around = TemplateSite(step=written.name, role="fields", names=names, worker=NO_NAMES if expanded else names)
     collection = keys.collection(site)
     found |= keys.conditions(replace(site, names=names))
     iteration = Iteration(
@@ -97,14 +96,14 @@ def read_iterated(reading: Reading, written: WrittenStep, declared: Declared) ->
         **found | keys.of_many(found),
     )
     if expanded:
-        inputs = NO_INPUTS if looped else read_task_inputs(reading, written.name, declared)
+        inputs = NO_INPUTS if looped else read_task_inputs(reading, declared, replace(around, names=NO_NAMES))
         return Iterated(iteration=iteration, inputs=inputs, plain={})
-    inputs = read_task_inputs(reading, written.name, declared, around)
+    inputs = read_task_inputs(reading, declared, around)
     repeating = as_templates(declared, refused=keys.refused)
     kept = frozenset({"loop"}) if looped else frozenset({"on_error"})
-    fields, plain = read_fields(reading, written.name, repeating, around, kept, inputs)
+    fields, plain = read_fields(reading, repeating, around, kept, inputs)
     if not looped:
-        repeated, plain_task = read_task_of_worker(reading, written.name, task, around)
+        repeated, plain_task = read_task_of_worker(reading, task, around)
         fields = Fields({**fields.parts, "task": repeated}, fields.at)
         plain = {**plain, "task": plain_task} if plain_task else plain
     return Iterated(iteration=iteration, inputs=inputs, fields=fields, plain=plain)
@@ -235,23 +234,20 @@ class _Keys:
         return {"mode": mode, "concurrency": concurrency if mode == "async" else 1}
 
 
-def _task_step(
-    reading: Reading, written: WrittenStep, declared: tuple[Declared, Declared], around: Surroundings
-) -> Step:
+def _task_step(reading: Reading, written: WrittenStep, declared: tuple[Declared, Declared], site: TemplateSite) -> Step:
     """Compile the task that the broker starts for each item, with the element in its scope."""
     name, (step, task) = written.name, declared
-    site = TemplateSite(step=name, role="fields")
     priority = JOB_PRIORITY.read(reading, task, site)
     nested = task.layers[-1].location != written.location  # the limits of a loop count for all items together
     return Step(
         name=name,
         index=written.index,
-        **read_action(reading, name, task, around),
-        timeout=read_timeout(reading, name, task, around) if nested else None,
-        retry=read_retry(reading, name, *task.lookup("retry"), names=around.names) if nested else None,
+        **read_action(reading, task, site),
+        timeout=read_timeout(reading, task, site) if nested else None,
+        retry=read_retry(reading, name, *task.lookup("retry"), names=site.names) if nested else None,
         priority=priority if priority is not None else JOB_PRIORITY.read(reading, step, site),
-        throttle=read_throttle(reading, name, task, around, by_worker=task.traits.waits_for == "worker"),
-        compensate=read_compensate(reading, name, written.index, task, around.names) if nested else None,
+        throttle=read_throttle(reading, task, site, by_worker=task.traits.waits_for == "worker"),
+        compensate=read_compensate(reading, name, written.index, task, site.names) if nested else None,
     )
 
 
@@ -289,18 +285,18 @@ def as_templates(declared: Declared, *, refused: Collection[str] = ()) -> Declar
     return Declared(type=declared.type, kind=declared.kind, layers=layers)
 
 
-def read_task_of_worker(reading: Reading, name: str, task: Declared, around: Surroundings) -> tuple[Fields, Raw]:
+def read_task_of_worker(reading: Reading, task: Declared, site: TemplateSite) -> tuple[Fields, Raw]:
     """Read the nested task that one worker repeats, merged over its workbook action: fields, and plain values.
 
     Its inputs are merged under `args`. The worker renders them for each item, so strings that read one are deferred.
     """
-    inputs = read_task_inputs(reading, name, task, around, "fields")
+    inputs = read_task_inputs(reading, task, site, "fields")
     words = NO_NAMES if inputs.empty else frozenset({ARGS})
-    given, worker = names_of(inputs), around.worker | words
-    seen = Surroundings(names=around.names | given | words, worker=worker, deferred=given)
-    fields, plain = read_fields(reading, name, task, seen, TASK_KEYS)
+    given = names_of(inputs)
+    seen = replace(site, names=site.names | given | words, worker=site.worker | words, deferred=given)
+    fields, plain = read_fields(reading, task, seen, TASK_KEYS)
     location = task.layers[-1].location
-    kind = reading.tree(task.type, (*location, "type"), TemplateSite(step=name, role="fields"))
+    kind = reading.tree(task.type, (*location, "type"), TemplateSite(step=site.step, role="fields"))
     return Fields({**fields.parts, "type": kind, **_inputs_of_job(reading, inputs, task)}, fields.at), plain
 
 

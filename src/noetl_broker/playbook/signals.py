@@ -76,13 +76,13 @@ ON_SIGNAL_KEYS: Final = Keys(
 )
 
 
-def read_signal(reading: Reading, name: str, declared: Layers) -> SignalSpec | None:
+def read_signal(reading: Reading, declared: Layers, site: TemplateSite) -> SignalSpec | None:
     """Read a `signal` step; report an error and give None if it names no signal."""
     if declared.lookup("signal")[0] is None:
-        message = f"the signal step `{name}` names no signal"
+        message = f"the signal step `{site.step}` names no signal"
         reading.report.error("missing-key", declared.layers[-1].location, message, "write signal: name-of-the-signal")
         return None
-    return SignalSpec(**read_keys(reading, SIGNAL_KEYS, declared, TemplateSite(step=name, role="fields")))
+    return SignalSpec(**read_keys(reading, SIGNAL_KEYS, declared, site))
 
 
 def read_on_signal(reading: Reading, metadata: Raw) -> tuple[OnSignal, ...]:

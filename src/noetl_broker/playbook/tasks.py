@@ -71,18 +71,6 @@ class Declared(Layers):
         return OWN_KEYS.get(self.type, NO_NAMES) | lists
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """Further names for the templates of a task: the names of an iterator, and which are worker-side."""
-
-    names: frozenset[str] = NO_NAMES
-    worker: frozenset[str] = NO_NAMES
-    deferred: frozenset[str] = NO_NAMES  # inputs; a field that reads one is deferred
-
-
-NO_SURROUNDINGS = Surroundings()
-
-
 def declare(reading: Reading, name: str, raw: Raw, location: Location) -> Declared:
     """Resolve the type of a step, or of an iterator's task, through the workbook."""
     step = Layer(raw, location)
@@ -168,13 +156,11 @@ def _kind(reading: Reading, name: str, declared: str, layers: Sequence[Layer]) -
     return "action"
 
 
-def read_task_inputs(
-    reading: Reading, name: str, declared: Declared, around: Surroundings = NO_SURROUNDINGS, role: Role = "inputs"
-) -> Inputs:
+def read_task_inputs(reading: Reading, declared: Declared, site: TemplateSite, role: Role = "inputs") -> Inputs:
     """Merge the inputs of a workbook action under the inputs of the step."""
     inputs = NO_INPUTS
-    worker = reading.worker_words | around.worker if declared.traits.waits_for == "worker" else NO_NAMES
-    part, first = TemplateSite(step=name, role=role, names=around.names, worker=worker), len(reading.uses)
+    worker = reading.worker_words | site.worker if declared.traits.waits_for == "worker" else NO_NAMES
+    part, first = replace(site, role=role, worker=worker), len(reading.uses)
     for layer in declared.layers:
         inputs = merge(inputs, read_inputs(reading, layer.raw, layer.location, part, declared.own))
     if role == "inputs" and deferred_names(inputs):
@@ -184,19 +170,18 @@ def read_task_inputs(
 
 def read_fields(
     reading: Reading,
-    name: str,
     declared: Declared,
-    around: Surroundings = NO_SURROUNDINGS,
+    site: TemplateSite,
     keep: frozenset[str] = NO_NAMES,
     inputs: Inputs = NO_INPUTS,
 ) -> tuple[Fields, Raw]:
     """Split the keys of a task into fields that are rendered and values that stay as written.
 
-    `keep` are keys of the broker that are fields of this task. A field that reads a deferred input is deferred, too.
+    `site` has the names of an iterator, which of them are worker-side, and deferred inputs. `keep` are keys of the
+    broker that are fields of this task. A field that reads a deferred input is deferred, too.
     """
-    names, worker = around.names | names_of(inputs), reading.worker_words | around.worker
-    deferred = around.deferred | deferred_names(inputs)
-    part = TemplateSite(step=name, role="fields", names=names, worker=worker, deferred=deferred)
+    names, worker = site.names | names_of(inputs), reading.worker_words | site.worker
+    part = replace(site, names=names, worker=worker, deferred=site.deferred | deferred_names(inputs))
     values: dict[str, tuple[Any, Location]] = {}
     plain: Raw = {}
     own = declared.own
@@ -296,9 +281,7 @@ def without_program_texts_of(raw: Raw, over: Raw) -> Raw:
     return {key: value for key, value in raw.items() if TEXT_NAMES.get(key) not in replaced}
 
 
-def read_timeout(
-    reading: Reading, name: str, declared: Declared, around: Surroundings = NO_SURROUNDINGS
-) -> float | Tree | None:
+def read_timeout(reading: Reading, declared: Declared, site: TemplateSite) -> float | Tree | None:
     """Read the time limit in seconds, or a template that gives a duration.
 
     The `timeout` of an http request counts only if it is a number on the step.
@@ -308,22 +291,18 @@ def read_timeout(
         return None
     if "timeout" in declared.own and (where[0] == "workbook" or isinstance(value, str)):
         return None
-    site = TemplateSite(step=name, role="fields", names=around.names)
     limit: float | Tree | None = TIMEOUT.read(reading, declared, site)
     return limit
 
 
-def read_start_timeout(
-    reading: Reading, name: str, declared: Declared, around: Surroundings = NO_SURROUNDINGS
-) -> float | Tree | None:
+def read_start_timeout(reading: Reading, declared: Declared, site: TemplateSite) -> float | Tree | None:
     """Read in how many seconds a worker must lease the job, or a template that gives a duration."""
     value, where = declared.lookup("start_timeout")
     if value is None:
         return None
     if not declared.traits.may_have_worker:
-        message = f"`start_timeout` of the step `{name}` has no meaning: no worker runs the step"
+        message = f"`start_timeout` of the step `{site.step}` has no meaning: no worker runs the step"
         reading.report.error("bad-value", where, message, "remove it")
         return None
-    site = TemplateSite(step=name, role="fields", names=around.names)
     limit: float | Tree | None = START_TIMEOUT.read(reading, declared, site)
     return limit

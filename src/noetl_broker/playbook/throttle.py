@@ -11,7 +11,7 @@ from noetl_broker.playbook.keywords import THROTTLE
 from noetl_broker.playbook.model import Throttle
 from noetl_broker.playbook.reader import Reading, TemplateSite
 from noetl_broker.playbook.signals import KEY_VALUE
-from noetl_broker.playbook.tasks import NO_SURROUNDINGS, Declared, Surroundings
+from noetl_broker.playbook.tasks import Declared
 
 CODE: Final = "bad-throttle"
 MOST_RATE: Final = 1_000_000.0  # a second
@@ -59,13 +59,7 @@ KEYS: Final = Keys(
 
 
 def read_throttle(
-    reading: Reading,
-    name: str,
-    declared: Declared,
-    around: Surroundings = NO_SURROUNDINGS,
-    *,
-    by_worker: bool,
-    hint: str = "",
+    reading: Reading, declared: Declared, site: TemplateSite, *, by_worker: bool, hint: str = ""
 ) -> Throttle | None:
     """Read the `throttle` of a step or of an iterator's task; report errors and give None if it has none.
 
@@ -75,10 +69,10 @@ def read_throttle(
     if raw is None:
         return None
     if not by_worker:
-        message = f"`{THROTTLE}` of the step `{name}` has no meaning: no worker runs the step"
+        message = f"`{THROTTLE}` of the step `{site.step}` has no meaning: no worker runs the step"
         reading.report.error(CODE, location, message, hint or "write it on steps that workers run", key=True)
         return None
-    found = KEYS.read_mapping(reading, raw, location, TemplateSite(step=name, role="fields", names=around.names))
+    found = KEYS.read_mapping(reading, raw, location, site)
     if found is None or "name" not in found:
         return None
     if raw.get("concurrency") is None and raw.get("rate") is None:

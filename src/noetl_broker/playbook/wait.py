@@ -27,20 +27,20 @@ OF_SIGNALS = (
 WAIT_FOR = ("for", "until", "signal")
 
 
-def read_wait(reading: Reading, name: str, declared: Layers) -> WaitSpec | None:
+def read_wait(reading: Reading, declared: Layers, site: TemplateSite) -> WaitSpec | None:
     """Read what a `wait` step waits for; report an error and give None unless it is exactly one thing."""
     given = [key for key in WAIT_FOR if declared.lookup(key)[0] is not None]
     if len(given) != 1:
         location = declared.lookup(given[1])[1] if given else declared.layers[-1].location
         what = f"has {' and '.join(f'`{key}`' for key in given)}" if given else "does not say what it waits for"
         hint = "write one of for: 3d, until: a moment, signal: a name"
-        reading.report.error("bad-wait", location, f"the wait step `{name}` {what}", hint)
+        reading.report.error("bad-wait", location, f"the wait step `{site.step}` {what}", hint)
         return None
     of_signal = given == ["signal"]
     for key in OF_SIGNALS if not of_signal else ():
         value, where = declared.lookup(key.name)
         if value is not None:
-            message = f"`{key.name}` of the wait step `{name}` needs `signal`"
+            message = f"`{key.name}` of the wait step `{site.step}` needs `signal`"
             reading.report.error("bad-wait", where, message, "remove it, or wait for a signal")
     keys = OF_SIGNALS if of_signal else OF_TIME
-    return WaitSpec(**read_keys(reading, keys, declared, TemplateSite(step=name, role="fields")))
+    return WaitSpec(**read_keys(reading, keys, declared, site))
