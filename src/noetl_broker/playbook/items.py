@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from noetl_broker.playbook.diagnostics import json_type_name
-from noetl_broker.playbook.keys import TREE, WHEN, Form, Key, Keys, Layers, of_mapping, read_keys
+from noetl_broker.playbook.keys import TREE, WHEN, Form, Key, Keys, Layers, entries_of, of_mapping, read_keys
 from noetl_broker.playbook.keywords import ERROR
 from noetl_broker.playbook.model import ItemCatch, Tolerance
 from noetl_broker.playbook.reader import TemplateSite
@@ -56,11 +56,9 @@ def read_item_catch(reading: Reading, name: str, task: Layers, names: frozenset[
     raw, location = task.lookup("catch")
     if raw is None:
         return ()
-    entries = raw if isinstance(raw, list) else [raw]
     part = TemplateSite(step=name, role="catch", names=names | {ERROR})
     found: list[ItemCatch] = []
-    for index, entry in enumerate(entries):
-        where = (*location, index) if isinstance(raw, list) else location
+    for entry, where in entries_of(raw, location):
         if not isinstance(entry, dict):
             message = f"an entry of `catch` in the task of the iterator `{name}` is {json_type_name(entry)}"
             reading.report.error(CATCH_CODE, where, message, "write {when: …, result: …}")

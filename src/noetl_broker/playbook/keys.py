@@ -23,6 +23,7 @@ KEY_BYTES = 1024  # of a signal, a throttle or a slot: as names
 LARGEST_VERSION = 2**31 - 1  # an int4
 QUOTED_VERSION = re.compile(r"[1-9][0-9]{0,9}")
 NO_HINTS: Mapping[str, str] = {}
+UNQUOTED = (["integer"], ["number"], ["boolean"])
 
 
 class Form(NamedTuple):
@@ -74,11 +75,7 @@ class Form(NamedTuple):
 
     def remedy(self, value: Any) -> str:
         """Say what to write instead."""
-        if isinstance(value, str) and {one.get("type") for one in self.schemas} in (
-            {"integer"},
-            {"number"},
-            {"boolean"},
-        ):
+        if isinstance(value, str) and [one.get("type") for one in self.schemas] in UNQUOTED:
             return "write it without quotes or template"
         return (self.hint or f"write {self.wanted}") + (", or leave it out" if value is None else "")
 
@@ -287,6 +284,13 @@ def holds(*schemas: Schema) -> Form:
     return Form("", lambda value: value, schemas)
 
 
+def entries_of(value: Any, location: Location) -> list[tuple[Any, Location]]:
+    """Give the entries of a list, or the one in its place, with their locations."""
+    if isinstance(value, list):
+        return [(entry, (*location, index)) for index, entry in enumerate(value)]
+    return [(value, location)]
+
+
 def ref(model: str) -> Schema:
     """Give the schema of the mapping with this name."""
     return {"$ref": f"#/$defs/{model}"}
@@ -315,6 +319,11 @@ BOOL: Final[Schema] = {"type": "boolean"}
 MAPPING: Final[Schema] = {"additionalProperties": True, "type": "object"}
 LIST: Final[Schema] = {"items": {}, "type": "array"}
 EXPRESSION: Final[Schema] = {"description": "One expression, with or without {{ }} around it.", "type": "string"}
+NAME = Form(
+    f"a text of 1 to {NAME_CHARS} characters without a template",
+    that(lambda value: isinstance(value, str) and 0 < len(value) <= NAME_CHARS and "{{" not in value),
+    ({"maxLength": NAME_CHARS, "minLength": 1, "type": "string"},),
+)
 TREE = holds()._replace(templates="parts", compiled=True)  # anything, with templates in it
 BOOLEAN = Form("true or false", that(lambda value: isinstance(value, bool)), (BOOL,))
 A_TEXT = Form("a text", that(lambda value: isinstance(value, str)), (TEXT,))
@@ -322,7 +331,5 @@ A_MAPPING = Form("a mapping", that(lambda value: isinstance(value, dict)), (MAPP
 CONDITION = holds(EXPRESSION)._replace(templates="condition")
 WHEN = holds(EXPRESSION, BOOL)._replace(templates="condition")
 DURATION = parsed("a duration", DURATION_FORMS, parse_duration, NUMBER, TEXT)
-TIME_LIMIT = Form(
-    TIMEOUT_FORMS, parse_timeout, (NUMBER, TEXT), "write 90s, or a template that gives a duration", "text"
-)
+TIME_LIMIT = Form(TIMEOUT_FORMS, parse_timeout, (NUMBER, TEXT), templates="text")
 PRIORITY = integer(-32_768, 32_767)  # a smallint of the queue

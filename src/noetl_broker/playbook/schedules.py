@@ -14,7 +14,7 @@ from typing import Any, Final
 from noetl_broker.errors import PlaybookFault
 from noetl_broker.playbook.cron import LONGEST_SPAN, SHORTEST_SPAN, TimingError, read_cron, read_zone
 from noetl_broker.playbook.diagnostics import Location, PlaybookRules, Report, json_type_name
-from noetl_broker.playbook.keys import MAPPING, NAME_CHARS, NUMBER, TEXT, Form, Key, Keys, holds, word
+from noetl_broker.playbook.keys import MAPPING, NAME_CHARS, NUMBER, TEXT, Form, Key, Keys, entries_of, holds, word
 from noetl_broker.playbook.reader import Reading, TemplateSite
 from noetl_broker.playbook.work_budget import Work
 from noetl_broker.playbook.yaml_loader import Document
@@ -143,13 +143,13 @@ def declares_schedule(document: Mapping[str, Any]) -> bool:
 def read_schedules(reading: Reading, document: Mapping[str, Any]) -> tuple[DeclaredSchedule, ...]:
     """The schedules of a playbook; errors are in the report."""
     written = document["metadata"]["schedule"] if declares_schedule(document) else []
-    entries = [((*KEY, index), one) for index, one in enumerate(written)] if isinstance(written, list) else []
+    entries = entries_of(written, KEY)
     if len(entries) > MOST_SCHEDULES:
         message = f"the playbook has {len(entries)} schedules; it may have {MOST_SCHEDULES}"
         reading.report.error(CODE, KEY, message, "write other playbooks")
         return ()
     found: dict[str, DeclaredSchedule] = {}
-    for location, entry in entries if isinstance(written, list) else [(KEY, written)]:
+    for entry, location in entries:
         keys = KEYS.read_mapping(reading, entry, location, SITE)
         if keys is None:
             continue

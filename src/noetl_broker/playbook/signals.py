@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from noetl_broker.playbook.diagnostics import Location, json_type_name
+from noetl_broker.playbook.diagnostics import Location
 from noetl_broker.playbook.keys import (
     BOOL,
     KEY_BYTES,
+    NAME,
     NAME_CHARS,
     NUMBER,
     TEXT,
@@ -18,7 +19,9 @@ from noetl_broker.playbook.keys import (
     Key,
     Keys,
     Layers,
+    entries_of,
     read_keys,
+    that,
 )
 from noetl_broker.playbook.keywords import SIGNAL
 from noetl_broker.playbook.model import OnSignal, Raw, SignalSpec
@@ -59,18 +62,19 @@ def signal_key(value: Any) -> str:
     return value
 
 
-NAME_SCHEMA: Final = {"maxLength": NAME_CHARS, "minLength": 1, "type": "string"}
-NAME: Final = Form(NAME_FORMS, signal_name, (NAME_SCHEMA,), templates="parts", compiled=True)
 NAMES: Final = Form(NAMES_FORMS, signal_names, templates="parts", compiled=True)
 KEY_VALUE: Final = Form(KEY_FORMS, signal_key, (TEXT, NUMBER, BOOL), templates="parts", compiled=True)
 KEY: Final = Key("key", KEY_VALUE, null=False)  # a null may be a forgotten value
-SIGNAL_KEYS: Final = (Key("signal", NAME, field="name"), KEY, Key("payload", TREE))
+SENT: Final = Form(NAME_FORMS, signal_name, templates="parts", compiled=True)
+STARTING: Final = NAME._replace(parse=that(lambda value: NAME.fits(value) and not any(strings(value, ()))))
+SIGNAL_KEYS: Final = (Key("signal", SENT, field="name"), KEY, Key("payload", TREE))
 ON_SIGNAL_KEYS: Final = Keys(
     model="OnSignalModel",
     about="Signals that start the playbook.",
     word="on_signal",
+    example='{signal: name, when: "{{ signal.payload.x }}"}',
     keys=(
-        Key("signal", NAME._replace(templates="none", compiled=False), "The name of the signals.", required="name"),
+        Key("signal", STARTING, "The name of the signals.", required="name"),
         Key("when", WHEN, "Only signals for which this is true; reads `signal`.", names=SIGNAL_PART_NAMES),
     ),
 )
@@ -87,38 +91,24 @@ def read_signal(reading: Reading, declared: Layers, site: TemplateSite) -> Signa
 
 def read_on_signal(reading: Reading, metadata: Raw) -> tuple[OnSignal, ...]:
     """Read `metadata.on_signal`, one declaration or a list; report the faults and leave out the faulty ones."""
-    value = metadata.get("on_signal")
-    given = [((*ON_SIGNAL, index), one) for index, one in enumerate(value)] if isinstance(value, list) else []
-    if value is not None and not isinstance(value, list):
-        given = [(ON_SIGNAL, value)]
     found: dict[str, OnSignal] = {}
-    for where, raw in given:
-        one = _read_one(reading, raw, where)
-        if one is not None and one.signal in found:
+    site = TemplateSite(step=None, role="workload")
+    value = metadata.get("on_signal")
+    for raw, where in entries_of(value, ON_SIGNAL) if value is not None else ():
+        if isinstance(raw, dict) and raw.get("signal") is None:
+            hint = f"write on_signal: {ON_SIGNAL_KEYS.example}"
+            reading.report.error("bad-value", where, "`on_signal` names no signal", hint)
+            continue
+        keys = ON_SIGNAL_KEYS.read_mapping(reading, raw, where, site) or {}
+        if "signal" not in keys:
+            continue
+        one = OnSignal(**keys)
+        if one.signal in found:
             message = f"`on_signal` names the signal {one.signal!r} twice"
             reading.report.error("duplicate-key", where, message, "join the conditions with `or`")
-        if one is not None:
-            found[one.signal] = one
+        found[one.signal] = one
+        for name in sorted(one.when.names - SIGNAL_PART_NAMES if one.when is not None else ()):
+            message = f"`when` of `on_signal` reads `{name}`; it can read `signal` alone: its name, key, payload and at"
+            hint = "write {{ signal.payload.x }}, or decide in a step"
+            reading.report.error("bad-when", (*where, "when"), message, hint)
     return tuple(found.values())
-
-
-def _read_one(reading: Reading, raw: Any, location: Location) -> OnSignal | None:
-    if not isinstance(raw, dict) or raw.get("signal") is None:
-        what = "names no signal" if isinstance(raw, dict) else f"is {json_type_name(raw)}"
-        hint = 'write on_signal: {signal: name, when: "{{ signal.payload.x }}"}'
-        reading.report.error("bad-value", location, f"`on_signal` {what}", hint)
-        return None
-    where = (*location, "signal")
-    if any(strings(raw["signal"], where)):
-        reading.report.error("bad-value", where, "`signal` of `on_signal` is a template", "write the name itself")
-        return None
-    found = ON_SIGNAL_KEYS.read_mapping(reading, raw, location, TemplateSite(step=None, role="workload"))
-    if found is None or "signal" not in found:
-        return None
-    when = found.get("when")
-    for name in sorted(when.names - SIGNAL_PART_NAMES if when is not None else ()):
-        message = f"`when` of `on_signal` reads `{name}`; it can read `{SIGNAL}` alone: its name, key, payload and at"
-        reading.report.error(
-            "bad-when", (*location, "when"), message, "write {{ signal.payload.x }}, or decide in a step"
-        )
-    return OnSignal(**found)

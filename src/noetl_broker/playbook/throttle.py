@@ -6,7 +6,7 @@ import math
 import re
 from typing import Any, Final
 
-from noetl_broker.playbook.keys import NAME_CHARS, NUMBER, TEXT, Form, Key, Keys, integer, that
+from noetl_broker.playbook.keys import NAME, NUMBER, TEXT, Form, Key, Keys, integer
 from noetl_broker.playbook.keywords import THROTTLE
 from noetl_broker.playbook.model import Throttle
 from noetl_broker.playbook.reader import Reading, TemplateSite
@@ -34,12 +34,7 @@ def parse_rate(value: Any) -> float:
     return rate
 
 
-NAME: Final = Form(
-    f"a text of 1 to {NAME_CHARS} characters without a template",
-    that(lambda value: isinstance(value, str) and 0 < len(value) <= NAME_CHARS and "{{" not in value),
-    ({"maxLength": NAME_CHARS, "minLength": 1, "type": "string"},),
-    "write name: stripe; a template belongs into `key`",
-)
+NAME_HINT: Final = "write name: stripe; a template belongs into `key`"
 JOBS: Final = integer(1, 1_000_000)
 RATE: Final = Form(RATE_FORMS, parse_rate, (NUMBER, TEXT), f"write rate: 10/s; at most {MOST_RATE:.0f}/s")
 KEYS: Final = Keys(
@@ -49,7 +44,7 @@ KEYS: Final = Keys(
     example=EXAMPLE,
     code=CODE,
     keys=(
-        Key("name", NAME, "The limit; steps with the same name share it.", required="stripe"),
+        Key("name", NAME._replace(hint=NAME_HINT), "The limit; steps with the same name share it.", required="stripe"),
         Key("key", KEY_VALUE, "What it counts by, such as an account; a template."),
         Key("concurrency", JOBS, "Jobs of a key that run at a time."),
         Key("rate", RATE, "Jobs of a key that begin: 10/s, 100/m, 5000/h."),

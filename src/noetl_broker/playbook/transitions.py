@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from noetl_broker.playbook.diagnostics import Location, json_type_name
 from noetl_broker.playbook.inputs import merge, raw_inputs, read_inputs
-from noetl_broker.playbook.keys import TEXT, WHEN, Key, Keys, holds, one_or_list, ref
+from noetl_broker.playbook.keys import TEXT, WHEN, Key, Keys, entries_of, holds, one_or_list, ref
 from noetl_broker.playbook.keywords import ENTRY_WORDS, ERROR, START
 from noetl_broker.playbook.model import NO_INPUTS, Arc, Branch, Entry, Inputs, Target
 from noetl_broker.playbook.reader import COST_OF_COPY, Reading, TemplateSite
@@ -83,12 +83,9 @@ def read_entries(
     """Read the entries under `next` or `catch` of one step, each with its location; None for a wrong one."""
     if raw is None:
         return []
-    items = (
-        [(item, (*location, index)) for index, item in enumerate(raw)] if isinstance(raw, list) else [(raw, location)]
-    )
     read = [
         (_EntryReader(reading, source, index, word).read(item, where), where)
-        for index, (item, where) in enumerate(items)
+        for index, (item, where) in enumerate(entries_of(raw, location))
     ]
     reading.broken = reading.broken or any(entry is None for entry, _ in read)
     return read
