@@ -122,3 +122,22 @@ def test_a_job_has_the_keys_that_its_worker_reads() -> None:
     plain = compiled(f"workflow: [{{step: start, next: a}}, {step}, {{step: end}}]").steps["a"].plain
     named = {part.split(": ")[0] for part in kept.split(", ")}
     assert plain.keys() == {*named, "desc", "code"}
+
+
+def test_keys_that_nobody_reads_are_allowed() -> None:
+    """At the top, and in the metadata."""
+    head = "{apiVersion: noetl.io/v1, kind: Playbook, description: d, version: 1"
+    metadata = "{name: w, tags: [a], labels: {a: b}, annotations: {a: b}, author: a, owner: o, version: 2}"
+    assert document_findings(f"{head}, metadata: {metadata}, workflow: [{{step: start}}]}}") == []
+
+
+def test_a_limit_that_is_no_mapping_has_a_wrong_type() -> None:
+    """Its code is not that of its values."""
+    codes = [
+        document_findings(
+            f"{{apiVersion: noetl.io/v1, kind: Playbook, metadata: {{name: w, concurrency: {value}}}, "
+            "workflow: [{step: start}]}"
+        )[0].split()[2]
+        for value in ("7", "{limit: x}")
+    ]
+    assert codes == ["wrong-type", "bad-value"]
