@@ -160,7 +160,7 @@ def read_task_inputs(reading: Reading, declared: Declared, site: TemplateSite, r
     """Merge the inputs of a workbook action under the inputs of the step."""
     inputs = NO_INPUTS
     worker = reading.worker_words | site.worker if declared.traits.waits_for == "worker" else NO_NAMES
-    part, first = replace(site, role=role, worker=worker), len(reading.uses)
+    part, first = TemplateSite(step=site.step, role=role, names=site.names, worker=worker), len(reading.uses)
     for layer in declared.layers:
         inputs = merge(inputs, read_inputs(reading, layer.raw, layer.location, part, declared.own))
     if role == "inputs" and deferred_names(inputs):
@@ -181,7 +181,8 @@ def read_fields(
     broker that are fields of this task. A field that reads a deferred input is deferred, too.
     """
     names, worker = site.names | names_of(inputs), reading.worker_words | site.worker
-    part = replace(site, names=names, worker=worker, deferred=site.deferred | deferred_names(inputs))
+    deferred = site.deferred | deferred_names(inputs)
+    part = TemplateSite(step=site.step, role="fields", names=names, worker=worker, deferred=deferred)
     values: dict[str, tuple[Any, Location]] = {}
     plain: Raw = {}
     own = declared.own
