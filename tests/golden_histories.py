@@ -26,8 +26,8 @@ from noetl_broker.history.story import STORY_START
 from noetl_broker.playbook import Playbook, compile_playbook
 from noetl_broker.playbook.blocks import MARK
 from noetl_broker.playbook.diagnostics import PlaybookRules
-from noetl_broker.playbook.durations import moment_text
 from noetl_broker.resources import playbooks_folder
+from noetl_broker.template.durations import moment_text
 
 OF_CONTEXT = frozenset({APPROVAL_DECIDED, TIMER_DUE, EXECUTION_SIGNAL})  # events whose context decides
 

@@ -1,6 +1,6 @@
 """Ends of executions: results, cancel, deadline, and late or unknown events."""
 
-from noetl_broker.playbook.durations import TIMEOUT_FORMS
+from noetl_broker.template.durations import TIMEOUT_FORMS
 from tests.stories import assert_story
 
 

@@ -12,8 +12,9 @@ from noetl_broker.broker.undo.open_visits import WAITING
 from noetl_broker.diagram.build import WAITS
 from noetl_broker.diagram.mermaid import BRACKETS
 from noetl_broker.diagram.shapes import OUTLINES
-from noetl_broker.playbook.keywords import BROKER_TYPES, OWN_KEYS
+from noetl_broker.playbook.keywords import BROKER_TYPES
 from noetl_broker.playbook.kinds import TRAITS, StepKind, WaitsFor
+from noetl_broker.playbook.step_types import OWN_KEYS
 from noetl_broker.playbook.steps import READERS
 
 STEP_KINDS = set(get_args(StepKind))

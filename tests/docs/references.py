@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from noetl_broker.playbook.json_schema import PlaybookModel, playbook_schema
-from noetl_broker.playbook.keywords import OWN_KEYS
+from noetl_broker.playbook.json_schema import playbook_schema
+from noetl_broker.playbook.step_types import OWN_KEYS
 from tests.brokers import rows
 from tests.postgres import Database
 
@@ -37,7 +37,7 @@ HEADINGS = {
     "ItemCatchModel": "An entry of its `catch`",
 }
 KEYS_ABOUT = """\
-Generated from the models of `noetl-broker schema` by `make docs`. [Writing playbooks](playbooks.md) explains them.
+Generated from the declared keys by `make docs`. [Writing playbooks](playbooks.md) explains them.
 Other keys are errors at registration, except on a type of your own workers."""
 TABLES_ABOUT = """\
 The tables, the views and the functions that people call, from the comments of a migrated database: `make docs`.
@@ -57,8 +57,7 @@ def playbook_reference() -> str:
     ]
     for name, heading in HEADINGS.items():
         model = schema["$defs"][name] if name else schema
-        described = str(model.get("description") or PlaybookModel.__doc__).strip()
-        parts += [f"## {heading}", described, _table(("key", "holds", "meaning"), _keys(model))]
+        parts += [f"## {heading}", model["description"], _table(("key", "holds", "meaning"), _keys(model))]
     kinds = [(f"`{name}`", ", ".join(f"`{key}`" for key in sorted(keys))) for name, keys in sorted(OWN_KEYS.items())]
     parts += ["## Types", "The keys of each step type, besides those above.", _table(("type", "its own keys"), kinds)]
     return "\n\n".join(parts) + "\n"

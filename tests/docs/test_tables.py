@@ -26,8 +26,9 @@ from noetl_broker.console import problem
 from noetl_broker.diagram.labels import STATES
 from noetl_broker.diagram.model import as_document
 from noetl_broker.playbook import PlaybookRules
-from noetl_broker.playbook.keywords import INPUT_WORDS, OWN_KEYS
-from noetl_broker.playbook.schedules import SCHEDULE_KEYS
+from noetl_broker.playbook.keywords import INPUT_WORDS
+from noetl_broker.playbook.schedules import KEYS as SCHEDULE
+from noetl_broker.playbook.step_types import OWN_KEYS
 from noetl_broker.settings import Settings
 from noetl_broker.store.admin.verify import CHECKS, TABLES, TURNS
 from noetl_broker.store.connect.sqlstates import FAULT_CLASSES
@@ -178,7 +179,7 @@ def test_the_words_of_playbooks_are_those_of_the_code() -> None:
     assert types
     assert types <= {*OWN_KEYS, "workbook"}
     assert f"`{' < '.join(INPUT_WORDS)}`" in pages.replace("\n", " ")
-    assert table(read_page("schedules"), "| key |").keys() == {*SCHEDULE_KEYS} - {"description"}
+    assert table(read_page("schedules"), "| key |").keys() == SCHEDULE.known.keys() - {"description"}
 
 
 def test_the_page_for_the_first_days_is_short() -> None:

@@ -118,7 +118,7 @@ DOCUMENTS: dict[str, str] = {
         kind: Playbook
         metadata: {path: p, schedule: {}}
         workflow: [{step: start}]
-        => 3:31 error bad-schedule metadata.schedule: a schedule has no `name` (write name: nightly)
+        => 3:31 error bad-schedule metadata.schedule: `schedule` has no `name` (write name: nightly)
         => 3:31 error bad-schedule metadata.schedule: a schedule has neither `cron` nor `every` (write one of them: cron: "0 2 * * *", or every: 15m)
     """,
     "a key without a template is a warning: the limit counts all executions": """
@@ -317,12 +317,12 @@ WORKFLOWS: dict[str, str] = {
         workflow:
           - {step: start, next: a, join: some}
           - {step: a, type: http, url: x, next_mode: first, on_error: stop, timeout: 0, priority: high, join: 3}
-        => 2:34 error bad-value workflow[0].join: `join` is some, not one of all, any, each (the default is all)
-        => 3:46 error bad-value workflow[1].next_mode: `next_mode` is first, not one of inclusive, exclusive (the default is inclusive)
-        => 3:63 error bad-value workflow[1].on_error: `on_error` is stop, not one of fail, continue (the default is fail)
+        => 2:34 error bad-value workflow[0].join: `join` is 'some', not one of all, any, each (the default is all; for a number of arrivals write {need: 2})
+        => 3:46 error bad-value workflow[1].next_mode: `next_mode` is 'first', not one of inclusive, exclusive (the default is inclusive)
+        => 3:63 error bad-value workflow[1].on_error: `on_error` is 'stop', not one of fail, continue (the default is fail)
         => 3:78 error bad-value workflow[1].timeout: `timeout` is 0, not a number of seconds, 90s, 15m, 2h30m, 3d, 2w or P3DT12H, from 0.001 s to 365 days (write timeout: 90s, or a template that gives a duration)
         => 3:91 error bad-value workflow[1].priority: `priority` is 'high', not an integer from -32768 to 32767 (write it without quotes or template)
-        => 3:103 error bad-value workflow[1].join: `join` is a number, not one of all, any, each (the default is all; for a number of arrivals write {need: 2})
+        => 3:103 error bad-value workflow[1].join: `join` is 3, not one of all, any, each (the default is all; for a number of arrivals write {need: 2})
     """,
     "a playbook step needs a path: without one there is no child": """
         workflow:
@@ -477,9 +477,9 @@ WORKFLOWS: dict[str, str] = {
             task: {type: playbook, path: p}
         => 5:17 error bad-iterator workflow[1].collection: the iterator `a` has a `collection` that is a number (write a list or "{{ expression }}")
         => 6:14 error bad-iterator workflow[1].element: the iterator `a` has the `element` '1x', which is not a name (write element: item)
-        => 7:11 error bad-iterator workflow[1].mode: `mode` is fast, not one of sequential, async, parallel (the default is sequential)
+        => 7:11 error bad-iterator workflow[1].mode: `mode` is 'fast', not one of sequential, async, parallel (the default is sequential)
         => 8:18 error bad-iterator workflow[1].concurrency: `concurrency` is 0, not an integer from 1 to 1000000 (write an integer from 1 to 1000000)
-        => 9:15 error bad-iterator workflow[1].on_error: `on_error` is stop, not one of fail, continue (the default is fail)
+        => 9:15 error bad-iterator workflow[1].on_error: `on_error` is 'stop', not one of fail, continue (the default is fail)
         => 10:12 error bad-iterator workflow[1].where: bad `where`: a condition is one expression: text outside the braces is not allowed (write where: "{{ expression }}")
         => 11:16 error bad-iterator workflow[1].enumerate: `enumerate` is 1, not true or false (write true or false)
     """,
@@ -742,7 +742,7 @@ STEPS: dict[str, str] = {
         type: wait, for: -1
         => 1:63 error bad-value workflow[1].for: `for` is -1, not a duration (write a number of seconds, 90s, 15m, 2h30m, 3d, 2w or P3DT12H)
         type: wait, for: true
-        => 1:63 error bad-value workflow[1].for: `for` is True, not a duration (write a number of seconds, 90s, 15m, 2h30m, 3d, 2w or P3DT12H)
+        => 1:63 error bad-value workflow[1].for: `for` is true, not a duration (write a number of seconds, 90s, 15m, 2h30m, 3d, 2w or P3DT12H)
         type: wait, until: 2026-01-01
         => 1:65 error bad-value workflow[1].until: `until` is '2026-01-01', not a moment (write RFC 3339, such as 2026-03-01T09:00:00Z)
         type: wait, for: 3d, retry: 3
@@ -803,11 +803,11 @@ STEPS: dict[str, str] = {
         type: approval, assignees: finance, timeout: P1D
         type: approval, timeout: "{{ execution_id }}", details: [1, 2], on_error: continue, desc: x
         type: approval, retry: 3
-        => 1:69 error bad-approval workflow[1].retry: `retry` of the approval `a` has no meaning (remove it)
+        => 1:69 error bad-approval workflow[1].retry: `retry` of the approval step `a` has no meaning (remove it)
         type: approval, title: [x]
         => 1:69 error bad-value workflow[1].title: `title` is a list, not a text (write a text)
         type: approval, assignees: [1]
-        => 1:73 error bad-value workflow[1].assignees: `assignees` is not a text or a list of texts (write assignees: [finance])
+        => 1:73 error bad-value workflow[1].assignees: `assignees` is a list, not a text or a list of texts (write assignees: [finance])
         type: approval, form: [n]
         => 1:68 error bad-form workflow[1].form: `form` is a list (write a schema for each field: {discount: {type: number, maximum: 30}})
         type: approval, form: {by: {type: string}}
@@ -825,19 +825,19 @@ STEPS: dict[str, str] = {
     """,
     "throttles": """
         type: python, code: 'def main(): pass', throttle: 5
-        => 1:96 error bad-throttle workflow[1].throttle: `throttle` of `a` is a number (write throttle: {name: stripe, concurrency: 5})
+        => 1:96 error bad-throttle workflow[1].throttle: `throttle` is a number, not a mapping (write throttle: {name: stripe, concurrency: 5})
         type: python, code: 'def main(): pass', throttle: {name: api}
         => 1:96 error bad-throttle workflow[1].throttle: `throttle` has neither `concurrency` nor `rate` (write throttle: {name: stripe, concurrency: 5})
         type: python, code: 'def main(): pass', throttle: {concurrency: 2}
-        => 1:96 error bad-throttle workflow[1].throttle.name: `throttle` has no `name` (write name: stripe; a template belongs into `key`)
+        => 1:96 error bad-throttle workflow[1].throttle: `throttle` has no `name` (write name: stripe)
         type: python, code: 'def main(): pass', throttle: {name: '{{ workload.x }}', concurrency: 2}
-        => 1:103 error bad-throttle workflow[1].throttle.name: `throttle` has a template as its `name` (write name: stripe; a template belongs into `key`)
+        => 1:103 error bad-throttle workflow[1].throttle.name: `name` is '{{ workload.x }}', not a text of 1 to 255 characters without a template (write name: stripe; a template belongs into `key`)
         type: python, code: 'def main(): pass', throttle: {name: api, rate: 10/x}
         => 1:114 error bad-throttle workflow[1].throttle.rate: `rate` is '10/x', not 10/s, 100/m, 5000/h or a number a second (write rate: 10/s; at most 1000000/s)
         type: python, code: 'def main(): pass', throttle: {name: api, concurrency: 2, burst: 3}
         => 1:131 error bad-throttle workflow[1].throttle.burst: `burst` needs a `rate` (add rate: 10/s, or remove it)
         type: python, code: 'def main(): pass', throttle: {name: api, rate: 1, key: [1]}
-        => 1:122 error bad-throttle workflow[1].throttle.key: `key` is a list, not a text of up to 1024 bytes, a number or a boolean (write what the throttle counts by)
+        => 1:122 error bad-throttle workflow[1].throttle.key: `key` is a list, not a text of up to 1024 bytes, a number or a boolean (write a text of up to 1024 bytes, a number or a boolean)
         type: wait, for: 3d, throttle: {name: api, concurrency: 2}
         => 1:67 error bad-throttle workflow[1].throttle: `throttle` of the step `a` has no meaning: no worker runs the step (write it on steps that workers run)
         type: iterator, collection: [1], element: x, distribute: true, throttle: {name: api, concurrency: 2}, task: {type: python, code: 'def main(): pass'}
@@ -873,15 +873,15 @@ STEPS: dict[str, str] = {
         type: wait, signal: ''
         => 1:66 error bad-value workflow[1].signal: `signal` is '', not a text of 1 to 255 characters, or a list of up to 20 such texts (write a text of 1 to 255 characters, or a list of up to 20 such texts)
         type: wait, signal: []
-        => 1:66 error bad-value workflow[1].signal: `signal` is [], not a text of 1 to 255 characters, or a list of up to 20 such texts (write a text of 1 to 255 characters, or a list of up to 20 such texts)
+        => 1:66 error bad-value workflow[1].signal: `signal` is a list, not a text of 1 to 255 characters, or a list of up to 20 such texts (write a text of 1 to 255 characters, or a list of up to 20 such texts)
         type: wait, signal: 5
         => 1:66 error bad-value workflow[1].signal: `signal` is 5, not a text of 1 to 255 characters, or a list of up to 20 such texts (write a text of 1 to 255 characters, or a list of up to 20 such texts)
         type: wait, signal: x, key: [1]
-        => 1:74 error bad-value workflow[1].key: `key` is [1], not a text of up to 1024 bytes, a number or a boolean (write a text of up to 1024 bytes, a number or a boolean)
+        => 1:74 error bad-value workflow[1].key: `key` is a list, not a text of up to 1024 bytes, a number or a boolean (write a text of up to 1024 bytes, a number or a boolean)
         type: wait, signal: x, key: null
-        => 1:74 error bad-value workflow[1].key: `key` is null, not a text of up to 1024 bytes, a number or a boolean (write a key, or leave it out to mean this execution)
+        => 1:74 error bad-value workflow[1].key: `key` is null, not a text of up to 1024 bytes, a number or a boolean (write a text of up to 1024 bytes, a number or a boolean, or leave it out)
         type: signal, signal: x, key: null
-        => 1:76 error bad-value workflow[1].key: `key` is null, not a text of up to 1024 bytes, a number or a boolean (write a key, or leave it out to mean this execution)
+        => 1:76 error bad-value workflow[1].key: `key` is null, not a text of up to 1024 bytes, a number or a boolean (write a text of up to 1024 bytes, a number or a boolean, or leave it out)
         type: wait, signal: x, since: soon
         => 1:76 error bad-value workflow[1].since: `since` is 'soon', not a duration (write a number of seconds, 90s, 15m, 2h30m, 3d, 2w or P3DT12H)
         type: wait, signal: x, when: a b
@@ -895,15 +895,15 @@ STEPS: dict[str, str] = {
         type: signal
         => 1:36 error missing-key workflow[1]: the signal step `a` names no signal (write signal: name-of-the-signal)
         type: signal, signal: [x]
-        => 1:68 error bad-value workflow[1].signal: `signal` is ['x'], not a text of 1 to 255 characters (write a text of 1 to 255 characters)
+        => 1:68 error bad-value workflow[1].signal: `signal` is a list, not a text of 1 to 255 characters (write a text of 1 to 255 characters)
         type: signal, signal: x, retry: 2
         => 1:78 error bad-wait workflow[1].retry: `retry` of the signal step `a` has no meaning (remove it)
     """,
     "iterators": """
         type: iterator, collection: [1], element: n, tolerate: 120%, task: {type: http, url: u}
-        => 1:101 error bad-iterator workflow[1].tolerate: `tolerate` of the iterator `a` is '120%', not a number of items or a percentage (write tolerate: 5 (at most 1,000,000), or tolerate: 20% (at most 100%))
+        => 1:101 error bad-iterator workflow[1].tolerate: `tolerate` is '120%', not a number of items or a percentage (write tolerate: 5 (at most 1,000,000), or tolerate: 20% (at most 100%))
         type: iterator, collection: [1], element: n, tolerate: true, task: {type: http, url: u}
-        => 1:101 error bad-iterator workflow[1].tolerate: `tolerate` of the iterator `a` is True, not a number of items or a percentage (write tolerate: 5 (at most 1,000,000), or tolerate: 20% (at most 100%))
+        => 1:101 error bad-iterator workflow[1].tolerate: `tolerate` is true, not a number of items or a percentage (write tolerate: 5 (at most 1,000,000), or tolerate: 20% (at most 100%))
         type: iterator, collection: [1], element: n, tolerate: 5, on_error: continue, task: {type: http, url: u}
         => 1:104 error bad-iterator workflow[1].on_error: the iterator `a` has `on_error` and `tolerate`, and both say what a failed item does (keep one: tolerate: 0 is on_error: fail, tolerate: 100% is on_error: continue)
         type: iterator, collection: [1], element: n, tolerate: 2.5%, task: {type: http, url: u}
@@ -940,7 +940,7 @@ STEPS: dict[str, str] = {
         type: playbook, path: p, version: '{{ x + }}'
         => 1:80 error bad-template workflow[1].version: the template `{{ x + }}` does not compile: unexpected 'end of print statement' (write text with {{ expression }} in it)
         type: playbook, path: p, return_step: 7
-        => 1:84 error bad-value workflow[1].return_step: `return_step` is a number, not the name of a step (write the name of a step of that playbook)
+        => 1:84 error bad-value workflow[1].return_step: `return_step` is 7, not the name of a step (write the name of a step of that playbook)
         type: playbook, path: p, return_step: [a]
         => 1:84 error bad-value workflow[1].return_step: `return_step` is a list, not the name of a step (write the name of a step of that playbook)
         type: playbook, path: p, version: 1, return_step: a

@@ -36,11 +36,11 @@ def test_a_join_is_a_word_or_a_number_of_arrivals(written: str, expected: tuple[
 @pytest.mark.parametrize(
     "written, expected",
     [
-        ("{losers: cancel}", "bad-join workflow[3].join: `join` does not say how many arrivals it needs"),
-        ("{}", "bad-join workflow[3].join: `join` does not say how many arrivals it needs"),
+        ("{losers: cancel}", "bad-join workflow[3].join: `join` has no `need`"),
+        ("{}", "bad-join workflow[3].join: `join` has no `need`"),
         ("{need: 0}", "bad-join workflow[3].join.need: `need` is 0, not an integer from 1 to 10000"),
         ("{need: '{{ 2 }}'}", "bad-join workflow[3].join.need: `need` is '{{ 2 }}', not an integer from 1 to 10000"),
-        ("{need: 1, losers: stop}", "bad-join workflow[3].join.losers: `losers` is stop, not one of run, cancel"),
+        ("{need: 1, losers: stop}", "bad-join workflow[3].join.losers: `losers` is 'stop', not one of run, cancel"),
         ("{need: 1, loser: run}", "bad-join workflow[3].join.loser: unknown key `loser` in `join`"),
         (
             "{need: 3}",

@@ -14,21 +14,18 @@ def found(written: str) -> list[str]:
     return [line.partition(" metadata.on_failure")[2] for line in lines]
 
 
+NO_PATH = "not the path of a playbook, without a template or a block (write path: folder/of/the/playbook)"
+
+
 @pytest.mark.parametrize(
     "written, expected",
     [
         ("{path: ops/alarm, args: {team: '{{ workload.team }}', why: '{{ error.message }}'}}", []),
         ("ops/alarm", [": `on_failure` is a string, not a mapping (write on_failure: {path: folder/of/the/playbook})"]),
         ("{args: {}}", [": `on_failure` has no `path` (write path: folder/of/the/playbook)"]),
-        ("{path: 5}", [".path: `path` is 5, not the path of a playbook (write path: folder/of/the/playbook)"]),
-        (
-            "{path: '{{ workload.team }}'}",
-            [".path: `path` of `on_failure` is a template (write path: folder/of/the/playbook)"],
-        ),
-        (
-            "{path: p#pay}",
-            [".path: `path` of `on_failure` is 'p#pay', which names a block (write path: folder/of/the/playbook)"],
-        ),
+        ("{path: 5}", [f".path: `path` is 5, {NO_PATH}"]),
+        ("{path: '{{ workload.team }}'}", [f".path: `path` is '{{{{ workload.team }}}}', {NO_PATH}"]),
+        ("{path: p#pay}", [f".path: `path` is 'p#pay', {NO_PATH}"]),
         ("{path: p, arg: {}}", [".arg: unknown key `arg` in `on_failure` (did you mean `args`?)"]),
         ("{path: p, args: [1]}", [".args: `args` is a list, not a mapping (write args: {name: value})"]),
         (

@@ -49,7 +49,10 @@ def _place(path: str) -> str:
             "type: save, table: t, data: {a: 1}, mode: upsret",
             "bad-value mode: `mode` is 'upsret', not one of insert, ",
         ),
-        ("type: sleep, seconds: soon", "bad-value seconds: `seconds` is 'soon', not a number of seconds, 90s"),
+        (
+            "type: sleep, seconds: soon",
+            "bad-value seconds: `seconds` is 'soon', not a duration (write a number of seconds, 90s",
+        ),
         ("type: http, ulr: u, url: u", "unknown-key ulr: unknown key `ulr` on the http step `a` (did you mean `url`?)"),
         ("type: http, url: u, json: {}", "unknown-key json: unknown key `json` on the http step `a` (did you mean `da"),
         (

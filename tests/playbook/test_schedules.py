@@ -19,6 +19,9 @@ metadata:
   schedule: {schedule}
 workflow: [{{step: start, next: end}}, {{step: end, result: "{{{{ schedule.at }}}}"}}]
 """
+SPAN = "a duration of at most 3660 days"
+DURATIONS = "(write a number of seconds, 90s, 15m, 2h30m, 3d, 2w or P3DT12H)"
+EXAMPLE = '(write schedule: {name: nightly, cron: "0 2 * * *"}, or a list)'
 
 
 def source(schedule: str) -> str:
@@ -64,9 +67,9 @@ def test_a_good_schedule_has_no_finding_and_gives_templates_its_name() -> None:
 @pytest.mark.parametrize(
     "schedule, expected",
     [
-        ("nightly", 'schedule: `schedule` is a string (write {name: nightly, cron: "0 2 * * *"}, or a list)'),
-        ("[1]", 'schedule[0]: a schedule is a number (write {name: nightly, cron: "0 2 * * *"})'),
-        ("{cron: '@daily'}", "schedule: a schedule has no `name` (write name: nightly)"),
+        ("nightly", f"schedule: `schedule` is a string, not a mapping {EXAMPLE}"),
+        ("[1]", f"schedule[0]: `schedule` is a number, not a mapping {EXAMPLE}"),
+        ("{cron: '@daily'}", "schedule: `schedule` has no `name` (write name: nightly)"),
         (
             "{name: 'a#b', cron: '@daily'}",
             "schedule.name: the name of a schedule is 'a#b' (write a text without # such as nightly)",
@@ -99,18 +102,15 @@ def test_a_good_schedule_has_no_finding_and_gives_templates_its_name() -> None:
         ),
         (
             "{name: a, every: soon}",
-            (
-                "schedule.every: `every` is 'soon', not a duration (write a number of seconds, 90s, 15m, 2h30m, 3d, "
-                "2w or P3DT12H)"
-            ),
+            f"schedule.every: `every` is 'soon', not {SPAN} and at least 1 s {DURATIONS}",
         ),
         (
             "{name: a, every: 0}",
-            "schedule.every: every 0 s is not between 1 s and 3660 days (write a span such as 15m)",
+            f"schedule.every: `every` is 0, not {SPAN} and at least 1 s {DURATIONS}",
         ),
         (
             "{name: a, every: 1h, jitter: 99w}",
-            "schedule.jitter: `jitter` is '99w' (write a duration of at most 366 days)",
+            f"schedule.jitter: `jitter` is '99w', not a duration of at most 366 days {DURATIONS}",
         ),
         (
             "{name: a, every: 1h, payload: [1]}",
@@ -122,9 +122,9 @@ def test_a_good_schedule_has_no_finding_and_gives_templates_its_name() -> None:
         ),
         (
             "{name: a, every: 1h, overlap: 3}",
-            "schedule.overlap: `overlap` is 3 (write one of: skip, queue, cancel, allow)",
+            "schedule.overlap: `overlap` is 3, not one of skip, queue, cancel, allow (the default is skip)",
         ),
-        ("{name: a, every: 1h, corn: x}", "schedule.corn: unknown key `corn` in a schedule (did you mean `cron`?)"),
+        ("{name: a, every: 1h, corn: x}", "schedule.corn: unknown key `corn` in `schedule` (did you mean `cron`?)"),
         (
             "[{name: a, every: 1h}, {name: a, every: 2h}]",
             "schedule[1].name: there are two schedules `a` (rename one of them)",

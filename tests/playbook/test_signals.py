@@ -21,7 +21,10 @@ def findings(written: str, metadata: str = "") -> list[str]:
     [
         ("5", "bad-value metadata.on_signal: `on_signal` is a number"),
         ("{when: x}", "bad-value metadata.on_signal: `on_signal` names no signal"),
-        ("{signal: '{{ x }}'}", "bad-value metadata.on_signal.signal: `signal` of `on_signal` is a template"),
+        (
+            "{signal: '{{ x }}'}",
+            "bad-value metadata.on_signal.signal: `signal` is '{{ x }}', not a text of 1 to 255 characters",
+        ),
         ("{signal: x, wen: y}", "unknown-key metadata.on_signal.wen: unknown key `wen` in `on_signal`"),
         ("[{signal: x}, {signal: x}]", "duplicate-key metadata.on_signal[1]: `on_signal` names the signal 'x' twice"),
         ("{signal: x, when: a b}", "bad-when metadata.on_signal.when: bad `when`:"),

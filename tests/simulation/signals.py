@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from noetl_broker.playbook.durations import moment_text
+from noetl_broker.template.durations import moment_text
 from tests.simulation.life import Life, OpenWait
 from tests.simulation.random_plans import SIGNALS
 

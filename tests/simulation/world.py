@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 from noetl_broker.broker.model.values import as_stored
 from noetl_broker.playbook import Playbook, PlaybookRules, compile_playbook
-from noetl_broker.playbook.durations import moment_text
 from noetl_broker.store.json_codec import dump_json
+from noetl_broker.template.durations import moment_text
 from tests.simulation.compare import Different, compare_turn
 from tests.simulation.life import Job, Life, Mail, Parent, TakenTurn, Timer
 from tests.simulation.plans import Plan, document

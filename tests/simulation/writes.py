@@ -22,10 +22,10 @@ from noetl_broker.broker.model.effects import (
     WaitReopened,
 )
 from noetl_broker.broker.model.stops import Stops, stops_of
-from noetl_broker.playbook.durations import after
 from noetl_broker.store.json_codec import load_json
 from noetl_broker.store.turn.child_rows import child_answer, child_meta
 from noetl_broker.store.turn.claimed_rows import Execution, ParentVisit
+from noetl_broker.template.durations import after
 from noetl_broker.testing.pauses import event_for_children
 from tests.simulation.life import OPEN_JOBS, Job, Life, OpenWait, Parent, TakenTurn, Timer
 from tests.simulation.reference_model import Row

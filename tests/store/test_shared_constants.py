@@ -10,8 +10,8 @@ import pytest
 from noetl_broker import node_ids
 from noetl_broker.broker.model import event_types, limits
 from noetl_broker.broker.state.state import CANCELLED, COMPLETED, FAILED, LIVE, NEW, is_live
+from noetl_broker.playbook.keys import KEY_BYTES, NAME_CHARS
 from noetl_broker.playbook.keywords import BROKER_TYPES, CONTROL_TYPES
-from noetl_broker.playbook.plain_values import KEY_BYTES, NAME_CHARS
 from noetl_broker.playbook.throttle import MOST_RATE
 from noetl_broker.store import queries, row_layout
 from noetl_broker.store.connect.migrations import compat_noetl, migrations

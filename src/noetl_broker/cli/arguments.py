@@ -16,7 +16,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from noetl_broker.cli.output import one_line
-from noetl_broker.playbook.plain_values import LARGEST_VERSION
+from noetl_broker.playbook.keys import LARGEST_VERSION
 from noetl_broker.settings import databases_of, load_settings, with_dsn
 from noetl_broker.store.admin.completions import Offer, offer_executions, offer_paths, offer_schedules, offer_steps
 from noetl_broker.store.connect.connection import Connection, connect

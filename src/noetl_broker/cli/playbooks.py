@@ -13,9 +13,9 @@ from noetl_broker.cli import output
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.face import ask
 from noetl_broker.cli.rights import OWNER
+from noetl_broker.cli.sarif import as_sarif
 from noetl_broker.cli.typed import read_bytes
 from noetl_broker.errors import EXIT_FAILED, DatabaseFault, OperatorFault
-from noetl_broker.playbook.sarif import as_sarif
 from noetl_broker.service.check import CheckedFile, check_source, with_calls, with_step_types
 from noetl_broker.store.connect.session import session
 

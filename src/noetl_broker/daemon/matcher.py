@@ -26,12 +26,12 @@ from noetl_broker.daemon.metrics.registry import (
 )
 from noetl_broker.daemon.metrics.values import MetricValues
 from noetl_broker.growing_pauses import Backoff
-from noetl_broker.playbook.durations import moment_text
 from noetl_broker.playbook.keywords import SIGNAL
 from noetl_broker.store.connect.connection import ANSWER_SECONDS, Pool, borrowed, transaction
 from noetl_broker.store.queries import sql
 from noetl_broker.tasks import wait_for
 from noetl_broker.template import Template, TemplateError, compile_condition
+from noetl_broker.template.durations import moment_text
 from noetl_broker.template.scope import Moment, Scope
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from noetl_broker.broker.state.state import PAUSED, QUEUED
 from noetl_broker.explain.reason import Reason
 from noetl_broker.explain.slots import explain_slots
 from noetl_broker.node_ids import visit_name
-from noetl_broker.playbook.durations import moment_text
+from noetl_broker.template.durations import moment_text
 from noetl_broker.text import join_names, span
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from noetl_broker.explain.reason import Reason
 from noetl_broker.explain.signals import explain_unfit
 from noetl_broker.explain.waits import explain_wait
 from noetl_broker.node_ids import visit_name
-from noetl_broker.playbook.keywords import ACTION_TYPES, BROKER_TYPES
+from noetl_broker.playbook.keywords import BROKER_TYPES
+from noetl_broker.playbook.step_types import ACTION_TYPES
 from noetl_broker.text import join_names, rate_text, span
 
 if TYPE_CHECKING:

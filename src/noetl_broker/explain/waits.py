@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from noetl_broker.explain.reason import Reason
 from noetl_broker.node_ids import visit_name
-from noetl_broker.playbook.durations import moment_text
+from noetl_broker.template.durations import moment_text
 from noetl_broker.text import join_names, span
 
 if TYPE_CHECKING:

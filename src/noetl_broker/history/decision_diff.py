@@ -17,8 +17,8 @@ from noetl_broker.broker.model.event import Emitted, Event
 from noetl_broker.broker.model.event_types import EXECUTION_START
 from noetl_broker.broker.model.values import JSON
 from noetl_broker.broker.writing.events import CAUGHT
-from noetl_broker.playbook.durations import moment_text
 from noetl_broker.playbook.keywords import ENCODED_KEYS
+from noetl_broker.template.durations import moment_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

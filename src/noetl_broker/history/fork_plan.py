@@ -35,9 +35,9 @@ from noetl_broker.errors import BrokerError, HistoryFault, OperatorFault, Unknow
 from noetl_broker.history.timeline import IncomingToken, Timeline, last_entry, trace_turns
 from noetl_broker.node_ids import visit_name
 from noetl_broker.playbook.diagnostics import did_you_mean
-from noetl_broker.playbook.durations import moment_text
 from noetl_broker.playbook.keywords import ERROR
 from noetl_broker.template import NotLoaded, TemplateError
+from noetl_broker.template.durations import moment_text
 
 if TYPE_CHECKING:
     from noetl_broker.broker.model.values import Visit

@@ -79,8 +79,8 @@ from noetl_broker.broker.model.rules import Rules
 from noetl_broker.broker.model.values import JSON
 from noetl_broker.broker.undo.rows import child_with_undo
 from noetl_broker.node_ids import MARK, visit_name
-from noetl_broker.playbook.durations import moment_text
 from noetl_broker.template import read_integer, read_real
+from noetl_broker.template.durations import moment_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

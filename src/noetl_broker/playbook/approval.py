@@ -6,18 +6,18 @@ field; a rejection does not. Each form has a field `comment`, a text, unless it 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from noetl_broker.playbook.diagnostics import json_type_name
-from noetl_broker.playbook.durations import DURATION_FORMS, parse_duration
+from noetl_broker.playbook.keys import DURATION, TREE, Form, Key, Layers, read_keys, that
 from noetl_broker.playbook.model import ApprovalSpec
-from noetl_broker.playbook.reader import Reading, TemplateSite, strings
-from noetl_broker.playbook.tasks import Declared
+from noetl_broker.playbook.reader import TemplateSite, strings
 from noetl_broker.playbook.value_schema import Schema, SchemaFinding, ValueFault, check_schema, faults_of
-from noetl_broker.playbook.wait import read_parsed
-from noetl_broker.template import Tree
 
-TITLE, DETAILS, FORM, ASSIGNEES, TIMEOUT = "title", "details", "form", "assignees", "timeout"
+if TYPE_CHECKING:
+    from noetl_broker.playbook.reader import Reading
+
+TITLE, FORM, ASSIGNEES = "title", "form", "assignees"
 RESERVED = frozenset({"approved", "by", "at"})  # of the result
 COMMENT = "comment"
 REQUIRED, DEFAULT = "required", "default"
@@ -26,49 +26,13 @@ ASSIGNEES_FORMS = "a text or a list of texts"
 FORM_HINT = "write a schema for each field: {discount: {type: number, maximum: 30}}"
 
 
-def read_approval(reading: Reading, name: str, declared: Declared) -> ApprovalSpec:
-    """Read what an `approval` step shows; report what is wrong."""
-    part = TemplateSite(step=name, role="fields")
-    value, where = declared.lookup("retry")
-    if value is not None:
-        reading.report.error("bad-approval", where, f"`retry` of the approval `{name}` has no meaning", "remove it")
-    _check_form(reading, declared)
-    _check_texts(reading, declared)
-    timeout, location = declared.lookup(TIMEOUT)
-    return ApprovalSpec(
-        title=_tree(reading, declared, TITLE, part),
-        details=_tree(reading, declared, DETAILS, part),
-        form=_tree(reading, declared, FORM, part),
-        assignees=_tree(reading, declared, ASSIGNEES, part),
-        timeout=None
-        if timeout is None
-        else read_parsed(reading, timeout, location, part, parse_duration, DURATION_FORMS),
-    )
-
-
-def _tree(reading: Reading, declared: Declared, key: str, part: TemplateSite) -> Tree | None:
-    value, where = declared.lookup(key)
-    return None if value is None else reading.tree(value, where, part)
-
-
-def _check_form(reading: Reading, declared: Declared) -> None:
-    """Report a wrong form; one with templates is checked when the approval begins."""
+def read_approval(reading: Reading, declared: Layers, site: TemplateSite) -> ApprovalSpec:
+    """Read what an `approval` step shows; a form with templates is checked when the approval begins."""
     form, where = declared.lookup(FORM)
-    if form is None or any(strings(form, where)):
-        return
-    for fault in faults_of_form(form):
+    for fault in faults_of_form(form) if form is not None and not any(strings(form, where)) else ():
         location = (*where, *fault.location)
         reading.report.error("bad-form", location, fault.message, fault.hint, key=fault.of_key)
-
-
-def _check_texts(reading: Reading, declared: Declared) -> None:
-    title, where = declared.lookup(TITLE)
-    if isinstance(title, dict | list):
-        reading.report.error("bad-value", where, f"`{TITLE}` is {json_type_name(title)}, not a text", "write a text")
-    value, where = declared.lookup(ASSIGNEES)
-    if value is not None and assignees_of(value) is None:
-        message = f"`{ASSIGNEES}` is not {ASSIGNEES_FORMS}"
-        reading.report.error("bad-value", where, message, f"write {ASSIGNEES}: [finance]")
+    return ApprovalSpec(**read_keys(reading, KEYS, declared, site))
 
 
 def assignees_of(value: Any) -> list[str] | None:
@@ -130,3 +94,13 @@ def _without_required(schema: Any) -> Any:
     if isinstance(schema, dict) and isinstance(schema.get(REQUIRED), bool):
         return {key: value for key, value in schema.items() if key != REQUIRED}
     return schema
+
+
+ARE_TEXTS: Final = that(lambda value: assignees_of(value) is not None)
+KEYS: Final = (
+    Key(TITLE, Form("a text", that(lambda value: not isinstance(value, dict | list)), compiled=True)),
+    Key("details", TREE),
+    Key(FORM, TREE),
+    Key(ASSIGNEES, Form(ASSIGNEES_FORMS, ARE_TEXTS, hint=f"write {ASSIGNEES}: [finance]", compiled=True)),
+    Key("timeout", DURATION),
+)

@@ -6,26 +6,21 @@ from dataclasses import replace
 from typing import Final
 
 from noetl_broker.node_ids import UNDO_SUFFIX
-from noetl_broker.playbook.calls import read_call
+from noetl_broker.playbook.calls import read_action
 from noetl_broker.playbook.diagnostics import Location, json_type_name
-from noetl_broker.playbook.fields import Fields
 from noetl_broker.playbook.inputs import names_of
 from noetl_broker.playbook.keywords import COMPENSATE
 from noetl_broker.playbook.model import Playbook, Raw, Step
 from noetl_broker.playbook.own_keys import refuse_wrong_keys
-from noetl_broker.playbook.reader import NO_NAMES, Reading, templates_of
+from noetl_broker.playbook.reader import NO_NAMES, Reading, TemplateSite, templates_of
 from noetl_broker.playbook.retries import read_retry
 from noetl_broker.playbook.scopes import Scopes
+from noetl_broker.playbook.step_keys import JOB_PRIORITY
 from noetl_broker.playbook.tasks import (
-    NO_FIELDS,
     Declared,
-    Surroundings,
     check_program_texts,
     declare,
-    read_fields,
-    read_priority,
     read_start_timeout,
-    read_task_inputs,
     read_timeout,
 )
 from noetl_broker.playbook.template_reads import required_names
@@ -90,26 +85,16 @@ def _declared(reading: Reading, name: str, raw: Raw, location: Location) -> Decl
 def _step(reading: Reading, name: str, index: int, undo: Declared, element: frozenset[str]) -> Step:
     """Compile the undo; its templates have a role of their own."""
     first = len(reading.uses)
-    inputs = read_task_inputs(reading, name, undo, Surroundings(names=element | WORDS))
-    around = Surroundings(names=element | WORDS | names_of(inputs))
-    fields: Fields = NO_FIELDS
-    plain: Raw = {}
-    if undo.traits.waits_for == "worker":
-        fields, plain = read_fields(reading, name, undo, around, inputs=inputs)
+    site = TemplateSite(step=name, role="fields", names=element | WORDS)
+    action = read_action(reading, undo, site)
+    limits = replace(site, names=site.names | names_of(action["inputs"]))
     step = Step(
         name=name,
         index=index,
-        type=undo.type,
-        kind=undo.kind,
-        inputs=inputs,
-        fields=fields,
-        plain=plain,
-        timeout=read_timeout(reading, name, undo, around),
-        start_timeout=read_start_timeout(reading, name, undo, around),
-        priority=read_priority(reading, undo),
-        task_name=undo.task_name,
-        call=read_call(reading, name, undo, around) if undo.traits.waits_for == "child" else None,
-        raw=undo.layers[-1].raw,
+        **action,
+        timeout=read_timeout(reading, undo, limits),
+        start_timeout=read_start_timeout(reading, undo, limits),
+        priority=JOB_PRIORITY.read(reading, undo, site),
     )
     for number in range(first, len(reading.uses)):
         use = reading.uses[number]

@@ -7,10 +7,23 @@ from typing import Any, Final
 
 from noetl_broker.node_ids import FORBIDDEN_IN_STEPS, UNDO_SUFFIX
 from noetl_broker.playbook.diagnostics import Location, json_type_name
-from noetl_broker.playbook.keywords import METADATA_KEYS, ROOT_KEYS, START
+from noetl_broker.playbook.keys import (
+    MAPPING,
+    NAME_CHARS,
+    PRIORITY,
+    TEXT,
+    Key,
+    Keys,
+    holds,
+    integer,
+    of_mapping,
+    one_or_list,
+    ref,
+    seconds,
+)
+from noetl_broker.playbook.keywords import START
 from noetl_broker.playbook.model import Raw
-from noetl_broker.playbook.plain_values import NAME_CHARS, PRIORITIES, SECONDS, Range, read_integer, read_seconds
-from noetl_broker.playbook.reader import Reading, TemplateSite, WrittenBlock, strings
+from noetl_broker.playbook.reader import Reading, TemplateSite, WrittenBlock
 from noetl_broker.playbook.value_schema import check_schema
 from noetl_broker.playbook.work_budget import weight_of
 from noetl_broker.template import Tree
@@ -19,7 +32,66 @@ API_VERSION: Final = "noetl.io/v1"
 LANGUAGES: Final = "noetl.io/v"  # how the versions of NoETL's language begin
 KIND: Final = "Playbook"
 OBJECT: Final = "object"  # the type of every workload
-VISITS = Range(1, 2_147_483_647)
+SITE = TemplateSite(step=None, role="workload")
+MAX_VISITS = Key("max_visits", integer(1, 2_147_483_647), "Visits of all steps together, in one execution.")
+DEADLINE = Key(
+    "deadline",
+    seconds(0.001, 31_536_000)._replace(templates="text"),
+    "An execution fails after it: seconds, 2h30m, a template.",
+)
+JOBS_PRIORITY = Key("priority", PRIORITY, "The priority of all its jobs.")
+METADATA = Keys(
+    model="MetadataModel",
+    about="What the playbook is called, and its limits; a name or a path is needed.",
+    word="metadata",
+    is_open=True,
+    others=("tags", "labels", "annotations", "author", "owner"),
+    keys=(
+        Key("name", holds(TEXT)),
+        Key("path", holds(TEXT), "Where the catalog keeps it: folder/name."),
+        Key("version", holds()),
+        Key("description", holds(TEXT)),
+        MAX_VISITS,
+        DEADLINE,
+        JOBS_PRIORITY,
+        Key(
+            "schedule",
+            holds(*one_or_list(ref("ScheduleModel"))),
+            "When it starts by itself; `register` puts the schedules.",
+        ),
+        Key(
+            "on_signal",
+            holds(*one_or_list(ref("OnSignalModel"))),
+            "Each such signal starts an execution, with `signal` in its workload.",
+        ),
+        Key("concurrency", holds(ref("ConcurrencyModel")), "How many executions of one key run at once."),
+        Key("on_failure", holds(ref("OnFailureModel")), "What starts when an execution has failed."),
+    ),
+)
+STEPS = holds(*one_or_list(ref("StepModel"))[1:])
+ROOT = Keys(
+    model="PlaybookModel",
+    about="A NoETL playbook.",
+    is_open=True,
+    others=("description", "version"),
+    keys=(
+        Key("apiVersion", holds({"const": API_VERSION, "type": "string"}), default=API_VERSION),
+        Key("kind", holds({"const": KIND, "type": "string"}), default=KIND),
+        Key("metadata", holds(ref(METADATA.model))),
+        Key("name", holds(TEXT), "For old files: metadata.name."),
+        Key("path", holds(TEXT), "For old files: metadata.path."),
+        Key("workload", holds(MAPPING), "Defaults; the payload is merged over them."),
+        Key("spec", holds(MAPPING), "The same as `workload`."),
+        Key(
+            "workload_schema",
+            holds(MAPPING),
+            "JSON Schema of the workload, without regular expressions; a start that breaks it fails.",
+        ),
+        Key("workbook", holds(*one_or_list(ref("ActionModel"))[1:]), "Named actions."),
+        Key("workflow", STEPS, "The steps; one is called `start`."),
+        Key("steps", STEPS, "The same as `workflow`."),
+    ),
+)
 KEPT_IN_BLOCKS = frozenset({"apiVersion", "kind", "workbook"})
 KEYS_OF_A_STEP: Final = ("next", "next_mode", "join", "result")
 
@@ -64,9 +136,7 @@ def read_outline(reading: Reading, document: Any) -> Outline | None:
         hint = f"rewrite the playbook as {API_VERSION}: its keys are others"
         report.error("wrong-value", ("apiVersion",), message, hint)
         return None
-    for key in document:
-        if key not in ROOT_KEYS:
-            report.unknown_key((key,), f"unknown key `{key}` in a playbook", ROOT_KEYS)
+    ROOT.refuse_unknown(reading, document, ())
     _require(reading, document, "apiVersion", API_VERSION)
     _require(reading, document, "kind", KIND)
     metadata = _metadata(reading, document)
@@ -82,6 +152,7 @@ def read_outline(reading: Reading, document: Any) -> Outline | None:
             )
         return None
     steps = read_workflow(reading, workflow, location)
+    source = of_mapping(metadata, ("metadata",))
     return Outline(
         name=name,
         path=path,
@@ -89,9 +160,9 @@ def read_outline(reading: Reading, document: Any) -> Outline | None:
         workload=workload or {},
         workload_location=workload_location,
         workload_schema=_workload_schema(reading, document),
-        max_visits=_integer(reading, metadata, "max_visits", VISITS),
-        deadline=_deadline(reading, metadata),
-        priority=_integer(reading, metadata, "priority", PRIORITIES),
+        max_visits=MAX_VISITS.read(reading, source, SITE),
+        deadline=DEADLINE.read(reading, source, SITE),
+        priority=JOBS_PRIORITY.read(reading, source, SITE),
         metadata=metadata,
         document=document,
     )
@@ -143,9 +214,7 @@ def _require(reading: Reading, document: Raw, key: str, wanted: str) -> None:
 
 def _metadata(reading: Reading, document: Raw) -> Raw:
     value, location = _part(reading, document, ("metadata",), dict)
-    for key in value or ():
-        if key not in METADATA_KEYS:
-            reading.report.unknown_key((*location, key), f"unknown key `{key}` in `metadata`", METADATA_KEYS)
+    METADATA.refuse_unknown(reading, value or {}, location)
     return value or {}
 
 
@@ -210,19 +279,6 @@ def _workload_schema(reading: Reading, document: Raw) -> Raw | None:
         return None
     found: Raw | None = None if faults else schema
     return found
-
-
-def _integer(reading: Reading, metadata: Raw, key: str, allowed: Range) -> int | None:
-    value = metadata.get(key)
-    return None if value is None else read_integer(reading, value, ("metadata", key), allowed)
-
-
-def _deadline(reading: Reading, metadata: Raw) -> float | Tree | None:
-    """Read the seconds of a deadline, or a template of the workload that gives a duration."""
-    value, location = metadata.get("deadline"), ("metadata", "deadline")
-    if isinstance(value, str) and any(strings(value, location)):
-        return reading.tree(value, location, TemplateSite(step=None, role="workload"))
-    return None if value is None else read_seconds(reading, value, location, SECONDS)
 
 
 def _actions(reading: Reading, document: Raw) -> dict[str, tuple[Raw, Location]]:

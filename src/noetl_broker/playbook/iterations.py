@@ -3,52 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
-from math import inf
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 from noetl_broker.playbook.blocks import KEY as BLOCK
-from noetl_broker.playbook.calls import read_call
+from noetl_broker.playbook.calls import read_action
 from noetl_broker.playbook.catch import read_output
 from noetl_broker.playbook.compensate import read_compensate
 from noetl_broker.playbook.diagnostics import Location, json_type_name
 from noetl_broker.playbook.fields import Fields
 from noetl_broker.playbook.header import WrittenStep
 from noetl_broker.playbook.inputs import is_one_template, names_of
-from noetl_broker.playbook.items import expands, read_item_catch, read_item_retry, read_tolerance
+from noetl_broker.playbook.items import read_item_catch
+from noetl_broker.playbook.keys import Layer, Layers, read_keys
 from noetl_broker.playbook.keywords import (
     INPUT_WORDS,
-    ITERATION_KEYS,
     LOOP_NAME,
     SCOPE_WORDS,
     TOOL_WORDS,
     TYPE_KEYS,
 )
-from noetl_broker.playbook.model import NO_INPUTS, Inputs, Iteration, Raw, Step, Tolerance
+from noetl_broker.playbook.model import NO_INPUTS, Inputs, Iteration, Raw, Step
 from noetl_broker.playbook.own_keys import refuse_wrong_keys
-from noetl_broker.playbook.plain_values import Range, read_boolean, read_integer, read_whole, read_word
 from noetl_broker.playbook.reader import NO_NAMES, Reading, TemplateSite
+from noetl_broker.playbook.retries import read_retry
+from noetl_broker.playbook.step_keys import JOB_PRIORITY, LOOP, LOOP_CONDITIONS, LOOP_VALUES
 from noetl_broker.playbook.tasks import (
     NO_FIELDS,
     Declared,
-    Layer,
-    Surroundings,
     check_program_texts,
     declare,
     read_fields,
-    read_priority,
     read_task_inputs,
     read_timeout,
 )
 from noetl_broker.playbook.template_reads import ARGS
 from noetl_broker.playbook.throttle import read_throttle
-from noetl_broker.template import WORKER_WORDS, Template, Tree
+from noetl_broker.template import WORKER_WORDS, Tree
 
 CODE = "bad-iterator"
 ASYNC_CONCURRENCY = 8
-CONCURRENCY = Range(1, 1_000_000)
-MODES = ("sequential", "async", "parallel")
 NO_ELEMENT = "item"
+EXPANDING_WORDS = ("retry", "timeout", "catch", "compensate", "throttle")  # of a task
 NOT_IN_TASKS = ("next", "next_mode", "join", "on_error")
 TASK_KEYS = frozenset({"name", "task", "tool", "timeout", "priority"})  # the broker's, and fields of a task
 EXPRESSIONS = ("collection", "where", "order_by")
@@ -70,6 +66,12 @@ def is_iterating(declared: Declared) -> bool:
     return declared.kind == "iterator" or declared.lookup("loop")[0] is not None
 
 
+def expands(task: Declared) -> bool:
+    """Whether the broker runs each item of this task by itself, because the task says what becomes of one item."""
+    # The `timeout` of an http request is its own.
+    return any(task.lookup(word)[0] is not None and word not in task.own for word in EXPANDING_WORDS)
+
+
 def read_iterated(reading: Reading, written: WrittenStep, declared: Declared) -> Iterated:
     """Read an iterator step; report errors and give no `iteration` if it cannot be one."""
     looped = declared.kind != "iterator"
@@ -78,38 +80,30 @@ def read_iterated(reading: Reading, written: WrittenStep, declared: Declared) ->
     if task is None or not keys.readable:
         return Iterated(plain={})
     element = keys.element()
-    distribute = keys.boolean("distribute")
-    expanded = task.traits.waits_for == "child" or distribute or (not looped and expands(task))
+    site = TemplateSite(step=written.name, role="iteration")
+    found = read_keys(reading, LOOP_VALUES, keys.source, site, CODE)
+    expanded = task.traits.waits_for == "child" or found.get("distribute", False) or (not looped and expands(task))
     names = frozenset({element, LOOP_NAME})
-    around = Surroundings(names=names, worker=frozenset() if expanded else names)
-    part = TemplateSite(step=written.name, role="iteration", names=names)
-    mode = keys.mode()
+    around = TemplateSite(step=written.name, role="fields", names=names, worker=NO_NAMES if expanded else names)
+    collection = keys.collection(site)
+    found |= keys.conditions(replace(site, names=names))
     iteration = Iteration(
-        collection=keys.collection(),
+        collection=collection,
         element=element,
         task=_task_step(reading, written, (declared, task), around) if expanded else _task_of_worker(written, task),
         expanded=expanded,
-        distribute=distribute,
-        mode=mode,
-        concurrency=keys.concurrency(mode),
-        where=keys.condition("where", part),
-        order_by=keys.condition("order_by", part),
-        limit=keys.whole("limit", least=0),
-        chunk=keys.whole("chunk", least=1),
-        enumerate=keys.boolean("enumerate"),
-        on_error="continue" if keys.word("on_error", ("fail", "continue")) == "continue" else "fail",
-        tolerate=keys.tolerance(),
         catch=() if looped else read_item_catch(reading, written.name, task, names),
+        **found | keys.of_many(found),
     )
     if expanded:
-        inputs = NO_INPUTS if looped else read_task_inputs(reading, written.name, declared)
+        inputs = NO_INPUTS if looped else read_task_inputs(reading, declared, replace(around, names=NO_NAMES))
         return Iterated(iteration=iteration, inputs=inputs, plain={})
-    inputs = read_task_inputs(reading, written.name, declared, around)
+    inputs = read_task_inputs(reading, declared, around)
     repeating = as_templates(declared, refused=keys.refused)
     kept = frozenset({"loop"}) if looped else frozenset({"on_error"})
-    fields, plain = read_fields(reading, written.name, repeating, around, kept, inputs)
+    fields, plain = read_fields(reading, repeating, around, kept, inputs)
     if not looped:
-        repeated, plain_task = read_task_of_worker(reading, written.name, task, around)
+        repeated, plain_task = read_task_of_worker(reading, task, around)
         fields = Fields({**fields.parts, "task": repeated}, fields.at)
         plain = {**plain, "task": plain_task} if plain_task else plain
     return Iterated(iteration=iteration, inputs=inputs, fields=fields, plain=plain)
@@ -121,40 +115,25 @@ class _Keys:
     def __init__(self, reading: Reading, written: WrittenStep, declared: Declared) -> None:
         self.reading, self.name = reading, written.name
         self.location = written.location
-        self.keys: dict[str, tuple[Any, Location]] = {}
         self.refused: set[str] = set()  # keys that are no expressions
         self.readable = True
-        if declared.kind == "iterator":
-            found = {key: declared.lookup(key) for key in ITERATION_KEYS}
-            self.keys = {key: pair for key, pair in found.items() if pair[0] is not None}
+        own = declared.layers if declared.kind == "iterator" else ()
         loop, location = declared.lookup("loop")
         if isinstance(loop, dict):
-            self._read_loop(loop, location)
+            self.location = location
+            own = (*own, Layer(loop, location))
+            LOOP.refuse_unknown(reading, loop, location)
         elif loop is not None:
             self.readable = False
-            self._error(
-                location,
-                f"has a `loop` that is {json_type_name(loop)}",
-                "write loop: {collection: …, element: …}",
-            )
-            return
-        for key, remedy in REQUIRED:
-            if key not in self.keys:
+            hint = "write loop: {collection: …, element: …}"
+            self._error(location, f"has a `loop` that is {json_type_name(loop)}", hint)
+        self.source = Layers(layers=own or declared.layers)
+        for key, remedy in REQUIRED if self.readable else ():
+            if self.source.lookup(key)[0] is None:
                 self._error(self.location, f"has no `{key}`", f"write {key}: {remedy}")
-
-    def _read_loop(self, loop: Raw, location: Location) -> None:
-        self.location = location
-        self.keys |= {key: (value, (*location, key)) for key, value in loop.items() if value is not None}
-        for key in loop:
-            if key not in ITERATION_KEYS:
-                self.reading.report.unknown_key((*location, key), f"unknown key `{key}` in `loop`", ITERATION_KEYS)
 
     def _error(self, location: Location, what: str, hint: str) -> None:
         self.reading.report.error(CODE, location, f"the iterator `{self.name}` {what}", hint)
-
-    def get(self, key: str) -> tuple[Any, Location]:
-        """Give a key's value and location; None if it is absent."""
-        return self.keys.get(key, (None, (*self.location, key)))
 
     def task_of_loop(self, declared: Declared) -> Declared | None:
         """Give the step itself, which a `loop` repeats."""
@@ -173,7 +152,7 @@ class _Keys:
 
     def task(self) -> Declared | None:
         """Give the `task` of a step of type iterator; a string names an action of the workbook."""
-        raw, location = self.get("task")
+        raw, location = self.source.lookup("task")
         if isinstance(raw, str):
             raw = {"type": "workbook", "task": raw}
         if not isinstance(raw, dict):
@@ -203,7 +182,7 @@ class _Keys:
 
     def element(self) -> str:
         """Give the name under which a template finds the item."""
-        value, location = self.get("element")
+        value, location = self.source.lookup("element")
         if value is None:
             return NO_ELEMENT
         if not isinstance(value, str) or not value.isidentifier():
@@ -219,101 +198,56 @@ class _Keys:
             self.reading.report.warning("shadowed-name", location, message, "choose another name")
         return value
 
-    def collection(self) -> Tree:
+    def collection(self, site: TemplateSite) -> Tree:
         """Compile the collection: an expression, a list or a mapping."""
-        value, location = self.get("collection")
-        part = TemplateSite(step=self.name, role="iteration")
+        value, location = self.source.lookup("collection")
         if isinstance(value, str):
-            if self.condition("collection", part) is None:
-                return self.reading.tree(None, location, part)
-            return self.reading.tree(value if is_one_template(value) else f"{{{{ {value} }}}}", location, part)
+            if self.reading.condition(value, location, site, CODE) is None:
+                self.refused.add("collection")
+                return self.reading.tree(None, location, site)
+            return self.reading.tree(value if is_one_template(value) else f"{{{{ {value} }}}}", location, site)
         if value is not None and not isinstance(value, list | dict):
             self._error(
                 location, f"has a `collection` that is {json_type_name(value)}", 'write a list or "{{ expression }}"'
             )
-        return self.reading.tree(value, location, part)
+        return self.reading.tree(value, location, site)
 
-    def condition(self, key: str, part: TemplateSite) -> Template | None:
-        """Compile a key that is one expression; remember a wrong one, so that it is reported once."""
-        value, location = self.get(key)
-        template = None if value is None else self.reading.condition(value, location, part, CODE)
-        if template is None:
-            self.refused.add(key)
-        return template
+    def conditions(self, site: TemplateSite) -> dict[str, Any]:
+        """Compile what chooses the items; remember a wrong one, so that it is reported once."""
+        found = read_keys(self.reading, LOOP_CONDITIONS, self.source, site, CODE)
+        self.refused |= {key.name for key in LOOP_CONDITIONS} - found.keys()
+        return found
 
-    def whole(self, key: str, *, least: int) -> Tree | None:
-        """Compile a key that is a whole number or a template, evaluated once for all items."""
-        value, location = self.get(key)
-        part = TemplateSite(step=self.name, role="iteration")
-        return None if value is None else read_whole(self.reading, value, location, part, Range(least, inf), CODE)
-
-    def boolean(self, key: str) -> bool:
-        """Read a key that is true or false (the default)."""
-        value, location = self.get(key)
-        return value is not None and read_boolean(self.reading, value, location, CODE) is True
-
-    def word(self, key: str, words: tuple[str, ...]) -> str | None:
-        """Read a key that is one of a few words."""
-        value, location = self.get(key)
-        return None if value is None else read_word(self.reading, value, location, words, CODE)
-
-    def mode(self) -> Literal["sequential", "async"]:
-        """Read the mode; `parallel` is the same as `async`."""
-        return "async" if self.word("mode", MODES) in ("async", "parallel") else "sequential"
-
-    def tolerance(self) -> Tolerance | None:
-        """Read how many items may fail; it replaces `on_error` of the items."""
-        value, location = self.get("tolerate")
-        if value is None:
-            return None
-        on_error, where = self.get("on_error")
-        if on_error is not None:
+    def of_many(self, found: dict[str, Any]) -> dict[str, Any]:
+        """Give the mode and the open items at a time, 1 if they are sequential; report keys that exclude each other."""
+        report = self.reading.report
+        mode = "sequential" if found.get("mode", "sequential") == "sequential" else "async"
+        concurrency = found.get("concurrency", ASYNC_CONCURRENCY if mode == "async" else 1)
+        if concurrency > 1 and mode != "async":
+            message = f"`concurrency` of the iterator `{self.name}` has no effect while its mode is sequential"
+            where = self.source.lookup("concurrency")[1]
+            report.warning("unused-key", where, message, "write mode: async beside it", key=True)
+        if "tolerate" in found and self.source.lookup("on_error")[0] is not None:
             message = f"the iterator `{self.name}` has `on_error` and `tolerate`, and both say what a failed item does"
             hint = "keep one: tolerate: 0 is on_error: fail, tolerate: 100% is on_error: continue"
-            self.reading.report.error(CODE, where, message, hint, key=True)
-        return read_tolerance(self.reading, value, location, self.name)
-
-    def concurrency(self, mode: str) -> int:
-        """Read how many items may be open at a time; 1 in mode sequential."""
-        value, location = self.get("concurrency")
-        number = None if value is None else read_integer(self.reading, value, location, CONCURRENCY, CODE)
-        if number is not None and number > 1 and mode != "async":
-            message = f"`concurrency` of the iterator `{self.name}` has no effect while its mode is sequential"
-            self.reading.report.warning("unused-key", location, message, "write mode: async beside it", key=True)
-        return (number or ASYNC_CONCURRENCY) if mode == "async" else 1
+            report.error(CODE, self.source.lookup("on_error")[1], message, hint, key=True)
+        return {"mode": mode, "concurrency": concurrency if mode == "async" else 1}
 
 
-def _task_step(
-    reading: Reading, written: WrittenStep, declared: tuple[Declared, Declared], around: Surroundings
-) -> Step:
+def _task_step(reading: Reading, written: WrittenStep, declared: tuple[Declared, Declared], site: TemplateSite) -> Step:
     """Compile the task that the broker starts for each item, with the element in its scope."""
     name, (step, task) = written.name, declared
-    priority = read_priority(reading, task)
-    plain: Raw = {}
-    fields, call = NO_FIELDS, None
-    inputs = read_task_inputs(reading, name, task, around)
-    if task.traits.waits_for == "child":
-        call = read_call(reading, name, task, around)
-    else:
-        fields, plain = read_fields(reading, name, task, around, inputs=inputs)
-    own, location = task.layers[-1].raw, task.layers[-1].location
-    nested = location != written.location  # the limits of a loop count for all items together
+    priority = JOB_PRIORITY.read(reading, task, site)
+    nested = task.layers[-1].location != written.location  # the limits of a loop count for all items together
     return Step(
         name=name,
         index=written.index,
-        type=task.type,
-        kind=task.kind,
-        inputs=inputs,
-        fields=fields,
-        plain=plain,
-        timeout=read_timeout(reading, name, task, around) if nested else None,
-        retry=read_item_retry(reading, name, task, around.names) if nested else None,
-        priority=priority if priority is not None else read_priority(reading, step),
-        task_name=task.task_name,
-        call=call,
-        throttle=read_throttle(reading, name, task, around, by_worker=task.traits.waits_for == "worker"),
-        compensate=read_compensate(reading, name, written.index, task, around.names) if nested else None,
-        raw=own,
+        **read_action(reading, task, site),
+        timeout=read_timeout(reading, task, site) if nested else None,
+        retry=read_retry(reading, name, *task.lookup("retry"), names=site.names) if nested else None,
+        priority=priority if priority is not None else JOB_PRIORITY.read(reading, step, site),
+        throttle=read_throttle(reading, task, site, by_worker=task.traits.waits_for == "worker"),
+        compensate=read_compensate(reading, name, written.index, task, site.names) if nested else None,
     )
 
 
@@ -338,10 +272,10 @@ def as_templates(declared: Declared, *, refused: Collection[str] = ()) -> Declar
     loop, location = declared.lookup("loop")
     if declared.kind == "iterator":
         keys = (loop or {}).items()
-        over = {key: value for key, value in keys if key in ITERATION_KEYS and value is not None}
+        over = {key: value for key, value in keys if key in LOOP.known and value is not None}
         layers = tuple(
-            Layer(raw=_with_template(_without(layer.raw, {*refused, "task"})), location=layer.location)
-            for layer in (*declared.layers, Layer(raw=over, location=location))
+            Layer(_with_template(_without(layer.raw, {*refused, "task"})), layer.location)
+            for layer in (*declared.layers, Layer(over, location))
         )
         return Declared(type=declared.type, kind=declared.kind, layers=layers)
     loop = _without(loop, refused)
@@ -351,18 +285,18 @@ def as_templates(declared: Declared, *, refused: Collection[str] = ()) -> Declar
     return Declared(type=declared.type, kind=declared.kind, layers=layers)
 
 
-def read_task_of_worker(reading: Reading, name: str, task: Declared, around: Surroundings) -> tuple[Fields, Raw]:
+def read_task_of_worker(reading: Reading, task: Declared, site: TemplateSite) -> tuple[Fields, Raw]:
     """Read the nested task that one worker repeats, merged over its workbook action: fields, and plain values.
 
     Its inputs are merged under `args`. The worker renders them for each item, so strings that read one are deferred.
     """
-    inputs = read_task_inputs(reading, name, task, around, "fields")
+    inputs = read_task_inputs(reading, task, site, "fields")
     words = NO_NAMES if inputs.empty else frozenset({ARGS})
-    given, worker = names_of(inputs), around.worker | words
-    seen = Surroundings(names=around.names | given | words, worker=worker, deferred=given)
-    fields, plain = read_fields(reading, name, task, seen, TASK_KEYS)
+    given = names_of(inputs)
+    seen = replace(site, names=site.names | given | words, worker=site.worker | words, deferred=given)
+    fields, plain = read_fields(reading, task, seen, TASK_KEYS)
     location = task.layers[-1].location
-    kind = reading.tree(task.type, (*location, "type"), TemplateSite(step=name, role="fields"))
+    kind = reading.tree(task.type, (*location, "type"), TemplateSite(step=site.step, role="fields"))
     return Fields({**fields.parts, "type": kind, **_inputs_of_job(reading, inputs, task)}, fields.at), plain
 
 
@@ -407,7 +341,7 @@ def _without(raw: Raw, keys: Collection[str]) -> Raw:
 def _with_loop(layer: Layer, loop: Raw | None) -> Layer:
     """Give a layer with this `loop`, without its own if `loop` is None."""
     own = {key: value for key, value in layer.raw.items() if key != "loop" or loop is not None}
-    return Layer(raw=own | {"loop": _with_template(loop)} if loop is not None else own, location=layer.location)
+    return Layer(own | {"loop": _with_template(loop)} if loop is not None else own, layer.location)
 
 
 def _with_template(raw: Raw) -> Raw:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from noetl_broker.playbook.diagnostics import Location, json_type_name
+from noetl_broker.playbook.diagnostics import Location
+from noetl_broker.playbook.keys import Key, Keys, integer, word
 from noetl_broker.playbook.keywords import END
-from noetl_broker.playbook.model import Join, Losers, Raw
-from noetl_broker.playbook.plain_values import Range, read_integer, read_word
+from noetl_broker.playbook.model import Losers, Raw
+from noetl_broker.playbook.reader import TemplateSite
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,38 +18,37 @@ if TYPE_CHECKING:
     from noetl_broker.playbook.reader import Reading
 
 CODE = "bad-join"
-JOINS: tuple[Join, ...] = ("all", "any", "each")
 LOSERS: tuple[Losers, ...] = ("run", "cancel")
-KEYS = ("need", "losers")
-NEEDS = Range(1, 10_000)
-HINT = "the default is all; for a number of arrivals write {need: 2}"
+NEED = Key("need", integer(1, 10_000), "The step runs at this arrival; any is need: 1.", required="1, or a number")
+KEYS = Keys(
+    model="JoinModel",
+    about="How many arrivals a step needs.",
+    word="join",
+    code=CODE,
+    keys=(
+        NEED,
+        Key(
+            "losers",
+            word(*LOSERS),
+            "cancel: cancel the tokens that could have come; on `end` all tokens.",
+            default="run",
+        ),
+    ),
+)
+WORD = word("all", "any", "each")._replace(hint="the default is all; for a number of arrivals write {need: 2}")
 
 
-class Joining(NamedTuple):
-    """The fields `join`, `need` and `losers` of a step."""
-
-    join: Join | None = None
-    need: int = 1
-    losers: Losers = "run"
-
-
-def read_join(reading: Reading, raw: Any, location: Location) -> Joining:
-    """Read a `join`; a wrong value is reported and becomes its default."""
+def read_join(reading: Reading, name: str, raw: Any, location: Location) -> dict[str, Any]:
+    """Read a `join` into the fields of its step; a wrong value is reported and becomes its default."""
+    site = TemplateSite(step=name, role="fields")
     if isinstance(raw, dict):
-        return _read_mapping(reading, raw, location)
-    if raw is None:
-        return Joining()
-    if not isinstance(raw, str):
-        message = f"`join` is {json_type_name(raw)}, not one of {', '.join(JOINS)}"
-        reading.report.error("bad-value", location, message, HINT)
-        return Joining()
-    word = read_word(reading, raw, location, JOINS)
-    return Joining(next((join for join in JOINS if join == word), None))
+        return {"join": "any", **(KEYS.read_mapping(reading, raw, location, site) or {})}
+    return {} if raw is None else {"join": WORD.read(reading, raw, location, site)}
 
 
 def hint_for_misplaced_key(raw: Raw, key: str) -> str:
     """Say how the `join` of a step is written that has a key of it beside it; empty for any other key."""
-    if key not in KEYS:
+    if key not in KEYS.known:
         return ""
     join = raw.get("join")
     need = join.get("need") if isinstance(join, dict) else raw.get("need")
@@ -56,22 +56,6 @@ def hint_for_misplaced_key(raw: Raw, key: str) -> str:
     if key == "losers" or raw.get("losers") is not None:
         parts += f", losers: {raw['losers'] if raw['losers'] in LOSERS else 'cancel'}"
     return f"write join: {{{parts}}}"
-
-
-def _read_mapping(reading: Reading, raw: dict[str, Any], location: Location) -> Joining:
-    for key in raw:
-        if key not in KEYS:
-            hint = reading.report.did_you_mean(key, KEYS)
-            reading.report.error(CODE, (*location, key), f"unknown key `{key}` in `join`", hint, key=True)
-    if raw.get("need") is None:
-        reading.report.error(
-            CODE, location, "`join` does not say how many arrivals it needs", "write need: 1, or a number"
-        )
-        return Joining("any")
-    need = read_integer(reading, raw["need"], (*location, "need"), NEEDS, CODE)
-    losers = raw.get("losers")
-    word = None if losers is None else read_word(reading, losers, (*location, "losers"), LOSERS, CODE)
-    return Joining("any", need or 1, "cancel" if word == "cancel" else "run")
 
 
 def refuse_unmet_needs(

@@ -1,8 +1,4 @@
-"""The keys and words of a playbook as tables: step types with their own keys, keys of every step, aliases.
-
-A type's own keys win over input words: `params` of an `http` step is its query string, `params` of a `python` step is
-inputs.
-"""
+"""The keys and words of a playbook as tables: step types with their own keys, keys of every step, aliases."""
 
 from __future__ import annotations
 
@@ -22,45 +18,6 @@ INPUT_WORDS = ("with", "payload", "input", "params", "data", "args")
 CONTROL_TYPES = frozenset({"start", "end", "route", "router", "noop"})
 BROKER_TYPES = frozenset(KINDS_BY_TYPE)
 SIGNAL = "signal"  # the word for a signal in conditions, and in the workload of what it starts
-
-_CODE = ("code", "code_b64", "script")
-SQL_TEXTS = ("command", "command_b64", "commands", "commands_b64", "sql", "sql_b64", "query", *_CODE)
-_SQL = (*SQL_TEXTS, "parameters")
-_AUTH = ("auth", "credential", "credentials")
-
-# The keys that each type defines itself. A type of people's own workers may have any key.
-OWN_KEYS: Mapping[str, frozenset[str]] = MappingProxyType(
-    {
-        name: frozenset(keys)
-        for name, keys in {
-            "start": (),
-            "end": (),
-            "route": (),
-            "router": (),
-            "noop": (),
-            "python": (*_CODE, *_AUTH, "env", "libs"),
-            "http": (
-                *("url", "endpoint", "method", "headers", "params", "payload", "body", "timeout", "verify_ssl"),
-                *("follow_redirects", *_AUTH),
-            ),
-            "postgres": (*_SQL, *_AUTH, "connection", "database", "host", "port", "user", "password", "schema"),
-            "duckdb": (*_SQL, *_AUTH, "database", "extensions"),
-            "snowflake": (*_SQL, *_AUTH, "account", "user", "password", "warehouse", "database", "schema", "role"),
-            "transfer": (*_AUTH, "source", "target", "chunk_size", "mode", "direction"),
-            "secrets": (*_AUTH, "provider", "project_id", "secret_name", "secret_version", "names"),
-            "save": (*_AUTH, "storage", "table", "mode", "key", "data", "statement", "params"),
-            "sleep": ("seconds", "duration"),
-            "container": (*_AUTH, "image", "command", "env", "script", "namespace", "resources", "volumes"),
-            "playbook": ("path", "version", "return_step", "workflow", "concurrency"),
-            "iterator": (),
-            "wait": ("for", "until", "signal", "key", "when", "since"),
-            "approval": ("title", "details", "form", "assignees"),
-            "signal": ("signal", "key", "payload"),
-            "fail": ("error",),
-        }.items()
-    }
-)
-ACTION_TYPES = frozenset(OWN_KEYS) - CONTROL_TYPES - BROKER_TYPES
 
 # Input words that may be a list; a list belongs to the type (the arguments of a container).
 LIST_KEYS: Mapping[str, frozenset[str]] = MappingProxyType({"container": frozenset({"args"})})
@@ -87,46 +44,13 @@ ENCODED_KEYS = {"code": "code_b64", "command": "command_b64", "commands": "comma
 SAVE_KEYS = ("save", "sink")
 TYPE_KEYS = ("type", "tool")
 
-# Keys of a step that the broker reads; they are not fields of the task.
-BROKER_KEYS = frozenset(
-    {"step", "name", "task", "desc", "description", "type", "tool", "next", "retry", "join", "next_mode", "on_error"}
-    | {"timeout", "start_timeout", "priority", "result", "loop", "catch", "output", COMPENSATE, THROTTLE}
-)
-
-# A job has these keys as written. `loop` is not among them: it would repeat the job.
-FORWARDED_KEYS = BROKER_KEYS - {
-    *("step", "name", "type", "tool", "next", "loop", "catch", "output", COMPENSATE, THROTTLE)
-}
-
 # Keys of another dialect: registration refuses them. A version that others registered has them in its jobs, as written.
 IGNORED_KEYS = frozenset({"return", "vars", "assert", "after", "as", "pass"})
 
 LOOP_NAME = "_loop"
-ITERATION_KEYS = frozenset(
-    {"collection", "element", "task", "mode", "concurrency", "where", "order_by", "limit", "chunk", "enumerate"}
-    | {"on_error", "distribute", "tolerate"}
-)
 
 ENTRY_WORDS = ("when", "condition", "pass")
-CATCH_KEYS = frozenset({"step", "name", "then", *ENTRY_WORDS, *INPUT_WORDS, "desc", "description"})
 ERROR = "error"  # the word for the error in a `catch`
-ERROR_KEYS = ("type", "message", "status_code")  # of the `error` of a `fail` step
-ENTRY_KEYS = frozenset({"step", "name", "then", "else", *ENTRY_WORDS, *INPUT_WORDS, "desc", "description"})
-TARGET_KEYS = frozenset({"step", "name", "desc", "description", *INPUT_WORDS})
-
-RETRY_KEYS = (
-    *("max_attempts", "initial_delay", "backoff_multiplier", "max_delay", "jitter"),
-    *("retry_when", "stop_when"),
-)
-
-ROOT_KEYS = frozenset(
-    {"apiVersion", "kind", "metadata", "name", "path", "description", "version", "workload", "spec", "workbook"}
-    | {"workflow", "steps", "workload_schema"}
-)
-METADATA_KEYS = frozenset(
-    {"name", "path", "version", "description", "tags", "labels", "annotations", "author", "owner"}
-    | {"max_visits", "deadline", "priority", "schedule", "on_signal", "on_failure", "concurrency"}
-)
 
 # Names that every template finds.
 SCOPE_WORDS = frozenset({"execution_id", "result", "this", "args", "results", "_loop", *WORKLOAD_WORDS})

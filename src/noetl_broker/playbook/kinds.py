@@ -3,7 +3,7 @@
 A type that workers run needs no kind: see worker/tools/. What the broker does with the steps of a kind is `KINDS` in
 broker/arrivals/steps.py. A new kind also needs:
 
-- its keys: `OWN_KEYS` in keywords.py
+- its keys: `TYPES` in step_types.py
 - its name: `noetl.is_own_type` in migrations/0024_step_types.sql
 - what reads it: `READERS` in steps.py
 - its form: `OUTLINES` and `BRACKETS` in diagram/

@@ -5,67 +5,63 @@ from __future__ import annotations
 from typing import Any, Final
 
 from noetl_broker.playbook.blocks import MARK
-from noetl_broker.playbook.diagnostics import Location, json_type_name
+from noetl_broker.playbook.diagnostics import Location
+from noetl_broker.playbook.keys import A_MAPPING, Form, Key, Keys
 from noetl_broker.playbook.model import OnFailure, Raw
-from noetl_broker.playbook.reader import CallOfPath, Reading, TemplateSite, strings
-from noetl_broker.template import Tree
+from noetl_broker.playbook.reader import CallOfPath, Reading, TemplateSite
 
 LOCATION: Final[Location] = ("metadata", "on_failure")
-CODE: Final = "bad-value"
-KEYS: Final = ("path", "args")
 GIVEN: Final = ("execution_id", "path", "step", "error", "compensation")  # what the payload has beside `args`
 SEEN: Final = frozenset({"error"})  # what the templates of `args` find beside the workload and results
+PATH: Final = "folder/of/the/playbook"
+
+
+def _parse_path(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip() or "{{" in value or "{%" in value or MARK in value:
+        raise ValueError(value)
+    return value.strip()
+
+
+KEYS: Final = Keys(
+    model="OnFailureModel",
+    about="The playbook that starts when an execution has failed.",
+    word="on_failure",
+    example=f"{{path: {PATH}}}",
+    keys=(
+        Key(
+            "path",
+            Form(
+                "the path of a playbook, without a template or a block",
+                _parse_path,
+                ({"minLength": 1, "type": "string"},),
+                f"write path: {PATH}",
+            ),
+            "The path of the playbook; its latest version starts.",
+            required=PATH,
+        ),
+        Key(
+            "args",
+            A_MAPPING._replace(hint="write args: {name: value}"),
+            "Its payload, beside execution_id, path, step and error; templates read `error`.",
+        ),
+    ),
+)
 
 
 def read_on_failure(reading: Reading, metadata: Raw) -> OnFailure | None:
     """Read it; report an error and give None for a wrong one."""
-    raw = metadata.get("on_failure")
-    if raw is None:
+    raw: Any = metadata.get("on_failure")
+    site = TemplateSite(step=None, role="workload", names=SEEN)
+    found = None if raw is None else KEYS.read_mapping(reading, raw, LOCATION, site)
+    if found is None:
         return None
-    report = reading.report
-    if not isinstance(raw, dict):
-        message = f"`on_failure` is {json_type_name(raw)}, not a mapping"
-        report.error(CODE, LOCATION, message, "write on_failure: {path: folder/of/the/playbook}")
-        return None
-    for key in raw:
-        if key not in KEYS:
-            hint = report.did_you_mean(key, KEYS)
-            report.error("unknown-key", (*LOCATION, key), f"unknown key `{key}` in `on_failure`", hint, key=True)
-    path = _read_path(reading, raw)
-    args = _read_args(reading, raw.get("args"))
-    return None if path is None else OnFailure(path=path, args=args)
-
-
-def _read_path(reading: Reading, raw: Raw) -> str | None:
-    path, location = raw.get("path"), (*LOCATION, "path")
-    message = ""
-    if path is None:
-        message, location = "`on_failure` has no `path`", LOCATION
-    elif not isinstance(path, str) or not path.strip():
-        message = f"`path` is {path!r:.80}, not the path of a playbook"
-    elif any(strings(path, location)):
-        message = "`path` of `on_failure` is a template"
-    elif MARK in path:
-        message = f"`path` of `on_failure` is {path!r:.80}, which names a block"
-    if message or path is None:
-        reading.report.error(CODE, location, message, "write path: folder/of/the/playbook")
-        return None
-    reading.calls.append(CallOfPath(location, path, None))
-    return str(path).strip()
-
-
-def _read_args(reading: Reading, args: Any) -> dict[str, Tree]:
-    location = (*LOCATION, "args")
-    if args is None:
-        return {}
-    if not isinstance(args, dict):
-        reading.report.error(
-            CODE, location, f"`args` is {json_type_name(args)}, not a mapping", "write args: {name: value}"
-        )
-        return {}
+    args, location = found.get("args", {}), (*LOCATION, "args")
     for key in GIVEN:
         if key in args:
             message = f"`args` of `on_failure` has the key `{key}`, which the broker gives"
-            reading.report.error(CODE, (*location, key), message, "rename it", key=True)
-    part = TemplateSite(step=None, role="workload", names=SEEN)
-    return {key: reading.tree(value, (*location, key), part) for key, value in args.items()}
+            reading.report.error("bad-value", (*location, key), message, "rename it", key=True)
+    trees = {key: reading.tree(value, (*location, key), site) for key, value in args.items()}
+    if "path" not in found:
+        return None
+    reading.calls.append(CallOfPath((*LOCATION, "path"), raw["path"], None))
+    return OnFailure(path=found["path"], args=trees)

@@ -5,15 +5,36 @@ from __future__ import annotations
 from typing import Any
 
 from noetl_broker.playbook.diagnostics import Location, json_type_name
-from noetl_broker.playbook.keywords import PLAIN_RETRY_WORDS, RETRY_KEYS, RETRY_WORDS
+from noetl_broker.playbook.keys import BOOLEAN, CONDITION, Key, Keys, integer, number, seconds
+from noetl_broker.playbook.keywords import PLAIN_RETRY_WORDS, RETRY_WORDS
 from noetl_broker.playbook.model import Retry
-from noetl_broker.playbook.plain_values import DELAYS, Range, read_boolean, read_integer, read_number, read_seconds
 from noetl_broker.playbook.reader import NO_NAMES, Reading, TemplateSite
 from noetl_broker.playbook.template_reads import reads_of
 
 CODE = "bad-retry"
-ATTEMPTS = Range(1, 1_000)
-MULTIPLIERS = Range(0, 1_000)
+DELAY = seconds(0, 31_536_000)
+ATTEMPTS = Key("max_attempts", integer(1, 1_000), "Attempts in all.")
+KEYS = Keys(
+    model="RetryModel",
+    about="When a failed action is tried again.",
+    word="retry",
+    code=CODE,
+    compiled=Retry,
+    keys=(
+        ATTEMPTS,
+        Key("initial_delay", DELAY, "Before the second attempt: seconds, 90s, 15m."),
+        Key("backoff_multiplier", number(0, 1_000), "Each delay is the delay before it, times this."),
+        Key("max_delay", DELAY, "The longest delay: seconds, 90s, 15m."),
+        Key("jitter", BOOLEAN, "Vary each delay by half of it, up or down."),
+        Key(
+            "retry_when",
+            CONDITION,
+            "Try again only if true; finds error, error_type, status_code, result and attempt.",
+            null=False,
+        ),
+        Key("stop_when", CONDITION, "Do not try again if true; read before retry_when.", null=False),
+    ),
+)
 
 # Keys of a newer dialect, with hints.
 NEWER_KEYS = {
@@ -36,13 +57,20 @@ def read_retry(
     """
     if raw is None:
         return None
+    site = TemplateSite(step=step, role="retry", names=RETRY_WORDS | names)
     if isinstance(raw, bool):
         return Retry() if raw else Retry(max_attempts=1)
     if isinstance(raw, int):
-        attempts = read_integer(reading, raw, location, ATTEMPTS, CODE)
+        attempts = ATTEMPTS.form.read(reading, raw, location, site, CODE)
         return None if attempts is None else Retry(max_attempts=attempts)
     if isinstance(raw, dict):
-        return _read_mapping(reading, step, raw, location, names)
+        found = KEYS.read_mapping(reading, raw, location, site, NEWER_KEYS) or {}
+        for key in ("retry_when", "stop_when"):
+            template = found.get(key)
+            for name in sorted(RETRY_WORDS & reading.steps.keys() & template.names) if template is not None else ():
+                message = f"the step `{name}` hides the word of that name in `{key}`"
+                reading.report.warning("shadowed-name", (*location, key), message, "rename the step")
+        return Retry(**found)
     reading.report.error(
         CODE,
         location,
@@ -69,45 +97,3 @@ def refuse_keys_of_retry_words(reading: Reading) -> None:
             found = f"a condition of a retry can read {', '.join(PLAIN_RETRY_WORDS)} and result"
             message = f"`{use.location[-1]}` reads `{word}.{key}`, and `{word}` is {what}"
             reading.report.error(CODE, use.location, message, f"write `{instead}`; {found}")
-
-
-def _read_mapping(reading: Reading, step: str, raw: dict[str, Any], location: Location, names: frozenset[str]) -> Retry:
-    for key in raw:
-        if key not in RETRY_KEYS:
-            hint = NEWER_KEYS.get(key) or reading.report.did_you_mean(key, RETRY_KEYS)
-            reading.report.error(CODE, (*location, key), f"unknown key `{key}` in `retry`", hint, key=True)
-    default = Retry()
-
-    def number(key: str, allowed: Range, otherwise: float) -> float:
-        if raw.get(key) is None:
-            return otherwise
-        read = read_seconds if allowed is DELAYS else read_number
-        found = read(reading, raw[key], (*location, key), allowed, CODE)
-        return otherwise if found is None else found
-
-    attempts = default.max_attempts
-    if raw.get("max_attempts") is not None:
-        where = (*location, "max_attempts")
-        attempts = read_integer(reading, raw["max_attempts"], where, ATTEMPTS, CODE) or attempts
-    jitter: bool | None = default.jitter
-    if raw.get("jitter") is not None:
-        jitter = read_boolean(reading, raw["jitter"], (*location, "jitter"), CODE)
-    part = TemplateSite(step=step, role="retry", names=RETRY_WORDS | names)
-    conditions = {
-        key: reading.condition(raw[key], (*location, key), part, code=CODE)
-        for key in ("retry_when", "stop_when")
-        if key in raw
-    }
-    for key, template in conditions.items():
-        for name in sorted(RETRY_WORDS & reading.steps.keys() & (template.names if template is not None else NO_NAMES)):
-            message = f"the step `{name}` hides the word of that name in `{key}`"
-            reading.report.warning("shadowed-name", (*location, key), message, "rename the step")
-    return Retry(
-        max_attempts=attempts,
-        initial_delay=number("initial_delay", DELAYS, default.initial_delay),
-        backoff_multiplier=number("backoff_multiplier", MULTIPLIERS, default.backoff_multiplier),
-        max_delay=number("max_delay", DELAYS, default.max_delay),
-        jitter=bool(jitter),
-        retry_when=conditions.get("retry_when"),
-        stop_when=conditions.get("stop_when"),
-    )

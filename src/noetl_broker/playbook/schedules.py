@@ -5,25 +5,27 @@ Registration refuses a bad one. Compiling does not read it: playbooks that are r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
+from math import inf
 from typing import Any, Final
 
 from noetl_broker.errors import PlaybookFault
-from noetl_broker.playbook.cron import TimingError, read_cron, read_every
-from noetl_broker.playbook.diagnostics import Location, did_you_mean, json_type_name, path_text
-from noetl_broker.playbook.durations import DURATION_FORMS, parse_duration
-from noetl_broker.playbook.plain_values import NAME_CHARS
-
-Refuse = Callable[[Location, str, str], None]  # takes the location, what is wrong, and what to write instead
+from noetl_broker.playbook.cron import LONGEST_SPAN, SHORTEST_SPAN, TimingError, read_cron, read_zone
+from noetl_broker.playbook.diagnostics import Location, PlaybookRules, Report, json_type_name
+from noetl_broker.playbook.keys import MAPPING, NAME_CHARS, NUMBER, TEXT, Form, Key, Keys, entries_of, holds, word
+from noetl_broker.playbook.reader import Reading, TemplateSite
+from noetl_broker.playbook.work_budget import Work
+from noetl_broker.playbook.yaml_loader import Document
+from noetl_broker.template.durations import DURATION_FORMS, parse_duration
 
 KEY: Final[Location] = ("metadata", "schedule")
+CODE: Final = "bad-schedule"
 WORKLOAD_KEY: Final = "schedule"  # of the payload: the schedule's name and the moment
-SCHEDULE_KEYS: Final = ("name", "cron", "every", "timezone", "payload", "jitter", "catch_up", "overlap", "description")
 MOST_SCHEDULES: Final = 100
 OVERLAP: Final = ("skip", "queue", "cancel", "allow")  # the first one is the default
-LONGEST_JITTER, LONGEST_CATCH_UP = timedelta(days=366), timedelta(days=3660)
+SITE: Final = TemplateSite(step=None, role="workload")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,13 +42,96 @@ class DeclaredSchedule:
     overlap: str = OVERLAP[0]
 
 
+def _parse_name(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip() or not value.isprintable() or "#" in value:
+        raise ValueError(f"the name of a schedule is {value!r:.60}; write a text without # such as nightly")
+    if len(value) > NAME_CHARS:
+        raise ValueError(f"the name has {len(value)} characters, and it may have {NAME_CHARS}; shorten it")
+    return value
+
+
+def _parse_cron(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TimingError(f"`cron` is {json_type_name(value)}; write a text in quotes")
+    return read_cron(value).text
+
+
+def _parse_zone(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TimingError(f"`timezone` is {json_type_name(value)}; write a text in quotes")
+    read_zone(value)
+    return value
+
+
+def _parse_payload(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"`payload` is {json_type_name(value)}; write a mapping: {{city: Paris}}")  # noqa: TRY004
+    if WORKLOAD_KEY in value:
+        raise ValueError(f"the payload has a key `{WORKLOAD_KEY}`, which the broker sets; rename it")
+    return value
+
+
+def _span(least: timedelta, most: timedelta) -> Form:
+    def parse(value: Any) -> timedelta:
+        found = timedelta(seconds=parse_duration(value))
+        if not least <= found <= most:
+            raise ValueError(value)
+        return found
+
+    wanted = f"a duration of at most {most.days} days" + (f" and at least {least.seconds} s" if least else "")
+    return Form(wanted, parse, (NUMBER, TEXT), f"write {DURATION_FORMS}")
+
+
+KEYS: Final = Keys(
+    model="ScheduleModel",
+    about="When the playbook starts by itself: a cron text or a span.",
+    word="schedule",
+    example='{name: nightly, cron: "0 2 * * *"}, or a list',
+    code=CODE,
+    keys=(
+        Key(
+            "name",
+            Form("", _parse_name, (TEXT,)),
+            "The name; the catalog knows the schedule as path#name.",
+            required="nightly",
+        ),
+        Key(
+            "cron",
+            Form("", _parse_cron, (TEXT,)),
+            "Five fields: minute, hour, day, month, weekday; six with seconds first; or @daily.",
+        ),
+        Key("every", _span(SHORTEST_SPAN, LONGEST_SPAN), "A span between starts in place of `cron`, such as 15m."),
+        Key(
+            "timezone",
+            Form("", _parse_zone, (TEXT,)),
+            "The IANA time zone of `cron`, such as Europe/Berlin; default UTC.",
+        ),
+        Key("payload", Form("", _parse_payload, (MAPPING,)), "The payload; `schedule` (name and at) is added."),
+        Key("jitter", _span(timedelta(0), timedelta(days=366)), "Delay each start by a part of this; default 0."),
+        Key(
+            "catch_up",
+            _span(timedelta(0), timedelta(days=3660)),
+            "After a time without a broker, moments that are later are skipped, with 0 all; the last of the rest "
+            "starts. Default 1h.",
+        ),
+        Key(
+            "overlap",
+            word(*OVERLAP),
+            "If an earlier execution lives: skip (default), queue, cancel the other, allow both.",
+        ),
+        Key("description", holds(TEXT)),
+    ),
+)
+
+
 def declared_schedules(document: Mapping[str, Any], path: str) -> tuple[DeclaredSchedule, ...]:
     """The schedules of a playbook. Raises PlaybookFault with the first error."""
-
-    def refuse(location: Location, message: str, hint: str) -> None:
-        raise PlaybookFault(f"{path}: {path_text(location)}: {message} ({hint})")
-
-    return read_schedules(document, refuse)
+    rules = PlaybookRules()
+    reading = Reading(report=Report(file=path, positions=Document()), rules=rules, work=Work(rules.most_work, inf))
+    schedules = read_schedules(reading, document)
+    for found in reading.report.errors:
+        raise PlaybookFault(f"{path}: {found.path}: {found.message} ({found.hint})")
+    return schedules
 
 
 def declares_schedule(document: Mapping[str, Any]) -> bool:
@@ -55,138 +140,36 @@ def declares_schedule(document: Mapping[str, Any]) -> bool:
     return isinstance(metadata, dict) and metadata.get("schedule") is not None
 
 
-def read_schedules(document: Mapping[str, Any], refuse: Refuse) -> tuple[DeclaredSchedule, ...]:
-    """The schedules of a playbook; each error goes to `refuse`, and leaves its schedule out."""
-    if not declares_schedule(document):
-        return ()
-    written = document["metadata"]["schedule"]
-    entries: list[tuple[Location, Any]] = [(KEY, written)] if isinstance(written, dict) else []
-    if isinstance(written, list):
-        entries = [((*KEY, index), entry) for index, entry in enumerate(written)]
-    elif not entries:
-        refuse(KEY, f"`schedule` is {json_type_name(written)}", 'write {name: nightly, cron: "0 2 * * *"}, or a list')
+def read_schedules(reading: Reading, document: Mapping[str, Any]) -> tuple[DeclaredSchedule, ...]:
+    """The schedules of a playbook; errors are in the report."""
+    written = document["metadata"]["schedule"] if declares_schedule(document) else []
+    entries = entries_of(written, KEY)
     if len(entries) > MOST_SCHEDULES:
-        refuse(KEY, f"the playbook has {len(entries)} schedules; it may have {MOST_SCHEDULES}", "write other playbooks")
+        message = f"the playbook has {len(entries)} schedules; it may have {MOST_SCHEDULES}"
+        reading.report.error(CODE, KEY, message, "write other playbooks")
         return ()
     found: dict[str, DeclaredSchedule] = {}
-    for location, entry in entries:
-        schedule = _ScheduleReader(location, entry, refuse).read()
-        if schedule is not None and schedule.name in found:
-            refuse((*location, "name"), f"there are two schedules `{schedule.name}`", "rename one of them")
-        elif schedule is not None:
-            found[schedule.name] = schedule
+    for entry, location in entries:
+        keys = KEYS.read_mapping(reading, entry, location, SITE)
+        if keys is None:
+            continue
+        _check_timing(reading, entry, location)
+        name = keys.setdefault("name", "")
+        if name in found:
+            message = f"there are two schedules `{name}`"
+            reading.report.error(CODE, (*location, "name"), message, "rename one of them")
+        keys.pop("description", None)
+        found[name] = DeclaredSchedule(**keys)
     return tuple(found.values())
 
 
-class _ScheduleReader:
-    """One schedule while it is read."""
-
-    def __init__(self, location: Location, raw: Any, refuse: Refuse) -> None:
-        self._location = location
-        self._raw = raw
-        self._refuse_at = refuse
-        self._is_good = True
-
-    def read(self) -> DeclaredSchedule | None:
-        """The schedule; None if something is wrong with it."""
-        if not isinstance(self._raw, dict):
-            self._refuse("", f"a schedule is {json_type_name(self._raw)}", 'write {name: nightly, cron: "0 2 * * *"}')
-            return None
-        for key in self._raw:
-            if key not in SCHEDULE_KEYS:
-                self._refuse(str(key), f"unknown key `{key}` in a schedule", did_you_mean(str(key), SCHEDULE_KEYS))
-        name = self._name()
-        cron, every = self._timing()
-        schedule = DeclaredSchedule(
-            name=name,
-            cron=cron,
-            every=every,
-            timezone=str(self._raw.get("timezone") or "UTC"),
-            payload=self._payload(),
-            jitter=self._span("jitter", LONGEST_JITTER) or timedelta(0),
-            catch_up=self._catch_up(),
-            overlap=self._overlap(),
-        )
-        return schedule if self._is_good else None
-
-    def _refuse(self, key: str, message: str, hint: str) -> None:
-        self._is_good = False
-        self._refuse_at((*self._location, key) if key else self._location, message, hint)
-
-    def _name(self) -> str:
-        name = self._raw.get("name")
-        if name is None:
-            self._refuse("", "a schedule has no `name`", "write name: nightly")
-        elif not isinstance(name, str) or not name.strip() or not name.isprintable() or "#" in name:
-            self._refuse("name", f"the name of a schedule is {name!r:.60}", "write a text without # such as nightly")
-        elif len(name) > NAME_CHARS:
-            self._refuse("name", f"the name has {len(name)} characters; it may have {NAME_CHARS}", "shorten it")
-        else:
-            return name
-        return ""
-
-    def _timing(self) -> tuple[str | None, timedelta | None]:
-        cron, zone = self._raw.get("cron"), self._raw.get("timezone")
-        if (cron is None) == (self._raw.get("every") is None):
-            what = "neither `cron` nor" if cron is None else "both `cron` and"
-            self._refuse("", f"a schedule has {what} `every`", 'write one of them: cron: "0 2 * * *", or every: 15m')
-            return None, None
-        if cron is None:
-            if zone is not None:
-                self._refuse("timezone", "`every` counts seconds, so a time zone has no meaning", "remove it")
-            return None, self._every()
-        for key, value in (("cron", cron), ("timezone", zone)):
-            if not isinstance(value, str) and value is not None:
-                self._refuse(key, f"`{key}` is {json_type_name(value)}", "write a text in quotes")
-                return None, None
-        try:
-            return read_cron(cron, "UTC" if zone is None else zone).text, None
-        except TimingError as error:
-            message, _, hint = str(error).partition("; ")
-            self._refuse("timezone" if message.startswith("there is no time zone") else "cron", message, hint)
-            return None, None
-
-    def _every(self) -> timedelta | None:
-        span = self._span("every", timedelta.max)
-        try:
-            return None if span is None else read_every(span, datetime.min.replace(tzinfo=UTC)).span
-        except TimingError as error:
-            self._refuse("every", str(error), "write a span such as 15m")
-            return None
-
-    def _span(self, key: str, longest: timedelta) -> timedelta | None:
-        value = self._raw.get(key)
-        if value is None:
-            return None
-        try:
-            span = timedelta(seconds=parse_duration(value))
-        except ValueError:
-            self._refuse(key, f"`{key}` is {value!r:.60}, not a duration", f"write {DURATION_FORMS}")
-            return None
-        if span > longest:
-            self._refuse(key, f"`{key}` is {value!r:.60}", f"write a duration of at most {longest.days} days")
-        return span
-
-    def _catch_up(self) -> timedelta:
-        span = self._span("catch_up", LONGEST_CATCH_UP)
-        return timedelta(hours=1) if span is None else span
-
-    def _payload(self) -> Mapping[str, Any]:
-        payload = self._raw.get("payload")
-        if payload is None:
-            return {}
-        if not isinstance(payload, dict):
-            self._refuse("payload", f"`payload` is {json_type_name(payload)}", "write a mapping: {city: Paris}")
-            return {}
-        if WORKLOAD_KEY in payload:
-            self._refuse("payload", "the payload has a key `schedule`, which the broker sets", "rename it")
-        return payload
-
-    def _overlap(self) -> str:
-        overlap = self._raw.get("overlap")
-        if overlap is None:
-            return OVERLAP[0]
-        if isinstance(overlap, str) and overlap in OVERLAP:
-            return overlap
-        self._refuse("overlap", f"`overlap` is {overlap!r:.40}", f"write one of: {', '.join(OVERLAP)}")
-        return OVERLAP[0]
+def _check_timing(reading: Reading, entry: Mapping[str, Any], location: Location) -> None:
+    """Report a schedule without exactly one timing, and a time zone of a span."""
+    cron, every = entry.get("cron"), entry.get("every")
+    if (cron is None) == (every is None):
+        what = "neither `cron` nor" if cron is None else "both `cron` and"
+        hint = 'write one of them: cron: "0 2 * * *", or every: 15m'
+        reading.report.error(CODE, location, f"a schedule has {what} `every`", hint)
+    elif cron is None and entry.get("timezone") is not None:
+        message = "`every` counts seconds, so a time zone has no meaning"
+        reading.report.error(CODE, (*location, "timezone"), message, "remove it")

@@ -16,6 +16,7 @@ from noetl_broker.playbook.fail import read_fail
 from noetl_broker.playbook.header import WrittenStep
 from noetl_broker.playbook.iterations import Iterated, is_iterating, read_iterated
 from noetl_broker.playbook.joins import read_join
+from noetl_broker.playbook.keys import of_mapping
 from noetl_broker.playbook.keywords import (
     END,
     LOOP_NAME,
@@ -27,10 +28,10 @@ from noetl_broker.playbook.keywords import (
 from noetl_broker.playbook.kinds import StepKind
 from noetl_broker.playbook.model import Iteration, OnError, Raw, Retry, Step, Throttle
 from noetl_broker.playbook.own_keys import refuse_wrong_keys
-from noetl_broker.playbook.plain_values import read_word
 from noetl_broker.playbook.reader import NO_NAMES, Reading, TemplateSite
 from noetl_broker.playbook.retries import read_retry
 from noetl_broker.playbook.signals import read_signal
+from noetl_broker.playbook.step_keys import JOB_PRIORITY, NEXT_MODE, ON_ERROR
 from noetl_broker.playbook.tasks import (
     NO_FIELDS,
     Declared,
@@ -38,7 +39,6 @@ from noetl_broker.playbook.tasks import (
     declare,
     program_text,
     read_fields,
-    read_priority,
     read_start_timeout,
     read_task_inputs,
     read_timeout,
@@ -49,7 +49,7 @@ from noetl_broker.playbook.wait import read_wait
 from noetl_broker.template import Tree
 
 # The keys of a kind: the field of the step that each becomes, and its reader.
-READERS: Mapping[StepKind, tuple[str, Callable[[Reading, str, Declared], object]]] = MappingProxyType(
+READERS: Mapping[StepKind, tuple[str, Callable[[Reading, Declared, TemplateSite], object]]] = MappingProxyType(
     {
         "playbook": ("call", read_call),
         "wait": ("wait", read_wait),
@@ -58,7 +58,6 @@ READERS: Mapping[StepKind, tuple[str, Callable[[Reading, str, Declared], object]
         "fail": ("fail", read_fail),
     }
 )
-NEXT_MODES = ("inclusive", "exclusive")
 
 
 def read_step(reading: Reading, written: WrittenStep) -> Step:
@@ -68,14 +67,14 @@ def read_step(reading: Reading, written: WrittenStep) -> Step:
     iterating = is_iterating(declared)
     refuse_wrong_keys(reading, name, declared, iterating=iterating)
     check_program_texts(reading, name, declared)
-    done = _read_task(reading, written, declared)
+    site = TemplateSite(step=name, role="fields")
+    done = _read_task(reading, written, declared, site)
     _warn_unused(reading, written, declared, done)
     if name == END and raw.get("next"):
         reading.report.error(
             "end-with-next", (*location, "next"), "`end` has a `next`", "remove it, or rename the step"
         )
     iteration, retry = _read_retry(reading, name, declared, done.iteration)
-    joining = read_join(reading, raw.get("join"), (*location, "join"))
     return Step(
         name=name,
         index=written.index,
@@ -84,42 +83,40 @@ def read_step(reading: Reading, written: WrittenStep) -> Step:
         description=_description(raw),
         next=read_next(reading, name, raw.get("next"), (*location, "next")),
         catch=read_catch(reading, written, declared),
-        exclusive=_word(reading, raw, location, "next_mode", NEXT_MODES) == "exclusive",
-        join=joining.join,
-        need=joining.need,
-        losers=joining.losers,
+        exclusive=NEXT_MODE.read(reading, of_mapping(raw, location), site) == "exclusive",
+        **read_join(reading, name, raw.get("join"), (*location, "join")),
         inputs=done.inputs,
         fields=done.fields,
         plain=done.plain,
-        on_error=_on_error(reading, declared),
-        timeout=_timeout(reading, name, declared),
-        start_timeout=read_start_timeout(reading, name, declared),
-        priority=read_priority(reading, declared),
+        on_error=_on_error(reading, declared, site),
+        timeout=_timeout(reading, declared, site),
+        start_timeout=read_start_timeout(reading, declared, site),
+        priority=JOB_PRIORITY.read(reading, declared, site),
         retry=retry,
         result=_result(reading, name, raw, location),
         output=read_output(reading, name, declared, iterating=iterating),
         save_data=_save_data(reading, name, raw, location) if not declared.traits.has_action else None,
         task_name=declared.task_name,
-        **({} if iterating else _read_own(reading, name, declared)),
-        throttle=_throttle(reading, name, declared, done),
+        **({} if iterating else _read_own(reading, declared, site)),
+        throttle=_throttle(reading, declared, done, site),
         compensate=read_compensate(reading, name, written.index, declared),
         iteration=iteration,
         raw=raw,
     )
 
 
-def _read_own(reading: Reading, name: str, declared: Declared) -> dict[str, Any]:
+def _read_own(reading: Reading, declared: Declared, site: TemplateSite) -> dict[str, Any]:
     """Read the keys that only steps of this kind have."""
     if declared.kind not in READERS:
         return {}
     field, read = READERS[declared.kind]
-    return {field: read(reading, name, declared)}
+    return {field: read(reading, declared, site)}
 
 
-def _timeout(reading: Reading, name: str, declared: Declared) -> float | Tree | None:
+def _timeout(reading: Reading, declared: Declared, site: TemplateSite) -> float | Tree | None:
     """Read the time limit of the step's job; a step without an action may have one, which has no effect."""
     has_limit = declared.traits.has_job or not declared.traits.has_action
-    return read_timeout(reading, name, declared) if has_limit else None
+    return read_timeout(reading, declared, site) if has_limit else None
 
 
 def _kind(name: str, declared: Declared, done: Iterated) -> StepKind:
@@ -130,21 +127,22 @@ def _kind(name: str, declared: Declared, done: Iterated) -> StepKind:
     return declared.kind
 
 
-def _throttle(reading: Reading, name: str, declared: Declared, done: Iterated) -> Throttle | None:
+def _throttle(reading: Reading, declared: Declared, done: Iterated, site: TemplateSite) -> Throttle | None:
     """Read the throttle of the step's jobs; on an expanded iterator each item has a job."""
     expanded = done.iteration is not None and done.iteration.expanded
     if expanded and declared.kind != "iterator":  # the step is the task of its `loop`
         return None
     hint = "write it in the task: each item has a job" if expanded else ""
-    return read_throttle(reading, name, declared, by_worker=_kind(name, declared, done) == "action", hint=hint)
+    by_worker = _kind(site.step or "", declared, done) == "action"
+    return read_throttle(reading, declared, site, by_worker=by_worker, hint=hint)
 
 
-def _read_task(reading: Reading, written: WrittenStep, declared: Declared) -> Iterated:
+def _read_task(reading: Reading, written: WrittenStep, declared: Declared, site: TemplateSite) -> Iterated:
     if is_iterating(declared):
         return read_iterated(reading, written, declared)
-    inputs = read_task_inputs(reading, written.name, declared)
+    inputs = read_task_inputs(reading, declared, site)
     if declared.traits.waits_for == "worker":
-        fields, plain = read_fields(reading, written.name, declared, inputs=inputs)
+        fields, plain = read_fields(reading, declared, site, inputs=inputs)
         return Iterated(iteration=None, inputs=inputs, fields=fields, plain=plain)
     return Iterated(iteration=None, inputs=inputs, fields=NO_FIELDS, plain={})
 
@@ -202,18 +200,10 @@ def _description(raw: Raw) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def _word(reading: Reading, raw: Raw, location: Location, key: str, words: tuple[str, ...]) -> str | None:
-    value = raw.get(key)
-    return None if value is None else read_word(reading, value, (*location, key), words)
-
-
-def _on_error(reading: Reading, declared: Declared) -> OnError:
-    value, where = declared.lookup("on_error")
-    if declared.kind == "iterator":  # also an iteration key, checked in `iterations`
-        return "continue" if value == "continue" else "fail"
-    if value is not None and read_word(reading, value, where, ("fail", "continue")) == "continue":
-        return "continue"
-    return "fail"
+def _on_error(reading: Reading, declared: Declared, site: TemplateSite) -> OnError:
+    if declared.kind == "iterator":  # also a key of the loop, and checked there
+        return "continue" if declared.lookup("on_error")[0] == "continue" else "fail"
+    return "continue" if ON_ERROR.read(reading, declared, site) == "continue" else "fail"
 
 
 def _result(reading: Reading, name: str, raw: Raw, location: Location) -> Tree | None:

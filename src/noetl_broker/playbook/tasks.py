@@ -9,22 +9,18 @@ from typing import Any
 
 from noetl_broker.playbook.deferred import refuse_reads_of_inputs
 from noetl_broker.playbook.diagnostics import Location, json_type_name, path_text
-from noetl_broker.playbook.durations import TIMEOUT_FORMS, parse_timeout
 from noetl_broker.playbook.fields import Fields
 from noetl_broker.playbook.inputs import deferred_names, merge, names_of, read_inputs
+from noetl_broker.playbook.keys import Layer, Layers
 from noetl_broker.playbook.keywords import (
-    ACTION_TYPES,
-    BROKER_KEYS,
     BROKER_TYPES,
     CODE_KEYS,
     CONTROL_TYPES,
     ENCODED_KEYS,
     END,
-    FORWARDED_KEYS,
     IGNORED_KEYS,
     INPUT_WORDS,
     LIST_KEYS,
-    OWN_KEYS,
     PLAIN_KEYS,
     PROGRAM_TYPES,
     SAVE_KEYS,
@@ -34,11 +30,9 @@ from noetl_broker.playbook.keywords import (
 )
 from noetl_broker.playbook.kinds import KINDS_BY_TYPE, TRAITS, StepKind, Traits
 from noetl_broker.playbook.model import NO_INPUTS, Inputs, Raw
-from noetl_broker.playbook.plain_values import (
-    PRIORITIES,
-    read_integer,
-)
-from noetl_broker.playbook.reader import NO_NAMES, Program, Reading, Role, TemplateSite, strings
+from noetl_broker.playbook.reader import NO_NAMES, Program, Reading, Role, TemplateSite
+from noetl_broker.playbook.step_keys import BROKER_KEYS, FORWARDED_KEYS, START_TIMEOUT, TIMEOUT
+from noetl_broker.playbook.step_types import ACTION_TYPES, OWN_KEYS
 from noetl_broker.template import SAVE_WORDS, WORKER_WORDS, Tree
 
 NO_FIELDS = Fields({}, "")
@@ -51,28 +45,12 @@ NEVER_LISTS = frozenset({"code", "code_b64"})  # other texts may be a list of st
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Layer:
-    """One mapping with keys of a task: the workbook action, or the step over it."""
-
-    raw: Raw
-    location: Location
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Declared:
-    """The resolved type of a step, and the layers of its keys, the weakest first."""
+class Declared(Layers):
+    """A step over its workbook action, with its resolved type."""
 
     type: str
     kind: StepKind
-    layers: tuple[Layer, ...]
     task_name: str | None = None
-
-    def lookup(self, key: str) -> tuple[Any, Location]:
-        """Give the value of a key in the strongest layer, with its location; None if no layer has it."""
-        for layer in reversed(self.layers):
-            if layer.raw.get(key) is not None:
-                return layer.raw[key], (*layer.location, key)
-        return None, (*self.layers[-1].location, key)
 
     @property
     def traits(self) -> Traits:
@@ -93,21 +71,9 @@ class Declared:
         return OWN_KEYS.get(self.type, NO_NAMES) | lists
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """Further names for the templates of a task: the names of an iterator, and which are worker-side."""
-
-    names: frozenset[str] = NO_NAMES
-    worker: frozenset[str] = NO_NAMES
-    deferred: frozenset[str] = NO_NAMES  # inputs; a field that reads one is deferred
-
-
-NO_SURROUNDINGS = Surroundings()
-
-
 def declare(reading: Reading, name: str, raw: Raw, location: Location) -> Declared:
     """Resolve the type of a step, or of an iterator's task, through the workbook."""
-    step = Layer(raw=raw, location=location)
+    step = Layer(raw, location)
     declared = _written_type(reading, raw, location)
     if declared == "workbook":
         return _from_workbook(reading, name, step)
@@ -151,7 +117,7 @@ def _from_workbook(reading: Reading, name: str, step: Layer) -> Declared:
         return Declared(type="workbook", kind="action", layers=(step,), task_name=task)
     reading.charge_action(task)
     action_raw, action_place = reading.actions[task]
-    action = Layer(raw=without_program_texts_of(action_raw, raw), location=action_place)
+    action = Layer(without_program_texts_of(action_raw, raw), action_place)
     resolved = _written_type(reading, action_raw, action_place)
     if resolved in (None, "workbook"):
         what = "has no type" if resolved is None else "calls the workbook again"
@@ -160,7 +126,7 @@ def _from_workbook(reading: Reading, name: str, step: Layer) -> Declared:
         )
         return Declared(type="workbook", kind="action", layers=(action, step), task_name=task)
     if resolved == "iterator" and key == "task":  # else the action's name would be read as the iterator's task
-        step = Layer(raw={word: value for word, value in raw.items() if word != key}, location=step.location)
+        step = Layer({word: value for word, value in raw.items() if word != key}, step.location)
     layers = (action, step)
     return Declared(type=str(resolved), kind=_kind(reading, name, str(resolved), layers), layers=layers, task_name=task)
 
@@ -190,13 +156,11 @@ def _kind(reading: Reading, name: str, declared: str, layers: Sequence[Layer]) -
     return "action"
 
 
-def read_task_inputs(
-    reading: Reading, name: str, declared: Declared, around: Surroundings = NO_SURROUNDINGS, role: Role = "inputs"
-) -> Inputs:
+def read_task_inputs(reading: Reading, declared: Declared, site: TemplateSite, role: Role = "inputs") -> Inputs:
     """Merge the inputs of a workbook action under the inputs of the step."""
     inputs = NO_INPUTS
-    worker = reading.worker_words | around.worker if declared.traits.waits_for == "worker" else NO_NAMES
-    part, first = TemplateSite(step=name, role=role, names=around.names, worker=worker), len(reading.uses)
+    worker = reading.worker_words | site.worker if declared.traits.waits_for == "worker" else NO_NAMES
+    part, first = TemplateSite(step=site.step, role=role, names=site.names, worker=worker), len(reading.uses)
     for layer in declared.layers:
         inputs = merge(inputs, read_inputs(reading, layer.raw, layer.location, part, declared.own))
     if role == "inputs" and deferred_names(inputs):
@@ -206,26 +170,27 @@ def read_task_inputs(
 
 def read_fields(
     reading: Reading,
-    name: str,
     declared: Declared,
-    around: Surroundings = NO_SURROUNDINGS,
+    site: TemplateSite,
     keep: frozenset[str] = NO_NAMES,
     inputs: Inputs = NO_INPUTS,
 ) -> tuple[Fields, Raw]:
     """Split the keys of a task into fields that are rendered and values that stay as written.
 
-    `keep` are keys of the broker that are fields of this task. A field that reads a deferred input is deferred, too.
+    `site` has the names of an iterator, which of them are worker-side, and deferred inputs. `keep` are keys of the
+    broker that are fields of this task. A field that reads a deferred input is deferred, too.
     """
-    names, worker = around.names | names_of(inputs), reading.worker_words | around.worker
-    deferred = around.deferred | deferred_names(inputs)
-    part = TemplateSite(step=name, role="fields", names=names, worker=worker, deferred=deferred)
+    names, worker = site.names | names_of(inputs), reading.worker_words | site.worker
+    deferred = site.deferred | deferred_names(inputs)
+    part = TemplateSite(step=site.step, role="fields", names=names, worker=worker, deferred=deferred)
     values: dict[str, tuple[Any, Location]] = {}
     plain: Raw = {}
+    own = declared.own
     for layer in declared.layers:
         if not values.keys().isdisjoint(SAVE_KEYS) and not layer.raw.keys().isdisjoint(SAVE_KEYS):
             values = {key: value for key, value in values.items() if key not in SAVE_KEYS}
         for key, value in layer.raw.items():
-            if key in keep or key in declared.own or (key not in BROKER_KEYS and key not in INPUT_WORDS):
+            if key in keep or key in own or (key not in BROKER_KEYS and key not in INPUT_WORDS):
                 values[key] = (value, (*layer.location, key))
             elif key in FORWARDED_KEYS and value is not None:
                 plain[key] = value
@@ -317,9 +282,7 @@ def without_program_texts_of(raw: Raw, over: Raw) -> Raw:
     return {key: value for key, value in raw.items() if TEXT_NAMES.get(key) not in replaced}
 
 
-def read_timeout(
-    reading: Reading, name: str, declared: Declared, around: Surroundings = NO_SURROUNDINGS
-) -> float | Tree | None:
+def read_timeout(reading: Reading, declared: Declared, site: TemplateSite) -> float | Tree | None:
     """Read the time limit in seconds, or a template that gives a duration.
 
     The `timeout` of an http request counts only if it is a number on the step.
@@ -329,39 +292,18 @@ def read_timeout(
         return None
     if "timeout" in declared.own and (where[0] == "workbook" or isinstance(value, str)):
         return None
-    return _read_time_limit(reading, name, value, where, around)
+    limit: float | Tree | None = TIMEOUT.read(reading, declared, site)
+    return limit
 
 
-def read_start_timeout(
-    reading: Reading, name: str, declared: Declared, around: Surroundings = NO_SURROUNDINGS
-) -> float | Tree | None:
+def read_start_timeout(reading: Reading, declared: Declared, site: TemplateSite) -> float | Tree | None:
     """Read in how many seconds a worker must lease the job, or a template that gives a duration."""
     value, where = declared.lookup("start_timeout")
     if value is None:
         return None
     if not declared.traits.may_have_worker:
-        message = f"`start_timeout` of the step `{name}` has no meaning: no worker runs the step"
+        message = f"`start_timeout` of the step `{site.step}` has no meaning: no worker runs the step"
         reading.report.error("bad-value", where, message, "remove it")
         return None
-    return _read_time_limit(reading, name, value, where, around)
-
-
-def _read_time_limit(
-    reading: Reading, name: str, value: Any, where: Location, around: Surroundings
-) -> float | Tree | None:
-    if isinstance(value, str) and any(strings(value, where)):
-        return reading.tree(value, where, TemplateSite(step=name, role="fields", names=around.names))
-    try:
-        return parse_timeout(value)
-    except ValueError:
-        shown = repr(value) if isinstance(value, str | int | float) else json_type_name(value)
-        message = f"`{where[-1]}` is {shown:.80}, not {TIMEOUT_FORMS}"
-        hint = f"write {where[-1]}: 90s, or a template that gives a duration"
-        reading.report.error("bad-value", where, message, hint)
-        return None
-
-
-def read_priority(reading: Reading, declared: Declared) -> int | None:
-    """Read the priority of the jobs; None if neither the step nor its workbook action has one."""
-    value, where = declared.lookup("priority")
-    return None if value is None else read_integer(reading, value, where, PRIORITIES)
+    limit: float | Tree | None = START_TIMEOUT.read(reading, declared, site)
+    return limit

@@ -7,14 +7,61 @@ from typing import Any, Literal
 
 from noetl_broker.playbook.diagnostics import Location, json_type_name
 from noetl_broker.playbook.inputs import merge, raw_inputs, read_inputs
-from noetl_broker.playbook.keywords import CATCH_KEYS, ENTRY_KEYS, ENTRY_WORDS, ERROR, START, TARGET_KEYS
+from noetl_broker.playbook.keys import TEXT, WHEN, Key, Keys, entries_of, holds, one_or_list, ref
+from noetl_broker.playbook.keywords import ENTRY_WORDS, ERROR, START
 from noetl_broker.playbook.model import NO_INPUTS, Arc, Branch, Entry, Inputs, Target
 from noetl_broker.playbook.reader import COST_OF_COPY, Reading, TemplateSite
+from noetl_broker.playbook.step_keys import INPUTS
 from noetl_broker.template import Template
 
 EntryList = Literal["next", "catch"]
 NO_LEVEL: Mapping[str, Any] = {}
 ENTRY_ONLY = (*ENTRY_WORDS, "then", "else")
+TEXTS = ("desc", "description")
+TARGET = Keys(
+    model="TargetModel",
+    about="Where a transition leads, with inputs for the step.",
+    is_open=True,
+    others=(*TEXTS, *ENTRY_ONLY),
+    keys=(
+        *INPUTS,
+        Key("step", holds(TEXT), "The name of the step."),
+        Key("name", holds(TEXT), "The same as `step`."),
+    ),
+)
+TARGETS = holds(*one_or_list(TEXT, ref(TARGET.model)))
+THEN = Key("then", TARGETS, "Several targets.")
+ENTRY = Keys(
+    model="EntryModel",
+    about="One entry of `next`: a target or `then`, a condition, and `else`.",
+    word="next",
+    is_open=True,
+    others=TEXTS,
+    keys=(
+        *TARGET.keys,
+        Key("when", WHEN, "The entry fires only if this is true."),
+        Key("condition", WHEN, "The same as `when`."),
+        Key("pass", WHEN, "The same as `when`."),
+        THEN,
+        Key(
+            "else",
+            TARGETS,
+            "Targets if the condition beside it is false; alone: if no condition of the list is true.",
+        ),
+    ),
+)
+CATCH = Keys(
+    model="CatchModel",
+    about="One entry of `catch`: a target or `then`, and perhaps a condition.",
+    word="catch",
+    is_open=True,
+    others=(*TEXTS, "condition", "pass"),
+    keys=(
+        *TARGET.keys,
+        Key("when", WHEN, "The entry is taken only if this is true; finds `error`."),
+        THEN,
+    ),
+)
 
 
 def read_next(reading: Reading, source: str, raw: Any, location: Location) -> tuple[Entry, ...]:
@@ -36,12 +83,9 @@ def read_entries(
     """Read the entries under `next` or `catch` of one step, each with its location; None for a wrong one."""
     if raw is None:
         return []
-    items = (
-        [(item, (*location, index)) for index, item in enumerate(raw)] if isinstance(raw, list) else [(raw, location)]
-    )
     read = [
         (_EntryReader(reading, source, index, word).read(item, where), where)
-        for index, (item, where) in enumerate(items)
+        for index, (item, where) in enumerate(entries_of(raw, location))
     ]
     reading.broken = reading.broken or any(entry is None for entry, _ in read)
     return read
@@ -68,7 +112,7 @@ class _EntryReader:
                 "bad-next", location, f"an entry of `{self.word}` is {json_type_name(raw)}", "write {step: name}"
             )
             return None
-        self._warn_unknown(raw, location, ENTRY_KEYS if self.word == "next" else CATCH_KEYS)
+        (ENTRY if self.word == "next" else CATCH).refuse_unknown(self.reading, raw, location)
         words = [word for word in ENTRY_WORDS if word in raw]
         if len(words) > 1:
             self._error("bad-when", (*location, words[1]), f"`{words[1]}` repeats `{words[0]}`", "keep one")
@@ -161,7 +205,7 @@ class _EntryReader:
             if word in own:
                 message = f"a target has no `{word}` of its own"
                 self._error("bad-next", (*location, word), message, f"make it an entry of `{self.word}`")
-        self._warn_unknown(own, location, TARGET_KEYS.union(ENTRY_ONLY))
+        TARGET.refuse_unknown(self.reading, own, location, word=self.word)
         return read_inputs(self.reading, own, location, self.part)
 
     def _exists(self, name: str, location: Location) -> bool:
@@ -176,11 +220,6 @@ class _EntryReader:
             self._error("unknown-step", location, f"there is no step `{name}`", hint)
             return False
         return True
-
-    def _warn_unknown(self, raw: Mapping[str, Any], location: Location, known: frozenset[str]) -> None:
-        for key in raw:
-            if key not in known:
-                self.reading.report.unknown_key((*location, key), f"unknown key `{key}` in `{self.word}`", known)
 
     def _error(self, code: str, location: Location, message: str, hint: str) -> None:
         self.reading.broken = True

@@ -11,6 +11,7 @@ from fractions import Fraction
 from functools import lru_cache
 from itertools import islice
 from math import isfinite
+from operator import ge, gt, le, lt
 from typing import Any, NamedTuple
 
 from noetl_broker.playbook.diagnostics import Location, did_you_mean, json_type_name, path_text
@@ -111,7 +112,7 @@ def _check_schema(schema: Schema, location: Location) -> Iterator[SchemaFinding]
     for keyword, value in schema.items():
         where = (*location, keyword)
         if keyword in KEYWORDS:
-            yield from _KEYWORD_CHECKS[keyword](keyword, value, where)
+            yield from _check_keyword(keyword, value, where)
         elif keyword not in ANNOTATIONS:
             yield _unknown_keyword(keyword, value, where)
 
@@ -124,98 +125,45 @@ def _unknown_keyword(keyword: str, value: Any, location: Location) -> SchemaFind
     return SchemaFinding(location, f"unknown keyword `{keyword}` in a schema", hint, of_key=True)
 
 
-def _check_type(keyword: str, value: Any, location: Location) -> Iterator[SchemaFinding]:
-    names = value if isinstance(value, list) else [value]
-    if not names:
-        yield SchemaFinding(location, f"`{keyword}` is an empty list", f"write one of {', '.join(TYPES)}")
-    for index, name in enumerate(names):
-        if isinstance(name, str) and name in TYPES:
+def _check_type(value: Any, location: Location) -> Iterator[SchemaFinding]:
+    hint = f"write one of {', '.join(TYPES)}"
+    for index, name in enumerate(value) if isinstance(value, list) else [(None, value)]:
+        if name in TYPES:
             continue
         what = f"`{name:.40}`" if isinstance(name, str) else json_type_name(name)
-        meant = (
-            MEANT_TYPES.get(name.lower()) if isinstance(name, str) else '"null", in quotes' if name is None else None
-        )
-        hint = f"write {meant}" if meant else f"write one of {', '.join(TYPES)}"
-        where = (*location, index) if isinstance(value, list) else location
-        yield SchemaFinding(where, f"{what} is no type of JSON", hint)
+        meant = MEANT_TYPES.get(name.lower()) if isinstance(name, str) else '"null", in quotes' if name is None else ""
+        where = location if index is None else (*location, index)
+        yield SchemaFinding(where, f"{what} is no type of JSON", f"write {meant}" if meant else hint)
 
 
-def _check_enum(keyword: str, value: Any, location: Location) -> Iterator[SchemaFinding]:
-    if not isinstance(value, list) or not value:
-        what = json_type_name(value) if not isinstance(value, list) else "an empty list"
-        yield SchemaFinding(location, f"`{keyword}` is {what}", "write a list of values: [small, large]")
+def _check_keyword(keyword: str, value: Any, location: Location) -> Iterator[SchemaFinding]:
+    test, hint = _FORMS.get(keyword, (None, ""))
+    if test is not None and not test(value):
+        what = "an empty list" if value == [] else value if _is_number(value) else json_type_name(value)
+        yield SchemaFinding(location, f"`{keyword}` is {what}", f"write {hint}")
+    elif keyword == "type":
+        yield from _check_type(value, location)
+    elif keyword == "required":
+        for index, name in enumerate(value):
+            if not isinstance(name, str):
+                what = f"`{keyword}` lists {json_type_name(name)}"
+                yield SchemaFinding((*location, index), what, f"write {hint}")
+    elif keyword in SCHEMAS:
+        yield from _check_schema(value, location)
+    elif keyword in LISTS_OF_SCHEMAS or keyword == "properties":
+        for key, schema in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _check_schema(schema, (*location, key))
 
 
-def _check_const(_keyword: str, _value: Any, _location: Location) -> Iterator[SchemaFinding]:
-    yield from ()
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list) and bool(value)
 
 
-def _check_bound(keyword: str, value: Any, location: Location) -> Iterator[SchemaFinding]:
-    if not _is_number(value):
-        yield SchemaFinding(location, f"`{keyword}` is {json_type_name(value)}", "write a number, without quotes")
-
-
-def _check_multiple(keyword: str, value: Any, location: Location) -> Iterator[SchemaFinding]:
-    if not _is_number(value) or value <= 0:
-        what = value if _is_number(value) else json_type_name(value)
-        yield SchemaFinding(location, f"`{keyword}` is {what}", "write a number greater than 0, without quotes")
-
-
-def _check_count(keyword: str, value: Any, location: Location) -> Iterator[SchemaFinding]:
-    if not _is_whole(value) or value < 0:
-        what = value if _is_number(value) else json_type_name(value)
-        yield SchemaFinding(location, f"`{keyword}` is {what}", "write a whole number of at least 0")
-
-
-def _check_flag(keyword: str, value: Any, location: Location) -> Iterator[SchemaFinding]:
-    if not isinstance(value, bool):
-        yield SchemaFinding(location, f"`{keyword}` is {json_type_name(value)}", "write true or false")
-
-
-def _check_required(keyword: str, value: Any, location: Location) -> Iterator[SchemaFinding]:
-    hint = "write a list of names beside `properties`: [order_id, total]"
-    if not isinstance(value, list):
-        yield SchemaFinding(location, f"`{keyword}` is {json_type_name(value)}", hint)
-        return
-    for index, name in enumerate(value):
-        if not isinstance(name, str):
-            yield SchemaFinding((*location, index), f"`{keyword}` lists {json_type_name(name)}", hint)
-
-
-def _check_properties(keyword: str, value: Any, location: Location) -> Iterator[SchemaFinding]:
-    if not isinstance(value, dict):
-        hint = "write a schema for each name: {total: {type: number}}"
-        yield SchemaFinding(location, f"`{keyword}` is {json_type_name(value)}", hint)
-        return
-    for name, schema in value.items():
-        yield from _check_schema(schema, (*location, name))
-
-
-def _check_list_of_schemas(keyword: str, value: Any, location: Location) -> Iterator[SchemaFinding]:
-    if not isinstance(value, list) or not value:
-        what = json_type_name(value) if not isinstance(value, list) else "an empty list"
-        yield SchemaFinding(location, f"`{keyword}` is {what}", "write a list of schemas: [{type: string}, …]")
-        return
-    for index, schema in enumerate(value):
-        yield from _check_schema(schema, (*location, index))
-
-
-def _check_inner(_keyword: str, value: Any, location: Location) -> Iterator[SchemaFinding]:
-    yield from _check_schema(value, location)
-
-
-_KEYWORD_CHECKS: Mapping[str, Callable[[str, Any, Location], Iterator[SchemaFinding]]] = {
-    "type": _check_type,
-    "enum": _check_enum,
-    "const": _check_const,
-    "multipleOf": _check_multiple,
-    "uniqueItems": _check_flag,
-    "required": _check_required,
-    "properties": _check_properties,
-    **dict.fromkeys(COUNTS, _check_count),
-    **dict.fromkeys(BOUNDS, _check_bound),
-    **dict.fromkeys(LISTS_OF_SCHEMAS, _check_list_of_schemas),
-    **dict.fromkeys(SCHEMAS, _check_inner),
+_BOUNDS: Mapping[str, tuple[Callable[[Any, Any], bool], str]] = {
+    "minimum": (lt, "the least is"),
+    "maximum": (gt, "the most is"),
+    "exclusiveMinimum": (le, "it must be more than"),
+    "exclusiveMaximum": (ge, "it must be less than"),
 }
 
 
@@ -275,14 +223,9 @@ class _Check:
 
     def _of_number(self, schema: Mapping[str, Any], value: float, location: Location) -> Iterator[Fault]:
         shown = _shown(value)
-        if "minimum" in schema and value < schema["minimum"]:
-            yield location, f"is {shown}, the least is {_shown(schema['minimum'])}"
-        if "maximum" in schema and value > schema["maximum"]:
-            yield location, f"is {shown}, the most is {_shown(schema['maximum'])}"
-        if "exclusiveMinimum" in schema and value <= schema["exclusiveMinimum"]:
-            yield location, f"is {shown}, it must be more than {_shown(schema['exclusiveMinimum'])}"
-        if "exclusiveMaximum" in schema and value >= schema["exclusiveMaximum"]:
-            yield location, f"is {shown}, it must be less than {_shown(schema['exclusiveMaximum'])}"
+        for keyword, (breaks, text) in _BOUNDS.items():
+            if keyword in schema and breaks(value, schema[keyword]):
+                yield location, f"is {shown}, {text} {_shown(schema[keyword])}"
         if "multipleOf" in schema:
             self._spend(COST_OF_DIVISION + (int(value).bit_length() // CHARS_OF_STEP))
             if _exact(value) % _exact(schema["multipleOf"]):
@@ -381,6 +324,20 @@ _TYPE_TESTS: Mapping[str, Callable[[Any], bool]] = {
     "string": lambda value: isinstance(value, str),
     "array": lambda value: isinstance(value, list),
     "object": lambda value: isinstance(value, dict),
+}
+
+
+# What the value of a keyword must be, and what to write.
+_FORMS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "type": (lambda value: value != [], f"one of {', '.join(TYPES)}"),
+    "enum": (_is_list, "a list of values: [small, large]"),
+    "multipleOf": (lambda value: _is_number(value) and value > 0, "a number greater than 0, without quotes"),
+    "uniqueItems": (lambda value: isinstance(value, bool), "true or false"),
+    "required": (lambda value: isinstance(value, list), "a list of names beside `properties`: [order_id, total]"),
+    "properties": (lambda value: isinstance(value, dict), "a schema for each name: {total: {type: number}}"),
+    **dict.fromkeys(COUNTS, (lambda value: _is_whole(value) and value >= 0, "a whole number of at least 0")),
+    **dict.fromkeys(BOUNDS, (_is_number, "a number, without quotes")),
+    **dict.fromkeys(LISTS_OF_SCHEMAS, (_is_list, "a list of schemas: [{type: string}, …]")),
 }
 
 

@@ -154,7 +154,7 @@ def log_subject(execution_id: int, step: str | None) -> logs.LogSubject:
     return logs.LogSubject(execution_id=execution_id, step=name, visit=visit, item_index=index)
 
 
-def _log_key(given: models.ListLog) -> logs.Key | None:
+def _log_key(given: models.ListLog) -> logs.LogKey | None:
     key = paging.after(given, str, str, int, int)
     if key is None:
         return None
@@ -162,7 +162,7 @@ def _log_key(given: models.ListLog) -> logs.Key | None:
     with contextlib.suppress(ValueError):
         at = datetime.fromisoformat(moment)
         if at.tzinfo is not None and 0 <= attempt <= LARGEST_INT and 0 <= ordinal <= LARGEST_INT:
-            return logs.Key(at, node_id, attempt, ordinal)
+            return logs.LogKey(at, node_id, attempt, ordinal)
     raise OperatorFault("the cursor is not one of this list; take `next` of the page before")
 
 

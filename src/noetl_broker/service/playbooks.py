@@ -13,7 +13,7 @@ from noetl_broker.diagram.model import Picture
 from noetl_broker.errors import OperatorFault
 from noetl_broker.history.comparisons import Comparisons, compared_paths
 from noetl_broker.playbook import compile_playbook
-from noetl_broker.playbook.keywords import ACTION_TYPES
+from noetl_broker.playbook.step_types import ACTION_TYPES
 from noetl_broker.service import paging
 from noetl_broker.service.action import Caller, Cost, Role, action
 from noetl_broker.service.check import CheckedFile, check_text

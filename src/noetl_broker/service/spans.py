@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, date, datetime, time, tzinfo
 
-from noetl_broker.playbook.durations import parse_duration
+from noetl_broker.template.durations import parse_duration
 
 _LONG_UNITS = re.compile(r"(?<=[0-9])(sec|min)")
 _NUMBER = re.compile(r"[0-9.]*")  # `20260131` is a moment

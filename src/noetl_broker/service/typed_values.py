@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar, get_origin
 
-from noetl_broker.playbook.durations import DURATION_FORMS, parse_duration
 from noetl_broker.playbook.throttle import RATE_FORMS, parse_rate
 from noetl_broker.service.field_errors import FieldFault, request_of
 from noetl_broker.service.models.base import Given
 from noetl_broker.service.spans import parse_span
 from noetl_broker.service.typed_json import read_short_json
+from noetl_broker.template.durations import DURATION_FORMS, parse_duration
 
 Asked = TypeVar("Asked", bound=Given)
 

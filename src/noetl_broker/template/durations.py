@@ -12,7 +12,9 @@ from typing import Any
 
 DURATION_FORMS = "a number of seconds, 90s, 15m, 2h30m, 3d, 2w or P3DT12H"
 MOMENT_FORMS = "RFC 3339, such as 2026-03-01T09:00:00Z"
+TIMEOUT_FORMS = f"{DURATION_FORMS}, from 0.001 s to 365 days"
 LONGEST_SECONDS = 100 * 366 * 86_400  # a hundred years
+LEAST_TIMEOUT, LONGEST_TIMEOUT = 0.001, 365 * 86_400.0
 _UNITS = {"w": 604_800.0, "d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0}
 _SHORT = re.compile(
     r"(?:(\d+(?:\.\d+)?)w)?(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?"
@@ -30,6 +32,14 @@ def parse_duration(value: Any) -> float:
     seconds = seconds_of(value)
     if seconds is None or not 0 <= seconds <= LONGEST_SECONDS:
         raise ValueError(f"a duration is {DURATION_FORMS}, up to 100 years")
+    return seconds
+
+
+def parse_timeout(value: Any) -> float:
+    """The seconds of a time limit, from a millisecond to a year; raises ValueError for anything else."""
+    seconds = seconds_of(value)
+    if seconds is None or not LEAST_TIMEOUT <= seconds <= LONGEST_TIMEOUT:
+        raise ValueError(f"a timeout is {TIMEOUT_FORMS}")
     return seconds
 
 

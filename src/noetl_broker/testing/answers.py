@@ -13,8 +13,8 @@ from noetl_broker.broker.model.values import JSON, as_stored
 from noetl_broker.errors import BrokerError, JobFailed
 from noetl_broker.job import Job
 from noetl_broker.playbook.blocks import dotted
-from noetl_broker.playbook.durations import parse_duration
 from noetl_broker.template import read_integer, read_real
+from noetl_broker.template.durations import parse_duration
 
 Answer = Any  # a JSON value, an exception, an InTurn, or a function of a Job that returns a value or raises
 

@@ -11,7 +11,7 @@ from noetl_broker.broker.model.event import Event
 from noetl_broker.broker.model.event_types import EXECUTION_PAUSE, EXECUTION_RESUME
 from noetl_broker.broker.model.values import JSON
 from noetl_broker.broker.state.state import PAUSED, RUNNING
-from noetl_broker.playbook.durations import DURATION_FORMS, parse_duration
+from noetl_broker.template.durations import DURATION_FORMS, parse_duration
 from noetl_broker.testing.answers import SimulationFault
 
 KEYS = ("after", "for", "reason")

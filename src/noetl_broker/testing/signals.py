@@ -11,8 +11,8 @@ from noetl_broker.broker.model.event import Event
 from noetl_broker.broker.model.event_types import EXECUTION_SIGNAL
 from noetl_broker.broker.model.values import JSON, Visit, as_stored
 from noetl_broker.job import Job
-from noetl_broker.playbook.durations import DURATION_FORMS, moment_text, parse_duration
 from noetl_broker.playbook.signals import KEY_FORMS, NAME_FORMS, signal_key, signal_name
+from noetl_broker.template.durations import DURATION_FORMS, moment_text, parse_duration
 from noetl_broker.testing.answers import SimulationFault, as_json
 
 if TYPE_CHECKING:

@@ -57,9 +57,9 @@ from noetl_broker.job import Job
 from noetl_broker.node_ids import UNDO_SUFFIX
 from noetl_broker.playbook import Playbook, PlaybookRules, compile_new
 from noetl_broker.playbook.blocks import all_blocks, dotted
-from noetl_broker.playbook.durations import after, moment_text
 from noetl_broker.playbook.keywords import SIGNAL
 from noetl_broker.template import wrap
+from noetl_broker.template.durations import after, moment_text
 from noetl_broker.testing.agenda import Agenda
 from noetl_broker.testing.answers import Answer, Answers, JobOutcome, SimulationFault, as_json, names_of
 from noetl_broker.testing.approvals import Approvals, Verdict

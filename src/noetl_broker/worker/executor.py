@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from noetl_broker.broker.model.limits import ITEM_ERROR, shorten_error
-from noetl_broker.playbook.keywords import OWN_KEYS
+from noetl_broker.playbook.step_types import OWN_KEYS
 from noetl_broker.playbook.template_reads import word_of_inputs
 from noetl_broker.store.json_codec import load_plainly
 from noetl_broker.store.worker.jobs import LeasedJob

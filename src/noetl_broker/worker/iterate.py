@@ -13,8 +13,9 @@ from typing import Any
 
 from noetl_broker.playbook.diagnostics import json_type_name
 from noetl_broker.playbook.items import parse_tolerance
-from noetl_broker.playbook.keywords import INPUT_WORDS, LIST_KEYS, OWN_KEYS, words_of_item
+from noetl_broker.playbook.keywords import INPUT_WORDS, LIST_KEYS, words_of_item
 from noetl_broker.playbook.model import Tolerance
+from noetl_broker.playbook.step_types import OWN_KEYS
 from noetl_broker.playbook.template_reads import word_of_inputs
 from noetl_broker.template import WORKER_WORDS, TemplateError, compile_condition, is_true
 from noetl_broker.worker.deferred import Deferred, Path, Renderer, template_fault

@@ -15,7 +15,7 @@ import structlog
 
 from noetl_broker.errors import DatabaseFault, OperatorFault, PermissionFault, SchemaFault
 from noetl_broker.growing_pauses import JITTER, RETRY_SECONDS, Backoff
-from noetl_broker.playbook.keywords import ACTION_TYPES
+from noetl_broker.playbook.step_types import ACTION_TYPES
 from noetl_broker.store.worker.jobs import (
     AttemptFailure,
     Completion,

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from noetl_broker.errors import OperatorFault
-from noetl_broker.playbook.plain_values import NAME_CHARS
+from noetl_broker.playbook.keys import NAME_CHARS
 from noetl_broker.store.connect.dsn import Database
 from noetl_broker.store.connect.schema_name import DEFAULT_SCHEMA, check_schema_name
 from noetl_broker.tracing.spans import Emit

@@ -26,7 +26,7 @@ from noetl_broker.broker.state.state import (
     encode_result,
     is_live,
 )
-from noetl_broker.playbook.durations import parse_moment
+from noetl_broker.template.durations import parse_moment
 
 if TYPE_CHECKING:
     from noetl_broker.broker.draft.draft import Draft

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.state.state import COMPLETED, FAILED, RUNNING, is_live
-from noetl_broker.playbook.keywords import INPUT_WORDS, OWN_KEYS
+from noetl_broker.playbook.keywords import INPUT_WORDS
+from noetl_broker.playbook.step_types import OWN_KEYS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -17,8 +17,8 @@ from noetl_broker.broker.undo.rows import SUCCESSES
 from noetl_broker.broker.writing.errors import wrong_value
 from noetl_broker.broker.writing.events import CatchRead, emit_execution_end, emit_step_failed
 from noetl_broker.broker.writing.workflow import track_cancelled, track_ended
-from noetl_broker.playbook.durations import TIMEOUT_FORMS, parse_timeout
 from noetl_broker.template import StepResult, wrap
+from noetl_broker.template.durations import TIMEOUT_FORMS, parse_timeout
 
 if TYPE_CHECKING:
     from noetl_broker.broker.draft.draft import Draft

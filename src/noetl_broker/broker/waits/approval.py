@@ -17,8 +17,8 @@ from noetl_broker.broker.waits.wait import time_out
 from noetl_broker.broker.writing.errors import wrong_value
 from noetl_broker.broker.writing.inputs import inputs_as_request, inputs_of_visit
 from noetl_broker.playbook.approval import ASSIGNEES, ASSIGNEES_FORMS, TITLE_FORMS, assignees_of, faults_of_form
-from noetl_broker.playbook.durations import DURATION_FORMS, after, moment_text, parse_duration
 from noetl_broker.template import TemplateError
+from noetl_broker.template.durations import DURATION_FORMS, after, moment_text, parse_duration
 
 if TYPE_CHECKING:
     from datetime import datetime

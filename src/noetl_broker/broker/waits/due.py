@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from noetl_broker.playbook.durations import parse_moment
+from noetl_broker.template.durations import parse_moment
 
 if TYPE_CHECKING:
     from datetime import datetime

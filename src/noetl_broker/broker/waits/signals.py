@@ -29,7 +29,6 @@ from noetl_broker.broker.state.trail import SignalTried
 from noetl_broker.broker.waits.due import due_of_fork
 from noetl_broker.broker.writing.errors import wrong_value
 from noetl_broker.broker.writing.inputs import condition_scope, inputs_as_request, inputs_of_job
-from noetl_broker.playbook.durations import DURATION_FORMS, after, parse_duration
 from noetl_broker.playbook.keywords import SIGNAL
 from noetl_broker.playbook.signals import (
     KEY_FORMS,
@@ -40,6 +39,7 @@ from noetl_broker.playbook.signals import (
     signal_names,
 )
 from noetl_broker.template import NotLoaded, TemplateError
+from noetl_broker.template.durations import DURATION_FORMS, after, parse_duration
 from noetl_broker.template.output import size_of
 
 if TYPE_CHECKING:

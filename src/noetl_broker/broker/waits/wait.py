@@ -15,7 +15,8 @@ from noetl_broker.broker.waits.due import due_of_fork
 from noetl_broker.broker.waits.signals import SIGNALS, TIMEOUT, begin_signal_wait
 from noetl_broker.broker.writing.errors import describe_error, wrong_value
 from noetl_broker.broker.writing.inputs import inputs_as_request, inputs_of_visit
-from noetl_broker.playbook.durations import (
+from noetl_broker.template import TemplateError
+from noetl_broker.template.durations import (
     DURATION_FORMS,
     MOMENT_FORMS,
     after,
@@ -23,7 +24,6 @@ from noetl_broker.playbook.durations import (
     parse_duration,
     parse_moment,
 )
-from noetl_broker.template import TemplateError
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -18,7 +18,7 @@ from noetl_broker.broker.undo.rows import note_failure
 from noetl_broker.broker.work.retries import retry_or_fail
 from noetl_broker.broker.writing.errors import wrong_value
 from noetl_broker.broker.writing.queue import delegate_job, timeout_of
-from noetl_broker.playbook.plain_values import LARGEST_VERSION, as_version
+from noetl_broker.playbook.keys import LARGEST_VERSION, as_version
 from noetl_broker.template import TemplateError
 
 if TYPE_CHECKING:

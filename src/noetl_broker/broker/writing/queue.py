@@ -11,12 +11,12 @@ from noetl_broker.broker.model.decision import JobRow, JobThrottle
 from noetl_broker.broker.model.effects import JobChanged
 from noetl_broker.broker.model.values import JSON
 from noetl_broker.broker.writing.errors import wrong_value
-from noetl_broker.playbook.durations import TIMEOUT_FORMS, parse_timeout
 from noetl_broker.playbook.fields import union_of_results, with_plain
 from noetl_broker.playbook.keywords import ENCODED_KEYS
 from noetl_broker.playbook.signals import KEY_FORMS, signal_key
 from noetl_broker.playbook.template_reads import at_path, word_of_inputs
 from noetl_broker.template import OLD_WORKLOAD_WORD, WORKLOAD_WORDS, NotLoaded, StepResult, count_output, read_by_text
+from noetl_broker.template.durations import TIMEOUT_FORMS, parse_timeout
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

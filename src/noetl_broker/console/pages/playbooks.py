@@ -12,12 +12,12 @@ from fastapi import APIRouter, Response
 from noetl_broker.console.pages.rendering import link
 from noetl_broker.console.pages.schema_form import Input, inputs_of_workload, read_inputs, with_errors
 from noetl_broker.console.pages.screen import Acting, Posted, Screen, SentForm, Shown, picture
+from noetl_broker.console.pages.source_lines import compare_texts, lines_with_findings
 from noetl_broker.diagram.build import picture_of_playbook
 from noetl_broker.diagram.svg import render_svg
 from noetl_broker.diagram.without_values import without_values
 from noetl_broker.errors import BrokerError, DatabaseFault
 from noetl_broker.playbook import Playbook, PlaybookError
-from noetl_broker.playbook.source_lines import compare_texts, lines_with_findings
 from noetl_broker.service import executions
 from noetl_broker.service import playbooks as service
 from noetl_broker.service.check import FILE, check_source

@@ -19,8 +19,6 @@ from noetl_broker.playbook.schedules import read_schedules
 from noetl_broker.playbook.scopes import Scopes, Seen
 from noetl_broker.playbook.work_budget import TooMuchWork, Work
 
-CODE = "bad-schedule"
-
 
 def check(source: str | bytes, *, file: str, rules: PlaybookRules) -> tuple[Finding, ...]:
     """Give all findings of a document; raises nothing for bad input."""
@@ -55,9 +53,7 @@ def _examine(draft: Compilation, source: str | bytes, work: Work) -> None:
         message = f"the path {playbook.path} has a {MARK}, which is the mark of a block"
         location: Location = ("metadata", "path") if "path" in playbook.document.get("metadata", {}) else ("path",)
         reading.report.error("bad-path", location, message, "use letters, digits, / and _")
-    read_schedules(
-        playbook.document, lambda location, message, hint: reading.report.error(CODE, location, message, hint)
-    )
+    read_schedules(reading, playbook.document)
     text = source if isinstance(source, str) else source.decode("utf-8-sig")
     _examine_steps(draft, text, workload_keys(playbook))
 

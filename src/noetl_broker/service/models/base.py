@@ -9,7 +9,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, g
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 from pydantic.fields import FieldInfo
 
-from noetl_broker.playbook.plain_values import LARGEST_VERSION, NAME_CHARS
+from noetl_broker.playbook.keys import LARGEST_VERSION, NAME_CHARS
 from noetl_broker.service.models.values import ExecutionId
 
 LONGEST_TEXT = 1_000  # characters of a reason, a filter or a key

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from noetl_broker.playbook.plain_values import NAME_CHARS
+from noetl_broker.playbook.keys import NAME_CHARS
 from noetl_broker.playbook.throttle import MOST_RATE
 from noetl_broker.service.models.base import LONGEST_TEXT, Given, Paged, Text, is_given
 from noetl_broker.service.models.values import Hidden, Id, Moment

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field, StrictBool, WithJsonSchema
 
 from noetl_broker.broker.model.limits import MAX_NODE_CHARS
-from noetl_broker.playbook.plain_values import NAME_CHARS
+from noetl_broker.playbook.keys import NAME_CHARS
 from noetl_broker.service.models.base import LONGEST_TEXT, Given, IdempotencyKey, Paged, SomeName, SomeText, Text
 from noetl_broker.service.models.values import GivenId, Hidden, Id, Moment, Payload
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import asyncpg
 
 from noetl_broker.broker.state.state import CANCELLED, FAILED, is_live
-from noetl_broker.playbook.plain_values import LARGEST_VERSION
+from noetl_broker.playbook.keys import LARGEST_VERSION
 from noetl_broker.store.admin.approvals import in_order
 from noetl_broker.store.admin.executions import Entry, Filter, as_reader, like
 from noetl_broker.store.connect.connection import Connection

@@ -39,7 +39,7 @@ class LogSubject:
         return self.execution_id, self.step, [node], prefix
 
 
-class Key(NamedTuple):
+class LogKey(NamedTuple):
     """The place of a row in the log of an execution."""
 
     created_at: datetime
@@ -49,7 +49,7 @@ class Key(NamedTuple):
 
 
 async def list_log(
-    connection: Connection, subject: LogSubject, *, after: Key | None = None, limit: int = PAGE_ROWS
+    connection: Connection, subject: LogSubject, *, after: LogKey | None = None, limit: int = PAGE_ROWS
 ) -> list[Entry]:
     """Up to `limit` entries after a key, the oldest first.
 
@@ -128,7 +128,7 @@ class LogReader:
 
 async def read_log(source: LastingSession, subject: LogSubject) -> AsyncIterator[list[Entry]]:
     """Yield the whole log in pages, the oldest first."""
-    after: Key | None = None
+    after: LogKey | None = None
     while entries := await source.read(partial(list_log, subject=subject, after=after)):
         yield entries
-        after = Key(*(entries[-1][name] for name in Key._fields))
+        after = LogKey(*(entries[-1][name] for name in LogKey._fields))

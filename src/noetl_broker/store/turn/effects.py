@@ -40,10 +40,10 @@ from noetl_broker.broker.model.effects import (
     WorkCancelled,
 )
 from noetl_broker.node_ids import node_id
-from noetl_broker.playbook.durations import after
 from noetl_broker.store.json_codec import dump_json
 from noetl_broker.store.row_layout import columns_of
 from noetl_broker.store.turn.child_rows import ChildStart, json_or_null
+from noetl_broker.template.durations import after
 
 if TYPE_CHECKING:
     from noetl_broker.broker.model.decision import Decision

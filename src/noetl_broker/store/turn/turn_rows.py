@@ -12,7 +12,6 @@ from noetl_broker.broker.model.stops import Stops, stops_of
 from noetl_broker.broker.state.state import COMPENSATING, COMPLETED, PAUSED, QUEUED, RUNNING, ExecutionState, encode
 from noetl_broker.broker.writing.events import node_name_of
 from noetl_broker.node_ids import node_id
-from noetl_broker.playbook.durations import after
 from noetl_broker.playbook.model import Playbook
 from noetl_broker.store.json_codec import dump_json
 from noetl_broker.store.turn import step_rows
@@ -22,6 +21,7 @@ from noetl_broker.store.turn.columns import EXTRA, JOB, JOB_STATUS, NODE, Column
 from noetl_broker.store.turn.effects import EFFECTS, Origin, add_timer
 from noetl_broker.store.turn.playbook_shape import shape_of
 from noetl_broker.store.turn.slots import facts_of
+from noetl_broker.template.durations import after
 
 NO_JOB = [None] * (EXTRA - JOB)
 FOR_CHILDREN = {PAUSED: EXECUTION_PAUSE, RUNNING: EXECUTION_RESUME}  # what the children of such an execution get

@@ -1,6 +1,6 @@
 """The step types that a worker runs, one module each.
 
-To add a step type, write its module, and add its row here and in `OWN_KEYS` of `playbook/keywords.py`. `save` and
+To add a step type, write its module, and add its row here and in `TYPES` of `playbook/step_types.py`. `save` and
 `iterator` are not tools: `worker/executor.py` runs them around the tools.
 """
 

@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from noetl_broker.playbook.durations import DURATION_FORMS, parse_duration
 from noetl_broker.store.worker.jobs import LeasedJob
+from noetl_broker.template.durations import DURATION_FORMS, parse_duration
 from noetl_broker.worker.errors import FinalFault, ToolFault
 from noetl_broker.worker.idle_connections import IdleConnections
 from noetl_broker.worker.job_log import JobLog
