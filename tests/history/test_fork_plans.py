@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 
 from noetl_broker.broker.core import Session
+from noetl_broker.broker.draft.known import Found
+from noetl_broker.broker.draft.wants import want_step, want_turn
 from noetl_broker.broker.model.event import Event
 from noetl_broker.errors import BrokerError, OperatorFault
 from noetl_broker.history.fork_plan import plan_fork
 from noetl_broker.history.recovery_plan import plan_recovery
 from noetl_broker.history.replay import replay_history
 from noetl_broker.history.story import STORY_START
+from noetl_broker.template import StepResult
 from tests.forks import DIAMOND, fork_history, fork_story, history_of
 from tests.stories import dedented, playbook
 
@@ -38,7 +41,7 @@ def test_a_fork_enters_only_its_step() -> None:
         """,
     )
     plan = plan_fork(source, "c")
-    assert [wanted.step for wanted in plan.taken] == ["a"]
+    assert [*plan.taken] == ["a"]
     assert (
         fork_story(source, plan, '> action_completed c {"v": 5}').splitlines()[:7]
         == dedented("""
@@ -154,7 +157,7 @@ def test_a_fork_continues_the_visit_counts() -> None:
         "> execution_start\n> action_completed a 1\n> action_completed a#2 2",
     )
     plan = plan_fork(source, "a")
-    assert (plan.document["total"], plan.document["visits"]) == (3, {"start": 1, "a": 2})
+    assert (plan.document["state"]["total"], plan.document["visits"]) == (3, {"start": 1, "a": 2})
     assert fork_story(source, plan) == dedented("""
         > fork
             event step_started a#3
@@ -175,7 +178,7 @@ def test_a_fork_can_continue_on_another_playbook() -> None:
         - {step: end, result: {a: "{{ a.v }}", c: "{{ c.v }}"}}
         """)
     plan = plan_fork(source, "c", playbook=other)
-    assert (plan.left_out, [wanted.step for wanted in plan.taken]) == ((), ["a"])
+    assert (plan.left_out, [*plan.taken]) == ((), ["a"])
     assert plan_fork(source, "end", playbook=other).left_out == ("b", "j")
     assert fork_story(
         source, plan_fork(source, "c", playbook=other), '> action_completed c {"v": 6}', playbook=other
@@ -255,45 +258,68 @@ def test_a_fork_takes_only_turns_that_this_version_decides_the_same() -> None:
     changed = type(source)(**{name: getattr(source, name) for name in source.__slots__} | {"turns": tuple(turns)})
     with pytest.raises(BrokerError, match="this version decides turn 3 differently"):
         plan_recovery(changed)
-    assert [wanted.step for wanted in plan_fork(changed, "j").taken] == ["a"]
+    assert [*plan_fork(changed, "j").taken] == ["a"]
 
 
+ARRIVAL = {"repeats": 1, "arc": ["a", 0, False], "step": "r", "result": 2, "sources": ["a"]}
 GOOD = {
     "execution_id": 7,
     "turn": 3,
-    "total": 2,
-    "results": [{"step": "a", "visit": 1, "status": "COMPLETED", "event_id": 9}],
+    "results": [{"step": "a", "visit": 1, "status": "COMPLETED", "event_id": 9, "name": 2}],
     "visits": {"start": 1, "a": 1},
-    "enter": [{"visit": 1, "arc": 2, "step": "r", "result": 1, "sources": ["a"]}],
+    "state": {"total": 2, "hold": {"kept": [ARRIVAL]}},
 }
+
+
+def test_a_well_formed_fork_begins() -> None:
+    """The cases of the next test differ from it in one thing each."""
+    event = Event("execution_start", context={}, meta={"fork": GOOD})
+    answers: dict[tuple[object, ...], object]
+    answers = {want_step("a"): Found(1, StepResult({"ok": 1, "v": 2})), want_turn(-9): StepResult({"v": 2})}
+    decision = Session(playbook(DIAMOND), answers=answers).apply(event, STORY_START)
+    assert (decision.ended, [job.action["args"] for job in decision.jobs]) == (None, [{"mine": 1, "v": 2, "handed": 2}])
 
 
 @pytest.mark.parametrize(
     "change",
     [
         {"execution_id": "x"},
+        {"turn": -1},
         {"results": None},
         {"results": [{"step": "a"}]},
         {"results": [{"step": "a", "visit": 1, "status": "odd", "event_id": 9}]},
         {"results": [{"step": "a", "visit": 1, "status": "COMPLETED", "event_id": 2**70}]},
-        {"results": []},
+        {"results": [{"step": "nobody", "visit": 1, "status": "COMPLETED", "event_id": 9}]},
         {"visits": {"nobody": 1}},
         {"visits": {"a": 0}},
+        {"visits": {"a": 1.5}},
         {"visits": [1]},
         {"visits": {"a": 2**40}},
-        {"total": -1},
-        {"enter": [{"visit": 1, "arc": "2", "step": "r", "result": 1}]},
-        {"enter": [{"visit": 1, "arc": 2, "step": ["r"], "result": 1}]},
-        {"enter": [{"visit": 1, "arc": 2, "step": "r", "result": 2}]},
-        {"enter": [{"visit": 1, "arc": 2, "step": "r", "result": 1, "inputs": [1]}]},
-        {"enter": [{"visit": 1, "arc": 2, "step": "r", "result": 1, "sources": [{}]}]},
-        {"waiting": {"nobody": []}},
-        {"end": {}},
-        {"ends": [1]},
+        {"state": None},
+        {"state": {}},
+        {"state": {"total": -1}},
+        {"state": {"total": 2, "waiting": {"nobody": []}}},
+        {"state": {"total": 2, "end_reached": True, "end_inputs": [1]}},
+        {"state": {"total": 2, "ends": [1]}},
+        {"arrival": {"arc": 2}},
+        {"arrival": {"arc": ["a", "x", False]}},
+        {"arrival": {"arc": ["a", -5, False]}},
+        {"arrival": {"arc": ["b", 0, False]}},
+        {"arrival": {"step": ["r"]}},
+        {"arrival": {"step": "nobody", "arc": None}},
+        {"arrival": {"repeats": -1}},
+        {"arrival": {"result": [1]}},
+        {"arrival": {"inputs": [1]}},
+        {"arrival": {"sources": [{}]}},
+        {"arrival": {"spent": [1]}},
+        {"arrival": {"due": "soon"}},
+        {"arrival": {"items": {"total": 1, "again": "2"}}},
     ],
 )
 def test_a_malformed_fork_fails_its_execution(change: dict[str, Any]) -> None:
     """Any program may insert an execution_start."""
+    if "arrival" in change:
+        change = {"state": {"total": 2, "hold": {"kept": [ARRIVAL | change["arrival"]]}}}
     for document in ({**GOOD, **change}, json.dumps(change)):
         event = Event("execution_start", context={}, meta={"fork": document})
         decision = Session(playbook(DIAMOND)).apply(event, STORY_START)
