@@ -116,6 +116,14 @@ def test_a_retry_after_max_fan_out_takes_every_transition(z: str, handed: str) -
     """)
 
 
+def test_an_action_may_fail_like_a_join_that_got_too_few() -> None:
+    """It is run again: the error of a worker may have any type."""
+    source = history_of(
+        playbook(DIAMOND), '> execution_start\n> action_failed a {"message": "no", "type": "need_not_met"}'
+    )
+    assert plan_recovery(source).steps == ("b", "a")
+
+
 @pytest.mark.parametrize("rules", [Rules(max_fan_out=2), Rules(max_turns=2)])
 def test_a_handled_failure_in_the_turn_that_broke_a_limit_is_not_retried(rules: Rules) -> None:
     """The tokens that it produced are taken over once."""

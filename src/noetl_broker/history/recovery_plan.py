@@ -88,7 +88,8 @@ def plan_recovery(history: History, *, onto: Playbook | None = None) -> ForkPlan
     failed, timeline, state = failure.failed, failure.point.timeline, failure.point.state
     if failed is not None:
         timeline.remove(failed)
-        if (history.ended.error or {}).get("type") == NEED_NOT_MET:
+        is_short = (history.ended.error or {}).get("type") == NEED_NOT_MET and failed not in failure.before
+        if is_short and failed[0] in state.waiting:
             failed, timeline.total = None, timeline.total - 1  # its tokens wait again, and are still too few
     enter = [_entered_again(playbook, failure, visit) for visit in state.tokens if visit != failed]
     if failed is not None:
