@@ -1,8 +1,8 @@
 -- What an operator calls to start an execution from the results of another one: fork and retry.
 
 -- Copies results of `source_id` into its fork, as step_result events dated after `begun`, and names them in noetl.workflow.
--- Each of `results` is {step, visit, status}. It has its name in the state (a turn, or -event), or a value (`set`). If it has
--- neither, the broker ended the visit in the turn of its beginning. Returns the list with the new events.
+-- Each of `results` is {step, visit, status} with its name in the state (a turn, or -event), perhaps with a value (`set`).
+-- Returns the list with the new events.
 create or replace function noetl.copy_results(
   source_id bigint, fork_id bigint, start_id bigint, catalog_id bigint, begun timestamptz, results jsonb
 ) returns jsonb
@@ -13,26 +13,24 @@ as $$
 declare
   copied_results jsonb;
 begin
-  with given as (
+  with named as materialized (
     select r.ordinal, r.result, r.result ->> 'step' as step, (r.result ->> 'visit')::int as visit,
-      r.result ->> 'status' as status, r.result ? 'set' as is_set, (r.result ->> 'name')::bigint as name
+      r.result ->> 'status' as status, r.result ? 'set' as is_set, noetl.next_id() as event_id, coalesce(
+        case when (r.result ->> 'name')::bigint < 0 then -(r.result ->> 'name')::bigint end,
+        (
+          select coalesce(t.result_event_id, t.event_id)
+          from noetl.turn t
+          where t.execution_id = $1 and t.turn = (r.result ->> 'name')::bigint
+        ),
+        case when not r.result ? 'name' then (
+          -- the broker ended the visit in the turn of its beginning
+          select min(e.event_id)
+          from noetl.event e
+          where e.execution_id = $1 and e.event_type in ('step_completed', 'step_failed')
+            and e.node_id = noetl.node_id($1, r.result ->> 'step', (r.result ->> 'visit')::int)
+        ) end
+      ) as source_id
     from jsonb_array_elements($6) with ordinality r (result, ordinal)
-  ), named as materialized (
-    select g.*, noetl.next_id() as event_id, case
-      when g.name < 0 then -g.name
-      when g.name is null then (
-        select min(e.event_id)
-        from noetl.event e
-        where e.execution_id = $1 and e.event_type in ('step_completed', 'step_failed')
-          and e.node_id = noetl.node_id($1, g.step, g.visit)
-      )
-      else (
-        select coalesce(t.result_event_id, t.event_id)
-        from noetl.turn t
-        where t.execution_id = $1 and t.turn = g.name
-      )
-    end as source_id
-    from given g
   ), copied as (
     insert into noetl.event (
       execution_id, event_id, catalog_id, parent_event_id, created_at, event_type, node_id, node_name, node_type,

@@ -45,12 +45,12 @@ FAULTS = (
     Mutant("a visit is not spent any more", 20, recovery_plan._entered_again, "spent=.*", "spent=frozenset(),"),
     Mutant("a visit is begun anew", 0, recovery_plan._entered_again, "visit=visit.1.,", ""),
     Mutant("the failed visit is finished", 45, recovery_plan.plan_recovery, "timeline.remove.failed.", "pass"),
-    Mutant("the first of two arcs is taken", CATCHES_FROM, forks.find_arc, "found.min.*", "found[0]"),
+    Mutant("the first of two arcs is taken", CATCHES_FROM, forks.ArcNames.find, r"arcs\[min.*", "arcs[0]"),
     Mutant(
         "a token carries another result", 0, forks.decode_fork, "names.get.result.", "min(names.values(), default=0)"
     ),
     Mutant("latest results are left out", 20, fork_inputs.TakenResults.taken, r"\*latest, \*named", "*named,"),
-    Mutant("the steps have the numbers of another version", 0, forks._arcs_between, "arc.ordinal", "arc.entry"),
+    Mutant("arcs have no place", 0, forks.ArcNames.name, ".index.ordinal.", "[0]"),
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from noetl_broker.broker.arrivals.forks import MalformedFork, arc_name, find_arc
+from noetl_broker.broker.arrivals.forks import ArcNames, MalformedFork
 from noetl_broker.broker.arrivals.joins import merge_arrivals
 from noetl_broker.broker.arrivals.steps import visit_inputs
 from noetl_broker.broker.draft.draft import Draft
@@ -97,7 +97,7 @@ class ForkInputs:
 
     def __init__(self, history: History, before: ForkPoint, playbook: Playbook, results: TakenResults) -> None:
         """Make the workload. Raises TemplateError if that fails."""
-        self._own, self._playbook = before.playbook, playbook
+        self._own_arcs, self._arcs, self._playbook = ArcNames(before.playbook.arcs), ArcNames(playbook.arcs), playbook
         self._timeline, self._latest = before.timeline, results.latest
         answers = dict(before.known.answers)
         for taken in results.latest.values():
@@ -178,7 +178,7 @@ class ForkInputs:
         spent = frozenset(name for name in arrival.spent if name in steps)
         again = arrival._replace(arc=TO_START, sources=sources, spent=spent)
         try:
-            arc = find_arc(self._playbook.arcs, arc_name(self._own.arcs, arrival.arc), step.name)
+            arc = self._arcs.find(self._own_arcs.name(arrival.arc), step.name)
         except MalformedFork:
             return again
         if arc == TO_START:

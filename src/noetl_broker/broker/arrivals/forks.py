@@ -71,6 +71,34 @@ class Fork(NamedTuple):
         return (*on_arcs(self.state), *(arrival for found in self.state.waiting.values() for arrival in found))
 
 
+class ArcNames:
+    """The names of the arcs of a playbook, by which other versions of it find them."""
+
+    def __init__(self, arcs: tuple[Arc, ...]) -> None:
+        self._arcs = arcs
+        self._between: dict[tuple[str, str, bool], list[int]] = {}  # by source, target, and whether of a `catch`
+        for arc in arcs:
+            self._between.setdefault((arc.source, arc.target, arc.branch == "catch"), []).append(arc.ordinal)
+
+    def name(self, ordinal: int) -> JSON:
+        """The source of an arc, its place among the arcs to the same step, and whether it is of a `catch`."""
+        if ordinal == TO_START:
+            return None
+        arc = self._arcs[ordinal]
+        caught = arc.branch == "catch"
+        return [arc.source, self._between[arc.source, arc.target, caught].index(ordinal), caught]
+
+    def find(self, name: JSON, target: str) -> int:
+        """The arc of this name that leads to `target`, or the last such arc; raises MalformedFork if there is none."""
+        if name is None:
+            return TO_START
+        source, place, caught = name
+        arcs = self._between.get((source, target, caught))
+        if arcs is None:
+            raise MalformedFork(f"the playbook has no transition from {source} to {target}")
+        return arcs[min(int(place), len(arcs) - 1)]
+
+
 def fork_of(meta: JSON) -> JSON:
     """The `fork` of an `execution_start`, unchecked; None for an ordinary start."""
     return meta.get("fork") if isinstance(meta, dict) else None
@@ -95,9 +123,9 @@ def take_over(draft: Draft, document: JSON) -> None:
 
 def encode_fork(fork: Fork, arcs: tuple[Arc, ...]) -> dict[str, JSON]:
     """The fork as JSON, without its results: the store adds them. `arcs` are those of its playbook."""
-    state = encode(fork.state)
+    state, names = encode(fork.state), ArcNames(arcs)
     del state["status"], state["seen"]
-    state = _change_arrivals(state, lambda one: {**one, "arc": arc_name(arcs, one["arc"])})
+    state = _change_arrivals(state, lambda one: {**one, "arc": names.name(one["arc"])})
     return {"execution_id": fork.execution_id, "turn": fork.turn, "visits": fork.visits, "state": state}
 
 
@@ -108,13 +136,13 @@ def decode_fork(document: JSON, playbook: Playbook) -> Fork:
             CopiedResult(one["step"], one["visit"], one["status"], one["event_id"], one.get("name"))
             for one in document["results"]
         )
-        names = {result.name: -result.event_id for result in results}
+        names, arcs = {result.name: -result.event_id for result in results}, ArcNames(playbook.arcs)
 
         def named(result: JSON) -> JSON:
             return result if isinstance(result, dict) else names.get(result)
 
         def own(one: dict[str, JSON]) -> dict[str, JSON]:
-            return {**one, "arc": find_arc(playbook.arcs, one["arc"], one["step"]), "result": named(one["result"])}
+            return {**one, "arc": arcs.find(one["arc"], one["step"]), "result": named(one["result"])}
 
         stored = {**document["state"], "status": NEW, "seen": "0", "end_turn": named(document["state"].get("end_turn"))}
         state = decode(_change_arrivals(stored, own))
@@ -130,31 +158,6 @@ def _change_arrivals(state: dict[str, JSON], change: Callable[[dict[str, JSON]],
     kept = state.get("hold", {}).get("kept", ())
     waiting = {step: [change(one) for one in found] for step, found in state.get("waiting", {}).items()}
     return {**state, "hold": {"kept": [change(one) for one in kept]}, "waiting": waiting}
-
-
-def arc_name(arcs: tuple[Arc, ...], arc: int) -> JSON:
-    """The name of an arc for other versions: its source, its place among such arcs, and whether it is of a `catch`."""
-    if arc == TO_START:
-        return None
-    found = arcs[arc]
-    caught = found.branch == "catch"
-    return [found.source, _arcs_between(arcs, found.source, found.target, caught=caught).index(arc), caught]
-
-
-def find_arc(arcs: tuple[Arc, ...], name: JSON, target: str) -> int:
-    """The arc of this name that leads to `target`, or the last such arc; raises MalformedFork if there is none."""
-    if name is None:
-        return TO_START
-    source, place, caught = name
-    found = _arcs_between(arcs, source, target, caught=caught)
-    if not found:
-        raise MalformedFork(f"the playbook has no transition from {source} to {target}")
-    return found[min(int(place), len(found) - 1)]
-
-
-def _arcs_between(arcs: tuple[Arc, ...], source: str, target: str, *, caught: bool) -> list[int]:
-    between = (arc for arc in arcs if arc.source == source and arc.target == target)
-    return [arc.ordinal for arc in between if (arc.branch == "catch") == caught]
 
 
 def _check(fork: Fork, playbook: Playbook) -> None:
