@@ -165,6 +165,42 @@ def test_a_retry_of_a_retry_continues_on_another_version() -> None:
     """)
 
 
+ROUTED = """
+workflow:
+- {step: start, next: first}
+- {step: first, type: route, next: fetch}
+- {step: fetch, type: python, code: x, next: load}
+- {step: load, type: python, code: x, args: {k: "{{ nothing }}"}}
+"""
+
+
+@pytest.mark.parametrize(
+    "was, instead, lacks",
+    [
+        ("code: x, next: load", "code: x, next: first", "the playbook has no transition from fetch to load"),
+        ("first", "other", "the playbook has no step first"),
+    ],
+)
+def test_a_retry_needs_the_steps_and_transitions_of_what_it_took_over(was: str, instead: str, lacks: str) -> None:
+    """The first retry fails in its first turn, so no turn before it could differ."""
+    source = history_of(playbook(ROUTED), '> execution_start\n> action_completed fetch {"n": 3}')
+    again = fork_history(source, plan_recovery(source))
+    with pytest.raises(OtherWay, match=f"turn 1: on the other version, {lacks}"):
+        plan_recovery(again, onto=playbook(ROUTED.replace(was, instead)))
+
+
+def test_a_retry_on_another_version_finds_its_arcs_by_name() -> None:
+    """What the first retry took over waits at a join, for an arc that has another number."""
+    failed = '> execution_start\n> action_completed a {"ok": true, "v": 1}\n> action_completed b {"v": 2}\n'
+    source = history_of(playbook(DIAMOND), failed + '> action_failed c {"message": "boom"}')
+    again = fork_history(source, plan_recovery(source), '> action_failed c {"message": "boom"}')
+    onto = playbook(DIAMOND.replace("- {step: start, next: [a, b]}", "- {step: start, next: [b, a]}\n- {step: more}"))
+    plan = plan_recovery(again, onto=onto)
+    assert plan.document["state"]["waiting"]["j"][0]["arc"] == ["b", 0, False]
+    story = fork_story(again, plan, '> action_completed c {"v": 3}', playbook=onto)
+    assert story.splitlines()[-1].strip() == 'job   j {"b": 2, "c": 3}'
+
+
 def test_a_start_that_failed_starts_on_the_other_version() -> None:
     """Its workload could not be made."""
     source = history_of(playbook('workload: {n: "{{ workload.x }}"}' + LINE), '> execution_start {"k": 1}')

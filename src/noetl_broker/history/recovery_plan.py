@@ -146,7 +146,7 @@ def _compare_ways(history: History, onto: Playbook, failure: _Failure) -> None:
     try:
         _ = fork is None or decode_fork(fork, onto)
     except MalformedFork as fault:
-        raise OtherWay(1, "", str(fault)) from fault
+        raise OtherWay(1, "", f"on the other version, {fault}") from fault
     comparison = Comparison(history, onto, ways_only=True)
     entered_in, last = failure.point.timeline.entered_in, failure.point.turn
     for recorded in history.turns:
