@@ -116,6 +116,22 @@ def test_a_retry_after_max_fan_out_takes_every_transition(z: str, handed: str) -
     """)
 
 
+def test_visits_that_are_begun_again_are_no_fan_out() -> None:
+    """There may be more of them than one turn may start."""
+    body = """
+    workflow:
+    - {step: start, next: [a, b]}
+    - {step: a, type: python, code: x, next: [c, d]}
+    - {step: b, type: python, code: x}
+    - {step: c, type: python, code: x}
+    - {step: d, type: python, code: x}
+    """
+    story = '> execution_start\n> action_completed a 1\n> action_failed d {"message": "no"}'
+    source = history_of(playbook(body), story, rules=Rules(max_fan_out=2))
+    fork = fork_history(source, plan_recovery(source))
+    assert (fork.ended, [event.step for event in fork.turns[0].events]) == (None, ["b", "c", "d"])
+
+
 def test_an_action_may_fail_like_a_join_that_got_too_few() -> None:
     """It is run again: the error of a worker may have any type."""
     source = history_of(
