@@ -328,6 +328,24 @@ def test_a_malformed_fork_fails_its_execution(change: dict[str, Any]) -> None:
         assert decision.ended.error["message"].startswith("the fork in the meta of execution_start is malformed: ")
 
 
+def test_the_row_of_a_failed_step_says_so_in_a_fork() -> None:
+    """Its `on_error` had continued."""
+    source = history_of(
+        playbook("""
+        workflow:
+        - {step: start, next: a}
+        - {step: a, type: python, code: x, on_error: continue, next: b}
+        - {step: b, type: python, code: x}
+        """),
+        '> execution_start\n> action_failed a {"message": "no"}',
+    )
+    fork = fork_history(source, plan_fork(source, "b"))
+    [turn], _ = replay_history(fork)
+    assert {row.step: row.status for row in turn.decision.rows} == {
+        "start": "COMPLETED", "a": "FAILED", "b": "RUNNING",
+    }  # fmt: skip
+
+
 def test_a_fork_is_replayed_without_its_source_execution() -> None:
     """From the results that it took over."""
     source = history_of(playbook(DIAMOND), WHOLE)
