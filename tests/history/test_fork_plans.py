@@ -192,6 +192,20 @@ def test_a_fork_can_continue_on_another_playbook() -> None:
     """)
 
 
+def test_a_fork_takes_the_last_of_fewer_transitions() -> None:
+    """The token had come by the second one, and the other playbook has one."""
+    body = """
+        workflow:
+        - {step: start, next: a}
+        - {step: a, type: python, code: x, next: [{step: b, args: {v: 1}}, {step: b, args: {v: 2}}]}
+        - {step: b, type: python, code: x, join: each}
+        """
+    source = history_of(playbook(body), "> execution_start\n> action_completed a 1")
+    other = playbook(body.replace("[{step: b, args: {v: 1}}, {step: b, args: {v: 2}}]", "{step: b, args: {v: 3}}"))
+    plan = plan_fork(source, "b", playbook=other)
+    assert fork_story(source, plan, playbook=other).splitlines()[-1].strip() == 'job   b#2 {"v": 3}'
+
+
 def test_a_fork_does_not_name_results_of_steps_that_its_playbook_lacks() -> None:
     """Such a name made the fork fail at its start."""
     source = history_of(playbook(DIAMOND), WHOLE)
