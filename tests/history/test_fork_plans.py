@@ -56,6 +56,23 @@ def test_a_fork_enters_only_its_step() -> None:
     )
 
 
+def test_a_fork_has_no_token_at_a_join() -> None:
+    """Branch b waited there when the step was entered."""
+    story = '> execution_start\n> action_completed b {"v": 2}\n> action_completed a {"ok": true, "v": 1}'
+    plan = plan_fork(history_of(playbook(DIAMOND), story), "c")
+    assert (plan.document["state"]["waiting"], [*plan.taken]) == ({}, ["a", "b"])
+
+
+def test_a_fork_from_a_wait_keeps_its_moment_unless_it_is_changed() -> None:
+    """Another playbook or given results begin the wait anew."""
+    source = history_of(
+        playbook("workflow:\n- {step: start, next: cool}\n- {step: cool, type: wait, for: 3d}"), "> execution_start"
+    )
+    [kept] = plan_fork(source, "cool").document["state"]["hold"]["kept"]
+    [changed] = plan_fork(source, "cool", values={"start": 1}).document["state"]["hold"]["kept"]
+    assert (kept["due"], "due" in changed) == ("2026-01-04T00:00:00.000001Z", False)
+
+
 def test_a_fork_from_a_join_gets_the_merged_inputs_of_the_join() -> None:
     """With all results from before the join."""
     source = history_of(playbook(DIAMOND), WHOLE)

@@ -26,7 +26,7 @@ from noetl_broker.broker.state.state import (
 from noetl_broker.playbook.durations import parse_moment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from noetl_broker.broker.draft.draft import Draft
     from noetl_broker.playbook.model import Arc, Playbook
@@ -61,7 +61,7 @@ class Fork(NamedTuple):
 
     execution_id: int
     turn: int
-    visits: Mapping[str, int]
+    visits: dict[str, int]
     state: ExecutionState
     results: tuple[CopiedResult, ...] = ()
 
