@@ -34,7 +34,6 @@ class ForkPlan(NamedTuple):
 
     document: dict[str, JSON]
     left_out: tuple[str, ...] = ()  # steps with a result that the fork's playbook does not have
-    anew: str | None = None  # why a retry starts from the start
 
     @property
     def taken(self) -> tuple[str, ...]:

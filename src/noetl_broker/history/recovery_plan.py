@@ -69,17 +69,15 @@ class _Failure(NamedTuple):
 def plan_recovery(history: History, *, onto: Playbook | None = None) -> ForkPlan:
     """A fork that continues a failed execution from its failure, perhaps `onto` another version of its playbook.
 
-    An execution that failed before its workload was made starts again. Raises BrokerError if it cannot be replayed,
-    OtherWay where the other version decides differently before the failure.
+    An execution that has no workload yet, or that has undone something, starts from the start. Raises BrokerError if it
+    cannot be replayed, OtherWay where the other version decides differently before the failure.
     """
     if history.broken is not None:
         raise HistoryFault(history.execution_id, history.broken)
     if history.ended is None or history.ended.status != FAILED:
         raise BrokerError(f"execution {history.execution_id} has not failed: there is nothing to retry")
-    if history.workload is None:
+    if history.workload is None or history.undone:
         return plan_restart(history, onto)
-    if history.undone:
-        return plan_restart(history, onto)._replace(anew="it has undone what its actions did")
     playbook = playbook_of(history)
     failure = _failure_of(history, playbook)
     if onto is not None and onto is not playbook:

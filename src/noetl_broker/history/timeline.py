@@ -86,11 +86,6 @@ class Result(NamedTuple):
     status: str
     visit: Visit | None = None
 
-    @property
-    def key(self) -> int | Visit:
-        """A key that no other result of the execution has."""
-        return self.name if self.visit is None else self.visit
-
 
 def is_result_of(event: Emitted, visit: Visit) -> bool:
     """Whether an event that a turn wrote carries the result of the visit, which the broker ended itself."""

@@ -108,8 +108,7 @@ async def recover_failed(
     made = {"recovered_as": new, "steps": list(plan.steps), "taken": list(plan.taken)}
     if other is not None:
         made["version"] = other.version
-    anew = planned.anew if plan.anew is None else plan.anew
-    return made if anew is None else {**made, "anew": str(anew)}
+    return made if planned.anew is None else {**made, "anew": str(planned.anew)}
 
 
 async def preview_recovery(
