@@ -402,3 +402,31 @@ def test_a_fork_keeps_the_signals_that_came_before_the_end() -> None:
         """,
     )
     assert plan_fork(source, "paid").document["signals"] == [2]
+
+
+def test_a_fork_gets_the_signal_again_that_its_wait_took_at_once() -> None:
+    """It was kept before, and the wait took it in the turn of its entry."""
+    source = history_of(
+        playbook("""
+            workflow:
+            - {step: start, next: a}
+            - {step: a, type: python, code: x, next: paid}
+            - {step: paid, type: wait, signal: payment, next: b}
+            - {step: b, type: python, code: x}
+            """),
+        """
+        > execution_start
+        > execution_signal {"name": "payment", "key": "1", "payload": 5, "at": "now"}
+        > action_completed a 1
+        """,
+    )
+    assert plan_fork(source, "paid").document["signals"] == [2]
+
+
+def test_given_results_have_names_of_their_own() -> None:
+    """The result of step a has the name of its turn."""
+    body = "workflow:\n- {step: start, next: [a, x, y]}\n- {step: j, type: python, code: x}\n"
+    body += "".join(f"- {{step: {step}, type: python, code: x, next: j}}\n" for step in "axy")
+    source = history_of(playbook(body), "> execution_start\n> action_completed a 1")
+    plan = plan_fork(source, "j", values={"x": 2, "y": 3})
+    assert {one["step"]: one["name"] for one in plan.document["results"]} == {"a": 2, "x": 3, "y": 4}
