@@ -1,7 +1,7 @@
 -- What an operator calls to start an execution from the results of another one: fork and retry.
 
 -- Copies results of `source_id` into its fork, as step_result events dated after `begun`, and names them in noetl.workflow.
--- Each of `results` is {step, visit, status} with its name in the state (a turn, or -event), perhaps with a value (`set`).
+-- Each of `results` is {step, visit, status, name, set}: its name in the state (a turn, or -event), or a given value.
 -- Returns the list with the new events.
 create or replace function noetl.copy_results(
   source_id bigint, fork_id bigint, start_id bigint, catalog_id bigint, begun timestamptz, results jsonb

@@ -153,6 +153,13 @@ def test_a_handled_failure_is_retried() -> None:
     )
 
 
+def test_a_handled_failure_is_retried_beside_open_visits() -> None:
+    """The new version would go on with the others; the retry runs all of them again."""
+    source = history_of(playbook(DIAMOND), '> execution_start\n> action_failed a {"message": "boom"}')
+    onto = playbook(DIAMOND.replace("step: a, type: python", "step: a, type: python, on_error: continue"))
+    assert plan_recovery(source, onto=onto).steps == ("b", "a")
+
+
 def test_a_retry_of_a_retry_continues_on_another_version() -> None:
     """What the first retry took over keeps its inputs: the visits that it came from are in the other history."""
     source = history_of(playbook(LINE), FAILED_LOAD)

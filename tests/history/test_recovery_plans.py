@@ -161,6 +161,25 @@ def test_a_handled_failure_in_the_turn_that_broke_a_limit_is_not_retried(rules: 
     ]
 
 
+WAITS = """
+    workflow:
+    - {step: start, next: [late, open]}
+    - {step: late, type: wait, signal: go, timeout: 1d}
+    - {step: open, type: wait, for: 3d}
+    """
+
+
+@pytest.mark.parametrize("edit, due", [("72h", "2026-01-04T00:00:00.000001Z"), ("5d", None)])
+def test_an_open_wait_keeps_its_moment_and_a_failed_one_does_not(edit: str, due: str | None) -> None:
+    """The one that timed out begins anew; so does one to which the other version gives another moment."""
+    timeout = '> timer_due late {"purpose": "timeout", "due_at": "2026-01-02T00:00:00.000001Z"}'
+    source = history_of(playbook(WAITS), f"> execution_start\n{timeout}")
+    for onto in (None, playbook(WAITS.replace("3d", edit))):
+        kept = plan_recovery(source, onto=onto).document["state"]["hold"]["kept"]
+        moments = {arrival["step"]: arrival.get("due") for arrival in kept}
+        assert moments == {"open": due if onto is not None else "2026-01-04T00:00:00.000001Z", "late": None}
+
+
 def test_a_retry_gets_the_signal_again_that_failed_its_wait() -> None:
     """The new visit may take it."""
     source = history_of(

@@ -89,9 +89,9 @@ def plan_recovery(history: History, *, onto: Playbook | None = None) -> ForkPlan
         is_short = (history.ended.error or {}).get("type") == NEED_NOT_MET and failed not in failure.before
         if is_short and failed[0] in state.waiting:
             failed, timeline.total = None, timeline.total - 1  # its tokens wait again, and are still too few
-    enter = [_entered_again(playbook, failure, visit) for visit in state.tokens if visit != failed]
+    enter = [_entered_again(failure, visit) for visit in state.tokens if visit != failed]
     if failed is not None:
-        enter.append(_entered_again(playbook, failure, failed)._replace(due=None))
+        enter.append(_entered_again(failure, failed)._replace(due=None))
         state = state._replace(end=None if failed[0] == "end" else state.end)
     # A visit to repeat is on an arc if a fork was queued.
     kept = [*enter, *sorted(on_arcs(state), key=lambda arrival: not arrival.visit)]
@@ -109,16 +109,14 @@ def plan_restart(history: History, playbook: Playbook | None = None) -> ForkPlan
     return ForkPlan({**encode_fork(fork, ()), "results": [], "anew": True})
 
 
-def _entered_again(playbook: Playbook, failure: _Failure, visit: Visit) -> Arrival:
-    """The arrival that began a visit. A wait that `playbook` writes in the same way keeps its moment."""
-    point, step = failure.point, visit[0]
-    arrival = point.timeline.entered[visit]
+def _entered_again(failure: _Failure, visit: Visit) -> Arrival:
+    """The arrival that began a visit, which begins again."""
+    point, arrival = failure.point, failure.point.timeline.entered[visit]
     token = (failure.before if visit == failure.failed else point.state.tokens).get(visit)
-    same = step in playbook.steps and playbook.steps[step].wait == point.playbook.steps[step].wait
     return arrival._replace(
         visit=visit[1],
         spent=arrival.spent if token is None else token.spent,
-        due=failure.dues.get(visit) if same else None,
+        due=failure.dues.get(visit),
         items=_completed_items(point, visit),
     )
 
@@ -165,17 +163,17 @@ def _compare_ways(history: History, onto: Playbook, failure: _Failure) -> None:
 def _failure_of(history: History, playbook: Playbook, own: _Failure | None = None) -> _Failure:
     """The execution at its failure; with `own`, as another version of the playbook decides the same turns.
 
-    Where that version does not fail in this turn, the failed visit is open, or what came of it. Raises OtherWay if
-    neither is so.
+    The failed visit is open again, if it was so before the turn. Else that version fails in this turn, too, or goes on:
+    then what came of the visit is open. Raises OtherWay if nothing is.
     """
     timeline, before, dues, turn = _before_failure(history, playbook, None if own is None else own.point.turn)
     draft, number = turn.draft, turn.recorded.turn.number
     failed = None if own is None else own.failed
-    if draft is not None and draft.stopped_state is not None:
+    if failed in before.tokens:
+        state = before
+    elif draft is not None and draft.stopped_state is not None:
         timeline.add(turn)
         state, failed = draft.stopped_state, _failed_visit(draft)
-    elif failed in before.tokens:
-        state = before
     elif is_live(turn.state.status):
         timeline.add(turn)
         state, failed = turn.state, None
@@ -187,6 +185,8 @@ def _failure_of(history: History, playbook: Playbook, own: _Failure | None = Non
     is_signal = turn.recorded.event.kind == EXECUTION_SIGNAL
     if failed is not None and is_signal and playbook.steps[failed[0]].wait is not None:
         state = state._replace(signals=(*state.signals, KeptSignal(number, "")))  # its wait may take it again
+    if own is not None:  # a wait keeps its moment if both versions give it this one
+        dues = {visit: due for visit, due in dues.items() if own.dues.get(visit) == due}
     return _Failure(ForkPoint(playbook, number, timeline, turn.known, state), failed, before.tokens, dues)
 
 

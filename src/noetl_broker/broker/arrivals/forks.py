@@ -81,7 +81,7 @@ class ArcNames:
             self._between.setdefault((arc.source, arc.target, arc.branch == "catch"), []).append(arc.ordinal)
 
     def name(self, ordinal: int) -> JSON:
-        """The source of an arc, its place among the arcs to the same step, and whether it is of a `catch`."""
+        """The source of an arc, its place among those to the same step, and whether it is of a `catch`."""
         if ordinal == TO_START:
             return None
         arc = self._arcs[ordinal]
@@ -89,7 +89,7 @@ class ArcNames:
         return [arc.source, self._between[arc.source, arc.target, caught].index(ordinal), caught]
 
     def find(self, name: JSON, target: str) -> int:
-        """The arc of this name that leads to `target`, or the last such arc; raises MalformedFork if there is none."""
+        """The arc of this name that leads to `target`, or the last such arc; else raises MalformedFork."""
         if name is None:
             return TO_START
         source, place, caught = name
