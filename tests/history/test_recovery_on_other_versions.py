@@ -160,6 +160,20 @@ def test_a_handled_failure_is_retried_beside_open_visits() -> None:
     assert plan_recovery(source, onto=onto).steps == ("b", "a")
 
 
+def test_a_step_whose_mended_failure_completes_the_execution_is_begun_again() -> None:
+    """The turn that failed would complete on the new version; what came after the step has not happened."""
+    body = """
+        workflow:
+        - {step: start, next: a}
+        - {step: a, type: python, code: x, next: r}
+        - {step: r, type: route, next: [{when: "{{ a.w }}", step: end}]}
+        - {step: end}
+        """
+    source, onto = history_of(playbook(body), "> execution_start\n> action_completed a 1"), body.replace("a.w", "a")
+    plan = plan_recovery(source, onto=playbook(onto))
+    assert (plan.steps, plan.document["visits"], plan.document["state"]["total"]) == (("r",), {"start": 1, "a": 1}, 2)
+
+
 def test_a_retry_of_a_retry_continues_on_another_version() -> None:
     """What the first retry took over keeps its inputs: the visits that it came from are in the other history."""
     source = history_of(playbook(LINE), FAILED_LOAD)
