@@ -230,6 +230,14 @@ def test_an_edit_that_mends_a_failure_says_that_it_is_gone(
     assert found == Divergence("the failure is gone", where, because, was, instead, {})
 
 
+def test_another_failure_is_not_gone() -> None:
+    """Both versions fail in the same turn."""
+    story = '> execution_start\n> action_completed fetch {"n": 12}'
+    history = history_of(playbook(edit("> workload.limit }}", "> workload.limits }}")), story)
+    comparison = Comparison(history, playbook(edit("> workload.limit }}", "> workload.most }}")))
+    assert [one and one.what for one in map(comparison.apply, history.turns)] == [None, "another result"]
+
+
 def test_a_failure_that_is_undone_may_be_gone() -> None:
     """The execution has not ended in the turn that failed: it undoes what it did."""
     own = OWN.replace("  type: http", "  type: http\n  compensate: {type: http}")
