@@ -423,6 +423,14 @@ def test_a_fork_gets_the_signal_again_that_its_wait_took_at_once() -> None:
     assert plan_fork(source, "paid").document["signals"] == [2]
 
 
+def test_a_fork_reads_the_result_of_the_last_turn() -> None:
+    """The transition that was not taken hands it on."""
+    body = "workflow:\n- {step: start, next: a}\n- {step: b, type: python, code: x}\n"
+    body += "- {step: a, type: python, code: x, next: [{when: '{{ a > 1 }}', step: b, args: {v: '{{ result }}'}}]}\n"
+    source = history_of(playbook(body), "> execution_start\n> action_completed a 1")
+    assert fork_story(source, plan_fork(source, "b")).splitlines()[-1].strip() == 'job   b {"v": 1}'
+
+
 def test_given_results_have_names_of_their_own() -> None:
     """The result of step a has the name of its turn."""
     body = "workflow:\n- {step: start, next: [a, x, y]}\n- {step: j, type: python, code: x}\n"

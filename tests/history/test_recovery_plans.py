@@ -132,6 +132,22 @@ def test_visits_that_are_begun_again_are_no_fan_out() -> None:
     assert (fork.ended, [event.step for event in fork.turns[0].events]) == (None, ["b", "c", "d"])
 
 
+def test_an_end_that_failed_is_not_reached() -> None:
+    """It was reached before, and its second visit failed."""
+    source = history_of(
+        playbook("""
+        workflow:
+        - {step: start, next: [a, b]}
+        - {step: a, type: python, code: x, next: end}
+        - {step: b, type: python, code: x, next: end}
+        - {step: end, join: each, args: {y: "{{ 1 / result }}"}}
+        """),
+        "> execution_start\n> action_completed a 1\n> action_completed b 0",
+    )
+    plan = plan_recovery(source)
+    assert (plan.steps, "end_reached" in plan.document["state"]) == (("end",), False)
+
+
 def test_an_action_may_fail_like_a_join_that_got_too_few() -> None:
     """It is run again: the error of a worker may have any type."""
     source = history_of(

@@ -86,15 +86,13 @@ def plan_recovery(history: History, *, onto: Playbook | None = None) -> ForkPlan
     failed, timeline, state = failure.failed, failure.point.timeline, failure.point.state
     if failed is not None:
         timeline.remove(failed)
-        is_short = (history.ended.error or {}).get("type") == NEED_NOT_MET and failed not in failure.before
-        if is_short and failed[0] in state.waiting:
+        if (history.ended.error or {}).get("type") == NEED_NOT_MET and failed[0] in state.waiting:
             failed, timeline.total = None, timeline.total - 1  # its tokens wait again, and are still too few
     enter = [_entered_again(failure, visit) for visit in state.tokens if visit != failed]
     if failed is not None:
         enter.append(_entered_again(failure, failed)._replace(due=None))
         state = state._replace(end=None if failed[0] == "end" else state.end)
-    # A visit to repeat is on an arc if a fork was queued.
-    kept = [*enter, *sorted(on_arcs(state), key=lambda arrival: not arrival.visit)]
+    kept = [*enter, *on_arcs(state)]
     if not kept and not state.waiting:
         kept.append(Arrival(TO_START, failure.point.playbook.start.name, {}, visit=1))
     point = failure.point._replace(state=state)

@@ -218,8 +218,6 @@ class Timeline:
         for step, visits in fork.visits.items():
             self.done_in[step, visits] = draft.turn.number
         self.total = fork.state.total
-        for arrival in fork.arrivals:
-            self.pending.setdefault(arrival.step, []).append(IncomingToken(None, arrival))
 
 
 def last_entry(history: History, step: str) -> tuple[int, Visit] | None:
