@@ -1,8 +1,8 @@
 -- What an operator calls to start an execution from the results of another one: fork and retry.
 
 -- Copies results of `source_id` into its fork, as step_result events dated after `begun`, and names them in noetl.workflow.
--- Each of `results` is {step, visit, status} with its turn, its event (`source`) or a value (`set`). Returns the list with
--- the new events.
+-- Each of `results` is {step, visit, status, name, set}: its name in the state (a turn, or -event), or a given value.
+-- Returns the list with the new events.
 create or replace function noetl.copy_results(
   source_id bigint, fork_id bigint, start_id bigint, catalog_id bigint, begun timestamptz, results jsonb
 ) returns jsonb
@@ -14,21 +14,21 @@ declare
   copied_results jsonb;
 begin
   with named as materialized (
-    select r.ordinal, r.result ->> 'step' as step, (r.result ->> 'visit')::int as visit, r.result ->> 'status' as status,
-      r.result ? 'set' as is_set, r.result -> 'set' as value, noetl.next_id() as event_id, coalesce(
-        (r.result ->> 'source')::bigint,
-        case when (r.result ->> 'inline')::boolean then (
+    select r.ordinal, r.result, r.result ->> 'step' as step, (r.result ->> 'visit')::int as visit,
+      r.result ->> 'status' as status, r.result ? 'set' as is_set, noetl.next_id() as event_id, coalesce(
+        case when (r.result ->> 'name')::bigint < 0 then -(r.result ->> 'name')::bigint end,
+        (
+          select coalesce(t.result_event_id, t.event_id)
+          from noetl.turn t
+          where t.execution_id = $1 and t.turn = (r.result ->> 'name')::bigint
+        ),
+        case when not r.result ? 'name' then (
           -- the broker ended the visit in the turn of its beginning
           select min(e.event_id)
           from noetl.event e
           where e.execution_id = $1 and e.event_type in ('step_completed', 'step_failed')
             and e.node_id = noetl.node_id($1, r.result ->> 'step', (r.result ->> 'visit')::int)
-        ) end,
-        (
-          select coalesce(t.result_event_id, t.event_id)
-          from noetl.turn t
-          where t.execution_id = $1 and t.turn = (r.result ->> 'turn')::int
-        )
+        ) end
       ) as source_id
     from jsonb_array_elements($6) with ordinality r (result, ordinal)
   ), copied as (
@@ -38,7 +38,7 @@ begin
     )
     select $2, n.event_id, $4, $3, $5 + n.ordinal * interval '1 microsecond', 'step_result',
       noetl.node_id($2, n.step, n.visit), n.step, e.node_type, n.status,
-      case when n.is_set then n.value
+      case when n.is_set then n.result -> 'set'
         -- a step whose template failed after its action completed has data, too
         when n.status = 'COMPLETED' or e.event_type in ('step_failed', 'step_result') then noetl.as_json(e.result) end,
       case when n.status <> 'COMPLETED' then coalesce(noetl.as_json(e.error), '{"message": "the action failed"}') end,
@@ -75,30 +75,25 @@ begin
     order by n.step, n.visit desc
     returning 1
   )
-  select coalesce(jsonb_agg(
-    jsonb_strip_nulls(jsonb_build_object(
-      'step', n.step, 'visit', n.visit, 'status', n.status, 'event_id', n.event_id,
-      'source', case when not n.is_set then n.source_id end
-    )) order by n.ordinal
-  ), '[]')
+  select coalesce(jsonb_agg(n.result - 'set' || jsonb_build_object('event_id', n.event_id) order by n.ordinal), '[]')
   into copied_results
   from named n;
   return copied_results;
 end
 $$;
 
--- Copies the items of iterators that a fork repeats (`enter` of its plan, those with `items`): the results of completed ones
+-- Copies the items of iterators that a fork repeats (of the tokens `kept`, those with `items`): the results of completed ones
 -- as step_result events dated after `begun`; the others are to be run again.
 create or replace function noetl.copy_items(
-  source_id bigint, fork_id bigint, start_id bigint, catalog_id bigint, begun timestamptz, enter jsonb
+  source_id bigint, fork_id bigint, start_id bigint, catalog_id bigint, begun timestamptz, kept jsonb
 ) returns void
 language sql volatile
 set search_path = pg_catalog, pg_temp
 as $$
   with visits as materialized (
-    select v.entered ->> 'step' as step, (v.entered ->> 'visit')::int as visit
-    from jsonb_array_elements($6) v (entered)
-    where v.entered ? 'items'
+    select k.arrival ->> 'step' as step, (k.arrival ->> 'repeats')::int as visit
+    from jsonb_array_elements($6) k (arrival)
+    where k.arrival ? 'items'
   ), taken as materialized (
     select v.step, v.visit, i.index, i.item, i.result_event_id, noetl.next_id() as event_id,
       row_number() over (order by v.step, v.visit, i.index) as number
@@ -166,8 +161,7 @@ begin
 end
 $$;
 
--- `plan` is made by the commands fork and retry, which re-run the history: {execution_id, turn, results, visits, total,
--- enter, …}.
+-- `plan` is made by the commands fork and retry, which re-run the history: {execution_id, turn, visits, state, results, …}.
 create or replace function noetl.fork_execution(
   execution_id bigint,
   plan jsonb,
@@ -266,7 +260,7 @@ begin
       ), '{}')
       || case when source.overlap is not null then jsonb_build_object('overlap', source.overlap) else '{}' end
   );
-  perform noetl.copy_items($1, id, start_id, playbook.catalog_id, begun, coalesce($2 -> 'enter', '[]'));
+  perform noetl.copy_items($1, id, start_id, playbook.catalog_id, begun, coalesce($2 #> '{state,hold,kept}', '[]'));
   perform noetl.copy_signals($1, id, ($2 ->> 'turn')::int, coalesce($2 -> 'signals', '[]'));
   return id;
 end

@@ -62,11 +62,11 @@ def _fork(source: History, plan: ForkPlan, story: str, playbook: Playbook | None
         before = answers.get(want_step(taken["step"]))
         if not isinstance(before, Found) or before.visit < taken["visit"]:
             answers[want_step(taken["step"])] = Found(taken["visit"], result)
-        results.append({key: taken[key] for key in ("step", "visit", "status")} | {"event_id": event_id})
-    for entered in plan.document["enter"]:
+        results.append({key: taken[key] for key in taken if key != "set"} | {"event_id": event_id})
+    for entered in plan.document["state"]["hold"]["kept"]:
         if "items" in entered:
-            items = known_items(source, entered["step"], entered["visit"])
-            answers |= taken_items(entered["step"], entered["visit"], items, entered["items"]["again"])
+            items = known_items(source, entered["step"], entered["repeats"])
+            answers |= taken_items(entered["step"], entered["repeats"], items, entered["items"]["again"])
     meta = {"fork": {**plan.document, "results": results}}
     start = Event("execution_start", context={"workload": source.workload or {}}, meta=meta)
     events = [start, *read_events(dedent(story))]
@@ -87,18 +87,18 @@ def known_items(source: History, step: str, visit: int) -> list[Any]:
 def _result(source: History, taken: dict[str, Any]) -> StepResult:
     if "set" in taken:
         return result_of("step_result", taken["set"], None)
-    if "source" in taken:
-        carried = source.taken[want_turn(-taken["source"])]
+    if taken.get("name", 0) < 0:
+        carried = source.taken[want_turn(taken["name"])]
         assert isinstance(carried, StepResult)
         return carried
-    turn = source.turns[taken["turn"] - 1]
-    if taken["status"] == "FAILED":
-        failed = next(event for event in turn.events if event.type == "step_failed" and event.step == taken["step"])
-        return result_of(failed.type, failed.result, failed.error)
-    for event in turn.events:
-        if is_result_of(event, (taken["step"], taken["visit"])):
-            return result_of(event.type, event.result, event.error)
-    return result_of(turn.event.type, turn.event.result, turn.event.error)
+    visit = (taken["step"], taken["visit"])
+    for turn in source.turns[taken["name"] - 1 : taken["name"]] if "name" in taken else source.turns:
+        for event in turn.events:
+            failed = event.type == "step_failed" and event[2:4] == visit and taken["status"] == "FAILED"
+            if failed or is_result_of(event, visit):
+                return result_of(event.type, event.result, event.error)
+    event = source.turns[taken["name"] - 1].event
+    return result_of(event.type, event.result, event.error)
 
 
 def _history(

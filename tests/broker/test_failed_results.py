@@ -110,12 +110,13 @@ def test_a_fork_keeps_a_failure(story: str) -> None:
     own = playbook(_chain())
     source = history_of(own, f"> execution_start\n{story}\n> action_completed b 1")
     plan = plan_fork(source, "c", values={"b": 2})
-    assert [(wanted.step, wanted.status) for wanted in plan.taken] == [("a", "FAILED"), ("b", "COMPLETED")]
+    taken = [(one["step"], one["status"]) for one in plan.document["results"]]
+    assert taken == [("a", "FAILED"), ("b", "COMPLETED")]
     error = source.turns[1].events[0].error
-    arrival = plan.document["enter"][0]
+    arrival = plan.document["state"]["hold"]["kept"][0]
     assert arrival["inputs"] == {"s": "FAILED", "e": error, "d": None}
     again = plan_fork(fork_history(source, plan), "c", values={"b": 3})
-    assert again.document["enter"][0]["inputs"] == arrival["inputs"]
+    assert again.document["state"]["hold"]["kept"][0]["inputs"] == arrival["inputs"]
 
 
 def test_a_fork_keeps_a_result_whose_transition_failed() -> None:
@@ -127,8 +128,8 @@ def test_a_fork_keeps_a_result_whose_transition_failed() -> None:
     - {step: b, type: python, code: x}
     """
     source = history_of(playbook(body), "> execution_start\n> action_completed a 5")
-    [taken] = plan_fork(source, "b", playbook=playbook(body.replace("a.v | default(a.nothing)", "a"))).taken
-    assert (taken.step, taken.status, taken.name) == ("a", "COMPLETED", 2)
+    plan = plan_fork(source, "b", playbook=playbook(body.replace("a.v | default(a.nothing)", "a")))
+    assert plan.document["results"] == [{"step": "a", "visit": 1, "status": "COMPLETED", "name": 2}]
 
 
 @pytest.mark.parametrize(

@@ -150,9 +150,9 @@ def test_a_fork_whose_inputs_of_end_are_no_mapping_is_refused() -> None:
     source = history_of(playbook(ANY), '> execution_start\n> action_completed a 1\n> action_failed b {"message": "no"}')
     document = plan_recovery(source).document
     results = [{**one, "event_id": 7} for one in document["results"]]
-    assert decode_fork({**document, "results": results}).end is not None
+    assert decode_fork({**document, "results": results}, playbook(ANY)).state.end is not None
     with pytest.raises(MalformedFork):
-        decode_fork({**document, "results": results, "end": {"result": None, "inputs": [1]}})
+        decode_fork({**document, "results": results, "state": document["state"] | {"end_inputs": [1]}}, playbook(ANY))
 
 
 def test_explain_shows_the_inputs_of_end_for_a_failed_result() -> None:

@@ -291,8 +291,9 @@ def test_a_cancel_frees_the_slot_also_where_the_playbook_is_gone() -> None:
 @pytest.mark.parametrize("word", ["skip", "fail", "cancel_running"])
 def test_a_fork_is_queued_whatever_on_limit_says(word: str) -> None:
     """A person asked for it."""
-    fork = {"execution_id": 5, "turn": 1, "total": 0, "results": [], "visits": {}, "enter": []}
-    meta = {"fork": fork | {"arrive": [{"arc": -1, "step": "start", "result": None}]}}
+    fork = {"execution_id": 5, "turn": 1, "results": [], "visits": {}}
+    kept = [{"arc": None, "step": "start", "result": None}]
+    meta = {"fork": fork | {"state": {"total": 0, "hold": {"kept": kept}}}}
     start = Event("execution_start", context={"workload": {}}, meta=meta, slots=[{"free": False, "number": 1}])
     session = Session(playbook(JOB, metadata=limit(f", on_limit: {word}")))
     decision = session.apply(start, STORY_START)

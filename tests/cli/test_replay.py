@@ -234,6 +234,30 @@ def test_replay_against_an_edited_playbook_counts_divergences(command: Command, 
     assert "1 go the same way (1 of them still running), 0 diverge" in same.stdout
 
 
+def test_an_execution_whose_failure_is_gone_continues_on_the_edit(command: Command) -> None:
+    """`replay --against` says so, and names the retry that continues it."""
+    broken = (
+        "workload: {limit: 2}\nworkflow:\n- {step: start, next: r}\n"
+        "- {step: r, type: route, next: [{when: '{{ limits > 1 }}', step: end}]}\n"
+        "- {step: end, result: '{{ limit }}'}\n"
+    )
+    command("register", write_playbook(command.folder, broken))
+    execution_id = int(command("start", "examples/story").stdout)
+    command("run", "--drain")
+    edited = write_playbook(command.folder, broken.replace("limits", "limit"))
+    result = command("replay", "--against", edited)
+    assert result.exit_code == 1
+    says = result.stdout.splitlines()
+    assert "the failure is gone  {{ limits > 1 }}: `limits` is undefined" in says[1]
+    assert "0 go the same way, 1 diverge (1 of them because the failure is gone)" in says[-2]
+    retry = f"retry {execution_id} --version latest"
+    assert says[-1] == f"noetl-broker register {edited}, then noetl-broker {retry} continues it"
+    command("register", edited)
+    retried = command.json(*retry.split())["recovered_as"]
+    command("run", "--drain")
+    assert command.json("status", retried)["result"] == 2
+
+
 def test_replay_against_compares_nothing_without_executions_or_a_playbook(command: Command, forked: int) -> None:
     """A misspelt path would look like a harmless change. The errors of the playbook are printed as by `validate`."""
     missed = command("replay", "--against", write_playbook(command.folder, FORK, path="stroy"))

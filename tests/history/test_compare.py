@@ -204,6 +204,49 @@ def test_a_divergence_names_turn_step_and_condition(turn: int, old: str, new: st
     assert compare(edit(old, new))[0] == (turn, divergence)
 
 
+MENDED = [
+    (
+        "> workload.limit }}", "> workload.limits }}", '> action_completed fetch {"n": 12}',
+        "{{ fetch.n > workload.limits }}: `workload.limits` is undefined: there is no such key in a mapping",
+        "fails fetch, ends FAILED", "starts alert",
+    ),
+    (
+        "max_attempts: 2", "max_attempts: 1", '> action_failed fetch {"message": "no"}',
+        "", "fails fetch, ends FAILED", "tries again fetch",
+    ),
+    ("limit: 10", "limit: '{{ 1 / 0 }}'", "", "{{ 1 / 0 }}: it divides by zero", "ends FAILED", "starts fetch"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("mended,broken,story,because,was,instead", MENDED, ids=["template", "retry", "workload"])
+def test_an_edit_that_mends_a_failure_says_that_it_is_gone(
+    mended: str, broken: str, story: str, because: str, was: str, instead: str
+) -> None:
+    """With the template that failed."""
+    history = history_of(playbook(edit(mended, broken)), f"> execution_start\n{story}")
+    comparison = Comparison(history, playbook(OWN))
+    [found] = [one for turn in history.turns if (one := comparison.apply(turn)) is not None]
+    where = "start" if not story else "fetch"
+    assert found == Divergence("the failure is gone", where, because, was, instead, {})
+
+
+def test_another_failure_is_not_gone() -> None:
+    """Both versions fail in the same turn."""
+    story = '> execution_start\n> action_completed fetch {"n": 12}'
+    history = history_of(playbook(edit("> workload.limit }}", "> workload.limits }}")), story)
+    comparison = Comparison(history, playbook(edit("> workload.limit }}", "> workload.most }}")))
+    assert [one and one.what for one in map(comparison.apply, history.turns)] == [None, "another result"]
+
+
+def test_a_failure_that_is_undone_may_be_gone() -> None:
+    """The execution has not ended in the turn that failed: it undoes what it did."""
+    own = OWN.replace("  type: http", "  type: http\n  compensate: {type: http}")
+    broken = own.replace("> workload.limit }}", "> workload.limits }}")
+    history = history_of(playbook(broken), '> execution_start\n> action_completed fetch {"n": 12}')
+    comparison = Comparison(history, playbook(own))
+    assert [one and one.what for one in map(comparison.apply, history.turns)] == [None, "the failure is gone"]
+
+
 def test_a_join_that_would_still_wait_is_a_divergence() -> None:
     """In the edited playbook another branch leads to the join, and the history ends before it."""
     own = "workflow:\n- {step: start, next: [a, b]}\n- {step: a, type: python, code: x, next: j}\n"

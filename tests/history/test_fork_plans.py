@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 
 from noetl_broker.broker.core import Session
+from noetl_broker.broker.draft.known import Found
+from noetl_broker.broker.draft.wants import want_step, want_turn
 from noetl_broker.broker.model.event import Event
 from noetl_broker.errors import BrokerError, OperatorFault
 from noetl_broker.history.fork_plan import plan_fork
 from noetl_broker.history.recovery_plan import plan_recovery
 from noetl_broker.history.replay import replay_history
 from noetl_broker.history.story import STORY_START
+from noetl_broker.template import StepResult
 from tests.forks import DIAMOND, fork_history, fork_story, history_of
 from tests.stories import dedented, playbook
 
@@ -38,7 +41,7 @@ def test_a_fork_enters_only_its_step() -> None:
         """,
     )
     plan = plan_fork(source, "c")
-    assert [wanted.step for wanted in plan.taken] == ["a"]
+    assert [*plan.taken] == ["a"]
     assert (
         fork_story(source, plan, '> action_completed c {"v": 5}').splitlines()[:7]
         == dedented("""
@@ -51,6 +54,23 @@ def test_a_fork_enters_only_its_step() -> None:
             event step_failed j "`b` is undefined: no input, step with a result or workload key has that name"
     """).splitlines()
     )
+
+
+def test_a_fork_has_no_token_at_a_join() -> None:
+    """Branch b waited there when the step was entered."""
+    story = '> execution_start\n> action_completed b {"v": 2}\n> action_completed a {"ok": true, "v": 1}'
+    plan = plan_fork(history_of(playbook(DIAMOND), story), "c")
+    assert (plan.document["state"]["waiting"], [*plan.taken]) == ({}, ["a", "b"])
+
+
+def test_a_fork_from_a_wait_keeps_its_moment_unless_it_is_changed() -> None:
+    """Another playbook or given results begin the wait anew."""
+    source = history_of(
+        playbook("workflow:\n- {step: start, next: cool}\n- {step: cool, type: wait, for: 3d}"), "> execution_start"
+    )
+    [kept] = plan_fork(source, "cool").document["state"]["hold"]["kept"]
+    [changed] = plan_fork(source, "cool", values={"start": 1}).document["state"]["hold"]["kept"]
+    assert (kept["due"], "due" in changed) == ("2026-01-04T00:00:00.000001Z", False)
 
 
 def test_a_fork_from_a_join_gets_the_merged_inputs_of_the_join() -> None:
@@ -154,7 +174,7 @@ def test_a_fork_continues_the_visit_counts() -> None:
         "> execution_start\n> action_completed a 1\n> action_completed a#2 2",
     )
     plan = plan_fork(source, "a")
-    assert (plan.document["total"], plan.document["visits"]) == (3, {"start": 1, "a": 2})
+    assert (plan.document["state"]["total"], plan.document["visits"]) == (3, {"start": 1, "a": 2})
     assert fork_story(source, plan) == dedented("""
         > fork
             event step_started a#3
@@ -175,7 +195,7 @@ def test_a_fork_can_continue_on_another_playbook() -> None:
         - {step: end, result: {a: "{{ a.v }}", c: "{{ c.v }}"}}
         """)
     plan = plan_fork(source, "c", playbook=other)
-    assert (plan.left_out, [wanted.step for wanted in plan.taken]) == ((), ["a"])
+    assert (plan.left_out, [*plan.taken]) == ((), ["a"])
     assert plan_fork(source, "end", playbook=other).left_out == ("b", "j")
     assert fork_story(
         source, plan_fork(source, "c", playbook=other), '> action_completed c {"v": 6}', playbook=other
@@ -187,6 +207,20 @@ def test_a_fork_can_continue_on_another_playbook() -> None:
             event step_completed c
             event execution_complete {"a": 1, "c": 6}
     """)
+
+
+def test_a_fork_takes_the_last_of_fewer_transitions() -> None:
+    """The token had come by the second one, and the other playbook has one."""
+    body = """
+        workflow:
+        - {step: start, next: a}
+        - {step: a, type: python, code: x, next: [{step: b, args: {v: 1}}, {step: b, args: {v: 2}}]}
+        - {step: b, type: python, code: x, join: each}
+        """
+    source = history_of(playbook(body), "> execution_start\n> action_completed a 1")
+    other = playbook(body.replace("[{step: b, args: {v: 1}}, {step: b, args: {v: 2}}]", "{step: b, args: {v: 3}}"))
+    plan = plan_fork(source, "b", playbook=other)
+    assert fork_story(source, plan, playbook=other).splitlines()[-1].strip() == 'job   b#2 {"v": 3}'
 
 
 def test_a_fork_does_not_name_results_of_steps_that_its_playbook_lacks() -> None:
@@ -255,51 +289,92 @@ def test_a_fork_takes_only_turns_that_this_version_decides_the_same() -> None:
     changed = type(source)(**{name: getattr(source, name) for name in source.__slots__} | {"turns": tuple(turns)})
     with pytest.raises(BrokerError, match="this version decides turn 3 differently"):
         plan_recovery(changed)
-    assert [wanted.step for wanted in plan_fork(changed, "j").taken] == ["a"]
+    assert [*plan_fork(changed, "j").taken] == ["a"]
 
 
+ARRIVAL = {"repeats": 1, "arc": ["a", 0, False], "step": "r", "result": 2, "sources": ["a"]}
 GOOD = {
     "execution_id": 7,
     "turn": 3,
-    "total": 2,
-    "results": [{"step": "a", "visit": 1, "status": "COMPLETED", "event_id": 9}],
+    "results": [{"step": "a", "visit": 1, "status": "COMPLETED", "event_id": 9, "name": 2}],
     "visits": {"start": 1, "a": 1},
-    "enter": [{"visit": 1, "arc": 2, "step": "r", "result": 1, "sources": ["a"]}],
+    "state": {"total": 2, "hold": {"kept": [ARRIVAL]}},
 }
+
+
+def test_a_well_formed_fork_begins() -> None:
+    """The cases of the next test differ from it in one thing each."""
+    event = Event("execution_start", context={}, meta={"fork": GOOD})
+    answers: dict[tuple[object, ...], object]
+    answers = {want_step("a"): Found(1, StepResult({"ok": 1, "v": 2})), want_turn(-9): StepResult({"v": 2})}
+    decision = Session(playbook(DIAMOND), answers=answers).apply(event, STORY_START)
+    assert (decision.ended, [job.action["args"] for job in decision.jobs]) == (None, [{"mine": 1, "v": 2, "handed": 2}])
 
 
 @pytest.mark.parametrize(
     "change",
     [
         {"execution_id": "x"},
+        {"turn": -1},
         {"results": None},
         {"results": [{"step": "a"}]},
         {"results": [{"step": "a", "visit": 1, "status": "odd", "event_id": 9}]},
         {"results": [{"step": "a", "visit": 1, "status": "COMPLETED", "event_id": 2**70}]},
-        {"results": []},
+        {"results": [{"step": "nobody", "visit": 1, "status": "COMPLETED", "event_id": 9}]},
         {"visits": {"nobody": 1}},
         {"visits": {"a": 0}},
+        {"visits": {"a": 1.5}},
         {"visits": [1]},
         {"visits": {"a": 2**40}},
-        {"total": -1},
-        {"enter": [{"visit": 1, "arc": "2", "step": "r", "result": 1}]},
-        {"enter": [{"visit": 1, "arc": 2, "step": ["r"], "result": 1}]},
-        {"enter": [{"visit": 1, "arc": 2, "step": "r", "result": 2}]},
-        {"enter": [{"visit": 1, "arc": 2, "step": "r", "result": 1, "inputs": [1]}]},
-        {"enter": [{"visit": 1, "arc": 2, "step": "r", "result": 1, "sources": [{}]}]},
-        {"waiting": {"nobody": []}},
-        {"end": {}},
-        {"ends": [1]},
+        {"state": None},
+        {"state": {}},
+        {"state": {"total": -1}},
+        {"state": {"total": 2, "waiting": {"nobody": []}}},
+        {"state": {"total": 2, "end_reached": True, "end_inputs": [1]}},
+        {"state": {"total": 2, "ends": [1]}},
+        {"arrival": {"arc": 2}},
+        {"arrival": {"arc": ["a", "x", False]}},
+        {"arrival": {"arc": ["a", -5, False]}},
+        {"arrival": {"arc": ["b", 0, False]}},
+        {"arrival": {"step": ["r"]}},
+        {"arrival": {"step": "nobody", "arc": None}},
+        {"arrival": {"repeats": -1}},
+        {"arrival": {"result": [1]}},
+        {"arrival": {"inputs": [1]}},
+        {"arrival": {"sources": [{}]}},
+        {"arrival": {"spent": [1]}},
+        {"arrival": {"due": "soon"}},
+        {"arrival": {"items": {"total": 1, "again": "2"}}},
     ],
 )
 def test_a_malformed_fork_fails_its_execution(change: dict[str, Any]) -> None:
     """Any program may insert an execution_start."""
+    if "arrival" in change:
+        change = {"state": {"total": 2, "hold": {"kept": [ARRIVAL | change["arrival"]]}}}
     for document in ({**GOOD, **change}, json.dumps(change)):
         event = Event("execution_start", context={}, meta={"fork": document})
         decision = Session(playbook(DIAMOND)).apply(event, STORY_START)
         assert decision.ended is not None
         assert decision.ended.error is not None
         assert decision.ended.error["message"].startswith("the fork in the meta of execution_start is malformed: ")
+
+
+def test_the_row_of_a_failed_step_says_so_in_a_fork() -> None:
+    """Its `on_error` had continued."""
+    source = history_of(
+        playbook("""
+        workflow:
+        - {step: start, next: a}
+        - {step: a, type: python, code: x, on_error: continue, next: b}
+        - {step: b, type: python, code: x}
+        """),
+        '> execution_start\n> action_failed a {"message": "no"}',
+    )
+    fork = fork_history(source, plan_fork(source, "b"))
+    [turn], _ = replay_history(fork)
+    assert {row.step: row.status for row in turn.decision.rows} == {
+        "start": "COMPLETED", "a": "FAILED", "b": "RUNNING",
+    }  # fmt: skip
 
 
 def test_a_fork_is_replayed_without_its_source_execution() -> None:
@@ -327,3 +402,39 @@ def test_a_fork_keeps_the_signals_that_came_before_the_end() -> None:
         """,
     )
     assert plan_fork(source, "paid").document["signals"] == [2]
+
+
+def test_a_fork_gets_the_signal_again_that_its_wait_took_at_once() -> None:
+    """It was kept before, and the wait took it in the turn of its entry."""
+    source = history_of(
+        playbook("""
+            workflow:
+            - {step: start, next: a}
+            - {step: a, type: python, code: x, next: paid}
+            - {step: paid, type: wait, signal: payment, next: b}
+            - {step: b, type: python, code: x}
+            """),
+        """
+        > execution_start
+        > execution_signal {"name": "payment", "key": "1", "payload": 5, "at": "now"}
+        > action_completed a 1
+        """,
+    )
+    assert plan_fork(source, "paid").document["signals"] == [2]
+
+
+def test_a_fork_reads_the_result_of_the_last_turn() -> None:
+    """The transition that was not taken hands it on."""
+    body = "workflow:\n- {step: start, next: a}\n- {step: b, type: python, code: x}\n"
+    body += "- {step: a, type: python, code: x, next: [{when: '{{ a > 1 }}', step: b, args: {v: '{{ result }}'}}]}\n"
+    source = history_of(playbook(body), "> execution_start\n> action_completed a 1")
+    assert fork_story(source, plan_fork(source, "b")).splitlines()[-1].strip() == 'job   b {"v": 1}'
+
+
+def test_given_results_have_names_of_their_own() -> None:
+    """The result of step a has the name of its turn."""
+    body = "workflow:\n- {step: start, next: [a, x, y]}\n- {step: j, type: python, code: x}\n"
+    body += "".join(f"- {{step: {step}, type: python, code: x, next: j}}\n" for step in "axy")
+    source = history_of(playbook(body), "> execution_start\n> action_completed a 1")
+    plan = plan_fork(source, "j", values={"x": 2, "y": 3})
+    assert {one["step"]: one["name"] for one in plan.document["results"]} == {"a": 2, "x": 3, "y": 4}

@@ -106,9 +106,9 @@ def test_a_retry_with_items_is_replayed() -> None:
 def test_a_fork_from_the_iterator_chooses_its_items_anew() -> None:
     """Only a retry takes items over."""
     source = history_of(EACH, FAILED)
-    assert "items" not in plan_fork(source, "it").document["enter"][0]
+    assert "items" not in plan_fork(source, "it").document["state"]["hold"]["kept"][0]
     retried = fork_history(source, plan_recovery(source))
-    assert "items" not in plan_fork(retried, "it").document["enter"][0]
+    assert "items" not in plan_fork(retried, "it").document["state"]["hold"]["kept"][0]
 
 
 def test_an_iterator_without_completed_items_begins_anew() -> None:
@@ -116,7 +116,7 @@ def test_an_iterator_without_completed_items_begins_anew() -> None:
     source = history_of(
         EACH, '> execution_start\n> action_completed a ["p"]\n> action_failed it[0] {"message": "no"}; not retryable'
     )
-    assert "items" not in plan_recovery(source).document["enter"][0]
+    assert "items" not in plan_recovery(source).document["state"]["hold"]["kept"][0]
 
 
 def test_the_items_to_be_run_again_take_little_room() -> None:
@@ -125,4 +125,4 @@ def test_the_items_to_be_run_again_take_little_room() -> None:
     numbers = ", ".join(map(str, range(2_000)))
     ends = "\n".join(f"> action_completed it[{index}] 1" for index in (0, *range(2, 1_000)))
     source = history_of(EACH, story.format(numbers, ends))
-    assert len(plan_recovery(source).document["enter"][0]["items"]["again"]) == 500
+    assert len(plan_recovery(source).document["state"]["hold"]["kept"][0]["items"]["again"]) == 500

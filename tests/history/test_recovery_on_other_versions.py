@@ -153,6 +153,27 @@ def test_a_handled_failure_is_retried() -> None:
     )
 
 
+def test_a_handled_failure_is_retried_beside_open_visits() -> None:
+    """The new version would go on with the others; the retry runs all of them again."""
+    source = history_of(playbook(DIAMOND), '> execution_start\n> action_failed a {"message": "boom"}')
+    onto = playbook(DIAMOND.replace("step: a, type: python", "step: a, type: python, on_error: continue"))
+    assert plan_recovery(source, onto=onto).steps == ("b", "a")
+
+
+def test_a_step_whose_mended_failure_completes_the_execution_is_begun_again() -> None:
+    """The turn that failed would complete on the new version; what came after the step has not happened."""
+    body = """
+        workflow:
+        - {step: start, next: a}
+        - {step: a, type: python, code: x, next: r}
+        - {step: r, type: route, next: [{when: "{{ a.w }}", step: end}]}
+        - {step: end}
+        """
+    source, onto = history_of(playbook(body), "> execution_start\n> action_completed a 1"), body.replace("a.w", "a")
+    plan = plan_recovery(source, onto=playbook(onto))
+    assert (plan.steps, plan.document["visits"], plan.document["state"]["total"]) == (("r",), {"start": 1, "a": 1}, 2)
+
+
 def test_a_retry_of_a_retry_continues_on_another_version() -> None:
     """What the first retry took over keeps its inputs: the visits that it came from are in the other history."""
     source = history_of(playbook(LINE), FAILED_LOAD)
@@ -163,6 +184,42 @@ def test_a_retry_of_a_retry_continues_on_another_version() -> None:
             event step_started load
             job   load {"m": 3}
     """)
+
+
+ROUTED = """
+workflow:
+- {step: start, next: first}
+- {step: first, type: route, next: fetch}
+- {step: fetch, type: python, code: x, next: load}
+- {step: load, type: python, code: x, args: {k: "{{ nothing }}"}}
+"""
+
+
+@pytest.mark.parametrize(
+    "was, instead, lacks",
+    [
+        ("code: x, next: load", "code: x, next: first", "the playbook has no transition from fetch to load"),
+        ("first", "other", "the playbook has no step first"),
+    ],
+)
+def test_a_retry_needs_the_steps_and_transitions_of_what_it_took_over(was: str, instead: str, lacks: str) -> None:
+    """The first retry fails in its first turn, so no turn before it could differ."""
+    source = history_of(playbook(ROUTED), '> execution_start\n> action_completed fetch {"n": 3}')
+    again = fork_history(source, plan_recovery(source))
+    with pytest.raises(OtherWay, match=f"turn 1: on the other version, {lacks}"):
+        plan_recovery(again, onto=playbook(ROUTED.replace(was, instead)))
+
+
+def test_a_retry_on_another_version_finds_its_arcs_by_name() -> None:
+    """What the first retry took over waits at a join, for an arc that has another number."""
+    failed = '> execution_start\n> action_completed a {"ok": true, "v": 1}\n> action_completed b {"v": 2}\n'
+    source = history_of(playbook(DIAMOND), failed + '> action_failed c {"message": "boom"}')
+    again = fork_history(source, plan_recovery(source), '> action_failed c {"message": "boom"}')
+    onto = playbook(DIAMOND.replace("- {step: start, next: [a, b]}", "- {step: start, next: [b, a]}\n- {step: more}"))
+    plan = plan_recovery(again, onto=onto)
+    assert plan.document["state"]["waiting"]["j"][0]["arc"] == ["b", 0, False]
+    story = fork_story(again, plan, '> action_completed c {"v": 3}', playbook=onto)
+    assert story.splitlines()[-1].strip() == 'job   j {"b": 2, "c": 3}'
 
 
 def test_a_start_that_failed_starts_on_the_other_version() -> None:

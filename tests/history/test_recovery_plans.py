@@ -63,8 +63,9 @@ def test_a_retry_of_a_retry_keeps_tokens_that_were_on_arcs() -> None:
     assert again.ended is not None
     assert again.ended.status == "FAILED"
     plan = plan_recovery(again)
-    assert (plan.steps, [arrival["step"] for arrival in plan.document["arrive"]]) == (("x",), ["y"])
-    assert [result["source"] for result in plan.document["results"]] == [101]
+    assert plan.steps == ("x",)
+    assert [arrival["step"] for arrival in plan.document["state"]["hold"]["kept"]] == ["x", "y"]
+    assert [result["name"] for result in plan.document["results"]] == [-101]
 
 
 def test_a_retry_after_a_deadline_restarts_all_open_visits() -> None:
@@ -115,6 +116,46 @@ def test_a_retry_after_max_fan_out_takes_every_transition(z: str, handed: str) -
     """)
 
 
+def test_visits_that_are_begun_again_are_no_fan_out() -> None:
+    """There may be more of them than one turn may start."""
+    body = """
+    workflow:
+    - {step: start, next: [a, b]}
+    - {step: a, type: python, code: x, next: [c, d]}
+    - {step: b, type: python, code: x}
+    - {step: c, type: python, code: x}
+    - {step: d, type: python, code: x}
+    """
+    story = '> execution_start\n> action_completed a 1\n> action_failed d {"message": "no"}'
+    source = history_of(playbook(body), story, rules=Rules(max_fan_out=2))
+    fork = fork_history(source, plan_recovery(source))
+    assert (fork.ended, [event.step for event in fork.turns[0].events]) == (None, ["b", "c", "d"])
+
+
+def test_an_end_that_failed_is_not_reached() -> None:
+    """It was reached before, and its second visit failed."""
+    source = history_of(
+        playbook("""
+        workflow:
+        - {step: start, next: [a, b]}
+        - {step: a, type: python, code: x, next: end}
+        - {step: b, type: python, code: x, next: end}
+        - {step: end, join: each, args: {y: "{{ 1 / result }}"}}
+        """),
+        "> execution_start\n> action_completed a 1\n> action_completed b 0",
+    )
+    plan = plan_recovery(source)
+    assert (plan.steps, "end_reached" in plan.document["state"]) == (("end",), False)
+
+
+def test_an_action_may_fail_like_a_join_that_got_too_few() -> None:
+    """It is run again: the error of a worker may have any type."""
+    source = history_of(
+        playbook(DIAMOND), '> execution_start\n> action_failed a {"message": "no", "type": "need_not_met"}'
+    )
+    assert plan_recovery(source).steps == ("b", "a")
+
+
 @pytest.mark.parametrize("rules", [Rules(max_fan_out=2), Rules(max_turns=2)])
 def test_a_handled_failure_in_the_turn_that_broke_a_limit_is_not_retried(rules: Rules) -> None:
     """The tokens that it produced are taken over once."""
@@ -134,6 +175,25 @@ def test_a_handled_failure_in_the_turn_that_broke_a_limit_is_not_retried(rules: 
         "event step_started y",
         "event step_started z",
     ]
+
+
+WAITS = """
+    workflow:
+    - {step: start, next: [late, open]}
+    - {step: late, type: wait, signal: go, timeout: 1d}
+    - {step: open, type: wait, for: 3d}
+    """
+
+
+@pytest.mark.parametrize("edit, due", [("72h", "2026-01-04T00:00:00.000001Z"), ("5d", None)])
+def test_an_open_wait_keeps_its_moment_and_a_failed_one_does_not(edit: str, due: str | None) -> None:
+    """The one that timed out begins anew; so does one to which the other version gives another moment."""
+    timeout = '> timer_due late {"purpose": "timeout", "due_at": "2026-01-02T00:00:00.000001Z"}'
+    source = history_of(playbook(WAITS), f"> execution_start\n{timeout}")
+    for onto in (None, playbook(WAITS.replace("3d", edit))):
+        kept = plan_recovery(source, onto=onto).document["state"]["hold"]["kept"]
+        moments = {arrival["step"]: arrival.get("due") for arrival in kept}
+        assert moments == {"open": due if onto is not None else "2026-01-04T00:00:00.000001Z", "late": None}
 
 
 def test_a_retry_gets_the_signal_again_that_failed_its_wait() -> None:

@@ -15,7 +15,7 @@ from noetl_broker.broker.model.effects import ExecutionBegun
 from noetl_broker.broker.model.event import Emitted, Event, Turn
 from noetl_broker.broker.model.limits import max_payload_keys_error, oversized_start
 from noetl_broker.broker.model.values import JSON, as_stored
-from noetl_broker.broker.state.state import FAILED, RUNNING, Arrival, ExecutionState, Parent, is_live
+from noetl_broker.broker.state.state import FAILED, RUNNING, TO_START, Arrival, ExecutionState, Parent, is_live
 from noetl_broker.broker.writing.errors import template_fault
 from noetl_broker.playbook.value_schema import faults_of
 from noetl_broker.template import TemplateError
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from noetl_broker.playbook.value_schema import ValueFault
     from noetl_broker.template import Path
 
-TO_START = -1  # the arc to `start`, which no playbook has
 PAYLOAD = "payload"  # the type of the error of a start whose workload breaks the schema
 GIVEN_BY_BROKER = frozenset({"schedule", "signal"})  # keys that schedules and signals add
 

@@ -190,13 +190,13 @@ def _result(draft: Draft | None) -> list[Reason]:
 
 def _still_open(draft: Draft | None) -> list[Reason]:
     """The visits that were open when the execution ended."""
-    if draft is None or draft.cancelled_at_end is None:
+    if draft is None or draft.stopped_state is None:
         return []
     reasons = []
-    running = [visit_name(*visit) for visit in draft.cancelled_at_end.tokens]
+    running = [visit_name(*visit) for visit in draft.stopped_state.tokens]
     error = _error_of(draft) or {}
     short = error.get("step") if error.get("type") == NEED_NOT_MET else None
-    waiting = [join for join in draft.cancelled_at_end.waiting if join != short]
+    waiting = [join for join in draft.stopped_state.waiting if join != short]
     if running:
         says = f"{join_names(running)} {was(running)} still running and {was(running)} cancelled"
         reasons.append(Reason("lost", says, {"visits": [*running]}))

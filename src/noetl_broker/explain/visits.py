@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from noetl_broker.broker.initial import TO_START
 from noetl_broker.broker.model.values import JSON
+from noetl_broker.broker.state.state import TO_START
 from noetl_broker.explain.conditions import EvaluatedNext, explain_condition
 from noetl_broker.explain.error_text import error_text
 from noetl_broker.explain.provenance import envelope_note, explain_failed_part

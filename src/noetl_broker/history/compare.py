@@ -43,9 +43,10 @@ class Comparison:
         """
         diff = self._decide(recorded)
         divergence = diff.divergence(ways_only=self._ways_only)
-        if divergence is None:
-            self.notes.update(dict.fromkeys(diff.notes))
-        return divergence
+        if divergence is not None:
+            return diff.explain_mended(divergence)
+        self.notes.update(dict.fromkeys(diff.notes))
+        return None
 
     def apply_failure(self, recorded: RecordedTurn, reached: Collection[str]) -> Divergence | None:
         """Decide the turn in which the execution failed; None if the edited version may end it in another way.

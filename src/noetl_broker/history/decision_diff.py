@@ -16,6 +16,7 @@ from noetl_broker.broker.model.effects import (
 from noetl_broker.broker.model.event import Emitted, Event
 from noetl_broker.broker.model.event_types import EXECUTION_START
 from noetl_broker.broker.model.values import JSON
+from noetl_broker.broker.state.state import COMPENSATING, FAILED
 from noetl_broker.broker.writing.events import CAUGHT
 from noetl_broker.playbook.keywords import ENCODED_KEYS
 from noetl_broker.template.durations import moment_text
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from noetl_broker.history.record import Node
     from noetl_broker.playbook.model import Playbook, Step
 
+FAILURE_GONE = "the failure is gone"  # only the own version fails the execution
+FAILS = frozenset({FAILED, COMPENSATING})
 VISIT_ENDS = {
     "step_completed": "completes",
     "step_failed": "fails",
@@ -99,6 +102,16 @@ class DecisionDiff:
         self._note_the_rest()
         self.notes += [Note(one.step, f"{one.what}: {one.instead}") for one in inputs]
         return self._result()
+
+    def explain_mended(self, divergence: Divergence) -> Divergence:
+        """The divergence, named after the failure if only the own version fails the execution."""
+        own, other = self._states
+        if own.status not in FAILS or other.status in FAILS:
+            return divergence
+        ended = self._was.ended
+        error = own.compensation.error if own.compensation is not None else ended and ended.error
+        because = f"{error['template']}: {error['message']}" if error and "template" in error else divergence.because
+        return divergence._replace(what=FAILURE_GONE, because=because)
 
     def _outcome(self) -> Divergence | None:
         """Only one version ignores the event, or only one starts the execution."""

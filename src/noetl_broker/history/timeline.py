@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from noetl_broker.broker.arrivals.forks import decode_fork, fork_of
+from noetl_broker.broker.arrivals.forks import MalformedFork, decode_fork, fork_of
 from noetl_broker.broker.model.effects import ExecutionBegun
 from noetl_broker.broker.model.event_types import EXECUTION_START
 from noetl_broker.broker.state.trail import (
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from noetl_broker.broker.model.values import Visit
     from noetl_broker.broker.state.state import Arrival, ExecutionState
     from noetl_broker.history.record import History, RecordedTurn
+    from noetl_broker.playbook.model import Playbook
 
 
 Left = NextEvaluated | CatchEvaluated | SpentAtJoin | SpentFailure | CancelledVisit | CancelledArrival
@@ -85,11 +86,6 @@ class Result(NamedTuple):
     status: str
     visit: Visit | None = None
 
-    @property
-    def key(self) -> int | Visit:
-        """A key that no other result of the execution has."""
-        return self.name if self.visit is None else self.visit
-
 
 def is_result_of(event: Emitted, visit: Visit) -> bool:
     """Whether an event that a turn wrote carries the result of the visit, which the broker ended itself."""
@@ -100,16 +96,17 @@ def is_result_of(event: Emitted, visit: Visit) -> bool:
     return goes_on or (event.type in {"step_completed", "step_failed"} and event.result is not None)
 
 
-def trace_turns(history: History) -> Iterator[TracedTurn]:
+def trace_turns(history: History, playbook: Playbook | None = None) -> Iterator[TracedTurn]:
     """Decide the turns again, one by one, and keep their trails; nothing where there is no playbook.
 
-    Raises HistoryFault if the record does not allow it.
+    With `playbook`, as that one decides them. Raises HistoryFault if the record does not allow it.
     """
     if history.broken is not None:
         raise HistoryFault(history.execution_id, history.broken)
-    if isinstance(history.playbook, str):
+    chosen = playbook or history.playbook
+    if isinstance(chosen, str):
         return
-    session = session_of(history, history.playbook, trace=True)
+    session = session_of(history, chosen, trace=True)
     for recorded in history.turns:
         decision = replay_turn(session, recorded)
         yield TracedTurn(recorded, session.draft, decision, session.state, session.known)
@@ -151,6 +148,11 @@ class Timeline:
     def latest(self, step: str) -> int:
         """The highest number of a finished visit of the step; 0 where there is none."""
         return max((visit for name, visit in self.done_in if name == step), default=0)
+
+    def remove(self, visit: Visit) -> None:
+        """Remove the result of a visit that will be made again."""
+        self.results.pop(visit, None)
+        self.done_in.pop(visit, None)
 
     def _enter(self, draft: Draft, trace: Entered, number: int) -> None:
         visit = (trace.step, trace.visit)
@@ -205,17 +207,17 @@ class Timeline:
 
     def _add_fork(self, draft: Draft) -> None:
         """Add what a fork took over: it happened in another execution."""
-        meta = fork_of(draft.event.meta)
-        if meta is None or not draft.writes.added(ExecutionBegun):
+        if not draft.writes.added(ExecutionBegun):
             return
-        fork = decode_fork(meta)
+        try:
+            fork = decode_fork(fork_of(draft.event.meta), draft.playbook)
+        except MalformedFork:  # or an ordinary start
+            return
         for taken in fork.results:
             self.results[taken.step, taken.visit] = Result(-taken.event_id, taken.status)
         for step, visits in fork.visits.items():
             self.done_in[step, visits] = draft.turn.number
-        self.total = fork.total
-        for arrival in (*fork.arrive, *(one for waiting in fork.waiting.values() for one in waiting)):
-            self.pending.setdefault(arrival.step, []).append(IncomingToken(None, arrival))
+        self.total = fork.state.total
 
 
 def last_entry(history: History, step: str) -> tuple[int, Visit] | None:

@@ -177,7 +177,7 @@ class BulkAction:
         if self.action == "fork":
             key = f"fork of {execution_id} from {self.fork.step}"  # a second fork returns the same execution
             made = await recoveries.fork_execution(connection, execution_id, self.fork, self.rules, key)
-            return {"recovered_as": made.execution_id, "taken": [wanted.step for wanted in made.plan.taken]}
+            return {"recovered_as": made.execution_id, "taken": [*made.plan.taken]}
         if self.action == "reevaluate":
             return {"put_back": await call(connection, "put_back", execution_id)}
         arguments = () if self.action == "resume" else (self.reason,)

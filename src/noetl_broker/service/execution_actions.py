@@ -149,7 +149,7 @@ async def _fork(connection: Connection, caller: Caller, given: models.ForkReques
         "version": row["version"],
         "execution_id": forked.execution_id,
         "forked_from": given.execution_id,
-        "taken": [wanted.step for wanted in forked.plan.taken],
+        "taken": [*forked.plan.taken],
         "left_out": [*forked.plan.left_out],
     }
 

@@ -105,11 +105,10 @@ async def recover_failed(
     plan, other = planned.plan, planned.other
     catalog_id = other.catalog_id if other is not None else None
     new = await recovery.start_recovery(connection, execution_id, plan, catalog_id=catalog_id)
-    made = {"recovered_as": new, "steps": list(plan.steps), "taken": [wanted.step for wanted in plan.taken]}
+    made = {"recovered_as": new, "steps": list(plan.steps), "taken": list(plan.taken)}
     if other is not None:
         made["version"] = other.version
-    anew = planned.anew if plan.anew is None else plan.anew
-    return made if anew is None else {**made, "anew": str(anew)}
+    return made if planned.anew is None else {**made, "anew": str(planned.anew)}
 
 
 async def preview_recovery(
@@ -227,7 +226,7 @@ async def _outlook(planning: Awaitable[RecoveryPlan], done: str) -> Outlook:
 
 def _kept_text(plan: ForkPlan) -> str:
     """The contents of a plan in words: `2 results and the completed items of load`."""
-    count = len({wanted.step for wanted in plan.taken})
+    count = len({*plan.taken})
     results = f"{count or 'no'} result{'' if count == 1 else 's'}"
     if not plan.iterators:
         return results

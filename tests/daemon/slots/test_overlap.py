@@ -85,8 +85,8 @@ async def test_a_retry_of_a_scheduled_execution_waits_for_the_schedule(database:
     await execute(database, "select noetl.cancel_execution($1)", first)
     await drain(database)
     await fire(database, 2)
-    plan = {"execution_id": first, "turn": 1, "total": 0, "results": [], "visits": {}, "enter": [],
-            "arrive": [{"arc": -1, "step": "start", "result": None}]}  # fmt: skip
+    plan = {"execution_id": first, "turn": 1, "results": [], "visits": {},
+            "state": {"total": 0, "hold": {"kept": [{"arc": None, "step": "start", "result": None}]}}}  # fmt: skip
     await execute(database, "select noetl.fork_execution($1, $2)", first, plan)
     await drain(database)
     assert await statuses(database) == ["CANCELLED", "RUNNING", "QUEUED"]

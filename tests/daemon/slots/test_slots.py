@@ -44,8 +44,8 @@ async def finish_jobs(database: Database) -> list[str]:
 
 async def fork(database: Database, execution_id: int) -> None:
     """Start an execution from the start of another one, and decide."""
-    plan = {"execution_id": execution_id, "turn": 1, "total": 0, "results": [], "visits": {}, "enter": [],
-            "arrive": [{"arc": -1, "step": "start", "result": None}]}  # fmt: skip
+    plan = {"execution_id": execution_id, "turn": 1, "results": [], "visits": {},
+            "state": {"total": 0, "hold": {"kept": [{"arc": None, "step": "start", "result": None}]}}}  # fmt: skip
     await execute(database, "select noetl.fork_execution($1, $2)", execution_id, plan)
     await drain(database)
 

@@ -13,6 +13,7 @@ from noetl_broker.broker.draft.beside_noetl import with_noetl_status
 from noetl_broker.broker.draft.next_state import NextState
 from noetl_broker.broker.draft.templates import Templates
 from noetl_broker.broker.draft.writes import Writes
+from noetl_broker.broker.state.state import Hold
 from noetl_broker.template.allowance import Allowance
 from noetl_broker.template.scope import Moment
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from noetl_broker.broker.model.effects import Effect
     from noetl_broker.broker.model.event import Event, Turn
     from noetl_broker.broker.state.state import Arrival, ExecutionState, Token
-    from noetl_broker.broker.state.trail import CancelledAtEnd, Trace
+    from noetl_broker.broker.state.trail import Trace
     from noetl_broker.playbook.model import Playbook
 
 SHARES_OF_TURN = 3  # the template steps of one turn, as a multiple of those of one evaluation
@@ -35,13 +36,13 @@ class Draft:
     __slots__ = (
         "allowance",
         "arrivals",
-        "cancelled_at_end",
         "draining",
         "event",
         "known",
         "playbook",
         "resumed",
         "state",
+        "stopped_state",
         "templates",
         "traced",
         "trail",
@@ -78,11 +79,17 @@ class Draft:
         self.draining: list[Token] = []  # draining visits that were cancelled in this turn
         self.trail: list[Trace] = []
         self.traced = traced
-        self.cancelled_at_end: CancelledAtEnd | None = None
+        self.stopped_state: ExecutionState | None = None  # in the middle of the turn that stopped the execution
 
     def add(self, effect: Effect) -> None:
         """Write an effect."""
         self.writes.effects.append(effect)
+
+    def freeze(self) -> ExecutionState:
+        """The state in the middle of the turn, with the tokens on arcs in `hold.kept`."""
+        state, hold = self.state.seal(), self.state.hold or Hold()
+        hold = hold._replace(kept=(*hold.kept, *self.arrivals))
+        return state._replace(tokens=dict(state.tokens), waiting=dict(state.waiting), hold=hold)
 
     def seal(self) -> tuple[ExecutionState, Decision]:
         """The next state and the decision."""

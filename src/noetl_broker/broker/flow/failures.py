@@ -11,7 +11,7 @@ from noetl_broker.broker.model.event import Emitted, Event, Turn
 from noetl_broker.broker.model.limits import ERROR
 from noetl_broker.broker.model.values import JSON, as_stored
 from noetl_broker.broker.state.state import CANCELLED, FAILED, ExecutionState, InlineResult
-from noetl_broker.broker.state.trail import CancelledAtEnd, SpentFailure
+from noetl_broker.broker.state.trail import SpentFailure
 from noetl_broker.broker.undo.begin import begin_compensation
 from noetl_broker.broker.undo.rows import SUCCESSES
 from noetl_broker.broker.writing.errors import wrong_value
@@ -161,11 +161,8 @@ def _end(draft: Draft, event_type: str, status: str, error: dict[str, JSON]) -> 
         return
     if (draft.state.undo or draft.playbook.undoes) and begin_compensation(draft, status, error):
         return
+    draft.stopped_state = draft.freeze()
     end_execution(draft, event_type, status, error)
-    kept = () if draft.state.hold is None else draft.state.hold.kept
-    draft.cancelled_at_end = CancelledAtEnd(
-        dict(draft.state.tokens), dict(draft.state.waiting), (*kept, *draft.arrivals)
-    )
     draft.state.tokens.clear()
     draft.state.waiting.clear()
     draft.arrivals.clear()

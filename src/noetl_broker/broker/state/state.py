@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from noetl_broker.template import Path
 
+TO_START = -1  # the arc to `start`, which no playbook has
 NEW = "NEW"
 QUEUED = "QUEUED"  # not admitted yet
 RUNNING = "RUNNING"
@@ -133,7 +134,7 @@ def indexes_of(again: str) -> tuple[int, ...]:
 
 
 class Arrival(NamedTuple):
-    """A token on an arc: the transition is taken, and the next step is not visited yet. Arc -1 leads to `start`.
+    """A token on an arc: the transition is taken, and the next step is not visited yet. Arc TO_START leads to `start`.
 
     | field | value |
     |---|---|
@@ -260,6 +261,11 @@ class ExecutionState(NamedTuple):
     compensation: Compensation | None = None
     slots: tuple[Slot, ...] = ()  # those of a queued execution are waited for, or wanted; the others are held
     failed_before: int | None = None
+
+
+def on_arcs(state: ExecutionState) -> tuple[Arrival, ...]:
+    """The tokens on arcs that an execution keeps until it runs on."""
+    return () if state.hold is None else state.hold.kept
 
 
 def encode(state: ExecutionState) -> dict[str, JSON]:

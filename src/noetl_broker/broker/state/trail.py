@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from noetl_broker.broker.model.values import JSON, Visit
-from noetl_broker.broker.state.state import Arrival, KeptSignal, RenderedInputs, Token
+from noetl_broker.broker.state.state import Arrival, KeptSignal, RenderedInputs
 from noetl_broker.template import Scope
 
 
@@ -88,14 +88,6 @@ class SignalTried(NamedTuple):
     scope: Scope
     holds: bool
     fault: str | None = None
-
-
-class CancelledAtEnd(NamedTuple):
-    """What the end of the execution cancelled: open visits, tokens that waited at joins, tokens on arcs."""
-
-    tokens: dict[Visit, Token]
-    waiting: dict[str, tuple[Arrival, ...]]
-    arrivals: tuple[Arrival, ...]
 
 
 Trace = (

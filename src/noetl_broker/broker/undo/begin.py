@@ -8,7 +8,6 @@ from noetl_broker.broker.model.effects import StatusChanged, VisitDrained, WaitE
 from noetl_broker.broker.model.values import JSON
 from noetl_broker.broker.state.compensation import Compensation
 from noetl_broker.broker.state.state import COMPENSATING
-from noetl_broker.broker.state.trail import CancelledAtEnd
 from noetl_broker.broker.undo.draining import begun_visits, keep_draining
 from noetl_broker.broker.undo.open_visits import has_open_child, may_report
 from noetl_broker.broker.undo.rows import report_unknown
@@ -39,10 +38,7 @@ def begin_compensation(draft: Draft, status: str, error: dict[str, JSON]) -> boo
         return False
     ordinal = emit_compensating(draft, error)
     track_cancelled(draft, ordinal)
-    kept = () if draft.state.hold is None else draft.state.hold.kept
-    draft.cancelled_at_end = CancelledAtEnd(
-        dict(draft.state.tokens), dict(draft.state.waiting), (*kept, *draft.arrivals)
-    )
+    draft.stopped_state = draft.freeze()
     for visit in draft.state.tokens:
         if draft.playbook.steps[visit[0]].waits_for == "event":
             draft.add(WaitEnded(*visit, "cancelled"))

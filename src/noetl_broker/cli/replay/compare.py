@@ -13,6 +13,7 @@ from noetl_broker.cli.replay.histories import read_histories
 from noetl_broker.cli.selection import Selection
 from noetl_broker.errors import EXIT_FAILED
 from noetl_broker.history.comparisons import KEYS, MOST_EXAMPLES, Comparisons, compared_paths
+from noetl_broker.history.decision_diff import FAILURE_GONE
 from noetl_broker.playbook import compile_playbook
 
 LONGEST_VALUE = 80  # characters; --json has all
@@ -61,8 +62,14 @@ def _show(found: dict[str, Any], file: Path) -> None:
         output.say(f"noted in {note['executions']}: {note['step']}: {note['what']}")
     for one in found["unreadable"]:
         output.say(f"not compared: {one['executions']} ({one['reason']})")
+    mended = [group for group in found["groups"] if group["what"] == FAILURE_GONE]
+    count = sum(group["executions"] for group in mended)
+    gone = f" ({count} of them because the failure is gone)" if mended else ""
     running = f" ({found['still_running']} of them still running)" if found["still_running"] else ""
     output.say(
         f"{output.executions(found['executions'])} against {file}: {found['same']} go the same way{running}, "
-        f"{found['parting']} diverge ({found['executions_per_second']:,.0f} executions/s)"
+        f"{found['parting']} diverge{gone} ({found['executions_per_second']:,.0f} executions/s)"
     )
+    if mended:
+        example = mended[0]["examples"][0]["execution_id"]
+        output.say(f"noetl-broker register {file}, then noetl-broker retry {example} --version latest continues it")

@@ -119,13 +119,13 @@ order by e.execution_id, e.event_id;
 -- The items that forks took over: all of them by index, and which are run again.
 select f.execution_id, f.step, f.visit, f.again, l.items
 from (
-  select e.execution_id, t.entered ->> 'step' as step, (t.entered ->> 'visit')::int as visit,
-    t.entered #>> '{items,again}' as again
+  select e.execution_id, t.arrival ->> 'step' as step, (t.arrival ->> 'repeats')::int as visit,
+    t.arrival #>> '{items,again}' as again
   from noetl.execution x
   join noetl.event e on e.execution_id = x.execution_id and e.event_type = 'execution_start'
-  cross join lateral (select noetl.as_json(e.meta) #> '{fork,enter}' as enter) m
-  cross join lateral jsonb_array_elements(case when jsonb_typeof(m.enter) = 'array' then m.enter end) t (entered)
-  where x.execution_id = any($1::bigint[]) and x.forked_from is not null and t.entered ? 'items'
+  cross join lateral (select noetl.as_json(e.meta) #> '{fork,state,hold,kept}' as kept) m
+  cross join lateral jsonb_array_elements(case when jsonb_typeof(m.kept) = 'array' then m.kept end) t (arrival)
+  where x.execution_id = any($1::bigint[]) and x.forked_from is not null and t.arrival ? 'items'
 ) f
 cross join lateral (
   select jsonb_agg(i.item order by i.index) as items
