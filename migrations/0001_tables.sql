@@ -224,7 +224,9 @@ create table if not exists noetl.execution (
   rules json,
   workload jsonb,
   result jsonb,
-  error jsonb
+  error jsonb,
+  undo_status text check (undo_status in ('undoing', 'undone', 'left')),
+  undo_catalog_id bigint
 ) with (fillfactor = 80);
 create unique index if not exists execution_idempotency on noetl.execution (path, idempotency_key)
   where idempotency_key is not null;
@@ -235,6 +237,8 @@ create index if not exists execution_forks on noetl.execution (forked_from) wher
 create index if not exists execution_live on noetl.execution (execution_id) where noetl.is_live(status);
 -- for lists of failed executions among many that completed; those write nothing here
 create index if not exists execution_failed on noetl.execution (execution_id) where status in ('FAILED', 'CANCELLED');
+-- ended executions that undo something, or left something to undo
+create index if not exists execution_undo on noetl.execution (execution_id) where undo_status in ('undoing', 'left');
 create index if not exists execution_queued on noetl.execution (path, started_at, execution_id)
   where status = 'QUEUED' and admitted_at is null and waits_for_slot is null;
 -- for metrics, `doctor` and `archive`
@@ -270,6 +274,10 @@ comment on column noetl.execution.workload is
 comment on column noetl.execution.result is 'The result of a completed execution.';
 comment on column noetl.execution.error is
   'Why it failed or was cancelled: an object with `message`, and the step if there is one.';
+comment on column noetl.execution.undo_status is
+  'How its undo stands after its end: undoing, undone, or left (something is left to undo); null: nothing is known to undo.';
+comment on column noetl.execution.undo_catalog_id is
+  'The version whose `compensate` undoes it, if an operator chose another one.';
 
 -- This row is rewritten at every turn. It is small, and its page has room for the next version. So the update is HOT and
 -- writes no index.

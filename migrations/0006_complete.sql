@@ -30,15 +30,18 @@ begin
     -- a stopped attempt that fails needs no decision, and a draining one is not tried again
     set status = case
           when $4 <> 'failed' then $4
+          when q.stop and q.draining and noetl.is_undo(q.node_id) then 'queued' -- an undo that begins again
           when q.stop then 'cancelled'
           when q.draining then 'dead'
           else $4
         end,
+        stop = q.stop and not ($4 = 'failed' and q.draining and noetl.is_undo(q.node_id)),
+        draining = q.draining and not (q.stop and noetl.is_undo(q.node_id)),
         lease_until = null, updated_at = greatest(at, q.updated_at + interval '1 microsecond')
     where q.queue_id = any($2) and q.worker_id = $1 and q.status is not distinct from 'leased'
       and q.attempts = ($3)[array_position($2, q.queue_id)]
     returning q.queue_id, q.execution_id, q.catalog_id, q.event_id, q.node_id, q.node_name, q.node_type, q.attempts,
-      q.first_leased_at, q.updated_at, array_position($2, q.queue_id) as ordinal
+      q.status, q.first_leased_at, q.updated_at, array_position($2, q.queue_id) as ordinal
   ), events as (
     insert into noetl.event (
       execution_id, catalog_id, parent_event_id, created_at, event_type, node_id, node_name, node_type,
@@ -47,7 +50,8 @@ begin
     select e.execution_id, e.catalog_id, e.event_id, e.updated_at, $5, e.node_id, e.node_name, e.node_type,
       case when $4 = 'done' then 'COMPLETED' else 'FAILED' end,
       date_part('epoch', at - e.first_leased_at), ($6)[e.ordinal], ($7)[e.ordinal],
-      jsonb_strip_nulls(jsonb_build_object('queue_id', e.queue_id, 'attempt', e.attempts, 'retryable', ($8)[e.ordinal])), $1
+      jsonb_strip_nulls(jsonb_build_object('queue_id', e.queue_id, 'attempt', e.attempts, 'retryable', ($8)[e.ordinal],
+        'earlier_undo', case when e.status = 'queued' then true end)), $1
     from ended e
     returning execution_id, event_id
   )

@@ -388,7 +388,7 @@ begin
     ) end,
     case when m.kind = 'execution_signal' and m.comes
       then noetl.is_doubled_signal(m.execution_id, m.event_id, noetl.as_json(m.context) -> 'signal_id') end,
-    x.catalog_id, x.path, x.version, coalesce(c.name, noetl.name_of_path(x.path)), x.rules,
+    coalesce(x.undo_catalog_id, x.catalog_id), x.path, case when x.undo_catalog_id is null then x.version else c.version end, coalesce(c.name, noetl.name_of_path(x.path)), x.rules,
     m.turn, case when m.comes then m.tokens end, x.parent_execution_id, x.parent_event_id, x.parent_node_id, x.parent_index,
     -- most playbooks read a small workload in every turn; a large one is loaded where a template names it
     case when pg_column_size(x.workload) <= 2048 then x.workload end
@@ -403,7 +403,7 @@ begin
       (m.execution_id = any(starts.early) and m.kind is distinct from 'execution_start') is true as comes_too_early
   ) w
   left join noetl.execution x on x.execution_id = m.execution_id
-  left join noetl.catalog c on c.catalog_id = x.catalog_id;
+  left join noetl.catalog c on c.catalog_id = coalesce(x.undo_catalog_id, x.catalog_id);
 end
 $$;
 

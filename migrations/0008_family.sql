@@ -58,6 +58,16 @@ $$;
 comment on function noetl.traceparent(bigint, text) is
   'The W3C traceparent of a visit. An execution, its children and the attempts of workers share one trace.';
 
+-- The latest retry or fork of an execution; null: there is none.
+create or replace function noetl.recovered_as(execution_id bigint) returns bigint
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select max(f.execution_id)
+  from noetl.execution f
+  where f.forked_from = $1
+$$;
+
 revoke all on function
-  noetl.root_of(bigint), noetl.lock_root(bigint), noetl.traceparent(bigint, text)
+  noetl.recovered_as(bigint), noetl.root_of(bigint), noetl.lock_root(bigint), noetl.traceparent(bigint, text)
   from public;

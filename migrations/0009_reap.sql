@@ -130,9 +130,13 @@ begin
   with ended as (
     update noetl.queue q
     set status = case
+          when q.stop and q.draining and noetl.is_undo(q.node_id) then 'queued' -- an undo that begins again
           when q.stop then 'cancelled'
-          when exists (select from noetl.execution x where x.execution_id = q.execution_id and not noetl.is_live(x.status))
-            then 'cancelled'
+          when exists (
+            select
+            from noetl.execution x
+            where x.execution_id = q.execution_id and not noetl.is_live(x.status) and x.undo_status is distinct from 'undoing'
+          ) then 'cancelled'
           when q.lost_leases >= max_lost_leases then 'failed'
           when q.draining then 'dead'
           when exists (select from noetl.execution x where x.execution_id = q.execution_id and x.status = 'PAUSED') then 'held'
@@ -143,6 +147,8 @@ begin
             and exists (select from noetl.execution x where x.execution_id = q.execution_id and x.status = 'PAUSED')
             then array['pause']
         end,
+        stop = q.stop and not (q.draining and noetl.is_undo(q.node_id)),
+        draining = q.draining and not (q.stop and noetl.is_undo(q.node_id)),
         available_at = at, -- so that workers need not look for jobs that are older than those they saw
         lost_leases = q.lost_leases + 1, lease_until = null, updated_at = at
     where q.queue_id = any(expired)

@@ -187,7 +187,7 @@ begin
       limit 1
     ) q on true
     left join noetl.catalog c on d.purpose = 'deadline' and c.catalog_id = x.catalog_id
-    where noetl.is_live(x.status) and d.purpose <> 'start_timeout'
+    where (noetl.is_live(x.status) or x.undo_status = 'undoing') and d.purpose <> 'start_timeout'
     order by d.due_at, d.timer_id
   )
   select count(*), extract(epoch from at - min(d.due_at))

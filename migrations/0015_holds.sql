@@ -87,14 +87,13 @@ $$;
 comment on function noetl.resume_execution(bigint) is
   'Asks the broker to resume a paused execution and its children. Returns false when it has already ended.';
 
--- Whether a start is queued because its path is paused. An execution that undoes another one, or a step of its parent, never
--- is.
+-- Whether a start is queued because its path is paused. An execution that undoes a step of its parent never is.
 create or replace function noetl.is_path_paused(path text, meta jsonb) returns boolean
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
   select exists (select from noetl.path_pause p where p.path = $1)
-    and not coalesce($2 ? 'undo' or $2 -> 'parent' ? 'undoes', false)
+    and not coalesce($2 -> 'parent' ? 'undoes', false)
 $$;
 
 create or replace function noetl.pause_path(path text, reason text default null) returns boolean

@@ -274,10 +274,8 @@ begin
     ) and not exists (
       select from noetl.queue q where q.execution_id = w.execution_id and q.status = ''leased''
     ) and not exists (
-      select
-      from noetl.undo u
-      where u.execution_id = w.execution_id and u.ended_at is not null and u.status in (''open'', ''failed'')
-    ) and noetl.live_ancestor(w.execution_id) is null and w.execution_id not in (select noetl.children_to_undo())
+      select from noetl.execution x where x.execution_id = w.execution_id and x.undo_status in (''undoing'', ''left'')
+    ) and noetl.live_ancestor(w.execution_id) is null and w.execution_id not in (select noetl.below_undos())
     from (%s) w
     order by w.execution_id
     limit $3', pages

@@ -12,7 +12,7 @@ comment on view noetl.playbooks is 'For readers: the catalog without texts.';
 
 create or replace view noetl.executions as
 select x.execution_id, x.catalog_id, x.path, x.version, x.status, x.started_at, x.ended_at, x.parent_execution_id,
-  x.parent_node_id, x.parent_index, x.forked_from
+  x.parent_node_id, x.parent_index, x.forked_from, x.undo_status
 from noetl.execution x;
 
 comment on view noetl.executions is 'For readers: executions without payloads, results and errors.';
@@ -88,7 +88,8 @@ from noetl.start_schedule s;
 comment on view noetl.schedules is 'For readers: schedules without payloads and errors.';
 
 create or replace view noetl.undos as
-select u.execution_id, u.node_id, u.step, u.visit, u.index, u.turn, u.status, u.child_execution_id, u.taken_by, u.ended_at
+select u.execution_id, u.node_id, u.step, u.visit, u.index, u.turn, u.status, u.children[cardinality(u.children)] as child_execution_id,
+  u.ended_at
 from noetl.undo u;
 
 comment on view noetl.undos is 'For readers: what is to be undone, without values.';

@@ -33,7 +33,8 @@ as $$
 declare
   execution record;
 begin
-  select x.status, coalesce(x.rules ->> 'retry_owner', 'broker') as retry_owner
+  select noetl.is_live(x.status) or x.undo_status is not distinct from 'undoing' as works,
+    coalesce(x.rules ->> 'retry_owner', 'broker') as retry_owner
   into execution
   from noetl.execution x
   where x.execution_id = old.execution_id and x.rules is not null;
@@ -53,7 +54,7 @@ begin
     new.lease_until := old.lease_until;
     return new;
   end if;
-  if not noetl.is_live(execution.status) or old.stop then
+  if not execution.works or old.stop then
     new.status := case when new.status = 'retry' then 'cancelled' else new.status end;
     return new;
   end if;
@@ -350,7 +351,11 @@ begin
     where q.queue_id = d.queue_id
       and q.status = 'retry'
       and (
-        exists (select from noetl.execution x where x.execution_id = q.execution_id and not noetl.is_live(x.status))
+        exists (
+          select
+          from noetl.execution x
+          where x.execution_id = q.execution_id and not noetl.is_live(x.status) and x.undo_status is distinct from 'undoing'
+        )
         or q.stop
       )
   ), postponed as (

@@ -105,13 +105,18 @@ async def complete_jobs(database: Database, result: JSON = None, *, limit: int =
 
 
 async def until_ended(database: Database) -> None:
-    """Wait until no execution is running; `noetl_end` is notified by each commit that ends one."""
+    """Wait until no execution is running."""
+    await until(database, "select count(*) = 0 from noetl.execution where noetl.is_live(status)")
+
+
+async def until(database: Database, statement: str, *arguments: object) -> None:
+    """Wait until a statement is true; `noetl_end` is notified by each commit that ends an execution or its undo."""
     notified = asyncio.Event()
     connection = await connect(database, name="test")
     try:
         await connection.add_listener("noetl_end", lambda *_: notified.set())
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while await connection.fetchval("select count(*) from noetl.execution where noetl.is_live(status)"):
+            while not await connection.fetchval(statement, *arguments):
                 await notified.wait()
                 notified.clear()
     finally:
@@ -120,16 +125,7 @@ async def until_ended(database: Database) -> None:
 
 async def until_so_many_ended(database: Database, count: int) -> None:
     """Wait until so many executions have ended."""
-    notified = asyncio.Event()
-    connection = await connect(database, name="test")
-    try:
-        await connection.add_listener("noetl_end", lambda *_: notified.set())
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while await connection.fetchval("select count(*) from noetl.execution where ended_at is not null") < count:
-                await notified.wait()
-                notified.clear()
-    finally:
-        await connection.close()
+    await until(database, "select count(*) >= $1 from noetl.execution where ended_at is not null", count)
 
 
 async def broken_invariants(database: Database, *, ignore: Iterable[str] = ()) -> dict[str, list[tuple[Any, ...]]]:

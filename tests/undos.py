@@ -25,6 +25,8 @@ workflow:
   - {step: end}
 """
 STATUS = "select status from noetl.execution where execution_id = $1"
+STANDS = "select status, undo_status from noetl.execution where execution_id = $1"
+UNDO = "select noetl.undo_execution($1)"
 UNDOS = """
     select step || coalesce('[' || index || ']', ''), status
     from noetl.undo
@@ -33,7 +35,7 @@ UNDOS = """
 EVENTS = """
     select event_type, node_name
     from noetl.event
-    where execution_id = $1 and event_type like 'comp%' and event_type <> 'complete'
+    where execution_id = $1 and event_type like 'comp%'
     order by created_at"""
 
 

@@ -82,31 +82,36 @@ COMMANDS: Mapping[str, CommandEntry | ActionEntry] = {
     ),
     "fork": CommandEntry("fork", "Start an execution from a step of another, with its results."),
     "undo": ActionEntry(
-        "Undo what is left of an execution that has ended, in a new execution.",
+        "Undo what an execution did that has ended, or settle what was undone by hand.",
         "execution_actions.undo_execution",
         "actions.UndoRequest",
         ("execution_id",),
-        "{undone_by}",
+        "{said}",
+        otherwise="{said}",
         details="That is what was not undone when the execution failed or was cancelled, or all of one that completed. "
-        "The last success is undone first. Prints the id of the new execution. It has the version of the execution. "
-        "--version gives another one, which must have a `compensate` for all that is left.",
-        note="it undoes what is left of execution {execution_id}; noetl-broker status {undone_by} shows how far it is",
+        "The last success is undone first. Its status, result and error stay. --version gives another version, which "
+        "must have a `compensate` for all that is left. --settle closes a step that somebody undid by hand. "
+        "Exit 1 if nothing is left to undo.",
+        note="noetl-broker status {execution_id} shows how far it is",
         helps={
             "unknown": "Undo also actions of unknown outcome: they timed out, or lost their lease.",
             "version": "Undo with the `compensate` of this version, or of the latest.",
+            "settle": "A step that somebody undid by hand, or that never happened.",
+            "reason": "Who undid it, and how; for --settle.",
         },
         example="noetl-broker undo 58123456789012345\n"
+        "noetl-broker undo 58123456789012345 --settle refund --reason 'by the bank'\n"
         "noetl-broker undo 58123456789012345 --unknown   # also what may not have happened\n"
         "noetl-broker undo 58123456789012345 --version latest   # with a mended compensate",
     ),
     "abandon": ActionEntry(
-        "Give up the undo of an execution: it fails, and lists what is left.",
+        "Give up the undo of an execution, and list what is left.",
         "execution_actions.abandon_execution",
         "actions.ReasonRequest",
         ("execution_id",),
         "abandoning the undo of execution {execution_id}",
-        otherwise="execution {execution_id} has already ended: {status}",
-        details="An undo that runs is stopped, and its outcome is unknown. Exit 1 if the execution has already ended.",
+        otherwise="execution {execution_id} undoes nothing: {status}",
+        details="The worker of an undo that runs is told to stop, and the outcome is unknown. Exit 1 if none runs.",
         example="noetl-broker abandon 58123456789012345 --reason 'the bank does it by hand'",
     ),
     "graph": CommandEntry("graph", "Draw a playbook, or an execution with the path it took."),

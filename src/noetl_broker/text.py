@@ -64,7 +64,7 @@ def join_names(names: Iterable[str], *, most: int = 12) -> str:
 
 # Names of ids, and of lists of ids, in documents that the broker makes; others end in _id or _ids.
 _ID_NAMES = frozenset({
-    "recovered_as", "ended_by", "example", "forked_from", "holders", "source", "taken_by", "undone_by",
+    "recovered_as", "ended_by", "example", "forked_from", "holders", "source",
 })  # fmt: skip
 # Of such documents, what people gave: it stays as it is.
 _GIVEN_NAMES = frozenset({

@@ -10,7 +10,7 @@ from typing import Any
 
 from noetl_broker.broker.core import Session
 from noetl_broker.broker.model.decision import Decision
-from noetl_broker.broker.model.effects import ChildStarted, EventPosted, JobChanged
+from noetl_broker.broker.model.effects import ChildStarted, ChildUndone, EventPosted, JobChanged
 from noetl_broker.broker.model.event import Event
 from noetl_broker.broker.model.stops import Stops, stops_of
 from noetl_broker.broker.state.state import COMPENSATING, is_live
@@ -19,7 +19,8 @@ from noetl_broker.playbook.model import Playbook
 from tests.stories import playbook
 
 Node = tuple[str, int, int | None]
-MOST_EVENTS = 400
+MOST_EVENTS = 500
+LATER = (False, True, False)  # undos that are asked for after the end: whether also of what is unknown
 
 
 def random_workflow(random: Random) -> str:
@@ -65,10 +66,15 @@ def _retry(random: Random) -> str:
 
 @dataclass(slots=True)
 class Job:
-    """A job as the store has it: how many leases it had, and whether a worker has it now."""
+    """A job as the store has it: how many leases it had, and whether a worker has it now.
+
+    `stopped`: nobody wants the answer of an undo. `again`: then it is queued.
+    """
 
     attempts: int = 0
     leased: bool = False
+    stopped: bool = False
+    again: bool = False
 
 
 @dataclass(slots=True)
@@ -80,6 +86,7 @@ class World:
     session: Session
     jobs: dict[Node, Job] = field(default_factory=dict)
     undos: dict[Node, Job] = field(default_factory=dict)
+    undo_leases: dict[Node, int] = field(default_factory=dict)
     children: dict[Node, int] = field(default_factory=dict)  # that run, with the number of the start
     cancelled: set[Node] = field(default_factory=set)  # children that were told to end
     draining: set[tuple[str, int]] = field(default_factory=set)
@@ -89,6 +96,8 @@ class World:
     started: list[tuple[Node, int]] = field(default_factory=list)  # undos, with their turns
     done: list[Node] = field(default_factory=list)  # undos that really happened
     abandoned: bool = False
+    later: int = 0  # how many undos were asked for after the end
+    rounds: list[list[tuple[Node, int]]] = field(default_factory=list)  # what earlier undos started
     turns: int = 0
     log: list[str] = field(default_factory=list)
 
@@ -109,18 +118,17 @@ class World:
         self.draining.update(stops.draining)
         for job in decision.jobs:
             if job.undo:
-                self.started.append(((job.step, job.visit, job.item_index), self.turns))
-                self.undos[job.step, job.visit, job.item_index] = Job()
+                self._queue_undo((job.step, job.visit, job.item_index), delegated=job.delegated)
             elif not job.delegated:
                 self.jobs[job.step, job.visit, job.item_index] = Job()
         for child in decision.of(ChildStarted):
             node = child.step, child.visit, child.item_index
-            if child.undo:
-                self.started.append((node, self.turns))
-                self.undos[node] = Job(leased=True, attempts=1)
-            else:
-                self.children[node] = child.meta["parent"]["attempt"]
-                self.cancelled.discard(node)
+            self.children[node] = child.meta["parent"]["attempt"]
+            self.cancelled.discard(node)
+        compensation = self.session.state.compensation
+        for asked in decision.of(ChildUndone):
+            if compensation is not None and compensation.current is not None:
+                self.undos[compensation.current[:3]] = Job(leased=True, attempts=asked.context["answer"])
         for change in decision.of(JobChanged):
             node = change.step, change.visit, change.item_index
             jobs = self.undos if change.undo else self.jobs
@@ -135,8 +143,22 @@ class World:
             Event(post.type, post.step, post.visit, [0, 0, 0], settled=False) for post in decision.of(EventPosted)
         ]
 
+    def _queue_undo(self, node: Node, *, delegated: bool) -> None:
+        """Queue an undo. One that an abandoned undo has leased is queued when that lease ends."""
+        self.started.append((node, self.turns))
+        before = self.undos.get(node)
+        if before is not None and before.leased and not delegated:
+            before.again = True
+        else:
+            self.undos[node] = Job(attempts=self.undo_leases.get(node, 0))
+
     def _close(self, stops: Stops) -> None:
         """Cancel jobs, and tell children to end."""
+        for node in [node for node in self.undos if stops.job(*node, undo=True)]:
+            if self.undos[node].leased:
+                self.undos[node].stopped = True
+            else:
+                del self.undos[node]
         for node in [node for node in self.jobs if stops.job(*node, undo=False)]:
             draining = node[:2] in self.draining
             if not self.jobs[node].leased:
@@ -257,10 +279,22 @@ class World:
             )
         )
 
+    def undo_later(self) -> None:
+        """Ask the ended execution to undo what is left; sometimes while it does so."""
+        if self.session.state.compensation is None:
+            self.rounds.append(self.started)
+            self.started = []
+        context: dict[str, Any] = {"unknown": LATER[self.later], "error": {"message": "later"}}
+        self.later += 1
+        if self.random.random() < 0.3:
+            context["answer"] = self.later
+        self.read(Event("execution_undo", context=context))
+
     def _undo(self, node: Node, job: Job) -> None:
         step, visit, index = node
         if not job.leased:
             job.leased, job.attempts = True, job.attempts + 1
+            self.undo_leases[node] = job.attempts
             return
         del self.undos[node]
         event = Event("action_completed", step, visit, None, attempt=job.attempts, item_index=index, undo=True)
@@ -270,8 +304,14 @@ class World:
             if self.random.random() < 0.3:
                 self.read(event)
             return
-        self.undos[node] = job
-        self.read(event._replace(type="action_failed", error={"message": "gone"}))
+        failed = event._replace(type="action_failed", error={"message": "gone"})
+        if job.again:
+            self.undos[node] = Job(attempts=job.attempts)
+            self.read(failed._replace(stale=True))
+        else:
+            if not job.stopped:
+                self.undos[node] = job
+            self.read(failed)
 
 
 def run(seed: int) -> World:
@@ -290,8 +330,14 @@ def run(seed: int) -> World:
         if number == 2 * when and fault < 0.05 and world.session.state.status == COMPENSATING:
             world.abandoned = True
             world.read(Event("execution_abandon"))
+        if world.later and world.session.state.compensation is not None and random.random() < 0.05:
+            world.read(Event("execution_abandon"))
         choices = [*world.choices()]
-        if not choices:
-            return world
-        random.choice(choices)()
+        if choices and (world.later == len(LATER) or random.random() < 0.98):
+            random.choice(choices)()
+        elif is_live(world.session.state.status) or world.later == len(LATER):
+            if not choices:
+                return world
+        else:
+            world.undo_later()
     raise AssertionError("it does not end")

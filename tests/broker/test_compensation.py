@@ -375,7 +375,7 @@ def test_a_paused_execution_that_is_cancelled_undoes() -> None:
 
 
 def test_abandon_ends_the_undo() -> None:
-    """The one that runs is listed as unknown. A second abandon is late."""
+    """The one that runs is listed as unknown; its late success counts. A second abandon is late."""
     assert_story(
         TWO,
         """
@@ -404,7 +404,8 @@ def test_abandon_ends_the_undo() -> None:
             event execution_failed "no"
             cancel all work
             undo  b unknown
-        > action_completed b!undo  (after_end)
+        > action_completed b!undo  (late)
+            event compensation_completed b
         > execution_abandon  (after_end)
         """,
     )

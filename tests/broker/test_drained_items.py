@@ -356,6 +356,6 @@ def test_a_child_that_is_draining_and_leaves_nothing_to_undo_is_not_late() -> No
             drain it
         > execution_complete it[1] 1
             event compensation_started it {"index": 0}
-            child it[0]!undo undo of 70
+            undo execution 70; answer 1
         """,
     )

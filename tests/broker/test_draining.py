@@ -390,7 +390,7 @@ def test_a_child_that_completes_after_it_was_given_up_is_undone_in_its_turn() ->
             event step_failed j "no"
             event execution_compensating "no"
             event compensation_started p
-            child p!undo undo of 77
+            undo execution 77; answer 1
             dead  j
             cancel all work
         > action_completed p!undo
@@ -435,7 +435,7 @@ def test_a_child_that_completes_while_an_undo_runs_is_undone_next() -> None:
         > action_completed pay!undo
             event compensation_completed pay
             event compensation_started p
-            child p!undo undo of 77
+            undo execution 77; answer 1
         > action_completed p!undo
             event compensation_completed p
             event execution_failed "no"
@@ -470,7 +470,7 @@ def test_a_success_after_that_of_a_child_that_was_given_up_is_undone_first() -> 
         > action_completed pay!undo
             event compensation_completed pay
             event compensation_started p
-            child p!undo undo of 77
+            undo execution 77; answer 1
         > action_completed p!undo
             event compensation_completed p
             event execution_cancelled "stop"

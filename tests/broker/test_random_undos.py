@@ -8,12 +8,8 @@ from noetl_broker.broker.state.state import is_live
 from tests.broker.random_undos import Node, World, run
 
 SEEDS_AT_ONCE = 50
-# The rows of what succeeded, by the end of the execution.
-ALLOWED = {
-    "COMPLETED": {"open", "superseded"},
-    "CANCELLED": {"done", "superseded"},
-    "FAILED": {"done", "superseded", "failed", "open", "unknown"},
-}
+LEFT = frozenset({"open", "failed"})
+ALLOWED = {"done", "superseded", "failed", "open", "unknown"}  # for what succeeded
 
 
 def faults(world: World) -> list[str]:
@@ -24,15 +20,21 @@ def faults(world: World) -> list[str]:
     if is_live(state.status):
         return [f"it hangs: {state}"]
     found += _faults_of_successes(world, rows)
-    found += [f"{node} was undone and never succeeded" for node in world.done if node not in world.successes]
-    order = [world.successes[node] for node, _ in dict(world.started).items() if node in world.successes]
-    if order != sorted(order, reverse=True):
-        found.append(f"undone in the order {world.started} of {world.successes}")
-    counted = [sum(each == status for each in rows.values()) for status in ("open", "unknown")]
+    unsure = {node for node, (row, _) in world.session.known.undo_rows().items() if row.unsure}
+    known = world.successes.keys() | unsure
+    found += [f"{node} was undone and never succeeded" for node in world.done if node not in known]
+    found += [f"{node} was undone twice" for node in world.done if world.done.count(node) > 1]
+    for started in (*world.rounds, world.started):
+        order = [world.successes[node] for node, _ in dict(started).items() if node in world.successes]
+        if order != sorted(order, reverse=True):
+            found.append(f"undone in the order {started} of {world.successes}")
+    counted = [sum(each in statuses for each in rows.values()) for statuses in (LEFT, {"unknown"})]
     if [state.undo, state.unknown] != counted:
         found.append(f"{state.undo} open and {state.unknown} unknown rows are counted: {rows}")
+    if state.compensation is not None:
+        found.append(f"it undoes for ever: {state.compensation}")
     for node in world.doubtful - world.successes.keys():
-        if world.is_to_be_undone(node) and rows.get(node) != "unknown":
+        if world.is_to_be_undone(node) and node not in rows:
             found.append(f"{node} is {rows.get(node)}, and may have happened")
     return found
 
@@ -41,7 +43,7 @@ def _faults_of_successes(world: World, rows: dict[Node, str]) -> list[str]:
     found = []
     for node in world.successes:
         status = rows.get(node)
-        if status not in ALLOWED[world.session.state.status]:
+        if status not in ALLOWED:
             found.append(f"{node} succeeded, and is {status} after {world.session.state.status}")
         if status == "done" and world.done.count(node) != 1:
             found.append(f"{node} was undone {world.done.count(node)} times")

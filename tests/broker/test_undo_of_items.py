@@ -118,12 +118,12 @@ def test_a_child_that_completed_long_ago_is_undone() -> None:
             drain q
         > action_completed q 2; undo child 78  (late)
             event compensation_started q
-            child q!undo undo of 78
+            undo execution 78; answer 1
             undo  q child 78
         > action_completed q!undo
             event compensation_completed q
             event compensation_started p
-            child p!undo undo of 77
+            undo execution 77; answer 1
         > action_completed p!undo
             event compensation_completed p
             event execution_failed "no"
@@ -153,7 +153,7 @@ def test_a_child_that_was_cancelled_has_undone_itself() -> None:
         > action_failed z {"message": "cancelled", "type": "cancelled"}  (duplicate)
         > action_failed q {"message": "cancelled", "type": "child_cancelled"}
             event compensation_started p
-            child p!undo undo of 77
+            undo execution 77; answer 1
         > action_completed p!undo
             event compensation_completed p
             event execution_cancelled "cancelled"
@@ -240,12 +240,12 @@ def test_children_of_an_iterator_are_undone() -> None:
             drain it
         > execution_complete it[2] 1; undo child 72  (late)
             event compensation_started it {"index": 2}
-            child it[2]!undo undo of 72
+            undo execution 72; answer 1
             undo  it[2] child 72
         > action_completed it[2]!undo
             event compensation_completed it {"index": 2}
             event compensation_started it {"index": 0}
-            child it[0]!undo undo of 70
+            undo execution 70; answer 1
         > action_completed it[0]!undo
             event compensation_completed it {"index": 0}
             event execution_failed "no"

@@ -54,15 +54,15 @@ DOUBLE = """
     order by md5(e.event_id || $1)
     limit 3"""
 LEFT = """
-    select distinct execution_id
-    from noetl.undo
-    where ended_at is not null and status in ('open', 'failed')
-    order by execution_id"""
+    select x.execution_id
+    from noetl.execution x
+    where x.undo_status = 'left'
+      and exists (select from noetl.undo u where u.execution_id = x.execution_id and u.status in ('open', 'failed'))
+    order by x.execution_id"""
 FAMILY = """
     select u.execution_id
     from (select distinct execution_id from noetl.undo) u
-    where noetl.root_of(coalesce(noetl.undo_origin(u.execution_id), u.execution_id))
-      = noetl.root_of(coalesce(noetl.undo_origin($1), $1))
+    where noetl.root_of(u.execution_id) = noetl.root_of($1)
     order by u.execution_id"""
 # What reported success and has a `compensate`, in an execution that failed or was cancelled, and has no row.
 NOT_LISTED = """
@@ -76,17 +76,21 @@ NOT_LISTED = """
 TOO_MUCH = """
     select u.execution_id, u.node_id, u.status
     from noetl.undo u
-    where u.status in ('done', 'running', 'failed') and u.inputs is null
+    where u.status in ('done', 'running', 'failed') and u.children is null
       and not exists (
         select from noetl.event e
         where e.execution_id = u.execution_id and e.node_id = u.node_id and e.event_type = 'action_completed'
       )"""
-# Within an execution the last success is undone first. Nothing is left in one that failed or was cancelled.
+# Within one undo the last success is undone first. Nothing is left in an execution that failed or was cancelled.
 OUT_OF_ORDER = """
     select s.execution_id, s.node_id
     from (
       select e.execution_id, e.node_id, u.turn,
-        lag(u.turn) over (partition by e.execution_id order by e.created_at) as before
+        lag(u.turn) over (partition by e.execution_id, (
+          select count(*)
+          from noetl.event b
+          where b.execution_id = e.execution_id and b.event_type = 'execution_undo' and b.event_id < e.event_id
+        ) order by e.created_at) as before
       from noetl.event e
       join noetl.undo u on u.execution_id = e.execution_id and u.node_id = e.node_id
       where e.event_type = 'compensation_started'
@@ -98,35 +102,28 @@ OUT_OF_ORDER = """
     join noetl.execution x on x.execution_id = u.execution_id
     where x.status in ('FAILED', 'CANCELLED') and u.status in ('open', 'failed')"""
 
-# Over all executions that undo what one did, each of its visits is undone once.
+# Over all undos of an execution, each of its visits is undone once.
 DOUBLED = """
-    select u.origin, u.node, count(*)
+    select e.execution_id, e.node_id, count(*)
     from noetl.event e
-    cross join lateral (
-      select coalesce(noetl.undo_origin(e.execution_id), e.execution_id) as origin,
-        substr(e.node_id, position(':' in e.node_id)) as node
-    ) u
     where e.event_type = 'compensation_completed'
-    group by u.origin, u.node
+    group by e.execution_id, e.node_id
     having count(*) > 1"""
 # A child that counts as undone, and of which something is left.
 TOO_SOON = """
     select u.execution_id, u.node_id, c.execution_id, c.node_id, c.status
     from noetl.undo u
-    cross join lateral noetl.undo_executions(u.child_execution_id) s
-    join noetl.undo c on c.execution_id = s.execution_id
+    join noetl.undo c on c.execution_id = any(u.children)
     where u.status = 'done' and c.status in ('open', 'running', 'failed')"""
 
 
-async def undo(connection: Connection, execution_id: int) -> int:
-    """Ask for an undo; gives how many executions that started, 0 where it is refused."""
+async def undo(connection: Connection, execution_id: int) -> None:
+    """Ask for an undo, which may be refused."""
     try:
         await connection.fetchval("select noetl.undo_execution($1)", execution_id)
     except asyncpg.PostgresError as fault:
         if fault.sqlstate != "NB409":
             raise
-        return 0
-    return 1
 
 
 async def operate(operators: Sequence[Connection], chance: random.Random) -> None:
@@ -136,9 +133,9 @@ async def operate(operators: Sequence[Connection], chance: random.Random) -> Non
     if left:
         one = chance.choice(left)
         other = chance.choice(await first.fetch(FAMILY, one))[0]
-        begun = await asyncio.gather(undo(first, one), undo(second, other))
-        assert one != other or sum(begun) < 2
-    live = await first.fetch("select execution_id from noetl.execution where status = 'COMPENSATING' order by 1")
+        await asyncio.gather(undo(first, one), undo(second, other))
+    undoing = "status = 'COMPENSATING' or undo_status = 'undoing'"
+    live = await first.fetch(f"select execution_id from noetl.execution where {undoing} order by 1")
     if live and chance.random() < 0.1:
         await first.fetchval("select noetl.abandon_execution($1)", chance.choice(live)[0])
 

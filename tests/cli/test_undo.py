@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 
 import pytest
 
@@ -47,7 +46,7 @@ async def cancelled_during(database: Database, step: str) -> int:
 
 
 def test_undo_goes_on_with_what_is_left(command: Command, database: Database, path: str) -> None:
-    """`status` names it before, and who undoes it afterwards."""
+    """`status` names it before, while it runs, and afterwards. Another undo with other options is refused."""
     execution = run_order(database, "ship", "charge!undo")
     assert path in command("status", execution).stdout
     lines = command("status", execution).stdout.splitlines()
@@ -58,15 +57,37 @@ def test_undo_goes_on_with_what_is_left(command: Command, database: Database, pa
         f"noetl-broker undo {execution} goes on with what is left",
     ]
     answer = command("undo", execution)
-    new = int(answer.stdout)
-    follow = f"noetl-broker status {new} shows how far it is"
-    assert answer.stderr == f"it undoes what is left of execution {execution}; {follow}\n"
-    again = f"execution {execution} is being undone by {new}; {follow}; noetl-broker abandon {new}"
-    command.refuses([(f"undo {execution}", 1, again)])
+    follow = f"noetl-broker status {execution} shows how far it is"
+    assert (answer.stdout, answer.stderr) == (f"execution {execution} undoes what it did\n", f"{follow}\n")
+    again = (
+        f"execution {execution} is being undone with other options: {{}}; {follow}; noetl-broker abandon {execution}"
+    )
+    command.refuses([(f"undo {execution} --unknown", 1, again)])
+    decide(database)
+    assert "\nit is undoing what it did\n" in command("status", execution).stdout
     finish(database)
-    assert f"what was left was undone by execution {new}" in command("status", execution).stdout
-    assert "undo: 2 done" in command("status", new).stdout
-    assert command.json("status", new)["undo"]["counts"] == {"done": 2}
+    shown = command.json("status", execution)
+    assert (shown["status"], shown["undo_status"], shown["undo"]["counts"]) == ("FAILED", "undone", {"done": 2})
+    assert "; undone" in command("executions").stdout
+    nothing = command("undo", execution)
+    assert (nothing.exit_code, nothing.stdout) == (1, f"nothing of execution {execution} is left to undo\n")
+
+
+def test_what_was_undone_by_hand_is_settled(command: Command, database: Database, path: str) -> None:
+    """With a reason; then nothing is left of that step."""
+    assert path
+    execution = run_order(database, "ship", "charge!undo")
+    command.refuses([
+        (f"undo {execution} --settle charge", 2, "say who undid it, and how"),
+        (f"undo {execution} --settle ship --reason bank", 1, "nothing of step ship of execution"),
+    ])  # fmt: skip
+    settled = command("undo", execution, "--settle", "charge", "--reason", "by the bank").stdout
+    assert settled == f"settling 1 of step charge of execution {execution}\n"
+    decide(database)
+    assert "undo: 1 settled, 1 left" in command("status", execution).stdout
+    command("undo", execution)
+    finish(database)
+    assert command.json("status", execution)["undo"]["counts"] == {"done": 1, "settled": 1}
 
 
 def with_refund(args: str | None) -> str:
@@ -86,29 +107,25 @@ def test_an_undo_goes_on_with_a_mended_compensate(command: Command, database: Da
     assert [undo in command(name, execution).stdout for name in ("status", "explain")] == [True, True]
     [says] = [found["do"] for found in command.json("doctor")["findings"] if found["check"] == "undo"]
     assert as_default(says).endswith(f"; an undo of execution {execution} failed on a template: {undo}.")
-    same = int(command("undo", execution).stdout)
+    command("undo", execution)
     finish(database)
-    assert "mend its `compensate`, register it, then undo with --version latest" in command("status", same).stdout
+    assert undo in command("status", execution).stdout
     without = with_refund(None).replace("reserve", "keep")
     for text in (without, with_refund("{id: by hand}")):
         command("register", write_playbook(command.folder, text, path="examples/order"))
     cannot = (
         "version 2 of examples/order cannot undo what is left: it has no step reserve and no `compensate` for charge"
     )
-    remedy = "; register a version that has a `compensate` for each; nothing was started\n"
+    remedy = "; register a version that has a `compensate` for each; nothing was begun\n"
     command.refuses([
         (f"undo {execution} --version 2", 1, f"{cannot}{remedy}"),
         (f"undo {execution} --version 9", 1, "no playbook examples/order version 9"),
     ])  # fmt: skip
-    new = int(command("undo", execution, "--version", "latest").stdout)
+    command("undo", execution, "--version", "latest")
     finish(database)
-    shown = command.json("status", new)
-    assert (shown["status"], shown["version"], shown["undo"]["counts"]) == ("COMPLETED", 3, {"done": 2})
-    assert command("status", execution).stdout.splitlines()[-4:-2] == [
-        f"execution {same} took over what was left, and failed",
-        f"what was left was undone by execution {new}",
-    ]
-    assert command("replay", new).exit_code == 0
+    shown = command.json("status", execution)
+    assert (shown["status"], shown["version"], shown["undo"]["counts"]) == ("FAILED", 1, {"done": 2})
+    assert command("replay", execution).exit_code == 0
     assert asyncio.run(broken_invariants(database)) == {}
 
 
@@ -133,7 +150,7 @@ workflow:
 
 
 def test_a_compensate_of_a_child_is_mended_first(command: Command, database: Database) -> None:
-    """Here of the items of a block. Then the parent has nothing left, and its undo goes on."""
+    """Here of the items of a block, or with its parent: blocks follow the version."""
     command("register", write_playbook(command.folder, BLOCK.replace("ID", "nothing"), path="examples/order"))
     execution = run_order(database, "ship")
     without = BLOCK.replace(BLOCK.splitlines()[-3], "")
@@ -141,23 +158,21 @@ def test_a_compensate_of_a_child_is_mended_first(command: Command, database: Dat
         command("register", write_playbook(command.folder, text, path="examples/order"))
     [child] = command.json("status", execution)["undo"]["left"]
     block = child["child_execution_id"]
-    failed = child["error"]["child_execution_id"]
-    assert f"noetl-broker status {failed} names what that child has left\n" in command("status", execution).stdout
-    assert f"then noetl-broker undo {failed} --version latest\n" in command("status", failed).stdout
+    assert f"noetl-broker status {block} names what that child has left\n" in command("status", execution).stdout
+    assert f"then noetl-broker undo {block} --version latest\n" in command("status", block).stdout
     assert "examples/order#pay cannot undo what is left: it has no `compensate` for the items of each" in (
         command("undo", block, "--version", "2").stderr
     )
-    mended = int(command("undo", block, "--version", "latest").stdout)
+    command("undo", block, "--version", "latest")
     finish(database)
-    parent = int(command("undo", execution).stdout)
+    command("undo", execution)
     finish(database)
-    assert "undo: 2 done" in command("status", mended).stdout
-    assert "undo: 1 done" in command("status", parent).stdout
+    assert [command.json("status", one)["undo"]["counts"] for one in (block, execution)] == [{"done": 2}, {"done": 1}]
     assert asyncio.run(broken_invariants(database)) == {}
 
 
 def test_abandon_ends_an_undo(command: Command, database: Database, path: str) -> None:
-    """A second time it has already ended."""
+    """A second time there is none."""
     assert path
     execution = asyncio.run(cancelled_during(database, "ship"))
     assert [line for line in command("status", execution).stdout.splitlines() if line.startswith("undo")] == [
@@ -173,7 +188,7 @@ def test_abandon_ends_an_undo(command: Command, database: Database, path: str) -
     assert (answer.exit_code, answer.stdout) == (0, f"abandoning the undo of execution {execution}\n")
     decide(database)
     again = command("abandon", execution)
-    assert (again.exit_code, again.stdout) == (1, f"execution {execution} has already ended: FAILED\n")
+    assert (again.exit_code, again.stdout) == (1, f"execution {execution} undoes nothing: FAILED\n")
     document = command.json("abandon", execution)
     assert document == {"execution_id": str(execution), "requested": False, "status": "FAILED"}
     lines = command("status", execution).stdout.splitlines()
@@ -204,27 +219,18 @@ def test_a_retry_of_what_was_undone_starts_anew(command: Command, database: Data
     command.refuses([(f"fork {execution} --from ship", 2, f"{undid} {again}")])
     assert command("fork", execution, "--from", "reserve").exit_code == 0
     left = run_order(database, "ship", "charge!undo")
-    left_to_undo = f"execution {left} has something left to undo; noetl-broker undo {left} goes on with it, then it can"
+    left_to_undo = f"execution {left} has something left to undo; noetl-broker undo {left} goes on with it, then {left}"
     command.refuses([(f"retry {left}", 1, left_to_undo)])
-    new = command.json("undo", left)["undone_by"]
-    command.refuses([(f"retry {left}", 1, f"execution {left} is being undone by {new}")])
-    finish(database, "reserve!undo")
-    undoes = f"undoes what execution {left} did; noetl-broker undo {left} goes on with what is left"
-    command.refuses([(f"retry {new}", 1, f"execution {new} {undoes}")])
-    last = int(command("undo", left).stdout)
-    finish(database)
+    command("undo", left)
+    decide(database)
     command.refuses([
-        (f"retry {last}", 1, f"execution {last} {undoes}"),
-        (f"fork {last} --from charge", 1, f"execution {last} undoes what execution {left} did"),
-        (f"fork {new} --from start", 1, f"noetl-broker undo {left} goes on with what is left, noetl-broker fork"),
+        (f"retry {left}", 1, f"execution {left} is undoing what it did"),
+        (f"fork {left} --from reserve", 1, f"execution {left} is undoing what it did"),
     ])  # fmt: skip
-    bulk = command("fork", "--from", "charge", "--status", "completed", "--yes", "--json").stdout
-    assert json.loads(bulk)["done"] == []
-    assert f"what was left was undone by execution {last}" in command("status", left).stdout
+    finish(database)
     assert "continued as" not in command("status", left).stdout
     retried = command.json("retry", "--all", "--yes")
     assert [one["execution_id"] for one in retried["done"]] == [str(left)]
-    assert str(new) not in [one["execution_id"] for one in retried["failed"]]
     assert "continued as" in command("status", left).stdout
 
 
@@ -242,10 +248,10 @@ def test_a_failed_undo_is_named_where_the_execution_is(command: Command, databas
     assert "; left undone: 1 failed, 1 not tried" in command("executions").stdout
     [listed] = command.json("executions")
     assert listed["left_undone"] == {"open": 1, "failed": 1, "unknown": 0}
-    new = command("undo", execution).stdout.strip()
+    command("undo", execution)
     finish(database)
     assert "left undone" not in command("executions").stdout
-    assert "\n  it was undone in turn " in command("explain", new, "charge").stdout
+    assert "\n  it was undone in turn " in command("explain", execution, "charge").stdout
 
 
 def test_doctor_names_what_is_left_undone(command: Command, database: Database, path: str) -> None:

@@ -28,6 +28,7 @@ LONG = "x" * 1_001
         ("COMPENSATING", {}, "abandon"),
         ("COMPLETED", {}, "fork again"),
         ("COMPLETED", LEFT, "undo fork again"),
+        ("COMPLETED", LEFT | {"undo_status": "undoing"}, "fork again abandon"),
         ("FAILED", {}, "retry* fork again"),
         ("FAILED", LEFT, "retry undo* fork again"),
         ("CANCELLED", {"undo": {"counts": {"done": 1}}}, "fork again"),
@@ -35,7 +36,7 @@ LONG = "x" * 1_001
 )
 def test_a_page_has_the_buttons_of_its_status(status: str, more: dict[str, Any], buttons: str) -> None:
     """A star marks what should be done first."""
-    shown = buttons_of({"status": status, "undo": None, "dead_letters": [], **more})
+    shown = buttons_of({"status": status, "undo": None, "undo_status": None, "dead_letters": [], **more})
     assert " ".join(name + "*" * (one.kind == "primary") for name, one in shown) == buttons
 
 

@@ -85,7 +85,7 @@ async def test_what_is_left_undone_is_told(database: Database, api: httpx.AsyncC
 
 
 async def test_an_undo_goes_on_from_the_console(database: Database, api: httpx.AsyncClient, failed: str) -> None:
-    """The confirmation lists what will be undone, in order; then a new execution does it, and a retry starts anew."""
+    """The confirmation lists what will be undone, in order; then the execution does it, and a retry starts anew."""
     page = await read(api, f"/executions/{failed}")
     held = await read(api, f"/executions/{failed}/retry")
     asked = await read(api, f"/executions/{failed}/undo")
@@ -102,17 +102,22 @@ async def test_an_undo_goes_on_from_the_console(database: Database, api: httpx.A
     assert [words in lacking.text for words in ("version 9 is registered", 'value="9"', "Undo 2 actions")] == [True] * 3
     assert "Version whose" in asked
     assert ["Undo 2 actions" in asked, asked.index("step=pay") < asked.index("step=reserve")] == [True, True]
-    assert [f"undoes what is left of {failed}" in started.text, "Compensating" in working, "Abandon" in working] == [
-        True,
-        True,
-        True,
-    ]
-    assert "What was left was undone by" in done
+    assert ["The broker reads it" in started.text, "to go" in working, "Abandon" in working] == [True, True, True]
+    assert ["<strong>2</strong> done" in done, "Abandon" in done] == [True, False]
     assert "tarts anew, because what it did was undone" in retry
-    assert await rows(database, "select status from noetl.execution order by execution_id") == [
-        ("FAILED",),
-        ("COMPLETED",),
-    ]
+    assert await rows(database, "select status, undo_status from noetl.execution") == [("FAILED", "undone")]
+
+
+async def test_what_was_undone_by_hand_is_settled(database: Database, api: httpx.AsyncClient, failed: str) -> None:
+    """A reason is needed; the form comes back with what was typed."""
+    lacking = await post(api, int(failed), "undo", settle="pay", reason="")
+    settled = await post(api, int(failed), "undo", settle="pay", reason="by the bank")
+    await drain(database)
+    page = await read(api, f"/executions/{failed}")
+    listed = await do(api, "get", f"/executions/{failed}/undo")
+    assert [lacking.is_success, 'value="pay"' in lacking.text] == [False, True]
+    assert ["The broker reads it" in settled.text, "settled by hand" in page] == [True, True]
+    assert [one["status"] for one in listed["items"]] == ["settled", "open"]
 
 
 async def test_an_undo_is_abandoned(database: Database, api: httpx.AsyncClient, failed: str) -> None:
@@ -121,29 +126,22 @@ async def test_an_undo_is_abandoned(database: Database, api: httpx.AsyncClient, 
     made = await do(api, "post", f"/executions/{failed}/undo", json={"unknown": False, "version": "latest"})
     await drain(database)
     await rows(database, "select queue_id from noetl.lease_jobs('test', 10)")
-    refused = [
-        (await api.post(f"/api/v1/executions/{made['undone_by']}/{name}")).status_code for name in ("pause", "undo")
-    ]
-    listed = (await api.get("/executions", params={"status": "COMPENSATING"})).text
-    overview = (await api.get("/")).text
-    cancel = await post(api, int(made["undone_by"]), "cancel")
-    asked = await read(api, f"/executions/{made['undone_by']}/abandon")
-    given_up = await do(api, "post", f"/executions/{made['undone_by']}/abandon", json={"reason": "by hand"})
+    refused = [(await api.post(f"/api/v1/executions/{failed}/{name}")).status_code for name in ("pause", "undo")]
+    listed = (await api.get("/executions")).text
+    cancel = await post(api, int(failed), "cancel")
+    asked = await read(api, f"/executions/{failed}/abandon")
+    given_up = await do(api, "post", f"/executions/{failed}/abandon", json={"reason": "by hand"})
     await drain(database)
-    late = await post(api, int(made["undone_by"]), "abandon")
-    left = await do(api, "get", f"/executions/{made['undone_by']}")
-    again = await read(api, f"/executions/{made['undone_by']}/undo")
-    assert [unregistered.status_code, *refused] == [404, 409, 409]
-    assert "It is undoing what it did." in cancel.text
-    assert [made["undone_by"] in listed, 'name="action"' in listed, '<span class="step">pay' in listed] == [
-        True,
-        False,
-        True,
-    ]
-    assert ["1 undoing" in overview, "undoes" in overview, overview.count("Compensating</span>")] == [True, True, 2]
+    late = await post(api, int(failed), "abandon")
+    left = await do(api, "get", f"/executions/{failed}")
+    again = await read(api, f"/executions/{failed}/undo")
+    assert [unregistered.status_code, *refused] == [404, 202, 202]
+    assert [made["requested"], made["said"]] == [True, f"execution {failed} undoes what it did"]
+    assert "It had ended before." in cancel.text
+    assert [">undoing<" in listed, '<span class="step">pay' in listed] == [True, True]
     assert "its outcome is unknown" in asked
     assert [given_up["requested"], "It had ended before." in late.text] == [True, True]
-    assert (left["status"], left["undo"]["counts"]) == ("FAILED", {"open": 1, "unknown": 1})
+    assert (left["undo_status"], left["undo"]["counts"]) == ("left", {"open": 1, "unknown": 1})
     assert ["Undo 1 action" in again, "nobody knows whether it happened" in again] == [True, True]
 
 

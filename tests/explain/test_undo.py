@@ -10,6 +10,7 @@ from tests.explanations import NOW, execution_lines, facts_of, job, step_lines
 from tests.forks import history_of
 from tests.stories import dedented, playbook
 
+LEFT = "left"
 PAY = """
     workflow:
     - {step: start, next: [charge, slow]}
@@ -41,7 +42,7 @@ def row(step: str, status: str, message: str = "") -> dict[str, Any]:
 def test_a_visit_that_is_draining_is_explained() -> None:
     """With the worker that has its job."""
     leased = job(status="leased", worker="w7", attempts=1, lease_until=NOW, last_heartbeat=NOW)
-    undo = {"counts": {"open": 1}, "left": [row("charge", "open")], "executions": []}
+    undo = {"counts": {"open": 1}, "left": [row("charge", "open")], "status": None}
     said = explained(CANCELLED, status=COMPENSATING, undo=undo, jobs={("slow", 1, None): leased}).splitlines()
     assert said[1] == "  slow is over, but draining: if it still succeeds, that is undone"
     assert said[2].startswith("    worker w7 ")
@@ -68,7 +69,7 @@ def of_slow(story: str, status: str) -> str:
 
 def test_the_undo_that_runs_is_explained() -> None:
     """By its job."""
-    undo = {"counts": {"running": 1}, "left": [row("charge", "running")], "executions": []}
+    undo = {"counts": {"running": 1}, "left": [row("charge", "running")], "status": None}
     said = explained(UNDOING, status=COMPENSATING, undo=undo, jobs={("charge!undo", 1, None): job(type="http")})
     waits = "    the job of charge!undo has been waiting for a worker of type http for 4 min 0 s"
     assert said.splitlines()[1:3] == ["  it undoes charge", waits]
@@ -84,7 +85,7 @@ def test_the_end_says_what_failed_and_what_is_left() -> None:
         > action_failed slow!undo {"message": "gone"}
         """
     left = [row("slow", "failed", "gone"), row("charge", "open")]
-    undo = {"counts": {"failed": 1, "open": 1}, "left": left, "executions": []}
+    undo = {"counts": {"failed": 1, "open": 1}, "left": left, "status": LEFT}
     assert explained(story, undo=undo) == dedented("""
         execution 1 (story version 1) failed after 1 min 30 s, in step ship: no ship
           ship failed on action_failed (event 104, turn 4)
@@ -97,7 +98,7 @@ def test_the_end_says_what_failed_and_what_is_left() -> None:
 
 
 def test_a_step_says_what_became_of_its_undo() -> None:
-    """It was undone, it is left, or another execution took it over."""
+    """It was undone, or it is left."""
     story = """
         > execution_start
         > action_completed charge 1
@@ -107,13 +108,11 @@ def test_a_step_says_what_became_of_its_undo() -> None:
         > action_failed charge!undo {"message": "gone"}
         """
     history = history_of(playbook(PAY), story)
-    failed = {"counts": {"done": 1, "failed": 1}, "left": [row("charge", "failed", "gone")], "executions": []}
-    taken = {"counts": {"done": 1, "taken": 1}, "left": [], "executions": [{"execution_id": 7, "status": "COMPLETED"}]}
+    failed = {"counts": {"done": 1, "failed": 1}, "left": [row("charge", "failed", "gone")], "status": LEFT}
     assert "\n  it was undone in turn 5" in step_lines(history, "slow", undo=failed)
     assert step_lines(history, "charge", undo=failed).endswith(
         "\n  undo: 1 failed\n  the undo of charge failed: gone\n  noetl-broker undo 1 goes on with what is left"
     )
-    assert step_lines(history, "charge", undo=taken).endswith("\n  what was left was undone by execution 7")
     assert "undone" not in step_lines(history, "ship", undo=failed)
 
 
@@ -121,19 +120,19 @@ def test_a_retry_of_what_was_undone_starts_anew() -> None:
     """And the explanation says so."""
     story = f"{UNDOING.replace('execution_cancel', 'execution_deadline')}\n> action_completed charge!undo"
     history = history_of(playbook(PAY, metadata="deadline: 60"), story)
-    undo = {"counts": {"done": 1}, "left": [], "executions": []}
+    undo = {"counts": {"done": 1}, "left": [], "status": "undone"}
     said = execution_lines(replace(history), facts_of(history, undo=undo))
     assert said.endswith("noetl-broker retry 1 starts it again from the start, because what it did was undone")
 
 
-def test_after_an_undo_that_failed_elsewhere_the_rest_is_undone_first() -> None:
-    """A retry would be refused. While it runs, nothing is advised."""
+def test_an_undo_after_the_end_is_explained() -> None:
+    """While it runs, nothing is advised."""
     story = f"{UNDOING.replace('execution_cancel', 'execution_deadline')}\n> action_completed charge!undo"
     history = history_of(playbook(PAY, metadata="deadline: 60"), story)
-    for status, said in (("FAILED", True), ("RUNNING", False)):
-        taken = {"counts": {"done": 1, "taken": 1}, "left": [], "executions": [{"execution_id": 7, "status": status}]}
-        text = execution_lines(history, facts_of(history, undo=taken))
-        assert ("noetl-broker undo 1 goes on with what is left" in text, "noetl-broker retry" in text) == (said, False)
+    undo = {"counts": {"running": 1}, "left": [row("charge", "running")], "status": "undoing"}
+    text = execution_lines(history, facts_of(history, undo=undo))
+    assert "\n  it is undoing what it did\n  undoing charge\n" in text
+    assert "noetl-broker" not in text
 
 
 def test_an_undo_that_may_have_happened_has_its_remedy() -> None:
@@ -144,6 +143,6 @@ def test_an_undo_that_may_have_happened_has_its_remedy() -> None:
         > action_failed slow {"message": "no answer", "type": "timeout"}
         > action_completed charge!undo 1
         """
-    undo = {"counts": {"unknown": 1, "done": 1}, "left": [row("slow", "unknown")], "executions": []}
+    undo = {"counts": {"unknown": 1, "done": 1}, "left": [row("slow", "unknown")], "status": LEFT}
     said = explained(story, undo=undo).splitlines()
     assert "  noetl-broker undo 1 --unknown undoes what may not have happened" in said

@@ -1,21 +1,17 @@
-"""Executions that have undone what they did: forks, retries, undo executions, replay."""
+"""Executions that have undone what they did: forks, retries, replay."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
 
 import pytest
 
 from noetl_broker.broker.core import Session
-from noetl_broker.broker.draft.known import UndoRow, taken_over
-from noetl_broker.broker.model.decision import Decision
-from noetl_broker.broker.model.event import Event
 from noetl_broker.errors import OperatorFault
 from noetl_broker.history.fork_plan import plan_fork
 from noetl_broker.history.record import History
 from noetl_broker.history.recovery_plan import plan_recovery
-from noetl_broker.history.story import STORY_START, format_story, read_events
+from noetl_broker.history.story import STORY_START, read_events
 from tests.forks import fork_story, history_of
 from tests.stories import dedented, playbook
 
@@ -79,67 +75,21 @@ def test_a_retry_of_an_execution_that_had_nothing_to_undo_continues() -> None:
         """)
 
 
-def play(story: str, *rows: UndoRow) -> list[tuple[Event, Decision]]:
-    """Return the turns of an undo execution that took over these rows."""
-    session = Session(playbook(PAY), execution_id=2, answers=taken_over(rows))
-    return [
-        (event, session.apply(event, STORY_START + timedelta(seconds=number)))
-        for number, event in enumerate(read_events(story), 1)
-    ]
-
-
-CHARGE = {"action": {"args": {"order": 7}}}
-ROWS = (UndoRow("charge", 1, None, 1, inputs=CHARGE, result={"id": 5}), UndoRow("charge", 2, None, 2, 77))
-
-
-def test_an_undo_execution_begins_compensating() -> None:
-    """It undoes the rows that it took over, the last one first. The templates see the other execution's id."""
-    turns = play(
-        """
-        > execution_start; undo rows 2
-        > action_completed charge#2!undo
-        > execution_cancel
-        > action_completed charge!undo
-        """,
-        *ROWS,
-    )
-    assert format_story(turns) == dedented("""
-        > execution_start; undo rows 2
-            event execution_compensating "no"
-            event compensation_started charge#2
-            child charge#2!undo undo of 77
-        > action_completed charge#2!undo
-            event compensation_completed charge#2
-            event compensation_started charge
-            job   charge!undo {"order": 7, "id": 5, "why": "no", "of": 7}
-        > execution_cancel  (recorded)
-        > action_completed charge!undo
-            event compensation_completed charge
-            event execution_complete {"done": 2, "unknown": 0}
-        """)
-
-
 def test_an_undo_without_a_result_says_so() -> None:
     """It is null where the outcome of the action is unknown."""
-    turns = play("> execution_start; undo rows 1", UndoRow("charge", 1, None, 1, inputs=CHARGE))
-    error = turns[-1][1].events[-2].error
-    assert isinstance(error, dict)
-    assert error["message"] == (
-        "`result.id` is undefined: there is no such key in a null; `result` is null here: give it a `default`"
-    )
-
-
-def test_an_undo_execution_that_fails_says_what_failed() -> None:
-    """What is left can be undone by another one."""
-    turns = play(
+    story = """
+        > execution_start {"order": 7}
+        > action_failed charge {"message": "gone", "type": "timeout"}
+        > execution_undo {"unknown": true}
         """
-        > execution_start; undo rows 2
-        > action_failed charge#2!undo {"message": "gone"}
-        """,
-        *ROWS,
+    session = Session(playbook(PAY))
+    *_, last = [session.apply(event, STORY_START) for event in read_events(story)]
+    assert (
+        last.events[-1]
+        .error["message"]
+        .endswith(
+            "`result.id` is undefined: there is no such key in a null; `result` is null here: give it a `default`; "
+            "mend its `compensate`, register it, then undo with --version latest"
+        )
     )
-    last = turns[-1][1]
-    assert [event.type for event in last.events] == ["compensation_failed", "execution_failed"]
-    assert last.events[-1].meta == {"turn": 2, "compensation": {"done": 0, "failed": 1, "unknown": 0, "left": 1}}
-    assert last.ended is not None
-    assert last.ended.error == {"step": "charge", "message": "the undo of charge failed: gone", "type": "compensation"}
+    assert last.events[-1].meta == {"turn": 3, "compensation": {"done": 0, "failed": 1, "unknown": 0, "left": 0}}

@@ -12,7 +12,7 @@ from noetl_broker.resources import playbooks_folder
 from noetl_broker.store.admin.catalog import register
 from noetl_broker.store.connect.connection import connect
 from noetl_broker.worker import WorkerOptions, run_worker
-from tests.brokers import execute, rows, running, start, until_ended, value
+from tests.brokers import execute, rows, running, start, until, until_ended, value
 from tests.consistency import inconsistencies
 from tests.playbooks.outside import ACTS, PREPARE, act, needs_act, prepare
 from tests.postgres import Database
@@ -190,8 +190,8 @@ async def test_a_failed_order_is_refunded_and_its_stock_released(database: Datab
         [order] = await start(database, "examples/order_refund", {"address": ""})
         [shipped] = await start(database, "examples/order_refund")
         await until_ended(database)
-        taken_back = await value(database, "select noetl.undo_execution($1)", shipped)
-        await until_ended(database)
+        assert await value(database, "select noetl.undo_execution($1)", shipped)
+        await until(database, "select undo_status = 'undone' from noetl.execution where execution_id = $1", shipped)
     undone = """
         select event_type, node_name, result
         from noetl.event
@@ -204,10 +204,10 @@ async def test_a_failed_order_is_refunded_and_its_stock_released(database: Datab
         ("action_completed", "reserve!undo", {"released": "r-o-7"}),
         ("compensation_completed", "reserve", None),
     ]
-    [(_, _, refund), _] = [one for one in await rows(database, undone, taken_back) if one[2]]
+    [(_, _, refund), _] = [one for one in await rows(database, undone, shipped) if one[2]]
     assert refund["why"] == "it is undone after it completed"
     ended = await rows(database, "select status from noetl.execution order by execution_id")
-    assert ended == [("FAILED",), ("COMPLETED",), ("COMPLETED",)]
+    assert ended == [("FAILED",), ("COMPLETED",)]
     assert await inconsistencies(database) == {}
 
 

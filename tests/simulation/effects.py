@@ -8,9 +8,12 @@ from typing import Any
 from noetl_broker.broker.model.decision import Decision, JobRow
 from noetl_broker.broker.model.effects import (
     ChildStarted,
+    ChildUndoAbandoned,
+    ChildUndone,
     EventPosted,
     JobChanged,
     SignalSent,
+    UndoEnded,
     UndoNoted,
     WaitOpened,
     WaitReopened,
@@ -42,11 +45,14 @@ KINDS = {
     "execution_resume": "resume",
     "place_free": "slot",
     "execution_abandon": "abandon",
+    "execution_undo": "undo",
+    "undo_settled": "settled",
 }
 STATUS_CHANGES = frozenset(
     {"execution_paused", "execution_resumed", "execution_queued", "execution_admitted", "execution_compensating"}
 )
 OF_UNDO = frozenset({"compensation_started", "compensation_completed", "compensation_failed"})
+UNDO_ENDS = frozenset({"execution_undone", "execution_undo_failed"})
 ENDS = frozenset({"execution_complete", "execution_failed", "execution_cancelled"})
 
 
@@ -60,6 +66,8 @@ def reference_event(event: Row, leases: int) -> ReferenceEvent | None:
         cause = "parent" if "parent_execution_id" in (event["context"] or {}) else "operator"
         return ReferenceEvent(kind, cause, lease=meta.get("number"))
     node, index = "", meta.get("index")
+    if kind == "undo":
+        return ReferenceEvent(kind, value=event["context"])
     if not event["event_type"].lower().startswith(("execution_start", "execution_cancel", "execution_deadline")):
         node = (event["node_id"] or "").partition(":")[2].removesuffix(UNDO)
         node, dot, own = node.partition(".")
@@ -81,6 +89,7 @@ def reference_event(event: Row, leases: int) -> ReferenceEvent | None:
         kind, node, index, value, meta.get("retryable") is not False, meta.get("attempt"), leases, "queue_id" in meta,
         is_undo=(event["node_id"] or "").endswith(UNDO),
         undo_child=meta["child_execution_id"] if meta.get("undo") is True else None,
+        by_child="child_execution_id" in meta,
     )  # fmt: skip
 
 
@@ -96,7 +105,8 @@ def effects_of(decision: Decision) -> Iterator[Effect]:
         yield from _of_event(event)
     yield from _of_work(decision)
     for row in decision.of(UndoNoted):
-        yield Effect("undo", _node_of(row, undo=True)[: -len(UNDO)], [row.status, row.child_execution_id is not None])
+        child = row.children[-1] if row.children else None
+        yield Effect("undo", _node_of(row, undo=True)[: -len(UNDO)], [row.status, child])
     for change in decision.of(JobChanged):
         if change.undo and change.status in {"retry", "delegated"}:
             yield Effect("undo_retry", _node_of(change, undo=True), float(change.delay))
@@ -105,7 +115,7 @@ def effects_of(decision: Decision) -> Iterator[Effect]:
         yield Effect("wait", _node(wait.step, wait.visit), detail)
     for sent in decision.of(SignalSent):
         yield Effect("signal", _node(sent.step, sent.visit), [sent.name, sent.key, sent.payload])
-    if not any(event.type in ENDS for event in decision.events):
+    if not any(event.type in ENDS or event.type == "execution_compensating" for event in decision.events):
         cancelled = stops_of(decision).cancelled
         reopened = [(wait.step, wait.visit) for wait in decision.of(WaitReopened)]
         yield from (Effect("reopen", _node(*visit)) for visit in reopened if visit not in cancelled)
@@ -118,7 +128,7 @@ def _of_event(event: Emitted) -> Iterator[Effect]:
     if event.type in OF_UNDO and event.context:
         node = f"{node}.{event.context['index']}"
     yield Effect(event.type, node, _detail(event))
-    if event.type in ENDS and "compensation" in (event.meta or {}):
+    if event.type in ENDS | UNDO_ENDS and "compensation" in (event.meta or {}):
         yield Effect("compensation", "", (event.meta or {})["compensation"])
 
 
@@ -130,7 +140,14 @@ def _of_work(decision: Decision) -> Iterator[Effect]:
             yield Effect("job", _node_of(job, undo=job.undo), detail)
     for child in decision.of(ChildStarted):
         called = (None if child.undo else child.item_index, child.path, child.payload)
-        yield Effect("child", _node_of(child, undo=child.undo), called if child.undo_of is None else "undo")
+        yield Effect("child", _node_of(child, undo=child.undo), called)
+    for asked in decision.of(ChildUndone):
+        if "answer" in asked.context:
+            yield Effect("undo child", "", asked.child_execution_id)
+    for given_up in decision.of(ChildUndoAbandoned):
+        yield Effect("abandon child", "", given_up.child_execution_id)
+    for ended in decision.of(UndoEnded):
+        yield Effect("undo ended", "", [ended.answer, ended.error is None])
 
 
 def _node(step: str | None, visit: int) -> str:

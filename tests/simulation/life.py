@@ -11,11 +11,11 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from noetl_broker.broker.core import Session
-from noetl_broker.broker.draft.known import Known, UndoRow, result_of, taken_over
+from noetl_broker.broker.draft.known import Known, UndoRow, result_of
 from noetl_broker.broker.draft.memory import remember
 from noetl_broker.broker.draft.wants import want_failing, want_item_action, want_turn
 from noetl_broker.broker.model.decision import Decision
-from noetl_broker.broker.model.effects import ChildStarted, ItemEnded, ItemsChosen, WaitOpened
+from noetl_broker.broker.model.effects import ChildStarted, ItemEnded, ItemsChosen, UndoStatusChanged, WaitOpened
 from noetl_broker.broker.model.event import Event, Turn
 from noetl_broker.broker.model.rules import Rules
 from noetl_broker.broker.state.state import ExecutionState, decode, encode
@@ -114,7 +114,7 @@ class Timer(NamedTuple):
 
 @dataclass(kw_only=True)
 class Life:
-    """An execution. `root`: its number among those that the scenario starts; `origin`: what it undoes, if it does."""
+    """An execution. `root`: its number among those that the scenario starts."""
 
     number: int
     plan: Plan
@@ -123,8 +123,6 @@ class Life:
     family: str
     parent: Parent | None = None
     root: int | None = None
-    origin: Life | None = None
-    undone: list[UndoRow] = field(default_factory=list)
     large_bytes: int = 8192
     status: str = NEW
     turn: int = 0
@@ -132,6 +130,7 @@ class Life:
     result: Any = None
     error: Any = None
     undo_error: Any = None  # why it undoes
+    undo_status: str | None = None
     locked: bool = False
     mail: list[Mail] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)  # all that it was sent
@@ -139,15 +138,14 @@ class Life:
     waits: dict[Visit, OpenWait] = field(default_factory=dict)
     timers: list[Timer] = field(default_factory=list)
     children: list[Life] = field(default_factory=list)
-    takers: list[Life] = field(default_factory=list)  # undo executions that took over rows of it
     taken: dict[int, int] = field(default_factory=dict)  # signals that came to it: the number of the mail
     waits_for_path: bool = False
     turns: list[TakenTurn] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Know nothing but what it took over."""
+        """Know nothing."""
         self.items: dict[Visit, list[Any]] = {}  # results, by index
-        self.archive = Known(RULES, taken_over(self.undone) if self.undone else None, complete=True)
+        self.archive = Known(RULES, complete=True)
         self.reference = Reference(self.plan, self.number)
         self._left: dict[int, Any] = {}  # results that were left out of events, by turn
 
@@ -160,6 +158,11 @@ class Life:
     def may_work(self) -> bool:
         """Tell whether workers lease its jobs."""
         return self.status in {"RUNNING", "COMPENSATING"} or not self.is_live
+
+    @property
+    def undoes(self) -> bool:
+        """Tell whether it undoes what it did."""
+        return self.status == "COMPENSATING" or self.undo_status == "undoing"
 
     # A batch.
 
@@ -242,6 +245,8 @@ class Life:
         for event in decision.events:
             if event.type == "execution_compensating":
                 self.undo_error = event.error
+        changed = decision.last(UndoStatusChanged)
+        self.undo_status = self.undo_status if changed is None else changed.status
         self.turn = one.turn.number
         self.turns.append(one)
 
@@ -252,8 +257,7 @@ class Life:
 
     def replayed(self) -> Session:
         """Apply all events to one session, which keeps everything; return it. Raises ValueError at a difference."""
-        answers = taken_over(self.undone) if self.undone else None
-        session = Session(self.playbook, RULES, execution_id=self.number, answers=answers)
+        session = Session(self.playbook, RULES, execution_id=self.number)
         for one in self.turns:
             decision = session.apply(one.event, one.turn.at)
             if decision != one.decision:

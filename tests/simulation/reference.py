@@ -6,8 +6,6 @@ Where the specification has no order, the order of the events counts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from tests.simulation.expressions import Outcome
 from tests.simulation.plans import Plan
 from tests.simulation.reference_entering import Entering
@@ -24,7 +22,7 @@ from tests.simulation.reference_state import (
     merged_values,
     outcome_of,
 )
-from tests.simulation.reference_undo import Compensation, UndoRow
+from tests.simulation.reference_undo import Compensation
 
 
 class Reference(Entering):
@@ -38,6 +36,7 @@ class Reference(Entering):
         """Return the effects of an event."""
         self.effects = []
         self.turn += 1
+        self.number = event.number
         try:
             self._apply(event)
         except Ended:
@@ -53,6 +52,8 @@ class Reference(Entering):
             self._start(event)
         if self.status == COMPENSATING:
             self.undo.apply(event)
+        elif self.status not in LIVE | {"NEW"} and event.kind != "start":
+            self.undo.apply_after_end(event)
         if event.kind == "start" or self.status not in LIVE - {COMPENSATING}:
             return
         if event.kind in {"pause", "resume", "slot"}:
@@ -171,9 +172,6 @@ class Reference(Entering):
     def _start(self, event: ReferenceEvent) -> None:
         self.status = "RUNNING"
         self.workload = merged_values(self.workload, event.value)
-        if event.undone is not None:
-            self._undo_another(event.undone)
-            return
         if self._refuses_workload():
             self.error = {"type": "payload"}
             self._finish("FAILED")
@@ -204,6 +202,7 @@ class Reference(Entering):
     def _failed_attempt(self, token: Token, event: ReferenceEvent) -> None:
         step = self.steps[token.step]
         self.undo.note_attempt(token, event)
+        self.undo.leave(token, event)
         token.failures += 1
         lease = event.leases if event.lease is None else event.lease
         token.failed_lease = max(token.failed_lease, token.failures if step.kind == "playbook" else lease)
@@ -217,12 +216,6 @@ class Reference(Entering):
         if token.items is not None:
             self._cancel_items(token, token.items)
         self._failed(token, event.value)
-
-    def _undo_another(self, rows: Iterable[UndoRow]) -> None:
-        """Begin with what another execution left."""
-        self.status = COMPENSATING
-        self.undo.take_over(rows)
-        self.undo.go_on()
 
     def is_of_other_attempt(self, token: Token, event: ReferenceEvent) -> bool:
         """Tell whether an event is not of the present attempt of a visit."""

@@ -108,6 +108,7 @@ class Iterating(Leaving):
     def _fail_item(self, token: Token, items: Items, index: int, event: ReferenceEvent) -> None:
         """Try an item again, or end it: with a result of its `catch`, or as failed."""
         self.undo.note_attempt(token, event, index)
+        self.undo.leave(token, event, index)
         failures = items.failures[index] = items.failures.get(index, 0) + 1
         is_child, retry = items.iterate.path is not None, items.iterate.retry
         lease = event.leases if event.lease is None else event.lease

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from tests.simulation.plans import Catch, Entry, Inputs, Iterate, Plan
-
-if TYPE_CHECKING:
-    from tests.simulation.reference_undo import UndoRow
-
 
 Row = dict[str, Any]
 LIVE = frozenset({"QUEUED", "RUNNING", "PAUSED", "COMPENSATING"})  # statuses of executions that have not ended
@@ -28,11 +24,11 @@ class ReferenceEvent(NamedTuple):
 
     `kind`: start, cancel, deadline, completed, failed, item_completed, item_failed, gathered (all results of an
     iterator), more (start more items), due (start the child again), timer (the moment of a wait came), decided (an
-    approval), signal, pause, resume (`node` is the cause, `lease` the number) or slot (it is admitted).
+    approval), signal, undo, settled, abandon, pause, resume (`node` is the cause, `lease` the number), slot.
     `path_is_paused`: of a start. `value`: the payload, the result, the error or the signal. `item_index`: of an item.
     `lease`: the number of the lease, or of the start of a child; None if the event has none. `leases`: how many the
     job had. `through_job`: whether it was sent by a function of the job. `is_undo`: of the undo of a visit or item.
-    `undo_child`: the child that completed and has something to undo. `undone`: of a start that undoes these rows.
+    `undo_child`: the child that ended and has something to undo. `by_child`: a child sent it. `number`: of the turn.
     """
 
     kind: str
@@ -46,7 +42,8 @@ class ReferenceEvent(NamedTuple):
     path_is_paused: bool = False
     is_undo: bool = False
     undo_child: int | None = None
-    undone: tuple[UndoRow, ...] | None = None
+    by_child: bool = False
+    number: int = 0
 
 
 class Awaited(NamedTuple):

@@ -38,6 +38,7 @@ class ReferenceState:
     def __init__(self, plan: Plan, execution_id: int = 0) -> None:
         self.own_key = str(execution_id)
         self.turn = 0
+        self.number = 0  # of the turn, counted by the broker: also those that change nothing
         self.signals: list[Row] = []  # that came, and that no wait has taken
         self.steps = {step.name: step for step in plan.steps}
         self.max_visits = plan.max_visits
@@ -61,7 +62,6 @@ class ReferenceState:
         self.is_admitted = True
         self.error = NO_ERROR  # of the action that failed the execution; empty if a template did
         self.effects: list[Effect] = []
-        self.takers: list[ReferenceState] = []  # executions that took over rows of it
         self.visited: dict[str, Token] = {}  # by node: all visits, also those that are over
 
     def emit(self, what: str, node: str = "", detail: Any = None) -> None:
@@ -132,8 +132,6 @@ class ReferenceState:
     def end_compensation(self, status: str, counts: Mapping[str, int]) -> None:
         """End the execution; `counts` says how many undos ended in each way."""
         self.status = status
-        if status == "COMPLETED":
-            self.result = {name: counts[name] for name in ("done", "unknown")}
         self.emit(ENDS[status], "", self.result)
         self.emit("compensation", "", dict(counts))
 

@@ -5,8 +5,8 @@ Written from the specification, as the rest of the reference.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tests.simulation.expressions import EvaluationError
@@ -18,21 +18,20 @@ if TYPE_CHECKING:
 
 UNDO = "!undo"
 UNSURE = frozenset({"timeout", "lost_lease"})  # types of errors after which an action may have had its effect
-LEFT = frozenset({"open", "failed"})
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class UndoRow:
     """A visit or an item that is to be undone, was undone, or may have had an effect (`unknown`).
 
-    `turn` is that of the event which reported its success. `child`: the execution whose own rows are undone.
+    `turn` is that of the event which reported its success. `children` are executions that undo what they did.
     """
 
     token: Token
     item_index: int | None
     turn: int
     status: str = "open"
-    child: int | None = None
+    children: list[int] = field(default_factory=list)
     inputs: dict[str, Any] = field(default_factory=dict)
     result: Any = None
 
@@ -42,12 +41,13 @@ class UndoRow:
         return self.token.node if self.item_index is None else f"{self.token.node}.{self.item_index}"
 
     @property
-    def order(self) -> tuple[int, int, str]:
+    def order(self) -> tuple[int, int, str, int]:
         """The place among the undos: the highest is undone first.
 
         Several rows of one turn are of unknown outcome, so no order of them is wrong: the name decides.
         """
-        return self.turn, -1 if self.item_index is None else self.item_index, self.token.node
+        index = -1 if self.item_index is None else self.item_index
+        return self.turn, index, self.token.step, self.token.visit
 
 
 class Compensation:
@@ -63,7 +63,10 @@ class Compensation:
         self._failed_lease = 0
         self._is_due = False
         self.error: Mapping[str, Any] | None = None  # why the execution undoes
-        self.is_own = False  # whether the execution was started to undo another one
+        self._first = 0  # the number of the first attempt of the undo that runs, if a child does it
+        self._asked: list[int] = []  # children that the undo which runs has asked or will ask
+        self._counts = {"done": 0, "failed": 0}  # of this undo
+        self._later: int | None = None  # it has ended, and undoes: the number of the answer that its parent waits for
 
     # What succeeded.
 
@@ -83,11 +86,21 @@ class Compensation:
             for row in self.rows:
                 if row.token is token and row.status == "open":
                     row.status = "superseded"
-        child = event.undo_child if own is None else None
-        inputs = self._inputs_of(token, index)
-        row = UndoRow(token=token, item_index=index, turn=self._of.turn, child=child, inputs=inputs, result=result)
-        self.rows.append(row)
-        self._emit_row(row)
+        known = None if own else self._open_row(token, index)
+        row = known or UndoRow(token=token, item_index=index, turn=0, inputs=self._inputs_of(token, index))
+        if known is None:
+            self.rows.append(row)
+        row.turn, row.result = self._of.turn, result
+        self._emit_row(row, event.undo_child if own is None else None)
+
+    def leave(self, token: Token, event: ReferenceEvent, index: int | None = None) -> None:
+        """Note a child that failed and left something to undo."""
+        if event.undo_child is not None and self.of_step(self._of.steps[token.step], index) is None:
+            self.succeed(token, event, None, index)
+
+    def _open_row(self, token: Token, index: int | None) -> UndoRow | None:
+        rows = (row for row in self.rows if row.token is token and row.item_index == index and row.status == "open")
+        return next(rows, None)
 
     def _inputs_of(self, token: Token, index: int | None) -> dict[str, Any]:
         return token.items.inputs[index] if token.items and index is not None else token.inputs
@@ -125,8 +138,9 @@ class Compensation:
             self.rows.append(row)
             self._emit_row(row)
 
-    def _emit_row(self, row: UndoRow) -> None:
-        self._of.emit("undo", row.node, [row.status, row.child is not None])
+    def _emit_row(self, row: UndoRow, child: int | None = None) -> None:
+        row.children += [] if child is None else [child]
+        self._of.emit("undo", row.node, [row.status, child])
 
     # The begin.
 
@@ -184,15 +198,47 @@ class Compensation:
                 self.give_up(token)
         self._of.emit("execution_compensating")
 
-    def take_over(self, rows: Iterable[UndoRow]) -> None:
-        """Begin with rows of another execution: all that is left there."""
-        self.is_own, self._end, self.error = True, "COMPLETED", self._of.error
-        for row in rows:
-            self.rows.append(replace(row, status="open"))
-            row.status = "taken"
-        self._of.emit("execution_compensating")
-
     # Events.
+
+    def apply_after_end(self, event: ReferenceEvent) -> None:
+        """Apply an event of an execution that has ended: it may undo what it did."""
+        if event.kind == "undo":
+            self._begin_later(event.value)
+        elif event.kind == "abandon" and self._later is not None:
+            self._abandon()
+        elif event.is_undo and event.kind.removeprefix("item_") == "settled":
+            self._close(event, {"open", "failed", "unknown"} if self._later is None else set(), "settled")
+        elif event.is_undo and self._later is not None:
+            self._apply_to_undo(event)
+        elif event.is_undo and event.kind.removeprefix("item_") == "completed" and not event.by_child:
+            row = self._close(event, {"unknown"}, "done")
+            if row is not None:
+                self._of.emit("compensation_completed", row.node)
+
+    def _close(self, event: ReferenceEvent, statuses: set[str], status: str) -> UndoRow | None:
+        """Close the row of an event if it has one of these statuses."""
+        for row in self.rows:
+            if row.token.node == event.node and row.item_index == event.item_index and row.status in statuses:
+                row.status = status
+                return row
+        return None
+
+    def _begin_later(self, context: Mapping[str, Any]) -> None:
+        answer = context.get("answer", 0)
+        if self._later is not None:
+            self._later = answer or self._later
+            return
+        wanted = {"open", "failed", "unknown"} if context.get("unknown") else {"open", "failed"}
+        left = [row for row in self.rows if row.status in wanted]
+        if not left:
+            if answer:
+                self._of.emit("undo ended", "", [answer, True])
+            return
+        for row in left:
+            row.status = "open"
+        self._draining = []
+        self._later, self.error, self._counts = answer, context["error"], {"done": 0, "failed": 0}
+        self.go_on()
 
     def apply(self, event: ReferenceEvent) -> None:
         """Apply an event of an execution that compensates."""
@@ -208,6 +254,8 @@ class Compensation:
         """End with what is left; what runs and what is draining is listed as unknown."""
         if self._current is not None:
             self._current.status = "unknown"
+            if self._asked:
+                self._of.emit("abandon child", "", self._asked[-1])
         for token in self._draining:
             for index in self._unfinished(token):
                 inputs = self._inputs_of(token, index)
@@ -216,7 +264,7 @@ class Compensation:
                 )
                 self._emit_row(self.rows[-1])
         self._note_error({})
-        self._finish("FAILED")
+        self._finish("FAILED", fails=True)
 
     def _unfinished(self, token: Token) -> list[int | None]:
         """Return what may still succeed of a draining visit and has a `compensate`: the visit or its open items."""
@@ -281,22 +329,29 @@ class Compensation:
             self.succeed(token, event, self._of.late_result(event), event.item_index)
         elif event.kind != "item_due":
             self.note_attempt(token, event, event.item_index)
+            self.leave(token, event, event.item_index)
 
     def go_on(self) -> None:
         """Begin the next undo if nothing is draining and none runs; end if none is left."""
-        while self._of.status == "COMPENSATING" and not self._draining and self._current is None:
+        while self._undoes and not self._draining and self._current is None:
             rows = [row for row in self.rows if row.status == "open"]
             if not rows:
                 self._finish(self._end)
                 return
             self._begin_undo(max(rows, key=lambda row: row.order))
 
+    @property
+    def _undoes(self) -> bool:
+        return self._of.status == "COMPENSATING" or self._later is not None
+
     def _begin_undo(self, row: UndoRow) -> None:
-        self._current, self._failures, self._failed_lease = row, 0, 0
+        self._first = 1 if self._later is None else self._of.number
+        self._current, self._failures, self._failed_lease, self._asked = row, 0, 0, []
         self._of.emit("compensation_started", row.node)
-        if row.child is not None:
-            row.status = "running"
-            self._of.emit("child", row.node + UNDO, "undo")
+        if row.children:
+            row.status, self._failed_lease = "running", self._first - 1
+            self._asked = [*row.children]
+            self._of.emit("undo child", "", self._asked[-1])
             return
         action = self._action(row)
         try:
@@ -306,6 +361,7 @@ class Compensation:
             return
         row.status = "running"
         if action.path is not None:
+            self._failed_lease = self._first - 1
             self._of.emit("child", row.node + UNDO, (None, action.path, inputs))
         else:
             self._of.emit("job", row.node + UNDO, inputs)
@@ -321,21 +377,26 @@ class Compensation:
         if row is None or event.node != row.token.node or event.item_index != row.item_index:
             return
         kind = event.kind.removeprefix("item_")
-        by_child = row.child is not None or self._action(row).path is not None
+        by_child = bool(row.children) or self._action(row).path is not None
         lease = event.leases if kind == "failed" and event.lease is None else event.lease or 0
         is_beside = kind == "failed" and not event.through_job and event.leases > 0
         if is_beside and event.lease not in {None, event.leases}:
             return
         if (kind == "failed" or by_child) and 0 < lease <= self._failed_lease:
             return
-        if kind == "completed":
+        if kind == "completed" and len(self._asked) > 1:
+            self._asked.pop()
+            self._first, self._failed_lease = self._of.number, self._of.number - 1
+            self._of.emit("undo child", "", self._asked[-1])
+        elif kind == "completed":
             row.status = "done"
+            self._counts["done"] += 1
             self._of.emit("compensation_completed", row.node)
             self._current = None
             self.go_on()
         elif kind == "failed":
             self._fail_attempt(row, event, lease, by_child=by_child)
-        elif kind == "due" and self._is_due and event.lease in {None, self._failures + 1}:
+        elif kind == "due" and self._is_due and event.lease in {None, self._first + self._failures}:
             self._is_due = False
             self._of.emit(
                 "child", row.node + UNDO, (None, self._action(row).path, self._of.undo_inputs(self._action(row), row))
@@ -343,8 +404,8 @@ class Compensation:
 
     def _fail_attempt(self, row: UndoRow, event: ReferenceEvent, lease: int, *, by_child: bool) -> None:
         self._failures += 1
-        self._failed_lease = max(self._failed_lease, self._failures if by_child else lease)
-        retry = None if row.child is not None else self._action(row).retry
+        self._failed_lease = max(self._failed_lease, self._first - 1 + self._failures if by_child else lease)
+        retry = None if row.children else self._action(row).retry
         if retry and event.may_retry and self._of.wants_retry(retry, self._failures, row.inputs, event.value):
             self._is_due = by_child
             delay = retry.initial_delay * retry.backoff_multiplier ** (self._failures - 1)
@@ -355,30 +416,31 @@ class Compensation:
     def _fail_undo(self) -> None:
         if self._current is not None:
             self._current.status = "failed"
+            self._counts["failed"] += 1
             self._of.emit("compensation_failed", self._current.node)
             self._note_error({"step": self._current.token.step})
-        self._finish("FAILED")
+        self._finish("FAILED", fails=True)
 
     def _note_error(self, error: Mapping[str, Any]) -> None:
-        """Give the execution the error of its undo, unless it has failed."""
-        if self._end != "FAILED":
+        """Give the execution the error of its undo, unless it has failed or had ended before."""
+        if self._end != "FAILED" and self._later is None:
             self._of.error = {"type": "compensation", **error}
 
     # The end.
 
-    def _finish(self, status: str) -> None:
-        self._draining, self._current = [], None
-        self._of.end_compensation(status, self.counts())
+    def _finish(self, status: str, *, fails: bool = False) -> None:
+        self._draining, self._current, self._asked = [], None, []
+        if self._later is None:
+            self._of.end_compensation(status, self.counts())
+            self._counts = {"done": 0, "failed": 0}
+            return
+        self._of.emit("execution_undo_failed" if fails else "execution_undone")
+        self._of.emit("compensation", "", self.counts())
+        self._of.emit("undo ended", "", [self._later, not fails])
+        self._later = None
 
     def counts(self) -> dict[str, int]:
-        """Return how many undos ended in each way, and how many are left."""
-        found = dict.fromkeys(("done", "failed", "unknown", "left"), 0)
-        for row in self.rows:
-            name = "left" if row.status == "open" else row.status
-            if name in found:
-                found[name] += 1
-        return found
-
-    def left(self) -> list[UndoRow]:
-        """Return what another execution may undo."""
-        return [row for row in self.rows if row.status in LEFT]
+        """Return how many undos of this compensation ended in each way, and how many are left."""
+        statuses = [row.status for row in self.rows]
+        left = statuses.count("open") + statuses.count("failed") - self._counts["failed"]
+        return {**self._counts, "unknown": statuses.count("unknown"), "left": left}

@@ -48,7 +48,7 @@ class Scenario(NamedTuple):
     stable: bool = False  # its end does not depend on the order in which actions end
     pauses: int = 0  # how often an execution or a path is paused, and resumed later
     signals: int = 0  # how many signals are sent from outside
-    undos: int = 0  # how often an undo is abandoned, or gone on with in another execution
+    undos: int = 0  # how often an undo is abandoned, or asked for after the end
 
 
 PAUSES_FROM = 5_000_000  # executions and paths of these seeds are paused; half of their plans have waits

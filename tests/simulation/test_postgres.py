@@ -21,7 +21,7 @@ from tests.brokers import PATIENCE_SECONDS, broken_invariants, running
 from tests.chaos.mutants import NO_SECOND_WALL, Function, Method, Patch
 from tests.postgres import Database
 from tests.sessions import session
-from tests.simulation.compare import difference, taken_over, undoes_another
+from tests.simulation.compare import difference
 from tests.simulation.effects import reference_event
 from tests.simulation.expressions import Constant
 from tests.simulation.outside import Outside
@@ -93,23 +93,20 @@ async def differences(connection: Connection, plans: Mapping[str, Plan]) -> list
         turns, by_replay = replay_history(histories[number])
         references[number] = Reference(plans[path], number)
         found += [f"{path}: {text}" for text in sentences(by_replay)]
-        found += [f"{path}: {text}" for text in _of_turns(turns, events[number], references, number)][:1]
+        found += [f"{path}: {text}" for text in _of_turns(turns, events[number], references[number])][:1]
         if row["status"] != references[number].status:
             found.append(f"{path}: it is {row['status']}, in the reference {references[number].status}")
     return found
 
 
-def _of_turns(turns: list[Any], events: list[Row], references: dict[int, Reference], number: int) -> Iterator[str]:
+def _of_turns(turns: list[Any], events: list[Row], reference: Reference) -> Iterator[str]:
     """Yield the turns that the reference decides otherwise."""
-    reference = references[number]
     for turn, event in zip(turns, events, strict=True):
         read, meta = turn.recorded.event, event["meta"] if isinstance(event["meta"], dict) else {}
         leases = (event["facts"] or {}).get("attempt") or meta.get("attempt") or 0
         known = reference_event(event, leases)
-        if known is not None and undoes_another(known, event, reference):
-            known = known._replace(undone=taken_over(event, reference, references))
-            for row in known.undone or ():
-                row.inputs = without_nulls(row.inputs)
+        if known is not None:
+            known = known._replace(number=turn.recorded.turn.number)
         if known is not None and read.path_paused:
             known = known._replace(path_is_paused=True)
         if known is not None and known.kind == "signal" and read.stale:
@@ -117,13 +114,6 @@ def _of_turns(turns: list[Any], events: list[Row], references: dict[int, Referen
         text = difference(reference, known, turn.decision)
         if text is not None:
             yield f"turn {turn.recorded.turn.number} on {event['event_type']} {event['node_id']}:{text}"
-
-
-def without_nulls(value: Any) -> Any:
-    """Return inputs as `noetl.undo_inputs` gives them to another execution: it loses those that are null."""
-    if isinstance(value, dict):
-        return {key: without_nulls(own) for key, own in value.items() if own is not None}
-    return [*map(without_nulls, value)] if isinstance(value, list) else value
 
 
 async def run_scenarios(database: Database, scenarios: list[Scenario]) -> list[str]:

@@ -58,7 +58,7 @@ def read_mail(world: World, life: Life) -> None:
     for mail in [*life.mail]:
         [one] = life.decide([mail], set(), world.clock)
         life.mail.remove(mail)
-        compare_turn(life, one, world.lives)
+        compare_turn(life, one)
         write_turn(world, life, one)
         life.store_state()
 
@@ -138,4 +138,4 @@ def test_an_action_whose_first_lease_nobody_answered_may_have_happened() -> None
     reference.apply(ReferenceEvent("start", value={}))
     reference.apply(ReferenceEvent("failed", "a", value={}, through_job=False))
     effects = reference.apply(ReferenceEvent("failed", "a", value={}, lease=2, leases=2))
-    assert [effect.detail for effect in effects if effect.what == "undo"] == [["unknown", False]]
+    assert [effect.detail for effect in effects if effect.what == "undo"] == [["unknown", None]]

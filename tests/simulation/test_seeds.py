@@ -119,10 +119,10 @@ def test_the_seeds_with_catches_are_examples_of_each_way_to_handle_a_failure() -
 
 
 def test_the_seeds_with_undos_are_examples_of_each_way_in_which_they_end() -> None:
-    """Done, failed, abandoned, gone on with in another execution; late successes."""
+    """Done, failed, abandoned, gone on with after the end; late successes."""
     seen = counts_of(range(UNDOS_FROM, UNDOS_FROM + 40))
     wanted = (
-        "an undo", "an undo that failed", "an execution that undoes another one", "times undos",
+        "an undo", "an undo that failed", "an undo after the end", "times undos",
         "an event that is late",
         "an execution that is COMPLETED", "an execution that is FAILED", "an execution that is CANCELLED",
     )  # fmt: skip

@@ -91,8 +91,8 @@ def _features(world: World) -> Iterator[str]:
         yield f"an execution that is {life.status}"
         if life.parent is not None:
             yield "a child"
-        if life.origin is not None:
-            yield "an execution that undoes another one"
+        if any(one.event.kind == "execution_undo" and one.decision.outcome == "decided" for one in life.turns):
+            yield "an undo after the end"
         steps = {step.name: step for step in life.plan.steps}
         merging = Counter(arc.target for arc in arcs_of(life.plan))
         for one in life.turns:

@@ -1,31 +1,31 @@
 """What must hold of undos whatever the reference says: read from the decisions alone.
 
-What reported success and has a `compensate` is undone once, or it is listed as failed, unknown or left, over all
-executions that go on with the undo. Of the successes that an execution has read, the last one is undone first. Nothing
-else is undone.
+What reported success and has a `compensate` is undone once, or it is listed as failed, unknown or left, over all undos
+of its execution. Of the successes that an execution has read, the last one is undone first. Nothing else is undone.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator
 from itertools import combinations
 from typing import NamedTuple
 
-from noetl_broker.broker.model.effects import LateChildUndone
+from noetl_broker.broker.model.effects import ChildUndone, UndoBegun
 from tests.simulation.life import Life, TakenTurn
 from tests.simulation.plans import Compensate
 from tests.simulation.reference_model import LIVE
 from tests.simulation.world import World
 
 OPEN = frozenset({"open", "running"})
-LISTED = frozenset({"failed", "unknown"})
+LISTED = frozenset({"failed", "unknown", "settled"})
 SUCCESSES = frozenset({"action_completed", "iterator_completed"})
 OF_CHILDREN = frozenset({"execution_complete", "iteration_completed"})
 
 
 class _Node(NamedTuple):
-    """A visit or an item of an execution; an undo execution has the nodes of the one whose actions it undoes."""
+    """A visit or an item of an execution."""
 
     number: int
     step: str
@@ -54,7 +54,7 @@ class _Checks:
             node for life in self.lives.values() for _, node in _undos_of(life, "compensation_completed")
         )
         self.jobs_done = Counter(
-            _Node(_origin(life).number, job.step, job.visit, job.index)
+            _Node(life.number, job.step, job.visit, job.index)
             for life in self.lives.values()
             for job in life.jobs.values()
             if job.undo and job.status == "done"
@@ -64,15 +64,13 @@ class _Checks:
             late.child_execution_id
             for life in self.lives.values()
             for one in life.turns
-            for late in one.decision.of(LateChildUndone)
-            if late.child_execution_id not in [row.child_execution_id for row, _ in life.undo_rows().values()]
+            for late in one.decision.of(ChildUndone)
+            if not any(late.child_execution_id in row.children for row, _ in life.undo_rows().values())
         }
+        self.asked = {life.number: [*_undos_asked(life)] for life in self.lives.values()}
         # An operator may undo what may have been undone.
         self.doubtful = {
-            life.origin.number
-            for life in self.lives.values()
-            for one in life.turns
-            if life.origin is not None and one.event.kind == "execution_start" and one.event.meta["undo"].get("unknown")
+            number for number, asked in self.asked.items() if any(one.event.context.get("unknown") for one in asked)
         }
 
     def _successes(self) -> Iterator[tuple[_Node, int]]:
@@ -81,7 +79,7 @@ class _Checks:
             for one in life.turns:
                 if _is_success(one):
                     event = one.event
-                    node = _Node(_origin(life).number, event.step or "", event.visit or 1, event.item_index)
+                    node = _Node(life.number, event.step or "", event.visit or 1, event.item_index)
                     yield node, one.turn.number
 
     def _own(self, node: _Node) -> Compensate | None:
@@ -90,43 +88,38 @@ class _Checks:
             return step.compensate
         return step.iterate.compensate if step.iterate else None
 
-    def _row(self, node: _Node) -> tuple[Life, str] | None:
-        """Return the status of the last row of a node, and the execution that has it."""
-        life = self.lives[node.number]
-        while node[1:] in life.undo_rows():
-            status = life.undo_rows()[node[1:]][1]
-            if status != "taken":
-                return life, status
-            life = next(taker for taker in reversed(life.takers) if node[1:] in taker.undo_rows())
-        return None
+    def _row(self, node: _Node) -> str | None:
+        """Return the status of the row of a node."""
+        rows = self.lives[node.number].undo_rows()
+        return rows[node[1:]][1] if node[1:] in rows else None
 
     def _must_be_undone(self, life: Life) -> bool:
         """Tell whether what an execution did is to be undone, by itself or by an execution above it."""
-        if life.status in {"FAILED", "CANCELLED"} or life.number in self.late:
+        if life.status in {"FAILED", "CANCELLED"} or life.number in self.late or self.asked[life.number]:
             return True
         parent = life.parent
         if parent is None or parent.undo or life.status in LIVE:
             return False
-        above = _origin(parent.life)
+        above = parent.life
         node = _Node(above.number, parent.step, parent.visit, parent.item_index)
         if self._own(node) is not None or (self._own(node.whole) is not None and node.whole in self.successes):
             return False  # its parent undoes the whole
         return self._must_be_undone(above)
 
-    def _is_listed(self, life: Life, status: str) -> bool:
+    def _is_listed(self, life: Life, status: str | None) -> bool:
         """Tell whether a row that is not done is undone later, or is shown as left.
 
         A completed child has open rows. They count if an execution above it has a row for the child.
         """
-        if status not in LISTED | OPEN or life.status != "COMPLETED" or status in LISTED:
+        if status != "open" or life.status != "COMPLETED" or self.asked[life.number]:
             return status in LISTED | OPEN
         rows = [
             (above, own)
             for above in self.lives.values()
             for row, own in above.undo_rows().values()
-            if row.child_execution_id == life.number
+            if life.number in row.children
         ]
-        return any(own not in {"superseded", "taken"} and self._is_listed(above, own) for above, own in rows)
+        return any(own != "superseded" and self._is_listed(above, own) for above, own in rows)
 
     # The rules.
 
@@ -134,18 +127,18 @@ class _Checks:
         """Yield executions that did not end with what they had to undo, or undid in another order."""
         for number, life in self.lives.items():
             statuses = [status for _, status in life.undo_rows().values()]
-            if life.status == "CANCELLED" and "open" in statuses:
-                yield f"undo: execution {number} was cancelled, and rows of it are open"
-            if "running" in statuses and life.status not in LIVE:
+            if "open" in statuses and (life.status == "CANCELLED" or life.undo_status == "undone"):
+                yield f"undo: execution {number} is {life.status} and {life.undo_status}, and rows of it are open"
+            if "running" in statuses and not life.undoes:
                 yield f"undo: execution {number} has ended, and an undo of it runs"
             begun = [(turn, self.successes.get(node, 0)) for turn, node in _undos_of(life, "compensation_started")]
-            known = [(turn, success) for turn, success in begun if success]
-            # What an undo execution undoes had succeeded before it started.
+            undos = [one.turn.number for one in self.asked[number]]
+            known = [(bisect_right(undos, turn), turn, success) for turn, success in begun if success]
             if any(
-                before < after and (life.origin is not None or after <= turn)
-                for (turn, before), (_, after) in combinations(known, 2)
+                undo == other and before < after <= turn
+                for (undo, turn, before), (other, _, after) in combinations(known, 2)
             ):
-                successes = [success for _, success in known]
+                successes = [success for *_, success in known]
                 yield f"undo: execution {number} undid the successes of turns {successes} in this order"
 
     def of_successes(self) -> Iterator[str]:
@@ -161,10 +154,10 @@ class _Checks:
                     yield f"undo: {node} was undone, but its execution was not"
             elif times > 1 or (self.jobs_done[node] > 1 and node.number not in self.doubtful):
                 yield f"undo: {node} was undone {times} times, by {self.jobs_done[node]} jobs"
-            elif times == 0 and not (row and self._is_listed(*row)):
-                yield f"undo: {node} was not undone, its row is {row and row[1]}"
-            elif times == 1 and (row is None or row[1] != "done"):
-                yield f"undo: {node} was undone, and its row is {row and row[1]}"
+            elif times == 0 and not self._is_listed(self.lives[node.number], row):
+                yield f"undo: {node} was not undone, its row is {row}"
+            elif times == 1 and row != "done":
+                yield f"undo: {node} was undone, and its row is {row}"
 
     def of_undos(self) -> Iterator[str]:
         """Yield what was undone and had not succeeded; what is listed as unknown may be undone."""
@@ -173,8 +166,11 @@ class _Checks:
                 yield f"undo: {node} was undone, but never succeeded"
 
 
-def _origin(life: Life) -> Life:
-    return life.origin or life
+def _undos_asked(life: Life) -> Iterator[TakenTurn]:
+    """Yield the turns in which an execution that had ended began to undo."""
+    for one in life.turns:
+        if one.event.kind == "execution_undo" and one.decision.of(UndoBegun):
+            yield one
 
 
 def _is_success(one: TakenTurn) -> bool:
@@ -190,4 +186,4 @@ def _undos_of(life: Life, event_type: str) -> Iterator[tuple[int, _Node]]:
         for event in one.decision.events:
             if event.type == event_type:
                 index = (event.context or {}).get("index")
-                yield one.turn.number, _Node(_origin(life).number, event.step or "", event.visit, index)
+                yield one.turn.number, _Node(life.number, event.step or "", event.visit, index)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from noetl_broker.broker import compensation, core, dispatcher
-from noetl_broker.broker.draft import known
-from noetl_broker.broker.undo import begin, draining, open_visits
+from noetl_broker.broker.draft import known, memory
+from noetl_broker.broker.undo import begin, draining, later, open_visits
 from noetl_broker.broker.undo import rows as undo
 from noetl_broker.broker.work import item_ends, retries
 from noetl_broker.store.turn import child_rows
@@ -72,7 +72,7 @@ UNDO_MUTANTS = (
         "return token.draining",
         "return False",
     ),
-    Mutant("a late child is forgotten", UNDOS_FROM + 2173, core._refused, r"late_child_to_undo\(.*\n", "None\n"),
+    Mutant("a late child is forgotten", UNDOS_FROM + 587, core._refused, r"late_child_to_undo\(.*\n", "None\n"),
     Mutant("an item whose catch fails stays open", UNDOS_FROM, item_ends._write_outcome, r"draft.add.*event.*", "pass"),
     Mutant("a lost lease is certain", UNDOS_FROM + 39, undo.note_failure, "if lost or", "if"),
     Mutant("a timeout is certain", UNDOS_FROM + 21, undo._is_lost, r'error.get\("type"\) in LOST', "False"),
@@ -95,7 +95,7 @@ UNDO_MUTANTS = (
         "an undo that failed is passed over",
         UNDOS_FROM,
         compensation._fail_for_good,
-        r"_end_failed\(draft, compensation, \{",
+        r"_end\(draft, compensation, \{",
         "_ = (draft, compensation, {",
     ),
     Mutant(
@@ -106,10 +106,48 @@ UNDO_MUTANTS = (
         "END_EVENTS[FAILED], FAILED",
     ),
     Mutant(
-        "an abandoned undo leaves its row",
-        UNDOS_FROM + 48,
+        "a child that left something is not noted",
+        UNDOS_FROM + 122,
+        undo.report_left,
+        r"return report.*",
+        "return token",
+    ),
+    Mutant("a later undo leaves what failed", UNDOS_FROM, memory._remember_undos, r"decision.of\(UndoBegun\)", "()"),
+    Mutant("a later undo skips what failed", UNDOS_FROM, compensation._next_row, "if not begun", "if True"),
+    Mutant("a later undo forgets what is unknown", UNDOS_FROM, later.begin_undo, "if unknown:", "if False:"),
+    Mutant("a later undo queues a second job", UNDOS_FROM, compensation._is_again, r"return bool\(.*", "return False"),
+    Mutant(
+        "a later undo counts its attempts anew",
+        UNDOS_FROM,
+        compensation._start_undo,
+        "else draft.turn.number",
+        "else 1",
+    ),
+    Mutant(
+        "a parent that joins an undo is not answered",
+        UNDOS_FROM + 193,
+        later.begin_undo,
+        r"_replace\(answer=answer\)",
+        "_replace()",
+    ),
+    Mutant("a parent is not answered if nothing is left", UNDOS_FROM + 95, core._refused, "reason == NOTHING", "False"),
+    Mutant(
+        "a late success of an undo is lost", UNDOS_FROM + 277, later.is_late_undo, "and state.unknown > 0", "and False"
+    ),
+    Mutant("what is settled is left", UNDOS_FROM + 79, later.settle_undo, "draft.state.undo -= 1", "pass"),
+    Mutant("what is left is undone", UNDOS_FROM, undo.set_undo_status, '"left" if left', '"undone" if left'),
+    Mutant(
+        "a child goes on with an abandoned undo",
+        UNDOS_FROM + 65,
         compensation.abandon_execution,
-        r"draft.state.unknown \+= 1\n    for",
-        "pass\n    for",
+        r"draft.add\(ChildUndoAbandoned.*",
+        "pass",
+    ),
+    Mutant(
+        "an abandoned undo leaves its row",
+        UNDOS_FROM + 65,
+        compensation.abandon_execution,
+        r"draft.state.unknown \+= 1\n",
+        "pass\n",
     ),
 )

@@ -25,7 +25,7 @@ from tests.simulation.plans import Plan, document
 from tests.simulation.reference_model import Row
 from tests.simulation.scenarios import Answer, Scenario, answer
 from tests.simulation.signals import Signals
-from tests.simulation.undo_starts import undo_execution
+from tests.simulation.undo_requests import settle_undo, undo_execution
 from tests.simulation.writes import write_turn
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
@@ -119,10 +119,9 @@ class World:
         heapq.heappush(self._deliveries, (self.now + timedelta(seconds=seconds), self.next_id(), action))
 
     def stop(self, life: Life, reason: str) -> None:
-        """Ask an execution to cancel itself; a compensating one is abandoned."""
-        kind = "execution_cancel" if life.origin is None else "execution_abandon"
+        """Ask an execution to cancel itself."""
         after = (0.0, 2.0)[life.number % 2]  # it may end before it reads that
-        self.send(life, kind, str(life.number), after=after, context={"reason": reason})
+        self.send(life, "execution_cancel", str(life.number), after=after, context={"reason": reason})
 
     # Running.
 
@@ -222,7 +221,7 @@ class World:
             return
         for one in batch.taken:
             batch.life.mail.remove(one.mail)
-            compare_turn(batch.life, one, self.lives)
+            compare_turn(batch.life, one)
             write_turn(self, batch.life, one)
         batch.life.store_state()
         self.now = max(self.now, batch.taken[-1].turn.at)
@@ -244,7 +243,7 @@ class World:
     def _lease(self) -> None:
         """Lease the oldest job; the worker answers later, or loses its lease."""
         life, job = self._leasable()[0]
-        if not life.is_live:
+        if not (life.is_live or life.undoes):
             raise Different(f"job {job.node} was leased after the end", life)
         job.status, job.attempts, job.lease_until = "leased", job.attempts + 1, self.now + LEASE
         job.first_leased_at = job.first_leased_at or self.now
@@ -270,6 +269,9 @@ class World:
         else:
             job.status = "cancelled" if job.stop else "failed"
             meta["retryable"] = answered.retryable
+            if job.stop and job.draining and job.undo:
+                job.status, job.stop, job.draining = "queued", False, False
+                meta["earlier_undo"] = True
             self.send(life, "action_failed", job.node, after=after, error=answered.error, meta=meta)
 
     def _answer_of(self, life: Life, job: Job) -> Answer:
@@ -307,7 +309,9 @@ class World:
             after = self.random.choice((0.0, 0.5, 2.0))
             self.send(life, "action_error", job.node, after=after, error=error, meta=meta)
         self.counts["lost" if is_final else "requeued"] += 1
-        if job.stop or not life.is_live:
+        if job.stop and job.draining and job.undo:
+            job.status, job.stop, job.draining = "queued", False, False
+        elif job.stop or not (life.is_live or life.undoes):
             job.status = "cancelled"  # nothing waits for it
         elif is_final:
             self._fail(life, job, {"message": "lost its lease too often", "type": "lost_lease"}, retryable=False)
@@ -394,10 +398,10 @@ class World:
             self.send(life, event_type, str(life.number), after=after, context={}, meta={"number": self.next_id()})
 
     def _undo(self, *, odds: float) -> bool:
-        """Go on with an undo that failed, or abandon one that runs; False if nothing happened."""
+        """Undo an ended execution, settle what it left, or abandon an undo that runs; False if nothing happened."""
         if not self._undos or self.random.random() >= odds:
             return False
-        undoing = [life for life in self.lives.values() if life.status == "COMPENSATING"]
+        undoing = [life for life in self.lives.values() if life.undoes]
         if undoing and self.random.random() < 0.2:
             self._undos -= 1
             self.counts["abandoned"] += 1
@@ -405,7 +409,10 @@ class World:
             self.send(life, "execution_abandon", str(life.number), context={"reason": "simulated"})
             return True
         for life in sorted(self.lives.values(), key=lambda _: self.random.random()):
-            if undo_execution(self, life, unknown=self.random.random() < 0.3) is not None:
+            if self.random.random() < 0.1 and settle_undo(self, life):
+                self.counts["settled"] += 1
+                return True
+            if undo_execution(self, life, unknown=self.random.random() < 0.3):
                 self._undos -= 1
                 self.counts["undos"] += 1
                 return True

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 from noetl_broker.broker.model.decision import Decision, ExecutionEnd
 from noetl_broker.broker.model.effects import (
     ChildStarted,
+    ChildUndoAbandoned,
+    ChildUndone,
     EventPosted,
     ExecutionBegun,
     JobChanged,
-    LateChildUndone,
     SignalSent,
     StatusChanged,
     TimerSet,
+    UndoEnded,
     VisitCancelled,
     WaitEnded,
     WaitOpened,
@@ -23,13 +25,12 @@ from noetl_broker.broker.model.effects import (
 )
 from noetl_broker.broker.model.stops import Stops, stops_of
 from noetl_broker.store.json_codec import load_json
-from noetl_broker.store.turn.child_rows import child_answer, child_meta
+from noetl_broker.store.turn.child_rows import child_answer, child_meta, undo_answer
 from noetl_broker.store.turn.claimed_rows import Execution, ParentVisit
 from noetl_broker.template.durations import after
 from noetl_broker.testing.pauses import event_for_children
 from tests.simulation.life import OPEN_JOBS, Job, Life, OpenWait, Parent, TakenTurn, Timer
 from tests.simulation.reference_model import Row
-from tests.simulation.undo_starts import start_undo
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -55,8 +56,10 @@ def write_turn(world: World, life: Life, one: TakenTurn) -> None:
         _post(world, life, decision)
         _write_waits(world, life, one)
         _tell_children(world, life, one)
-        for late in decision.of(LateChildUndone):
-            _undo_late_child(world, life, world.lives[late.child_execution_id])
+        _ask_children(world, life, decision)
+        undone = decision.last(UndoEnded)
+        if undone is not None and undone.answer and life.parent is not None:
+            _send_answer(world, life, undo_answer(_execution(life, one), undone))
     if decision.ended is not None:
         _end(world, life, one, decision.ended)
 
@@ -66,6 +69,12 @@ def write_turn(world: World, life: Life, one: TakenTurn) -> None:
 
 def _queue_job(world: World, life: Life, job: Any) -> None:
     node = life.node(job.step, job.visit, job.item_index, undo=job.undo)
+    if job.again:
+        _queue_again(world, life.jobs[node], delegated=job.delegated)
+        world.open_jobs.append((life, life.jobs[node]))
+        return
+    if node in life.jobs:
+        raise ValueError(f"there is a job of {node}")
     own = Job(
         node=node, step=job.step, visit=job.visit, index=job.item_index, undo=job.undo, timeout=job.timeout,
         status="delegated" if job.delegated else "queued", available_at=world.now,
@@ -73,6 +82,14 @@ def _queue_job(world: World, life: Life, job: Any) -> None:
     )  # fmt: skip
     life.jobs[node] = own
     world.open_jobs.append((life, own))
+
+
+def _queue_again(world: World, job: Job, *, delegated: bool) -> None:
+    """Queue an undo that an earlier undo has queued. One that is leased yet is queued when that lease ends."""
+    job.stop = job.draining = job.status == "leased"
+    if not job.stop:
+        job.status = "delegated" if delegated else "queued"
+    job.available_at, job.first_leased_at, job.failures, job.lost = world.now, None, 0, 0
 
 
 def _change_jobs(world: World, life: Life, decision: Decision) -> None:
@@ -137,10 +154,7 @@ def _start_children(world: World, life: Life, decision: Decision, stops: Stops) 
         visit = life.node(child.step, child.visit, child.item_index if child.undo else None, undo=child.undo)
         parent = Parent(life, visit, child.step, child.visit, index, child.undo)
         meta = child_meta(life.number, child)
-        if child.undo_of is not None:
-            start_undo(world, world.lives[child.undo_of], meta=meta, parent=parent)
-        else:
-            _start_child(world, child, parent, meta)
+        _start_child(world, child, parent, meta)
         job = life.jobs.get(node)
         if job is not None:
             job.attempts, job.first_leased_at = meta["parent"]["attempt"], world.now
@@ -184,13 +198,16 @@ def _tell_children(world: World, life: Life, one: TakenTurn) -> None:
             life.waits_for_path = False
 
 
-def _undo_late_child(world: World, life: Life, child: Life) -> None:
-    """Undo a child that completed in vain, unless the execution has a row for it."""
-    is_open = any(status == "open" for _, status in child.undo_rows().values())
-    named = [row.child_execution_id for row, _ in life.undo_rows().values()]
-    if is_open and child.number not in named:
-        error = {"message": "its parent ended or cancelled it", "type": "cancelled"}
-        start_undo(world, child, meta={"undo": {"error": error}})
+def _ask_children(world: World, life: Life, decision: Decision) -> None:
+    """Ask children to undo what they did, or to give it up. One that completed in vain is asked if no row names it."""
+    named = {child for row, _ in life.undo_rows().values() for child in row.children}
+    for asked in decision.of(ChildUndone):
+        if "answer" in asked.context or asked.child_execution_id not in named:
+            child = world.lives[asked.child_execution_id]
+            world.send(child, "execution_undo", str(child.number), context=asked.context)
+    for given_up in decision.of(ChildUndoAbandoned):
+        child = world.lives[given_up.child_execution_id]
+        world.send(child, "execution_abandon", str(child.number), context={})
 
 
 # Mail to itself, waits and timers.
@@ -236,16 +253,21 @@ def _end(world: World, life: Life, one: TakenTurn, ended: ExecutionEnd) -> None:
     for wait in life.waits.values():
         if wait.status in {"open", "signalled"}:
             wait.status = "settled"
+    if life.parent is not None:
+        _send_answer(world, life, child_answer(_execution(life, one), life.decided_state, ended))
+
+
+def _execution(life: Life, one: TakenTurn) -> Execution:
+    """Return a child as the store has it."""
     parent = life.parent
-    if parent is None:
-        return
-    index = parent.item_index
-    row = Execution(
-        life.number, None, life.plan.path, 1, life.plan.path, None, one.turn.number, None,
-        ParentVisit(parent.life.number, None, parent.node, index), None,
-    )  # fmt: skip
-    answer: tuple[Any, ...] = child_answer(row, life.decided_state, ended)
+    above = None if parent is None else ParentVisit(parent.life.number, None, parent.node, parent.item_index)
+    return Execution(life.number, None, life.plan.path, 1, life.plan.path, None, one.turn.number, None, above, None)
+
+
+def _send_answer(world: World, life: Life, answer: tuple[Any, ...]) -> None:
+    """Send an answer to the parent."""
     _, _, kind, node, name, _, result, error, meta = answer
     texts = {"result": result, "error": error, "meta": meta}
     values: Row = {key: None if text is None else load_json(text) for key, text in texts.items()}
-    world.send(parent.life, kind, node, node_name=name, **values)
+    if life.parent is not None:
+        world.send(life.parent.life, kind, node, node_name=name, **values)

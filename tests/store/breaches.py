@@ -213,9 +213,11 @@ BREACHES = (
     Breach("an undo runs in an execution that has ended", "done", {"verify_undos"}, """
         insert into noetl.undo (execution_id, node_id, step, visit, turn, status)
         values (:id, ':id:b', 'b', 1, 2, 'running')"""),
-    Breach("an undo that was taken over is not there", "done", {"verify_undos"}, """
-        insert into noetl.undo (execution_id, node_id, step, visit, turn, status, taken_by)
-        values (:id, ':id:b', 'b', 1, 2, 'taken', 1)"""),
+    Breach("all is undone, and a row is open", "done", {"verify_undos"}, """
+        insert into noetl.undo (execution_id, node_id, step, visit, turn) values (:id, ':id:b', 'b', 1, 2);
+        update noetl.execution set undo_status = 'undone' where execution_id = :id"""),
+    Breach("something is left, and no row says what", "done", {"verify_undos"}, """
+        update noetl.execution set undo_status = 'left' where execution_id = :id"""),
     Breach("an item that ended says that it runs", "family", {"verify_items"}, """
         update noetl.iteration set status = 'RUNNING' where execution_id = :id and index = 0"""),
     Breach("an item that its events tell of is gone", "family", {"verify_items"}, """

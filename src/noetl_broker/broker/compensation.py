@@ -1,8 +1,9 @@
-"""Compensation: an execution that failed or was cancelled undoes what its actions did, the last success first.
+"""Compensation: an execution undoes what its actions did, the last success first.
 
-Meanwhile the execution enters no step, and ignores signals, deadlines, pauses and cancels. `draining.py` first drains
-actions and children that may still report success. Then one undo runs at a time. An undo that fails for good ends the
-execution; the other rows stay open. An undo execution begins here: it has taken over the rows of another one.
+It does so before its end, when it fails or is cancelled (COMPENSATING). Then it enters no step, and ignores signals,
+deadlines, pauses and cancels. `draining.py` first drains actions and children that may still report success. It also
+does so after its end, when it is sent `execution_undo` (`later.py`). Then its status, result and error stay. One undo
+runs at a time. One that fails for good ends the compensation. Its row and the other open rows are left.
 """
 
 from __future__ import annotations
@@ -12,29 +13,31 @@ from typing import TYPE_CHECKING
 from noetl_broker.broker.draft.known import UndoRow
 from noetl_broker.broker.draft.wants import want_action, want_item_action, want_items, want_undo, want_undo_action
 from noetl_broker.broker.flow.failures import end_execution
+from noetl_broker.broker.flow.on_failure import start_on_failure
 from noetl_broker.broker.model.decision import JobRow
 from noetl_broker.broker.model.effects import (
     ChildStarted,
+    ChildUndoAbandoned,
+    ChildUndone,
     JobChanged,
-    StatusChanged,
+    UndoBegun,
     UndoChanged,
+    UndoEnded,
     UndoNoted,
     WorkCancelled,
 )
-from noetl_broker.broker.model.event import Event
 from noetl_broker.broker.model.limits import ERROR, shorten_error
 from noetl_broker.broker.model.values import JSON
 from noetl_broker.broker.state.compensation import Compensation, Undoing
 from noetl_broker.broker.state.state import (
     CANCELLED,
     COMPENSATING,
-    COMPLETED,
     FAILED,
     NO_INPUTS,
     InlineResult,
     ResultRef,
 )
-from noetl_broker.broker.undo.rows import report_draining, undo_action
+from noetl_broker.broker.undo.rows import report_draining, set_undo_status, undo_action
 from noetl_broker.broker.work.children import render_call
 from noetl_broker.broker.work.retries import retry_delay, wants_retry
 from noetl_broker.broker.writing.errors import (
@@ -44,7 +47,7 @@ from noetl_broker.broker.writing.errors import (
     template_error,
     template_fault,
 )
-from noetl_broker.broker.writing.events import emit_compensating, emit_compensation
+from noetl_broker.broker.writing.events import emit_compensation, emit_undo_end
 from noetl_broker.broker.writing.inputs import condition_scope, inputs_of_job, render_inputs
 from noetl_broker.broker.writing.queue import enqueue_job, priority_of, timeout_of
 from noetl_broker.node_ids import UNDO_SUFFIX
@@ -58,51 +61,29 @@ if TYPE_CHECKING:
     from noetl_broker.playbook.model import Step
 
 COMPENSATION = "compensation"  # the type of the error of an execution that could not undo all
-END_EVENTS = {COMPLETED: "execution_complete", FAILED: "execution_failed", CANCELLED: "execution_cancelled"}
-
-
-def undo_of(event: Event) -> dict[str, JSON] | None:
-    """The `undo` in the meta of the start of an undo execution; None for any other start."""
-    undo = event.meta.get("undo") if isinstance(event.meta, dict) else None
-    return undo if isinstance(undo, dict) else None
-
-
-def begin_undo_execution(draft: Draft, undo: dict[str, JSON]) -> None:
-    """Begin an execution that undoes what another one left undone: it takes over the rows of that one."""
-    error, origin = undo.get("error"), undo.get("origin") or undo.get("execution_id")
-    rows = undo.get("rows")
-    draft.state.undo = rows if type(rows) is int and rows > 0 else 0
-    given = error if isinstance(error, dict) else None
-    draft.state.compensation = Compensation(COMPLETED, given, execution_id=origin if type(origin) is int else 0)
-    draft.state.status = COMPENSATING
-    draft.add(StatusChanged(COMPENSATING))
-    emit_compensating(draft, given)
+END_EVENTS = {FAILED: "execution_failed", CANCELLED: "execution_cancelled"}
 
 
 def go_on_compensating(draft: Draft) -> None:
-    """Start the next undo if none runs and nothing is draining; without one, the execution ends."""
-    compensation = draft.state.compensation
+    """Start the next undo if none runs and nothing is draining; without one, the compensation ends."""
     while (
-        compensation is not None
-        and draft.state.status == COMPENSATING
-        and not draft.state.tokens
-        and not compensation.current
+        (compensation := draft.state.compensation) is not None and not draft.state.tokens and not compensation.current
     ):
-        row = _next_row(draft, compensation)
+        row = _next_row(draft)
         if row is None:
             _end(draft, compensation)
         else:
             _start_undo(draft, compensation, row)
-        compensation = draft.state.compensation
 
 
-def _next_row(draft: Draft, compensation: Compensation) -> UndoRow | None:
+def _next_row(draft: Draft) -> UndoRow | None:
     """The open row of the last success."""
     for undo in reversed(draft.writes.added(UndoNoted)):
-        number = draft.turn.number
-        if undo.status == "open" and (compensation.cursor is None or compensation.cursor > number):
-            return UndoRow(undo.step, undo.visit, undo.item_index, number, undo.child_execution_id)
-    row: UndoRow | None = draft.known.ask(want_undo(compensation.cursor))
+        if undo.status == "open":
+            return UndoRow(undo.step, undo.visit, undo.item_index, draft.turn.number, undo.children)
+    begun = draft.writes.added(UndoBegun)
+    again = "" if not begun else "unknown" if begun[0].unknown else "failed"
+    row: UndoRow | None = draft.known.ask(want_undo(again=again))
     return row
 
 
@@ -116,18 +97,20 @@ def _start_undo(draft: Draft, compensation: Compensation, row: UndoRow) -> None:
     """Start the undo of a row. If a template fails, the undo fails."""
     step, undo = draft.playbook.steps.get(row.step), _undo_step(draft, row)
     draft.state.undo -= 1
-    child = row.child_execution_id is not None or (undo is not None and undo.call is not None)
-    current = Undoing(row.step, row.visit, row.item_index, row.turn, child)
-    draft.state.compensation = compensation._replace(cursor=row.turn, current=current)
+    child = bool(row.children) or (undo is not None and undo.call is not None)
+    first = 1 if draft.state.status == COMPENSATING else draft.turn.number
+    current = Undoing(*row[:4], child, first=first, children=row.children, unsure=row.unsure)
+    draft.state.compensation = compensation._replace(current=current)
     ordinal = emit_compensation(draft, "started", row.step, row.visit, row.item_index)
     draft.add(UndoChanged(row.step, row.visit, row.item_index, "running"))
-    if step is None or (undo is None and row.child_execution_id is None):
+    if step is None or (undo is None and not row.children):
         _fail_for_good(draft, current, _nothing_undoes(row, step))
         return
-    seen, draft.state.seen = draft.state.seen, 0  # an undo reads no results of steps: an undo execution has none
+    seen, draft.state.seen = draft.state.seen, 0  # an undo reads no results of steps
     try:
-        if row.child_execution_id is not None:
-            _start_undo_execution(draft, step, row, ordinal)
+        if row.children:
+            _delegate(draft, step, row, ordinal, {"undo_of": [*row.children]}, None)
+            _ask_child(draft, step, current)
         elif undo is not None:
             _start_action(draft, undo, row, ordinal)
     except TemplateError as fault:
@@ -139,7 +122,7 @@ def _start_undo(draft: Draft, compensation: Compensation, row: UndoRow) -> None:
 def _unrendered(row: UndoRow, step: Step, fault: TemplateError) -> dict[str, JSON]:
     """The error of an undo whose template failed. An action of unknown outcome has no result."""
     error = template_error(step, fault)
-    if row.inputs is not None and row.result is None and "result" in str(fault.template):
+    if row.unsure and "result" in str(fault.template):
         error["message"] = f"{fault.message}; `result` is null here: give it a `default`"
     return error
 
@@ -152,14 +135,19 @@ def _nothing_undoes(row: UndoRow, step: Step | None) -> dict[str, JSON]:
     return {"step": row.step, "message": f"{lacks}; undo it with a version that has one"}
 
 
-def _start_undo_execution(draft: Draft, step: Step, row: UndoRow, ordinal: int) -> None:
-    """Start a new execution that undoes a completed child."""
-    child = row.child_execution_id or 0
-    _delegate(draft, step, row, ordinal, {"undo_of": child}, None)
-    parent = {"depth": draft.state.depth + 1, "return_step": None, "attempt": 1}
-    meta: dict[str, JSON] = {"parent": parent, "undo": {"execution_id": child, "error": _error(draft)}}
-    started = ChildStarted(row.step, row.visit, row.item_index, "", None, {}, meta, undo=True, undo_of=child)
-    draft.add(started)
+def _ask_child(draft: Draft, step: Step, current: Undoing) -> None:
+    """Send `execution_undo` to the last of the children that are not asked yet."""
+    compensation, _ = _running(draft)
+    context: dict[str, JSON] = {"answer": current.first + current.failures, "error": _error(draft)}
+    call = step.call if current.item_index is None or step.iteration is None else step.iteration.task.call
+    if compensation.version is not None and call is not None and call.block is not None:
+        context["version"] = compensation.version
+    draft.add(ChildUndone(_asked(current), context))
+
+
+def _asked(current: Undoing) -> int:
+    """The child that undoes what it did now."""
+    return current.children[-1 - current.answered]
 
 
 def _start_action(draft: Draft, undo: Step, row: UndoRow, ordinal: int) -> None:
@@ -173,30 +161,37 @@ def _start_action(draft: Draft, undo: Step, row: UndoRow, ordinal: int) -> None:
         enqueue_job(draft, undo, row.visit, ordinal, own, result, (row.item_index, seen))
         job, name = draft.writes.jobs.pop(), f"{undo.name}{UNDO_SUFFIX}"
         action, context = {**job.action, "name": name}, {**job.context, "step_name": name}
-        draft.writes.jobs.append(job._replace(action=action, context=context, undo=True))
+        again = _is_again(draft, row)
+        draft.writes.jobs.append(job._replace(action=action, context=context, undo=True, again=again))
         return
     request = render_call(draft, undo.call, own, result, seen)
     _delegate(draft, undo, row, ordinal, request, timeout_of(draft, undo, own.values, result, seen))
-    _start_call(draft, row, request, 1)
+    _start_call(draft, _running(draft)[1], request)
+
+
+def _is_again(draft: Draft, row: UndoRow) -> bool:
+    """Whether an earlier undo has queued the job of this one."""
+    if draft.state.status == COMPENSATING:
+        return False
+    return bool(draft.known.ask(want_undo_action(row.step, row.visit, row.item_index)))
 
 
 def _read(draft: Draft, row: UndoRow) -> tuple[RenderedInputs, dict[str, JSON], ResultRef]:
     """What the templates of an undo see: the inputs of the visit or item, further words, and its result."""
-    # an error without a type comes from a cancel, also in an undo execution
-    status = FAILED if draft.state.compensation is not None and draft.state.compensation.status == FAILED else CANCELLED
-    error = error_of_execution(_error(draft), status)
-    words: dict[str, JSON] = {"error": error, "execution_id": _undone_execution(draft)}
+    compensation, _ = _running(draft)
+    # an error without a type comes from a cancel
+    error = error_of_execution(compensation.error, FAILED if compensation.status == FAILED else CANCELLED)
+    words: dict[str, JSON] = {"error": error, "execution_id": draft.turn.execution_id}
     task = draft.playbook.steps[row.step].iteration
-    taken = row.inputs
     if row.item_index is None:
-        action = taken.get("action") if taken is not None else draft.known.ask(want_action(row.step, row.visit))
+        action = draft.known.ask(want_action(row.step, row.visit))
     else:
         action, item, total = _item(draft, row, row.item_index)
         if task is not None:
             words |= words_of_item(task.element, item, row.item_index, total)
     given = inputs_of_job(action if isinstance(action, dict) else {})
-    if taken is not None:
-        return given, words, InlineResult(row.result)
+    if row.unsure:
+        return given, words, InlineResult(None)
     if row.turn == draft.turn.number and draft.templates.ended_visit != (row.step, row.visit):
         draft.templates.end_visit((row.step, row.visit), None)
     return given, words, row.turn
@@ -204,9 +199,6 @@ def _read(draft: Draft, row: UndoRow) -> tuple[RenderedInputs, dict[str, JSON], 
 
 def _item(draft: Draft, row: UndoRow, index: int) -> tuple[JSON, JSON, int]:
     """The action in the job of an item, the item itself, and how many there were."""
-    if row.inputs is not None:
-        total = row.inputs.get("total")
-        return row.inputs.get("action"), row.inputs.get("item"), total if type(total) is int else 0
     action = draft.known.ask(want_item_action(row.step, row.visit, index))
     [item] = draft.known.ask(want_items(row.step, row.visit, index, 1)) or [None]
     return action, item, draft.known.ask(want_action(row.step, row.visit))["total"]
@@ -214,12 +206,6 @@ def _item(draft: Draft, row: UndoRow, index: int) -> tuple[JSON, JSON, int]:
 
 def _error(draft: Draft) -> JSON:
     return None if draft.state.compensation is None else draft.state.compensation.error
-
-
-def _undone_execution(draft: Draft) -> int:
-    """The execution whose actions are undone: an idempotency key may contain its id."""
-    origin = 0 if draft.state.compensation is None else draft.state.compensation.execution_id
-    return origin or draft.turn.execution_id
 
 
 def _delegate(
@@ -230,17 +216,17 @@ def _delegate(
     context = {"step_name": step.name, "visit": row.visit}
     job = JobRow(
         row.step, row.visit, "playbook", ordinal, action, context, priority_of(draft, step), 1, timeout,
-        delegated=True, item_index=row.item_index, undo=True,
+        delegated=True, item_index=row.item_index, undo=True, again=_is_again(draft, row),
     )  # fmt: skip
     draft.writes.jobs.append(job)
 
 
-def _start_call(draft: Draft, row: UndoRow | Undoing, request: dict[str, JSON], attempt: int) -> None:
+def _start_call(draft: Draft, row: Undoing, request: dict[str, JSON]) -> None:
     """Start the playbook that undoes a visit or an item."""
     parent = {
         "depth": draft.state.depth + 1,
         "return_step": request.get("return_step"),
-        "attempt": attempt,
+        "attempt": row.first + row.failures,
         "undoes": True,
     }
     payload = request.get("args") or {}
@@ -256,6 +242,11 @@ def _start_call(draft: Draft, row: UndoRow | Undoing, request: dict[str, JSON], 
 def complete_undo(draft: Draft) -> None:
     """Complete the running undo. Its result belongs to no step, so it is never refused."""
     compensation, current = _running(draft)
+    if current.answered + 1 < len(current.children):
+        current = current._replace(answered=current.answered + 1, first=draft.turn.number)
+        draft.state.compensation = compensation._replace(current=current)
+        _ask_child(draft, draft.playbook.steps[current.step], current)
+        return
     draft.state.compensation = compensation._replace(current=None, done=compensation.done + 1)
     if current.child or not draft.event.settled:
         _change_job(draft, current, "done")
@@ -296,7 +287,7 @@ def start_undo_again(draft: Draft) -> None:
     request = draft.known.ask(want_undo_action(*current[:3]))
     current = current._replace(failed_attempt=current.failures)
     draft.state.compensation = compensation._replace(current=current)
-    _start_call(draft, current, request, current.failures + 1)
+    _start_call(draft, current, request)
 
 
 def _running(draft: Draft) -> tuple[Compensation, Undoing]:
@@ -314,28 +305,37 @@ def _change_job(draft: Draft, current: Undoing, status: str, delay: float = 0.0)
 
 
 def _fail_for_good(draft: Draft, current: Undoing, error: dict[str, JSON]) -> None:
-    """An undo failed for good: the execution ends, and what is left stays open."""
-    draft.add(UndoChanged(*current[:3], "failed", error))
+    """An undo failed for good: the compensation ends. Its row and the open rows are left."""
+    _leave(draft, current, "failed", error)
     emit_compensation(draft, "failed", current.step, current.visit, current.item_index, error)
     compensation, _ = _running(draft)
     draft.state.compensation = compensation = compensation._replace(current=None, failed=compensation.failed + 1)
+    draft.state.undo += 1
     remedy = "; mend its `compensate`, register it, then undo with --version latest" if "template" in error else ""
     message = f"the undo of {current.step} failed: {error['message']}{remedy}"
-    _end_failed(draft, compensation, {"step": current.step, "message": message, "type": COMPENSATION})
+    _end(draft, compensation, {"step": current.step, "message": message, "type": COMPENSATION})
+
+
+def _leave(draft: Draft, current: Undoing, status: str, error: dict[str, JSON]) -> None:
+    """Change the row of the undo that runs: a later undo may read it."""
+    draft.add(UndoChanged(*current[:3], status, error, current.turn, current.children, current.unsure))
 
 
 def abandon_execution(draft: Draft) -> None:
-    """`execution_abandon`: the execution ends as failed, and lists what is left undone.
+    """`execution_abandon`: the compensation ends as failed, and lists what is left undone.
 
-    The undo that runs, and what is still draining, are listed as unknown.
+    The undo that runs, and what is still draining, are listed as unknown. The worker of the undo that runs is told to
+    stop; its late success counts.
     """
     compensation = draft.state.compensation
     if compensation is None:
         return
     current = compensation.current
     if current is not None:
-        draft.add(UndoChanged(*current[:3], "unknown", {"message": "it was abandoned"}))
+        _leave(draft, current, "unknown", {"message": "it was abandoned"})
         draft.state.unknown += 1
+        if current.children:
+            draft.add(ChildUndoAbandoned(_asked(current)))
     for token in draft.state.tokens.values():
         report_draining(draft, token)
     draft.state.tokens.clear()
@@ -344,19 +344,22 @@ def abandon_execution(draft: Draft) -> None:
     context = draft.event.context if isinstance(draft.event.context, dict) else {}
     reason = str(context.get("reason") or "")[: ERROR.message_chars]
     message = f"the undo was abandoned: {reason}" if reason else "the undo was abandoned"
-    _end_failed(draft, compensation, {"message": message, "type": COMPENSATION})
+    _end(draft, compensation, {"message": message, "type": COMPENSATION})
 
 
-def _end_failed(draft: Draft, compensation: Compensation, error: dict[str, JSON]) -> None:
-    """End an execution that did not undo everything. A failed execution keeps its error."""
-    kept = compensation.error if compensation.status == FAILED else None
-    end_execution(draft, END_EVENTS[FAILED], FAILED, kept or error)
+def _end(draft: Draft, compensation: Compensation, error: dict[str, JSON] | None = None) -> None:
+    """End a compensation; `error`: it has not undone everything. A failed execution keeps its error.
 
-
-def _end(draft: Draft, compensation: Compensation) -> None:
-    """End an execution that has undone all, with the status that it would have had without the undo."""
-    if compensation.status == COMPLETED:
-        result = {"done": compensation.done, "unknown": draft.state.unknown}
-        end_execution(draft, END_EVENTS[COMPLETED], COMPLETED, None, result)
-        return
-    end_execution(draft, END_EVENTS[compensation.status], compensation.status, compensation.error)
+    An execution that had ended before stays as it is.
+    """
+    if draft.state.status != COMPENSATING:
+        emit_undo_end(draft, error)
+        starts = None if error is None else start_on_failure(draft, error)
+        draft.add(UndoEnded(compensation.answer, error, starts))
+    elif error is None:
+        end_execution(draft, END_EVENTS[compensation.status], compensation.status, compensation.error)
+    else:
+        kept = compensation.error if compensation.status == FAILED else None
+        end_execution(draft, END_EVENTS[FAILED], FAILED, kept or error)
+    draft.state.compensation = None
+    set_undo_status(draft)

@@ -20,14 +20,15 @@ from noetl_broker.broker.flow.failures import cancel_without_playbook, fail_exec
 from noetl_broker.broker.holds.pauses import keep_arrival
 from noetl_broker.broker.holds.slots import free_slots, freed
 from noetl_broker.broker.initial import reject_execution
-from noetl_broker.broker.model.decision import Decision
-from noetl_broker.broker.model.effects import LateChildUndone
+from noetl_broker.broker.model.decision import Decision, Refused
+from noetl_broker.broker.model.effects import ChildUndone, UndoEnded
 from noetl_broker.broker.model.event import Event, Turn
-from noetl_broker.broker.model.event_types import EXECUTION_CANCEL, EXECUTION_START
+from noetl_broker.broker.model.event_types import EXECUTION_CANCEL, EXECUTION_START, EXECUTION_UNDO
 from noetl_broker.broker.model.limits import max_fan_out_error, max_turns_error, oversized_start
+from noetl_broker.broker.model.values import JSON
 from noetl_broker.broker.state.state import NEW, RUNNING, ExecutionState, is_live
+from noetl_broker.broker.undo.later import NOTHING, answer_of
 from noetl_broker.broker.undo.rows import late_child_to_undo
-from noetl_broker.broker.work.items import Refused
 from noetl_broker.errors import PlaybookFault
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from noetl_broker.broker.model.rules import Rules
     from noetl_broker.playbook.model import Playbook
 
+# What the templates of an undo read, if nobody wants the success of the child.
+GIVEN_UP: dict[str, JSON] = {"message": "its parent ended or cancelled it", "type": "cancelled"}
 BEFORE_START = (ExecutionState(), 0)
 
 
@@ -119,7 +122,10 @@ def take_turn(
 def _refused(playbook: Playbook, state: ExecutionState, event: Event, reason: str) -> Decision:
     """The decision about an event that does not change the execution."""
     child = late_child_to_undo(playbook, state.status, event)
-    return Decision(reason) if child is None else Decision(reason, effects=(LateChildUndone(child),))
+    if child is not None:
+        return Decision(reason, effects=(ChildUndone(child, {"error": GIVEN_UP}),))
+    answer = answer_of(event) if reason == NOTHING else 0
+    return Decision(reason, effects=(UndoEnded(answer),)) if answer else Decision(reason)
 
 
 def decide(draft: Draft) -> None:
@@ -164,7 +170,7 @@ def _decide_without_playbook(
             error = oversized_start(event) if event.oversize else {"message": reason}
             return reject_execution(event, turn, error)
         return state, Decision("unknown_execution")
-    if not is_live(state.status):
+    if not is_live(state.status) and state.compensation is None and event.kind != EXECUTION_UNDO:
         return state, Decision("after_end")
     if event.kind == EXECUTION_CANCEL:
         ended, decision = cancel_without_playbook(state, event, turn)

@@ -15,6 +15,7 @@ from noetl_broker.broker.flow.failures import cancel_execution, pass_deadline
 from noetl_broker.broker.holds.pauses import is_admitted, pause_execution, row_of_pause
 from noetl_broker.broker.holds.slots import break_deadlock, receive_slot, resume_queued
 from noetl_broker.broker.initial import dispatch_first_step
+from noetl_broker.broker.model.decision import Refused
 from noetl_broker.broker.model.event import Event
 from noetl_broker.broker.model.event_types import (
     ACTION_COMPLETED,
@@ -28,6 +29,7 @@ from noetl_broker.broker.model.event_types import (
     EXECUTION_RESUME,
     EXECUTION_SIGNAL,
     EXECUTION_START,
+    EXECUTION_UNDO,
     HOLDS_DUE,
     ITEM_COMPLETED,
     ITEM_FAILED,
@@ -38,16 +40,24 @@ from noetl_broker.broker.model.event_types import (
     RECORDED,
     SLOT_DEADLOCK,
     TIMER_DUE,
+    UNDO_SETTLED,
 )
-from noetl_broker.broker.state.state import COMPENSATING, NEW, PAUSED, QUEUED, RUNNING, ExecutionState, Token
+from noetl_broker.broker.state.state import COMPENSATING, NEW, PAUSED, QUEUED, RUNNING, ExecutionState, Token, is_live
 from noetl_broker.broker.undo.draining import drain
+from noetl_broker.broker.undo.later import (
+    begin_undo,
+    complete_late_undo,
+    has_nothing,
+    is_late_undo,
+    settle_undo,
+)
 from noetl_broker.broker.undo.open_visits import WAITING
-from noetl_broker.broker.undo.rows import is_late_child, report_late_child, report_success
+from noetl_broker.broker.undo.rows import is_late_child, report_late_child, report_left, report_success
 from noetl_broker.broker.waits.approval import is_decision
 from noetl_broker.broker.waits.signals import SIGNALS, TIMEOUT, continue_signals, receive_signal, signal_of
 from noetl_broker.broker.waits.wait import is_timer_of, purpose_of
 from noetl_broker.broker.work.children import start_child_again
-from noetl_broker.broker.work.items import Refused, restart_item
+from noetl_broker.broker.work.items import restart_item
 from noetl_broker.broker.work.iterators import continue_iterator
 from noetl_broker.broker.work.worker_children import adopt_child, child_of
 from noetl_broker.broker.writing.errors import error_of
@@ -57,7 +67,6 @@ if TYPE_CHECKING:
 
     from noetl_broker.broker.draft.draft import Draft
     from noetl_broker.broker.model.rules import Rules
-    from noetl_broker.broker.state.compensation import Undoing
     from noetl_broker.playbook.model import Playbook
 
 STATUS_TABLE = """\
@@ -65,6 +74,10 @@ STATUS_TABLE = """\
 execution_start                  reacts             duplicate     duplicate     duplicate     duplicate     duplicate
 execution_cancel                 unknown_execution  reacts        reacts        reacts        recorded      after_end
 execution_abandon                unknown_execution  recorded      recorded      recorded      reacts        after_end
+execution_abandon, undoing       unknown_execution  recorded      recorded      recorded      reacts        reacts
+execution_undo                   unknown_execution  recorded      recorded      recorded      recorded      reacts
+execution_undo, of nothing       unknown_execution  recorded      recorded      recorded      recorded      nothing_left
+undo_settled                     unknown_execution  recorded      recorded      recorded      recorded      reacts
 execution_deadline               unknown_execution  recorded      reacts        reacts        recorded      after_end
 execution_deadline, none is set  unknown_execution  recorded      recorded      recorded      recorded      after_end
 execution_pause                  unknown_execution  reacts        reacts        reacts        recorded      after_end
@@ -77,6 +90,7 @@ place_free                       unknown_execution  reacts        recorded      
 slot_deadlock                    unknown_execution  reacts        recorded      recorded      recorded      after_end
 holds_due                        unknown_execution  reacts        reacts        reacts        reacts        after_end
 event about a visit              unknown_execution  by visit      by visit      by visit      by visit      after_end
+event about an undo              unknown_execution  by undo       by undo       by undo       by undo       by undo
 type that is only recorded       recorded           recorded      recorded      recorded      recorded      recorded
 any other type                   unknown_type       unknown_type  unknown_type  unknown_type  unknown_type  unknown_type
 """
@@ -198,6 +212,7 @@ def _fail(draft: Draft) -> None:
     if event.item_index is not None:
         _kind(draft, token).end_item(draft, token)
     else:
+        token = report_left(draft, draft.playbook.steps[token.step], token)
         _kind(draft, token).fail(draft, token, error_of(event))
 
 
@@ -228,6 +243,8 @@ REACTIONS: dict[str, Callable[[Draft], None]] = {
     EXECUTION_START: dispatch_first_step,
     EXECUTION_CANCEL: cancel_execution,
     EXECUTION_ABANDON: abandon_execution,
+    EXECUTION_UNDO: begin_undo,
+    UNDO_SETTLED: settle_undo,
     EXECUTION_DEADLINE: pass_deadline,
     EXECUTION_PAUSE: pause_execution,
     EXECUTION_RESUME: resume_queued,
@@ -256,6 +273,8 @@ OF_EXECUTION = OF_PAUSE | {
     EXECUTION_START,
     EXECUTION_CANCEL,
     EXECUTION_ABANDON,
+    EXECUTION_UNDO,
+    UNDO_SETTLED,
     EXECUTION_DEADLINE,
     EXECUTION_SIGNAL,
     PLACE_FREE,
@@ -271,8 +290,11 @@ STATUS_ROWS = {
 
 def route_event(draft: Draft) -> None:
     """Let the rule for this event write its decision."""
-    reactions = UNDO_REACTIONS if draft.event.undo else REACTIONS
-    reactions[draft.event.kind](draft)
+    kind, undoes = draft.event.kind, draft.event.undo and draft.event.kind not in OF_EXECUTION
+    if undoes and draft.state.compensation is None:
+        complete_late_undo(draft)
+        return
+    (UNDO_REACTIONS if undoes else REACTIONS)[kind](draft)
 
 
 def refusal(playbook: Playbook, state: ExecutionState, event: Event, rules: Rules) -> str | None:
@@ -283,21 +305,27 @@ def refusal(playbook: Playbook, state: ExecutionState, event: Event, rules: Rule
         row = "execution_deadline, none is set"
     elif kind in OF_PAUSE:
         row = row_of_pause(state, event)
+    elif kind == EXECUTION_ABANDON and state.compensation is not None:
+        row = "execution_abandon, undoing"
+    elif kind == EXECUTION_UNDO and has_nothing(state, event):
+        row = "execution_undo, of nothing"
     elif kind == EXECUTION_SIGNAL and event.stale:
         row = "execution_signal, doubled"
     elif (kind == ITERATION_STARTED and child_of(event) is None) or (
         kind == EXECUTION_SIGNAL and signal_of(event) is None
     ):
         row = "type that is only recorded"
+    elif event.undo and row == "event about a visit":
+        row = "event about an undo"
     outcome = BY_STATUS[row][STATUSES.get(state.status, "ended")]
     if outcome == "by visit":
         outcome = _by_visit(playbook, state, event, kind, rules)
+    elif outcome == "by undo":
+        outcome = _by_undo(state, event, kind, rules)
     return None if outcome == "reacts" else outcome
 
 
 def _by_visit(playbook: Playbook, state: ExecutionState, event: Event, kind: str, rules: Rules) -> str:
-    if event.undo:
-        return _by_undo(state, event, kind, rules)
     step = playbook.steps.get(event.step or "")
     if step is None:
         return "recorded" if kind in OF_ITEMS else "unknown_step"
@@ -315,7 +343,7 @@ def _by_visit(playbook: Playbook, state: ExecutionState, event: Event, kind: str
         row = kind if step.approval is not None and is_decision(event) else f"{kind}, malformed"
     else:
         failed = token.failures if waiting.counts_starts else token.failed_attempt
-        row = _row(event, kind, token, failed, rules)
+        row = _row(event, kind, failed, rules)
     if token.draining:
         column = "child" if waiting.counts_starts else "other"
         return DRAINING[row][column] if row in DRAINING else "not_open"
@@ -325,7 +353,9 @@ def _by_visit(playbook: Playbook, state: ExecutionState, event: Event, kind: str
 def _by_undo(state: ExecutionState, event: Event, kind: str, rules: Rules) -> str:
     """The outcome of an event about an undo. Only the running undo reacts, as the visit of an action or a child."""
     if state.compensation is None:
-        return "not_open"
+        if is_late_undo(state, event):
+            return "reacts"
+        return "not_open" if is_live(state.status) else "after_end"
     if kind not in UNDO_REACTIONS:
         return "recorded"
     current = state.compensation.current
@@ -334,11 +364,11 @@ def _by_undo(state: ExecutionState, event: Event, kind: str, rules: Rules) -> st
     waits = "worker"
     if current.child:
         waits = "delay" if current.failures > current.failed_attempt else "restarted" if current.failures else "child"
-    failed = current.failures if current.child else current.failed_attempt
-    return BY_VISIT[_row(event._replace(item_index=None), kind, current, failed, rules)][waits]
+    failed = current.first - 1 + current.failures if current.child else current.failed_attempt
+    return BY_VISIT[_row(event._replace(item_index=None), kind, failed, rules)][waits]
 
 
-def _row(event: Event, kind: str, token: Token | Undoing, failed: int, rules: Rules) -> str:
+def _row(event: Event, kind: str, failed: int, rules: Rules) -> str:
     """The row of `BY_VISIT`: the kind of event, and what is special about it; `failed` is the last failed attempt."""
     special = ""
     if kind == ITERATION_STARTED:
@@ -351,7 +381,7 @@ def _row(event: Event, kind: str, token: Token | Undoing, failed: int, rules: Ru
             special = "worker retries"
         kind = "item or iterator"
     elif kind == CHILD_DUE:
-        special = "" if event.attempt in {0, token.failures + 1} else "another attempt"
+        special = "" if event.attempt in {0, failed + 1} else "another attempt"
     elif event.stale:
         special = "stale"
     elif 0 < event.attempt <= failed:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.arrivals.forks import MalformedFork, fork_of, take_over
-from noetl_broker.broker.compensation import begin_undo_execution, undo_of
 from noetl_broker.broker.flow.failures import deadline_of, fail_execution
 from noetl_broker.broker.flow.on_failure import failed_before
 from noetl_broker.broker.holds.pauses import queue_execution
@@ -45,11 +44,6 @@ def dispatch_first_step(draft: Draft) -> None:
         workload = make_workload(draft, payload)
     except TemplateError as fault:
         fail_execution(draft, template_fault(fault))
-        return
-    undo = undo_of(draft.event)
-    if undo is not None:
-        draft.add(ExecutionBegun(workload))
-        begin_undo_execution(draft, undo)
         return
     fork = fork_of(draft.event.meta)
     faults = payload_faults(draft.playbook, workload) if fork is None else []

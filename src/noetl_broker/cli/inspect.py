@@ -82,6 +82,7 @@ def _remarks(entry: dict[str, Any]) -> str:
         entry.get("error") and failure_text(entry["status"], entry["error"]),
         entry["forked_from"] and f"continues {entry['forked_from']}",
         entry["left_undone"] and f"left undone: {left_text(entry['left_undone'])}",
+        entry["undo_status"] if entry["undo_status"] in {"undoing", "undone"} else None,
         entry["recovered_as"] and f"continued as {entry['recovered_as']}",
     )
     return "; ".join(filter(None, remarks))

@@ -55,13 +55,10 @@ def explain_end(history: History, facts: Facts) -> list[Reason]:
     by = f"on {event_text(cause, number)}"
     about: dict[str, JSON] = {"turn": number, **event_facts(cause)}
     undone = explain_undone(facts)
-    if facts.status == COMPLETED and number == 1 and last.events[0].type == COMPENSATING_EVENT:
-        says = f"it has undone what was left of execution {facts.forked_from}"
-        return [Reason("completed", says, {"forked_from": facts.forked_from}), *undone]
     if facts.status == COMPLETED:
         says = f"it completed when the broker read {event_text(cause, number)}: no step was left to run"
         because = (*_result(draft), *explain_went_on(facts), *details)
-        return [Reason("completed", says, about, because), *explain_path(timeline)]
+        return [Reason("completed", says, about, because), *undone, *explain_path(timeline)]
     about["error"] = facts.error
     if facts.status == CANCELLED:
         because = (*details, *_still_open(draft))
@@ -146,13 +143,9 @@ def _recovery_reason(facts: Facts, mend: str | None) -> list[Reason]:
     counts: Mapping[str, int] = facts.undo["counts"] if facts.undo is not None else {}
     if any(counts.get(status) for status in ("open", "running", "failed")):
         return []
-    takers = facts.undo["executions"] if facts.undo is not None and counts.get("taken") else []
-    if takers and takers[-1]["status"] != "COMPLETED":
-        undo = f"noetl-broker undo {facts.execution_id}"
-        return [Reason("remedy", f"{undo} goes on with what is left")] if takers[-1]["status"] == "FAILED" else []
     command = f"noetl-broker retry {facts.execution_id}"
     says = f"{command} continues it from the failure"
-    if counts.get("done") or counts.get("taken"):
+    if counts.get("done") or counts.get("settled"):
         says = f"{command} starts it again from the start, because what it did was undone"
     elif mend is not None:
         says = f"{mend}, register it, then {command} --version latest continues it"

@@ -34,6 +34,7 @@ def headline(found: dict[str, Any]) -> str:
     playbook = f"{found['path'] or 'without a playbook'}{version}"
     line = f"execution {found['execution_id']}  {playbook}  {found['status']} {manner} {time}"
     kin = {"parent_execution_id": "child of", "forked_from": "continues", "recovered_as": "continued as"}
+    line += f", {found['undo_status']}" if found["undo_status"] == "undone" else ""
     return ", ".join([line, *(f"{words} {found[kind]}" for kind, words in kin.items() if found[kind] is not None)])
 
 

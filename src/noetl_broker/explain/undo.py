@@ -37,9 +37,12 @@ def explain_compensation(playbook: Playbook, state: ExecutionState, history: His
         step, visit, index = compensation.current[:3]
         name, job = visit_name(step, visit, index), facts.jobs.get((step + UNDO_SUFFIX, visit, index))
         about: dict[str, JSON] = {"step": step, "visit": visit, "index": index}
+        asked = compensation.current.children
         children = [child for child in facts.children if child.node[:2] == (step + UNDO_SUFFIX, visit)]
         if compensation.current.child:
             running = "".join(f", by execution {child.execution_id} ({child.path})" for child in children)
+            if asked:
+                running = f", by execution {asked[-1 - compensation.current.answered]} itself"
             reasons.append(Reason("undo", f"the undo of {name} is running{running}", about))
         elif job is not None:
             reasons.append(
@@ -88,7 +91,7 @@ def _undo_ends(visit: Visit, history: History) -> list[tuple[str, int]]:
 
 
 def undone_visits(name: str, history: History, facts: Facts) -> list[Visit]:
-    """The visits of a step that an execution undoes for another one."""
+    """The visits of a step that were undone, or are to be undone."""
     events = [event for turn in history.turns for event in turn.events if event.type in UNDO_ENDS]
     left = facts.undo["left"] if facts.undo is not None else []
     found = {(name, event.visit) for event in events if event.step == name}
@@ -102,17 +105,13 @@ def explain_undo_of(visit: Visit, history: History, facts: Facts) -> list[Reason
     rows = [row for row in facts.undo["left"] if (row["step"], row["visit"]) == visit]
     if rows:
         counts = Counter(row["status"] for row in rows)
-        lines = undo_lines(facts.execution_id, facts.status, {"counts": counts, "left": rows, "executions": []})
+        lines = undo_lines(facts.execution_id, facts.status, {**facts.undo, "counts": counts, "left": rows})
         return [_reason(line) for line in lines]
     ends = _undo_ends(visit, history)
     if ends and ends[-1][0] == UNDONE:
         turn = ends[-1][1]
         return [Reason("undo", f"it was undone in turn {turn}", {"turn": turn})]
-    playbook = history.playbook
-    if not ends and (isinstance(playbook, str) or not playbook.steps[visit[0]].has_compensate):
-        return []
-    taken = {"counts": {"taken": 1}, "left": [], "executions": facts.undo["executions"]}
-    return [_reason(line) for line in undo_lines(facts.execution_id, facts.status, taken)]
+    return []
 
 
 def explain_undone(facts: Facts) -> list[Reason]:

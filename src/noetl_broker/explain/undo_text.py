@@ -10,7 +10,7 @@ from noetl_broker.text import join_names
 
 MOST_NAMES = 5
 DRAINING = "if it still succeeds, that is undone"
-COUNTED = (("done", "done"), ("failed", "failed"), ("unknown", "unknown"), ("open", "left"))
+COUNTED = (("done", "done"), ("settled", "settled"), ("failed", "failed"), ("unknown", "unknown"), ("open", "left"))
 
 
 def left_text(counts: Mapping[str, int]) -> str:
@@ -31,8 +31,11 @@ def undo_lines(execution_id: int, status: str, undo: Mapping[str, Any]) -> Itera
     `undo` is what `store.undo.load_undo` gives.
     """
     counts: Mapping[str, int] = undo["counts"]
-    if status in {"RUNNING", "PAUSED", "QUEUED"} or (status == "COMPLETED" and not counts.keys() & {"done", "taken"}):
+    undoes = status == "COMPENSATING" or undo["status"] == "undoing"
+    if status in {"RUNNING", "PAUSED", "QUEUED"} or (status == "COMPLETED" and undo["status"] is None):
         return
+    if undo["status"] == "undoing":
+        yield "it is undoing what it did"
     numbers = [f"{counts[key]:,} {words}" for key, words in COUNTED if counts.get(key)]
     if numbers:
         yield f"undo: {', '.join(numbers)}"
@@ -41,13 +44,10 @@ def undo_lines(execution_id: int, status: str, undo: Mapping[str, Any]) -> Itera
         rows = [row for row in undo["left"] if row["status"] == key]
         told = [row for row in rows if key == "unknown" and _message(row)]  # by `_tried`
         names = [_name(row) for row in rows if row not in told][:MOST_NAMES]
-        if names and not (status == "COMPENSATING" and key == "open"):
+        if names and not (undoes and key == "open"):
             more = counts[key] - len(names) - len(told)
             yield f"{words}: {', '.join(names)}" + (f" and {more:,} more" if more else "")
-    takers = undo["executions"]
-    for taker in takers:
-        yield _taken_over(taker["execution_id"], taker["status"], is_last=taker is takers[-1])
-    if status in {"FAILED", "CANCELLED"}:
+    if not undoes:
         yield from _remedy(execution_id, undo)
 
 
@@ -66,16 +66,6 @@ def _tried(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 def _message(row: Mapping[str, Any]) -> str | None:
     error = row.get("error")
     return error.get("message") if isinstance(error, dict) else None
-
-
-def _taken_over(execution_id: int, status: str, *, is_last: bool) -> str:
-    """The state of rows that another execution took over; the last such execution may have left something."""
-    if status == "COMPLETED":
-        return f"what was left was undone by execution {execution_id}"
-    if status == "FAILED":
-        where = f": noetl-broker status {execution_id}" if is_last else ""
-        return f"execution {execution_id} took over what was left, and failed{where}"
-    return f"what was left is being undone by execution {execution_id}"
 
 
 def _remedy(execution_id: int, undo: Mapping[str, Any]) -> Iterator[str]:

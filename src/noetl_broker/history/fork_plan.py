@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from noetl_broker.broker.arrivals.forks import Fork, encode_fork
-from noetl_broker.broker.compensation import undo_of
 from noetl_broker.broker.draft.known import Known
 from noetl_broker.broker.model.effects import TimerSet
 from noetl_broker.broker.model.values import JSON
@@ -64,7 +63,6 @@ def plan_fork(
     results. Raises OperatorFault for an unknown step, BrokerError where the history cannot be replayed.
     """
     values = values or {}
-    _refuse_undo_execution(history)
     chosen = playbook or playbook_of(history)
     for step in (name, *values):
         find_step(chosen, step)
@@ -112,18 +110,6 @@ def plan_of(
     if before.signals:
         document["signals"] = [signal.turn for signal in before.signals]
     return ForkPlan(document, tuple(step for step in results.latest if step not in steps))
-
-
-def _refuse_undo_execution(history: History) -> None:
-    """Raise BrokerError for an execution that undoes what another one did: its steps would run for the first time."""
-    undo = undo_of(history.turns[0].event) if history.turns else None
-    if undo is None:
-        return
-    origin = undo.get("origin") or undo.get("execution_id")
-    raise BrokerError(
-        f"execution {history.execution_id} undoes what execution {origin} did, and ran none of its steps;"
-        f" noetl-broker undo {origin} goes on with what is left, noetl-broker fork {origin} --from STEP forks that one"
-    )
 
 
 def _refuse_undone(history: History, plan: ForkPlan) -> None:

@@ -78,6 +78,7 @@ class Past:
         self.playbook: Playbook = history.playbook
         self.version: int | None = history.job_scope.get("version")
         self.turns: list[PastTurn] = []
+        self._history = history
         self._session: Session = session_of(history, history.playbook)
         self._rows: dict[str, _Series] = {}
         self._results: dict[str, _Series] = {}
@@ -89,7 +90,7 @@ class Past:
     def add(self, turns: Iterable[RecordedTurn]) -> None:
         """Decide more turns again. Raises HistoryFault if the record does not allow it."""
         for recorded in turns:
-            decision = replay_turn(self._session, recorded)
+            decision = replay_turn(self._session, self._history, recorded)
             self.turns.append(PastTurn(recorded, decision, self._session.state, _agrees(recorded, decision)))
             number = len(self.turns)
             self._add_steps(number, recorded.turn.at, decision)

@@ -50,6 +50,13 @@ class RecordedRow(NamedTuple):
     result_visit: int | None
 
 
+class UsedVersion(NamedTuple):
+    """A version of a playbook, or the reason why it cannot be used."""
+
+    catalog_id: int
+    playbook: Playbook | str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
     """Everything that the store has of one execution; `playbook` may be the reason why there is none.
@@ -66,6 +73,7 @@ class History:
     jobs: Mapping[Node, RecordedJob] = field(default_factory=dict)
     rows: Mapping[str, RecordedRow] = field(default_factory=dict)
     taken: Mapping[tuple[object, ...], object] = field(default_factory=dict)  # results that a fork took over
+    undo_versions: Mapping[int, UsedVersion] = field(default_factory=dict)  # by number, those that an undo used instead
     undone: Mapping[Node, str] = field(default_factory=dict)  # visits and items whose undo began: status of the row
     job_scope: dict[str, JSON] = field(default_factory=dict)  # what the store adds to the context of every job
     workload: JSON = None

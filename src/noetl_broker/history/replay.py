@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from noetl_broker.broker.core import Session
 from noetl_broker.broker.model.decision import Decision, ExecutionEnd, JobRow
 from noetl_broker.broker.model.effects import ExecutionBegun
+from noetl_broker.broker.model.event_types import EXECUTION_UNDO
 from noetl_broker.broker.model.values import JSON
 from noetl_broker.broker.state.state import ExecutionState, encode
+from noetl_broker.broker.undo.later import version_of
 from noetl_broker.broker.writing.events import node_name_of
 from noetl_broker.errors import HistoryFault
 from noetl_broker.history.record import History, Node, RecordedJob, RecordedRow, RecordedTurn
@@ -74,6 +76,7 @@ class Replay:
         self.history = history
         self.number = 0  # of the last turn
         self._session = session_of(history, history.playbook)
+        self._scope = history.job_scope
         self._in_parts = in_parts
         self._totals = _Totals()
         self._written = dict(history.jobs)  # not yet decided
@@ -95,7 +98,12 @@ class Replay:
 
     def apply(self, recorded: RecordedTurn) -> ReplayedTurn:
         """Decide the next turn again. Raises HistoryFault if the record does not allow it."""
-        decision = replay_turn(self._session, recorded)
+        decision = replay_turn(self._session, self.history, recorded)
+        if recorded.event.kind == EXECUTION_UNDO:
+            version = version_of(recorded.event)
+            used = self.history.undo_versions.get(version or 0)
+            own = {} if used is None else {"version": version, "catalog_id": used.catalog_id}
+            self._scope = {**self.history.job_scope, **own}
         self._totals.add(decision)
         found: list[Difference] = []
         if recorded.turn.number != self.number + 1:
@@ -104,14 +112,15 @@ class Replay:
         found += _turn_differences(self.history, recorded, decision)
         for job in decision.jobs:
             node = (job.step + UNDO_SUFFIX if job.undo else job.step, job.visit, job.item_index)
-            decided, written = _as_recorded(self.history, job), self._written.pop(node, None)
+            decided = _as_recorded(self._scope, job)
+            written = None if job.undo else self._written.pop(node, None)
             if (
                 written is not None
                 and job.item_index is not None
                 and "workload" not in {**written.context, **job.context}
             ):
                 decided.context.pop("workload", None)  # the store leaves a large one out of the jobs of items
-            if written is None and self._in_parts:
+            if (written is None and self._in_parts) or job.undo:  # a later undo may use its job again
                 self._decided[node] = self.number, decided
             elif written != decided:
                 found.append(_job_difference(self.number, node, written, decided))
@@ -147,11 +156,17 @@ def session_of(history: History, playbook: Playbook | str, *, trace: bool = Fals
     return Session(playbook, history.rules, execution_id=history.execution_id, answers=history.taken, trace=trace)
 
 
-def replay_turn(session: Session, recorded: RecordedTurn) -> Decision:
-    """Decide a recorded turn again. Raises HistoryFault if the record does not allow it."""
-    number = recorded.turn.number
+def replay_turn(session: Session, history: History, recorded: RecordedTurn) -> Decision:
+    """Decide a recorded turn again. Raises HistoryFault if the record does not allow it.
+
+    From an `execution_undo` on, the version decides that it names.
+    """
+    number, event = recorded.turn.number, recorded.event
+    if event.kind == EXECUTION_UNDO:
+        used = history.undo_versions.get(version_of(event) or 0)
+        session.playbook = history.playbook if used is None else used.playbook
     try:
-        return session.apply(recorded.event, recorded.turn.at, number=number)
+        return session.apply(event, recorded.turn.at, number=number)
     except Exception as error:
         reason = f"its turn {number} cannot be replayed ({type(error).__name__}: {error})"
         raise HistoryFault(session.execution_id, reason) from error
@@ -221,8 +236,8 @@ def _job_name(node: Node) -> str:
     return f"job {visit_name(*node)}"
 
 
-def _as_recorded(history: History, job: JobRow) -> RecordedJob:
-    context = {**job.context, **history.job_scope}
+def _as_recorded(scope: dict[str, JSON], job: JobRow) -> RecordedJob:
+    context = {**job.context, **scope}
     return RecordedJob(job.node_type, job.action, context, job.priority, job.max_attempts, job.timeout)
 
 

@@ -25,7 +25,6 @@ Marks follow a semicolon: `> action_failed fetch {"message": "no"}; not retryabl
 | `given` | an event with which the slot comes |
 | `number 7` | a pause or resume |
 | `undo child 7` | the answer of a child that has something to be undone |
-| `undo rows 2` | the start of an undo execution |
 
 A step name that is not a plain word stands in backticks. `charge!undo` is the job that undoes `charge`.
 
@@ -41,7 +40,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from noetl_broker.broker.compensation import undo_of
 from noetl_broker.broker.core import Session
 from noetl_broker.broker.dispatcher import OF_PAUSE
 from noetl_broker.broker.holds.pauses import number_of
@@ -49,14 +47,16 @@ from noetl_broker.broker.model.decision import Decision
 from noetl_broker.broker.model.effects import (
     ChildAdopted,
     ChildStarted,
+    ChildUndoAbandoned,
+    ChildUndone,
     EventPosted,
     ItemChildCancelled,
     ItemsCancelled,
     JobChanged,
-    LateChildUndone,
     SignalSent,
     TimerSet,
     UndoChanged,
+    UndoEnded,
     UndoNoted,
     VisitCancelled,
     VisitDrained,
@@ -74,6 +74,7 @@ from noetl_broker.broker.model.event_types import (
     ITERATION_STARTED,
     SLOT_DEADLOCK,
     TIMER_DUE,
+    UNDO_SETTLED,
 )
 from noetl_broker.broker.model.rules import Rules
 from noetl_broker.broker.model.values import JSON
@@ -89,7 +90,7 @@ if TYPE_CHECKING:
     from noetl_broker.playbook.model import Playbook
 
 OF_CONTEXT = frozenset(
-    {ITERATION_STARTED, TIMER_DUE, APPROVAL_DECIDED, EXECUTION_SIGNAL, SLOT_DEADLOCK}
+    {ITERATION_STARTED, TIMER_DUE, APPROVAL_DECIDED, EXECUTION_SIGNAL, SLOT_DEADLOCK, UNDO_SETTLED}
 )  # events about a visit whose data is their context
 STORY_START = datetime(2026, 1, 1, tzinfo=UTC)  # turn n is n seconds later
 STORY_EXECUTION = 1
@@ -125,7 +126,6 @@ _METAS: dict[str, Callable[[int], dict[str, JSON]]] = {
     "depth": lambda number: {"parent": {"depth": number, "attempt": 1}},
     "number": lambda number: {"number": number},
     "undo child": lambda number: {"child_execution_id": number, "undo": True},
-    "undo rows": lambda number: {"undo": {"execution_id": 7, "rows": number, "error": {"message": "no"}}},
 }
 
 
@@ -145,14 +145,14 @@ def format_turn(event: Event, decision: Decision, *, attempts: bool = False) -> 
             yield f"    job   {name}{_suffix(job.action.get('args'))}{throttle}"
     for kind, line_of in LINES.items():
         yield from (f"    {line}" for line in map(line_of, decision.of(kind)) if line)
-    starts = None if decision.ended is None else decision.ended.on_failure
+    ended = decision.ended or decision.last(UndoEnded)
+    starts = None if ended is None else ended.on_failure
     if starts is not None:
         yield f"    start {starts.path}{_suffix(starts.payload)}"
 
 
 def _child_line(child: ChildStarted) -> str:
-    path = child.path if child.undo_of is None else f"undo of {child.undo_of}"
-    return f"child {_name(child, undo=child.undo)} {path}{_suffix(child.payload)}"
+    return f"child {_name(child, undo=child.undo)} {child.path}{_suffix(child.payload)}"
 
 
 def _wait_line(wait: WaitOpened) -> str:
@@ -173,7 +173,7 @@ def _job_line(change: JobChanged) -> str:
 
 
 def _undo_line(undo: UndoNoted) -> str:
-    what = f" child {undo.child_execution_id}" if undo.child_execution_id is not None else ""
+    what = f" child {undo.children[-1]}" if undo.children else ""
     status = "" if undo.status == "open" else f" {undo.status}"
     return f"undo  {_name(undo)}{what}{status}"
 
@@ -183,9 +183,14 @@ def _name(effect: Any, *, undo: bool = False) -> str:
     return visit_name(effect.step, effect.visit, getattr(effect, "item_index", None), undo=undo)
 
 
+def _answer(number: JSON) -> str:
+    return f"; answer {number}" if number else ""
+
+
 # The line of an effect; kinds in the order of the story. Others show in the events of the turn.
 LINES: Mapping[type[Any], Callable[[Any], str]] = {
     ChildStarted: _child_line,
+    ChildUndone: lambda child: f"undo execution {child.child_execution_id}{_answer(child.context.get('answer'))}",
     ChildAdopted: lambda adopted: f"waits {_name(adopted)} child {adopted.child_execution_id}",
     WaitOpened: _wait_line,
     TimerSet: lambda timer: f"timer {_name(timer)} {timer.purpose} {moment_text(timer.due)}",
@@ -200,7 +205,8 @@ LINES: Mapping[type[Any], Callable[[Any], str]] = {
     UndoNoted: _undo_line,
     UndoChanged: lambda change: f"undo  {_name(change)} unknown" if change.status == "unknown" else "",  # abandoned
     VisitDrained: lambda visit: f"drain {_name(visit)}",
-    LateChildUndone: lambda child: f"undo execution {child.child_execution_id}",
+    ChildUndoAbandoned: lambda child: f"abandon execution {child.child_execution_id}",
+    UndoEnded: lambda ended: f"answer {ended.answer}" if ended.answer else "",
 }
 
 
@@ -242,8 +248,6 @@ def _marks(event: Event, *, attempts: bool) -> Iterator[str]:
     yield from _slot_marks(event)
     if (child := child_with_undo(event)) is not None:
         yield f"undo child {child}"
-    if event.kind == EXECUTION_START and (undo := undo_of(event)) is not None:
-        yield f"undo rows {undo.get('rows')}"
     if event.kind in OF_PAUSE and (number := number_of(event)) is not None:
         yield f"number {number}"
 

@@ -108,7 +108,7 @@ def trace_turns(history: History, playbook: Playbook | None = None) -> Iterator[
         return
     session = session_of(history, chosen, trace=True)
     for recorded in history.turns:
-        decision = replay_turn(session, recorded)
+        decision = replay_turn(session, history, recorded)
         yield TracedTurn(recorded, session.draft, decision, session.state, session.known)
 
 

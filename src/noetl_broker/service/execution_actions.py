@@ -11,6 +11,7 @@ from noetl_broker.playbook import compile_playbook
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.service import recoveries, undos
 from noetl_broker.service.action import Caller, Cost, Role, action
+from noetl_broker.service.field_errors import FieldFault
 from noetl_broker.service.models import actions as models
 from noetl_broker.service.models.base import OneExecution
 from noetl_broker.service.typed_json import json_text
@@ -29,6 +30,7 @@ STATUSES_OF: Mapping[str, tuple[str, ...]] = {
     "signal": _LIVE,
     "again": _ENDED,
     "abandon": (COMPENSATING,),
+    "undo": _ENDED,
 }
 
 
@@ -156,10 +158,19 @@ async def _fork(connection: Connection, caller: Caller, given: models.ForkReques
 
 @action(Role.OPERATOR, models.Undone, cost=Cost.SHORT)
 async def undo_execution(connection: Connection, caller: Caller, given: models.UndoRequest) -> Any:
-    """Undo what is left of an execution that has ended, in a new execution. The last success is undone first."""
-    on = on_version(given.version, caller.rules)
-    new = await undos.undo_execution(connection, given.execution_id, unknown=given.unknown, on=on)
-    return {"execution_id": given.execution_id, "undone_by": new}
+    """Undo what an execution did that has ended, the last success first; or settle a step that was undone by hand."""
+    one = given.execution_id
+    if given.settle is not None:
+        if given.reason is None:
+            raise FieldFault({"reason": "say who undid it, and how"})
+        settled, requested = await call(connection, "settle_undo", one, given.settle, given.reason), True
+        said = f"settling {settled} of step {given.settle} of execution {one}"
+    else:
+        on = on_version(given.version, caller.rules)
+        requested = await undos.undo_execution(connection, one, unknown=given.unknown, on=on)
+        said = f"execution {one} undoes what it did" if requested else await undos.why_nothing(connection, one)
+    status = await executions.find_status(connection, one)
+    return {"execution_id": one, "requested": requested, "status": status, "said": said}
 
 
 @action(Role.OPERATOR, models.PutBack)

@@ -82,9 +82,6 @@ async def recover(
     row = await executions.find_execution(connection, execution_id)
     if row["status"] != "FAILED":
         if not await recovery.count_dead_letters(connection, execution_id):
-            obstacle = await undo.find_undo_obstacle(connection, execution_id)
-            if obstacle.origin is not None and not is_live(row["status"]):
-                raise BrokerError(UNDOES.format(execution_id, obstacle.origin))
             raise BrokerError(_nothing_to_recover(execution_id, row["status"]))
         put_back = await call(connection, "put_back", execution_id)
         return {"execution_id": execution_id, "put_back": put_back, "status_before": None, "notes": []}
@@ -135,17 +132,11 @@ async def preview_recovery(
         raise BrokerError(f"{where}: {way}; nothing was started") from way
 
 
-UNDOES = "execution {0} undoes what execution {1} did; noetl-broker undo {1} goes on with what is left"
 # What keeps an execution from a retry: {0}, by the field of what the store found.
 OBSTACLES = {
-    "running": "execution {0} is being undone by {1}; noetl-broker status {1} shows how far it is",
-    "origin": UNDOES,
-    "left_over": "execution {0} has something left to undo; noetl-broker undo {0} goes on with it, then it can be"
-    " retried",
-    "undoing": "execution {1} is undoing what a child of {0} did; noetl-broker status {1} shows how far it is,"
+    "undoing": "execution {1} is undoing what it did; noetl-broker status {1} shows how far it is,"
     " noetl-broker abandon {1} ends it",
-    "child": "execution {1}, a child of {0}, has something left to undo; noetl-broker undo {1} goes on with it, then"
-    " {0} can be retried",
+    "left": "execution {1} has something left to undo; noetl-broker undo {1} goes on with it, then {0} can be retried",
 }
 
 

@@ -1,4 +1,4 @@
-"""Undo what is left of an execution, with its own version of the playbook or with a mended one."""
+"""Undo what an ended execution did, with its own version of the playbook or with a mended one; or settle it by hand."""
 
 from __future__ import annotations
 
@@ -15,22 +15,32 @@ from noetl_broker.text import join_names
 
 async def undo_execution(
     connection: Connection, execution_id: int, *, unknown: bool = False, on: OnVersion | None = None
-) -> int:
-    """Start an execution that undoes what is left of an ended one; returns its id.
+) -> bool:
+    """Ask an ended execution to undo what it did; false if nothing is left to undo.
 
     `on`: with the `compensate` of that version. Raises BrokerError if it cannot undo all of it.
     """
     other = None if on is None else await on.of(connection, execution_id)
     if other is None:
-        return int(await call(connection, "undo_execution", execution_id, unknown))
+        return bool(await call(connection, "undo_execution", execution_id, unknown))
     targets = await undo.list_undo_targets(connection, execution_id, unknown=unknown)
     lacking = what_is_lacking(other.playbook, targets)
     if lacking:
         raise BrokerError(
             f"version {other.version} of {other.playbook.path} cannot undo what is left: it has {lacking};"
-            " register a version that has a `compensate` for each; nothing was started"
+            " register a version that has a `compensate` for each; nothing was begun"
         )
-    return int(await call(connection, "undo_execution", execution_id, unknown, other.version))
+    return bool(await call(connection, "undo_execution", execution_id, unknown, other.version))
+
+
+async def why_nothing(connection: Connection, execution_id: int) -> str:
+    """Why an execution has nothing to undo."""
+    found = await undo.load_undo(connection, execution_id)
+    doubtful = found["counts"].get("unknown", 0) if found is not None else 0
+    nothing = f"nothing of execution {execution_id} is left to undo"
+    if not doubtful:
+        return nothing
+    return f"{nothing} but {doubtful} of unknown outcome: noetl-broker undo {execution_id} --unknown undoes these, too"
 
 
 def what_is_lacking(playbook: Playbook, targets: Sequence[UndoTarget]) -> str:

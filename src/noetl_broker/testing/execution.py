@@ -70,11 +70,10 @@ class SimulatedExecution:
         agenda: Agenda,
         *,
         trace: bool,
-        taken: dict[tuple[object, ...], object] | None = None,
     ) -> None:
         """Start without turns; `number` is the execution id.
 
-        `trace`: remember which signals it keeps. `taken` is what an undo execution took over.
+        `trace`: remember which signals it keeps.
         """
         self.number = number
         self.playbook = playbook
@@ -87,7 +86,7 @@ class SimulatedExecution:
         self._agenda = agenda
         self._waited_before = agenda.jumped
         self._waited = timedelta()
-        self._session = Session(playbook, rules, execution_id=number, trace=trace, answers=taken)
+        self._session = Session(playbook, rules, execution_id=number, trace=trace)
         self._kept: set[int] = set()  # turns that read signals which no wait has taken
         self._turns: list[tuple[Event, Decision]] = []
         self._moments: list[datetime] = []
@@ -126,9 +125,9 @@ class SimulatedExecution:
         return self._session.known
 
     def failures_of_undo(self) -> int:
-        """The failed attempts of the undo that runs."""
-        compensation = self.state.compensation
-        return 0 if compensation is None or compensation.current is None else compensation.current.failures
+        """The number of the last failed attempt of the undo that runs."""
+        current = None if self.state.compensation is None else self.state.compensation.current
+        return 0 if current is None else current.first - 1 + current.failures
 
     def failures(self, step: str, visit: int, index: int | None = None) -> int:
         """The failed attempts of a visit, or of an item."""

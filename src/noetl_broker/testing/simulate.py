@@ -17,17 +17,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from noetl_broker.broker.draft.known import UndoRow, taken_over
 from noetl_broker.broker.flow.on_failure import KEY as ON_FAILURE
-from noetl_broker.broker.model.decision import Decision, ExecutionEnd, OnFailureStart
+from noetl_broker.broker.model.decision import Decision, ExecutionEnd
 from noetl_broker.broker.model.effects import (
     ChildStarted,
+    ChildUndone,
     EventPosted,
     ExecutionBegun,
     JobChanged,
+    OnFailureStart,
     SignalSent,
     StatusChanged,
     TimerSet,
+    UndoEnded,
     WaitOpened,
     WaitReopened,
 )
@@ -41,6 +43,7 @@ from noetl_broker.broker.model.event_types import (
     EXECUTION_DEADLINE,
     EXECUTION_RESUME,
     EXECUTION_START,
+    EXECUTION_UNDO,
     ITEM_COMPLETED,
     ITEM_FAILED,
     ITERATOR_COMPLETED,
@@ -67,7 +70,7 @@ from noetl_broker.testing.execution import SimulatedExecution, WaitingVisit
 from noetl_broker.testing.pauses import GivenPause, event_for_children, pauses_of
 from noetl_broker.testing.result import Story
 from noetl_broker.testing.signals import GivenSignal, Sent, Signals, signals_of
-from noetl_broker.testing.undo import cancelled_event, node_of_change, rows_to_take_over, undone_step
+from noetl_broker.testing.undo import cancelled_event, is_named, node_of_change, undone_step
 
 MOST_TURNS = 100_000
 ENDS_OF_CHILD = {True: (ACTION_COMPLETED, ACTION_FAILED), False: (ITEM_COMPLETED, ITEM_FAILED)}  # by: of one action
@@ -194,15 +197,10 @@ class Simulation:
             elif not self.agenda.advance():
                 return first
 
-    def _begin(
-        self, playbook: Playbook, start: Event, parent: WaitingVisit | None = None, rows: Iterable[UndoRow] = ()
-    ) -> SimulatedExecution:
-        """Add an execution, with its start unread; an undo execution takes over `rows`."""
-        taken = taken_over(rows) if rows else None
+    def _begin(self, playbook: Playbook, start: Event, parent: WaitingVisit | None = None) -> SimulatedExecution:
+        """Add an execution, with its start unread."""
         number = len(self.executions) + 1
-        execution = SimulatedExecution(
-            number, playbook, self.rules, parent, self.agenda, trace=self.traces, taken=taken
-        )
+        execution = SimulatedExecution(number, playbook, self.rules, parent, self.agenda, trace=self.traces)
         self.executions.append(execution)
         self.mail.append((execution, start))
         return execution
@@ -228,9 +226,15 @@ class Simulation:
         for_children = event_for_children(execution.number, event, decision)
         if for_children is not None:
             self.mail.extend((child, for_children) for child in execution.children if child.running)
-        if decision.ended is not None:
-            self._answer_parent(execution, decision.ended)
-            self._start_on_failure(execution, decision.ended.on_failure)
+        self.mail.extend(
+            (self.executions[one.child_execution_id - 1], Event(EXECUTION_UNDO, context=one.context))
+            for one in decision.of(ChildUndone)
+            if "answer" in one.context or not is_named(execution.known, one.child_execution_id)
+        )
+        ended = decision.ended or decision.last(UndoEnded)
+        if ended is not None:
+            self._answer_parent(execution, ended)
+            self._start_on_failure(execution, ended.on_failure)
 
     def _plan(self, execution: SimulatedExecution, decision: Decision, stops: Stops) -> None:
         """Put on the agenda what the turn wants later; forget what nobody waits for any more."""
@@ -390,9 +394,6 @@ class Simulation:
 
     def _start_child(self, parent: SimulatedExecution, child: ChildStarted) -> None:
         """Start the playbook that a step calls, unless the step has an answer."""
-        if child.undo_of is not None:
-            self._start_undo(parent, child)
-            return
         if self.answers.key_of(parent.playbook.path, child.step + UNDO_SUFFIX * child.undo) is not None:
             parent.open_child_job(child)
             return
@@ -414,18 +415,16 @@ class Simulation:
             )
             self._send_at(after(parent.at, timeout), parent, failed._replace(undo=child.undo))
 
-    def _start_undo(self, parent: SimulatedExecution, child: ChildStarted) -> None:
-        """Start an execution that undoes what a child did."""
-        [undone] = [one for one in parent.children if one.number == child.undo_of]
-        rows = rows_to_take_over(undone.known)
-        undo = {**child.meta["undo"], "rows": len(rows)}
-        start = Event(EXECUTION_START, context={"workload": undone.workload()}, meta={**child.meta, "undo": undo})
-        waiting = WaitingVisit(parent, child.step, child.visit, child.item_index, undo=True)
-        parent.children.append(self._begin(undone.playbook, start, waiting, rows))
-
-    def _answer_parent(self, child: SimulatedExecution, ended: ExecutionEnd) -> None:
+    def _answer_parent(self, child: SimulatedExecution, ended: ExecutionEnd | UndoEnded) -> None:
+        """Answer the parent that waits for the end of a child, or of its undo."""
         parent = child.state.parent
         if child.parent is None or parent is None:
+            return
+        if isinstance(ended, UndoEnded):
+            if ended.answer:
+                failed = None if ended.error is None else ExecutionEnd("FAILED", error=ended.error)
+                outcome = JobOutcome(None, failed and error_of_child(child.number, failed))
+                self._add_child_end(child.parent._replace(undo=True), outcome, ended.answer, child.number)
             return
         completed = ended.status == "COMPLETED"
         error = None if completed else error_of_child(child.number, ended)

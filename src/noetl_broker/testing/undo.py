@@ -1,20 +1,18 @@
-"""Undos in a simulation: the rows that an undo execution takes over, and jobs that are cancelled."""
+"""Undos in a simulation: their nodes, and jobs that are cancelled."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from noetl_broker.broker.draft.known import Known, UndoRow
-from noetl_broker.broker.draft.wants import want_action, want_item_action, want_items, want_turn
 from noetl_broker.broker.model.decision import JobRow
 from noetl_broker.broker.model.effects import JobChanged
 from noetl_broker.broker.model.event import Event
 from noetl_broker.broker.model.event_types import ACTION_FAILED
 from noetl_broker.broker.model.values import JSON
 from noetl_broker.node_ids import UNDO_SUFFIX
-from noetl_broker.template import StepResult
 
 if TYPE_CHECKING:
+    from noetl_broker.broker.draft.known import Known
     from noetl_broker.broker.model.stops import Stops
     from noetl_broker.history.record import Node
 
@@ -47,23 +45,6 @@ def cancelled_event(node: Node) -> Event:
     return Event(ACTION_FAILED, step, visit, error=error, retryable=False, item_index=index)
 
 
-def rows_to_take_over(known: Known) -> list[UndoRow]:
-    """The open rows of an execution as an undo execution takes them over, with what their templates read."""
-    return [_copied(known, row) for row, status in known.undo_rows().values() if status == "open"]
-
-
-def _copied(known: Known, row: UndoRow) -> UndoRow:
-    if row.inputs is not None:
-        return row
-    answers, step, visit = known.answers, row.step, row.visit
-    result = answers.get(want_turn(row.turn))
-    inputs: dict[str, JSON] = {"action": answers.get(want_action(step, visit))}
-    if row.item_index is not None:
-        items = answers.get(("all items", step, visit))
-        values = items if isinstance(items, list) else known.ask(want_items(step, visit, 0, row.item_index + 1))
-        inputs = {
-            "action": answers.get(want_item_action(step, visit, row.item_index)),
-            "item": values[row.item_index] if row.item_index < len(values) else None,
-            "total": len(values),
-        }
-    return row._replace(inputs=inputs, result=result.data if isinstance(result, StepResult) else None)
+def is_named(known: Known, child: int) -> bool:
+    """Whether a row of `noetl.undo` names a child."""
+    return any(child in row.children for row, _ in known.undo_rows().values())

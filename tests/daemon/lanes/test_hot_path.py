@@ -62,7 +62,7 @@ async def test_a_backlog_is_taken_in_large_transactions(database: Database, monk
 async def test_mail_of_an_execution_is_decided_in_its_order(database: Database) -> None:
     """A claim returns rows in any order; a cancel before its start would be ignored."""
     source = await value(database, "select pg_get_functiondef('noetl.take_mail'::regproc)")
-    last = "on c.catalog_id = x.catalog_id;"
+    last = "on c.catalog_id = coalesce(x.undo_catalog_id, x.catalog_id);"
     assert source.count(last) == 1
     await execute(database, source.replace(last, f"{last[:-1]} order by m.mail_id desc;"))
     await register(database, WIDE)

@@ -116,8 +116,7 @@ async def test_a_reader_sees_no_payload_result_error_or_playbook(database: Datab
     await execute(database, "select noetl.put_throttle('api', 5)")
     await execute(
         database,
-        "insert into noetl.undo (execution_id, node_id, step, visit, turn, inputs, result, error)"
-        " values ($1, 'a', 'a', 1, 1, $2, $2, $2)",
+        "insert into noetl.undo (execution_id, node_id, step, visit, turn, error) values ($1, 'a', 'a', 1, 1, $2)",
         execution, {"x": SECRET},
     )  # fmt: skip
     views = [

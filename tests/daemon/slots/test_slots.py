@@ -276,7 +276,7 @@ async def test_cancel_running_waits_for_the_undo_of_the_old_one(database: Databa
     await assert_idle(database)
 
 
-async def test_an_undo_execution_takes_no_slot(database: Database) -> None:
+async def test_an_undo_after_the_end_takes_no_slot(database: Database) -> None:
     """It runs beside an execution that holds the slot."""
     await register(database, UNDOING, metadata=limit())
     [first] = await start(database)
@@ -290,7 +290,8 @@ async def test_an_undo_execution_takes_no_slot(database: Database) -> None:
     await drain(database)
     await execute(database, "select noetl.undo_execution($1, true)", first)
     await drain(database)
-    assert await statuses(database) == ["FAILED", "RUNNING", "COMPENSATING"]
+    assert await statuses(database) == ["FAILED", "RUNNING"]
+    assert await value(database, "select undo_status from noetl.execution where execution_id = $1", first) == "undoing"
     assert await value(database, "select count(*) from noetl.slot_claim") == 1
 
 

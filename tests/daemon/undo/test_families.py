@@ -8,12 +8,14 @@ import asyncpg
 import pytest
 
 from noetl_broker.errors import BrokerError
-from noetl_broker.playbook import PlaybookRules
+from noetl_broker.playbook import PlaybookRules, compile_playbook
 from noetl_broker.service.recoveries import recover
+from noetl_broker.store.admin import catalog
 from tests.brokers import broken_invariants, drain, execute, register, rows, start, value
 from tests.postgres import Database
 from tests.sessions import blocked, refused, session
-from tests.undos import STATUS, UNDOS, complete, fail, lease, work
+from tests.stories import document
+from tests.undos import STANDS, STATUS, UNDO, UNDOS, complete, fail, lease, work
 
 CHILD = """
 workflow:
@@ -97,20 +99,19 @@ workflow:
   - {step: ship, type: python, code: "def main(): ...", next: end}
   - {step: end}
 """
-FAMILY = "select path, status from noetl.execution order by execution_id"
+FAMILY = "select path, status, undo_status from noetl.execution order by execution_id"
 
 
 async def test_a_child_that_completed_long_ago_is_undone_in_its_turn(database: Database) -> None:
-    """In an execution of its own, which answers like a child."""
+    """By itself: the parent asks it, and waits for its answer."""
     await register(database, CHILD, path="child")
     await register(database, PARENT)
     [execution] = await start(database)
     jobs = await work(database, failing=("ship",))
     assert jobs == ["pay", "book", "tell", "ship", "tell!undo", "book!undo", "pay!undo"]
-    assert await rows(database, FAMILY) == [("story", "FAILED"), ("child", "COMPLETED"), ("child", "COMPLETED")]
+    assert await rows(database, FAMILY) == [("story", "FAILED", "undone"), ("child", "COMPLETED", "undone")]
     assert await rows(database, UNDOS, execution) == [("pay", "done"), ("trip", "done")]
-    child, undo = [row[0] for row in await rows(database, "select execution_id from noetl.execution order by 1")][1:]
-    assert await rows(database, UNDOS, child) == [("book", "taken"), ("tell", "taken")]
+    undo = await value(database, "select max(execution_id) from noetl.execution")
     assert await rows(database, UNDOS, undo) == [("book", "done"), ("tell", "done")]
     args = "select action::jsonb -> 'args' from noetl.queue where execution_id = $1 and node_name = 'book!undo'"
     assert await rows(database, args, undo) == [({"id": "book", "nights": 3},)]
@@ -128,44 +129,153 @@ async def test_a_running_child_ends_and_undoes_before_its_parent(database: Datab
     await drain(database)
     assert await value(database, "select noetl.cancel_execution($1)", execution)
     assert await work(database) == ["book!undo", "pay!undo"]
-    assert await rows(database, FAMILY) == [("story", "CANCELLED"), ("child", "CANCELLED")]
+    assert await rows(database, FAMILY) == [("story", "CANCELLED", "undone"), ("child", "CANCELLED", "undone")]
     assert await rows(database, UNDOS, execution) == [("pay", "done")]
     assert await broken_invariants(database) == {}
 
 
 async def test_a_failed_undo_of_a_child_is_gone_on_with_by_an_undo_of_the_parent(database: Database) -> None:
-    """It takes over what the undo execution of the child has left."""
+    """The parent asks the child again."""
     await register(database, CHILD, path="child")
     await register(database, PARENT)
     [execution] = await start(database)
     await work(database, failing=("ship", "book!undo"))
-    assert await rows(database, FAMILY) == [("story", "FAILED"), ("child", "COMPLETED"), ("child", "FAILED")]
+    assert await rows(database, FAMILY) == [("story", "FAILED", "left"), ("child", "COMPLETED", "left")]
     assert await rows(database, UNDOS, execution) == [("pay", "open"), ("trip", "failed")]
-    new = await value(database, "select noetl.undo_execution($1)", execution)
+    assert await value(database, UNDO, execution)
     assert await work(database) == ["book!undo", "pay!undo"]
-    assert await value(database, STATUS, new) == "COMPLETED"
+    assert await rows(database, FAMILY) == [("story", "FAILED", "undone"), ("child", "COMPLETED", "undone")]
     assert await rows(database, "select count(*) from noetl.undo where status in ('open', 'failed')") == [(0,)]
     assert await broken_invariants(database) == {}
 
 
-async def test_a_child_and_its_parent_are_not_undone_at_once(database: Database) -> None:
-    """Else an undo of the parent would end before that of the child, whether that fails or not."""
+async def test_a_child_is_not_undone_while_its_parent_lives(database: Database) -> None:
+    """Also while the parent undoes before its end."""
+    await register(database, CHILD, path="child")
+    await register(database, PARENT)
+    [execution] = await start(database)
+    for name in ("pay", "book", "tell"):
+        await drain(database)
+        await complete(database, (await lease(database))[name], {"id": name})
+    await drain(database)
+    child = await value(database, "select max(execution_id) from noetl.execution")
+    living = f"{child} belongs to execution {execution}, which has not"
+    with pytest.raises(asyncpg.PostgresError, match=living):
+        await value(database, UNDO, child)
+    await fail(database, (await lease(database))["ship"])
+    await drain(database)
+    assert await value(database, STATUS, execution) == "COMPENSATING"
+    with pytest.raises(asyncpg.PostgresError, match=living):
+        await value(database, UNDO, child)
+    assert await work(database) == ["tell!undo", "book!undo", "pay!undo"]
+    assert await broken_invariants(database) == {}
+
+
+async def test_a_parent_waits_for_an_undo_that_somebody_else_began(database: Database) -> None:
+    """The child undoes once, and answers at its end. With nothing left, it answers at once."""
     await register(database, CHILD, path="child")
     await register(database, PARENT)
     [execution] = await start(database)
     await work(database)
     child = await value(database, "select max(execution_id) from noetl.execution")
-    new = await value(database, "select noetl.undo_execution($1)", child)
-    with pytest.raises(asyncpg.PostgresError, match=f"{execution} cannot be undone while {new} undoes a child of it"):
-        await value(database, "select noetl.undo_execution($1)", execution)
-    assert await work(database, failing=("book!undo",)) == ["tell!undo", "book!undo"]
-    above = await value(database, "select noetl.undo_execution($1)", execution)
-    for below in (child, new):
-        with pytest.raises(asyncpg.PostgresError, match=f"{below} belongs to execution {above}, which has") as fault:
-            await value(database, "select noetl.undo_execution($1)", below)
-        assert f"noetl-broker abandon {above} ends it" in str(fault.value.hint)
+    assert await value(database, UNDO, child)
+    assert await value(database, UNDO, execution)
+    assert await work(database) == ["tell!undo", "book!undo", "pay!undo"]
+    assert await rows(database, FAMILY) == [("story", "COMPLETED", "undone"), ("child", "COMPLETED", "undone")]
+    [second] = await start(database)
+    await work(database)
+    child = await value(database, "select max(execution_id) from noetl.execution")
+    await value(database, UNDO, child)
+    assert await work(database) == ["tell!undo", "book!undo"]
+    await value(database, UNDO, second)
+    assert await work(database) == ["pay!undo"]
+    assert await broken_invariants(database) == {}
+
+
+async def test_a_caught_child_with_a_failed_refund_is_asked_again(database: Database) -> None:
+    """The parent went on; when it undoes, the child does the rest."""
+    await register(database, CHILD, path="child")
+    await register(database, PARENT.replace("path: child,", "path: child, catch: [{step: ship}],"))
+    [execution] = await start(database)
+    assert await work(database, failing=("tell", "book!undo", "ship")) == [
+        "pay",
+        "book",
+        "tell",
+        "book!undo",
+        "ship",
+        "book!undo",
+    ]
+    assert await rows(database, FAMILY) == [("story", "FAILED", "left"), ("child", "FAILED", "left")]
+    assert await value(database, UNDO, execution)
     assert await work(database) == ["book!undo", "pay!undo"]
-    assert await value(database, STATUS, above) == "COMPLETED"
+    assert await rows(database, FAMILY) == [("story", "FAILED", "undone"), ("child", "FAILED", "undone")]
+    assert await broken_invariants(database) == {}
+
+
+async def test_a_child_is_undone_with_its_parent_whose_step_has_a_compensate(database: Database) -> None:
+    """By that alone: it is refused for the child."""
+    await register(database, CHILD, path="child")
+    own = "path: child, compensate: {type: python, code: 'def main(): ...'},"
+    await register(database, PARENT.replace("path: child,", own))
+    [execution] = await start(database)
+    await work(database)
+    child = await value(database, "select max(execution_id) from noetl.execution")
+    with pytest.raises(
+        asyncpg.PostgresError, match=f"step trip of execution {execution} has a `compensate` of its own"
+    ):
+        await value(database, UNDO, child)
+    assert await value(database, UNDO, execution)
+    assert await work(database) == ["trip!undo", "pay!undo"]
+    assert await broken_invariants(database) == {}
+
+
+async def test_an_archived_child_fails_the_undo_of_its_parent(database: Database) -> None:
+    """The parent is answered nevertheless."""
+    await register(database, CHILD, path="child")
+    await register(database, PARENT)
+    [execution] = await start(database)
+    await work(database)
+    child = await value(database, "select max(execution_id) from noetl.execution")
+    await execute(database, "delete from noetl.execution where execution_id = $1", child)
+    await value(database, UNDO, execution)
+    await work(database)
+    assert await rows(database, STANDS, execution) == [("COMPLETED", "left")]
+    error = await value(database, "select error ->> 'message' from noetl.undo where step = 'trip'")
+    assert error == f"execution {child}, which would undo what it did, is archived"
+
+
+async def test_an_undo_of_a_block_takes_the_version_of_its_playbook(database: Database) -> None:
+    """A block is a part of that version."""
+    body = """
+        workflow:
+        - {step: start, next: pay}
+        - step: pay
+          type: playbook
+          workflow:
+          - {step: start, next: charge}
+          - step: charge
+            type: python
+            code: "def main(): ..."
+            compensate: {type: python, code: "def main(): ...", args: {of: "{{ result.nothing }}"}}
+          next: end
+        - {step: end}
+        """
+
+    async def registered(text: str) -> None:
+        text = document(text, path="story", metadata="")
+        async with session(database) as connection:
+            await catalog.register(connection, [(compile_playbook(text, rules=PlaybookRules()), text)])
+
+    await registered(body)
+    [execution] = await start(database)
+    await work(database)
+    await value(database, UNDO, execution)
+    assert await work(database) == []
+    assert await rows(database, STANDS, execution) == [("COMPLETED", "left")]
+    await registered(body.replace("result.nothing", "result.id"))
+    assert await value(database, "select noetl.undo_execution($1, false, 2)", execution)
+    assert await work(database) == ["charge!undo"]
+    assert await rows(database, STANDS, execution) == [("COMPLETED", "undone")]
     assert await broken_invariants(database) == {}
 
 
@@ -182,13 +292,12 @@ async def test_a_child_that_completes_as_its_parent_ends_is_undone(database: Dat
     await fail(database, jobs["ship"])
     await drain(database)
     undo = await value(database, "select max(execution_id) from noetl.execution")
+    await drain(database)
     async with session(database) as connection:
-        with pytest.raises(
-            BrokerError, match=f"{undo} is undoing what a child of {execution} did;.* abandon {undo} ends"
-        ):
+        with pytest.raises(BrokerError, match=f"{undo} is undoing what it did;.* abandon {undo} ends"):
             await recover(connection, execution, PlaybookRules())
     assert await work(database) == ["tell!undo", "book!undo"]
-    assert await rows(database, FAMILY) == [("story", "FAILED"), ("child", "COMPLETED"), ("child", "COMPLETED")]
+    assert await rows(database, FAMILY) == [("story", "FAILED", None), ("child", "COMPLETED", "undone")]
     assert await rows(database, UNDOS, execution) == []
     assert await broken_invariants(database) == {}
 
@@ -207,25 +316,27 @@ async def test_a_retry_does_not_wait_for_the_undo_of_another_family(database: Da
     await drain(database)
     await complete(database, jobs["book"], {"id": "book"})
     await drain(database)
-    undoing = "select count(*) from noetl.execution where noetl.is_live(status) and noetl.undoes(execution_id)"
+    undoing = """
+        select count(*) from noetl.execution
+        where status = 'COMPENSATING' or undo_status = 'undoing' or noetl.is_undo_asked(execution_id)"""
     assert await value(database, undoing) == 1
     async with session(database) as connection:
         assert (await recover(connection, failed, PlaybookRules()))["steps"] == ["trip"]
 
 
 async def test_what_a_failed_child_left_is_undone_before_a_retry_of_its_parent(database: Database) -> None:
-    """The retry would do it again. The parent has no row of such a child."""
+    """The retry would do it again."""
     await register(database, CHILD, path="child")
     await register(database, PARENT)
     [execution] = await start(database)
     await work(database, failing=("tell", "book!undo"))
-    assert await rows(database, FAMILY) == [("story", "FAILED"), ("child", "FAILED")]
+    assert await rows(database, FAMILY) == [("story", "FAILED", "left"), ("child", "FAILED", "left")]
     child = await value(database, "select max(execution_id) from noetl.execution")
     async with session(database) as connection:
-        with pytest.raises(BrokerError, match=f"execution {child}, a child of {execution}, has something left to undo"):
+        with pytest.raises(BrokerError, match=f"execution {child} has something left to undo"):
             await recover(connection, execution, PlaybookRules())
-        await value(database, "select noetl.undo_execution($1)", child)
-        assert await work(database) == ["book!undo"]
+        await value(database, UNDO, execution)
+        assert await work(database) == ["book!undo", "pay!undo"]
         retried = await recover(connection, execution, PlaybookRules())
     assert retried["anew"] == "what it did was undone"
     await work(database)
@@ -258,7 +369,7 @@ async def test_an_abandoned_undo_cancels_its_playbook(database: Database) -> Non
     await work(database, failing=("ship",))
     assert await value(database, "select noetl.abandon_execution($1)", execution)
     await drain(database)
-    assert await rows(database, FAMILY) == [("story", "FAILED"), ("refund", "CANCELLED")]
+    assert await rows(database, FAMILY) == [("story", "FAILED", "left"), ("refund", "CANCELLED", None)]
     assert await rows(database, UNDOS, execution) == [("pay", "unknown")]
     assert await broken_invariants(database) == {}
 
@@ -281,13 +392,14 @@ async def test_a_playbook_that_undoes_is_cancelled_when_it_times_out(database: D
         assert await value(database, STATUS, execution) == end
         live = "select noetl.is_live(status) from noetl.execution where path = 'refund' and noetl.is_live(status)"
         assert [is_live for (is_live,) in await rows(database, live)] == running
-    assert await rows(database, FAMILY) == [("story", "FAILED"), ("refund", "CANCELLED"), ("refund", "CANCELLED")]
+    refunds = [("refund", "CANCELLED", None)] * 2
+    assert await rows(database, FAMILY) == [("story", "FAILED", "left"), *refunds]
     assert await rows(database, UNDOS, execution) == [("pay", "failed")]
     assert await broken_invariants(database) == {}
 
 
 async def test_children_of_an_iterator_are_undone_one_by_one(database: Database) -> None:
-    """Each in an execution of its own."""
+    """Each by itself."""
     await register(database, CHILD, path="child")
     await register(database, ITEMS)
     [execution] = await start(database)
@@ -336,9 +448,9 @@ async def test_an_abandoned_undo_lists_the_items_that_a_worker_has(database: Dat
         ("each[0]", "unknown"),
         ("each[2]", "unknown"),
     ]
-    undo = await value(database, "select noetl.undo_execution($1, true)", execution)
+    assert await value(database, "select noetl.undo_execution($1, true)", execution)
     assert len(await work(database)) == 3
-    assert await value(database, STATUS, undo) == "COMPLETED"
+    assert await rows(database, STANDS, execution) == [("FAILED", "undone")]
     assert await broken_invariants(database) == {}
 
 

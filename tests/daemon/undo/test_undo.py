@@ -5,9 +5,14 @@ from __future__ import annotations
 import asyncpg
 import pytest
 
+from noetl_broker.history.replay import replay_history, sentences
+from noetl_broker.playbook.diagnostics import PlaybookRules
+from noetl_broker.service.recoveries import ForkFrom, fork_execution
+from noetl_broker.store.admin.history import load_history
 from tests.brokers import broken_invariants, drain, execute, register, rows, start, value
 from tests.postgres import Database
-from tests.undos import EVENTS, ORDER, STATUS, UNDOS, complete, lease, work
+from tests.sessions import session
+from tests.undos import EVENTS, ORDER, STANDS, STATUS, UNDO, UNDOS, complete, fail, lease, work
 
 
 async def test_a_failed_execution_undoes_the_last_success_first(database: Database) -> None:
@@ -103,27 +108,157 @@ async def test_an_undo_that_lost_its_lease_is_queued_again(database: Database) -
     assert await broken_invariants(database) == {}
 
 
-async def test_a_failed_undo_is_gone_on_with_in_a_new_execution(database: Database) -> None:
-    """It takes over what is left, in the same order; its templates see what those of the first one would see."""
+async def test_a_failed_undo_is_gone_on_with(database: Database) -> None:
+    """In place: its status and error stay. The templates see what they saw before; the job is used again."""
     await register(database, ORDER)
     [execution] = await start(database)
     await work(database, failing=("ship", "charge!undo"))
-    assert await value(database, STATUS, execution) == "FAILED"
+    before = "select status, result, error, ended_at from noetl.execution"
+    [ended] = await rows(database, before)
+    assert await rows(database, STANDS, execution) == [("FAILED", "left")]
     assert await rows(database, UNDOS, execution) == [("reserve", "open"), ("charge", "failed")]
-    new = await value(database, "select noetl.undo_execution($1)", execution)
-    assert await rows(database, UNDOS, execution) == [("reserve", "taken"), ("charge", "taken")]
-    with pytest.raises(asyncpg.PostgresError, match=f"is being undone by {new}"):
-        await value(database, "select noetl.undo_execution($1)", execution)
+    assert await value(database, UNDO, execution)
     assert await work(database) == ["charge!undo", "reserve!undo"]
-    assert await rows(database, "select status, result from noetl.execution where execution_id = $1", new) == [
-        ("COMPLETED", {"done": 2, "unknown": 0})
+    assert await rows(database, before) == [ended]
+    assert await rows(database, STANDS, execution) == [("FAILED", "undone")]
+    assert await rows(database, UNDOS, execution) == [("reserve", "done"), ("charge", "done")]
+    jobs = "select node_name, action::jsonb -> 'args', attempts, status from noetl.queue where node_id like '%!undo'"
+    assert sorted(await rows(database, jobs)) == [
+        ("charge!undo", {"id": "charge"}, 2, "done"),
+        ("reserve!undo", {"id": "reserve", "why": "no"}, 1, "done"),
     ]
-    assert await rows(database, UNDOS, new) == [("reserve", "done"), ("charge", "done")]
-    args = "select action::jsonb -> 'args' from noetl.queue where execution_id = $1 order by node_id"
-    assert await rows(database, args, new) == [({"id": "charge"},), ({"id": "reserve", "why": "no"},)]
-    with pytest.raises(asyncpg.PostgresError, match=r"nothing of execution \d+ is left to undo"):
-        await value(database, "select noetl.undo_execution($1)", execution)
+    ends = "select event_type, status from noetl.event where event_type like 'execution_undo%' order by created_at"
+    assert await rows(database, ends) == [("execution_undo", "PENDING"), ("execution_undone", "FAILED")]
+    assert not await value(database, UNDO, execution)
     assert await broken_invariants(database) == {}
+
+
+async def test_two_operators_undo_once(database: Database) -> None:
+    """The same request again is a duplicate, before and after the broker has read the first; another one is refused."""
+    await register(database, ORDER)
+    [execution] = await start(database)
+    await work(database)
+    assert await value(database, UNDO, execution)
+    assert await value(database, UNDO, execution)
+    with pytest.raises(asyncpg.PostgresError, match="is being undone with other options"):
+        await value(database, "select noetl.undo_execution($1, true)", execution)
+    await drain(database)
+    assert await value(database, UNDO, execution)
+    assert await work(database) == ["charge!undo", "reserve!undo"]
+    outcomes = """
+        select t.outcome from noetl.turn t join noetl.event e using (execution_id, event_id)
+        where e.event_type = 'execution_undo' order by t.turn"""
+    assert await rows(database, outcomes) == [("decided",), ("duplicate",), ("duplicate",)]
+    assert await broken_invariants(database) == {}
+
+
+async def test_an_undo_after_an_abandoned_one_waits_for_its_lease(database: Database) -> None:
+    """The first worker is told to stop; when it fails, the job is queued again, and that is no failed attempt."""
+    await register(database, ORDER)
+    [execution] = await start(database)
+    await work(database)
+    await value(database, UNDO, execution)
+    await drain(database)
+    first = (await lease(database))["charge!undo"]
+    assert await value(database, "select noetl.abandon_execution($1)", execution)
+    await drain(database)
+    assert await rows(database, STANDS, execution) == [("COMPLETED", "left")]
+    assert await value(database, "select noetl.undo_execution($1, true)", execution)
+    await drain(database)
+    assert await lease(database) == {}
+    assert not await value(database, "select noetl.heartbeat_job($1, 'w', $2)", *first)
+    assert await fail(database, first)
+    assert await work(database) == ["charge!undo", "reserve!undo"]
+    assert await rows(database, STANDS, execution) == [("COMPLETED", "undone")]
+    assert await broken_invariants(database) == {}
+
+
+@pytest.mark.parametrize("again", [True, False])
+async def test_a_late_success_of_an_abandoned_undo_counts(database: Database, *, again: bool) -> None:
+    """Whether a further undo waits for it or not: nothing is undone twice."""
+    await register(database, ORDER)
+    [execution] = await start(database)
+    await work(database)
+    await value(database, UNDO, execution)
+    await drain(database)
+    first = (await lease(database))["charge!undo"]
+    await value(database, "select noetl.abandon_execution($1)", execution)
+    await drain(database)
+    if again:
+        await value(database, "select noetl.undo_execution($1, true)", execution)
+        await drain(database)
+    assert await complete(database, first)
+    await drain(database)
+    assert await value(database, "select status from noetl.undo where step = 'charge'") == "done"
+    if not again:
+        assert await value(database, UNDO, execution)
+    assert await work(database) == ["reserve!undo"]
+    assert await rows(database, STANDS, execution) == [("COMPLETED", "undone")]
+    assert await broken_invariants(database) == {}
+
+
+async def test_a_lost_lease_of_an_abandoned_undo_is_queued_again(database: Database) -> None:
+    """A further undo has waited for it."""
+    await register(database, ORDER)
+    [execution] = await start(database)
+    await work(database)
+    await value(database, UNDO, execution)
+    await drain(database)
+    await lease(database, seconds=1)
+    await value(database, "select noetl.abandon_execution($1)", execution)
+    await drain(database)
+    await value(database, "select noetl.undo_execution($1, true)", execution)
+    await drain(database)
+    await execute(database, "update noetl.queue set lease_until = clock_timestamp() where status = 'leased'")
+    await execute(database, "select noetl.reap(100, 5)")
+    assert await work(database) == ["charge!undo", "reserve!undo"]
+    assert await broken_invariants(database) == {}
+
+
+async def test_what_was_undone_by_hand_is_settled(database: Database) -> None:
+    """With a reason; then nothing is left."""
+    await register(database, ORDER)
+    [execution] = await start(database)
+    await work(database, failing=("ship", "charge!undo"))
+    settle = "select noetl.settle_undo($1, $2, $3)"
+    with pytest.raises(asyncpg.PostgresError, match="needs a step and a reason"):
+        await value(database, settle, execution, "charge", " ")
+    with pytest.raises(asyncpg.PostgresError, match="nothing of step ship of execution"):
+        await value(database, settle, execution, "ship", "by the bank")
+    assert await value(database, settle, execution, "charge", "by the bank") == 1
+    assert await value(database, UNDO, execution)
+    assert await work(database) == ["reserve!undo"]
+    assert await rows(database, UNDOS, execution) == [("reserve", "done"), ("charge", "settled")]
+    assert await rows(database, STANDS, execution) == [("FAILED", "undone")]
+    assert await broken_invariants(database) == {}
+
+
+async def test_an_undo_is_refused_beside_a_fork_that_runs(database: Database) -> None:
+    """It goes on with results of the execution; and no fork begins beside an undo."""
+    await register(database, ORDER)
+    [execution] = await start(database)
+    await work(database)
+    async with session(database) as connection:
+        start_at = ForkFrom("ship", {})
+        fork = (await fork_execution(connection, execution, start_at, PlaybookRules())).execution_id
+        with pytest.raises(asyncpg.PostgresError, match=f"execution {fork} goes on with results of"):
+            await value(database, UNDO, execution)
+        await work(database)
+        assert await value(database, UNDO, execution)
+        with pytest.raises(asyncpg.PostgresError, match="is undoing what it did"):
+            await fork_execution(connection, execution, start_at, PlaybookRules())
+    assert await work(database) == ["charge!undo", "reserve!undo"]
+    assert await broken_invariants(database) == {}
+
+
+async def test_an_archived_execution_is_not_undone(database: Database) -> None:
+    """Its history is elsewhere; what is left to undo is not archived."""
+    await register(database, ORDER)
+    [execution] = await start(database)
+    await work(database)
+    await execute(database, "insert into noetl.archived (execution_id) values ($1)", execution)
+    with pytest.raises(asyncpg.PostgresError, match="is archived"):
+        await value(database, UNDO, execution)
 
 
 WITH_OUTPUT = """
@@ -149,11 +284,11 @@ async def test_each_attempt_at_an_undo_is_told_the_same_error(database: Database
     await drain(database)
     await value(database, "select noetl.cancel_execution($1, 'out of stock')", first)
     await work(database, failing=("reserve!undo",))
-    second = await value(database, "select noetl.undo_execution($1)", first)
-    await work(database, failing=("reserve!undo",))
-    third = await value(database, "select noetl.undo_execution($1)", second)
-    await work(database)
-    assert [await value(database, WHY, one) for one in (first, second, third)] == ["cancelled: out of stock"] * 3
+    for failing in (("reserve!undo",), ()):
+        assert await value(database, WHY, first) == "cancelled: out of stock"
+        await value(database, UNDO, first)
+        await work(database, failing=failing)
+    assert await value(database, WHY, first) == "cancelled: out of stock"
     assert await broken_invariants(database) == {}
 
 
@@ -162,9 +297,10 @@ async def test_each_attempt_at_an_undo_sees_the_output(database: Database) -> No
     await register(database, WITH_OUTPUT)
     [first] = await start(database)
     await work(database, failing=("charge!undo",))
-    second = await value(database, "select noetl.undo_execution($1)", first)
+    assert await value(database, WHY, first) == "charge"
+    await value(database, UNDO, first)
     assert await work(database) == ["charge!undo"]
-    assert [await value(database, WHY, one) for one in (first, second)] == ["charge"] * 2
+    assert await value(database, WHY, first) == "charge"
     assert await broken_invariants(database) == {}
 
 
@@ -173,31 +309,16 @@ async def test_what_completed_is_undone_on_request(database: Database) -> None:
     await register(database, ORDER)
     [execution] = await start(database)
     await work(database)
-    new = await value(database, "select noetl.undo_execution($1)", execution)
+    assert await value(database, UNDO, execution)
     assert await work(database) == ["charge!undo", "reserve!undo"]
-    why = [one for [one] in await rows(database, WHY, new) if one is not None]
+    why = [one for [one] in await rows(database, WHY, execution) if one is not None]
     assert why == ["it is undone after it completed"]
-    assert await value(database, STATUS, execution) == "COMPLETED"
-    assert await broken_invariants(database) == {}
-
-
-async def test_an_undo_goes_on_after_any_number_of_failures(database: Database) -> None:
-    """Each takes over what the one before has left, whichever of them is named."""
-    await register(database, ORDER)
-    [execution] = await start(database)
-    await work(database, failing=("ship", "charge!undo"))
-    second = await value(database, "select noetl.undo_execution($1)", execution)
-    assert await work(database, failing=("reserve!undo",)) == ["charge!undo", "reserve!undo"]
-    assert await value(database, STATUS, second) == "FAILED"
-    third = await value(database, "select noetl.undo_execution($1)", execution)
-    assert await work(database) == ["reserve!undo"]
-    assert await value(database, STATUS, third) == "COMPLETED"
-    assert await rows(database, UNDOS, second) == [("reserve", "taken"), ("charge", "done")]
+    assert await rows(database, STANDS, execution) == [("COMPLETED", "undone")]
     assert await broken_invariants(database) == {}
 
 
 async def test_what_may_have_happened_is_undone_on_request(database: Database) -> None:
-    """A plain undo refuses it, and names the option."""
+    """A plain undo leaves it out."""
     await register(database, ORDER.replace("result.id", "result.id | default(0)"))
     [execution] = await start(database)
     await drain(database)
@@ -209,14 +330,11 @@ async def test_what_may_have_happened_is_undone_on_request(database: Database) -
     await execute(database, "update noetl.queue set lease_until = clock_timestamp() where status = 'leased'")
     await execute(database, "select noetl.reap(100, 5)")
     await work(database)
-    with pytest.raises(asyncpg.PostgresError, match="is left to undo but 1 of unknown outcome"):
-        await value(database, "select noetl.undo_execution($1)", execution)
-    new = await value(database, "select noetl.undo_execution($1, true)", execution)
+    assert not await value(database, UNDO, execution)
+    assert await value(database, "select noetl.undo_execution($1, true)", execution)
     assert await work(database) == ["charge!undo"]
-    assert await rows(database, "select status, result from noetl.execution where execution_id = $1", new) == [
-        ("COMPLETED", {"done": 1, "unknown": 0})
-    ]
-    assert await rows(database, UNDOS, execution) == [("reserve", "done"), ("charge", "taken")]
+    assert await rows(database, STANDS, execution) == [("CANCELLED", "undone")]
+    assert await rows(database, UNDOS, execution) == [("reserve", "done"), ("charge", "done")]
     assert await broken_invariants(database) == {}
 
 
@@ -237,9 +355,6 @@ async def test_an_abandoned_undo_ends_and_its_worker_is_told_to_stop(database: D
     assert await rows(database, "select status, error ->> 'message' from noetl.execution") == [
         ("FAILED", "the undo was abandoned: by hand")
     ]
-    assert await rows(database, UNDOS, execution) == [("reserve", "open"), ("charge", "unknown")]
-    assert await complete(database, undo)
-    await drain(database)
     assert await rows(database, UNDOS, execution) == [("reserve", "open"), ("charge", "unknown")]
     assert not await value(database, "select noetl.abandon_execution($1)", execution)
     assert await broken_invariants(database) == {}
@@ -275,7 +390,17 @@ async def test_an_undo_runs_on_the_version_that_is_asked_for(database: Database)
     await work(database, failing=("ship", "charge!undo"))
     with pytest.raises(asyncpg.PostgresError, match="no playbook story version 9 is registered"):
         await value(database, "select noetl.undo_execution($1, false, 9)", execution)
-    new = await value(database, "select noetl.undo_execution($1, false, 2)", execution)
+    assert await value(database, "select noetl.undo_execution($1, false, 2)", execution)
     assert await work(database) == ["charge!undo", "reserve!undo"]
-    ended = "select status, version from noetl.execution where execution_id = $1"
-    assert await rows(database, ended, new) == [("COMPLETED", 2)]
+    ended = "select status, version, undo_status from noetl.execution where execution_id = $1"
+    assert await rows(database, ended, execution) == [("FAILED", 3, "undone")]
+    assert await value(database, "select context ->> 'version' from noetl.queue where node_name = 'charge!undo'") == "2"
+    assert await replayed(database, execution) == []
+
+
+async def replayed(database: Database, execution: int) -> list[str]:
+    """Return how a replay of an execution differs from its record."""
+    async with session(database) as connection:
+        history = await load_history(connection, execution, PlaybookRules())
+    _, differences = replay_history(history)
+    return sentences(differences)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from noetl_broker.broker.draft.wants import UNDO_ROWS, want_all_items, want_item_status, want_undo
 from noetl_broker.broker.model.effects import ItemEnded
@@ -22,36 +22,38 @@ from noetl_broker.template import StepResult
 from noetl_broker.template.scope import NotLoaded, unwrap
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
 
 NOT_LOADED = object()
 COMPLETIONS = frozenset({ACTION_COMPLETED, ITEM_COMPLETED, ITERATOR_COMPLETED, STEP_COMPLETED})
 WITH_DATA = frozenset({STEP_FAILED, STEP_RESULT})
 OF_UNDO = frozenset({"undo", "undone"})  # wants about rows of `noetl.undo`
+# Statuses of rows of `noetl.undo` that are open in a turn, by what the turn opens again.
+OPEN_AGAIN = {"": {"open"}, "failed": {"open", "failed"}, "unknown": {"open", "failed", "unknown"}}
 OPEN_ITEMS = frozenset({"RUNNING", "CANCELLED"})  # an open item of a visit that is over may be marked as cancelled
 
 
 class UndoRow(NamedTuple):
-    """An open row of `noetl.undo`.
+    """An open row of `noetl.undo`: the visit or item, and the turn that read its success.
 
-    `inputs` is None for a row of this execution: the core asks for the action, the items and the result of the turn.
-    For a row that an undo execution took over, it is {action, item, total}: the action in the job of the visit or item
-    (of a child {args: its payload}), the value of the item, and how many items there were. Then `result` is the data.
+    `children` undo what they did, if the visit or item has no `compensate`. `unsure`: no success was reported.
     """
 
     step: str
     visit: int
     item_index: int | None
     turn: int
-    child_execution_id: int | None = None
-    inputs: dict[str, JSON] | None = None
-    result: JSON = None
+    children: tuple[int, ...] = ()
+    unsure: bool = False
+
+    @property
+    def place(self) -> tuple[int, int, str, int]:
+        """Its place in the order of undoing: the highest is undone first. Only rows of no success share a turn."""
+        return self.turn, -1 if self.item_index is None else self.item_index, self.step, self.visit
 
 
-def taken_over(rows: Iterable[UndoRow]) -> dict[tuple[object, ...], object]:
-    """The answers of an undo execution that took over these rows, for a `Known` that is complete."""
-    return {UNDO_ROWS: {(row.step, row.visit, row.item_index): (row, "open") for row in rows}}
+UndoRows: TypeAlias = dict[tuple[str, int, int | None], tuple[UndoRow, str]]
 
 
 def failed_item(end: ItemEnded) -> dict[str, JSON]:
@@ -142,6 +144,8 @@ class Known:
         if answer is NOT_LOADED:
             if self.complete and want[0] in {"step", "item", "child", "failed", "undone", "slots", "slot_locks"}:
                 return None
+            if self.complete and want[0] == "undo action":
+                return {}
             raise NotLoaded(frozenset((want,)))
         return answer
 
@@ -149,9 +153,9 @@ class Known:
         """Remember all items of an iterator, which its first turn chose."""
         self.answers[want_all_items(step, visit)] = values
 
-    def undo_rows(self) -> dict[tuple[str, int, int | None], tuple[UndoRow, str]]:
+    def undo_rows(self) -> UndoRows:
         """What the turns so far wrote in `noetl.undo`: each row with its status."""
-        rows: dict[tuple[str, int, int | None], tuple[UndoRow, str]]
+        rows: UndoRows
         rows = self.answers.setdefault(UNDO_ROWS, {})  # type: ignore[assignment]
         return rows
 
@@ -159,18 +163,19 @@ class Known:
         """The answer to a want about `noetl.undo`: what is stored, with what the turns so far wrote over it."""
         rows = self.undo_rows()
         if want[0] == "undone":
-            written = rows.get(want[1:])
-            return stored if written is None else written[1]
+            return rows.get(want[1:], stored)
         if stored is NOT_LOADED and not self.complete:
             return NOT_LOADED
-        below = [row for row, status in rows.values() if status == "open" and (want[1] is None or row.turn < want[1])]
+        is_open = OPEN_AGAIN[want[2]]
+        below = [row for row, status in rows.values() if status in is_open and (want[1] is None or row.place < want[1])]
         if isinstance(stored, UndoRow):
-            _, status = rows.get((stored.step, stored.visit, stored.item_index), (None, "open"))
+            _, status = rows.get((stored.step, stored.visit, stored.item_index), (stored, "open"))
             _, of_visit = rows.get((stored.step, stored.visit, None), (None, "unknown"))
             superseded = stored.item_index is not None and of_visit != "unknown"
-            lower: UndoRow | None = self.ask(want_undo(stored.turn)) if status != "open" or superseded else stored
+            over = status not in is_open or superseded
+            lower: UndoRow | None = self.ask(want_undo(stored.place, want[2])) if over else stored
             below += [] if lower is None else [lower]
-        return max(below, key=lambda row: row.turn, default=None)
+        return max(below, key=lambda row: row.place, default=None)
 
     def _open_items(self, want: tuple[Any, ...], stored: Any) -> list[int]:
         """The open items that are stored, with what the turns so far changed."""

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from noetl_broker.broker.draft.known import NOT_LOADED, Found, ItemState, Known, UndoRow, failed_item, result_of
+from noetl_broker.broker.draft.known import (
+    NOT_LOADED,
+    OPEN_AGAIN,
+    Found,
+    ItemState,
+    Known,
+    UndoRow,
+    failed_item,
+    result_of,
+)
 from noetl_broker.broker.draft.wants import (
     UNDO_ROWS,
     WORKLOAD,
@@ -25,6 +34,7 @@ from noetl_broker.broker.model.effects import (
     ItemEnded,
     ItemRetried,
     ItemsChosen,
+    UndoBegun,
     UndoChanged,
     UndoNoted,
     WaitOpened,
@@ -38,12 +48,13 @@ from noetl_broker.template.scope import unwrap
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from noetl_broker.broker.draft.known import UndoRows
     from noetl_broker.broker.state.state import ExecutionState
 
 FIRST_FORGET = 256  # answers before the first call of `forget`
 OF_RESULTS = frozenset({"failed", "failing"})  # wants about the result of a visit
 FOR_UNDO = frozenset({"action", "item action", "undo action", "all items"})  # answers that an undo reads
-TO_UNDO = frozenset({"open", "running"})
+TO_UNDO = frozenset({"open", "running", "failed", "unknown"})  # a later undo may come at any time
 LASTING = frozenset({"workload", "step", *UNDO_ROWS})  # wants that any later turn may ask for
 RUNNING_ITEM = ItemState("RUNNING")
 
@@ -57,8 +68,9 @@ def remember(known: Known, event: Event, turn: Turn, decision: Decision) -> None
     latest = [row for row in ended if _is_latest(known, row)]  # first: it may raise, and then nothing is added
     answers = known.answers
     for job in decision.jobs:
-        if job.item_index is None and not job.undo:  # the inputs of an item's visit are in the job of its iterator
-            answers[want_action(job.step, job.visit)] = job.action
+        item = job.step, job.visit, job.item_index
+        if job.undo or job.item_index is None:  # the inputs of an item's visit are in the job of its iterator
+            answers[want_undo_action(*item) if job.undo else want_action(*item[:2])] = job.action
     for emitted in decision.events:
         if emitted.type == ITERATION_STARTED and emitted.context is not None:
             answers[want_item_status(emitted.step or "", emitted.visit, emitted.context["index"])] = RUNNING_ITEM
@@ -90,26 +102,32 @@ def _remember_undos(known: Known, event: Event, turn: Turn, decision: Decision) 
     rows = known.undo_rows()
     noted = decision.of(UndoNoted)
     for undo in noted:
-        key = undo.step, undo.visit, undo.item_index
-        rows[key] = UndoRow(*key, turn.number, undo.child_execution_id), undo.status
-        if undo.item_index is None and undo.status == "open":
-            for other, (row, status) in rows.items():
-                if other[:2] == key[:2] and other != key and status == "open":
-                    rows[other] = row, "superseded"
+        _note_undo(rows, undo, turn.number)
+    for begun in decision.of(UndoBegun):
+        again = OPEN_AGAIN["unknown" if begun.unknown else "failed"]
+        rows.update({key: (row, "open") for key, (row, status) in rows.items() if status in again})
     for change in decision.of(UndoChanged):
         key = change.step, change.visit, change.item_index
-        rows[key] = rows[key][0] if key in rows else UndoRow(*key, 0), change.status
-    for job in decision.jobs:
-        if job.undo:
-            known.answers[want_undo_action(job.step, job.visit, job.item_index)] = job.action
+        row = UndoRow(*key, change.turn, change.children, change.unsure)
+        rows[key] = rows[key][0] if key in rows else row, change.status
     if noted and decision.carrier is None and event.result is not NOT_LOADED:
         known.answers[want_turn(turn.number)] = result_of(event.type, event.result, event.error)
+
+
+def _note_undo(rows: UndoRows, undo: UndoNoted, turn: int) -> None:
+    """Add a row of `noetl.undo`; an open row of a visit replaces those of its items."""
+    key = undo.step, undo.visit, undo.item_index
+    rows[key] = UndoRow(*key, turn, undo.children, undo.status == "unknown"), undo.status
+    if undo.item_index is None and undo.status == "open":
+        for other, (row, status) in rows.items():
+            if other[:2] == key[:2] and other != key and status == "open":
+                rows[other] = row, "superseded"
 
 
 def _remember_effects(known: Known, event: Event, turn: Turn, decision: Decision) -> None:
     """Add the effects that later turns ask for."""
     answers = known.answers
-    if any(isinstance(effect, UndoNoted | UndoChanged) for effect in decision.effects):
+    if any(isinstance(effect, UndoNoted | UndoChanged | UndoBegun) for effect in decision.effects):
         _remember_undos(known, event, turn, decision)
     for effect in decision.effects:
         match effect:

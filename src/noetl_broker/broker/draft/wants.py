@@ -82,9 +82,14 @@ def want_failing(step: str, visit: int) -> tuple[str, str, int]:
     return ("failing", step, visit)
 
 
-def want_undo(turn: int | None) -> tuple[str, int | None]:
-    """The open row of `noetl.undo` with the highest turn below `turn` (None: of all): an `UndoRow`, or None."""
-    return ("undo", turn)
+def want_undo(
+    below: tuple[int, int, str, int] | None = None, again: str = ""
+) -> tuple[str, tuple[int, int, str, int] | None, str]:
+    """The next open row of `noetl.undo` in the order of undoing, after the place `below`: an `UndoRow`, or None.
+
+    `again`: the turn opens rows again, `failed` ones, or also `unknown` ones.
+    """
+    return ("undo", below, again)
 
 
 def want_item_action(step: str, visit: int, index: int) -> tuple[str, str, int, int]:
@@ -93,10 +98,10 @@ def want_item_action(step: str, visit: int, index: int) -> tuple[str, str, int, 
 
 
 def want_undone(step: str, visit: int, index: int | None) -> tuple[str, str, int, int | None]:
-    """The status of the row in `noetl.undo` of a visit or item; None if it has none."""
+    """The row in `noetl.undo` of a visit or item, and its status: a pair; None if it has none."""
     return ("undone", step, visit, index)
 
 
 def want_undo_action(step: str, visit: int, index: int | None) -> tuple[str, str, int, int | None]:
-    """The action in the undo job of a visit or item: a mapping."""
+    """The action in the undo job of a visit or item: a mapping; empty if it never had one."""
     return ("undo action", step, visit, index)

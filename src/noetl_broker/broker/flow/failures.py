@@ -13,7 +13,7 @@ from noetl_broker.broker.model.values import JSON, as_stored
 from noetl_broker.broker.state.state import CANCELLED, FAILED, ExecutionState, InlineResult
 from noetl_broker.broker.state.trail import SpentFailure
 from noetl_broker.broker.undo.begin import begin_compensation
-from noetl_broker.broker.undo.rows import SUCCESSES
+from noetl_broker.broker.undo.rows import SUCCESSES, set_undo_status
 from noetl_broker.broker.writing.errors import wrong_value
 from noetl_broker.broker.writing.events import CatchRead, emit_execution_end, emit_step_failed
 from noetl_broker.broker.writing.workflow import track_cancelled, track_ended
@@ -178,4 +178,6 @@ def end_execution(
     draft.state.status = status
     answer = None if result is None else wrap(result)
     starts = start_on_failure(draft, error or {}) if status == FAILED else None
-    draft.writes.ended = ExecutionEnd(status, result, error, answer, on_failure=starts)
+    draft.writes.ended = ExecutionEnd(status, result, error, answer, draft.state.undo > 0, starts)
+    if draft.state.unknown and draft.state.compensation is None:
+        set_undo_status(draft)

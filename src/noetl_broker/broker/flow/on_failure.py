@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from noetl_broker.broker.model.decision import OnFailureStart
+from noetl_broker.broker.model.effects import OnFailureStart
 from noetl_broker.broker.model.values import JSON, as_stored
 from noetl_broker.broker.writing.events import count_undos
 from noetl_broker.template import TemplateError

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 from noetl_broker.broker.arrivals.steps import KINDS
 from noetl_broker.broker.flow.failures import deadline_of, fail_execution
+from noetl_broker.broker.model.decision import Refused
 from noetl_broker.broker.model.effects import StatusChanged
 from noetl_broker.broker.model.limits import ERROR
 from noetl_broker.broker.model.values import JSON
 from noetl_broker.broker.state.state import PAUSED, QUEUED, RUNNING, Hold
-from noetl_broker.broker.work.items import Refused
 from noetl_broker.broker.writing.errors import template_fault
 from noetl_broker.broker.writing.events import emit_status
 from noetl_broker.template import TemplateError

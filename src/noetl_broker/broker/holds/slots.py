@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from noetl_broker.broker.draft.wants import want_slot_locks, want_slots
 from noetl_broker.broker.flow.failures import end_as_cancelled, fail_execution
 from noetl_broker.broker.holds.pauses import NO_HOLD, admit_execution, queue_execution, resume_execution
+from noetl_broker.broker.model.decision import Refused
 from noetl_broker.broker.model.effects import FactsUsed, Slot, SlotsChanged
 from noetl_broker.broker.state.state import PAUSED, QUEUED
-from noetl_broker.broker.work.items import Refused
 from noetl_broker.broker.writing.errors import wrong_value
 from noetl_broker.playbook.concurrency import CANCEL_RUNNING, FAIL, KEY_FORMS, QUEUE, SKIP, slot_key
 from noetl_broker.text import OF_SCHEDULE, slot_name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from noetl_broker.broker.model.effects import Effect, Kind
+from noetl_broker.broker.model.effects import Effect, Kind, OnFailureStart
 from noetl_broker.broker.model.event import Emitted
 from noetl_broker.broker.model.values import JSON
 
@@ -35,6 +35,7 @@ class JobRow(NamedTuple):
     item_index: int | None = None  # of an item of an iterator, from 0
     start_timeout: float | None = None  # seconds in which a worker must lease it
     undo: bool = False  # undoes the visit or item: its node_id ends in `!undo`, as its node_name does
+    again: bool = False  # an undo job of an earlier undo is used again
     throttle: JobThrottle | None = None
 
 
@@ -56,13 +57,6 @@ class StepRow(NamedTuple):
     result_at: int | None = None
 
 
-class OnFailureStart(NamedTuple):
-    """An execution that starts because one failed: the latest version of a playbook. It is no child."""
-
-    path: str
-    payload: dict[str, JSON]
-
-
 class ExecutionEnd(NamedTuple):
     """The end of an execution: status COMPLETED, FAILED or CANCELLED, with its result or its error.
 
@@ -73,7 +67,7 @@ class ExecutionEnd(NamedTuple):
     result: JSON = None
     error: dict[str, JSON] | None = None
     answer: JSON = None  # for the parent: the result, or the data of `return_step`, in an envelope if needed
-    undo: bool = False  # it completed and has open rows of `noetl.undo`: the meta of its answer has `undo: true`
+    undo: bool = False  # it has something to be undone: the meta of its answer has `undo: true`
     on_failure: OnFailureStart | None = None
 
 
@@ -105,3 +99,7 @@ class Decision(NamedTuple):
     def kinds(self) -> tuple[type, ...]:
         """The kinds of its effects. Two effects of different kinds with the same fields are equal tuples."""
         return tuple(map(type, self.effects))
+
+
+class Refused(Exception):
+    """The event changes nothing, for this reason. Only what is asked for beside the state shows it."""

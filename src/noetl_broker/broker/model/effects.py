@@ -17,6 +17,13 @@ OWN_VERSION: Final = 0  # of a child: the version of its parent. The child is a 
 # The execution
 
 
+class OnFailureStart(NamedTuple):
+    """An execution that starts because one failed: the latest version of a playbook. It is no child."""
+
+    path: str
+    payload: dict[str, JSON]
+
+
 class ExecutionBegun(NamedTuple):
     """The execution begins with this workload, or is refused. Its `deadline`, in seconds from now, begins too."""
 
@@ -137,9 +144,7 @@ class ChildStarted(NamedTuple):
     `version`: None is the latest, OWN_VERSION the parent's. `ordinal` is the position of its iteration_started.
     `meta` goes into its execution_start: {parent: {depth, return_step, attempt}}. `undo`: it undoes the visit
     or item, and `parent` has `undoes`, so that no pause of its path holds it. Its answer is an `action_completed` or
-    `action_failed`, also that of an item, with the node_id of the undo job. With `undo_of`, it is an undo execution of
-    that child execution, which completed: of the same version, with its workload as the payload. Its meta has `undo` as
-    `Undoing` says; it takes over the open rows of that child.
+    `action_failed`, also that of an item, with the node_id of the undo job.
     """
 
     step: str
@@ -151,7 +156,6 @@ class ChildStarted(NamedTuple):
     meta: dict[str, JSON]
     ordinal: int | None = None
     undo: bool = False
-    undo_of: int | None = None
 
 
 class ChildAdopted(NamedTuple):
@@ -163,11 +167,19 @@ class ChildAdopted(NamedTuple):
     child_execution_id: int
 
 
-class LateChildUndone(NamedTuple):
-    """A child completed after its visit was cancelled: an execution of its own undoes it.
+class ChildUndone(NamedTuple):
+    """A child that has ended is sent an `execution_undo` with this context: it undoes what it did.
 
-    Not if a row of `noetl.undo` names it.
+    With `answer` in the context, the execution waits for an answer of this number. Without, nobody waits: the child
+    completed after its visit was cancelled. Then it is sent nothing if a row of `noetl.undo` names it.
     """
+
+    child_execution_id: int
+    context: dict[str, JSON]
+
+
+class ChildUndoAbandoned(NamedTuple):
+    """A child that was sent an `execution_undo` is sent an `execution_abandon`."""
 
     child_execution_id: int
 
@@ -298,22 +310,22 @@ class UndoNoted(NamedTuple):
 
     status `open`: its action or child reported success in this turn. `unknown`: it never did, but an attempt timed out
     or lost its lease. The row has the number of this turn, which is the order of undoing: last first. A row that the
-    visit or item has already is replaced, with its turn. `child_execution_id` is set if the visit or item has no
-    `compensate`: the rows of this completed child are undone. An open row without an index replaces rows of the items
-    and children of its visit: they become `superseded`, if they are open.
+    visit or item has already is replaced, with its turn. A visit or item without a `compensate` has `children`, which
+    undo what they did: one for each start that left something, the last one last. An open row without an index replaces
+    rows of the items and children of its visit: they become `superseded`, if they are open.
     """
 
     step: str
     visit: int
     item_index: int | None = None
     status: str = "open"
-    child_execution_id: int | None = None
+    children: tuple[int, ...] = ()
 
 
 class UndoChanged(NamedTuple):
-    """A row of `noetl.undo` has a new status: running, done, failed (with its error), or unknown.
+    """A row of `noetl.undo` has a new status: running, done, failed (with its error), unknown, or settled by hand.
 
-    The three last ones end it.
+    If a later undo may read it, it has the other fields of the row.
     """
 
     step: str
@@ -321,6 +333,33 @@ class UndoChanged(NamedTuple):
     item_index: int | None
     status: str
     error: JSON = None
+    turn: int = 0
+    children: tuple[int, ...] = ()
+    unsure: bool = False
+
+
+class UndoBegun(NamedTuple):
+    """An execution that has ended undoes what it did: failed rows are open again, with `unknown` also unknown ones."""
+
+    unknown: bool
+
+
+class UndoStatusChanged(NamedTuple):
+    """How the undo of an execution stands that has ended: undoing, undone, or left."""
+
+    status: str
+
+
+class UndoEnded(NamedTuple):
+    """The undo of an execution that had ended before is over; `error` is None if nothing failed.
+
+    `answer`: the parent waits for the end of the undo with this number; 0: it does not. `on_failure` starts because the
+    undo failed.
+    """
+
+    answer: int
+    error: dict[str, JSON] | None = None
+    on_failure: OnFailureStart | None = None
 
 
 Effect: TypeAlias = (
@@ -336,7 +375,8 @@ Effect: TypeAlias = (
     | JobChanged
     | ChildStarted
     | ChildAdopted
-    | LateChildUndone
+    | ChildUndone
+    | ChildUndoAbandoned
     | ItemsChosen
     | ItemEnded
     | ItemRetried
@@ -349,5 +389,8 @@ Effect: TypeAlias = (
     | SignalConditionFailed
     | UndoNoted
     | UndoChanged
+    | UndoBegun
+    | UndoStatusChanged
+    | UndoEnded
 )
 Kind = TypeVar("Kind", bound=Effect)

@@ -15,6 +15,8 @@ EXECUTION_DEADLINE = "execution_deadline"
 EXECUTION_PAUSE = "execution_pause"
 EXECUTION_RESUME = "execution_resume"
 EXECUTION_ABANDON = "execution_abandon"
+EXECUTION_UNDO = "execution_undo"
+UNDO_SETTLED = "undo_settled"
 PLACE_FREE = "place_free"
 SLOT_DEADLOCK = "slot_deadlock"
 HOLDS_DUE = "holds_due"
@@ -40,6 +42,8 @@ EVENT_TYPES = {
     EXECUTION_PAUSE: (),
     EXECUTION_RESUME: (),
     EXECUTION_ABANDON: (),
+    EXECUTION_UNDO: (),
+    UNDO_SETTLED: (),
     PLACE_FREE: (),
     SLOT_DEADLOCK: (),
     HOLDS_DUE: (),
@@ -60,6 +64,7 @@ RECORDED = frozenset({
     "action_started", STEP_RESULT, "step_started", STEP_COMPLETED, STEP_FAILED, "step_cancelled", "action_retry",
     "iterator_started", "iteration_completed", "iteration_failed",
     "execution_compensating", "compensation_started", "compensation_completed", "compensation_failed",
+    "execution_undone", "execution_undo_failed",
     "execution_cancelled", "execution_queued", "execution_admitted", "execution_paused", "execution_resumed",
     "error",  # a NoETL server's note beside an `action_error`
 })  # fmt: skip

@@ -12,6 +12,7 @@ from noetl_broker.broker.model.effects import (
     ItemChildCancelled,
     ItemsCancelled,
     JobChanged,
+    UndoEnded,
     VisitCancelled,
     VisitDrained,
     WaitEnded,
@@ -29,7 +30,7 @@ KINDS = frozenset(
 
 
 class Stops(NamedTuple):
-    """The work that a turn stops. What undoes something goes on, unless the execution ends.
+    """The work that a turn stops. What undoes something goes on, unless the execution or its undo ends.
 
     `draining` visits are over, and still report a success. `waits` have ended; `undos` are tried again or given up.
     """
@@ -69,6 +70,7 @@ def stops_of(decision: Decision) -> Stops:
     """What a turn stops."""
     if KINDS.isdisjoint(map(type, decision.effects)):  # as in most turns
         return Stops(execution=decision.ended is not None)
+    ends = decision.ended is not None or decision.last(UndoEnded) is not None
     cancelled = frozenset((one.step, one.visit) for one in decision.of(VisitCancelled))
     of_undos = [change for change in decision.of(JobChanged) if change.undo]
     undos = [
@@ -77,7 +79,7 @@ def stops_of(decision: Decision) -> Stops:
     dead = [(change.step, change.visit, change.item_index) for change in of_undos if change.status == "dead"]
     return Stops(
         all_work=decision.last(WorkCancelled) is not None,
-        execution=decision.ended is not None,
+        execution=ends,
         visits=cancelled | {(one.step, one.visit) for one in decision.of(ItemsCancelled)},
         cancelled=cancelled,
         draining=frozenset((one.step, one.visit) for one in decision.of(VisitDrained)),

@@ -10,7 +10,9 @@ from noetl_broker.broker.model.values import JSON
 class Undoing(NamedTuple):
     """The undo that runs: the visit or item that it undoes, the turn that read its success, and its attempts.
 
-    `child`: it is done by a child execution. `failures` and `failed_attempt` are as in `Token`.
+    `child`: it is done by a child execution. `failures` and `failed_attempt` are as in `Token`. `first`: the number of
+    its first attempt, if a child does it. A later undo counts on, so that no answer to an earlier one fits.
+    `children` undo what they did, one after another, the last one first; `answered` of them did. Other undos have none.
     """
 
     step: str
@@ -20,27 +22,28 @@ class Undoing(NamedTuple):
     child: bool = False
     failures: int = 0
     failed_attempt: int = 0
+    first: int = 1
+    children: tuple[int, ...] = ()
+    answered: int = 0
+    unsure: bool = False
 
 
 class Compensation(NamedTuple):
-    """The progress of a COMPENSATING execution. It will end with `status` and `error`, unless an undo fails.
+    """The progress of an execution that undoes what it did.
 
-    `cursor`: the rows of this turn and of later turns are done; None: no row is. `current` is the undo that runs.
-    `done` and `failed` count rows; the state counts open and unknown rows. `execution_id`:
-    of an undo execution, the execution whose actions it undoes; 0: this one.
-
-    The `execution_start` of an undo execution has `undo: {execution_id, origin, rows, error}` in its meta.
-    `execution_id` is the execution whose rows it took over, and `rows` their number. `origin` is the execution whose
-    actions they undo; another undo execution may stand in between. `error` is for the templates.
+    A COMPENSATING execution ends with `status` and `error`, unless an undo fails. An execution that has ended keeps its
+    status and error; then `error` is what the templates read. `current` is the undo that runs. `done` and `failed`
+    count rows; the state counts open and unknown rows. `answer`: the parent waits for the end of this undo, which it
+    knows by this number; 0: it does not. `version`: the undo uses the `compensate` of this version; None: of its own.
     """
 
     status: str
     error: dict[str, JSON] | None = None
-    cursor: int | None = None
     current: Undoing | None = None
     done: int = 0
     failed: int = 0
-    execution_id: int = 0
+    answer: int = 0
+    version: int | None = None
 
 
 def encode_compensation(compensation: Compensation) -> dict[str, JSON]:
@@ -48,6 +51,8 @@ def encode_compensation(compensation: Compensation) -> dict[str, JSON]:
     document = _without_defaults(compensation)
     if compensation.current is not None:
         document["current"] = _without_defaults(compensation.current)
+        if compensation.current.children:
+            document["current"]["children"] = list(compensation.current.children)
     return document
 
 
@@ -59,4 +64,6 @@ def _without_defaults(fields: Compensation | Undoing) -> dict[str, JSON]:
 def decode_compensation(document: dict[str, Any]) -> Compensation:
     """The compensation from its JSON."""
     current = document.get("current")
-    return Compensation(**{**document, "current": None if current is None else Undoing(**current)})
+    if current is not None:
+        current = Undoing(**{**current, "children": tuple(current.get("children", ()))})
+    return Compensation(**{**document, "current": current})

@@ -18,6 +18,7 @@ from noetl_broker.broker.undo.rows import (
     SUCCESSES,
     note_failure,
     report_item,
+    report_left,
     report_success,
     report_unknown,
     report_unknown_item,
@@ -84,7 +85,7 @@ def drain(draft: Draft, token: Token) -> None:
         if token is not before:
             draft.writes.outcome = LATE
     else:
-        token = note_failure(draft, step, token, event.error)
+        token = report_left(draft, step, note_failure(draft, step, token, event.error))
     _end_when_drained(draft, step, token._replace(answered=succeeded or not of_items))
 
 
@@ -104,6 +105,7 @@ def _drain_item(draft: Draft, token: Token) -> None:
             draft.writes.outcome = LATE
     else:
         report_unknown_item(draft, step, token.visit, index, stands)
+        token = report_left(draft, step, token)
     counts = counts._replace(ended=counts.ended + 1, failed=counts.failed + (not succeeded))
     _end_when_drained(draft, step, token._replace(items=counts))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.draft.wants import want_open_items, want_undone
-from noetl_broker.broker.model.effects import UndoNoted
+from noetl_broker.broker.model.effects import UndoNoted, UndoStatusChanged
 from noetl_broker.broker.model.event import Event
 from noetl_broker.broker.model.event_types import ACTION_COMPLETED, ITEM_COMPLETED, ITERATOR_COMPLETED
 from noetl_broker.broker.model.values import JSON
@@ -26,7 +26,7 @@ SUCCESSES = frozenset({ACTION_COMPLETED, ITEM_COMPLETED, ITERATOR_COMPLETED})
 
 
 def child_with_undo(event: Event) -> int | None:
-    """The child execution that answers, if it completed and has something to be undone."""
+    """The child execution that answers, if it has something to be undone: it completed, or could not undo all."""
     meta = event.meta
     if not isinstance(meta, dict) or meta.get("undo") is not True:
         return None
@@ -42,9 +42,21 @@ def report_success(draft: Draft, step: Step, token: Token) -> Token:
     child = None if step.compensate is not None else child_with_undo(draft.event)
     if step.compensate is None and child is None:
         return token
-    draft.add(UndoNoted(step.name, token.visit, None, "open", child))
+    before = _children_of(draft, step, token.visit, None) if child is not None and token.undos else ()
+    draft.add(UndoNoted(step.name, token.visit, None, "open", _joined(before, child)))
     draft.state.undo += 1 - token.undos
     return token._replace(undos=1)
+
+
+def _children_of(draft: Draft, step: Step, visit: int, index: int | None) -> tuple[int, ...] | None:
+    """The children of the open row of a visit or an item; None: there is no open row."""
+    found = draft.known.ask(want_undone(step.name, visit, index))
+    return None if found is None or found[1] != "open" else found[0].children
+
+
+def _joined(before: tuple[int, ...] | None, child: int | None) -> tuple[int, ...]:
+    """The children with one more."""
+    return (*(before or ()), *(() if child is None else (child,)))
 
 
 def report_item(draft: Draft, step: Step, token: Token, index: int) -> Token:
@@ -55,9 +67,23 @@ def report_item(draft: Draft, step: Step, token: Token, index: int) -> Token:
         return token
     if token.answered and step.compensate is not None:
         return token  # the row of the visit stands for its children
-    draft.add(UndoNoted(step.name, token.visit, index, "open", child))
+    before = None if own else _children_of(draft, step, token.visit, index)
+    draft.add(UndoNoted(step.name, token.visit, index, "open", _joined(before, child)))
+    if before is not None:  # of a child that ran before this one
+        return token
     draft.state.undo += 1
     return token if step.compensate is None else token._replace(undos=token.undos + 1)
+
+
+def report_left(draft: Draft, step: Step, token: Token) -> Token:
+    """Note a child that failed and could not undo all that it did; returns the token, which counts it.
+
+    If the step or its task has a `compensate`, nobody else undoes what its children left.
+    """
+    index = draft.event.item_index
+    if child_with_undo(draft.event) is None or undo_action(step, index) is not None:
+        return token
+    return report_success(draft, step, token) if index is None else report_item(draft, step, token, index)
 
 
 def note_failure(draft: Draft, step: Step, token: Token, error: JSON) -> Token:
@@ -126,17 +152,15 @@ def is_late_child(event: Event) -> bool:
 def report_late_child(draft: Draft) -> bool:
     """Note a child that completed after its visit was over; false if that is noted already."""
     event, step = draft.event, draft.playbook.steps[draft.event.step or ""]
-    visit = event.visit or 1
-    if draft.known.ask(want_undone(step.name, visit, event.item_index)) is not None:
+    visit, index = event.visit or 1, event.item_index
+    child = None if undo_action(step, index) is not None else child_with_undo(event)
+    before = _children_of(draft, step, visit, index) if child is not None else None
+    noted = draft.known.ask(want_undone(step.name, visit, index)) is not None
+    if noted and (before is None or child in before):
         return False
-    child = None if undo_action(step, event.item_index) is not None else child_with_undo(event)
-    draft.add(UndoNoted(step.name, visit, event.item_index, "open", child))
+    draft.add(UndoNoted(step.name, visit, index, "open", _joined(before, child)))
     draft.writes.outcome = LATE
-    draft.state.undo += 1
-    if (
-        draft.state.compensation is not None and draft.state.compensation.cursor is not None
-    ):  # else later rows are open, too
-        draft.state.compensation = draft.state.compensation._replace(cursor=draft.turn.number + 1)
+    draft.state.undo += before is None
     return True
 
 
@@ -152,6 +176,12 @@ def late_child_to_undo(playbook: Playbook, ended: str, event: Event) -> int | No
     if child is None or step is None or ended == COMPLETED or undo_action(step, event.item_index) is not None:
         return None
     return child
+
+
+def set_undo_status(draft: Draft) -> None:
+    """An execution that has ended and undid something: say whether all is undone that is known of."""
+    left = draft.state.undo or draft.state.unknown
+    draft.add(UndoStatusChanged("left" if left else "undone"))
 
 
 def undo_action(step: Step, index: int | None) -> Step | None:

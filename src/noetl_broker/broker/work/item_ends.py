@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from noetl_broker.broker.draft.known import ItemState
 from noetl_broker.broker.draft.wants import want_item_status
 from noetl_broker.broker.flow.transitions import fail_visit, process_completed_steps
+from noetl_broker.broker.model.decision import Refused
 from noetl_broker.broker.model.effects import EventPosted, ItemChildCancelled, ItemEnded
 from noetl_broker.broker.model.event_types import ACTION_COMPLETED, ACTION_FAILED, ITEM_COMPLETED, ITERATOR_COMPLETED
 from noetl_broker.broker.model.limits import ITEM_ERROR, shorten_error
 from noetl_broker.broker.model.values import JSON
 from noetl_broker.broker.state.state import Counts, Token
-from noetl_broker.broker.undo.rows import SUCCESSES, report_item, report_success, report_unknown_item
-from noetl_broker.broker.work.items import Refused, catch_item, is_retried, iteration_of, refuse_answered
+from noetl_broker.broker.undo.rows import SUCCESSES, report_item, report_left, report_success, report_unknown_item
+from noetl_broker.broker.work.items import catch_item, is_retried, iteration_of, refuse_answered
 from noetl_broker.broker.work.iterators import cancel_items, start_more
 from noetl_broker.broker.writing.errors import describe_error, error_of, template_error
 from noetl_broker.broker.writing.events import emit_caught_iteration, emit_iteration
@@ -51,6 +52,8 @@ def end_item(draft: Draft, token: Token) -> None:
     item = _open_item(draft, token)
     error = _reported_error(draft, step)
     refuse_answered(draft, iteration_of(step), item, completed=error is None)
+    if error is not None and (left := report_left(draft, step, token)) is not token:
+        draft.state.tokens[token.step, token.visit] = token = left
     if error is not None and is_retried(draft, step, token, index, item, error):
         return
     token = _note_undo(draft, step, token, item)
@@ -74,6 +77,7 @@ def end_adopted_child(draft: Draft, token: Token) -> None:
     step = draft.playbook.steps[token.step]
     item = _open_item(draft, token)
     outcome = ItemOutcome(_reported_error(draft, step))
+    token = report_left(draft, step, token) if outcome.error is not None else token
     token = _note_undo(draft, step, token, item)
     _write_outcome(draft, step, token, outcome)
     token = _count_end(token, outcome)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from noetl_broker.broker.draft.known import OPEN_ITEMS, ItemState
 from noetl_broker.broker.draft.wants import want_item_action, want_items
+from noetl_broker.broker.model.decision import Refused
 from noetl_broker.broker.model.effects import ItemChildCancelled, ItemRetried, JobChanged
 from noetl_broker.broker.model.event_types import ACTION_FAILED
 from noetl_broker.broker.model.limits import ITEM_ERROR, shorten_error
@@ -29,10 +30,6 @@ if TYPE_CHECKING:
     from noetl_broker.broker.state.state import Token
     from noetl_broker.playbook.model import Iteration, Step
     from noetl_broker.template import Scope
-
-
-class Refused(Exception):
-    """The event changes nothing, for this reason. Only the status of an item shows it."""
 
 
 def refuse_answered(draft: Draft, iteration: Iteration, stands: ItemState, *, completed: bool) -> None:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from noetl_broker.broker.draft.wants import want_child, want_item_status
 from noetl_broker.broker.flow.transitions import process_completed_steps
+from noetl_broker.broker.model.decision import Refused
 from noetl_broker.broker.model.effects import ChildAdopted
 from noetl_broker.broker.model.event import Event
 from noetl_broker.broker.model.limits import MAX_ID, MAX_ITEM_INDEX
 from noetl_broker.broker.model.values import JSON
 from noetl_broker.broker.state.state import Counts
 from noetl_broker.broker.work.item_ends import fail_all, fail_too_many, gather_when_ended
-from noetl_broker.broker.work.items import Refused
 from noetl_broker.broker.writing.errors import describe_error
 from noetl_broker.broker.writing.queue import end_job
 

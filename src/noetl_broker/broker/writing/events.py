@@ -147,7 +147,14 @@ def count_undos(draft: Draft) -> dict[str, JSON]:
     """The numbers of undos of an execution that ends: done, failed, unknown, and not tried (`left`)."""
     compensation = draft.state.compensation
     done, failed = (0, 0) if compensation is None else (compensation.done, compensation.failed)
-    return {"done": done, "failed": failed, "unknown": draft.state.unknown, "left": draft.state.undo}
+    return {"done": done, "failed": failed, "unknown": draft.state.unknown, "left": draft.state.undo - failed}
+
+
+def emit_undo_end(draft: Draft, error: JSON) -> int:
+    """An execution that had ended has undone what it did, or could not (`error`). The event has its status."""
+    meta: dict[str, JSON] = {"turn": draft.turn.number, "compensation": count_undos(draft)}
+    name = "execution_undone" if error is None else "execution_undo_failed"
+    return _emit(draft, Emitted(name, draft.state.status, meta=meta, error=error))
 
 
 def emit_compensating(draft: Draft, error: JSON) -> int:

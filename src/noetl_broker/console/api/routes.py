@@ -41,7 +41,7 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("POST", f"{ONE}/signals", execution_actions.signal_execution, CREATED),
     Row("POST", f"{ONE}/retry", execution_actions.retry_execution, CREATED),
     Row("POST", f"{ONE}/fork", execution_actions.fork_execution, CREATED),
-    Row("POST", f"{ONE}/undo", execution_actions.undo_execution, CREATED),
+    Row("POST", f"{ONE}/undo", execution_actions.undo_execution, ACCEPTED),
     Row("POST", f"{ONE}/abandon", execution_actions.abandon_execution, ACCEPTED),
     Row("POST", f"{ONE}/reevaluate", execution_actions.reevaluate_execution),
     Row("GET", f"{ONE}/logs", executions.list_log),

@@ -28,7 +28,6 @@ router = APIRouter()
 LONGEST_EDITED: Final = 262_144  # characters of a value that a form shows
 LEFT: Final = ("open", "failed", "unknown")  # statuses of undos that are left
 MOST_LISTED: Final = 200  # visits and items that a confirmation of an undo lists
-DOUBTFUL: Final = ("unknown", "running")  # statuses of undos with an unknown outcome
 
 
 class Confirmation(NamedTuple):
@@ -68,13 +67,15 @@ def buttons_of(details: Mapping[str, Any]) -> Iterator[tuple[str, PageAction]]:
     """The buttons of an execution's page."""
     status = details["status"]
     counts = details["undo"]["counts"] if details["undo"] is not None else {}
-    is_left = not is_live(status) and any(counts.get(each) for each in LEFT)
+    undoes = details["undo_status"] == "undoing"
+    is_left = not is_live(status) and not undoes and any(counts.get(each) for each in LEFT)
     for name, one in ACTIONS.items():
         if name == "retry" and (status == FAILED or details["dead_letters"]):
             yield name, one._replace(kind="plain" if is_left else one.kind)
-        elif name == "undo" and is_left:
-            yield name, one._replace(kind="plain" if status == COMPLETED else "primary")
-        elif status in service.STATUSES_OF.get(name, ()):
+        elif name == "undo":
+            if is_left:
+                yield name, one._replace(kind="plain" if status == COMPLETED else "primary")
+        elif status in service.STATUSES_OF.get(name, ()) or (name == "abandon" and undoes):
             yield name, one
 
 
@@ -145,7 +146,7 @@ async def _undo_form(page: Confirmation) -> dict[str, Any]:
     """What will be undone, the last success first."""
     undo, unknown = page.details["undo"], page.fields["unknown"] == "true"
     counts = undo["counts"] if undo is not None else {}
-    wanted = {"open", "failed", *(DOUBTFUL if unknown else ())}
+    wanted = {*LEFT} if unknown else {"open", "failed"}
     rows = (await page.ask(executions.list_undos, limit=MOST_LISTED))["items"]
     return {
         "rows": [
@@ -154,8 +155,9 @@ async def _undo_form(page: Confirmation) -> dict[str, Any]:
             if row["status"] in wanted
         ],
         "total": sum(counts.get(status, 0) for status in wanted),
-        "doubtful": sum(counts.get(status, 0) for status in DOUBTFUL),
+        "doubtful": counts.get("unknown", 0),
         "unknown": unknown,
+        "steps": sorted({row["step"] for row in rows if row["status"] in LEFT}),
     }
 
 
@@ -189,12 +191,6 @@ async def _retry(form: SentForm, execution_id: int) -> Response:
         return form.done(url, "This is the execution that an earlier retry made.", kind="info")
     on = f" on version {made['version']}" if made.get("version") is not None else ""
     return form.done(url, f"This execution continues {execution_id} from {', '.join(made['steps'])}{on}.")
-
-
-async def _undo(form: SentForm, execution_id: int) -> Response:
-    """Undo what is left of an execution that has ended, in a new one."""
-    made = await form.ask(service.undo_execution, execution_id=execution_id)
-    return form.done(f"/executions/{made['undone_by']}", f"This execution undoes what is left of {execution_id}.")
 
 
 async def _fork(form: SentForm, execution_id: int) -> Response:
@@ -243,8 +239,8 @@ ACTIONS: Final[Mapping[str, PageAction]] = {
         acts=_retry, fields=("version", "or_from_start"), template="retry.html", prepare=_retry_form,
     ),
     "undo": PageAction(
-        "Undo", "undo", "Undo",
-        acts=_undo, fields=("unknown", "version"), template="undo.html", prepare=_undo_form,
+        "Undo", "undo", "Undo", action=service.undo_execution,
+        done="The broker reads it; this page shows how far it is.", template="undo.html", prepare=_undo_form,
     ),
     "fork": PageAction(
         "Fork", "fork", "Fork from a step",
@@ -278,6 +274,7 @@ def _add_route(name: str, one: PageAction) -> None:
             return await _form(form.screen, execution_id, name, form.texts, fault)
         was_late = not answer.get("requested", True)
         late = "It is undoing what it did." if answer.get("status") == COMPENSATING else "It had ended before."
+        late = answer.get("said", late)
         said = late if was_late else one.done
         return form.done(f"/executions/{execution_id}", said, kind="info" if was_late else "ok")
 

@@ -20,7 +20,7 @@ class StatusBadge(NamedTuple):
 
 # Statuses of executions, steps, visits and items are upper case. All others are lower case, and may look as these.
 _LOOKS: Final[tuple[tuple[Tone, State, str], ...]] = (
-    ("ok", "completed", "COMPLETED done approved active ok"),
+    ("ok", "completed", "COMPLETED done settled approved active ok"),
     ("bad", "failed", "FAILED dead rejected error"),
     ("bad", "waiting", "not_undone"),
     ("warn", "failed", "CAUGHT went_on"),
@@ -30,13 +30,13 @@ _LOOKS: Final[tuple[tuple[Tone, State, str], ...]] = (
     ("run", "waiting", "WAITING open signalled asking due_later"),
     ("idle", "waiting", "QUEUED"),
     ("idle", "held", "PAUSED held"),
-    ("idle", "cancelled", "SKIPPED expired superseded taken"),
+    ("idle", "cancelled", "SKIPPED expired superseded"),
     ("idle", "pending", "PENDING unreached"),
     ("gone", "cancelled", "CANCELLED"),
 )
 _WORDS: Final = {
     "STARTED": "Running", "retry": "Retrying", "dead": "Failed for good", "signalled": "Deciding",
-    "superseded": "Replaced", "taken": "Taken over", "ok": "Good",
+    "superseded": "Replaced", "settled": "Settled by hand", "ok": "Good",
 }  # fmt: skip
 STYLES: Final = {
     name: StatusBadge(tone, SYMBOLS[symbol], _WORDS.get(name, name.replace("_", " ").capitalize()))

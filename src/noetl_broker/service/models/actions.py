@@ -115,17 +115,26 @@ class ForkedView(BaseModel):
 
 
 class UndoRequest(OneExecution):
-    """What to undo."""
+    """What to undo, or what somebody undid by hand."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [{"properties": {"settle": {"const": None}}}, is_given("reason")]}
+    )
 
     unknown: StrictBool = Field(default=False, description="also what may not have happened")
     version: UndoVersion = None
+    settle: str | None = Field(
+        None, min_length=1, max_length=LONGEST_TEXT, description="a step that was undone by hand; nothing else is done"
+    )
+    reason: str | None = Field(
+        None, max_length=LONGEST_TEXT, pattern=r"\S", description="who undid it, and how; for `settle`"
+    )
 
 
-class Undone(BaseModel):
-    """The execution that undoes what another one left."""
+class Undone(Requested):
+    """Whether the broker was asked: false where nothing is left to undo."""
 
-    execution_id: Id
-    undone_by: Id
+    said: str = Field(description="what it was asked for, or why not")
 
 
 class PutBack(BaseModel):

@@ -29,7 +29,9 @@ from noetl_broker.service.models.values import (
     WorkerFault,
 )
 
-UndoStatus = Literal["open", "running", "done", "failed", "unknown", "superseded", "taken"]
+UndoStatus = Literal["open", "running", "done", "failed", "unknown", "superseded", "settled"]
+UndoState = Literal["undoing", "undone", "left"]
+_UNDO_STATE: Any = Field(description="how its undo stands after its end; null: it has none")
 ItemStatus = Literal["WAITING", "RUNNING", "COMPLETED", "FAILED", "CANCELLED"]
 Form = Literal["svg", "mermaid"]
 
@@ -127,6 +129,7 @@ class ExecutionView(BaseModel):
     forked_from: Id | None = Field(description="the execution that it recovers")
     error: Fault
     recovered_as: Id | None = Field(description="the fork or retry that recovered it")
+    undo_status: UndoState | None = _UNDO_STATE
 
 
 class StepView(BaseModel):
@@ -245,19 +248,12 @@ class UndoView(BaseModel):
     ended_at: Moment | None
 
 
-class UndoExecution(BaseModel):
-    """An execution that undoes what another one left."""
-
-    execution_id: Id
-    status: str
-
-
 class UndoingView(BaseModel):
     """What an execution has to undo."""
 
     counts: dict[UndoStatus, int]
     left: list[UndoView] = Field(description="what runs, failed, is unknown or open; the first 20")
-    executions: list[UndoExecution] = Field(description="those that undo what it left")
+    status: UndoState | None = _UNDO_STATE
 
 
 class ExecutionDetails(ExecutionView):
@@ -320,7 +316,6 @@ class ListedUndo(UndoView):
     """A visit or an item that was undone, or is to be undone."""
 
     turn: int = Field(description="that read its success")
-    taken_by: Id | None = Field(description="the execution that undoes it instead")
 
 
 class JobView(BaseModel):

@@ -12,7 +12,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from noetl_broker.broker.draft.known import Found, UndoRow, result_of, taken_items, taken_over
+from noetl_broker.broker.draft.known import Found, result_of, taken_items
 from noetl_broker.broker.draft.wants import want_failed, want_step, want_turn
 from noetl_broker.broker.model.decision import ExecutionEnd
 from noetl_broker.broker.model.event import Emitted, Turn
@@ -20,7 +20,7 @@ from noetl_broker.broker.model.rules import Rules, stored_rules
 from noetl_broker.broker.model.values import JSON
 from noetl_broker.broker.state.state import is_live
 from noetl_broker.errors import NotFoundFault, PlaybookFault
-from noetl_broker.history.record import History, Node, RecordedJob, RecordedRow, RecordedTurn
+from noetl_broker.history.record import History, Node, RecordedJob, RecordedRow, RecordedTurn, UsedVersion
 from noetl_broker.node_ids import node_of_job
 from noetl_broker.playbook.compile import compile_playbook
 from noetl_broker.playbook.diagnostics import PlaybookRules
@@ -67,6 +67,17 @@ class Versions:
             head["catalog_id"], f"the catalog has no row {head['catalog_id']} (playbook {head['path']})"
         )
 
+    def of_undos(self, head: Any) -> dict[int, UsedVersion]:
+        """By number, the versions whose `compensate` an undo of the execution used."""
+        found = [(row["version"], row["catalog_id"]) for row in head["undo_versions"] or ()]
+        return {version: UsedVersion(catalog_id, self._kept[catalog_id]) for version, catalog_id in found}
+
+
+def catalog_ids_of(heads: Rows) -> set[int]:
+    """The versions that these executions ran and were undone with."""
+    undone = {found["catalog_id"] for head in heads for found in head["undo_versions"] or ()}
+    return ({head["catalog_id"] for head in heads} | undone) - {None}
+
 
 def _refused(head: Any) -> str | None:
     """Why the playbook did not compile when the execution started; whether it does today does not matter."""
@@ -107,11 +118,13 @@ async def load_histories(connection: Connection, execution_ids: Sequence[int], v
         rows = await connection.fetch(sql("history_rows"), execution_ids)
         taken = await load_taken(connection, execution_ids)
         undone = await connection.fetch(sql("history_undone"), execution_ids)
-        await versions.load(connection, {row["catalog_id"] for row in heads} - {None})
-    return _assemble(heads, (turns, events, jobs, rows, taken, undone), [versions.of(head) for head in heads])
+        await versions.load(connection, catalog_ids_of(heads))
+    return _assemble(heads, (turns, events, jobs, rows, taken, undone), [versions.of(head) for head in heads], versions)
 
 
-def _assemble(heads: Rows, parts: tuple[Rows, ...], playbooks: Sequence[Playbook | str]) -> Iterator[History]:
+def _assemble(
+    heads: Rows, parts: tuple[Rows, ...], playbooks: Sequence[Playbook | str], versions: Versions
+) -> Iterator[History]:
     grouped = ({key: [*group] for key, group in groupby(part, _execution)} for part in parts)
     turns, events, jobs, rows, taken, undone = grouped
     for head, playbook in zip(heads, playbooks, strict=True):
@@ -127,6 +140,7 @@ def _assemble(heads: Rows, parts: tuple[Rows, ...], playbooks: Sequence[Playbook
                 turns=found,
                 unlinked=tuple(_unlinked_event_text(row) for row in unlinked if row["event_id"] not in read),
                 jobs=jobs_of(jobs.get(key, ()), head["workload"]),
+                undo_versions=versions.of_undos(head),
                 undone={(row["step"], row["visit"], row["index"]): row["status"] for row in undone.get(key, ())},
             )
         except (TypeError, ValueError, KeyError, AttributeError) as error:
@@ -164,18 +178,16 @@ def history_of(head: Any, playbook: Playbook | str, rows: Rows, taken: Rows, **m
 
 
 async def load_taken(connection: Connection, execution_ids: Sequence[int]) -> Rows:
-    """What forks and undo executions took over: results, items, and rows of `noetl.undo`; by execution."""
+    """What forks took over: results and items; by execution."""
     rows = [*await connection.fetch(sql("history_taken"), execution_ids)]
     rows += await connection.fetch(sql("history_items"), execution_ids)
-    undos = await connection.fetch(sql("history_undos"), execution_ids)
-    return sorted([*rows, *undos], key=_execution)
+    return sorted(rows, key=_execution)
 
 
 def _taken_of(rows: Rows) -> dict[tuple[object, ...], object]:
     """The results that a fork took over, by the core's keys; empty if it is no fork."""
     items, results = [row for row in rows if "items" in row], [row for row in rows if "event_id" in row]
-    undos = [row for row in rows if "turn" in row]
-    answers = taken_over(UndoRow(*tuple(row)[1:]) for row in undos) if undos else {}
+    answers: dict[tuple[object, ...], object] = {}
     for row in items:
         answers |= taken_items(row["step"], row["visit"], row["items"], row["again"])
     for row in results:

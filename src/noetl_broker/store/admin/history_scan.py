@@ -11,6 +11,7 @@ from noetl_broker.history.record import History, HistoryPart
 from noetl_broker.store.admin.executions import Filter
 from noetl_broker.store.admin.history import (
     Versions,
+    catalog_ids_of,
     history_of,
     jobs_of,
     load_histories,
@@ -127,10 +128,10 @@ async def _in_parts(connection: Connection, size: HistorySize, versions: Version
         [head] = await connection.fetch(sql("history_heads"), ids)
         rows = await connection.fetch(sql("history_rows"), ids)
         taken = await load_taken(connection, ids)
-        await versions.load(connection, {head["catalog_id"]} - {None})
+        await versions.load(connection, catalog_ids_of([head]))
         begun = False
         try:
-            history = history_of(head, versions.of(head), rows, taken)
+            history = history_of(head, versions.of(head), rows, taken, undo_versions=versions.of_undos(head))
             async with aclosing(_parts(connection, history, count)) as parts:
                 async for part in parts:
                     begun = True

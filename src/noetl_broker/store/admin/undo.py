@@ -12,7 +12,7 @@ MOST_LEFT = 20  # in one answer
 
 
 class UndoTarget(NamedTuple):
-    """Visits of a step, or its items, that an undo would take over. `by_child`: a child of each undoes what it did."""
+    """Visits of a step, or its items, that are left to undo. `by_child`: a child of each undoes what it did."""
 
     step: str
     of_items: bool
@@ -20,22 +20,21 @@ class UndoTarget(NamedTuple):
 
 
 async def list_undo_targets(connection: Connection, execution_id: int, *, unknown: bool = False) -> list[UndoTarget]:
-    """What `undo_execution` would take over."""
+    """What `undo_execution` would undo."""
     return [UndoTarget(*row) for row in await connection.fetch(sql("list_undo_targets"), execution_id, unknown)]
 
 
 async def load_undo(connection: Connection, execution_id: int, *, as_reader: bool = False) -> Entry | None:
-    """What an execution has to undo: `counts` by status, `left` (with errors), `executions` that took rows over.
+    """What an execution has to undo: `counts` by status, `left` (with errors), `status` of the undo after the end.
 
     `left` has what runs, failed, is unknown or open, MOST_LEFT of it. None if it never had anything to undo.
     """
-    counts = {row["status"]: row["rows"] for row in await connection.fetch(sql("count_undos"), execution_id)}
-    if not counts:
+    rows = await connection.fetch(sql("count_undos"), execution_id)
+    if not rows:
         return None
     statement = sql("list_undos_for_readers" if as_reader else "list_undos")
     left = [dict(row) for row in await connection.fetch(statement, execution_id, MOST_LEFT)]
-    takers = [dict(row) for row in await connection.fetch(sql("list_undo_executions"), execution_id)]
-    return {"counts": counts, "left": left, "executions": takers}
+    return {"counts": {row["status"]: row["rows"] for row in rows}, "left": left, "status": rows[0]["undo_status"]}
 
 
 async def list_draining(connection: Connection, execution_id: int) -> list[Entry]:
@@ -44,23 +43,19 @@ async def list_draining(connection: Connection, execution_id: int) -> list[Entry
 
 
 class UndoObstacle(NamedTuple):
-    """What an execution and those that undo it did: rows that are `done`, rows that are left, and one that runs.
+    """What keeps an execution from a retry that takes over its results; its descendants count, too.
 
-    `abandoned`: an undo was abandoned, and its rows are not counted as left. `origin`: the
-    execution whose actions this one undoes, if it is an undo execution. `child`: one below it that left something;
-    `undoing`: one below it that undoes something now.
+    `done` counts visits and items that were undone. `undoing` and `left`: an execution that undoes now, and one that
+    left something. `abandoned`: an undo was given up, and what it left is not `left`.
     """
 
     done: int
-    left_over: int
-    running: int | None
-    origin: int | None = None
-    abandoned: bool = False
-    child: int | None = None
-    undoing: int | None = None
+    undoing: int | None
+    left: int | None
+    abandoned: bool
 
 
 async def find_undo_obstacle(connection: Connection, execution_id: int) -> UndoObstacle:
     """What keeps an execution from a retry that takes over its results."""
     row = await connection.fetchrow(sql("undo_obstacle"), execution_id)
-    return UndoObstacle(*row) if row is not None else UndoObstacle(0, 0, None)
+    return UndoObstacle(0, None, None, abandoned=False) if row is None else UndoObstacle(*row)

@@ -5,8 +5,7 @@
 -- chosen_in_view: the filters of commands that the views of noetl_reader have a column for, but `since`
 -- chosen: all filters but `since`
 -- changed_since: the filter by the last change, since a moment or for so many seconds
--- left_undone: what is left to undo in an execution that ended; u is a row of noetl.undo, and an index has this condition
--- counts_left_undone: how many of these an execution has, by status; null: none
+-- counts_left_undone: what is left to undo in an execution that ended, by status; null: nothing
 -- log: rows of the log l, with the byte at which each attempt's log went on before
 -- reason: the message of an error, after that of the error that its `catch` read
 -- sent_too_early: when the last signal was sent that is older than `since` of the wait w
@@ -107,19 +106,15 @@ not exists (
   from begun b
   where x.execution_id = b.execution_id and b.execution_id <> all($9::bigint[])
 
--- name: left_undone
-u.ended_at is not null and u.status in ('open', 'failed', 'unknown')
-
 -- name: counts_left_undone
-(
+case when x.undo_status = 'left' then (
   select json_build_object(
       'open', count(*) filter (where u.status = 'open'), 'failed', count(*) filter (where u.status = 'failed'),
       'unknown', count(*) filter (where u.status = 'unknown')
     )
   from noetl.undos u
-  where u.execution_id = x.execution_id and {part.left_undone}
-  having count(*) > 0
-)
+  where u.execution_id = x.execution_id
+) end
 
 -- name: reason
 (coalesce((x.error #>> '{caused_by,message}') || '; then its catch failed: ', '') || (x.error ->> 'message'))

@@ -15,7 +15,7 @@ from noetl_broker.template import wrap
 if TYPE_CHECKING:
     from asyncpg import Record
 
-    from noetl_broker.broker.model.effects import ChildStarted
+    from noetl_broker.broker.model.effects import ChildStarted, UndoEnded
     from noetl_broker.broker.state.state import ExecutionState
     from noetl_broker.store.turn.claimed_rows import Execution
 
@@ -47,13 +47,6 @@ def child_row(start: ChildStart) -> tuple[object, ...]:
     return owner, node, index, child.path, child.version, dump_json(child.payload), dump_json(child_meta(owner, child))
 
 
-def undo_start_row(start: ChildStart) -> tuple[object, ...]:
-    """A row of `start_undos`: an execution that undoes a child."""
-    owner, child = start.execution.execution_id, start.child
-    node = node_id(owner, child.step, child.visit, child.item_index, undo=True)
-    return owner, node, child.undo_of, dump_json(child_meta(owner, child))
-
-
 def child_meta(owner: int, child: ChildStarted) -> dict[str, JSON]:
     """The meta of the execution_start of a child of `owner`."""
     return {**child.meta, "parent_execution_id": owner, "parent_step": child.step}
@@ -81,6 +74,19 @@ def child_answer(execution: Execution, state: ExecutionState, ended: ExecutionEn
         raise ValueError(f"execution {execution.execution_id} has no parent")
     attempt = state.parent.attempt if state.parent is not None else 1
     return _answer(execution.parent, execution.execution_id, ended, attempt)
+
+
+def undo_answer(execution: Execution, ended: UndoEnded) -> tuple[object, ...]:
+    """The answer of a child that its parent has asked to undo what it did: about the undo job of its visit or item."""
+    if execution.parent is None:
+        raise ValueError(f"execution {execution.execution_id} has no parent")
+    owner, _, node, index = execution.parent
+    step, visit, _ = parse_node(node, None)
+    parent = execution.parent._replace(
+        node_id=node_id(owner, step or "", visit or 1, index, undo=True), item_index=None
+    )
+    end = ExecutionEnd("COMPLETED" if ended.error is None else "FAILED", error=ended.error)
+    return _answer(parent, execution.execution_id, end, ended.answer)
 
 
 def child_answer_of_adopted(row: Record) -> tuple[object, ...]:

@@ -123,6 +123,7 @@ def event_of(row: Record) -> tuple[Event, dict[str, JSON]]:
     stale = "queue_id" not in meta and bool(leased) and attempt != leased
     if stale:
         facts["attempt"] = leased  # compared with the event's own attempt
+    stale = stale or meta.get("earlier_undo") is True  # its lease is of an undo that was abandoned
     if row["path_paused"]:
         facts["path_paused"] = True
     if row["is_doubled"]:

@@ -64,6 +64,7 @@ class Columns:
         self.timer_seconds: list[float] = []  # until each is due
         self.settled: list[int] = []  # executions that ended and may have waits or timers
         self.undo: UndoColumns = UndoColumns()
+        self.undo_statuses: dict[int, str] = {}  # of executions that have ended
         self.slots: dict[int, SlotsChanged] = {}
         self.admits = False  # whether writing the slots admitted other executions
         self.placed: dict[tuple[int, str], tuple[JobRow, Document]] = {}  # jobs by node, and the events that queue them

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from noetl_broker.broker.model.effects import (
     ChildAdopted,
     ChildStarted,
+    ChildUndoAbandoned,
+    ChildUndone,
     Effect,
     EventPosted,
     ExecutionBegun,
@@ -24,14 +26,16 @@ from noetl_broker.broker.model.effects import (
     ItemsCancelled,
     ItemsChosen,
     JobChanged,
-    LateChildUndone,
     SignalConditionFailed,
     SignalSent,
     SlotsChanged,
     StatusChanged,
     TimerSet,
+    UndoBegun,
     UndoChanged,
+    UndoEnded,
     UndoNoted,
+    UndoStatusChanged,
     VisitCancelled,
     VisitDrained,
     WaitEnded,
@@ -39,10 +43,11 @@ from noetl_broker.broker.model.effects import (
     WaitReopened,
     WorkCancelled,
 )
+from noetl_broker.broker.model.event_types import EXECUTION_ABANDON, EXECUTION_UNDO
 from noetl_broker.node_ids import node_id
 from noetl_broker.store.json_codec import dump_json
 from noetl_broker.store.row_layout import columns_of
-from noetl_broker.store.turn.child_rows import ChildStart, json_or_null
+from noetl_broker.store.turn.child_rows import ChildStart, json_or_null, undo_answer
 from noetl_broker.template.durations import after
 
 if TYPE_CHECKING:
@@ -115,6 +120,10 @@ def _add_status(columns: Columns, of: Origin, status: StatusChanged) -> None:
     columns.changed.setdefault(of.owner, []).append((of.mail, of.turn, status))
 
 
+def _add_undo_status(columns: Columns, of: Origin, status: UndoStatusChanged) -> None:
+    columns.undo_statuses[of.owner] = status.status  # the last one counts
+
+
 def _add_slots(columns: Columns, of: Origin, change: SlotsChanged) -> None:
     columns.slots[of.owner] = change  # the last one counts
 
@@ -130,8 +139,7 @@ def _add_child(columns: Columns, of: Origin, child: ChildStarted) -> None:
     ordinal = None if child.ordinal is None else of.first + child.ordinal + 1
     if ordinal is not None:
         columns.start_child_of(ordinal)
-    children = columns.children if child.undo_of is None else columns.undo.children
-    children.append(ChildStart(of.execution, child, ordinal))
+    columns.children.append(ChildStart(of.execution, child, ordinal))
 
 
 def _add_adoption(columns: Columns, of: Origin, adopted: ChildAdopted) -> None:
@@ -168,6 +176,16 @@ def _signal_row(of: Origin, sent: SignalSent) -> tuple[object, ...]:
     return of.owner, of.visit(sent), sent.name, sent.key, json_or_null(sent.payload), sent.hops, sent.own
 
 
+def _add_undo_end(columns: Columns, of: Origin, ended: UndoEnded) -> None:
+    """Answer the parent that waits for an undo, and start what its failure starts."""
+    if ended.answer and of.execution.parent is not None:
+        columns.child_answers.append(undo_answer(of.execution, ended))
+    if ended.on_failure is not None:
+        starts = ended.on_failure
+        row = of.owner, starts.path, dump_json(starts.payload), of.turn.number
+        columns.rows["start_on_failure"].append(row)
+
+
 def _nothing(_columns: Columns, _of: Origin, _effect: Effect) -> None:
     """Written with the turn, or with all that the turn ends."""
 
@@ -188,7 +206,13 @@ EFFECTS: Mapping[type[Any], Written] = MappingProxyType({
     ),
     ChildStarted: Written("write_family", _add_child),
     ChildAdopted: Written("adopt_children", _add_adoption),
-    LateChildUndone: _rows("undo_late_children", lambda of, child: (of.owner, child.child_execution_id)),
+    ChildUndone: _rows(
+        "send_to_children",
+        lambda of, child: (of.owner, child.child_execution_id, EXECUTION_UNDO, dump_json(child.context)),
+    ),
+    ChildUndoAbandoned: _rows(
+        "send_to_children", lambda of, child: (of.owner, child.child_execution_id, EXECUTION_ABANDON, "{}")
+    ),
     ItemsChosen: _rows("write_items", lambda of, items: (of.owner, of.visit(items), dump_json(items.values))),
     ItemEnded: Written("change_items", _add_item_end),
     ItemRetried: Written("change_items", _add_item_retry),
@@ -200,6 +224,9 @@ EFFECTS: Mapping[type[Any], Written] = MappingProxyType({
     SignalSent: _rows("send_signals", _signal_row),
     UndoNoted: Written("write_undos", lambda columns, of, undo: columns.undo.note(of.owner, of.turn, undo)),
     UndoChanged: Written("write_undos", lambda columns, of, change: columns.undo.change(of.owner, change)),
+    UndoBegun: Written("write_undos", lambda columns, of, begun: columns.undo.begin(of.owner, begun)),
+    UndoStatusChanged: Written("set_undo_statuses", _add_undo_status),
+    UndoEnded: Written("write_family", _add_undo_end),
 })  # fmt: skip
 
 
@@ -222,6 +249,10 @@ def _cancels(columns: Columns, _: object) -> list[list[Any]] | None:
     return [columns.cancelled, *columns_of([*columns.changes], 2)] if columns.cancelled else None
 
 
+def _undo_statuses(columns: Columns, _: object) -> list[list[object]] | None:
+    return columns_of(columns.undo_statuses.items(), 2) if columns.undo_statuses else None
+
+
 def _holds(columns: Columns, _: object) -> list[object] | None:
     return [[*columns.holds], [*columns.holds.values()], MOST_HELD] if columns.holds else None
 
@@ -232,6 +263,7 @@ BEFORE = (
     Statement("cancel_jobs", _cancels),
 )  # fmt: skip
 AFTER = (
+    Statement("queue_again", lambda columns, _: columns.undo.again_arguments()),
     _of("write_items"),
     Statement("change_items", lambda columns, row: columns.item_rows.change_arguments(row["item_results"])),
     Statement("cancel_visits", lambda columns, _: columns.cancelled_arguments()),
@@ -242,14 +274,12 @@ AFTER = (
     _of("send_signals"),
     _of("throttle_jobs"),
     Statement("write_undos", lambda columns, _: columns.undo.row_arguments()),
-    Statement("leave_undos", lambda columns, _: [columns.undo.left] if columns.undo.left else None),
     Statement("drain_jobs", lambda columns, _: columns.undo.drain_arguments()),
     _of("start_on_failure"),
     Statement("write_family", lambda columns, row: columns.family_arguments(row)),
     _of("cancel_late_children"),
-    # after the children were cancelled that do not drain
-    Statement("start_undos", lambda columns, _: columns.undo.child_arguments()),
-    _of("undo_late_children"),
+    _of("send_to_children"),
+    Statement("set_undo_statuses", _undo_statuses),
     _of("set_statuses"),
     Statement("hold_jobs", _holds),
 )  # fmt: skip

@@ -182,13 +182,13 @@ async def _load_signals(connection: Connection, wants: list[tuple[int, Want]], a
 async def _load_undos(connection: Connection, wants: list[tuple[int, Want]], answers: Answers) -> TooLarge:
     """The rows that are to be undone next; None if there is none."""
     _answer_none(wants, answers)
-    rows = await connection.fetch(sql("load_undos"), *columns_of([(owner, want[1]) for owner, want in wants], 2))
-    for row in rows:
-        answers[row["execution_id"]]["undo", row["below"]] = UndoRow(
-            row["step"], row["visit"], row["index"], row["turn"], row["child_execution_id"], row["inputs"],
-            row["result"],
-        )  # fmt: skip
-    return _too_large(rows)
+    places = [(owner, *(want[1] if isinstance(want[1], tuple) else (None,) * 4), want[2]) for owner, want in wants]
+    for row in await connection.fetch(sql("load_undos"), *columns_of(places, 6)):
+        owner, turn, *place = row[:5]
+        below = None if turn is None else (turn, *place)
+        found = row["row_step"], row["row_visit"], row["index"], row["row_turn"]
+        answers[owner]["undo", below, row["again"]] = UndoRow(*found, tuple(row["children"] or ()), row["unsure"])
+    return set()
 
 
 async def _load_item_actions(connection: Connection, wants: list[tuple[int, Want]], answers: Answers) -> TooLarge:
@@ -202,15 +202,21 @@ async def _load_item_actions(connection: Connection, wants: list[tuple[int, Want
 
 
 async def _load_undone(connection: Connection, wants: list[tuple[int, Want]], answers: Answers) -> TooLarge:
-    """The statuses of rows of `noetl.undo`; None for none."""
+    """The rows of `noetl.undo` of visits and items, with their statuses; None for none."""
     _answer_none(wants, answers)
     nodes = {(owner, _undone_node(owner, want)): want for owner, want in wants}
-    await _load_of_nodes(connection, "load_undone", nodes, answers, "status")
+    for row in await connection.fetch(sql("load_undone"), *columns_of(nodes, 2)):
+        found = UndoRow(
+            row["step"], row["visit"], row["index"], row["turn"], tuple(row["children"] or ()), row["unsure"]
+        )
+        answers[row["execution_id"]][nodes[row["execution_id"], row["node_id"]]] = found, row["status"]
     return set()
 
 
 async def _load_undo_actions(connection: Connection, wants: list[tuple[int, Want]], answers: Answers) -> TooLarge:
-    """The actions of undo jobs."""
+    """The actions of undo jobs; an empty mapping without a job."""
+    for owner, want in wants:
+        answers[owner][want] = {}
     nodes = {(owner, _undone_node(owner, want, undo=True)): want for owner, want in wants}
     return _too_large(await _load_of_nodes(connection, "load_actions", nodes, answers, "action"))
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 
 from noetl_broker.broker.model.decision import Decision, ExecutionEnd, JobRow, StepRow
-from noetl_broker.broker.model.effects import ExecutionBegun
+from noetl_broker.broker.model.effects import ExecutionBegun, UndoStatusChanged
 from noetl_broker.broker.model.event import Emitted, Turn
 from noetl_broker.broker.model.event_types import EXECUTION_PAUSE, EXECUTION_RESUME, HOLDS_DUE
 from noetl_broker.broker.model.stops import Stops, stops_of
-from noetl_broker.broker.state.state import COMPENSATING, COMPLETED, PAUSED, QUEUED, RUNNING, ExecutionState, encode
+from noetl_broker.broker.state.state import COMPENSATING, PAUSED, QUEUED, RUNNING, ExecutionState, encode
 from noetl_broker.broker.writing.events import node_name_of
 from noetl_broker.node_ids import node_id
 from noetl_broker.playbook.model import Playbook
@@ -58,7 +58,8 @@ def add_turns(columns: Columns, case: Case, outcome: Outcome) -> None:
     last = max(len(taken[-1].decision.events) - 1, 0)
     columns.turns[-1] += [execution.turn, last, dump_json(encode(state))]
     columns.executions += 1
-    cancelled = execution.execution_id in columns.cancelled or state.compensation is not None
+    undid = ends and any(decision.last(UndoStatusChanged) is not None for _, _, decision in taken)
+    cancelled = execution.execution_id in columns.cancelled or undid
     if ends and _may_have_timers(playbook, cancelled=cancelled):
         columns.settled.append(execution.execution_id)
 
@@ -107,9 +108,7 @@ def _add_end(columns: Columns, execution: Execution, ended: ExecutionEnd, at: da
     ))  # fmt: skip
     if ended.on_failure is not None:
         starts = ended.on_failure
-        columns.rows["start_on_failure"].append((execution.execution_id, starts.path, dump_json(starts.payload)))
-    if ended.status != COMPLETED and (state.undo or state.unknown):
-        columns.undo.left.append(execution.execution_id)
+        columns.rows["start_on_failure"].append((execution.execution_id, starts.path, dump_json(starts.payload), None))
     if execution.parent is not None:
         columns.child_answers.append(child_answer(execution, state, ended))
 
@@ -184,7 +183,6 @@ def _stop_children(columns: Columns, owner: int, stops: Stops) -> None:
 
     cancelled = [start for start in columns.children if is_stopped(start)]
     columns.children = [start for start in columns.children if not is_stopped(start)]
-    columns.undo.children = [start for start in columns.undo.children if not is_stopped(start)]
     for _, (step, visit, index, *_), ordinal in cancelled:
         draining, node = (step, visit) in stops.draining, node_id(owner, step, visit, index)
         if draining:
@@ -212,6 +210,8 @@ def _add_job(columns: Columns, execution: Execution, first: int, job: JobRow) ->
         context["workload"] = execution.workload
     else:  # of an execution that begins, its place among them
         extra(row)["lacks_workload"] = len(columns.begun) if owner in columns.begun else 0
+    if job.again:  # the queue has a row of it
+        row = [*row]
     row[JOB:EXTRA] = [
         dump_json(job.action), context, "delegated" if job.delegated else "queued", job.priority, job.max_attempts,
         job.node_type,
@@ -220,7 +220,9 @@ def _add_job(columns: Columns, execution: Execution, first: int, job: JobRow) ->
         extra(row)["timeout"] = job.timeout
     if not is_visit:
         extra(row)["node_id"] = node
-    if job.undo:
+    if job.again:
+        columns.undo.again.append((owner, node, node_id(owner, job.step, job.visit), row))
+    elif job.undo:
         columns.undo.jobs.append((owner, node))
     elif job.item_index is not None:
         columns.item_rows.change((owner, node_id(owner, job.step, job.visit), job.item_index), "RUNNING")

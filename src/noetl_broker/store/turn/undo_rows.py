@@ -1,4 +1,4 @@
-"""What a batch of turns writes about undoing: rows of `noetl.undo`, draining visits, executions that undo children.
+"""What a batch of turns writes about undoing: rows of `noetl.undo`, draining visits, jobs that are queued again.
 
 Few turns write any of it. The jobs of draining visits are cancelled after `write_turns`, because a turn of the same
 batch may have queued them.
@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from noetl_broker.broker.model.effects import UndoChanged, UndoNoted
+from noetl_broker.broker.draft.known import OPEN_AGAIN
+from noetl_broker.broker.model.effects import UndoBegun, UndoChanged, UndoNoted
 from noetl_broker.node_ids import node_id
 from noetl_broker.store.json_codec import dump_json
-from noetl_broker.store.row_layout import columns_of
-from noetl_broker.store.turn.child_rows import ChildStart, undo_start_row
+from noetl_broker.store.row_layout import EVENT, columns_of
 
 if TYPE_CHECKING:
     from noetl_broker.broker.model.event import Turn
 
 Key = tuple[int, str]  # an execution and a node
-ROW_WIDTH, STATUS, ERROR = 9, 6, 8  # of a row, and positions in it
+ROW_WIDTH, STATUS, ERROR = 10, 6, 9  # of a row, and positions in it
+AGAIN = ("job_status", "job_action", "job_context", "job_priority", "job_max_attempts")  # columns of `queue_again`
 
 
 class UndoColumns:
@@ -28,22 +29,34 @@ class UndoColumns:
         """No rows."""
         self.rows: dict[Key, list[Any]] = {}
         self.changes: dict[Key, tuple[object, ...]] = {}  # of rows that are in the table
+        self.begun: dict[int, bool] = {}  # executions that undo after their end, and whether also what is unknown
         self.superseded: dict[tuple[int, str, int], None] = {}  # visits
         self.jobs: list[Key] = []  # of undos
-        self.children: list[ChildStart] = []  # executions that undo a child
+        self.again: list[tuple[int, str, str, list[Any]]] = []  # jobs: execution, node, visit, the row of an event
         self.compensating: list[int] = []  # executions that undo once their draining visits have ended
         self.draining: dict[Key, None] = {}  # visits
-        self.left: list[int] = []  # executions that ended and leave rows
         self.not_started: list[Key] = []  # draining visits, or items, whose child was not started
 
     def note(self, owner: int, turn: Turn, undo: UndoNoted) -> None:
         """Add a row; a later turn of the batch replaces."""
-        step, visit, index, status, child_id = undo
+        step, visit, index, status, children = undo
         key = owner, node_id(owner, step, visit, index)
         self.changes.pop(key, None)
-        self.rows[key] = [*key, step, visit, index, turn.number, status, child_id, None]
+        ids = f"{{{','.join(map(str, children))}}}" if children else None
+        self.rows[key] = [*key, step, visit, index, turn.number, status, status == "unknown", ids, None]
         if index is None and status == "open":
             self._supersede(owner, step, visit)
+
+    def begin(self, owner: int, begun: UndoBegun) -> None:
+        """Open the failed rows of an execution again; with `unknown` also the unknown ones."""
+        again = OPEN_AGAIN["unknown" if begun.unknown else "failed"]
+        for row in self.rows.values():
+            if row[0] == owner and row[STATUS] in again:
+                row[STATUS], row[ERROR] = "open", None
+        for key, change in self.changes.items():
+            if key[0] == owner and change[2] in again:
+                self.changes[key] = (*key, "open", None)
+        self.begun[owner] = begun.unknown
 
     def change(self, owner: int, change: UndoChanged) -> None:
         """Change a row: one of this batch, or one in the table."""
@@ -73,16 +86,24 @@ class UndoColumns:
 
     def row_arguments(self) -> list[list[Any]] | None:
         """The arguments of `write_undos`; None: no row of `noetl.undo` changes, and no undo is queued."""
-        if not (self.rows or self.changes or self.jobs):
+        if not (self.rows or self.changes or self.jobs or self.begun):
             return None
         return [
             *columns_of(self.rows.values(), ROW_WIDTH), *columns_of(self.changes.values(), 4),
-            *columns_of(self.superseded, 3), *columns_of(self.jobs, 2),
+            *columns_of(self.superseded, 3), *columns_of(self.jobs, 2), *columns_of(self.begun.items(), 2),
         ]  # fmt: skip
 
-    def child_arguments(self) -> list[list[Any]] | None:
-        """The arguments of `start_undos`; None: no child is undone."""
-        return columns_of([undo_start_row(start) for start in self.children], 4) if self.children else None
+    def again_arguments(self) -> list[list[Any]] | None:
+        """The arguments of `queue_again`; None: no undo is queued again."""
+        if not self.again:
+            return None
+        positions = [*map(EVENT.index, AGAIN)]
+        rows = []
+        for owner, node, visit_node, row in self.again:
+            status, action, context, *rest = (row[position] for position in positions)
+            few = row[-1] if isinstance(row[-1], dict) else {}
+            rows.append((owner, node, visit_node, status, action, dump_json(context), *rest, few.get("timeout")))
+        return columns_of(rows, 9)
 
     def drain_arguments(self) -> list[list[Any]] | None:
         """The arguments of `drain_jobs`; None: no job is cancelled that may be draining."""

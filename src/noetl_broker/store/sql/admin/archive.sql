@@ -58,13 +58,12 @@ from (
   from noetl.dead_letter d
   where d.execution_id >= $1 and d.execution_id < $2
   union all
-  select distinct u.execution_id, 'it left something to undo'
-  from noetl.undo u
-  where u.ended_at is not null and u.status in ('open', 'failed')
-    and u.execution_id >= $1 and u.execution_id < $2
+  select x.execution_id, case x.undo_status when 'left' then 'it left something to undo' else 'it is undoing what it did' end
+  from noetl.execution x
+  where x.undo_status in ('undoing', 'left') and x.execution_id >= $1 and x.execution_id < $2
   union all
   select c.execution_id, 'an execution above it may have to undo it'
-  from noetl.children_to_undo() c (execution_id)
+  from noetl.below_undos() c (execution_id)
   where c.execution_id >= $1 and c.execution_id < $2
   union all
   select q.execution_id, format('a worker holds its job %s', q.queue_id)

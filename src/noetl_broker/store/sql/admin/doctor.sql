@@ -204,8 +204,9 @@ select count(distinct u.execution_id) as executions, count(*) filter (where u.st
   count(*) filter (where u.status = 'failed') as failed, count(*) filter (where u.status = 'unknown') as unknown,
   max(u.execution_id) filter (where u.status <> 'unknown') as execution_id, max(u.execution_id) as doubtful_id,
   max(u.execution_id) filter (where u.status = 'failed' and u.error ? 'template') as to_mend
-from noetl.undo u
-where {part.left_undone};
+from noetl.execution x
+join noetl.undo u on u.execution_id = x.execution_id and u.status in ('open', 'failed', 'unknown')
+where x.undo_status = 'left';
 
 -- name: examine_approvals
 select count(*) as approvals, min(a.since) as since, min(a.times_out_at) as times_out_at

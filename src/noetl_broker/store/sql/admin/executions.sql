@@ -18,9 +18,8 @@ where {part.chosen}
       or exists (
         select
         from noetl.execution f
-        where f.forked_from = x.execution_id and not noetl.is_undo_execution(f.execution_id)
+        where f.forked_from = x.execution_id
       )
-      or x.forked_from is not null and noetl.is_undo_execution(x.execution_id)
     )
   )
   and x.execution_id > $4::bigint
@@ -49,7 +48,7 @@ order by x.execution_id;
 -- name: find_execution
 -- `read_at`: the database's clock, by which leases and delays are shown.
 select x.execution_id, x.path, x.version, x.status, x.started_at, x.ended_at, x.parent_execution_id, x.forked_from,
-  x.result, x.error, noetl.is_archived(x.execution_id) as archived,
+  x.result, x.error, x.undo_status, noetl.is_archived(x.execution_id) as archived,
   (select count(*) from noetl.inbox i where i.execution_id = x.execution_id) as unread,
   noetl.recovered_as(x.execution_id) as recovered_as,
   clock_timestamp() as read_at
@@ -154,7 +153,7 @@ select x.execution_id, x.path, x.version, x.status, x.started_at, x.ended_at, x.
     select max(f.execution_id)
     from noetl.executions f
     where f.forked_from = x.execution_id
-  ) as recovered_as, {part.counts_left_undone} as left_undone
+  ) as recovered_as, x.undo_status, {part.counts_left_undone} as left_undone
 from noetl.executions x
 cross join lateral (
   select (select max(t.decided_at) from noetl.turns t where t.execution_id = x.execution_id) as last_at
@@ -167,7 +166,7 @@ limit $1::int;
 
 -- name: find_execution_for_readers
 select x.execution_id, x.path, x.version, x.status, x.started_at, x.ended_at, x.parent_execution_id, x.forked_from,
-  (select count(*) from noetl.unread i where i.execution_id = x.execution_id) as unread,
+  x.undo_status, (select count(*) from noetl.unread i where i.execution_id = x.execution_id) as unread,
   (select max(f.execution_id) from noetl.executions f where f.forked_from = x.execution_id) as recovered_as,
   clock_timestamp() as read_at
 from noetl.executions x

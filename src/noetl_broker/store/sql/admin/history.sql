@@ -55,7 +55,16 @@ select wanted.execution_id, x.catalog_id, x.path, x.version, x.status, x.rules, 
     select count(*)
     from noetl.dead_letter d
     where d.execution_id = wanted.execution_id
-  ) as set_aside
+  ) as set_aside, (
+    select jsonb_agg(jsonb_build_object('version', c.version, 'catalog_id', c.catalog_id))
+    from noetl.catalog c
+    where c.path = x.path and c.version in (
+      select (noetl.as_json(e.context) -> 'version')::int
+      from noetl.event e
+      where e.execution_id = x.execution_id and noetl.kind_of(e.event_type) = 'execution_undo'
+        and jsonb_typeof(noetl.as_json(e.context) -> 'version') = 'number'
+    )
+  ) as undo_versions
 from unnest($1::bigint[]) wanted (execution_id)
 left join noetl.execution x on x.execution_id = wanted.execution_id
 left join noetl.catalog c on c.catalog_id = x.catalog_id
@@ -135,19 +144,11 @@ cross join lateral (
 where l.items is not null
 order by f.execution_id, f.step, f.visit;
 
--- name: history_undos
--- The rows of undo executions, as they were when they were taken over.
-select u.execution_id, u.step, u.visit, u.index, u.turn, u.child_execution_id, u.inputs, u.result
-from noetl.undo u
-join noetl.execution x on x.execution_id = u.execution_id
-where u.execution_id = any($1::bigint[]) and x.forked_from is not null and noetl.undo_origin(u.execution_id) is not null
-order by u.execution_id, u.turn;
-
 -- name: history_undone
 -- The visits and items whose undo has begun.
 select u.execution_id, u.step, u.visit, u.index, u.status
 from noetl.undo u
-where u.execution_id = any($1::bigint[]) and u.status in ('running', 'done', 'failed', 'taken')
+where u.execution_id = any($1::bigint[]) and u.status in ('running', 'done', 'failed', 'settled')
 order by u.execution_id, u.turn;
 
 -- name: history_jobs

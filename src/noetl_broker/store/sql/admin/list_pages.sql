@@ -32,7 +32,7 @@ with candidates as (
   ) failed
 )
 select x.execution_id, x.path, x.version, x.status, x.started_at, x.ended_at, x.parent_execution_id,
-  x.forked_from, x.error, noetl.recovered_as(x.execution_id) as recovered_as,
+  x.forked_from, x.error, noetl.recovered_as(x.execution_id) as recovered_as, x.undo_status,
   {part.counts_left_undone} as left_undone
 from candidates x
 where {part.chosen}
@@ -174,7 +174,8 @@ limit $4::int;
 
 -- name: page_undos
 -- What an execution has to undo, in the order in which it is undone.
-select u.node_id, u.step, u.visit, u.index, u.turn, u.status, u.child_execution_id, u.taken_by, u.error, u.ended_at,
+select u.node_id, u.step, u.visit, u.index, u.turn, u.status, u.children[cardinality(u.children)] as child_execution_id,
+  u.error, u.ended_at,
   coalesce(u.index, -1) as item
 from noetl.undo u
 where u.execution_id = $1::bigint and (u.turn, coalesce(u.index, -1), u.node_id collate "C") < ($2::int, $3::int, $4::text)
@@ -183,18 +184,21 @@ limit $5::int;
 
 -- name: page_left_undone
 -- Executions that ended and left something undone, the newest first.
-select l.execution_id, x.path, x.status, x.ended_at, l.open, l.failed, l.unknown
+select x.execution_id, x.path, x.status, x.ended_at, l.open, l.failed, l.unknown
 from (
-  select u.execution_id, count(*) filter (where u.status = 'open') as open,
-    count(*) filter (where u.status = 'failed') as failed, count(*) filter (where u.status = 'unknown') as unknown
-  from noetl.undo u
-  where {part.left_undone} and u.execution_id < $1::bigint
-  group by u.execution_id
-  order by u.execution_id desc
+  select x.execution_id, x.path, x.status, x.ended_at
+  from noetl.execution x
+  where x.undo_status = 'left' and x.execution_id < $1::bigint
+  order by x.execution_id desc
   limit $2::int
+) x
+cross join lateral (
+  select count(*) filter (where u.status = 'open') as open, count(*) filter (where u.status = 'failed') as failed,
+    count(*) filter (where u.status = 'unknown') as unknown
+  from noetl.undo u
+  where u.execution_id = x.execution_id
 ) l
-join noetl.execution x on x.execution_id = l.execution_id
-order by l.execution_id desc;
+order by x.execution_id desc;
 
 -- name: page_approvals
 -- What waits for a person, in the order of executions.

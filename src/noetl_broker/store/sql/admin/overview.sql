@@ -68,7 +68,7 @@ select s.read_at, s.first_at, s.since, s.executions, s.is_cut,
     where n.status = 'FAILED' and exists (
       select
       from noetl.execution f
-      where f.forked_from = n.execution_id and not noetl.is_undo_execution(f.execution_id)
+      where f.forked_from = n.execution_id
     )
   ) as recovered,
   (
@@ -81,7 +81,7 @@ select s.read_at, s.first_at, s.since, s.executions, s.is_cut,
         and not exists (
           select
           from noetl.execution f
-          where f.forked_from = n.execution_id and not noetl.is_undo_execution(f.execution_id)
+          where f.forked_from = n.execution_id
         )
       group by n.path, n.step, n.error_type
       order by max(n.execution_id) desc
@@ -130,15 +130,7 @@ select clock_timestamp() as read_at,
     join noetl.event e on e.execution_id = m.execution_id and e.event_id = m.event_id
   ) as oldest_mail_seconds,
   (select count(*) from (select from noetl.dead_letter limit $1) letters) as dead_letters,
-  (
-    select count(distinct l.execution_id)
-    from (
-      select u.execution_id
-      from noetl.undo u
-      where {part.left_undone}
-      limit $1
-    ) l
-  ) as left_undone,
+  (select count(*) from (select from noetl.execution x where x.undo_status = 'left' limit $1) l) as left_undone,
   (
     select count(*)
     from pg_stat_activity a
@@ -193,9 +185,10 @@ from noetl.slot_claim c
 where c.execution_id = any($1) and c.held_at is null
 group by c.execution_id
 union all
-select u.execution_id, case when u.ended_at is null then array_agg(u.step) else '{}' end, count(*),
-  case when u.ended_at is null then 'undo' else 'undone' end
+select u.execution_id, case when u.status = 'running' then array_agg(u.step) else '{}' end, count(*),
+  case when u.status = 'running' then 'undo' else 'undone' end
 from noetl.undo u
+join noetl.execution x on x.execution_id = u.execution_id
 where u.execution_id = any($1)
-  and (u.ended_at is null and u.status = 'running' or {part.left_undone})
-group by u.execution_id, u.ended_at is null;
+  and (u.status = 'running' or x.undo_status = 'left' and u.status in ('open', 'failed', 'unknown'))
+group by u.execution_id, u.status = 'running';

@@ -25,8 +25,7 @@ order by d.created_at, d.event_id
 limit $1::int;
 
 -- name: search_failed
--- Executions that can be retried: not a child, whose parent decides, not recovered before by a retry or a fork, and no
--- undo execution.
+-- Executions that can be retried: not a child, whose parent decides, and not recovered before by a retry or a fork.
 select x.execution_id, x.path, x.version, x.ended_at, x.error ->> 'step' as step, {part.reason} as reason
 from noetl.execution x
 left join noetl.execution_state s on s.execution_id = x.execution_id
@@ -35,9 +34,8 @@ where x.status = 'FAILED'
   and not exists (
     select
     from noetl.execution f
-    where f.forked_from = x.execution_id and not noetl.is_undo_execution(f.execution_id)
+    where f.forked_from = x.execution_id
   )
-  and not (x.forked_from is not null and noetl.is_undo_execution(x.execution_id))
   and {part.chosen}
   and {part.changed_since}
   and x.execution_id > $2::bigint
@@ -54,9 +52,8 @@ where x.status = coalesce({filter.status}::text, 'FAILED')
   and exists (
     select
     from noetl.execution f
-    where f.forked_from = x.execution_id and not noetl.is_undo_execution(f.execution_id)
+    where f.forked_from = x.execution_id
   )
-  and not (x.forked_from is not null and noetl.is_undo_execution(x.execution_id))
   and {part.chosen}
   and {part.changed_since}
 order by x.execution_id

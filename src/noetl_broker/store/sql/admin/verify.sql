@@ -65,8 +65,11 @@ where t.execution_id = any($1::bigint[])
     from ends d
     where d.execution_id = t.execution_id and d.parent_event_id = t.event_id and d.turn = to_jsonb(t.turn)
   )
-  -- the undo is tried again
-  and not (noetl.is_undo(e.node_id) and noetl.kind_of(e.event_type) = 'action_failed')
+  -- the undo is tried again, or another child undoes what it did
+  and not (
+    noetl.is_undo(e.node_id)
+    and (noetl.kind_of(e.event_type) = 'action_failed' or noetl.as_json(e.meta) ? 'child_execution_id')
+  )
   -- a visit that is draining after its end, or while the execution compensates, ends nothing
   and not exists (
     select
@@ -174,20 +177,38 @@ having array_agg(e.event_type::text) is distinct from case
   end;
 
 -- name: verify_after_end
--- I4. After an end there are only turns that changed nothing and answers of workers that held a job then. Children have
--- ended, or have a cancel to read.
+-- I4. After an end there are only turns that changed nothing and answers of workers that held a job then. An undo may
+-- decide, from an `execution_undo` to its answer. Children have ended, or have a cancel to read.
 with ends as (
   select e.execution_id, (noetl.as_json(e.meta) ->> 'turn')::numeric as turn
   from noetl.event e
   where e.execution_id = any($1::bigint[])
     and e.event_type in ('execution_complete', 'execution_failed', 'execution_cancelled')
     and jsonb_typeof(noetl.as_json(e.meta) -> 'turn') = 'number'
+), undos as (
+  select t.execution_id, t.turn as first_turn, coalesce(
+      case when t.outcome = 'late' or noetl.kind_of(e.event_type) = 'undo_settled' then t.turn end,
+      (
+        select min((noetl.as_json(a.meta) ->> 'turn')::numeric)
+        from noetl.event a
+        where a.execution_id = t.execution_id and a.event_type in ('execution_undone', 'execution_undo_failed')
+          and (noetl.as_json(a.meta) ->> 'turn')::numeric >= t.turn
+      ),
+      'infinity'
+    ) as last_turn
+  from noetl.turn t
+  join noetl.event e on e.execution_id = t.execution_id and e.event_id = t.event_id and e.execution_id = any($1::bigint[])
+  where t.execution_id = any($1::bigint[])
+    and (t.outcome = 'decided' and noetl.kind_of(e.event_type) in ('execution_undo', 'undo_settled') or t.outcome = 'late')
 )
 select t.execution_id, format('turn %s decided after the end in turn %s', t.turn, n.turn) as detail
 from ends n
 join noetl.turn t on t.execution_id = n.execution_id and t.execution_id = any($1::bigint[])
 where t.turn > n.turn
   and t.outcome = 'decided'
+  and not exists (
+    select from undos u where u.execution_id = t.execution_id and t.turn between u.first_turn and u.last_turn
+  )
 union all
 select e.execution_id, format('turn %s wrote %s %s after the end in turn %s',
   noetl.as_json(e.meta) -> 'turn', e.event_type, e.event_id, n.turn)
@@ -195,6 +216,11 @@ from ends n
 join noetl.event e on e.execution_id = n.execution_id and e.execution_id = any($1::bigint[])
 where jsonb_typeof(noetl.as_json(e.meta) -> 'turn') = 'number'
   and (noetl.as_json(e.meta) ->> 'turn')::numeric > n.turn
+  and not exists (
+    select
+    from undos u
+    where u.execution_id = e.execution_id and (noetl.as_json(e.meta) ->> 'turn')::numeric between u.first_turn and u.last_turn
+  )
 union all
 select x.execution_id, format('job %s of %s is %s after the end', q.queue_id, q.node_id, q.status)
 from noetl.execution x

@@ -61,13 +61,13 @@ where coalesce(q.status, 'none') not in ('queued', 'leased', 'retry', 'held')
   );
 
 -- name: verify_standstill
--- I3, the other half: executions that can never end: they have no mail, job, child or timer, and no wait for a signal or a
--- person. One without a path is a child that is not started yet.
+-- I3, the other half: executions, or undos, that can never end: they have no mail, job, child or timer, and no wait for a
+-- signal or a person. One without a path is a child that is not started yet.
 select x.execution_id, format('runs since %s, and nothing is left that could move it', x.started_at) as detail
 from noetl.execution x
 left join noetl.execution_state s on s.execution_id = x.execution_id and s.execution_id = any($1::bigint[])
 where x.execution_id = any($1::bigint[])
-  and noetl.is_live(x.status)
+  and (noetl.is_live(x.status) or x.undo_status = 'undoing')
   and x.status not in ('PAUSED', 'QUEUED')
   and (x.path is not null or s.execution_id is not null)
   and not exists (
@@ -96,7 +96,8 @@ where x.execution_id = any($1::bigint[])
   and not exists (
     select
     from noetl.execution c
-    where c.parent_execution_id = x.execution_id and noetl.is_live(c.status) and c.parent_execution_id = any($1::bigint[])
+    where c.parent_execution_id = x.execution_id and c.parent_execution_id = any($1::bigint[])
+      and (noetl.is_live(c.status) or c.undo_status = 'undoing' or noetl.is_undo_asked(c.execution_id))
   )
   and not exists (
     select
@@ -283,7 +284,7 @@ select t.execution_id, format('timer %s for %s is left, and nothing waits for it
 from noetl.timer t
 join noetl.execution x on x.execution_id = t.execution_id and x.execution_id = any($1::bigint[])
 where t.execution_id = any($1::bigint[])
-  and (not noetl.is_live(x.status) or t.purpose in ('wait', 'timeout') and not exists (
+  and (not noetl.is_live(x.status) and x.undo_status is distinct from 'undoing' or t.purpose in ('wait', 'timeout') and not exists (
     select
     from noetl.wait w
     where w.execution_id = t.execution_id and w.node_id = t.node_id and noetl.is_waiting(w.status)

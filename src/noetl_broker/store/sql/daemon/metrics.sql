@@ -39,15 +39,8 @@ select
   ) as executions_running,
   (select count(*) from (select from noetl.execution x where x.status = 'PAUSED' limit $1::int) paused) as executions_paused,
   (select count(*) from (select from noetl.execution x where x.status = 'QUEUED' limit $1::int) queued) as executions_queued,
-  (
-    select count(distinct l.execution_id)
-    from (
-      select u.execution_id
-      from noetl.undo u
-      where {part.left_undone}
-      limit $1::int
-    ) l
-  ) as undo_left_executions,
+  (select count(*) from (select from noetl.execution x where x.undo_status = 'left' limit $1::int) l)
+    as undo_left_executions,
   (select count(*) from waiting) as waiting_jobs,
   (
     select count(*)

@@ -65,12 +65,12 @@ with started as materialized (
   select execution_id, event_id, cause, event_type, node_id, node_name, 'playbook', status, result, error, meta
   from answers
 ), orphans as materialized (
-  select x.execution_id, x.catalog_id, x.path, x.forked_from is not null as undoes, noetl.next_id() as event_id
+  select x.execution_id, x.catalog_id, x.path, noetl.next_id() as event_id
   from noetl.execution x
   where noetl.is_live(x.status)
     and x.parent_execution_id = any($18::bigint[])
   union all
-  select x.execution_id, x.catalog_id, x.path, x.forked_from is not null, noetl.next_id()
+  select x.execution_id, x.catalog_id, x.path, noetl.next_id()
   from unnest($19::bigint[], $20::text[]) v (execution_id, node_id)
   join noetl.execution x
     on x.parent_execution_id = v.execution_id and x.parent_node_id = v.node_id and noetl.is_live(x.status)
@@ -80,7 +80,7 @@ with started as materialized (
   set status = 'CANCELLED', ended_at = clock_timestamp()
   where x.execution_id = any(array(select o.execution_id from orphans o where o.path is null))
 ), cancelled as (
-  select execution_id, catalog_id, path, undoes, event_id
+  select execution_id, catalog_id, path, event_id
   from orphans
   where path is not null
 ), stopped_items as (
@@ -105,9 +105,8 @@ with started as materialized (
   insert into noetl.event (
     execution_id, event_id, catalog_id, event_type, node_id, node_name, node_type, status, context
   )
-  -- an execution that undoes a child is not cancelled, it is abandoned
-  select execution_id, event_id, catalog_id, case when undoes then 'execution_abandon' else 'execution_cancel' end,
-    execution_id::text, noetl.name_of_path(path), 'playbook', case when undoes then 'PENDING' else 'CANCELLED' end,
+  select execution_id, event_id, catalog_id, 'execution_cancel', execution_id::text, noetl.name_of_path(path), 'playbook',
+    'CANCELLED',
     jsonb_build_object('reason', 'its parent ended or cancelled it')
   from cancelled
 )
@@ -122,7 +121,7 @@ select execution_id, event_id from cancelled;
 -- Children that timed out: of items (`Stops.item_children`) and of undos (`Stops.undos`, which have no index). A second
 -- cancel of a child changes nothing.
 with cancelled as materialized (
-  select x.execution_id, x.catalog_id, x.path, x.forked_from is not null as undoes, noetl.next_id() as event_id
+  select x.execution_id, x.catalog_id, x.path, noetl.next_id() as event_id
   from unnest($1::bigint[], $2::text[], $3::int[]) d (execution_id, node_id, index)
   join noetl.execution x
     on x.parent_execution_id = d.execution_id and x.parent_node_id = d.node_id
@@ -132,8 +131,8 @@ with cancelled as materialized (
   insert into noetl.event (
     execution_id, event_id, catalog_id, event_type, node_id, node_name, node_type, status, context
   )
-  select execution_id, event_id, catalog_id, case when undoes then 'execution_abandon' else 'execution_cancel' end,
-    execution_id::text, noetl.name_of_path(path), 'playbook', case when undoes then 'PENDING' else 'CANCELLED' end,
+  select execution_id, event_id, catalog_id, 'execution_cancel', execution_id::text, noetl.name_of_path(path), 'playbook',
+    'CANCELLED',
     jsonb_build_object('reason', 'its parent cancelled it')
   from cancelled
 )
@@ -172,8 +171,8 @@ with wanted as materialized (
 -- a child that has ended already, or that another execution waits for: its parent is answered in the same transaction.
 select a.execution_id, a.cause, a.node_id, a.index, a.child_id, coalesce(d.status, 'FAILED') as status,
   noetl.as_json(d.result) as result, noetl.as_json(d.error) as error,
-  d.status = 'COMPLETED' and exists (
-    select from noetl.undo u where u.execution_id = a.child_id and u.status = 'open'
+  exists (
+    select from noetl.undo u where u.execution_id = a.child_id and u.status in ('open', 'failed')
   ) as undo
 from wanted a
 left join adopted d
@@ -261,12 +260,13 @@ select execution_id, event_id
 from gathered;
 
 -- name: start_on_failure
--- What starts because executions failed. It is no child, because it outlives them. A path that is not registered gets an
+-- What starts because executions failed, or an undo that began after the end ($4: in this turn). It is no child, because it outlives them. A path that is not registered gets an
 -- execution too, which fails with that reason.
 with failed as materialized (
   select noetl.next_id() as execution_id, f.execution_id as failed_id, p.catalog_id, f.path, p.version,
-    coalesce(p.name, noetl.name_of_path(f.path)) as name, f.payload::jsonb as payload
-  from unnest($1::bigint[], $2::text[], $3::text[]) f (execution_id, path, payload)
+    coalesce(p.name, noetl.name_of_path(f.path)) as name, f.payload::jsonb as payload,
+    f.undo_turn
+  from unnest($1::bigint[], $2::text[], $3::text[], $4::int[]) f (execution_id, path, payload, undo_turn)
   left join lateral (
     select c.catalog_id, c.version, c.name
     from noetl.catalog c
@@ -276,7 +276,7 @@ with failed as materialized (
   ) p on true
 ), begun as (
   insert into noetl.execution (execution_id, catalog_id, path, version, idempotency_key)
-  select execution_id, catalog_id, path, version, 'on_failure ' || failed_id
+  select execution_id, catalog_id, path, version, concat_ws(' ', 'on_failure', failed_id, undo_turn)
   from failed
   on conflict (path, idempotency_key) where idempotency_key is not null do nothing
   returning execution_id

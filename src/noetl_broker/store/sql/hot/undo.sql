@@ -1,83 +1,122 @@
 -- name: write_undos
--- After write_turns: what executions have to undo, and how far they are. $1 to $9: new rows. $10 to $13: changes of
--- rows. $14 to $16: visits whose own undo replaces those of their items. $17, $18: jobs of undos.
+-- After write_turns: what executions have to undo, and how far they are. $1 to $10: new rows. $11 to $14: changes of
+-- rows. $15 to $17: visits whose own undo replaces those of their items. $18, $19: jobs of undos. $20, $21: executions that
+-- begin to undo after their end, and whether they undo what is unknown, too.
 with superseded as (
   update noetl.undo u
   set status = 'superseded'
-  from unnest($14::bigint[], $15::text[], $16::int[]) s (execution_id, step, visit)
+  from unnest($15::bigint[], $16::text[], $17::int[]) s (execution_id, step, visit)
   where u.execution_id = s.execution_id and u.step = s.step and u.visit = s.visit and u.index is not null
     and u.status = 'open'
 ), changed as (
   update noetl.undo u
-  set status = c.status, error = c.error::jsonb, ended_at = case when c.status <> 'running' then clock_timestamp() end
-  from unnest($10::bigint[], $11::text[], $12::text[], $13::text[]) c (execution_id, node_id, status, error)
-  where u.execution_id = c.execution_id and u.node_id = c.node_id and u.status in ('open', 'running', 'unknown')
+  set status = c.status, error = c.error::jsonb, ended_at = case when c.status not in ('open', 'running') then clock_timestamp() end
+  from unnest($11::bigint[], $12::text[], $13::text[], $14::text[]) c (execution_id, node_id, status, error)
+  where u.execution_id = c.execution_id and u.node_id = c.node_id
+    and u.status in ('open', 'running', 'unknown', 'failed')
+), begun as (
+  update noetl.undo u
+  set status = 'open', error = null, ended_at = null
+  from unnest($20::bigint[], $21::boolean[]) b (execution_id, with_unknown)
+  where u.execution_id = b.execution_id and (u.status = 'failed' or b.with_unknown and u.status = 'unknown')
+    and not exists (
+      select from unnest($11, $12) c (execution_id, node_id) where c.execution_id = u.execution_id and c.node_id = u.node_id
+    )
 ), named as (
   update noetl.queue q
   set node_name = noetl.undo_step(q.node_name)
-  from unnest($17::bigint[], $18::text[]) j (execution_id, node_id)
+  from unnest($18::bigint[], $19::text[]) j (execution_id, node_id)
   where q.execution_id = j.execution_id and q.node_id = j.node_id
 )
 insert into noetl.undo (
-  execution_id, node_id, step, visit, index, turn, status, child_execution_id, error, ended_at
+  execution_id, node_id, step, visit, index, turn, status, unsure, children, error, ended_at
 )
-select execution_id, node_id, step, visit, index, turn, status, child_id, error::jsonb,
+select execution_id, node_id, step, visit, index, turn, status, is_unsure, children::bigint[], error::jsonb,
   case when status in ('done', 'failed') then clock_timestamp() end
 from unnest(
-  $1::bigint[], $2::text[], $3::text[], $4::int[], $5::int[], $6::int[], $7::text[], $8::bigint[], $9::text[]
-) n (execution_id, node_id, step, visit, index, turn, status, child_id, error)
+  $1::bigint[], $2::text[], $3::text[], $4::int[], $5::int[], $6::int[], $7::text[], $8::boolean[], $9::text[], $10::text[]
+) n (execution_id, node_id, step, visit, index, turn, status, is_unsure, children, error)
 on conflict (execution_id, node_id) do update
-set turn = excluded.turn, status = excluded.status, child_execution_id = excluded.child_execution_id,
-    error = excluded.error, ended_at = excluded.ended_at
+set turn = excluded.turn, status = excluded.status, unsure = excluded.unsure,
+    children = excluded.children, error = excluded.error, ended_at = excluded.ended_at
 where undo.status in ('open', 'unknown');
 
--- name: leave_undos
--- After write_undos: what executions that failed or were cancelled leave.
-update noetl.undo u
-set ended_at = clock_timestamp()
-where u.execution_id = any($1::bigint[]) and u.ended_at is null and u.status in ('open', 'unknown');
+-- name: queue_again
+-- After write_turns: jobs of undos that an earlier undo has queued. One that is leased yet is queued when that lease ends.
+update noetl.queue q
+set status = case when q.status = 'leased' then q.status else n.status end,
+    stop = q.status = 'leased',
+    draining = q.status = 'leased' and n.status in ('queued', 'retry'),
+    action = n.action,
+    context = n.context::jsonb || case when n.context::jsonb ? 'workload' then '{}' else coalesce((
+      select jsonb_build_object('workload', x.workload)
+      from noetl.execution x
+      where x.execution_id = n.execution_id
+    ), '{}') end,
+    priority = n.priority, max_attempts = n.max_attempts, timeout_seconds = n.timeout, lost_leases = 0, held_for = null,
+    available_at = case when n.status = 'delegated' then 'infinity' else clock_timestamp() end,
+    first_leased_at = case when n.status = 'delegated' then clock_timestamp() end,
+    event_id = (
+      select max(e.event_id)
+      from noetl.event e
+      where e.execution_id = n.execution_id and e.node_id = n.visit_node_id and e.event_type = 'compensation_started'
+    ),
+    updated_at = clock_timestamp()
+from unnest(
+  $1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[], $8::int[], $9::float8[]
+) n (execution_id, node_id, visit_node_id, status, action, context, priority, max_attempts, timeout)
+where q.execution_id = n.execution_id and q.node_id = n.node_id;
 
--- name: start_undos
--- After write_family: executions that undo a child of a compensating execution.
-with wanted as materialized (
-  select c.execution_id, c.node_id, c.child_id, c.meta::jsonb as meta, q.event_id
-  from unnest($1::bigint[], $2::text[], $3::bigint[], $4::text[]) c (execution_id, node_id, child_id, meta)
-  join noetl.queue q on q.execution_id = c.execution_id and q.node_id = c.node_id
-), started as materialized (
-  select w.execution_id, w.node_id, w.meta, u.new_id, u.event_id
-  from wanted w
-  cross join lateral noetl.start_undo(w.child_id, false, w.execution_id, w.node_id, w.event_id, w.meta, null) u
-), begun as (
-  update noetl.queue q
-  set status = case when q.status = 'failed' then 'delegated' else q.status end,
-    attempts = (s.meta #>> '{parent,attempt}')::int, available_at = 'infinity', first_leased_at = clock_timestamp()
-  from started s
-  where q.execution_id = s.execution_id and q.node_id = s.node_id
+-- name: set_undo_statuses
+-- How the undo of executions stands that have ended. Who waits for an end hears of it.
+with changed as (
+  update noetl.execution x
+  set undo_status = n.status
+  from unnest($1::bigint[], $2::text[]) n (execution_id, status)
+  where x.execution_id = n.execution_id
 )
-insert into noetl.inbox (execution_id, event_id)
-select new_id, event_id
-from started;
+select noetl.notify(false, true);
 
--- name: undo_late_children
--- After write_undos: children ($2) that completed when their parent ($1) had ended or had cancelled them. Each is undone
--- by an execution of its own, unless a row of the parent names it. The same answer twice starts one.
-with late as materialized (
-  select distinct c.child_id
-  from unnest($1::bigint[], $2::bigint[]) c (execution_id, child_id)
-  where exists (select from noetl.undo u where u.execution_id = c.child_id and u.status = 'open')
-    and not exists (
-      select from noetl.undo u where u.execution_id = c.execution_id and u.child_execution_id = c.child_id
-    )
-), started as materialized (
-  select u.new_id, u.event_id
-  from late c
-  cross join lateral noetl.start_undo(c.child_id, false, null, null, null, jsonb_build_object('undo', jsonb_build_object(
-    'error', jsonb_build_object('message', 'its parent ended or cancelled it', 'type', 'cancelled')
-  )), null) u
+-- name: send_to_children
+-- After write_undos: children ($2) of executions ($1) are asked to undo what they did, or to give it up. Nobody waits for a
+-- child that completed in vain: it is asked unless its parent has a row of it. If a child is archived, the parent is answered.
+with asked as materialized (
+  select c.execution_id, c.child_id, c.event_type, c.context::jsonb as context, x.execution_id is null as is_archived
+  from unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[]) with ordinality
+    c (execution_id, child_id, event_type, context, ordinal)
+  left join noetl.execution x on x.execution_id = c.child_id
+  where c.event_type <> 'execution_undo' or c.context::jsonb ? 'answer' or not exists (
+    select from noetl.undo u where u.execution_id = c.execution_id and c.child_id = any(u.children)
+  )
+  order by c.ordinal
+), versions as (
+  update noetl.execution x
+  set undo_catalog_id = (
+    select c.catalog_id
+    from noetl.catalog c
+    where c.path = x.path and c.version = (a.context ->> 'version')::int
+  )
+  from asked a
+  where x.execution_id = a.child_id and a.event_type = 'execution_undo' and x.undo_status is distinct from 'undoing'
+    and (a.context ? 'version' or x.undo_catalog_id is not null)
+), answers as (
+  insert into noetl.event (
+    execution_id, catalog_id, parent_event_id, event_type, node_id, node_name, node_type, status, error, meta
+  )
+  select a.execution_id, q.catalog_id, q.event_id, 'action_failed', q.node_id, q.node_name, 'playbook', 'FAILED',
+    jsonb_build_object('message', format('execution %s, which would undo what it did, is archived', a.child_id), 'type', 'archived'),
+    jsonb_build_object('child_execution_id', a.child_id, 'attempt', a.context -> 'answer', 'retryable', false)
+  from asked a
+  join noetl.queue q on q.execution_id = a.execution_id and q.status = 'delegated' and noetl.is_undo(q.node_id)
+  where a.is_archived and a.context ? 'answer'
+  returning execution_id, event_id
+), mail as (
+  insert into noetl.inbox (execution_id, event_id)
+  select execution_id, event_id
+  from answers
 )
-insert into noetl.inbox (execution_id, event_id)
-select new_id, event_id
-from started;
+select noetl.send_to_executions(array[a.child_id], a.event_type, '{}', a.context)
+from asked a;
 
 -- name: drain_jobs
 -- After write_turns and change_items: the jobs of compensating executions ($1), and of draining visits ($2, $3)
@@ -163,24 +202,37 @@ select noetl.notify_cancel()
 where exists (select from cancelled c where c.stop);
 
 -- name: load_undos
--- The rows that are to be undone next: of each execution the open one with the highest turn below $2 (null: of all).
-select execution_id, below, step, visit, index, turn, child_execution_id, fits, case when fits then inputs end as inputs,
-  case when fits then result end as result
-from (
-  select w.*, w.together <= noetl.limit_of('batch_bytes') or w.together = w.own as fits
+-- The rows that are to be undone next: of each execution the open one with the highest place below $2 to $5 (null: of all).
+-- $6: this turn opens rows again: failed ones, or also unknown ones.
+select k.execution_id, k.turn, k.place, k.step, k.visit, k.again,
+  u.step as row_step, u.visit as row_visit, u.index, u.turn as row_turn, u.children, u.unsure
+from unnest($1::bigint[], $2::int[], $3::int[], $4::text[], $5::int[], $6::text[])
+  k (execution_id, turn, place, step, visit, again)
+cross join lateral (
+  select u.*, coalesce(u.index, -1) as at
   from (
-    select k.execution_id, k.below, u.*, noetl.weight(u.inputs) + noetl.weight(u.result) as own,
-      sum(noetl.weight(u.inputs) + noetl.weight(u.result)) over (order by k.execution_id) as together
-    from unnest($1::bigint[], $2::int[]) k (execution_id, below)
-    cross join lateral (
-      select u.step, u.visit, u.index, u.turn, u.child_execution_id, u.inputs, u.result
+    (
+      select u.step, u.visit, u.index, u.turn, u.children, u.unsure
       from noetl.undo u
-      where u.execution_id = k.execution_id and u.status = 'open' and u.turn < coalesce(k.below, 2147483647)
-      order by u.turn desc
+      where u.execution_id = k.execution_id and (k.turn is null or u.turn <= k.turn
+          and (u.turn, coalesce(u.index, -1), u.step collate "C", u.visit) < (k.turn, k.place, k.step collate "C", k.visit)) and u.status = 'open'
+      order by u.turn desc, coalesce(u.index, -1) desc, u.step collate "C" desc, u.visit desc
       limit 1
-    ) u
-  ) w
-) found;
+    )
+    union all
+    (
+      select u.step, u.visit, u.index, u.turn, u.children, u.unsure
+      from noetl.undo u
+      where k.again <> '' and u.execution_id = k.execution_id and (k.turn is null or u.turn <= k.turn
+          and (u.turn, coalesce(u.index, -1), u.step collate "C", u.visit) < (k.turn, k.place, k.step collate "C", k.visit))
+        and (u.status = 'failed' or u.status = k.again)
+      order by u.turn desc, coalesce(u.index, -1) desc, u.step collate "C" desc, u.visit desc
+      limit 1
+    )
+  ) u
+  order by u.turn desc, at desc, u.step collate "C" desc, u.visit desc
+  limit 1
+) u;
 
 -- name: load_item_actions
 -- The actions of the jobs of items; of an item that a child runs, {args: the payload of the child}.
@@ -199,7 +251,7 @@ from (
 ) found;
 
 -- name: load_undone
--- The statuses of the rows of visits and items.
-select u.execution_id, u.node_id, u.status
+-- The rows of visits and items.
+select u.execution_id, u.node_id, u.step, u.visit, u.index, u.turn, u.children, u.unsure, u.status
 from unnest($1::bigint[], $2::text[]) k (execution_id, node_id)
 join noetl.undo u on u.execution_id = k.execution_id and u.node_id = k.node_id;
