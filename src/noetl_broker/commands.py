@@ -97,7 +97,7 @@ COMMANDS: Mapping[str, CommandEntry | ActionEntry] = {
             "unknown": "Undo also actions of unknown outcome: they timed out, or lost their lease.",
             "version": "Undo with the `compensate` of this version, or of the latest.",
             "settle": "A step that somebody undid by hand, or that never happened.",
-            "reason": "Who undid it, and how; for --settle.",
+            "reason": "Who undid it, and how; only with --settle.",
         },
         example="noetl-broker undo 58123456789012345\n"
         "noetl-broker undo 58123456789012345 --settle refund --reason 'by the bank'\n"

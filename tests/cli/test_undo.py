@@ -79,6 +79,7 @@ def test_what_was_undone_by_hand_is_settled(command: Command, database: Database
     execution = run_order(database, "ship", "charge!undo")
     command.refuses([
         (f"undo {execution} --settle charge", 2, "say who undid it, and how"),
+        (f"undo {execution} --reason by-hand", 2, "it is for a step that was undone by hand: name it with `settle`"),
         (f"undo {execution} --settle ship --reason bank", 1, "nothing of step ship of execution"),
     ])  # fmt: skip
     settled = command("undo", execution, "--settle", "charge", "--reason", "by the bank").stdout

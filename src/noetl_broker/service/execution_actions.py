@@ -165,6 +165,8 @@ async def undo_execution(connection: Connection, caller: Caller, given: models.U
             raise FieldFault({"reason": "say who undid it, and how"})
         settled, requested = await call(connection, "settle_undo", one, given.settle, given.reason), True
         said = f"settling {settled} of step {given.settle} of execution {one}"
+    elif given.reason is not None:
+        raise FieldFault({"reason": "it is for a step that was undone by hand: name it with `settle`"})
     else:
         on = on_version(given.version, caller.rules)
         requested = await undos.undo_execution(connection, one, unknown=given.unknown, on=on)

@@ -118,7 +118,12 @@ class UndoRequest(OneExecution):
     """What to undo, or what somebody undid by hand."""
 
     model_config = ConfigDict(
-        json_schema_extra={"anyOf": [{"properties": {"settle": {"const": None}}}, is_given("reason")]}
+        json_schema_extra={
+            "anyOf": [
+                {"properties": {"settle": {"const": None}, "reason": {"const": None}}},
+                {"allOf": [is_given("settle"), is_given("reason")]},
+            ]
+        }
     )
 
     unknown: StrictBool = Field(default=False, description="also what may not have happened")
@@ -127,7 +132,7 @@ class UndoRequest(OneExecution):
         None, min_length=1, max_length=LONGEST_TEXT, description="a step that was undone by hand; nothing else is done"
     )
     reason: str | None = Field(
-        None, max_length=LONGEST_TEXT, pattern=r"\S", description="who undid it, and how; for `settle`"
+        None, max_length=LONGEST_TEXT, pattern=r"\S", description="who undid it, and how; only with `settle`"
     )
 
 
