@@ -68,6 +68,20 @@ as $$
   where f.forked_from = $1
 $$;
 
+-- What ends an execution that is in the way: for the hint of an error. An undo ignores a cancel.
+create or replace function noetl.how_to_end(execution_id bigint) returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    when noetl.is_live(x.status) and x.status <> 'COMPENSATING'
+      then format('noetl-broker cancel %s ends it, and undoes what it did', $1)
+    else format('noetl-broker status %s shows how far it is; noetl-broker abandon %s ends it', $1, $1)
+  end
+  from noetl.execution x
+  where x.execution_id = $1
+$$;
+
 revoke all on function
-  noetl.recovered_as(bigint), noetl.root_of(bigint), noetl.lock_root(bigint), noetl.traceparent(bigint, text)
+  noetl.recovered_as(bigint), noetl.how_to_end(bigint), noetl.root_of(bigint), noetl.lock_root(bigint), noetl.traceparent(bigint, text)
   from public;

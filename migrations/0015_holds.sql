@@ -52,7 +52,7 @@ begin
   elsif execution.status = 'COMPENSATING' then
     raise exception using errcode = 'NB409',
       message = format('execution %s is undoing what it did; that is neither paused nor resumed', $1),
-      hint = format('noetl-broker status %s shows how far it is; noetl-broker abandon %s ends it', $1, $1);
+      hint = noetl.how_to_end($1);
   end if;
   perform set_config('noetl.writer', '', true);
   insert into noetl.event (

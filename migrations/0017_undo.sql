@@ -186,7 +186,7 @@ begin
   ) or noetl.is_undo_asked($1) then
     raise exception using errcode = 'NB409',
       message = format('execution %s is undoing what it did, so its results cannot be taken over', $1),
-      hint = format('noetl-broker status %s shows how far it is; noetl-broker abandon %s ends it', $1, $1);
+      hint = noetl.how_to_end($1);
   end if;
   select u.step, u.visit into undone
   from jsonb_array_elements($2) r (result)

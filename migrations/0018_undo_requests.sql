@@ -15,19 +15,17 @@ begin
     raise exception using errcode = 'NB409',
       message = case when $2 = 'COMPENSATING' then format('execution %s is undoing what it did', $1)
         else format('execution %s has not ended, it is %s', $1, $2) end,
-      hint = case when $2 = 'COMPENSATING'
-        then format('noetl-broker status %s shows how far it is; noetl-broker abandon %s ends it', $1, $1)
-        else format('noetl-broker cancel %s ends it, and undoes what it did', $1) end;
+      hint = noetl.how_to_end($1);
   elsif other is not null then
     raise exception using errcode = 'NB409',
       message = format('execution %s belongs to execution %s, which has not ended', $1, other),
-      hint = format('noetl-broker cancel %s ends it, and undoes what it and its children did', other);
+      hint = noetl.how_to_end(other);
   elsif fork is not null then
     raise exception using errcode = 'NB409',
-      message = format('execution %s goes on with results of execution %s, and has not ended', fork, $1),
-      hint = format('noetl-broker cancel %s ends it', fork);
+      message = format('execution %s is a fork or a retry of execution %s, and has not ended', fork, $1),
+      hint = noetl.how_to_end(fork);
   end if;
-  select u.execution_id, u.step into parent
+  select u.execution_id, u.step, u.status into parent
   from noetl.execution x
   join noetl.undo u on u.execution_id = x.parent_execution_id
     and u.node_id in (x.parent_node_id, noetl.item_node_id(x.parent_node_id, x.parent_index))
@@ -38,7 +36,8 @@ begin
     raise exception using errcode = 'NB409',
       message = format('step %s of execution %s has a `compensate` of its own, which undoes execution %s',
         parent.step, parent.execution_id, $1),
-      hint = format('noetl-broker undo %s undoes it', parent.execution_id);
+      hint = case when parent.status in ('done', 'settled') then format('noetl-broker status %s shows its undo', parent.execution_id)
+        else format('noetl-broker undo %s undoes it', parent.execution_id) end;
   end if;
 end
 $$;
@@ -115,7 +114,7 @@ begin
     if before is distinct from asked then
       raise exception using errcode = 'NB409',
         message = format('execution %s is being undone with other options: %s', $1, before),
-        hint = format('noetl-broker status %s shows how far it is; noetl-broker abandon %s ends it', $1, $1);
+        hint = noetl.how_to_end($1);
     end if;
   elsif not exists (
     select
@@ -153,7 +152,7 @@ begin
       hint = 'say who undid it, and how';
   elsif source.undo_status = 'undoing' or noetl.is_undo_asked($1) then
     raise exception using errcode = 'NB409', message = format('execution %s is undoing what it did', $1),
-      hint = format('noetl-broker status %s shows how far it is; noetl-broker abandon %s ends it', $1, $1);
+      hint = noetl.how_to_end($1);
   end if;
   for one in
     select u.node_id, u.step
@@ -197,7 +196,7 @@ begin
   elsif execution.status <> 'COMPENSATING' and noetl.is_live(execution.status) then
     raise exception using errcode = 'NB409',
       message = format('execution %s is %s; only an undo can be abandoned', $1, execution.status),
-      hint = format('noetl-broker cancel %s ends it, and undoes what it did', $1);
+      hint = noetl.how_to_end($1);
   elsif execution.status <> 'COMPENSATING' and execution.undo_status is distinct from 'undoing'
     and not noetl.is_undo_asked($1) then
     return false;

@@ -144,7 +144,7 @@ workflow:
 - {step: j, type: python, code: x, args: {heard: "{{ heard }}", again: "{{ again }}"}, next: end}
 - {step: end, result: "{{ j }}"}
 """
-# `lost` fails it. Then the items are undone, the child in an execution of its own, and `pay` at the second attempt. Its
+# `lost` fails it. Then the items are undone, the child by itself, and `pay` at the second attempt. Its
 # `on_failure` starts in the turn of the end.
 UNDONE = """
 workflow:

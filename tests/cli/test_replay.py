@@ -251,7 +251,7 @@ def test_an_execution_whose_failure_is_gone_continues_on_the_edit(command: Comma
     assert "the failure is gone  {{ limits > 1 }}: `limits` is undefined" in says[1]
     assert "0 go the same way, 1 diverge (1 of them because the failure is gone)" in says[-2]
     retry = f"retry {execution_id} --version latest"
-    assert says[-1] == f"noetl-broker register {edited}, then noetl-broker {retry} continues it"
+    assert says[-1] == f"noetl-broker register {edited}, then noetl-broker {retry}"
     command("register", edited)
     retried = command.json(*retry.split())["recovered_as"]
     command("run", "--drain")

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from noetl_broker.broker.model.event_types import APPROVAL_DECIDED, EXECUTION_PAUSE, EXECUTION_SIGNAL, TIMER_DUE
+from noetl_broker.broker.model.event_types import (
+    APPROVAL_DECIDED,
+    EXECUTION_ABANDON,
+    EXECUTION_PAUSE,
+    EXECUTION_SIGNAL,
+    TIMER_DUE,
+    UNDO_SETTLED,
+)
 from noetl_broker.explain.error_text import attempt_text, error_text
 from noetl_broker.text import short_json, span
 
 # The detail of an event, by a key of its context.
 DETAIL_IN = {
+    EXECUTION_ABANDON: "reason",
     EXECUTION_PAUSE: "reason",
     "execution_paused": "reason",
     "execution_queued": "reason",
     TIMER_DUE: "purpose",
+    UNDO_SETTLED: "reason",
 }
 
 

@@ -119,8 +119,7 @@ def _refuse_undone(history: History, plan: ForkPlan) -> None:
         if (taken["step"], taken["visit"]) in undone and "set" not in taken:
             name = visit_name(taken["step"], taken["visit"])
             message = f"execution {history.execution_id} undid {name}, or tried to, so no fork takes over its result"
-            remedy = f"noetl-broker retry {history.execution_id} starts again with the same payload"
-            raise OperatorFault(f"{message}; fork from {taken['step']} or a step before it, or {remedy}")
+            raise OperatorFault(f"{message}; fork from {taken['step']} or a step before it")
 
 
 def playbook_of(history: History) -> Playbook:

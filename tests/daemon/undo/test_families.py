@@ -226,6 +226,9 @@ async def test_a_child_is_undone_with_its_parent_whose_step_has_a_compensate(dat
         await value(database, UNDO, child)
     assert await value(database, UNDO, execution)
     assert await work(database) == ["trip!undo", "pay!undo"]
+    with pytest.raises(asyncpg.PostgresError) as found:
+        await value(database, UNDO, child)
+    assert found.value.hint == f"noetl-broker status {execution} shows its undo"
     assert await broken_invariants(database) == {}
 
 

@@ -234,15 +234,24 @@ async def test_what_was_undone_by_hand_is_settled(database: Database) -> None:
 
 
 async def test_an_undo_is_refused_beside_a_fork_that_runs(database: Database) -> None:
-    """It goes on with results of the execution; and no fork begins beside an undo."""
+    """It has results of the execution; and no fork begins beside an undo."""
     await register(database, ORDER)
     [execution] = await start(database)
     await work(database)
     async with session(database) as connection:
-        start_at = ForkFrom("ship", {})
+        start_at = ForkFrom("charge", {})
         fork = (await fork_execution(connection, execution, start_at, PlaybookRules())).execution_id
-        with pytest.raises(asyncpg.PostgresError, match=f"execution {fork} goes on with results of"):
+        with pytest.raises(asyncpg.PostgresError, match=f"execution {fork} is a fork or a retry of") as found:
             await value(database, UNDO, execution)
+        assert found.value.hint == f"noetl-broker cancel {fork} ends it, and undoes what it did"
+        await drain(database)
+        await complete(database, (await lease(database))["charge"], {"id": 1})
+        await drain(database)
+        await value(database, "select noetl.cancel_execution($1)", fork)
+        await drain(database)
+        with pytest.raises(asyncpg.PostgresError, match=f"execution {fork} is a fork or a retry of") as found:
+            await value(database, UNDO, execution)
+        assert str(found.value.hint).endswith(f"noetl-broker abandon {fork} ends it")
         await work(database)
         assert await value(database, UNDO, execution)
         with pytest.raises(asyncpg.PostgresError, match="is undoing what it did"):

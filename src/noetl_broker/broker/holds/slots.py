@@ -32,11 +32,11 @@ OVERLAPS = {"skip": SKIP, "queue": QUEUE, "cancel": CANCEL_RUNNING}
 def wanted_slots(draft: Draft) -> tuple[Slot, ...]:
     """The slots that a start must take: first the slot of its schedule. Raises TemplateError.
 
-    A fork or a retry is queued, whatever the playbook says: a person asked for it. An undo execution wants none.
+    A fork or a retry is queued, whatever the playbook says: a person asked for it.
     """
     meta = draft.event.meta if isinstance(draft.event.meta, dict) else {}
     spec = draft.playbook.concurrency
-    if "undo" in meta or (spec is None and "overlap" not in meta):
+    if spec is None and "overlap" not in meta:
         return ()
     found = [*_slot_of_schedule(meta)]
     if spec is not None:

@@ -130,7 +130,7 @@ def report_draining(draft: Draft, token: Token) -> None:
     """List as `unknown` what an abandoned undo still drains of a visit: each open item, or the visit.
 
     An iterator with open items has not succeeded, so its own `compensate` does not count. Children without a
-    `compensate` that complete nevertheless are undone by executions of their own.
+    `compensate` that complete nevertheless are asked to undo what they did.
     """
     step, counts = draft.playbook.steps[token.step], token.items
     indexes: list[int | None] = []

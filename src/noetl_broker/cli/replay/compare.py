@@ -72,4 +72,4 @@ def _show(found: dict[str, Any], file: Path) -> None:
     )
     if mended:
         example = mended[0]["examples"][0]["execution_id"]
-        output.say(f"noetl-broker register {file}, then noetl-broker retry {example} --version latest continues it")
+        output.say(f"noetl-broker register {file}, then noetl-broker retry {example} --version latest")
