@@ -122,7 +122,7 @@ class Iterating(Leaving):
             return
         items.open.remove(index)
         self.undo.give_up(token, index)
-        error = {"attempt": failures, "type": "action_failed", **event.value, "step": token.step}
+        error = {"type": "action_failed", **event.value, "step": token.step, "attempt": failures}
         is_broken = False
         try:
             is_caught = self._is_item_caught(token, items, index, error)

@@ -46,7 +46,7 @@ class Leaving(ReferenceState):
             return False
         before, had = token.result, self.outcomes.get(token.step, {}).get(token.visit)
         places = None if token.items is None else token.items.failed_in_order
-        described = {"attempt": max(token.failures, 1), **error, "step": token.step}
+        described = {**error, "step": token.step, "attempt": max(token.failures, 1)}
         described["type"] = described.get("type") or "action_failed"
         self.outcomes.setdefault(token.step, {})[token.visit] = Outcome(data, "FAILED", described, places)
         hands_on = self.steps[token.step].kind == "router" and token.step != "start"
