@@ -233,7 +233,7 @@ def _nothing_to_recover(execution_id: int, status: str) -> str:
         )
     return (
         f"execution {execution_id} has not failed, it is {status};"
-        f" noetl-broker fork {execution_id} --from STEP starts from any of its steps"
+        f" noetl-broker fork {execution_id} --from STEP starts from one of its steps"
     )
 
 
