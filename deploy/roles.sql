@@ -129,7 +129,7 @@ grant execute on function
   noetl.send_to_executions(bigint[], text, jsonb, jsonb),
   noetl.cancel_running(bigint[], text[], text[]),
   noetl.write_slots(bigint[], text[], text[], text[], int[], bigint[], text[], text[]),
-  noetl.sweep_slots(int), noetl.break_deadlocks(int),
+  noetl.sweep_slots(int),
   noetl.text_list(jsonb), noetl.notify_timers(timestamptz), noetl.fire_timers(int, float8),
   noetl.notify_matchers(), noetl.original_start(bigint), noetl.receivers(bigint[], int), noetl.deliver_signals(bigint[], text[]),
   noetl.match_signals(int), noetl.start_by_signal(text, bigint), noetl.sweep_signals(int, bigint),

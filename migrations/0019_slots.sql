@@ -38,7 +38,6 @@ create table if not exists noetl.slot_claim (
   number bigint not null,
   label text not null default '',
   is_pair boolean not null default false,
-  is_child boolean not null default false,
   created_at timestamptz not null default clock_timestamp(),
   held_at timestamptz,
   cancelled_at timestamptz,
@@ -47,7 +46,6 @@ create table if not exists noetl.slot_claim (
 create index if not exists slot_claim_held on noetl.slot_claim (path, key, number) where held_at is not null;
 create index if not exists slot_claim_waiting on noetl.slot_claim (path, key, number) where held_at is null;
 create index if not exists slot_claim_pairs on noetl.slot_claim (path, key) where held_at is null and is_pair;
-create index if not exists slot_claim_children on noetl.slot_claim (created_at) where held_at is null and is_child;
 
 comment on table noetl.slot_claim is 'Which executions hold slots or wait for them, until they end.';
 comment on column noetl.slot_claim.execution_id is 'The execution.';
@@ -56,7 +54,6 @@ comment on column noetl.slot_claim.key is 'The slot.';
 comment on column noetl.slot_claim.number is 'Its number in the line, given under the lock of the slot.';
 comment on column noetl.slot_claim.label is 'The name of the value that the key is, as the playbook has it.';
 comment on column noetl.slot_claim.is_pair is 'Whether the execution claims two slots: it gets both or none.';
-comment on column noetl.slot_claim.is_child is 'Whether the execution has a parent.';
 comment on column noetl.slot_claim.created_at is 'When it asked.';
 comment on column noetl.slot_claim.held_at is 'Since when it holds the slot; null: it waits.';
 comment on column noetl.slot_claim.cancelled_at is 'When it was asked to cancel, so that a later execution can run.';

@@ -1,4 +1,4 @@
--- How slots go from one execution to the next, and what becomes of executions that wait for each other.
+-- How slots go from one execution to the next.
 
 -- Counts who holds slots, and looks whether anybody waits.
 create or replace function noetl.count_slots(paths text[], keys text[]) returns void
@@ -235,9 +235,9 @@ begin
   set held_at = null
   from unnest($1, $2) u (execution_id, what)
   where u.what = 'returned' and c.execution_id = u.execution_id;
-  insert into noetl.slot_claim as c (execution_id, path, key, number, label, is_pair, is_child, held_at)
+  insert into noetl.slot_claim as c (execution_id, path, key, number, label, is_pair, held_at)
   select u.execution_id, u.path, u.key, u.number, u.label, count(*) over (partition by u.execution_id) > 1,
-    x.parent_execution_id is not null, case when u.what = 'held' then clock_timestamp() end
+    case when u.what = 'held' then clock_timestamp() end
   from unnest($1, $2, $3, $4, $6, $8) u (execution_id, what, path, key, number, label)
   join noetl.execution x on x.execution_id = u.execution_id
   where u.what in ('held', 'waiting')
@@ -269,9 +269,8 @@ begin
 end
 $$;
 
--- What the reaper does. Slots that are free and waited for: a path was resumed, or a hand-over was lost (`swept`). Deadlocks of
--- executions that wait for each other: the youngest of each fails.
-create or replace function noetl.sweep_slots(max_rows int, out admitted int, out swept int, out deadlocks int)
+-- What the reaper does: it gives slots that are free and waited for. A path was resumed, or a hand-over was lost (`swept`).
+create or replace function noetl.sweep_slots(max_rows int, out admitted int, out swept int)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -283,7 +282,6 @@ declare
 begin
   admitted := 0;
   swept := 0;
-  deadlocks := 0;
   if exists (select from noetl.place p where p.is_waited_for and p.held < p.max_held) then
     perform set_config('noetl.writer', '', true);
     select array_agg(o.path), array_agg(o.key), array_agg(o.is_passed)
@@ -305,112 +303,11 @@ begin
       end if;
     end loop;
   end if;
-  if exists (
-    select
-    from noetl.slot_claim c
-    where c.held_at is null and c.is_child and c.created_at < clock_timestamp() - interval '1 second'
-  ) then
-    deadlocks := noetl.break_deadlocks(max_rows);
-  end if;
-end
-$$;
-
--- Finds executions that wait for slots whose holders cannot end before them, and fails the youngest of each deadlock. A holder
--- cannot end before its descendants that wait. A slot is stuck if each of its holders has a descendant that waits for a
--- slot that is stuck. Returns the number of deadlocks.
-create or replace function noetl.break_deadlocks(max_rows int) returns int
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-#variable_conflict use_column
-declare
-  holders bigint[];
-  waiters bigint[];
-  wanted text[];
-  stuck text[];
-  still text[];
-  youngest bigint;
-  members jsonb;
-  found_deadlocks int := 0;
-begin
-  with recursive waiting as materialized (
-    select c.execution_id, jsonb_build_array(c.path, c.key)::text as slot, x.parent_execution_id
-    from noetl.slot_claim c
-    join noetl.execution x on x.execution_id = c.execution_id
-    where c.held_at is null and c.is_child and c.cancelled_at is null and x.status = 'QUEUED'
-      and c.created_at < clock_timestamp() - interval '1 second'
-    order by c.created_at
-    limit max_rows
-  ), above as (
-    select w.execution_id, w.slot, w.parent_execution_id as ancestor
-    from waiting w
-    where w.parent_execution_id is not null
-    union
-    select a.execution_id, a.slot, x.parent_execution_id
-    from above a
-    join noetl.execution x on x.execution_id = a.ancestor
-    where x.parent_execution_id is not null
-  )
-  select array_agg(a.ancestor), array_agg(a.execution_id), array_agg(a.slot), array_agg(distinct a.slot)
-  into holders, waiters, wanted, stuck
-  from above a
-  where exists (select from noetl.slot_claim h where h.execution_id = a.ancestor and h.held_at is not null);
-  while stuck is not null and found_deadlocks < 100 loop
-    loop
-      select array_agg(s.slot)
-      into still
-      from unnest(stuck) s (slot)
-      join noetl.place p on p.path = s.slot::jsonb ->> 0 and p.key = s.slot::jsonb ->> 1
-      where p.held >= p.max_held and not exists (
-        select
-        from noetl.slot_claim h
-        where h.path = p.path and h.key = p.key and h.held_at is not null and not exists (
-          select
-          from unnest(holders, wanted) e (holder, slot)
-          where e.holder = h.execution_id and e.slot = any(stuck)
-        )
-      );
-      exit when still is null or cardinality(still) = cardinality(stuck);
-      stuck := still;
-    end loop;
-    exit when still is null;
-    select max(e.waiter), (
-      select jsonb_agg(m.waiter order by m.waiter)
-      from (select distinct o.waiter from unnest(waiters, wanted) o (waiter, slot) where o.slot = any(stuck) limit 20) m
-    )
-    into youngest, members
-    from unnest(waiters, wanted) e (waiter, slot)
-    where e.slot = any(stuck);
-    -- a broker may be giving it its slot now
-    exit when not (
-      select bool_and(l.is_locked)
-      from (
-        select array_agg(c.path) as paths, array_agg(c.key) as keys
-        from noetl.slot_claim c
-        where c.execution_id = youngest
-      ) o
-      cross join unnest(noetl.lock_slots(o.paths, o.keys)) l (is_locked)
-    );
-    update noetl.slot_claim c
-    set cancelled_at = clock_timestamp()
-    where c.execution_id = youngest and c.held_at is null and c.cancelled_at is null;
-    if found then
-      perform set_config('noetl.writer', '', true);
-      perform noetl.send_to_executions(array[youngest], 'slot_deadlock', '{}', jsonb_build_object('executions', members));
-      found_deadlocks := found_deadlocks + 1;
-    end if;
-    select array_agg(e.holder), array_agg(e.waiter), array_agg(e.slot), array_agg(distinct e.slot)
-    into holders, waiters, wanted, stuck
-    from unnest(holders, waiters, wanted) e (holder, waiter, slot)
-    where e.waiter <> youngest;
-  end loop;
-  return found_deadlocks;
 end
 $$;
 
 revoke all on function
   noetl.count_slots(text[], text[]), noetl.hand_over(text[], text[]), noetl.hand_over_past(text, text),
   noetl.send_to_executions(bigint[], text, jsonb, jsonb), noetl.cancel_running(bigint[], text[], text[]),
-  noetl.write_slots(bigint[], text[], text[], text[], int[], bigint[], text[], text[]), noetl.sweep_slots(int),
-  noetl.break_deadlocks(int)
+  noetl.write_slots(bigint[], text[], text[], text[], int[], bigint[], text[], text[]), noetl.sweep_slots(int)
   from public;

@@ -244,22 +244,6 @@ def test_a_schedule_that_allows_overlap_asks_for_no_slot() -> None:
     assert state.slots == ()
 
 
-def test_the_youngest_of_a_deadlock_fails() -> None:
-    """Nobody else can end it."""
-    assert_story(
-        JOB,
-        """
-        > execution_start; slot busy
-            event execution_queued {"reason": "waits for a slot: customer 7"}
-        > slot_deadlock {"executions": [5, 1]}
-            event execution_failed "a deadlock: this execution waits for customer 7, with it 5"
-            cancel all work
-        > slot_deadlock {"executions": [5, 1]}  (after_end)
-        """,
-        metadata=limit(),
-    )
-
-
 def test_the_slots_survive_the_store() -> None:
     """Encode and decode are inverse."""
     [(_, _, state)] = play_turns(playbook(JOB, metadata=limit()), read_events("> execution_start; slot busy"))

@@ -23,8 +23,8 @@ pytestmark = pytest.mark.chaos
 KEYS = 50
 EXECUTIONS, KILLED = (1_000, 10_000) if LONG else (300, 300)
 NO_SWEEP = """
-    create or replace function noetl.sweep_slots(max_rows int, out admitted int, out swept int, out deadlocks int)
-    language sql as 'select 0, 0, 0'"""
+    create or replace function noetl.sweep_slots(max_rows int, out admitted int, out swept int)
+    language sql as 'select 0, 0'"""
 JOB = """
 workload: {customer: 0}
 workflow:

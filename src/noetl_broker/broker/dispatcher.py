@@ -13,7 +13,7 @@ from noetl_broker.broker.arrivals.steps import KINDS, Kind
 from noetl_broker.broker.compensation import abandon_execution, complete_undo, fail_undo, start_undo_again
 from noetl_broker.broker.flow.failures import cancel_execution, pass_deadline
 from noetl_broker.broker.holds.pauses import is_admitted, pause_execution, row_of_pause
-from noetl_broker.broker.holds.slots import break_deadlock, receive_slot, resume_queued
+from noetl_broker.broker.holds.slots import receive_slot, resume_queued
 from noetl_broker.broker.initial import dispatch_first_step
 from noetl_broker.broker.model.decision import Refused
 from noetl_broker.broker.model.event import Event
@@ -38,7 +38,6 @@ from noetl_broker.broker.model.event_types import (
     ITERATOR_COMPLETED,
     PLACE_FREE,
     RECORDED,
-    SLOT_DEADLOCK,
     TIMER_DUE,
     UNDO_SETTLED,
 )
@@ -87,7 +86,6 @@ execution_resume, late           unknown_execution  recorded      recorded      
 execution_signal                 unknown_execution  reacts        reacts        reacts        recorded      after_end
 execution_signal, doubled        unknown_execution  duplicate     duplicate     duplicate     duplicate     after_end
 place_free                       unknown_execution  reacts        recorded      reacts        recorded      after_end
-slot_deadlock                    unknown_execution  reacts        recorded      recorded      recorded      after_end
 holds_due                        unknown_execution  reacts        reacts        reacts        reacts        after_end
 event about a visit              unknown_execution  by visit      by visit      by visit      by visit      after_end
 event about an undo              unknown_execution  by undo       by undo       by undo       by undo       by undo
@@ -249,7 +247,6 @@ REACTIONS: dict[str, Callable[[Draft], None]] = {
     EXECUTION_PAUSE: pause_execution,
     EXECUTION_RESUME: resume_queued,
     PLACE_FREE: receive_slot,
-    SLOT_DEADLOCK: break_deadlock,
     HOLDS_DUE: lambda _draft: None,  # the store parks or releases further jobs
     ACTION_COMPLETED: _complete,
     ACTION_FAILED: _fail,
@@ -278,7 +275,6 @@ OF_EXECUTION = OF_PAUSE | {
     EXECUTION_DEADLINE,
     EXECUTION_SIGNAL,
     PLACE_FREE,
-    SLOT_DEADLOCK,
     HOLDS_DUE,
 }
 STATUS_ROWS = {

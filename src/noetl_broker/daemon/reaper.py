@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 
 from noetl_broker.daemon.background import attempt
-from noetl_broker.daemon.metrics.registry import CLOCK_STEPS, REAPED, SLOT_DEADLOCKS, SWEPT_SLOTS
+from noetl_broker.daemon.metrics.registry import CLOCK_STEPS, REAPED, SWEPT_SLOTS
 from noetl_broker.daemon.metrics.values import MetricValues
 from noetl_broker.store.connect.connection import ANSWER_SECONDS, Pool, borrowed
 from noetl_broker.store.queries import sql
@@ -110,10 +110,8 @@ class Reaper:
         return done
 
     def _count_slots(self, slots: dict[str, int]) -> None:
-        """Count and log executions that only this sweep admitted, and deadlocks that it broke."""
+        """Count and log executions that only this sweep admitted."""
         if slots.get("swept"):
             self._metrics.add(SWEPT_SLOTS, slots["swept"])
-        if slots.get("deadlocks"):
-            self._metrics.add(SLOT_DEADLOCKS, slots["deadlocks"])
         if any(slots.values()):
             log.info("swept slots", **slots)

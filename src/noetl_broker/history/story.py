@@ -72,7 +72,6 @@ from noetl_broker.broker.model.event_types import (
     EXECUTION_START,
     ITEM_FAILED,
     ITERATION_STARTED,
-    SLOT_DEADLOCK,
     TIMER_DUE,
     UNDO_SETTLED,
 )
@@ -90,7 +89,7 @@ if TYPE_CHECKING:
     from noetl_broker.playbook.model import Playbook
 
 OF_CONTEXT = frozenset(
-    {ITERATION_STARTED, TIMER_DUE, APPROVAL_DECIDED, EXECUTION_SIGNAL, SLOT_DEADLOCK, UNDO_SETTLED}
+    {ITERATION_STARTED, TIMER_DUE, APPROVAL_DECIDED, EXECUTION_SIGNAL, UNDO_SETTLED}
 )  # events about a visit whose data is their context
 STORY_START = datetime(2026, 1, 1, tzinfo=UTC)  # turn n is n seconds later
 STORY_EXECUTION = 1

@@ -47,11 +47,6 @@ PLAYBOOKS = {
     "parent": (PARENT, f"concurrency: {{{KEY}, limit: 2}}"),
 }
 COMPLETE = "select noetl.complete_job(queue_id, 'w', attempts) from noetl.lease_jobs('w', 1000)"
-# Two seconds later, as far as no broker has the row: deadlocks are looked for after a second.
-AGE = """
-    update noetl.slot_claim
-    set created_at = created_at - interval '2 seconds'
-    where ctid = any(array(select c.ctid from noetl.slot_claim c for update skip locked))"""
 # A row for each fault.
 FAULTS = {
     "more hold a slot than may": """
@@ -165,7 +160,6 @@ async def finish(database: Database) -> None:
     for _ in range(200):
         statement = "select noetl.resume_execution(execution_id) from noetl.execution where status = 'PAUSED'"
         await execute(database, statement)
-        await execute(database, AGE)
         await execute(database, "select noetl.reap(1000, 5), noetl.sweep_slots(1000)")
         await drain(database)
         await execute(database, COMPLETE)

@@ -121,7 +121,7 @@ async def test_a_resumed_path_admits_those_that_wait_for_slots(database: Databas
     await start(database)
     assert await finish_jobs(database) == ["COMPLETED", "QUEUED", "QUEUED"]
     await execute(database, "select noetl.resume_path('story')")
-    assert await rows(database, "select admitted, swept, deadlocks from noetl.sweep_slots(100)") == [(1, 0, 0)]
+    assert await rows(database, "select admitted, swept from noetl.sweep_slots(100)") == [(1, 0)]
     await execute(database, "select noetl.reap(100, 5)")
     await drain(database)
     assert await statuses(database) == ["COMPLETED", "RUNNING", "QUEUED"]
@@ -225,23 +225,19 @@ async def test_a_child_shares_the_slot_of_an_ancestor(database: Database) -> Non
     await assert_idle(database)
 
 
-async def test_the_youngest_of_a_deadlock_fails_and_the_other_goes_on(database: Database) -> None:
-    """Two playbooks start each other, and each runs once at a time."""
-    await register(database, CHILDREN, metadata="concurrency: {}")
+async def test_a_deadline_ends_executions_that_wait_for_each_other(database: Database) -> None:
+    """Two playbooks start each other, and each runs once at a time. The one with the deadline fails."""
+    await register(database, CHILDREN, metadata="concurrency: {}, deadline: 1h")
     await register(database, CHILDREN, path="other", metadata="concurrency: {}")
     await start(database, "story")
     await start(database, "other", {"child": "story"})
     await drain(database)
     assert await statuses(database) == ["RUNNING", "RUNNING", "QUEUED", "QUEUED"]
-    assert await value(database, "select deadlocks from noetl.sweep_slots(100)") == 0  # they may wait for a second
-    await execute(database, "update noetl.slot_claim set created_at = created_at - interval '2 seconds'")
-    assert await value(database, "select deadlocks from noetl.sweep_slots(100)") == 1
-    assert await value(database, "select deadlocks from noetl.sweep_slots(100)") == 0
+    await execute(database, "update noetl.timer set due_at = now() where purpose = 'deadline'")
+    await execute(database, "select noetl.fire_timers(100)")
     await drain(database)
-    assert await rows(database, "select status, error ->> 'type' from noetl.execution order by execution_id") == [
-        ("RUNNING", None), ("FAILED", "concurrency_ring"), ("RUNNING", None), ("FAILED", "concurrency_ring"),
-    ]  # fmt: skip
-    assert await finish_jobs(database) == ["COMPLETED", "FAILED", "COMPLETED", "FAILED"]
+    assert await statuses(database) == ["FAILED", "RUNNING", "CANCELLED", "RUNNING"]
+    assert await finish_jobs(database) == ["FAILED", "COMPLETED", "CANCELLED", "COMPLETED"]
     await assert_idle(database)
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from noetl_broker.broker.model.event import Event
     from noetl_broker.broker.model.values import JSON
 
-CONCURRENCY, DEADLOCK = "concurrency", "concurrency_ring"  # types of errors
+CONCURRENCY = "concurrency"  # a type of error
 OVERLAPS = {"skip": SKIP, "queue": QUEUE, "cancel": CANCEL_RUNNING}
 
 
@@ -152,18 +152,6 @@ def resume_queued(draft: Draft) -> None:
     resume_execution(draft)
     if draft.state.status == QUEUED and waits_for_slot(draft) and take_slots(draft):
         admit_execution(draft)
-
-
-def break_deadlock(draft: Draft) -> None:
-    """`slot_deadlock`: executions wait for each other's slots; this one, the youngest, fails."""
-    if not waits_for_slot(draft):
-        raise Refused("recorded")
-    context = draft.event.context if isinstance(draft.event.context, dict) else {}
-    others = [one for one in context.get("executions") or () if one != draft.turn.execution_id]
-    names = ", ".join(_name(slot) for slot in draft.state.slots)
-    deadlock = f", with it {', '.join(map(str, others))}" if others else ""
-    message = f"a deadlock: this execution waits for {names}{deadlock}"
-    fail_execution(draft, {"message": message, "type": DEADLOCK, "executions": others})
 
 
 def free_slots(draft: Draft) -> None:

@@ -18,7 +18,6 @@ EXECUTION_ABANDON = "execution_abandon"
 EXECUTION_UNDO = "execution_undo"
 UNDO_SETTLED = "undo_settled"
 PLACE_FREE = "place_free"
-SLOT_DEADLOCK = "slot_deadlock"
 HOLDS_DUE = "holds_due"
 ACTION_COMPLETED = "action_completed"
 ACTION_FAILED = "action_failed"
@@ -45,7 +44,6 @@ EVENT_TYPES = {
     EXECUTION_UNDO: (),
     UNDO_SETTLED: (),
     PLACE_FREE: (),
-    SLOT_DEADLOCK: (),
     HOLDS_DUE: (),
     ACTION_COMPLETED: (),
     ACTION_FAILED: ("action_error",),

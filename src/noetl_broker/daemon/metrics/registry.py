@@ -117,7 +117,6 @@ SIGNAL_ERRORS = _counter("signal_errors_total", "Conditions on signals that fail
 SIGNALS_SWEPT = _counter("signals_swept_total", "Signals deleted because nobody can take them any more")
 SWEPT_MATCH_REQUESTS = _counter("swept_match_requests_total", "Signals found by polling, without a notification")
 SWEPT_SLOTS = _counter("swept_slots_total", "Executions that got their slot only from the reaper")
-SLOT_DEADLOCKS = _counter("slot_deadlocks_total", "Executions failed because they waited for each other's slots")
 LISTENER_CONNECTED = _gauge("listener_connected", "Processes whose listener is connected", source="service")
 LISTENER_RECONNECTS = _counter("listener_reconnects_total", "Reconnects of the listener")
 LISTENER_DEAF = _counter("listener_deaf_total", "Probes that the listener did not receive")

@@ -7,7 +7,7 @@ from noetl.reap(
 );
 
 -- name: sweep_slots
-select admitted, swept, deadlocks
+select admitted, swept
 from noetl.sweep_slots($1::int);
 
 -- name: check_clock
