@@ -150,4 +150,11 @@ UNDO_MUTANTS = (
         r"draft.state.unknown \+= 1\n",
         "pass\n",
     ),
+    Mutant(
+        "an abandoned undo does not list the items that workers have",
+        UNDOS_FROM + 1050,
+        undo.report_draining,
+        "task.compensate is not None",
+        "task.compensate is None",
+    ),
 )
