@@ -143,7 +143,7 @@ begin
           else 'queued'
         end,
         held_for = case
-          when not q.stop and q.lost_leases < max_lost_leases
+          when not q.stop and not q.draining and q.lost_leases < max_lost_leases
             and exists (select from noetl.execution x where x.execution_id = q.execution_id and x.status = 'PAUSED')
             then array['pause']
         end,

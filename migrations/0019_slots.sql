@@ -73,12 +73,6 @@ begin
     select u.ordinal, pg_try_advisory_xact_lock(1852796012, hashtext(u.path || ' ' || u.key)) as is_locked
     from (select path, key, ordinal from unnest(paths, keys) with ordinality w (path, key, ordinal) order by path, key, ordinal) u
   ) l;
-  insert into noetl.place (path, key)
-  select distinct u.path, u.key
-  from unnest(paths, keys, locks) u (path, key, is_locked)
-  where u.is_locked and not exists (select from noetl.place p where p.path = u.path and p.key = u.key)
-  order by u.path, u.key
-  on conflict do nothing;
   -- a person may hold the row
   with wanted as (
     select distinct u.path, u.key
@@ -91,7 +85,10 @@ begin
     order by p.path, p.key
     for no key update of p skip locked
   )
-  select array_agg(u.is_locked and exists (select from locked l where l.path = u.path and l.key = u.key) order by u.ordinal)
+  select array_agg(u.is_locked and (
+    exists (select from locked l where l.path = u.path and l.key = u.key)
+    or not exists (select from noetl.place p where p.path = u.path and p.key = u.key)
+  ) order by u.ordinal)
   into locks
   from unnest(paths, keys, locks) with ordinality u (path, key, is_locked, ordinal);
   return locks;
@@ -155,8 +152,8 @@ declare
 begin
   return query
   with recursive wanted as materialized (
-    select u.execution_id, u.path, u.key, u.is_locked, u.ordinal, p.held, c.number, c.held_at,
-      case when coalesce(x.version, 0) >= p.version then u.most else p.max_held end as max_held,
+    select u.execution_id, u.path, u.key, u.is_locked, u.ordinal, coalesce(p.held, 0) as held, c.number, c.held_at,
+      case when coalesce(x.version, 0) >= coalesce(p.version, 0) then u.most else p.max_held end as max_held,
       x.parent_execution_id, s.path is not null and c.number is not null as is_paused
     from unnest($1, $2, $3, $4, locks) with ordinality u (execution_id, path, key, most, is_locked, ordinal)
     join noetl.execution x on x.execution_id = u.execution_id

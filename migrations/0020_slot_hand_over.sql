@@ -244,6 +244,11 @@ begin
   order by u.number
   on conflict (execution_id, path, key) do update
   set held_at = coalesce(excluded.held_at, c.held_at), cancelled_at = null;
+  insert into noetl.place (path, key)
+  select distinct u.path, u.key
+  from unnest($2, $3, $4) u (what, path, key)
+  where u.what in ('held', 'waiting') and not exists (select from noetl.place p where p.path = u.path and p.key = u.key)
+  order by u.path, u.key;
   -- the newest version decides
   update noetl.place p
   set max_held = n.most, version = n.version

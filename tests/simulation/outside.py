@@ -57,7 +57,8 @@ from noetl.execution x
 where x.status = 'RUNNING'
 order by random()
 limit 1"""
-# What waits for a time. Some jobs have run too long then; a deadline passes sometimes.
+# What waits for a time. Some jobs have run too long then; a deadline passes sometimes. A pause does not
+# hold a job that is locked here, so its execution is locked, too.
 MAKE_DUE = """
 with jobs as (
   update noetl.queue
@@ -66,7 +67,8 @@ with jobs as (
   where queue_id in (
     select queue_id
     from noetl.queue
-    where status = 'retry' or ($1 and status in ('leased', 'delegated') and timeout_seconds is not null)
+    where (status = 'retry' or ($1 and status in ('leased', 'delegated') and timeout_seconds is not null))
+      and pg_try_advisory_xact_lock(execution_id)
     for update skip locked
   )
 )

@@ -213,6 +213,15 @@ workflow:
 """
 
 
+async def test_who_asks_for_a_slot_and_does_not_take_it_leaves_no_row(database: Database) -> None:
+    """A broker that finds one of two slots locked asks again later, and may then decide otherwise."""
+    await register(database, JOB, metadata=limit())
+    [execution] = await start(database)
+    ask = "select is_locked, held, max_held from noetl.ask_slots(array[$1::bigint], '{story}', '{7}', '{2}')"
+    assert await rows(database, ask, execution) == [(True, 0, 2)]
+    assert await rows(database, "select * from noetl.place") == []
+
+
 async def test_a_child_shares_the_slot_of_an_ancestor(database: Database) -> None:
     """A playbook that starts itself does not wait for itself."""
     await register(database, RECURSIVE, metadata=limit())

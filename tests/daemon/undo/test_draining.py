@@ -187,3 +187,24 @@ async def test_a_leased_loser_of_a_join_holds_the_end(database: Database) -> Non
     assert await work(database) == ["slow!undo"]
     assert await rows(database, UNDOS, execution) == [("slow", "done")]
     assert await broken_invariants(database) == {}
+
+
+async def test_a_lost_lease_of_a_draining_job_is_final_in_a_pause_too(database: Database) -> None:
+    """It is not queued again, so the pause does not hold it."""
+    await register(database, RACE)
+    [execution] = await start(database)
+    await drain(database)
+    jobs = await lease(database)
+    await complete(database, jobs["fast"])
+    await value(database, "select noetl.pause_execution($1)", execution)
+    await drain(database)
+    await execute(database, "update noetl.queue set lease_until = clock_timestamp() where node_name = 'slow'")
+    await execute(database, "select noetl.reap(100, 5)")
+    await drain(database)
+    assert ("slow", "dead", False, True) in await rows(database, JOBS)
+    await value(database, "select noetl.resume_execution($1)", execution)
+    await drain(database)
+    await work(database)
+    assert await value(database, STATUS, execution) == "COMPLETED"
+    assert await rows(database, UNDOS, execution) == [("slow", "unknown")]
+    assert await broken_invariants(database) == {}

@@ -215,6 +215,45 @@ async def test_a_lost_lease_of_an_abandoned_undo_is_queued_again(database: Datab
     assert await broken_invariants(database) == {}
 
 
+async def test_a_lease_that_outlives_two_abandoned_undos_queues_nothing(database: Database) -> None:
+    """The second undo waited for it. After its end nobody does."""
+    await register(database, ORDER)
+    [execution] = await start(database)
+    await work(database)
+    await value(database, UNDO, execution)
+    await drain(database)
+    first = (await lease(database))["charge!undo"]
+    for _ in range(2):
+        await value(database, "select noetl.abandon_execution($1)", execution)
+        await drain(database)
+        await value(database, "select noetl.undo_execution($1, true)", execution)
+        await drain(database)
+    await value(database, "select noetl.abandon_execution($1)", execution)
+    await drain(database)
+    assert await fail(database, first)
+    assert await value(database, "select status from noetl.queue where queue_id = $1", first[0]) == "cancelled"
+    await drain(database)
+    assert await broken_invariants(database) == {}
+
+
+async def test_an_undo_after_an_abandoned_one_keeps_a_job_that_was_locked(database: Database) -> None:
+    """The reaper was to cancel it for the first undo."""
+    await register(database, ORDER)
+    [execution] = await start(database)
+    await work(database)
+    await value(database, UNDO, execution)
+    await drain(database)
+    async with session(database) as other, other.transaction():
+        await other.fetch("select from noetl.queue where status = 'queued' for update")
+        await value(database, "select noetl.abandon_execution($1)", execution)
+        await drain(database)
+    await value(database, "select noetl.undo_execution($1, true)", execution)
+    await drain(database)
+    await execute(database, "select noetl.reap(100, 5)")
+    assert await work(database) == ["charge!undo", "reserve!undo"]
+    assert await broken_invariants(database) == {}
+
+
 async def test_what_was_undone_by_hand_is_settled(database: Database) -> None:
     """With a reason; then nothing is left."""
     await register(database, ORDER)

@@ -31,6 +31,7 @@ with free as materialized (
   update noetl.queue q
   set status = case when q.status = 'leased' then q.status else 'cancelled' end,
       stop = q.status = 'leased',
+      draining = false,
       held_for = null,
       updated_at = case when q.status = 'leased' then q.updated_at else clock_timestamp() end
   from free f

@@ -43,6 +43,12 @@ where undo.status in ('open', 'unknown');
 
 -- name: queue_again
 -- After write_turns: jobs of undos that an earlier undo has queued. One that is leased yet is queued when that lease ends.
+-- The reaper may be about to cancel one for the earlier undo.
+with wanted as (
+  delete from noetl.job_to_cancel c
+  using unnest($1::bigint[], $2::text[]) n (execution_id, node_id)
+  where c.execution_id = n.execution_id and c.node_id = n.node_id
+)
 update noetl.queue q
 set status = case when q.status = 'leased' then q.status else n.status end,
     stop = q.status = 'leased',
