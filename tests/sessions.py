@@ -39,7 +39,7 @@ async def session(database: Database) -> AsyncIterator[Session[Any]]:
 async def pooled_session(database: Database) -> AsyncIterator[Session[Any]]:
     """Lend a connection; the next statement of this test gets the same one, if it is free."""
     async with (
-        lent_pool(database, lambda: create_pool(database, name="test", size=1)) as pool,
+        lent_pool(database, lambda: create_pool(database, name="test", size=1, transaction_seconds=0)) as pool,
         pool.acquire() as connection,
     ):
         yield cast("Session[Any]", connection)
