@@ -110,7 +110,7 @@ create or replace function public.tell() returns trigger language plpgsql as
 $$ begin perform pg_notify('turns', ''); return null; end $$;
 create or replace trigger tell after insert on noetl.turn for each statement execute function public.tell()"""
 BUSY = """
-select exists (select from noetl.execution where noetl.is_live(status))
+select exists (select from noetl.execution where noetl.is_live(status) or undo_status = 'undoing')
   or exists (select from noetl.inbox) or exists (select from noetl.match_request)"""
 OF_PEOPLE = ((0.3, "pause", "RUNNING", 5), (0.03, "cancel", "RUNNING", 1), (0.1, "abandon", "COMPENSATING", 1))
 MOST_UNDOS = 20

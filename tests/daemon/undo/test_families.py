@@ -377,6 +377,22 @@ async def test_an_abandoned_undo_cancels_its_playbook(database: Database) -> Non
     assert await broken_invariants(database) == {}
 
 
+async def test_an_undo_that_runs_after_the_end_breaks_no_invariant(database: Database) -> None:
+    """Its job waits for a playbook, which runs although its parent has ended."""
+    await register(database, REFUND, path="refund")
+    await register(database, MANUAL)
+    [execution] = await start(database)
+    await work(database, failing=("ship",))
+    await value(database, "select noetl.abandon_execution($1)", execution)
+    await drain(database)
+    await value(database, "select noetl.undo_execution($1, true)", execution)
+    await drain(database)
+    assert await rows(database, FAMILY) == [
+        ("story", "FAILED", "undoing"), ("refund", "CANCELLED", None), ("refund", "RUNNING", None),
+    ]  # fmt: skip
+    assert await broken_invariants(database, ignore={"every execution ended"}) == {}
+
+
 async def test_a_playbook_that_undoes_is_cancelled_when_it_times_out(database: Database) -> None:
     """Each attempt: never do two of them undo the same thing, and none goes on after the end."""
     await register(database, REFUND, path="refund")

@@ -228,6 +228,7 @@ join noetl.queue q on q.execution_id = x.execution_id and q.execution_id = any($
 where x.execution_id = any($1::bigint[])
   and not noetl.is_live(x.status)
   and (q.status in ('queued', 'retry', 'held', 'delegated') or q.status = 'leased' and not q.stop)
+  and not (noetl.is_undo(q.node_id) and x.undo_status is not distinct from 'undoing')
   -- it was locked at the end, and the reaper will cancel it
   and not exists (
     select
@@ -245,6 +246,7 @@ where x.execution_id = any($1::bigint[])
   and c.parent_node_id is not null
   and c.path is not null
   and x.status in ('FAILED', 'CANCELLED')
+  and not (noetl.is_undo(c.parent_node_id) and x.undo_status is not distinct from 'undoing')
   and not exists (select from noetl.inbox i where i.execution_id = c.execution_id)
   and not exists (select from noetl.dead_letter d where d.execution_id = c.execution_id);
 
