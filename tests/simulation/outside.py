@@ -114,7 +114,7 @@ select exists (select from noetl.execution where noetl.is_live(status) or undo_s
   or exists (select from noetl.inbox) or exists (select from noetl.match_request)"""
 OF_PEOPLE = ((0.3, "pause", "RUNNING", 5), (0.03, "cancel", "RUNNING", 1), (0.1, "abandon", "COMPENSATING", 1))
 MOST_UNDOS = 20
-MOST_IDLE = 100  # rounds without anything to do
+MOST_IDLE = 100  # rounds without anything to do, and without mail: a broker may be connecting again
 
 
 class Outside:
@@ -150,13 +150,14 @@ class Outside:
         await self._answer(jobs)
         await self._break()
         acted = await self._pass_time()
-        self._idle += 1
         if jobs or self._late or acted:
             self._idle = 0
             return
         await self._help()
         if await self.connection.fetchval("select exists (table noetl.inbox)"):
             await self._notified.wait()
+        else:
+            self._idle += 1
 
     def _chance(self, odds: float, what: str = "") -> bool:
         happens = self.random.random() < odds
