@@ -15,6 +15,16 @@ from tests.sessions import session
 from tests.undos import EVENTS, ORDER, STANDS, STATUS, UNDO, UNDOS, complete, fail, lease, work
 
 
+async def begin_undo(database: Database) -> int:
+    """Start an order, complete it, and begin to undo it on request: the job of `charge!undo` is queued."""
+    await register(database, ORDER)
+    [execution] = await start(database)
+    await work(database)
+    await value(database, UNDO, execution)
+    await drain(database)
+    return execution
+
+
 async def test_a_failed_execution_undoes_the_last_success_first(database: Database) -> None:
     """Then it fails. The undo sees the result of the visit and why the execution failed."""
     await register(database, ORDER)
@@ -154,11 +164,7 @@ async def test_two_operators_undo_once(database: Database) -> None:
 
 async def test_an_undo_after_an_abandoned_one_waits_for_its_lease(database: Database) -> None:
     """The first worker is told to stop; when it fails, the job is queued again, and that is no failed attempt."""
-    await register(database, ORDER)
-    [execution] = await start(database)
-    await work(database)
-    await value(database, UNDO, execution)
-    await drain(database)
+    execution = await begin_undo(database)
     first = (await lease(database))["charge!undo"]
     assert await value(database, "select noetl.abandon_execution($1)", execution)
     await drain(database)
@@ -176,11 +182,7 @@ async def test_an_undo_after_an_abandoned_one_waits_for_its_lease(database: Data
 @pytest.mark.parametrize("again", [True, False])
 async def test_a_late_success_of_an_abandoned_undo_counts(database: Database, *, again: bool) -> None:
     """Whether a further undo waits for it or not: nothing is undone twice."""
-    await register(database, ORDER)
-    [execution] = await start(database)
-    await work(database)
-    await value(database, UNDO, execution)
-    await drain(database)
+    execution = await begin_undo(database)
     first = (await lease(database))["charge!undo"]
     await value(database, "select noetl.abandon_execution($1)", execution)
     await drain(database)
@@ -199,11 +201,7 @@ async def test_a_late_success_of_an_abandoned_undo_counts(database: Database, *,
 
 async def test_a_lost_lease_of_an_abandoned_undo_is_queued_again(database: Database) -> None:
     """A further undo has waited for it."""
-    await register(database, ORDER)
-    [execution] = await start(database)
-    await work(database)
-    await value(database, UNDO, execution)
-    await drain(database)
+    execution = await begin_undo(database)
     await lease(database, seconds=1)
     await value(database, "select noetl.abandon_execution($1)", execution)
     await drain(database)
@@ -217,11 +215,7 @@ async def test_a_lost_lease_of_an_abandoned_undo_is_queued_again(database: Datab
 
 async def test_a_lease_that_outlives_two_abandoned_undos_queues_nothing(database: Database) -> None:
     """The second undo waited for it. After its end nobody does."""
-    await register(database, ORDER)
-    [execution] = await start(database)
-    await work(database)
-    await value(database, UNDO, execution)
-    await drain(database)
+    execution = await begin_undo(database)
     first = (await lease(database))["charge!undo"]
     for _ in range(2):
         await value(database, "select noetl.abandon_execution($1)", execution)
@@ -238,11 +232,7 @@ async def test_a_lease_that_outlives_two_abandoned_undos_queues_nothing(database
 
 async def test_an_undo_after_an_abandoned_one_keeps_a_job_that_was_locked(database: Database) -> None:
     """The reaper was to cancel it for the first undo."""
-    await register(database, ORDER)
-    [execution] = await start(database)
-    await work(database)
-    await value(database, UNDO, execution)
-    await drain(database)
+    execution = await begin_undo(database)
     async with session(database) as other, other.transaction():
         await other.fetch("select from noetl.queue where status = 'queued' for update")
         await value(database, "select noetl.abandon_execution($1)", execution)
