@@ -114,7 +114,7 @@ select exists (select from noetl.execution where noetl.is_live(status) or undo_s
   or exists (select from noetl.inbox) or exists (select from noetl.match_request)"""
 OF_PEOPLE = ((0.3, "pause", "RUNNING", 5), (0.03, "cancel", "RUNNING", 1), (0.1, "abandon", "COMPENSATING", 1))
 MOST_UNDOS = 20
-MOST_IDLE = 100  # rounds without anything to do, and without mail: a broker may be connecting again
+MOST_IDLE = 100  # rounds in which nothing was left to do, and all mail was read
 
 
 class Outside:
@@ -142,7 +142,7 @@ class Outside:
                 await self._undo()
 
     async def _go_on(self) -> None:
-        """Act once; wait for a commit of a broker if there is nothing to do but mail to be read."""
+        """Act once; if there was nothing to do, help, and wait until that is read."""
         self._rounds += 1
         self._notified.clear()
         jobs = await self.connection.fetch(LEASE)
@@ -154,10 +154,14 @@ class Outside:
             self._idle = 0
             return
         await self._help()
-        if await self.connection.fetchval("select exists (table noetl.inbox)"):
+        await self._until_read()
+        self._idle += 1
+
+    async def _until_read(self) -> None:
+        """Wait until the brokers have read all mail: one that was killed connects again first."""
+        while await self.connection.fetchval("select exists (table noetl.inbox)"):
             await self._notified.wait()
-        else:
-            self._idle += 1
+            self._notified.clear()
 
     def _chance(self, odds: float, what: str = "") -> bool:
         happens = self.random.random() < odds

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+import asyncpg
 import pytest
 
 from noetl_broker.history.replay import replay_history, sentences
@@ -179,12 +180,19 @@ async def test_random_playbooks_on_two_daemons_equal_the_reference(database: Dat
 
 @pytest.mark.parametrize("name", STORE_MUTANTS)
 async def test_a_fault_of_the_store_is_found(database: Database, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """A changed function of the database, or of what is written into it: chance shows it in one of a few rounds."""
+    """A changed function of the database, or of what is written into it: chance shows it in one of a few rounds.
+
+    A deadlock shows it, too: what two brokers write of one execution may wait for a worker, and the worker for them.
+    """
     steps, failing, patches = STORE_MUTANTS[name]
     for patch in patches:
         await patch.apply(database, monkeypatch)
     for seed in range(MOST_ROUNDS):
         plan = Plan(path=f"main-{seed}", steps=steps)
-        if await run_scenarios(database, [Scenario(seed, plan, roots=OF_MUTANT, failing=failing)]):
+        try:
+            found = await run_scenarios(database, [Scenario(seed, plan, roots=OF_MUTANT, failing=failing)])
+        except asyncpg.DeadlockDetectedError:
+            return
+        if found:
             return
     pytest.fail(f"{MOST_ROUNDS} rounds do not show it")
