@@ -154,6 +154,13 @@ class Database:
             except TimeoutError:
                 enough = 0
 
+    async def all_completed(self, count: int) -> None:
+        """Check that so many executions have completed, once all mail is read."""
+        await self.until_read()
+        ended = await self.connection.fetchval("select count(*) from noetl.execution where status = 'COMPLETED'")
+        if ended != count:
+            raise RuntimeError(f"{ended} executions are completed, not {count}")
+
     def _on_notify(self, *_: object) -> None:
         self.notifications += 1
         self.notified.set()

@@ -1,4 +1,4 @@
-"""What one job costs: a lease and a completion alone, the starts, the wait of a plain job, and its dead tuples."""
+"""What one job costs: its worker's calls, the starts, the wait of a plain job, and its dead tuples."""
 
 from __future__ import annotations
 
@@ -6,61 +6,24 @@ import asyncio
 import time
 from typing import Final
 
+from benchmarks import loops
 from benchmarks.bench import Bench, Database
 from benchmarks.cost import DEAD
 from benchmarks.functions import FUNCTION_WORKER
-from benchmarks.playbooks import HEAD
-from benchmarks.processes import tree_seconds
+from benchmarks.playbooks import one_step
 from benchmarks.results import Row, at_least, at_most, percentile
 from noetl_broker import Client
 
 ROUNDS: Final = 3
 RATES: Final = (10, 150)  # plain jobs a second
 CONCURRENCY: Final = "8"
-LEASE: Final = "select queue_id, attempts from noetl.lease_jobs('one', 1, 60)"
-COMPLETE: Final = "select noetl.complete_job($1, 'one', $2, '1')"
 LIVE: Final = "select exists (select from noetl.execution x where noetl.is_live(x.status))"
-ENDED: Final = "select count(*) from noetl.execution x where x.status = 'COMPLETED'"
 WAITED: Final = "select x.result::text::float8 as ms from noetl.execution x where x.execution_id = any($1::bigint[])"
 
 
 async def measure(bench: Bench) -> list[Row]:
     """Measure jobs one by one."""
-    return [await _lease_and_completion(bench), await _starts(bench), *await _plain_jobs(bench), await _dead(bench)]
-
-
-def one_step(kind: str) -> str:
-    """Return a playbook of one job."""
-    return HEAD.format(path="plain") + f"workflow:\n- {{step: start, next: job}}\n- {{step: job, type: {kind}}}\n"
-
-
-async def _lease_and_completion(bench: Bench) -> Row:
-    """Of the session that leases and completes one job at a time, in its server's processor time."""
-    jobs = bench.scaled(3_000, 300)
-    costs, probes = [], []
-    for _ in range(ROUNDS):
-        async with bench.database() as database, database.daemon():
-            probes.append(await database.probe())
-            await database.register("plain", one_step("trivial"))
-            await database.start("plain", many=jobs + 10)
-            await database.until_read()
-            session = await bench.on(database.dsn)
-            await _work(session, 10)  # plans are made
-            pid = session.connection.get_server_pid()
-            before = tree_seconds(pid)
-            await _work(session, jobs)
-            costs.append((tree_seconds(pid) - before) / jobs * 1000)
-            await session.connection.close()
-            await _all_completed(database, jobs + 10)
-    return Row(figure="jobs", what="a lease and a completion, of the server", unit="ms", values=tuple(costs),
-               bar=at_most(0.45), probes=tuple(probes))  # fmt: skip
-
-
-async def _work(session: Database, jobs: int) -> None:
-    for _ in range(jobs):
-        row = await session.connection.fetchrow(LEASE)
-        if row is None or not await session.connection.fetchval(COMPLETE, row["queue_id"], row["attempts"]):
-            raise RuntimeError("a job is missing")
+    return [*await loops.measure(bench), await _starts(bench), *await _plain_jobs(bench), await _dead(bench)]
 
 
 async def _starts(bench: Bench) -> Row:
@@ -144,11 +107,4 @@ async def _waited_for(database: Database, executions: int) -> None:
         await database.start("plain")
     while await database.connection.fetchval(LIVE):  # noqa: ASYNC110 - in the database
         await asyncio.sleep(0.05)
-    await _all_completed(database, executions)
-
-
-async def _all_completed(database: Database, count: int) -> None:
-    await database.until_read()
-    ended = await database.connection.fetchval(ENDED)
-    if ended != count:
-        raise RuntimeError(f"{ended} executions are completed, not {count}")
+    await database.all_completed(executions)

@@ -11,6 +11,11 @@ BODIES: Final = {"python": 'code: "def main(x): return x"', "http": "url: http:/
 HEAD: Final = "apiVersion: noetl.io/v1\nkind: Playbook\nmetadata: {{name: {path}, path: {path}}}\n"
 
 
+def one_step(kind: str) -> str:
+    """Return a playbook of one job, `plain`."""
+    return HEAD.format(path="plain") + f"workflow:\n- {{step: start, next: job}}\n- {{step: job, type: {kind}}}\n"
+
+
 def chain(path: str, steps: int = STEPS, *, kind: str = "python") -> str:
     """Return a playbook of steps in a row, each with one condition and one rendered input."""
     lines = [HEAD.format(path=path), "workload: {limit: 5}\nworkflow:\n- {step: start, next: s1}\n"]

@@ -111,6 +111,11 @@ def tree_seconds(root: int, *, but: int = 0) -> float:
     return ticks / TICKS
 
 
+def running_seconds(process_id: int) -> float:
+    """Return how long one process has run on a processor, to a nanosecond (proc_pid_schedstat)."""
+    return int(Path(f"/proc/{process_id}/schedstat").read_text().split()[0]) / 1e9
+
+
 def _tree(root: int) -> Iterator[tuple[int, list[str]]]:
     """Yield a process and all below it, each with the fields of proc_pid_stat(5) from its state on."""
     found: dict[int, list[str]] = {}

@@ -4,6 +4,24 @@
 -- would make workers wait for each other. A crash of the server may move the sequence by up to 32.
 create sequence if not exists noetl.stale_answer_seq;
 
+-- Whether an answer that ended nothing was taken before. A worker may repeat an answer, because the reply to the first one
+-- was lost. So the present row decides.
+create or replace function noetl.was_answered(queue_id bigint, worker_id text, attempt int, queue_status text)
+returns boolean
+language sql volatile
+as $$
+  select coalesce(
+    (
+      select true
+      from noetl.queue q
+      where q.queue_id = $1 and q.worker_id = $2 and q.attempts = $3
+        and (q.status = $4 or $4 = 'failed' and (q.status in ('retry', 'dead') or q.status = 'cancelled' and q.stop))
+      limit 1
+    ),
+    nextval('noetl.stale_answer_seq') is null
+  )
+$$;
+
 -- Ends leases that are still held, and puts their events into the inbox. One statement does it all: each further one, and
 -- the trigger's, would cost as much. Its callers set a kept plan without sequential scans. A plan made for a small table
 -- would scan the whole table. A plan by status would read all leases.
@@ -66,18 +84,8 @@ begin
   if ended = cardinality($2) then
     return array_fill(true, array[ended]);
   end if;
-  -- A worker may repeat an answer, because the reply to the first one was lost. So the present row decides.
   return array(
-    select coalesce(
-      (
-        select true
-        from noetl.queue q
-        where q.queue_id = a.queue_id and q.worker_id = $1 and q.attempts = a.attempt
-          and (q.status = $4 or $4 = 'failed' and (q.status in ('retry', 'dead') or q.status = 'cancelled' and q.stop))
-        limit 1
-      ),
-      nextval('noetl.stale_answer_seq') is null
-    )
+    select noetl.was_answered(a.queue_id, $1, a.attempt, $4)
     from unnest($2, $3) with ordinality a (queue_id, attempt, ordinal)
     order by a.ordinal
   );
@@ -119,11 +127,43 @@ set enable_seqscan = off
 set plan_cache_mode = force_generic_plan
 set timezone = 'UTC'
 as $$
+#variable_conflict use_column
+declare
+  at timestamptz := clock_timestamp();
+  writer text;
 begin
   if pg_column_size($4) > noetl.limit_of('small_bytes') or octet_length($4::text) > noetl.limit_of('inflated_bytes') then
     perform noetl.check_large_result($1, $4);
   end if;
-  return (noetl.end_jobs($2, array[$1], array[$3], 'done', 'action_completed', array[$4], null, null))[1];
+  writer := set_config('noetl.writer', 'worker' || pg_trigger_depth(), true);
+  -- end_jobs for one job, without its arrays
+  with ended as (
+    update noetl.queue q
+    set status = 'done', draining = q.draining and not (q.stop and noetl.is_undo(q.node_id)),
+        lease_until = null, updated_at = greatest(at, q.updated_at + interval '1 microsecond')
+    where q.queue_id = $1 and q.worker_id = $2 and q.attempts = $3 and q.status is not distinct from 'leased'
+    returning q.execution_id, q.catalog_id, q.event_id, q.node_id, q.node_name, q.node_type, q.first_leased_at, q.updated_at
+  ), events as (
+    insert into noetl.event (
+      execution_id, catalog_id, parent_event_id, created_at, event_type, node_id, node_name, node_type,
+      status, duration, result, meta, worker_id
+    )
+    select e.execution_id, e.catalog_id, e.event_id, e.updated_at, 'action_completed', e.node_id, e.node_name, e.node_type,
+      'COMPLETED', date_part('epoch', at - e.first_leased_at), $4, jsonb_build_object('queue_id', $1, 'attempt', $3), $2
+    from ended e
+    returning execution_id, event_id
+  )
+  insert into noetl.inbox (execution_id, event_id)
+  select e.execution_id, e.event_id
+  from events e;
+  writer := set_config('noetl.writer', '', true);
+  if not found then
+    return noetl.was_answered($1, $2, $3, 'done');
+  end if;
+  if not pg_try_advisory_xact_lock_shared(1852794228, 1) then
+    perform pg_notify('noetl_event', '');
+  end if;
+  return true;
 end
 $$;
 
@@ -240,6 +280,7 @@ comment on function noetl.wait_for_child(bigint, text, int, bigint, int) is
   'Makes the step of a leased job wait for a child that the worker started. `index`: of its result, null: the next. False: not your lease.';
 
 revoke all on function
+  noetl.was_answered(bigint, text, int, text),
   noetl.end_jobs(text, bigint[], int[], text, text, jsonb[], jsonb[], boolean[]),
   noetl.check_large_result(bigint, jsonb), noetl.complete_job(bigint, text, int, jsonb),
   noetl.complete_jobs(text, bigint[], int[], jsonb[]), noetl.fail_job(bigint, text, int, jsonb, boolean),

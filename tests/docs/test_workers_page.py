@@ -44,7 +44,7 @@ async def test_an_execution_runs_with_sql_alone(database: Database) -> None:
     assert isinstance(started[0][0], int)
     assert len(many[0][0]) == 2
     assert list(leased[0][1:]) == [1, "greet", "python", {"name": "Ada"}]
-    assert (renewed, logged, completed) == ([(True,)], [(True,)], [(True,)])
+    assert (renewed, logged, completed) == ([(True,)], [(True,)], [(True, None, None, None, None)])
     assert (reported, still_held) == ([], [])
     assert announced == [(2,)]
     assert ended == [("COMPLETED", {"said": "Hello, Ada!"})]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from noetl_broker.broker.model.event_types import ALIASES
 from noetl_broker.store.connect.listener import Listener
 from tests.brokers import execute, rows, value
@@ -84,7 +86,16 @@ execute function public.follow();
 """
 
 
-async def test_an_event_beside_a_workers_is_mail(database: Database) -> None:
+ENDS = (
+    "complete_job({0}, 'w', {1}, '1')",
+    "complete_jobs('w', array[{0}], array[{1}], '{{1}}')",
+    "complete_and_lease({0}, 'w', {1}, '1')",
+    "complete_jobs_and_lease('w', array[{0}], array[{1}], '{{1}}')",
+)
+
+
+@pytest.mark.parametrize("call", ENDS)
+async def test_an_event_beside_a_workers_is_mail(database: Database, call: str) -> None:
     """A trigger of the user inserts it when a job completes; both are mail once."""
     await execute(database, FOLLOWS)
     job = (
@@ -93,7 +104,7 @@ async def test_an_event_beside_a_workers_is_mail(database: Database) -> None:
     await execute(database, job)
     async with session(database) as own:
         [leased] = await own.fetch("select queue_id, attempts from noetl.lease_jobs('w')")
-        assert await own.fetchval("select noetl.complete_job($1, 'w', $2, '1')", *leased)
+        await own.execute(f"select noetl.{call}".format(*leased))
         assert sorted(execution_id for execution_id, _ in await mail(own)) == [1, 2]
 
 
@@ -101,7 +112,7 @@ CALLS = """
 create table public.answer (queue_id bigint, attempts int);
 create function public.call() returns trigger language plpgsql as $$
 begin
-  perform noetl.complete_job(new.queue_id, 'w', new.attempts, '1');
+  perform noetl.%s;
   perform noetl.start_execution('story');
   return null;
 end $$;
@@ -109,11 +120,12 @@ create trigger call after insert on public.answer for each row execute function 
 """
 
 
-async def test_events_of_functions_that_a_trigger_calls_are_mail_once(database: Database) -> None:
+@pytest.mark.parametrize("call", ENDS)
+async def test_events_of_functions_that_a_trigger_calls_are_mail_once(database: Database, call: str) -> None:
     """A trigger of the user completes a job and starts an execution."""
     playbook = "insert into noetl.catalog (path, version, content) values ('story', 1, '')"
     await execute(database, playbook)
-    await execute(database, CALLS)
+    await execute(database, CALLS % call.format("new.queue_id", "new.attempts"))
     job = (
         "insert into noetl.queue (execution_id, node_id, node_name, node_type, action) values (1, 'n', 'n', 'x', '{}')"
     )

@@ -135,6 +135,11 @@ async def test_arrays_of_different_lengths_are_refused(database: Database) -> No
 async def test_calls_of_workers_use_the_index_after_the_table_grew(database: Database) -> None:
     """The session keeps plans from when a sequential scan was cheap."""
     on_a_lease = ("heartbeat_job($1, 'w', 1)", "wait_for_child($1, 'w', 1, 5)")
+    ends = (
+        "complete_job($1::bigint, 'w', 1)",
+        "complete_and_lease($1::bigint, 'w', 1)",
+        "complete_jobs_and_lease('w', array[$1::bigint], '{1}')",
+    )
     async with session(database) as own:
         await put_job(own, "early", status="done")
         await own.execute("analyze noetl.queue")
@@ -143,10 +148,16 @@ async def test_calls_of_workers_use_the_index_after_the_table_grew(database: Dat
             await leased(own, f"first{number}")
             for function in on_a_lease:
                 assert not await own.fetchval(f"select noetl.{function}", -number)
+            for function in ends:
+                await own.fetch(f"select from noetl.{function}", -number)
         await own.execute(FIVE_THOUSAND)
         before = await sequential_reads(own)
         [job] = await leased(own, "last")
         for function in on_a_lease:
             assert await own.fetchval(f"select noetl.{function}", job)
         assert await complete(own, (job, 1, None)) == [(job, True)]
+        for function in ends:
+            [job] = await leased(own, function[:16])
+            await own.fetch(f"select from noetl.{function}", job)
+        assert await own.fetchval("select count(*) from noetl.queue where status = 'leased'") == 7
         assert await sequential_reads(own) == before

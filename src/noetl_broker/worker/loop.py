@@ -23,8 +23,8 @@ from noetl_broker.store.worker.jobs import (
     LeasedJob,
     RefusedFault,
     announce_types,
-    complete_and_lease,
     complete_jobs,
+    complete_jobs_and_lease,
     lease_jobs,
 )
 from noetl_broker.tasks import first, run_beside, run_until
@@ -172,7 +172,7 @@ class WorkerLoop:
         if self._stop.is_set() or not 0 < free <= len(completions):
             return await complete_jobs(self._database, self._options.worker_id, completions)
         until, cancels = self.renewal.lease_end(), self._database.cancels
-        call = complete_and_lease(
+        call = complete_jobs_and_lease(
             self._database,
             completions,
             worker_id=self._options.worker_id,

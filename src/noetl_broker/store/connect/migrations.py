@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from noetl_broker.store.connect.connection import Connection
 
 # The schema versions that this version of the program serves.
-SERVED_VERSIONS = range(27, 28)
+SERVED_VERSIONS = range(28, 29)
 
 
 # The header of a migration that older programs may continue with: `-- serves-from: 9`.

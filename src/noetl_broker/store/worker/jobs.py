@@ -158,7 +158,7 @@ async def complete_jobs(database: JobDatabase, worker_id: str, completions: Sequ
     return {row["queue_id"]: row["accepted"] for row in rows}
 
 
-async def complete_and_lease(
+async def complete_jobs_and_lease(
     database: JobDatabase,
     completions: Sequence[Completion],
     *,
@@ -170,7 +170,7 @@ async def complete_and_lease(
     """Complete jobs and lease up to `max_jobs` others, with one commit; returns what each of the two calls would."""
     leases = [completion.lease for completion in completions]
     rows = await database.fetch(
-        sql("complete_and_lease"),
+        sql("complete_jobs_and_lease"),
         worker_id,
         *_columns(leases),
         [item.result for item in completions],

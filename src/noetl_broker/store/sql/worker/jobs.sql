@@ -47,11 +47,8 @@ from (
   order by given.queue_id
 ) given;
 
--- name: complete_and_lease
--- Completes jobs and leases others, with one commit for both. Rows of completed jobs have `accepted` and nothing else.
-select queue_id, yours as accepted, null::bigint as execution_id, null as node_id, null as node_name, null as node_type,
-  null as action, null as context, null::int as attempts, null::int as priority, null::float8 as timeout_seconds
-from noetl.complete_jobs($1::text, $2::bigint[], $3::int[], $4::text[]::jsonb[])
-union all
-select queue_id, null, execution_id, node_id, node_name, node_type, action, context::text, attempts, priority, timeout_seconds
-from noetl.lease_jobs($1::text, $5::int, $6::int, $7::text[]);
+-- name: complete_jobs_and_lease
+-- Rows of completed jobs have `accepted` and nothing else.
+select queue_id, yours as accepted, execution_id, node_id, node_name, node_type, action, context::text as context,
+  attempt as attempts, priority, timeout_seconds
+from noetl.complete_jobs_and_lease($1::text, $2::bigint[], $3::int[], $4::text[]::jsonb[], $5::int, $6::int, $7::text[]);
