@@ -96,7 +96,7 @@ ENDS = (
 
 @pytest.mark.parametrize("call", ENDS)
 async def test_an_event_beside_a_workers_is_mail(database: Database, call: str) -> None:
-    """A trigger of the user inserts it when a job completes; both are mail once."""
+    """A trigger of the user inserts it when a job completes, or the worker does in its transaction; each is mail once."""
     await execute(database, FOLLOWS)
     job = (
         "insert into noetl.queue (execution_id, node_id, node_name, node_type, action) values (1, 'n', 'n', 'x', '{}')"
@@ -104,8 +104,10 @@ async def test_an_event_beside_a_workers_is_mail(database: Database, call: str) 
     await execute(database, job)
     async with session(database) as own:
         [leased] = await own.fetch("select queue_id, attempts from noetl.lease_jobs('w')")
-        await own.execute(f"select noetl.{call}".format(*leased))
-        assert sorted(execution_id for execution_id, _ in await mail(own)) == [1, 2]
+        async with own.transaction():
+            await own.execute(f"select noetl.{call}".format(*leased))
+            await own.execute(INSERT, 3, "execution_start")
+        assert sorted(execution_id for execution_id, _ in await mail(own)) == [1, 2, 3]
 
 
 CALLS = """
