@@ -96,7 +96,7 @@ ENDS = (
 
 @pytest.mark.parametrize("call", ENDS)
 async def test_an_event_beside_a_workers_is_mail(database: Database, call: str) -> None:
-    """A trigger of the user inserts it when a job completes, or the worker does in its transaction; each is mail once."""
+    """A trigger of the user inserts it when a job completes, or the worker in its transaction; each is mail once."""
     await execute(database, FOLLOWS)
     job = (
         "insert into noetl.queue (execution_id, node_id, node_name, node_type, action) values (1, 'n', 'n', 'x', '{}')"
