@@ -55,18 +55,14 @@ async def test_an_inserted_event_over_a_limit_is_refused(database: Database) -> 
 
 
 async def test_an_inflated_result_is_refused(database: Database) -> None:
-    """Both functions refuse it. The job stays leased."""
+    """Each function refuses it. The job stays leased."""
+    one, many = "($1::bigint, 'w', 1, $2::text::jsonb)", "('w', array[$1::bigint], array[1], array[$2::text::jsonb])"
     async with session(database) as own:
         await put_job(own)
         queue_id = await own.fetchval("select queue_id from noetl.lease_jobs('w')")
-        async with refused("NB400", "result of job [0-9]+ has numbers of"):
-            await own.execute("select noetl.complete_job($1, 'w', 1, $2::text::jsonb)", queue_id, INFLATED)
-        async with refused("NB400", "result of job [0-9]+ has numbers of"):
-            await own.execute(
-                "select noetl.complete_jobs('w', array[$1::bigint], array[1], array[$2::text::jsonb])",
-                queue_id,
-                INFLATED,
-            )
+        for call in (f"job{one}", f"jobs{many}", f"and_lease{one}", f"jobs_and_lease{many}"):
+            async with refused("NB400", "result of job [0-9]+ has numbers of"):
+                await own.execute(f"select noetl.complete_{call}", queue_id, INFLATED)
         assert await own.fetchval("select noetl.complete_job($1, 'w', 1, '1')", queue_id) is True
 
 
