@@ -103,6 +103,9 @@ CASES: dict[str, tuple[str, dict[str, Any], bool, bool]] = {
         "update noetl.queue set stop = true, draining = true, node_id = '1:a#1!undo' where queue_id = $1",
         {}, True, True,
     ),
+    "the clock has stepped back": (
+        "update noetl.queue set updated_at = clock_timestamp() + interval '1 day' where queue_id = $1", {}, True, True
+    ),
     "its history is gone": ("delete from noetl.queue where queue_id = $1", {}, False, False),
 }  # fmt: skip
 
@@ -281,3 +284,17 @@ async def test_after_a_slow_scan_it_leases_from_the_mark(database: Database, loo
         assert await loop(own, a) == (True, None, None)
         await own.execute("select set_config('noetl.lease_mark', '', false)")
         assert (await loop(own, a))[1] is not None
+
+
+async def test_after_a_slow_call_the_next_one_measures_its_scan(database: Database, loop: Loop) -> None:
+    """A trigger of the user makes it slow."""
+    slow = """
+        create function public.slow() returns trigger language plpgsql as
+        $$ begin perform pg_sleep(0.011); return null; end $$;
+        create trigger slow after insert on noetl.event for each statement execute function public.slow()"""
+    async with session(database) as own:
+        [a] = await leased(own, "a")
+        await own.execute("select set_config('noetl.lease_mark', '', false)")
+        await own.execute(slow)
+        await loop(own, a)
+        assert await own.fetchval("select current_setting('noetl.lease_mark')") == "slow"

@@ -200,6 +200,8 @@ async def test_a_worker_cannot_answer_for_another(database: Database, roles: Log
             "select noetl.fail_job($1, 'else', $2, '{\"message\": \"m\"}')", queue_id, attempt
         )
         assert not await own.fetchval("select noetl.wait_for_child($1, 'else', $2, 1)", queue_id, attempt)
+        for call in ("and_lease($1, 'else', $2)", "jobs_and_lease('else', array[$1::bigint], array[$2::int])"):
+            assert await own.fetchval(f"select yours from noetl.complete_{call}", queue_id, attempt) is False
         for statement in (
             "update noetl.queue set worker_id = 'else'",
             "select worker_id from noetl.queue",
