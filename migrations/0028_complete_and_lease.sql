@@ -235,8 +235,9 @@ begin
   end if;
   if leased is null or limited and leased < $5 then
     return query
-    select l.queue_id, null::boolean, l.execution_id, l.node_id, l.node_name, l.node_type, l.action, l.context, l.attempts, l.priority,
-      l.timeout_seconds
+    -- the names are varchar beside a NoETL server
+    select l.queue_id, null::boolean, l.execution_id, l.node_id::text, l.node_name::text, l.node_type::text, l.action, l.context,
+      l.attempts, l.priority, l.timeout_seconds
     from noetl.lease_jobs($1, $5 - coalesce(leased, 0), $6, $7) l;
   end if;
 end

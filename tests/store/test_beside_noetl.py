@@ -275,6 +275,16 @@ async def test_our_functions_work_on_tables_of_a_noetl_server(server_database: D
     assert await value(server_database, "select noetl.complete_job($1, 'w', $2, $3)", queue_id, attempt, {"n": 1})
     second = await value(server_database, "select noetl.start_execution('mine')")
     await drain(server_database)
+    one, many = "complete_and_lease($1, 'w', $2)", "complete_jobs_and_lease('w', array[$1::bigint], array[$2::int])"
+    for state in ("", "slow"):  # of this mark the calls lease in their two ways
+        for call in (one, many):
+            async with session(server_database) as own:
+                await own.execute("update noetl.queue set status = 'queued', attempts = 0 where status = 'leased'")
+                await own.execute(f"select set_config('noetl.lease_mark', '{state}', false)")
+                leased = await own.fetch(
+                    f"select node_id from noetl.{call} where node_id is not null", queue_id, attempt
+                )
+            assert [row["node_id"] for row in leased] == [f"{second}:a"]
     assert await value(server_database, "select noetl.cancel_execution($1)", second)
     await drain(server_database)
     assert await rows(server_database, "select execution_id, status, result from noetl.execution order by 1") == [
