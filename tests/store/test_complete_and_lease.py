@@ -29,6 +29,10 @@ select node_name, status, attempts, worker_id, lease_seconds, lease_until - last
   first_leased_at = last_heartbeat as is_first, updated_at > last_heartbeat + interval '1 h' as is_ahead, stop, draining
 from noetl.queue
 order by queue_id"""
+THROTTLED = """
+select noetl.throttle_jobs(array_agg(execution_id), array_agg(node_id), array_agg('api'::text),
+  array_agg('k'::text), array_agg($1::int), array_agg(null::float8), array_agg(null::int))
+from noetl.queue"""
 
 DAY = timedelta(days=1)
 
@@ -166,9 +170,10 @@ async def test_many_answers_and_many_jobs(database: Database) -> None:
         a, b, c = await leased(own, "a", "b", "c")
         low, high = await put_job(own, "low", priority=1), await put_job(own, "high", priority=9)
         await put_job(own, "left", priority=0)
-        rows = await own.fetch(statement, [c, a, b, c, 5], [1, 1, 7, 1, 1], [3, 1, 2, 4, 5])
+        jobs, attempts = [c, a, b, c, c, 5], [1, 1, 7, 1, 2, 1]
+        rows = await own.fetch(statement, jobs, attempts, [3, 1, 2, 4, 6, 5])
         assert [tuple(row) for row in rows] == [
-            *((job, yours, None, None) for job, yours in ((c, True), (a, True), (b, False), (c, True), (5, False))),
+            *((job, job in (a, c) and attempt == 1, None, None) for job, attempt in zip(jobs, attempts, strict=True)),
             (high, None, "high", 1), (low, None, "low", 1),
         ]  # fmt: skip
         results = "select node_name, result from noetl.event where event_type = 'action_completed' order by 1"
@@ -203,14 +208,10 @@ async def test_what_one_function_refuses_is_refused(database: Database, loop: Lo
 
 async def test_a_freed_slot_of_a_throttle_is_leased_in_the_same_call(database: Database, loop: Loop) -> None:
     """The job that waited for it, where no other job was ready."""
-    throttled = """
-        select noetl.throttle_jobs(array_agg(execution_id), array_agg(node_id), array_agg('api'::text),
-          array_agg('k'::text), array_agg(1), array_agg(null::float8), array_agg(null::int))
-        from noetl.queue"""
     async with session(database) as own:
         for node in "abc":
             await put_job(own, node)
-        await own.execute(throttled)
+        await own.fetch(THROTTLED, 1)
         first = await own.fetchrow(LEASE, "w", None)
         assert first is not None
         _, second, _ = await loop(own, first["queue_id"])
@@ -222,6 +223,19 @@ async def test_a_freed_slot_of_a_throttle_is_leased_in_the_same_call(database: D
         assert fourth is not None
         assert fourth["node_name"] == "c"
         assert (await loop(own, fourth["queue_id"]))[1] is None
+
+
+async def test_no_more_than_max_jobs_are_leased_of_freed_slots(database: Database) -> None:
+    """One other job was ready, so one of the two slots is leased."""
+    call = "select node_name from noetl.complete_jobs_and_lease('w', $1, '{1,1}', null, 2) where yours is null"
+    async with session(database) as own:
+        for node in "abcd":
+            await put_job(own, node)
+        await own.fetch(THROTTLED, 2)
+        held = [row["queue_id"] for row in await own.fetch("select queue_id from noetl.lease_jobs('w', 9)")]
+        await put_job(own, "free")
+        assert len(held) == 2
+        assert [row["node_name"] for row in await own.fetch(call, held)] == ["free", "c"]
 
 
 async def test_the_broker_is_notified_only_of_a_job_that_ended(database: Database, loop: Loop) -> None:
