@@ -227,14 +227,15 @@ async def test_a_freed_slot_of_a_throttle_is_leased_in_the_same_call(database: D
 
 async def test_no_more_than_max_jobs_are_leased_of_freed_slots(database: Database) -> None:
     """One other job was ready, so one of the two slots is leased."""
-    call = "select node_name from noetl.complete_jobs_and_lease('w', $1, '{1,1}', null, 2) where yours is null"
+    call = "select node_name from noetl.complete_jobs_and_lease('w', $1, '{1,1,1}', null, 2) where yours is null"
     async with session(database) as own:
         for node in "abcd":
             await put_job(own, node)
         await own.fetch(THROTTLED, 2)
+        await put_job(own, "plain", priority=0)
         held = [row["queue_id"] for row in await own.fetch("select queue_id from noetl.lease_jobs('w', 9)")]
         await put_job(own, "free")
-        assert len(held) == 2
+        assert len(held) == 3
         assert [row["node_name"] for row in await own.fetch(call, held)] == ["free", "c"]
 
 
