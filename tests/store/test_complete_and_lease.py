@@ -98,6 +98,12 @@ CASES: dict[str, tuple[str, dict[str, Any], bool, bool]] = {
     "no attempt": ("select $1::bigint", {"attempt": None}, False, False),
     "another worker's": ("update noetl.queue set worker_id = 'x' where queue_id = $1", {}, False, False),
     "a repeated answer": ("select noetl.complete_job($1, 'w', 1, '1')", {"result": 2}, True, False),
+    "another attempt ended it": (
+        "update noetl.queue set status = 'done', attempts = 2 where queue_id = $1", {}, False, False
+    ),
+    "another worker ended it": (
+        "update noetl.queue set status = 'done', worker_id = 'x' where queue_id = $1", {}, False, False
+    ),
     "failed before": ("""select noetl.fail_job($1, 'w', 1, '{"message": "m"}')""", {}, False, False),
     "queued again": ("update noetl.queue set status = 'retry' where queue_id = $1", {}, False, False),
     "cancelled": ("update noetl.queue set status = 'cancelled' where queue_id = $1", {}, False, False),
@@ -239,7 +245,8 @@ async def test_no_more_than_max_jobs_are_leased_of_freed_slots(database: Databas
         assert [row["node_name"] for row in await own.fetch(call, held)] == ["free", "c"]
 
 
-async def test_the_broker_is_notified_only_of_a_job_that_ended(database: Database, loop: Loop) -> None:
+@pytest.mark.parametrize("call", [by_two_calls, by_one_call, by_arrays])
+async def test_the_broker_is_notified_only_of_a_job_that_ended(database: Database, call: Loop) -> None:
     """While it sleeps. A late answer and a lease are nothing to it."""
     async with session(database) as own, session(database) as broker:
         a, _ = await leased(own, "a", "b")
@@ -247,13 +254,13 @@ async def test_the_broker_is_notified_only_of_a_job_that_ended(database: Databas
         await broker.execute("select pg_advisory_lock(1852794228, 1)")
         await broker.add_listener("noetl_event", lambda *_: told.append("mail"))
         await put_job(own, "c")
-        assert (await loop(own, a, attempt=2))[1] is not None
+        assert (await call(own, a, attempt=2))[1] is not None
         await broker.execute("select")
         assert told == []
         next_told = await listen(broker)
-        assert (await loop(own, a))[0] is True
+        assert (await call(own, a))[0] is True
         assert await next_told() == ""
-        assert (await loop(own, a))[0] is True
+        assert (await call(own, a))[0] is True
         await broker.execute("select")
         assert told == ["mail"]
 
