@@ -1,6 +1,6 @@
 -- How a worker ends a job and leases the next one with the same commit.
 --
--- The commit is about half of what a job costs the server. So a worker in a loop calls these two.
+-- One commit and one plan less: 0.64 of what two calls cost the server (docs/performance.md). So a worker in a loop calls these.
 
 -- complete_job and lease_jobs in one statement: one plan to start, one insert of events, one commit. `queue_id` is the job to
 -- end, and in the row the job that was leased. Where that statement does not do, the two functions are called: for arguments
@@ -143,19 +143,19 @@ declare
   ended boolean := false;
   leased int; -- null: lease_jobs leases
   limited boolean := false; -- an ended job may have had a slot of a throttle
-  has_limit boolean; -- null: this answer ended nothing
+  has_limit boolean;
+  is_ended boolean;
   writer text;
 begin
   if (
-    $1 <> '' and $5 >= 1 and $6 >= 1 and cardinality($2) = cardinality($3)
-    and (cardinality($2) <> cardinality($4)) is not true
+    $1 <> '' and $5 >= 1 and $6 >= 1 and cardinality($2) = cardinality($3) and (cardinality($2) <> cardinality($4)) is not true
     and coalesce(current_setting('noetl.lease_mark', true), '') = ''
     and (pg_column_size($4) > noetl.limit_of('small_bytes') or octet_length($4::text) > noetl.limit_of('inflated_bytes'))
       is not true
   ) then
     leased := 0;
     writer := set_config('noetl.writer', 'worker' || pg_trigger_depth(), true);
-    for queue_id, yours, has_limit, execution_id, node_id, node_name, node_type, action, context, attempt, priority, timeout_seconds in
+    for queue_id, yours, is_ended, has_limit, execution_id, node_id, node_name, node_type, action, context, attempt, priority, timeout_seconds in
       with ended as (
         update noetl.queue q
         set status = 'done', draining = q.draining and not (q.stop and noetl.is_undo(q.node_id)),
@@ -201,24 +201,21 @@ begin
         from events e
         where e.event_type = 'action_completed'
       )
-      select a.queue_id, e.queue_id is not null or noetl.was_answered(a.queue_id, $1, a.attempt, 'done'), e.has_limit,
-        null::bigint, null, null, null, null, null::jsonb, null::int, null::int, null::float8
+      select a.queue_id, e.queue_id is not null or noetl.was_answered(a.queue_id, $1, a.attempt, 'done'), e.queue_id is not null,
+        coalesce(e.has_limit, false), null::bigint, null, null, null, null, null::jsonb, null::int, null::int, null::float8
       from unnest($2, $3) a (queue_id, attempt)
       left join ended e on e.queue_id = a.queue_id and e.attempts = a.attempt
       union all
       (
-        select l.queue_id, null, null, l.execution_id, l.node_id, l.node_name, l.node_type, l.action, l.context, l.attempts,
+        select l.queue_id, null, false, false, l.execution_id, l.node_id, l.node_name, l.node_type, l.action, l.context, l.attempts,
           l.priority, l.timeout_seconds
         from leased l
         order by l.priority desc, l.available_at, l.queue_id
       )
     loop
-      if yours is null then
-        leased := leased + 1;
-      elsif has_limit is not null then
-        ended := true;
-        limited := limited or has_limit;
-      end if;
+      ended := ended or is_ended;
+      limited := limited or has_limit;
+      leased := leased + (yours is null)::int;
       return next;
     end loop;
     writer := set_config('noetl.writer', '', true);
