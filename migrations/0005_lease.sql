@@ -88,7 +88,7 @@ declare
 begin
   if $1 is null or $1 = '' then
     raise exception using errcode = 'NB400', message = 'lease_jobs needs a worker_id',
-      hint = 'a name of your own, for example host:process';
+      hint = 'a name that nobody can guess, for example host:process:8f2c41';
   end if;
   if $2 is null or $2 < 1 or $3 is null or $3 < 1 then
     raise exception using errcode = 'NB400',

@@ -187,7 +187,7 @@ begin
   if cardinality($2) is distinct from cardinality($3) or cardinality($2) <> cardinality($4) then
     raise exception using errcode = 'NB400',
       message = format('complete_jobs of %s: %s queue_ids, %s attempts and %s results must be equally many',
-        $1, cardinality($2), cardinality($3), cardinality($4));
+        $1, coalesce(cardinality($2)::text, 'no'), coalesce(cardinality($3)::text, 'no'), coalesce(cardinality($4)::text, 'no'));
   end if;
   if pg_column_size($4) > noetl.limit_of('small_bytes') or octet_length($4::text) > noetl.limit_of('inflated_bytes') then
     perform noetl.check_large_result(r.queue_id, r.result)
