@@ -34,7 +34,7 @@ as $$
 declare
   at timestamptz := clock_timestamp();
   ended_id constant bigint := $1; -- $1 becomes the leased job
-  ended boolean := false;
+  ended boolean;
   has_limit boolean := true; -- the ended job may have had a slot of a throttle
   writer text;
 begin

@@ -16,7 +16,8 @@ ONE = "select * from noetl.complete_and_lease($1, $2, $3, $4, 90, $5)"
 MANY = "select * from noetl.complete_jobs_and_lease($2, array[$1::bigint], array[$3::int], array[$4::jsonb], 1, 90, $5)"
 COMPLETE = "select noetl.complete_job($1, $2, $3, $4)"
 LEASE = "select * from noetl.lease_jobs($1, 1, 90, $2)"
-FIELDS = ("queue_id", "execution_id", "node_id", "node_name", "node_type", "action", "context", "priority")
+FIELDS = ["queue_id", "execution_id", "node_id", "node_name", "node_type", "action", "context"]
+FIELDS += ["priority", "timeout_seconds"]
 EVENTS = """
 select event_type, node_name, node_type, status, result, meta - 'queue_id' as meta, worker_id, parent_event_id,
   catalog_id, duration is null as no_duration, exists (
@@ -129,7 +130,8 @@ async def test_each_answer_is_that_of_two_calls(database: Database, loop: Loop, 
         [job] = await leased(own, "a")
         await put_job(own, "later", available_at=now + DAY, priority=9)
         of_retry = {"status": "retry", "attempts": 1, "first_leased_at": now - DAY, "updated_at": now + DAY}
-        await put_job(own, "b", execution_id=2, event_id=8, context={"y": 2}, timeout_seconds=3, **of_retry)
+        given = {"action": '{"x": 1}', "context": {"y": 2}, "timeout_seconds": 3, **of_retry}
+        await put_job(own, "b", execution_id=2, event_id=8, **given)
         await own.execute(before, job)
         found = []
         for call in (by_two_calls, loop):
