@@ -54,7 +54,7 @@ as $$
   )
 $$;
 
--- 1852794228 is 'noet', the key space of our locks that are no execution ids. Lock 1 is the gate: a sleeping broker holds
+-- hashtext('noetl.lock') is 'noet', the key space of our locks that are no execution ids. Lock 1 is the gate: a sleeping broker holds
 -- it, and a writer that finds it held notifies. A writer that finds it free keeps it shared until its commit. So no broker
 -- sleeps before it sees the row.
 create or replace function noetl.receive_events() returns trigger
@@ -80,7 +80,7 @@ begin
     from arrived a
     where noetl.is_mail(a.event_type)
   ) m;
-  if found and not pg_try_advisory_xact_lock_shared(1852794228, 1) then
+  if found and not pg_try_advisory_xact_lock_shared(hashtext('noetl.lock'), 1) then
     perform pg_notify('noetl_event', '');
   end if;
   return null;
@@ -286,7 +286,7 @@ begin
   where not exists (select from noetl.inbox i where i.execution_id = $1 and i.event_id = m.event_id)
   order by m.event_id;
   get diagnostics given_back = row_count;
-  if given_back > 0 and not pg_try_advisory_xact_lock_shared(1852794228, 1) then
+  if given_back > 0 and not pg_try_advisory_xact_lock_shared(hashtext('noetl.lock'), 1) then
     perform pg_notify('noetl_event', '');
   elsif given_back = 0 and noetl.is_archived($1) then
     raise exception using errcode = 'NB404', message = format('execution %s is archived', $1),

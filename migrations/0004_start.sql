@@ -162,7 +162,7 @@ begin
   end
   from started s;
   writer := set_config('noetl.writer', '', true);
-  if not pg_try_advisory_xact_lock_shared(1852794228, 1) then
+  if not pg_try_advisory_xact_lock_shared(hashtext('noetl.lock'), 1) then
     perform pg_notify('noetl_event', '');
   end if;
   return id;

@@ -78,7 +78,7 @@ begin
   from events e;
   get diagnostics ended = row_count;
   writer := set_config('noetl.writer', '', true);
-  if ended > 0 and not pg_try_advisory_xact_lock_shared(1852794228, 1) then
+  if ended > 0 and not pg_try_advisory_xact_lock_shared(hashtext('noetl.lock'), 1) then
     perform pg_notify('noetl_event', '');
   end if;
   if ended = cardinality($2) then
@@ -160,7 +160,7 @@ begin
   if not found then
     return noetl.was_answered($1, $2, $3, 'done');
   end if;
-  if not pg_try_advisory_xact_lock_shared(1852794228, 1) then
+  if not pg_try_advisory_xact_lock_shared(hashtext('noetl.lock'), 1) then
     perform pg_notify('noetl_event', '');
   end if;
   return true;

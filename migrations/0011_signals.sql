@@ -101,7 +101,7 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if current_setting('noetl.quiet', true) is distinct from 'on' and not pg_try_advisory_xact_lock_shared(1852794228, 5) then
+  if current_setting('noetl.quiet', true) is distinct from 'on' and not pg_try_advisory_xact_lock_shared(hashtext('noetl.lock'), 5) then
     perform pg_notify('noetl_match', '');
   end if;
 end

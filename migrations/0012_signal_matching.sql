@@ -161,7 +161,7 @@ declare
   last bigint;
 begin
   perform set_config('noetl.writer', '', true);
-  perform pg_advisory_xact_lock(1852794228, 6);
+  perform pg_advisory_xact_lock(hashtext('noetl.lock'), 6);
   select array_agg(l.request_id order by l.request_id), coalesce(date_part('epoch', clock_timestamp() - min(l.created_at)), 0)
   into requests, late
   from (

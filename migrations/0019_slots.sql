@@ -58,8 +58,8 @@ comment on column noetl.slot_claim.created_at is 'When it asked.';
 comment on column noetl.slot_claim.held_at is 'Since when it holds the slot; null: it waits.';
 comment on column noetl.slot_claim.cancelled_at is 'When it was asked to cancel, so that a later execution can run.';
 
--- Locks slots without waiting. Says for each whether this transaction has it. 1852796012 is 'nopl', the key space of
--- these locks: two keys with the same hash only put each other off.
+-- Locks slots without waiting. Says for each whether this transaction has it. Two keys with the same hash only put each
+-- other off.
 create or replace function noetl.lock_slots(paths text[], keys text[]) returns boolean[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -70,7 +70,7 @@ begin
   select array_agg(l.is_locked order by l.ordinal)
   into locks
   from (
-    select u.ordinal, pg_try_advisory_xact_lock(1852796012, hashtext(u.path || ' ' || u.key)) as is_locked
+    select u.ordinal, pg_try_advisory_xact_lock(hashtext('noetl.slot_lock'), hashtext(u.path || ' ' || u.key)) as is_locked
     from (select path, key, ordinal from unnest(paths, keys) with ordinality w (path, key, ordinal) order by path, key, ordinal) u
   ) l;
   -- a person may hold the row

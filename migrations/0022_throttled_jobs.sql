@@ -6,7 +6,7 @@ create or replace function noetl.try_lock_throttle(name text, key text) returns 
 language sql volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  select pg_try_advisory_xact_lock(1852794229, hashtext($1 || chr(31) || $2))
+  select pg_try_advisory_xact_lock(hashtext('noetl.throttle_lock'), hashtext($1 || chr(31) || $2))
 $$;
 
 -- Leaves a request for a key, and wakes a broker for it.
@@ -215,7 +215,7 @@ begin
 end
 $$;
 
-create or replace trigger noetl_throttled_job_changed
+create or replace trigger noetl_watch_throttled
   after update on noetl.queue
   for each row
   -- short, because each update of a job pays for planning it

@@ -70,7 +70,7 @@ begin
     return false;
   end if;
   -- The threads of a worker may log at once.
-  perform pg_advisory_xact_lock(1852794229, hashint8($1));
+  perform pg_advisory_xact_lock(hashtext('noetl.log_lock'), hashint8($1));
   select l.ordinal, l.first_byte + octet_length(l.message) as ends, l.created_at
   into last
   from noetl.log l

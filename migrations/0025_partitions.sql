@@ -86,7 +86,7 @@ begin
       message = format('a period must have 1 to 3660 days, not %s', coalesce($1::text, 'null'));
   end if;
   -- another session is making the partition
-  if not pg_try_advisory_xact_lock(1852794228, 7) then
+  if not pg_try_advisory_xact_lock(hashtext('noetl.lock'), 7) then
     return null;
   end if;
   loop

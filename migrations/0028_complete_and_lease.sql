@@ -96,7 +96,7 @@ begin
     left join ended e on true
     left join leased l on true;
     writer := set_config('noetl.writer', '', true);
-    if ended and not pg_try_advisory_xact_lock_shared(1852794228, 1) then
+    if ended and not pg_try_advisory_xact_lock_shared(hashtext('noetl.lock'), 1) then
       perform pg_notify('noetl_event', '');
     end if;
     if clock_timestamp() - at > interval '10 ms' then
@@ -219,7 +219,7 @@ begin
       return next;
     end loop;
     writer := set_config('noetl.writer', '', true);
-    if ended and not pg_try_advisory_xact_lock_shared(1852794228, 1) then
+    if ended and not pg_try_advisory_xact_lock_shared(hashtext('noetl.lock'), 1) then
       perform pg_notify('noetl_event', '');
     end if;
     if clock_timestamp() - at > interval '10 ms' then

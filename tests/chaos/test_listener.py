@@ -30,7 +30,8 @@ MOST_SECONDS = 15.0
 GATE = """exists (
   select
   from pg_locks
-  where locktype = 'advisory' and classid = 1852794228 and objid = 1 and granted and mode = 'ExclusiveLock'
+  where locktype = 'advisory' and classid = hashtext('noetl.lock')::oid and objid = 1
+    and granted and mode = 'ExclusiveLock'
     and database = (select oid from pg_database where datname = current_database())
 )"""
 GATE_HELD = f"select {GATE}"

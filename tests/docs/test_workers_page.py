@@ -60,7 +60,8 @@ async def test_an_execution_runs_with_sql_alone(database: Database) -> None:
 async def test_a_start_can_be_prepared_with_notify_off() -> None:
     """Beside a sleeping broker with `notify = gated`, Postgres refuses."""
     prepared = "begin; select noetl.start_execution('story'); prepare transaction 'two'"
-    asleep = "select count(*) > 0 from pg_locks where mode = 'ExclusiveLock' and (classid, objid) = (1852794228, 1)"
+    gate = "classid = hashtext('noetl.lock')::oid and objid = 1"
+    asleep = f"select count(*) > 0 from pg_locks where mode = 'ExclusiveLock' and {gate}"
     with embedded_postgres.start(settings={"max_prepared_transactions": "2", "fsync": "off"}) as postgres:
         database = Database(name="postgres", dsn=postgres.dsn())
         await migrate(database)

@@ -253,7 +253,7 @@ async def test_the_broker_is_notified_only_of_a_job_that_ended(database: Databas
     async with session(database) as own, session(database) as broker:
         a, _ = await leased(own, "a", "b")
         told: list[str] = []
-        await broker.execute("select pg_advisory_lock(1852794228, 1)")
+        await broker.execute("select pg_advisory_lock(hashtext('noetl.lock'), 1)")
         await broker.add_listener("noetl_event", lambda *_: told.append("mail"))
         await put_job(own, "c")
         assert (await call(own, a, attempt=2))[1] is not None

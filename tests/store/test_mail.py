@@ -14,7 +14,7 @@ from tests.postgres import SCHEMA, Database
 from tests.sessions import PATIENCE_SECONDS, Session, listen, session
 
 INSERT = "insert into noetl.event (execution_id, event_type) values ($1, $2) returning event_id"
-GATE = "1852794228, 1"
+GATE = "hashtext('noetl.lock'), 1"
 NO_MAIL = ("action_started", "step_result", "Action_Started", "STEP_RESULT")
 
 

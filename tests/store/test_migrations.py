@@ -277,7 +277,7 @@ async def test_triggers_for_a_noetl_server_are_on_its_tables_only(database: Data
     everywhere = [
         (named("noetl.event"), named(f"noetl_{name}"))
         for name in ("check_digits", "check_producer", "fill_catalog_id", "receive_events")
-    ] + [(named("noetl.queue"), named("noetl_throttled_job_changed"))]
+    ] + [(named("noetl.queue"), named("noetl_watch_throttled"))]
     assert await rows(database, triggers) == everywhere
     assert await rows(noetl_database, triggers) == sorted([
         (named("noetl.catalog"), named("noetl_know_kind")),

@@ -81,7 +81,7 @@ async def test_a_sleeping_broker_is_notified_of_mail_that_is_put_back(database: 
     sleeps = """
         select count(*)
         from pg_locks
-        where locktype = 'advisory' and classid = 1852794228 and objid = 1
+        where locktype = 'advisory' and classid = hashtext('noetl.lock')::oid and objid = 1
           and database = (select oid from pg_database where datname = current_database())"""
     async with running(database, sweep_seconds=600.0):
         while not await value(database, sleeps):

@@ -26,8 +26,10 @@ ROLES = ("approver", "broker", "operator", "producer", "reader", "worker")
         ("listen noetl_job; pg_notify('noetl_event', '')", "listen orders_job; pg_notify('orders_event', '')"),
         ("grant usage on schema noetl to noetl_broker", "grant usage on schema orders to orders_broker"),
         ("hint = 'noetl-broker executions lists them'", "hint = 'noetl-broker executions lists them'"),
+        ("pg_try_advisory_lock(hashtext('noetl.lock'), 1)", "pg_try_advisory_lock(hashtext('orders.lock'), 1)"),
         ("where a.application_name = 'noetl-broker bell'", "where a.application_name = 'noetl-broker bell orders'"),
         ('listen "noetl_2_event"', 'listen "noetl_2_event"'),
+        ("create schema if not exists noetl; on noetl to", "create schema if not exists orders; on orders to"),
         ("of a NoETL server, a noetl2 or my_noetl", "of a NoETL server, a noetl2 or my_noetl"),
     ],
 )
@@ -35,13 +37,6 @@ def test_sql_text_is_rendered_for_a_schema(text: str, expected: str) -> None:
     """Hints that name the program stay."""
     assert rendered(text, "orders") == expected
     assert rendered(text, "noetl") == text
-
-
-def test_each_schema_has_its_own_advisory_locks() -> None:
-    """The first key derives from the name and is an integer of four bytes."""
-    texts = {rendered("pg_try_advisory_lock(1852794228, 1)", name) for name in ("noetl", "orders", "noetl_2")}
-    assert len(texts) == 3
-    assert all(int(text.partition("(")[2].partition(",")[0]) < 2**31 for text in texts)
 
 
 @pytest.mark.parametrize(
@@ -94,3 +89,23 @@ async def test_a_renamed_schema_holds_all_objects(empty_database: Database) -> N
         assert await next_notification() == "ours"
         assert await other.fetchval("select count(*) from noetl.event") == 0
     await pool.close()
+
+
+@pytest.mark.parametrize(
+    "lock",
+    [
+        "select (noetl.lock_slots(array['story'], array['k']))[1]",
+        "select noetl.try_lock_throttle('api', 'k')",
+        "select pg_try_advisory_xact_lock_shared(hashtext('noetl.lock'), 1)",
+    ],
+)
+async def test_a_lock_in_one_schema_holds_nobody_up_in_another(empty_database: Database, lock: str) -> None:
+    """Of slots, throttles, and the gate: two schemas of a database may have the same playbooks and keys."""
+    first, second = (replace(empty_database, schema=schema) for schema in ("orders", "bills"))
+    for database in (first, second):
+        await migrate(database)
+    exclusive = lock.replace("_shared", "")
+    async with session(first) as one, session(first) as same, session(second) as other, one.transaction():
+        assert await one.fetchval(exclusive)
+        assert not await same.fetchval(lock)
+        assert await other.fetchval(lock)

@@ -247,7 +247,7 @@ class Service:
         except Exception as error:
             if fault_class_of(error).remedy is Remedy.STOP:
                 word = fault_class_of(fault).reason
-                remedy = with_schema("run noetl-broker migrate", self.options.database.schema)
+                remedy = with_schema("run noetl-broker migrate", self.options.database.named)
                 raise SchemaFault(f"{word} ({message_of(fault)}); {remedy}") from None
             if not is_transient(error):
                 raise

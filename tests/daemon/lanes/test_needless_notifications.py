@@ -21,7 +21,7 @@ async def test_after_needless_notifications_the_daemon_polls_less_often(database
     notify = "off" if gate == "off" else "gated"
     async with session(database) as other, session(database) as own:
         if gate == "another's":
-            await other.execute("select pg_advisory_lock(1852794228, 1)")
+            await other.execute("select pg_advisory_lock(hashtext('noetl.lock'), 1)")
         await amid_notifications(database, own, notify)
 
 

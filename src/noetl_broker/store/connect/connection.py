@@ -85,7 +85,7 @@ async def connect(
         connection = await asyncpg.connect(
             dsn,
             timeout=CONNECT_SECONDS,
-            connection_class=connection_class(database.schema),
+            connection_class=connection_class(database.schema, database.installation),
             server_settings={"application_name": application_name(name, database.schema), **SESSION},
             command_timeout=command_timeout,
             target_session_attrs=_wanted(dsn, takes),
@@ -150,7 +150,7 @@ async def create_pool(
     try:
         return await asyncpg.create_pool(
             dsn, min_size=0, max_size=size, init=partial(_set_up, database=database), server_settings=settings,
-            connection_class=connection_class(database.schema),
+            connection_class=connection_class(database.schema, database.installation),
             command_timeout=ANSWER_SECONDS, timeout=CONNECT_SECONDS, max_inactive_connection_lifetime=0, reset=_keep,
             target_session_attrs=_wanted(dsn, "writes"),
         )  # fmt: skip
@@ -163,21 +163,26 @@ def schema_of(connection: Connection) -> str:
     return str(getattr(connection, "schema", DEFAULT_SCHEMA))
 
 
+def named_of(connection: Connection) -> str:
+    """The schema that people name in commands: of a bucket, that of its installation."""
+    return str(getattr(connection, "installation", None) or schema_of(connection))
+
+
 @cache
-def connection_class(schema: str) -> type[asyncpg.Connection[Any]]:
+def connection_class(schema: str, installation: str | None = None) -> type[asyncpg.Connection[Any]]:
     """The driver's class of connections, which renders each text that it sends for the schema."""
-    methods: dict[str, Any] = {"__slots__": (), "schema": schema}
+    methods: dict[str, Any] = {"__slots__": (), "schema": schema, "installation": installation}
     if schema != DEFAULT_SCHEMA:
-        methods |= {name: _rendering(getattr(asyncpg.Connection, name), schema) for name in TAKING_TEXT}
+        methods |= {name: _rendering(getattr(asyncpg.Connection, name), schema, installation) for name in TAKING_TEXT}
     return type("Connection", (asyncpg.Connection,), methods)
 
 
-def _rendering(method: Callable[..., Any], schema: str) -> Callable[..., Any]:
+def _rendering(method: Callable[..., Any], schema: str, installation: str | None) -> Callable[..., Any]:
     """The method with its first argument, a statement or a channel, rendered."""
 
     @wraps(method)
     def render(self: object, text: str, *arguments: Any, **options: Any) -> Any:
-        return method(self, rendered(text, schema), *arguments, **options)
+        return method(self, rendered(text, schema, installation), *arguments, **options)
 
     return render
 

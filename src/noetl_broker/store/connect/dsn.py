@@ -22,14 +22,27 @@ _SEPARATORS = re.compile(r"[/?#:@\[\]&=]")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Database:
-    """Where a broker's tables are: the database (`dsn` None: the PG* variables say), and the schema in it."""
+    """Where a broker's tables are: the database (`dsn` None: the PG* variables say), and the schema in it.
+
+    `installation`: of a bucket, the schema that people name; else None.
+    """
 
     dsn: str | None = field(default=None, repr=False)
     schema: str = DEFAULT_SCHEMA
+    installation: str | None = None
 
     def __post_init__(self) -> None:
         """Raise OperatorFault for a schema whose name cannot be used."""
         check_schema_name(self.schema)
+
+    @property
+    def named(self) -> str:
+        """The schema that people name in commands, and that roles are named by."""
+        return self.installation or self.schema
+
+    def bucket(self, number: int) -> Database:
+        """The bucket of this number, of this installation."""
+        return Database(dsn=self.dsn, schema=f"{self.named}_{number}", installation=self.named)
 
 
 def secret_parts(dsn: str | None) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import asyncpg
 
 from noetl_broker.errors import OperatorFault, PermissionFault, SchemaFault
 from noetl_broker.resources import migrations_folder, roles_file
-from noetl_broker.store.connect.connection import connect, schema_of
+from noetl_broker.store.connect.connection import connect, named_of, schema_of
 from noetl_broker.store.connect.dsn import Database
 from noetl_broker.store.connect.schema_name import rendered, with_schema
 from noetl_broker.store.connect.sqlstates import message_of
@@ -194,7 +194,7 @@ async def check_version(connection: Connection) -> None:
         if all(entry.serves_from <= served for number, entry in applied.items() if number > served):
             return
         message = f"the schema is at version {version}, this program serves up to {served}; upgrade the program"
-    raise SchemaFault(with_schema(message, schema_of(connection)))
+    raise SchemaFault(with_schema(message, named_of(connection)))
 
 
 async def check_applied(connection: Connection) -> None:
@@ -207,7 +207,7 @@ async def check_rights(connection: Connection) -> None:
     missing = await missing_rights(connection)
     if missing:
         message = f"the role lacks {', '.join(missing)}; noetl-broker migrate --roles makes a role that has it"
-        raise PermissionFault(with_schema(message, schema_of(connection)))
+        raise PermissionFault(with_schema(message, named_of(connection)))
 
 
 async def missing_rights(connection: Connection, role: str | None = None) -> list[str]:
@@ -220,7 +220,7 @@ async def check_operator_rights(connection: Connection) -> None:
     missing = await missing_operator_rights(connection)
     if missing:
         more = f" and {len(missing) - MOST_SHOWN} more" if len(missing) > MOST_SHOWN else ""
-        role = rendered("noetl_operator", schema_of(connection))
+        role = f"{named_of(connection)}_operator"
         raise PermissionFault(
             f"the login lacks {', '.join(missing[:MOST_SHOWN])}{more}; it needs the role {role}: grant {role} to it"
             " (noetl-broker migrate --roles makes it)"

@@ -1,28 +1,26 @@
 """The name of the schema: SQL text says `noetl`, and this renders it for a schema of another name.
 
-The name stands in one place, the `Database`; a connection renders each statement (`connection.py`), and keeps the text.
-The word `noetl`, also at the start of `noetl_…`, becomes the name. So schemas, channels and roles are NAME,
-NAME_history, NAME_event, NAME_broker and so on. The first key of our advisory locks follows from the name. Words in
-double quotes and `noetl-broker` stay as they are.
+The name stands in one place, the `Database`; a connection renders each statement once (`connection.py`). What is
+replaced is a closed list of words. So schemas, channels and roles are NAME, NAME_history, NAME_event, NAME_broker and
+so on. The keys of advisory locks are hashes of such words. A bucket has the roles of its installation.
 """
 
 from __future__ import annotations
 
 import re
-import zlib
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from noetl_broker.commands import COMMANDS
 from noetl_broker.errors import OperatorFault
 
 DEFAULT_SCHEMA = "noetl"
 LONGEST_NAME = 32  # the longest name made of it must stay below 64 bytes: an application name
-LOCK_KEY = 1852794228  # 'noet': the first key of all advisory locks but those of executions
+CHANNELS = ("event", "match", "timer", "throttle", "job", "cancel", "end")
+ROLES = ("broker", "operator", "worker", "producer", "reader", "approver")
 
 _CALLS = "|".join(f"{name} [a-z]++" if entry.is_group else name for name, entry in COMMANDS.items())
 _COMMAND_LINE = re.compile(rf"\bnoetl-broker (?:{_CALLS})(?![\w-])(?: --roles)?+(?! --schema)")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-_OURS = re.compile(rf'(?<![\w"])noetl(?![a-z0-9-])|\b{LOCK_KEY}\b|(?<=\')(noetl-broker (?:bell|worker))(?=\')')
 
 
 def check_schema_name(name: str) -> None:
@@ -39,19 +37,29 @@ def check_schema_name(name: str) -> None:
         )
 
 
+@cache
+def _words(schema: str, installation: str) -> tuple[tuple[str, str], ...]:
+    """What SQL text of ours says, and what it says for this schema."""
+    own = [(f"noetl_{name}", f"{schema}_{name}") for name in ("history", "archive", *CHANNELS)]
+    roles = [(f"noetl_{name}", f"{installation}_{name}") for name in ROLES]
+    return (
+        ("noetl.", f"{schema}."), ("'noetl'", f"'{schema}'"), (" noetl ", f" {schema} "), (" noetl;", f" {schema};"),
+        ("noetl-broker bell'", f"noetl-broker bell {schema}'"),
+        ("noetl-broker worker'", f"noetl-broker worker {schema}'"), *own, *roles,
+    )  # fmt: skip
+
+
 @lru_cache(maxsize=4096)
-def rendered(text: str, schema: str) -> str:
-    """Give SQL text, or the name of a channel or role, for a schema of this name. Render a text only once."""
+def rendered(text: str, schema: str, installation: str | None = None) -> str:
+    """Give SQL text, or the name of a channel or role, for a schema of this name. Render a text only once.
+
+    `installation`: the schema whose roles it has, if that is another one.
+    """
     if schema == DEFAULT_SCHEMA:
         return text
-    key = str((LOCK_KEY + zlib.crc32(schema.encode())) % 2**31)
-
-    def replace(found: re.Match[str]) -> str:
-        if found[1]:
-            return application_name(found[1], schema)
-        return key if found[0] == str(LOCK_KEY) else schema
-
-    return _OURS.sub(replace, text)
+    for ours, own in _words(schema, installation or schema):
+        text = text.replace(ours, own)
+    return text
 
 
 def with_schema(text: str, schema: str) -> str:

@@ -32,7 +32,7 @@ select set_config('statement_timeout', '0', false);
 -- name: take_archive
 -- For the rest of the session: one session archives or restores at a time. The caller polls, because a statement that
 -- waits keeps an old snapshot.
-select pg_try_advisory_lock(1852794228, 8);
+select pg_try_advisory_lock(hashtext('noetl.lock'), 8);
 
 -- name: living_in_period
 -- Executions of a period that are still active. It reads indexes of active rows only, because it runs again while the

@@ -1,6 +1,6 @@
 -- name: lock_catalog
 -- Until the end of the transaction, so that two registrations of one path get different versions.
-select pg_advisory_xact_lock(1852794228, 3);
+select pg_advisory_xact_lock(hashtext('noetl.lock'), 3);
 
 -- name: latest_version
 select c.catalog_id, c.version, c.content

@@ -1,9 +1,9 @@
 -- name: lock_migrations
 -- Two-int keys: one-int keys are execution ids.
-select pg_advisory_lock(1852794228, 2);
+select pg_advisory_lock(hashtext('noetl.lock'), 2);
 
 -- name: wait_for_migrations
-select pg_advisory_xact_lock(1852794228, 2);
+select pg_advisory_xact_lock(hashtext('noetl.lock'), 2);
 
 -- name: is_reserved_word
 -- Whether SQL text cannot use the name without quotes.

@@ -1,9 +1,9 @@
 -- name: try_gate
 -- A sleeping broker holds the gate. A writer that finds it held notifies.
-select pg_try_advisory_lock(1852794228, 1);
+select pg_try_advisory_lock(hashtext('noetl.lock'), 1);
 
 -- name: release_gate
-select pg_advisory_unlock(1852794228, 1);
+select pg_advisory_unlock(hashtext('noetl.lock'), 1);
 
 -- name: probe_listener
 -- A notification to this process, which shows that LISTEN works.

@@ -10,10 +10,10 @@ select exists (select from noetl.match_request k where k.path is not null);
 
 -- name: try_match_gate
 -- A sleeping broker holds the gate. A sender that finds it held notifies.
-select pg_try_advisory_lock(1852794228, 5);
+select pg_try_advisory_lock(hashtext('noetl.lock'), 5);
 
 -- name: release_match_gate
-select pg_advisory_unlock(1852794228, 5);
+select pg_advisory_unlock(hashtext('noetl.lock'), 5);
 
 -- name: lock_starts
 -- Playbooks that signals may start, with the condition of the latest version. A signal that is no longer declared has
