@@ -195,7 +195,7 @@ grant execute on function
   noetl.schedule_key(text, timestamptz), noetl.first_id_at(timestamptz)
   to noetl_operator;
 grant execute on function
-  noetl.start_execution(text, jsonb, int, text), noetl.start_executions(text, jsonb[], text[], int),
+  noetl.start_execution(text, jsonb, int, text, jsonb), noetl.start_executions(text, jsonb[], text[], int, jsonb),
   noetl.cancel_execution(bigint, text),
   noetl.send_signal(text, text, jsonb, text, interval), noetl.signal_execution(bigint, text, jsonb, text),
   noetl.decide_approval(bigint, text, boolean, text, jsonb),
@@ -228,7 +228,7 @@ grant execute on function
 -- A producer: starts and cancels, by function or by event. A trigger checks the types of its events. It may not insert
 -- the columns for parents, results, ids and times.
 grant execute on function
-  noetl.start_execution(text, jsonb, int, text), noetl.start_executions(text, jsonb[], text[], int),
+  noetl.start_execution(text, jsonb, int, text, jsonb), noetl.start_executions(text, jsonb[], text[], int, jsonb),
   noetl.cancel_execution(bigint, text),
   noetl.send_signal(text, text, jsonb, text, interval), noetl.signal_execution(bigint, text, jsonb, text)
   to noetl_producer;

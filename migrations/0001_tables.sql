@@ -20,6 +20,42 @@ $$;
 
 comment on function noetl.next_id() is 'A new id: 41 bits of milliseconds since 2024, then 20 bits of a counter.';
 
+-- The bucket that this schema is, and how many there are; null: it is no bucket. bucket.sql replaces both. A plan contains
+-- their text instead of a call, so what asks for them costs nothing.
+create or replace function noetl.bucket_number() returns int
+language sql immutable parallel safe
+as $$
+  select null::int
+$$;
+
+create or replace function noetl.bucket_count() returns int
+language sql immutable parallel safe
+as $$
+  select null::int
+$$;
+
+-- The bucket of a text, of so many. `bucket_of_text` in store/connect/buckets.py is the same.
+create or replace function noetl.bucket_of_text(text text, buckets int) returns int
+language sql immutable parallel safe
+as $$
+  select (('x' || left(md5($1), 8))::bit(32)::bigint % $2)::int
+$$;
+
+-- False, but raises NB421 for an id of another bucket. Functions call it before they say that there is no such thing.
+create or replace function noetl.is_elsewhere(id bigint) returns boolean
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if ($1 & 63) <> noetl.bucket_number() then
+    raise exception using errcode = 'NB421',
+      message = format('the id %s is of bucket %s, and this is bucket %s', $1, $1 & 63, noetl.bucket_number()),
+      hint = 'call the function in the schema of that bucket, or in the schema without a number';
+  end if;
+  return false;
+end
+$$;
+
 -- Whether an execution in this status has not ended. A plan contains its text instead of a call, so it matches the
 -- indexes of live executions. `LIVE` in broker/state/state.py is the same list.
 create or replace function noetl.is_live(status text) returns boolean
@@ -351,6 +387,7 @@ comment on column noetl.iteration.unsure is 'An attempt with a compensate failed
 
 -- These come late, because they lock noetl.event until the end of the transaction. The indexes above may take long.
 alter table noetl.catalog add column if not exists name text;
+alter table noetl.catalog add column if not exists bucket text;
 alter table noetl.catalog add column if not exists block_of bigint;
 alter table noetl.event add column if not exists meta jsonb;
 alter table noetl.event add column if not exists error jsonb;
@@ -372,6 +409,7 @@ begin
       ('catalog', 'content', 'The registered text.'),
       ('catalog', 'payload', 'The playbook as JSON.'),
       ('catalog', 'meta', 'For the program that registered it. The broker does not read it.'),
+      ('catalog', 'bucket', 'metadata.bucket of the playbook: its executions live in the bucket of this text.'),
       ('catalog', 'created_at', 'When it was registered.'),
       ('catalog', 'name', 'metadata.name of the playbook; null: the last part of the path.'),
       ('catalog', 'block_of',
@@ -492,5 +530,6 @@ end
 $$;
 
 revoke all on function
-  noetl.next_id(), noetl.is_live(text), noetl.is_execution_status(text), noetl.is_job_status(text, boolean)
+  noetl.next_id(), noetl.bucket_number(), noetl.bucket_count(), noetl.bucket_of_text(text, int), noetl.is_elsewhere(bigint),
+  noetl.is_live(text), noetl.is_execution_status(text), noetl.is_job_status(text, boolean)
   from public;

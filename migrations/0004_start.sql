@@ -60,14 +60,80 @@ begin
 end
 $$;
 
+-- The options of a start. A start costs no call of it if it has none.
+create or replace function noetl.check_options(options jsonb) returns void
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  unknown text;
+begin
+  if jsonb_typeof($1) <> 'object' then
+    raise exception using errcode = 'NB400', message = format('the options of a start are a JSON %s, not an object', jsonb_typeof($1)),
+      hint = 'for example {"bucket_key": "customer-7"}';
+  end if;
+  select left(o.name, 100) into unknown
+  from jsonb_object_keys($1) o (name)
+  where o.name <> 'bucket_key'
+  order by o.name
+  limit 1;
+  if found then
+    raise exception using errcode = 'NB400', message = format('a start has no option %s', unknown), hint = 'its option is bucket_key';
+  end if;
+  if jsonb_typeof($1 -> 'bucket_key') not in ('string', 'null')
+    or octet_length($1 ->> 'bucket_key') not between 1 and noetl.limit_of('key_bytes') then
+    raise exception using errcode = 'NB400',
+      message = format('the bucket_key %s is no text of 1 to %s bytes', left($1 ->> 'bucket_key', 100), noetl.limit_of('key_bytes')),
+      hint = 'it says what belongs together, such as a customer: {"bucket_key": "customer-7"}';
+  end if;
+end
+$$;
+
+-- The text whose hash is the home of an execution: the first that exists. null: it may live anywhere.
+create or replace function noetl.home_text(bucket text, bucket_key text, path text, idempotency_key text) returns text
+language sql immutable parallel safe
+as $$
+  select coalesce($1, $2, $3 || chr(31) || $4)
+$$;
+
+-- Raises NB421 for a start whose home is another bucket.
+create or replace function noetl.check_home(bucket text, bucket_key text, path text, idempotency_key text) returns void
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  home int := noetl.bucket_of_text(noetl.home_text($1, $2, $3, $4), noetl.bucket_count());
+begin
+  if home <> noetl.bucket_number() then
+    raise exception using errcode = 'NB421',
+      message = format('the execution of %s belongs to bucket %s%s, and this is bucket %s', $3, home,
+        case when $1 is not null then format(' (metadata.bucket: %s)', $1)
+          when $2 is not null then format(' (bucket_key %s)', $2)
+          else format(' (idempotency key %s)', left($4, 100)) end,
+        noetl.bucket_number()),
+      hint = 'call start_execution in the schema without a number';
+  end if;
+end
+$$;
+
+-- What a repeated start must have in common with the first one; null: it has no key.
+create or replace function noetl.start_digest(payload jsonb, idempotency_key text, bucket_key text) returns bytea
+language sql immutable parallel safe
+as $$
+  select case when $2 is not null
+    then sha256(convert_to(coalesce($1, '{}')::text || coalesce(chr(31) || $3, ''), 'UTF8')) end
+$$;
+
 -- The latest, or the given, version of a playbook for its start.
-create or replace function noetl.find_playbook(path text, version int, out catalog_id bigint, out found_version int, out name text)
+create or replace function noetl.find_playbook(
+  path text, version int, out catalog_id bigint, out found_version int, out name text, out bucket text
+)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  select c.catalog_id, c.version, coalesce(c.name, noetl.name_of_path(c.path))
-  into catalog_id, found_version, name
+  select c.catalog_id, c.version, coalesce(c.name, noetl.name_of_path(c.path)), c.bucket
+  into catalog_id, found_version, name, bucket
   from noetl.catalog c
   where c.path = $1 and ($2 is null or c.version = $2) and c.block_of is null
   order by c.version desc
@@ -101,9 +167,9 @@ begin
       hint = 'choose another key';
   end if;
   raise exception using errcode = 'NB409',
-    message = format('%sthe idempotency key %s of %s is used: execution %s was started with another payload',
+    message = format('%sthe idempotency key %s of %s is used: execution %s was started with another payload or bucket_key',
       $1, left($3, 100), $2, $4),
-    hint = 'send the same payload, or choose another key';
+    hint = 'send the same payload and bucket_key, or choose another key';
 end
 $$;
 
@@ -111,7 +177,8 @@ create or replace function noetl.start_execution(
   path text,
   payload jsonb default '{}',
   version int default null,
-  idempotency_key text default null
+  idempotency_key text default null,
+  options jsonb default null
 ) returns bigint
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -127,10 +194,16 @@ declare
   writer text; -- assigned, because `perform` runs a statement
 begin
   perform noetl.check_start($1, $2, $4);
+  if $5 is not null then
+    perform noetl.check_options($5);
+  end if;
   playbook := noetl.find_playbook($1, $3);
+  if noetl.bucket_number() is not null then
+    perform noetl.check_home(playbook.bucket, $5 ->> 'bucket_key', $1, $4);
+  end if;
   id := noetl.next_id();
   if $4 is not null then
-    digest := sha256(convert_to(coalesce($2, '{}')::text, 'UTF8'));
+    digest := noetl.start_digest($2, $4, $5 ->> 'bucket_key');
   end if;
   insert into noetl.execution (execution_id, catalog_id, path, version, idempotency_key, payload_digest)
   values (id, playbook.catalog_id, $1, playbook.found_version, $4, digest)
@@ -169,8 +242,8 @@ begin
 end
 $$;
 
-comment on function noetl.start_execution(text, jsonb, int, text) is
-  'Starts an execution of the latest (or the given) version of a playbook and returns its id. The same idempotency key: the same id; with another payload NB409.';
+comment on function noetl.start_execution(text, jsonb, int, text, jsonb) is
+  'Starts an execution of the latest (or the given) version of a playbook and returns its id. The same idempotency key: the same id; with another payload NB409. `options`: {"bucket_key": text}.';
 
 -- The checks of start_executions that need no table. An error names the number of the payload, counted from 1.
 create or replace function noetl.check_starts(path text, payloads jsonb[], idempotency_keys text[]) returns void
@@ -217,7 +290,8 @@ create or replace function noetl.start_executions(
   path text,
   payloads jsonb[],
   idempotency_keys text[] default null,
-  version int default null
+  version int default null,
+  options jsonb default null
 ) returns bigint[]
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -233,11 +307,18 @@ declare
   refused record;
 begin
   perform noetl.check_starts($1, $2, $3);
+  if $5 is not null then
+    perform noetl.check_options($5);
+  end if;
   playbook := noetl.find_playbook($1, $4);
+  if noetl.bucket_number() is not null then
+    perform noetl.check_home(playbook.bucket, $5 ->> 'bucket_key', $1, g.key)
+    from unnest($3) g (key);
+  end if;
   ids := array(select noetl.next_id() from generate_series(1, cardinality($2)));
   if $3 is not null then
     digests := array(
-      select case when g.key is not null then sha256(convert_to(coalesce(g.payload, '{}')::text, 'UTF8')) end
+      select noetl.start_digest(g.payload, g.key, $5 ->> 'bucket_key')
       from unnest($2, $3) with ordinality g (payload, key, ordinal)
       order by g.ordinal
     );
@@ -288,8 +369,8 @@ begin
 end
 $$;
 
-comment on function noetl.start_executions(text, jsonb[], text[], int) is
-  'Starts many executions of a playbook in one transaction; returns their ids in the order of the payloads. All start, or none.';
+comment on function noetl.start_executions(text, jsonb[], text[], int, jsonb) is
+  'Starts many executions of a playbook in one transaction; returns their ids in the order of the payloads. All start, or none. `options`: of each.';
 
 create or replace function noetl.cancel_execution(execution_id bigint, reason text default null) returns boolean
 language plpgsql security definer
@@ -312,6 +393,7 @@ begin
   left join noetl.catalog c on c.catalog_id = x.catalog_id
   where x.execution_id = $1;
   if not found then
+    perform noetl.is_elsewhere($1);
     raise exception using errcode = 'NB404', message = format('no execution %s', $1),
       hint = 'noetl-broker executions lists them';
   end if;
@@ -355,8 +437,9 @@ comment on function noetl.cancel_execution(bigint, text) is
   'Asks the broker to cancel an execution. Returns false when it has already ended, or is undoing what it did.';
 
 revoke all on function
-  noetl.check_key(text), noetl.check_start(text, jsonb, text), noetl.find_playbook(text, int),
-  noetl.refuse_key(text, text, text, bigint, bigint), noetl.start_execution(text, jsonb, int, text),
-  noetl.check_starts(text, jsonb[], text[]), noetl.start_executions(text, jsonb[], text[], int),
+  noetl.check_key(text), noetl.check_start(text, jsonb, text), noetl.check_options(jsonb), noetl.find_playbook(text, int),
+  noetl.home_text(text, text, text, text), noetl.check_home(text, text, text, text), noetl.start_digest(jsonb, text, text),
+  noetl.refuse_key(text, text, text, bigint, bigint), noetl.start_execution(text, jsonb, int, text, jsonb),
+  noetl.check_starts(text, jsonb[], text[]), noetl.start_executions(text, jsonb[], text[], int, jsonb),
   noetl.cancel_execution(bigint, text)
   from public;

@@ -170,7 +170,7 @@ begin
       last_heartbeat = at
   where q.queue_id = $1 and q.worker_id = $2 and q.attempts = $3 and q.status is not distinct from 'leased'
     and not q.stop;
-  return found;
+  return found or noetl.is_elsewhere($1);
 end
 $$;
 

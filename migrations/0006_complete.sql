@@ -18,7 +18,7 @@ as $$
         and (q.status = $4 or $4 = 'failed' and (q.status in ('retry', 'dead') or q.status = 'cancelled' and q.stop))
       limit 1
     ),
-    nextval('noetl.stale_answer_seq') is null
+    noetl.is_elsewhere($1) or nextval('noetl.stale_answer_seq') is null
   )
 $$;
 
@@ -261,8 +261,9 @@ begin
   where q.queue_id = $1 and q.worker_id = $2 and q.attempts = $3 and q.status is not distinct from 'leased'
   for share;
   if not found then
-    return false;
+    return noetl.is_elsewhere($1);
   end if;
+  perform noetl.is_elsewhere($4);
   perform set_config('noetl.writer', '', true);
   insert into noetl.event (
     execution_id, catalog_id, parent_event_id, event_type, node_id, node_name, node_type, status, context, meta, worker_id

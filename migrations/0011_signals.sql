@@ -215,6 +215,7 @@ begin
   from noetl.execution x
   where x.execution_id = $1;
   if not found then
+    perform noetl.is_elsewhere($1);
     raise exception using errcode = 'NB404', message = format('no execution %s', coalesce($1::text, 'null')),
       hint = 'noetl-broker executions lists them';
   end if;

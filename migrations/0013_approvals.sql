@@ -370,6 +370,7 @@ begin
   from noetl.wait w
   where w.execution_id = $1 and w.node_id = $2 and w.kind = 'approval';
   if not found then
+    perform noetl.is_elsewhere($1);
     raise exception using errcode = 'NB404',
       message = format('execution %s has no approval %s', $1, left($2, 200)),
       hint = 'noetl-broker approvals lists what waits for a decision';

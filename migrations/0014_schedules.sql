@@ -327,7 +327,8 @@ begin
   is_new := not found;
   if is_new then
     execution_id := noetl.start_execution(
-      own.path, own.payload || jsonb_build_object('schedule', jsonb_build_object('name', $1, 'at', $3)), own.version, key
+      own.path, own.payload || jsonb_build_object('schedule', jsonb_build_object('name', $1, 'at', $3)), own.version, key,
+      case when noetl.bucket_number() is not null then jsonb_build_object('bucket_key', $1) end -- it lives where the schedule is
     );
     if $4 and own.overlap <> 'allow' then
       update noetl.event e

@@ -200,6 +200,7 @@ begin
   ) f on true
   where x.execution_id = $1;
   if not found then
+    perform noetl.is_elsewhere($1);
     raise exception using errcode = 'NB404', message = format('no execution %s', $1),
       hint = 'noetl-broker executions lists them';
   end if;

@@ -67,7 +67,7 @@ begin
   from noetl.queue q
   where q.queue_id = $1 and q.worker_id = $2 and q.attempts = $3 and q.status is not distinct from 'leased';
   if not found then
-    return false;
+    return noetl.is_elsewhere($1);
   end if;
   -- The threads of a worker may log at once.
   perform pg_advisory_xact_lock(hashtext('noetl.log_lock'), hashint8($1));
@@ -239,7 +239,7 @@ begin
   )
   where q.queue_id = $1 and q.worker_id = $2 and q.attempts = $3 and q.status is not distinct from 'leased'
     and not q.stop;
-  return found;
+  return found or noetl.is_elsewhere($1);
 end
 $$;
 

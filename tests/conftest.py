@@ -24,7 +24,7 @@ pytest.register_assert_rewrite(*(f"tests.{path.stem}" for path in Path(__file__)
 
 from noetl_broker import embedded_postgres, logs
 from noetl_broker.compiled_form import installed_form
-from noetl_broker.store.connect.migrations import migrate
+from noetl_broker.store.connect.installation import migrate
 from tests import summary
 from tests.postgres import SCHEMA_VARIABLE, Copies, Database, Server, psycopg_connect, start_server
 from tests.sessions import close_pools
@@ -85,7 +85,7 @@ def postgres_server(pytestconfig: pytest.Config) -> Server:
     return Server(**given[_SERVER]) if _SERVER in given else _server_of(pytestconfig)
 
 
-def _migrate(*, tables: str = "", **connection: Any) -> None:
+def _migrate(*, tables: str = "", buckets: int | None = None, **connection: Any) -> None:
     """Migrate a template of the test databases; called once in each test process."""
     server = Server(**{key: connection[key] for key in ("host", "port", "user", "password")})
     database = server.database(connection["dbname"])
@@ -93,10 +93,13 @@ def _migrate(*, tables: str = "", **connection: Any) -> None:
         session.execute(tables)
     # A new event loop: the current one belongs to pytest-asyncio.
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-        runner.run(migrate(database))
+        runner.run(migrate(database, buckets))
 
 
 migrated_template = factories.postgresql_noproc(depends_on="postgres_server", dbname="migrated", load=[_migrate])
+buckets_template = factories.postgresql_noproc(
+    depends_on="postgres_server", dbname="buckets", load=[partial(_migrate, buckets=4)]
+)
 noetl_template = factories.postgresql_noproc(
     depends_on="postgres_server", dbname="noetl", load=[partial(_migrate, tables=noetl_server.TABLES)]
 )
@@ -138,6 +141,14 @@ async def database(copies: Copies, migrated_template: NoopExecutor) -> AsyncIter
 async def empty_database(copies: Copies) -> AsyncIterator[Database]:
     """Yield an empty database that only this test uses."""
     with copies("template0") as database:
+        yield database
+        await close_pools()
+
+
+@pytest.fixture
+async def installation(copies: Copies, buckets_template: NoopExecutor) -> AsyncIterator[Database]:
+    """Yield the schema of an installation with four buckets, in a database that only this test uses."""
+    with copies(buckets_template.template_dbname) as database:
         yield database
         await close_pools()
 

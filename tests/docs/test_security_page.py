@@ -148,7 +148,8 @@ async def test_each_role_has_exactly_the_rights_of_the_page(database: Database) 
     await create_roles(database)
     await execute(database, "grant create on schema noetl to noetl_reader")
     await execute(database, "grant select (result), update on noetl.event to noetl_producer")
-    await execute(database, "grant execute on function noetl.start_execution(text, jsonb, int, text) to noetl_worker")
+    start = "noetl.start_execution(text, jsonb, int, text, jsonb)"
+    await execute(database, f"grant execute on function {start} to noetl_worker")
     await execute(database, "revoke insert on noetl.event from noetl_broker")
     await create_roles(database)
     held = {role: {*await rows(database, HELD, role)} for role in ROLES}

@@ -39,6 +39,14 @@ def test_sql_text_is_rendered_for_a_schema(text: str, expected: str) -> None:
     assert rendered(text, "noetl") == text
 
 
+def test_a_name_may_contain_a_word_of_the_text() -> None:
+    """It is not rendered again. Roles are those of the installation."""
+    text = "select from noetl.event; grant usage on schema noetl to noetl_broker; 'noetl', 'noetl_event'"
+    for name in ("noetl_0", "noetl_event", "my_noetl"):
+        expected = f"select from {name}.event; grant usage on schema {name} to orders_broker; '{name}', '{name}_event'"
+        assert rendered(text, name, "orders") == expected
+
+
 @pytest.mark.parametrize(
     "name",
     [

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from noetl_broker.store.connect.schema_name import DEFAULT_SCHEMA, check_schema_name
@@ -40,9 +41,9 @@ class Database:
         """The schema that people name in commands, and that roles are named by."""
         return self.installation or self.schema
 
-    def bucket(self, number: int) -> Database:
+    def bucket(self, number: int) -> Self:
         """The bucket of this number, of this installation."""
-        return Database(dsn=self.dsn, schema=f"{self.named}_{number}", installation=self.named)
+        return replace(self, schema=f"{self.named}_{number}", installation=self.named)
 
 
 def secret_parts(dsn: str | None) -> tuple[str, ...]:

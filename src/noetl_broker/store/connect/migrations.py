@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 SERVED_VERSIONS = range(28, 29)
 
 
+OF_BUCKET = -1
+UNNUMBERED = {"compat_noetl.sql": 0, "bucket.sql": OF_BUCKET}  # the version of a file without a number
+
 # The header of a migration that older programs may continue with: `-- serves-from: 9`.
 SERVES_FROM = re.compile(r"^-- serves-from: (\d+)$", re.MULTILINE)
 
@@ -34,7 +37,7 @@ _COMMA = re.compile(r", (?![^()]*\))")  # between functions, not between their a
 
 
 class Migration(NamedTuple):
-    """One file: `version` is the number at the start of its name, 0 for `compat_noetl.sql`.
+    """One file: `version` is the number at the start of its name, 0 for `compat_noetl.sql`, -1 for `bucket.sql`.
 
     `serves_from`: programs that serve this version or a later one can continue after it is applied.
     """
@@ -44,6 +47,10 @@ class Migration(NamedTuple):
     text: str
     checksum: str
     serves_from: int
+
+    def numbered(self, bucket: int | None, buckets: int) -> Migration:
+        """The file with the number of a bucket and how many there are."""
+        return self._replace(text=self.text.replace("{number}", str(bucket)).replace("{buckets}", str(buckets)))
 
 
 class Recorded(NamedTuple):
@@ -73,16 +80,26 @@ def compat_noetl() -> Migration:
     return _read(migrations_folder() / "compat_noetl.sql")
 
 
+def of_bucket() -> Migration:
+    """The migration that makes a schema a bucket, and is applied after all others; with places for the numbers."""
+    return _read(migrations_folder() / "bucket.sql")
+
+
+def _ours(*, beside_noetl: bool = False, in_bucket: bool = False) -> tuple[Migration, ...]:
+    """The migrations of a schema, in order."""
+    return (*migrations(), *((compat_noetl(),) if beside_noetl else ()), *((of_bucket(),) if in_bucket else ()))
+
+
 def _read(file: Path) -> Migration:
     text = file.read_text(encoding="utf-8")
-    version = int(file.name[:4]) if file.name[0].isdigit() else 0
+    version = int(file.name[:4]) if file.name[0].isdigit() else UNNUMBERED[file.name]
     served = SERVES_FROM.search(text)
     checksum = hashlib.sha256(text.encode()).hexdigest()
     return Migration(version, file.name, text, checksum, int(served[1]) if served else version)
 
 
-async def migrate(database: Database) -> list[str]:
-    """Apply the missing migrations; returns the names of their files.
+async def migrate(database: Database, *, bucket: int | None = None, buckets: int = 0) -> list[str]:
+    """Apply the missing migrations; returns the names of their files. `bucket`: its number, of so many.
 
     Raises SchemaFault if an applied file was changed, the database is newer than this program, or is not in UTF8.
     """
@@ -98,12 +115,16 @@ async def migrate(database: Database) -> list[str]:
         await connection.execute(sql("create_schema_version"))
         applied = await _applied(connection)
         _check(applied)
+        if OF_BUCKET in applied and bucket is None:
+            raise OperatorFault(
+                f"the schema {database.schema} is a bucket: migrate its installation, without the number"
+            )
         names = []
         beside_noetl = await connection.fetchval(sql("has_noetl_server"))
-        for migration in (*migrations(), compat_noetl()) if beside_noetl else migrations():
+        for migration in _ours(beside_noetl=beside_noetl, in_bucket=bucket is not None):
             if migration.version in applied:
                 continue
-            await _apply(connection, migration)
+            await _apply(connection, migration.numbered(bucket, buckets))
             names.append(migration.name)
     except asyncpg.InsufficientPrivilegeError as error:
         message = f"the role may not change the schema: {error}; migrate as the owner of the database"
@@ -160,7 +181,7 @@ async def status(database: Database) -> list[Applied]:
         beside_noetl = await connection.fetchval(sql("has_noetl_server"))
     finally:
         await connection.close()
-    ours = (*migrations(), compat_noetl()) if beside_noetl or 0 in applied else migrations()
+    ours = _ours(beside_noetl=beside_noetl or 0 in applied, in_bucket=OF_BUCKET in applied)
     known = [
         Applied(
             m.version, m.name, applied[m.version].checksum if m.version in applied else None, m.version not in applied
@@ -268,7 +289,7 @@ async def _applied(connection: Connection) -> dict[int, Recorded]:
 
 
 def _check(applied: dict[int, Recorded]) -> None:
-    ours = {migration.version: migration for migration in (*migrations(), compat_noetl())}
+    ours = {migration.version: migration for migration in _ours(beside_noetl=True, in_bucket=True)}
     for version, (name, checksum, _) in applied.items():
         if version not in ours:
             message = f"the database has migration {name}, which this program does not know; upgrade the program"

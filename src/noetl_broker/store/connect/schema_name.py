@@ -44,7 +44,7 @@ def _words(schema: str, installation: str) -> tuple[tuple[str, str], ...]:
     roles = [(f"noetl_{name}", f"{installation}_{name}") for name in ROLES]
     return (
         ("noetl.", f"{schema}."), ("'noetl'", f"'{schema}'"), (" noetl ", f" {schema} "), (" noetl;", f" {schema};"),
-        ("noetl-broker bell'", f"noetl-broker bell {schema}'"),
+        ("'noetl_0'", f"'{schema}_0'"), ("noetl-broker bell'", f"noetl-broker bell {schema}'"),
         ("noetl-broker worker'", f"noetl-broker worker {schema}'"), *own, *roles,
     )  # fmt: skip
 
@@ -57,8 +57,12 @@ def rendered(text: str, schema: str, installation: str | None = None) -> str:
     """
     if schema == DEFAULT_SCHEMA:
         return text
-    for ours, own in _words(schema, installation or schema):
-        text = text.replace(ours, own)
+    words = _words(schema, installation or schema)
+    # By way of numbers, because a name may contain a word of ours.
+    for number, (ours, _) in enumerate(words):
+        text = text.replace(ours, f"\0{number}\0")
+    for number, (_, own) in enumerate(words):
+        text = text.replace(f"\0{number}\0", own)
     return text
 
 

@@ -23,7 +23,7 @@ create table if not exists noetl.schema_version (
   serves_from int
 );
 comment on table noetl.schema_version is 'Applied migrations.';
-comment on column noetl.schema_version.version is 'The number at the start of the file''s name; 0: compat_noetl.sql.';
+comment on column noetl.schema_version.version is 'The number at the start of the file''s name; 0: for a NoETL server; -1: of a bucket.';
 comment on column noetl.schema_version.name is 'The file''s name.';
 comment on column noetl.schema_version.checksum is
   'SHA-256 of the file as it was applied. The file must not change afterwards.';
@@ -33,6 +33,32 @@ comment on column noetl.schema_version.serves_from is
 
 -- name: database_encoding
 select current_database()::text as database, current_setting('server_encoding') as encoding;
+
+-- name: is_installation
+select to_regclass('noetl.bucket') is not null;
+
+-- name: count_buckets
+select noetl.bucket_count();
+
+-- name: has_broker
+select to_regclass('noetl.execution') is not null;
+
+-- name: list_buckets
+-- The buckets that were complete once, and whether their schemas are there.
+select b.number, to_regnamespace(b.schema) is not null as is_there
+from noetl.bucket b
+order by b.number;
+
+-- name: record_bucket
+insert into noetl.bucket (number, schema)
+values ($1::int, $2::text)
+on conflict (number) do nothing;
+
+-- name: grant_installation
+-- Its functions run with the rights of their callers: the grants in the buckets say who may call which.
+grant usage on schema noetl to noetl_broker, noetl_operator, noetl_worker, noetl_producer, noetl_reader, noetl_approver;
+grant select on noetl.bucket, noetl.home to noetl_broker, noetl_operator, noetl_worker, noetl_producer, noetl_reader,
+  noetl_approver;
 
 -- name: has_schema_version
 select to_regclass('noetl.schema_version') is not null;

@@ -1,0 +1,188 @@
+-- The schema of an installation with buckets: it has no executions, and routes calls to the buckets `noetl_0` to `noetl_N`.
+-- `migrate` applies it before the buckets are made, and again when they are. `{buckets}` is their number.
+
+create schema if not exists noetl;
+
+create table if not exists noetl.bucket (
+  number int primary key check (number between 0 and 63),
+  schema text not null unique,
+  made_at timestamptz not null default clock_timestamp()
+);
+
+comment on table noetl.bucket is 'The buckets of this installation: each is a schema with a complete broker.';
+comment on column noetl.bucket.number is 'The low 6 bits of its ids.';
+comment on column noetl.bucket.schema is 'Its schema.';
+comment on column noetl.bucket.made_at is 'When it was complete for the first time.';
+
+create table if not exists noetl.home (
+  path text primary key,
+  bucket text not null
+);
+
+comment on table noetl.home is 'The playbooks with metadata.bucket.';
+comment on column noetl.home.path is 'The playbook.';
+comment on column noetl.home.bucket is 'Its metadata.bucket: all its executions live in the bucket of this text.';
+
+create or replace function noetl.bucket_count() returns int
+language sql immutable parallel safe
+as $$
+  select {buckets}
+$$;
+
+create or replace function noetl.bucket_of_text(text text, buckets int) returns int
+language sql immutable parallel safe
+as $$
+  select (('x' || left(md5($1), 8))::bit(32)::bigint % $2)::int
+$$;
+
+create or replace function noetl.bucket_of(path text, bucket_key text default null, idempotency_key text default null)
+returns int
+language sql stable parallel safe
+as $$
+  select noetl.bucket_of_text(
+    coalesce((select h.bucket from noetl.home h where h.path = $1), $2, $1 || chr(31) || $3), noetl.bucket_count()
+  )
+$$;
+
+comment on function noetl.bucket_of(text, text, text) is
+  'The bucket in which a start will live; null: in any of them.';
+
+-- The schema of a bucket, by its number or by an id of it.
+create or replace function noetl.schema_of(id bigint) returns text
+language plpgsql stable parallel safe
+as $$
+declare
+  found text;
+begin
+  select b.schema into found
+  from noetl.bucket b
+  where b.number = $1 & 63;
+  if found is null then
+    raise exception using errcode = 'NB404', message = format('the id %s is of no bucket', coalesce($1::text, 'null')),
+      hint = format('this installation has the buckets 0 to %s', noetl.bucket_count() - 1);
+  end if;
+  return found;
+end
+$$;
+
+-- Functions that take an id go to its bucket. Functions that set something go to all buckets, in one transaction. They have
+-- the arguments, defaults and comments of the functions of a bucket, and the rights of the caller there.
+do $make$
+declare
+  made record;
+begin
+  for made in
+    select p.proname as name, w.goes_to, pg_get_function_arguments(p.oid) as arguments,
+      pg_get_function_identity_arguments(p.oid) as identity, pg_get_function_result(p.oid) as result,
+      obj_description(p.oid) as comment,
+      (select string_agg('$' || n, ', ' order by n) from generate_series(1, p.pronargs) n) as places
+    from (values
+      ('cancel_execution', 'one'), ('signal_execution', 'one'), ('pause_execution', 'one'), ('resume_execution', 'one'),
+      ('ask_to_hold', 'one'), ('decide_approval', 'one'), ('decision_of', 'one'), ('put_back', 'one'),
+      ('fork_execution', 'one'), ('undo_execution', 'one'), ('settle_undo', 'one'), ('abandon_execution', 'one'),
+      ('traceparent', 'one'), ('heartbeat_job', 'one'), ('complete_job', 'one'), ('fail_job', 'one'),
+      ('wait_for_child', 'one'), ('log_job', 'one'), ('report_progress', 'one'),
+      ('pause_path', 'all'), ('resume_path', 'all'), ('put_throttle', 'all'), ('delete_throttle', 'all'),
+      ('announce_step_types', 'all'), ('remove_step_types', 'all')
+    ) w (name, goes_to)
+    join pg_proc p on p.proname = w.name and p.pronamespace = to_regnamespace('noetl_0') -- at first, it is not there
+  loop
+    execute format('drop function if exists noetl.%I(%s)', made.name, made.identity);
+    execute format(
+      $function$
+        create function noetl.%1$I(%2$s) returns %3$s
+        language plpgsql
+        as $body$
+        declare
+          answer %3$s;
+          bucket text;
+        begin
+          for bucket in %4$s loop
+            execute format('select %%I.%1$I(%5$s)', bucket) into answer using %5$s;
+          end loop;
+          return answer;
+        end
+        $body$
+      $function$,
+      made.name, made.arguments, made.result,
+      case when made.goes_to = 'one' then 'select noetl.schema_of($1)'
+        else 'select b.schema from noetl.bucket b order by b.number' end,
+      made.places
+    );
+    execute format('comment on function noetl.%I(%s) is %L', made.name, made.identity, made.comment);
+  end loop;
+end
+$make$;
+
+create or replace function noetl.start_execution(
+  path text,
+  payload jsonb default '{}',
+  version int default null,
+  idempotency_key text default null,
+  options jsonb default null
+) returns bigint
+language plpgsql
+as $$
+declare
+  bucket int := noetl.bucket_of($1, $5 ->> 'bucket_key', $4);
+  id bigint;
+begin
+  execute format('select %I.start_execution($1, $2, $3, $4, $5)',
+    noetl.schema_of(coalesce(bucket, floor(random() * noetl.bucket_count())::int)))
+  into id using $1, $2, $3, $4, $5;
+  return id;
+end
+$$;
+
+-- Starts of one call may live in several buckets; the call is one transaction all the same.
+create or replace function noetl.start_executions(
+  path text,
+  payloads jsonb[],
+  idempotency_keys text[] default null,
+  version int default null,
+  options jsonb default null
+) returns bigint[]
+language plpgsql
+as $$
+declare
+  anywhere int := floor(random() * noetl.bucket_count())::int;
+  ids bigint[] := array_fill(null::bigint, array[coalesce(cardinality($2), 0)]);
+  part record;
+  made bigint[];
+begin
+  if $2 is null or cardinality($2) = 0 or cardinality($3) <> cardinality($2) then -- the bucket says what is wrong
+    execute format('select %I.start_executions($1, $2, $3, $4, $5)', noetl.schema_of(anywhere)) into ids using $1, $2, $3, $4, $5;
+    return ids;
+  end if;
+  for part in
+    select coalesce(noetl.bucket_of($1, $5 ->> 'bucket_key', g.key), anywhere) as bucket,
+      array_agg(g.payload order by g.ordinal) as payloads, array_agg(g.ordinal order by g.ordinal) as ordinals,
+      case when $3 is not null then array_agg(g.key order by g.ordinal) end as keys
+    from unnest($2, $3) with ordinality g (payload, key, ordinal)
+    group by 1
+    order by 1
+  loop
+    execute format('select %I.start_executions($1, $2, $3, $4, $5)', noetl.schema_of(part.bucket))
+    into made using $1, part.payloads, part.keys, $4, $5;
+    for n in 1 .. cardinality(made) loop
+      ids[part.ordinals[n]] := made[n];
+    end loop;
+  end loop;
+  return ids;
+end
+$$;
+
+create or replace function noetl.send_signal(
+  name text, key text, payload jsonb default null, idempotency_key text default null, keep interval default '7 days'
+) returns bigint
+language plpgsql
+as $$
+declare
+  id bigint;
+begin
+  execute format('select %I.send_signal($1, $2, $3, $4, $5)',
+    noetl.schema_of(coalesce(noetl.bucket_of_text($1 || chr(31) || $2, noetl.bucket_count()), 0)))
+  into id using $1, $2, $3, $4, $5;
+  return id;
+end
+$$;

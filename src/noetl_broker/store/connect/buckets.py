@@ -1,0 +1,58 @@
+"""Buckets: which one an execution lives in, and how many an installation has.
+
+An installation with buckets is a schema NAME without executions, and complete brokers in NAME_0, NAME_1 and so on. The
+low 6 bits of an id are the number of its bucket. `noetl.bucket_of` in `migrations/installation.sql` is the same in SQL.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, TypeVar
+
+from noetl_broker.store.connect.dsn import Database
+from noetl_broker.store.queries import sql
+
+if TYPE_CHECKING:
+    from noetl_broker.store.connect.connection import Connection
+
+Located = TypeVar("Located", bound=Database)
+
+FEWEST, MOST = 2, 64  # buckets of an installation
+_BITS = 63
+_SEPARATOR = "\x1f"
+
+
+def bucket_of_id(number: int) -> int:
+    """The bucket of an execution, a job, or whatever has this id."""
+    return number & _BITS
+
+
+def bucket_of_text(text: str, buckets: int) -> int:
+    """The bucket of a text, of so many."""
+    return int(hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()[:8], 16) % buckets
+
+
+def bucket_of_start(
+    buckets: int, path: str, *, bucket: str | None, bucket_key: str | None, idempotency_key: str | None
+) -> int | None:
+    """The bucket of a start: by the first that it has; `bucket` is its playbook's. None: it may live in any."""
+    keyed = None if idempotency_key is None else f"{path}{_SEPARATOR}{idempotency_key}"
+    home = next((text for text in (bucket, bucket_key, keyed) if text is not None), None)
+    return None if home is None else bucket_of_text(home, buckets)
+
+
+def bucket_of_signal(buckets: int, name: str, key: str) -> int:
+    """The bucket that a signal is sent to."""
+    return bucket_of_text(f"{name}{_SEPARATOR}{key}", buckets)
+
+
+async def count_buckets(connection: Connection) -> int | None:
+    """The number of buckets of an installation; None: the schema is no installation with buckets."""
+    if await connection.fetchval(sql("is_installation")):
+        return int(await connection.fetchval(sql("count_buckets")))
+    return None
+
+
+def buckets_of(database: Located, count: int) -> list[Located]:
+    """Each bucket of an installation, in order."""
+    return [database.bucket(number) for number in range(count)]

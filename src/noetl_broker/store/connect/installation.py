@@ -1,0 +1,113 @@
+"""An installation with buckets: makes it, brings it up to date, and grants its roles their rights.
+
+`migrate` begins and continues it: what is done stays, so an interrupted call is repeated.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from noetl_broker.errors import OperatorFault, PermissionFault, SchemaFault
+from noetl_broker.resources import migrations_folder
+from noetl_broker.store.connect import migrations
+from noetl_broker.store.connect.buckets import FEWEST, MOST, buckets_of, count_buckets
+from noetl_broker.store.connect.connection import connect, transaction
+from noetl_broker.store.connect.schema_name import check_schema_name
+from noetl_broker.store.connect.sqlstates import message_of
+from noetl_broker.store.queries import sql
+
+if TYPE_CHECKING:
+    from noetl_broker.store.connect.connection import Connection
+    from noetl_broker.store.connect.dsn import Database
+
+
+async def migrate(database: Database, buckets: int | None = None) -> dict[str, list[str]]:
+    """Apply the missing migrations; returns the names of their files by schema.
+
+    `buckets`: make an installation with so many. Of one that exists, all buckets are migrated. Raises OperatorFault for
+    another number, and SchemaFault if a bucket is missing.
+    """
+    connection = await connect(database, name="noetl-broker migrate", command_timeout=None, takes="writes")
+    try:
+        count = await count_buckets(connection)
+        if count is None and buckets is None:
+            return {database.schema: await migrations.migrate(database)}
+        await connection.execute("set statement_timeout = 0; set lock_timeout = 0")
+        await connection.execute(sql("lock_migrations"))
+        count = await _begin(connection, database, buckets)
+        done = {}
+        for number, bucket in enumerate(buckets_of(database, count)):
+            done[bucket.schema] = await migrations.migrate(bucket, bucket=number, buckets=count)
+            await connection.execute(sql("record_bucket"), number, bucket.schema)
+        await _route(connection, count)
+    except asyncpg.InsufficientPrivilegeError as error:
+        message = f"the role may not change the schema: {error}; migrate as the owner of the database"
+        raise PermissionFault(message) from error
+    finally:
+        await connection.close()
+    return done
+
+
+async def _begin(connection: Connection, database: Database, buckets: int | None) -> int:
+    """Make the schema of the installation, or check it; returns the number of its buckets."""
+    name, count = database.schema, await count_buckets(connection)
+    if count is None:
+        if buckets is None or not FEWEST <= buckets <= MOST:
+            raise OperatorFault(f"--buckets is {buckets}: an installation has {FEWEST} to {MOST} buckets")
+        check_schema_name(database.bucket(buckets - 1).schema)
+        if await connection.fetchval(sql("has_broker")):
+            raise OperatorFault(
+                f"the schema {name} has a broker without buckets, and its executions cannot be moved into buckets: make"
+                f" the installation under another name, noetl-broker migrate --buckets {buckets} --schema NAME"
+            )
+        await _route(connection, buckets)
+        return buckets
+    if buckets not in {None, count}:
+        raise OperatorFault(
+            f"the installation {name} has {count} buckets, for ever: leave --buckets out, or make another installation"
+            f" with {buckets} buckets under another name (--schema)"
+        )
+    gone = [f"{name}_{row['number']}" for row in await connection.fetch(sql("list_buckets")) if not row["is_there"]]
+    if gone:
+        raise SchemaFault(
+            f"the bucket {', '.join(gone)} of the installation {name} is missing: restore the schema from a backup; an"
+            " empty one would have lost its executions"
+        )
+    return count
+
+
+async def _route(connection: Connection, count: int) -> None:
+    """Apply `installation.sql`: the functions that route, of the buckets that are there."""
+    text = (migrations_folder() / "installation.sql").read_text(encoding="utf-8")
+    async with transaction(connection, begins_within=None):
+        await connection.execute(text.replace("{buckets}", str(count)))
+
+
+async def create_roles(database: Database) -> None:
+    """Create the roles, or update their rights; the schema must exist. All buckets have the same roles."""
+    connection = await connect(database, name="noetl-broker migrate")
+    try:
+        count = await count_buckets(connection)
+        if count is None:
+            await migrations.create_roles(database)
+            return
+        for bucket in buckets_of(database, count):
+            await migrations.create_roles(bucket)
+        await connection.execute(sql("grant_installation"))
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise PermissionFault(f"the role may not make roles or grant: {message_of(error)}") from error
+    finally:
+        await connection.close()
+
+
+async def status(database: Database) -> dict[str, list[migrations.Applied]]:
+    """Each migration by schema, and whether it is applied."""
+    connection = await connect(database, name="noetl-broker migrate")
+    try:
+        count = await count_buckets(connection)
+    finally:
+        await connection.close()
+    schemas = [database] if count is None else buckets_of(database, count)
+    return {one.schema: await migrations.status(one) for one in schemas}
