@@ -17,9 +17,11 @@ from noetl_broker.service.field_errors import request_of
 from noetl_broker.service.models.base import MOST_ROWS
 from noetl_broker.service.models.waits import KEEP_SECONDS, ListApprovals
 from noetl_broker.store.admin.approvals import Approval
+from noetl_broker.store.connect.bucket_connections import Place
 from noetl_broker.store.connect.connection import Connection, reconnecting
 from noetl_broker.store.connect.dsn import Database
-from noetl_broker.store.connect.lazy_pool import LazyPool
+from noetl_broker.store.connect.lazy_pool import LazyPool, LazyPools
+from noetl_broker.store.connect.places import in_their_buckets
 from noetl_broker.store.connect.schema_name import DEFAULT_SCHEMA
 from noetl_broker.store.connect.session import translate_faults
 
@@ -80,7 +82,7 @@ class Client:
 
     def __init__(self, dsn: str | None = None, *, schema: str = DEFAULT_SCHEMA, connections: int = 4) -> None:
         """Connect on demand, with at most `connections`."""
-        self._pool = LazyPool(Database(dsn=dsn, schema=schema), name="noetl-broker client", size=connections)
+        self._pools = LazyPools(Database(dsn=dsn, schema=schema), name="noetl-broker client", size=connections)
 
     async def __aenter__(self) -> Self:
         """Return itself."""
@@ -92,7 +94,7 @@ class Client:
 
     async def close(self) -> None:
         """Close all connections within a time limit."""
-        await self._pool.close()
+        await self._pools.close()
 
     async def start(
         self,
@@ -101,13 +103,16 @@ class Client:
         *,
         version: int | None = None,
         idempotency_key: str | None = None,
+        bucket_key: str | None = None,
     ) -> int:
         """Start an execution of a registered playbook; returns its id. `version` None: the latest.
 
         A second call with the same path and `idempotency_key` returns the id of the first execution. Raises BrokerError
-        if the first had another payload, or a fork has that key.
+        if the first had another payload or `bucket_key`, or a fork has that key. `bucket_key` says what belongs
+        together: in an installation with buckets, executions of one key live in one bucket.
         """
         asked = {"path": path, "payload": payload or {}, "version": version, "idempotency_key": idempotency_key}
+        asked["bucket_key"] = bucket_key
         return int((await self._ask(executions.start_unchecked, asked))["execution_id"])
 
     async def start_many(
@@ -117,6 +122,7 @@ class Client:
         *,
         version: int | None = None,
         idempotency_keys: Sequence[str | None] | None = None,
+        bucket_key: str | None = None,
     ) -> list[int]:
         """Start an execution for each payload in one transaction; returns their ids in the same order.
 
@@ -128,6 +134,7 @@ class Client:
             "payloads": [dict(payload or {}) for payload in payloads],
             "version": version,
             "idempotency_keys": None if idempotency_keys is None else [*idempotency_keys],
+            "bucket_key": bucket_key,
         }
         return list((await self._ask(executions.start_executions, asked))["execution_ids"])
 
@@ -202,8 +209,12 @@ class Client:
 
         Raises OperatorFault if the form does not fit. Needs the role noetl_approver.
         """
-        async with self._connection() as connection:
-            return await waits.decide_approval(connection, approval, approved=approved, by=by, form=form or {})
+        async with self._connection() as found:
+            [decided] = await in_their_buckets(
+                found, [approval.execution_id],
+                lambda one, _ids: waits.decide_approval(one, approval, approved=approved, by=by, form=form or {}),
+            )  # fmt: skip
+            return decided
 
     async def _ask(self, action: ServiceAction[Any, Any], asked: Mapping[str, Any]) -> Any:
         given = request_of(action.request, asked)
@@ -211,8 +222,14 @@ class Client:
             return await action(connection, CALLER, given)
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[Connection]:
-        pool = await self._pool.get()
-        with translate_faults():
-            async with reconnecting(pool), pool.acquire() as connection:
-                yield connection
+    async def _connection(self) -> AsyncIterator[Place]:
+        async with self._pools.place(_borrow) as found:
+            yield found
+
+
+@asynccontextmanager
+async def _borrow(pool: LazyPool) -> AsyncIterator[Connection]:
+    opened = await pool.get()
+    with translate_faults():
+        async with reconnecting(opened), opened.acquire() as connection:
+            yield connection

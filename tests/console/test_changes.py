@@ -127,7 +127,7 @@ async def test_a_stream_says_when_the_database_is_away_and_back(database: Databa
             for count in (1, 2):
                 while len(said) < count:
                     said += [one for one in await changes.next(stream, PATIENCE_SECONDS) if "database" in one]
-                connections.database = database
+                connections.pools.own.database = database
     finally:
         changes.close()
         await connections.close()

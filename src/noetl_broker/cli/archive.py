@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import functools
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 import click
 
@@ -15,7 +17,10 @@ from noetl_broker.errors import OperatorFault
 from noetl_broker.service.spans import parse_span
 from noetl_broker.store.admin import archive as store
 from noetl_broker.store.connect.connection import Connection
-from noetl_broker.store.connect.session import session
+from noetl_broker.store.connect.dsn import Database
+from noetl_broker.store.connect.session import schemas_of, session
+
+Answer = TypeVar("Answer")
 
 
 @command("archive", role=OWNER, example="noetl-broker archive --older-than 90d --dry-run")
@@ -41,9 +46,9 @@ def archive(call: Call, *, older_than: str | None, dry_run: bool, restore: str |
     if restore is not None:
         if older_than is not None or dry_run:
             raise OperatorFault("archive takes either --restore or --older-than")
-        period = asyncio.run(_restore(call, restore))
-        if not call.printed({"restored": period.name, "tables": period.detached}):
-            output.say(f"period {period.name} is back, {len(period.detached)} tables")
+        for schema, period in asyncio.run(_in_each(call, lambda database: _restore(database, restore))).items():
+            if not call.printed({"restored": period.name, "tables": period.detached}):
+                output.say(f"{schema}period {period.name} is back, {len(period.detached)} tables")
         return
     if older_than is None:
         raise OperatorFault("archive needs --older-than, for example --older-than 90d")
@@ -51,19 +56,31 @@ def archive(call: Call, *, older_than: str | None, dry_run: bool, restore: str |
     if seconds is None:
         raise OperatorFault(f"--older-than: {older_than!r} is not a time span; write 90s, 30min, 2h30m, 7d or 2w")
     with spinner("looking at old history" if dry_run else "archiving old history"):
-        document = asyncio.run(_archive(call, seconds, dry_run=dry_run, examples=examples))
-    if not call.printed(document):
+        archive_one = functools.partial(_archive, older_than=seconds, dry_run=dry_run, examples=examples)
+        documents = asyncio.run(_in_each(call, archive_one))
+    alone = documents.get("")
+    if call.printed(alone or {"buckets": {name.removesuffix(": "): each for name, each in documents.items()}}):
+        return
+    for schema, document in documents.items():
+        if schema:
+            output.say(schema.rstrip())
         _show(document)
 
 
-async def _restore(call: Call, name: str) -> store.Period:
-    async with session(call.database, name="archive", command_timeout=None) as connection:
+async def _in_each(call: Call, work: Callable[[Database], Awaitable[Answer]]) -> dict[str, Answer]:
+    """Do it in the schema, or in one bucket after the other; the answers by what is said before each: `noetl_3: `."""
+    found = await schemas_of(call.database, name="archive", command_timeout=None)
+    return {"" if len(found) == 1 else f"{one.schema}: ": await work(one) for one in found}
+
+
+async def _restore(database: Database, name: str) -> store.Period:
+    async with session(database, name="archive", command_timeout=None) as connection:
         await store.lock_archiving(connection)
         return await store.restore_period(connection, name)
 
 
-async def _archive(call: Call, older_than: float, *, dry_run: bool, examples: int) -> dict[str, Any]:
-    async with session(call.database, name="archive", command_timeout=None) as connection:
+async def _archive(database: Database, *, older_than: float, dry_run: bool, examples: int) -> dict[str, Any]:
+    async with session(database, name="archive", command_timeout=None) as connection:
         if not dry_run:
             await store.lock_archiving(connection)
         periods = await store.list_periods(connection, older_than, examples=examples)

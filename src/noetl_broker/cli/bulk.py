@@ -6,6 +6,7 @@ import asyncio
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -100,24 +101,27 @@ async def act_on_many(
     An execution on which the action fails is reported, and the others go on. `more` is what only the command line
     gives to the action.
     """
-    acts = service("bulk")
+    acts, where = service("bulk"), import_module("noetl_broker.store.connect.places")
     async with session_of(call) as connection:
-        left_out: list[int] | None = None
-        if chosen.ids:
-            found: Sequence[Answer] = [{"execution_id": each} for each in chosen.ids]
-        else:
-            which = service("executions").filter_of(chosen.which)
-            found = await acts.find_executions(connection, many.action, which, limit=bulk.limit)
-            left_out = await acts.find_left_out(connection, many.action, which, limit=MOST)
+        found, left_out = await _find(connection, chosen, many, limit=bulk.limit)
         wanted = acts.BulkAction(asked, call.playbook_rules, **more)
         if not found and not call.as_json:
             output.say(f"{many.none}; {_left_out(len(left_out))}" if left_out else many.none)
             return 0
         if not bulk.yes and not chosen.ids:
             with progress_bar(min(len(found), MOST_PLANNED) if wanted.is_planned else None) as advance:
-                groups = await acts.preview_groups(
-                    connection, wanted, found, most_planned=MOST_PLANNED, on_each=lambda: advance(1)
-                )
+                rows = {each["execution_id"]: each for each in found}
+
+                async def preview(one: Any, ids: list[int]) -> list[Any]:
+                    of = [rows[each] for each in ids]
+                    planned: list[Any] = await acts.preview_groups(
+                        one, wanted, of, most_planned=MOST_PLANNED, on_each=lambda: advance(1)
+                    )
+                    return planned
+
+                groups = [
+                    group for part in await where.in_their_buckets(connection, [*rows], preview) for group in part
+                ]
             if asked.version is None or asked.or_from_start:
                 many = many._replace(remedy=None)
             able = _preview(call, many, groups, len(found), None if left_out is None else len(left_out))
@@ -125,14 +129,35 @@ async def act_on_many(
                 return 0
             if not click.confirm(f"Do it for {output.executions(able)}?"):
                 return 0
-        act, ids = functools.partial(wanted.act, connection), [each["execution_id"] for each in found]
         with acting(len(found)) as on_each:
-            acted: Acted = await acts.act_at_rate("execution_id", ids, act, bulk.rate, on_each)
+
+            async def act(one: Any, ids: list[int]) -> Any:
+                return await acts.act_at_rate(
+                    "execution_id", ids, functools.partial(wanted.act, one), bulk.rate, on_each
+                )
+
+            ids = [each["execution_id"] for each in found]
+            of_buckets = await where.in_their_buckets(connection, ids, act)
+        acted: Acted = acts.Acted(
+            [each for part in of_buckets for each in part.done], [each for part in of_buckets for each in part.failed]
+        )
         count = sum(one.get("requested", True) for one in acted.done)
         ended = len(acted.done) - count if chosen.ids else 0
         rest = f"; {output.executions(ended)} had ended before" if ended else ""
         code = bulk.show(call, acted, f"{many.what}: {count} of {output.executions(len(found))}{rest}")
         return EXIT_FAILED if ended else code
+
+
+async def _find(place: Any, chosen: Selection, many: Many, *, limit: int) -> tuple[Sequence[Answer], list[int] | None]:
+    """The executions that a call names, and those that the action leaves out, if it leaves out any."""
+    if chosen.ids:
+        return [{"execution_id": each} for each in chosen.ids], None
+    acts, which = service("bulk"), service("executions").filter_of(chosen.which)
+    in_turn = import_module("noetl_broker.store.connect.places").in_turn
+    parts = await in_turn(place, lambda one: acts.find_executions(one, many.action, which, limit=limit))
+    left = await in_turn(place, lambda one: acts.find_left_out(one, many.action, which, limit=MOST))
+    found = [each for part in parts for each in part][:limit]
+    return found, None if None in left else [each for part in left for each in part]
 
 
 def bulk_command(

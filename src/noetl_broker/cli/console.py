@@ -13,7 +13,8 @@ from noetl_broker.daemon.process_signals import notify, serve
 from noetl_broker.errors import DatabaseFault, OperatorFault, PermissionFault
 from noetl_broker.store.admin.api_tokens import check_token
 from noetl_broker.store.connect.migrations import check_operator_rights
-from noetl_broker.store.connect.session import session
+from noetl_broker.store.connect.places import in_first
+from noetl_broker.store.connect.session import place
 
 
 @command(
@@ -67,8 +68,8 @@ async def _require_rights(call: Call) -> None:
     While the database does not answer, the console starts, and waits for it.
     """
     try:
-        async with session(call.database, name="console") as connection:
-            await check_operator_rights(connection)
+        async with place(call.database, name="console") as found:
+            await in_first(found, check_operator_rights)
     except DatabaseFault as fault:
         if isinstance(fault, PermissionFault):
             raise
@@ -76,8 +77,8 @@ async def _require_rights(call: Call) -> None:
 
 async def _require_token(call: Call) -> None:
     """Raise OperatorFault if no token is valid, so that nobody could use the console."""
-    async with session(call.database, name="console") as connection:
-        found = await check_token(connection, None)
+    async with place(call.database, name="console") as asked:
+        found = await in_first(asked, lambda one: check_token(one, None))
     if not found.valid_token:
         raise OperatorFault(
             "the console listens beyond this machine only where a token is valid: create one with noetl-broker token "

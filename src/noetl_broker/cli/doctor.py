@@ -12,8 +12,8 @@ from noetl_broker.cli.command import Call, command
 from noetl_broker.embedded_postgres.binaries import BIN_FOLDER_VARIABLE
 from noetl_broker.errors import EXIT_FAILED, BrokerError
 from noetl_broker.settings import PREFIX, Settings
-from noetl_broker.store.admin.doctor import examine
 from noetl_broker.store.admin.doctor_checks import DoctorFinding, State
+from noetl_broker.store.admin.doctor_of_buckets import examine_all
 from noetl_broker.store.connect.dsn import Database, database_names
 
 COLOURS: dict[State, str] = {"ok": "green", "notice": "yellow", "problem": "red"}
@@ -55,7 +55,7 @@ def doctor(call: Call) -> int:
 async def _examine(database: Database, *, alone: bool) -> Sequence[DoctorFinding]:
     """Examine one database. If there are several, a database that cannot be reached is a finding."""
     try:
-        return await examine(database)
+        return await examine_all(database)
     except BrokerError as fault:
         if alone:
             raise

@@ -175,12 +175,16 @@ def ask_all(call: Call, action: str, asked: Paged | None = None, /, *, most: int
 
     async def read(connection: Any) -> list[Answer]:
         rows: list[Answer] = []
+        unanswered: dict[str, None] = {}
         page: Paged | None = first
         while page is not None and len(rows) < most:
             part = page.model_copy(update={"limit": min(most - len(rows), MOST_ROWS)})
             answer = await function(connection, caller_of(call), part)
             rows += answer["items"]
+            unanswered.update(dict.fromkeys(answer.get("unanswered", ())))
             page = None if answer["next"] is None else first.model_copy(update={"cursor": answer["next"]})
+        for one in unanswered:
+            output.note(f"noetl-broker: a bucket did not answer: {one}")
         return rows
 
     return asyncio.run(_ask(call, read))
@@ -192,9 +196,9 @@ async def _ask(call: Call, question: Callable[[Any], Awaitable[Any]]) -> Any:
 
 
 def session_of(call: Call) -> Any:
-    """A connection for a command. Help does not load the driver."""
+    """A connection for a command, or those to buckets. Help does not load the driver."""
     name = click.get_current_context().info_name
-    return import_module("noetl_broker.store.connect.session").session(call.database, name=name)
+    return import_module("noetl_broker.store.connect.session").place(call.database, name=name)
 
 
 def caller_of(call: Call) -> Caller:

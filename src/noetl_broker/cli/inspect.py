@@ -130,7 +130,7 @@ def status(call: Call, *, execution_id: int, step: str | None, live: bool, trace
     if live:
 
         async def follow_it() -> dict[str, Any]:
-            async with LastingSession(call.database, name="status", say=output.note) as source:
+            async with LastingSession(call.database, name="status", say=output.note, of=execution_id) as source:
                 return await watch(source, execution_id, as_json=call.as_json, traceback=traceback)
 
         return 0 if asyncio.run(follow_it())["status"] == "COMPLETED" else EXIT_FAILED
@@ -171,7 +171,7 @@ def events(call: Call, *, execution_id: int, step: str | None, live: bool, trace
         return
 
     async def follow_them() -> None:
-        async with LastingSession(call.database, name="events", say=output.note) as source:
+        async with LastingSession(call.database, name="events", say=output.note, of=execution_id) as source:
             async for new in follow(source, execution_id, service("executions").events_of(step)):
                 for event in new:
                     if call.as_json:

@@ -44,7 +44,7 @@ def logs(call: Call, *, execution_id: int, step: str | None, live: bool) -> None
     subject: LogSubject = service("executions").log_subject(execution_id, step)
 
     async def ask() -> None:
-        async with LastingSession(call.database, name="logs", say=output.note) as source:
+        async with LastingSession(call.database, name="logs", say=output.note, of=execution_id) as source:
             await _show(call, follow(source, subject) if live else read_log(source, subject), live=live)
 
     asyncio.run(ask())

@@ -17,7 +17,8 @@ from noetl_broker.cli.sarif import as_sarif
 from noetl_broker.cli.typed import read_bytes
 from noetl_broker.errors import EXIT_FAILED, DatabaseFault, OperatorFault
 from noetl_broker.service.check import CheckedFile, check_source, with_calls, with_step_types
-from noetl_broker.store.connect.session import session
+from noetl_broker.store.connect.places import in_first
+from noetl_broker.store.connect.session import place
 
 files = click.argument("paths", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 strict_option = click.option("--strict", is_flag=True, help="Treat warnings as errors.")
@@ -83,8 +84,8 @@ def register(call: Call, *, paths: Sequence[Path], strict: bool) -> int:
 async def _ask_database(call: Call, checked: list[CheckedFile]) -> list[CheckedFile]:
     """Check again with what the catalog knows. Where the database does not answer, it is not asked."""
     try:
-        async with session(call.database, name="validate") as connection:
-            return await with_calls(connection, checked, call.registration_rules())
+        async with place(call.database, name="validate") as found:
+            return await in_first(found, lambda one: with_calls(one, checked, call.registration_rules()))
     except DatabaseFault as fault:
         output.note(f"noetl-broker: checked without the database: {fault}")
         return checked
@@ -95,8 +96,8 @@ async def check_with_database(call: Call, paths: Sequence[Path]) -> list[Checked
     checked = check_files(call, paths)
     if not any(file.has_unknown_types for file in checked):
         return checked
-    async with session(call.database, name="register") as connection:
-        return await with_step_types(connection, checked, call.registration_rules())
+    async with place(call.database, name="register") as found:
+        return await in_first(found, lambda one: with_step_types(one, checked, call.registration_rules()))
 
 
 def check_files(call: Call, paths: Sequence[Path]) -> list[CheckedFile]:

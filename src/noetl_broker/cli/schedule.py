@@ -163,17 +163,20 @@ def backfill(call: Call, *, bulk: BulkOptions, **given: Any) -> int:
     """
     asked = BACKFILL.read(given)
 
+    async def backfill_on(connection: Any) -> int:
+        plan = await service("schedules").plan_backfill(connection, asked.name, asked.since, asked.until)
+        first = plan._replace(missing=plan.missing[: bulk.limit])
+        if not bulk.yes or not plan.missing:
+            _preview(call, plan, first)
+            return 0
+        with acting(len(first.missing)) as on_each:
+            acted = await service("schedules").start_missing(connection, first, rate=bulk.rate, on_each=on_each)
+        started = sum(entry["new"] for entry in acted.done)
+        return bulk.show(call, acted, f"{started} of {output.executions(len(plan.missing))} started")
+
     async def ask() -> int:
-        async with session_of(call) as connection:
-            plan = await service("schedules").plan_backfill(connection, asked.name, asked.since, asked.until)
-            first = plan._replace(missing=plan.missing[: bulk.limit])
-            if not bulk.yes or not plan.missing:
-                _preview(call, plan, first)
-                return 0
-            with acting(len(first.missing)) as on_each:
-                acted = await service("schedules").start_missing(connection, first, rate=bulk.rate, on_each=on_each)
-            started = sum(entry["new"] for entry in acted.done)
-            return bulk.show(call, acted, f"{started} of {output.executions(len(plan.missing))} started")
+        async with session_of(call) as place:
+            return int(await service("schedules").at_schedule(place, asked.name, backfill_on))
 
     return asyncio.run(ask())
 

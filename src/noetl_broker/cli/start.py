@@ -26,6 +26,7 @@ from noetl_broker.service.payload_check import payload_check
 from noetl_broker.store.admin import executions
 from noetl_broker.store.admin.undo import load_undo
 from noetl_broker.store.connect.lasting_session import LastingSession
+from noetl_broker.store.connect.places import in_first
 from noetl_broker.store.connect.session import translate_faults
 
 END_NAMES = ("execution_id", "path", "version", "status", "result", "error")
@@ -89,7 +90,7 @@ async def _wait(call: Call, started: int, most: float | None) -> int:
     """Show an execution until its end, or until the time is over; gives the exit code."""
     # With --json only the document at the end is printed.
     show_line: Callable[[str], None] = output.note if not call.as_json else lambda _line: None
-    async with LastingSession(call.database, name="start", say=output.note, known_to_answer=True) as source:
+    async with LastingSession(call.database, name="start", say=output.note, of=started, known_to_answer=True) as source:
         try:
             async with asyncio.timeout(most):
                 ended = await follow_to_end(source, started, show_line=show_line)
@@ -137,7 +138,9 @@ async def start_many(call: Call, asked: StartRequest, file: str) -> int:
     ]
     started: list[int] = []
     async with session_of(call) as connection:
-        check = await payload_check(connection, asked.path, asked.version, call.playbook_rules)
+        check = await in_first(
+            connection, lambda one: payload_check(one, asked.path, asked.version, call.playbook_rules)
+        )
         for number, line in lines:
             check(line, f"line {number} of {file}: ")
         for first in range(0, len(lines), MAX_STARTS):
@@ -148,9 +151,10 @@ async def start_many(call: Call, asked: StartRequest, file: str) -> int:
                 version=asked.version,
                 payloads=[line for _, line in some],
                 idempotency_keys=None if key is None else [f"{key}:{number}" for number, _ in some],
+                bucket_key=asked.bucket_key,
             )
             try:
-                with translate_faults(connection):
+                with translate_faults():
                     answer = await start_executions(connection, caller_of(call), many)
             except BrokerError as fault:
                 if not started:

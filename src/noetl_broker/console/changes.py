@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from heapq import nlargest
 from typing import NamedTuple
@@ -18,6 +18,9 @@ from noetl_broker.console.connections import Connections
 from noetl_broker.errors import BrokerError
 from noetl_broker.growing_pauses import Backoff
 from noetl_broker.store.admin.changes import NEWEST, Attention, LatestTurn, count_attention, load_latest_turns
+from noetl_broker.store.admin.overview import MOST_COUNTED
+from noetl_broker.store.connect.bucket_connections import BucketConnections, Place
+from noetl_broker.store.connect.connection import Connection
 from noetl_broker.tasks import wait_for
 
 POLL_SECONDS = 0.25  # between two polls, while there are streams
@@ -142,9 +145,9 @@ class Changes:
         ended = nlargest(NEWEST, known.keys() - running)
         attention = self._polled.attention
         async with self._connections.borrow() as connection:
-            found, seconds = await load_latest_turns(connection, named | running, newest=everything, ended=ended)
+            found, seconds = await turns_of(connection, named | running, newest=everything, ended=ended)
             if attention is None or time.monotonic() - self._counted_at >= COUNT_SECONDS:
-                attention, self._counted_at = await count_attention(connection), time.monotonic()
+                attention, self._counted_at = await attention_of(connection), time.monotonic()
         turns = {one: known[one] for one in ended} | found
         self._learn(Polled(turns, everything=everything, attention=attention))
         return seconds
@@ -154,6 +157,29 @@ class Changes:
         if now != self._polled:
             self._polled = now
             self._wake()
+
+
+async def attention_of(place: Place) -> Attention:
+    """How much waits for a person, in all buckets that answer."""
+    if not isinstance(place, BucketConnections):
+        return await count_attention(place)
+    counts = (await place.in_all(count_attention)).of.values()
+    return Attention(*(min(sum(of), MOST_COUNTED) for of in zip(*counts, strict=True)))
+
+
+async def turns_of(
+    place: Place, execution_ids: Collection[int], *, newest: bool = False, ended: Collection[int] = ()
+) -> tuple[dict[int, LatestTurn], float]:
+    """The turns of executions, in all buckets that answer, and the seconds of the slowest."""
+
+    async def load(connection: Connection) -> tuple[dict[int, LatestTurn], float]:
+        return await load_latest_turns(connection, execution_ids, newest=newest, ended=ended)
+
+    if not isinstance(place, BucketConnections):
+        return await load(place)
+    found = (await place.in_all(load)).of.values()
+    turns = {one: latest for of, _ in found for one, latest in of.items()}
+    return turns, max(seconds for _, seconds in found)
 
 
 def as_message(event: str, **data: object) -> str:

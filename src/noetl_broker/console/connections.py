@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from noetl_broker.errors import PermissionFault
 from noetl_broker.store.connect.connection import TRANSACTION_SECONDS, Connection, borrowed
 from noetl_broker.store.connect.dsn import Database
-from noetl_broker.store.connect.lazy_pool import LazyPool
-from noetl_broker.store.connect.migrations import check_version
+from noetl_broker.store.connect.lazy_pool import LazyPool, LazyPools
+from noetl_broker.store.connect.migrations import InstallationFault, check_version
 from noetl_broker.store.connect.session import translate_faults
 
 CONNECTIONS = 6  # of ordinary requests
@@ -19,23 +20,33 @@ REQUEST_SECONDS = 10.0  # that a request may hold a connection, and wait for one
 SESSION = {"statement_timeout": "8s", "lock_timeout": "2s"}
 
 
-class Connections(LazyPool):
-    """A pool that connects at the first use. It raises the faults of `translate_faults`."""
+class Connections:
+    """Pools that connect at the first use: one, or one for each bucket. They raise the faults of `translate_faults`."""
 
     def __init__(
         self, database: Database, *, size: int = CONNECTIONS, transaction_seconds: float = TRANSACTION_SECONDS
     ) -> None:
         own = {"name": "noetl-broker console", "check": _check, "session": SESSION}
-        super().__init__(database, size=size, transaction_seconds=transaction_seconds, **own)
+        self.pools = LazyPools(database, size=size, transaction_seconds=transaction_seconds, **own)
 
     @asynccontextmanager
-    async def borrow(self, seconds: float = REQUEST_SECONDS) -> AsyncIterator[Connection]:
-        """A connection for at most `seconds`, with the wait for it."""
-        with translate_faults():
-            async with asyncio.timeout(seconds):
-                pool = await self.get()
-            async with borrowed(pool, seconds) as connection:
-                yield connection
+    async def borrow(self, seconds: float = REQUEST_SECONDS) -> AsyncIterator[Any]:
+        """A connection for at most `seconds`, with the wait for it; of an installation, the connections to buckets."""
+
+        @asynccontextmanager
+        async def borrow_of(pool: LazyPool) -> AsyncIterator[Connection]:
+            with translate_faults():
+                async with asyncio.timeout(seconds):
+                    opened = await pool.get()
+                async with borrowed(opened, seconds) as connection:
+                    yield connection
+
+        async with self.pools.place(borrow_of) as found:
+            yield found
+
+    async def close(self) -> None:
+        """Close all connections within a time limit."""
+        await self.pools.close()
 
 
 async def _check(connection: Connection) -> None:
@@ -43,5 +54,5 @@ async def _check(connection: Connection) -> None:
     try:
         with translate_faults():
             await check_version(connection)
-    except PermissionFault:
+    except (InstallationFault, PermissionFault):
         return

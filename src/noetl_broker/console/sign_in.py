@@ -10,6 +10,7 @@ from typing import Any
 from noetl_broker.console.connections import Connections
 from noetl_broker.console.problem import Refusal
 from noetl_broker.store.admin.api_tokens import TokenCheck, check_token
+from noetl_broker.store.connect.places import in_first
 
 MOST_CHECKED = 1_000  # answers that are kept
 MOST_FAILURES = 10  # wrong tokens of one address in FAILURE_SECONDS; then each further one gets 429
@@ -58,7 +59,7 @@ class SignIn:
         if token is not None and len(token) > LONGEST_TOKEN:
             token = ""  # no token is so long
         async with self._connections.borrow() as connection:
-            found = await check_token(connection, token)
+            found = await in_first(connection, lambda one: check_token(one, token))
         if token is None or found.name is not None:  # who guesses fills no memory
             _keep(self._checked, token, (found, time.monotonic() + self._checked_seconds), MOST_CHECKED)
         return found

@@ -9,18 +9,18 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from http import HTTPStatus
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from noetl_broker.console.connections import Connections
 from noetl_broker.console.problem import RETRY_SECONDS, Refusal
-from noetl_broker.store.connect.connection import CLOSE_SECONDS, Connection
+from noetl_broker.store.connect.connection import CLOSE_SECONDS
 from noetl_broker.store.connect.dsn import Database
 
 WAIT_SECONDS = 5.0  # for a free thread; then a request gets 503
 # A thread that computes gives way after so long. The usual 5 ms may pass before each message of a stream.
 SWITCH_SECONDS = 0.0005
 Result = TypeVar("Result")
-Work = Callable[[Connection], Awaitable[Result]]
+Work = Callable[[Any], Awaitable[Result]]  # takes what `Connections.borrow` gives
 
 
 class Threads:

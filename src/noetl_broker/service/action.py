@@ -16,6 +16,8 @@ from pydantic import BaseModel
 from noetl_broker.errors import ForbiddenFault
 from noetl_broker.playbook import PlaybookRules
 from noetl_broker.service.models.base import Given, Role
+from noetl_broker.service.where import Where, by_id
+from noetl_broker.store.connect.bucket_connections import BucketConnections, Place
 
 if TYPE_CHECKING:
     from noetl_broker.store.connect.connection import Connection
@@ -68,12 +70,16 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class ServiceAction(Generic[Asked, Answer]):
-    """A function of the service; `role` None: it needs no token. `answer` is the model of what it gives."""
+    """A function of the service; `role` None: it needs no token. `answer` is the model of what it gives.
+
+    `where` says in which buckets of an installation it runs.
+    """
 
     function: Callable[[Connection, Caller, Asked], Awaitable[Answer]]
     role: Role | None
     answer: Any
     cost: Cost
+    where: Where
 
     @property
     def request(self) -> type[Asked]:
@@ -81,19 +87,25 @@ class ServiceAction(Generic[Asked, Answer]):
         _connection, _caller, given, *_ = get_type_hints(self.function).values()
         return given  # type: ignore[no-any-return] # the hint of the third parameter
 
-    async def __call__(self, connection: Connection, caller: Caller, given: Asked) -> Answer:
+    async def __call__(self, connection: Place, caller: Caller, given: Asked) -> Answer:
         """Do it for a caller who has the role. Raises ForbiddenFault."""
         if self.role is not None:
             caller.require(self.role)
-        return await self.function(connection, caller, given)
+        if not isinstance(connection, BucketConnections):
+            return await self.function(connection, caller, given)
+
+        async def do(of_bucket: Connection, asked: Asked) -> Answer:
+            return await self.function(of_bucket, caller, asked)
+
+        return await self.where(connection, do, given)  # type: ignore[no-any-return] # as its places merge it
 
 
 def action(
-    role: Role | None, answer: type[BaseModel] | Any, *, cost: Cost = Cost.ASKS
+    role: Role | None, answer: type[BaseModel] | Any, *, cost: Cost = Cost.ASKS, where: Where = by_id
 ) -> Callable[[Callable[[Connection, Caller, Asked], Awaitable[Answer]]], ServiceAction[Asked, Answer]]:
-    """Make an action of a function."""
+    """Make an action of a function. `where` it runs in an installation with buckets: without it, where the id says."""
 
     def decorate(function: Callable[[Connection, Caller, Asked], Awaitable[Answer]]) -> ServiceAction[Asked, Answer]:
-        return ServiceAction(function, role, answer, cost)
+        return ServiceAction(function, role, answer, cost, where)
 
     return decorate

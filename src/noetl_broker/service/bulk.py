@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar, cast, get_args
 
@@ -23,9 +23,13 @@ from noetl_broker.service.models.actions import GroupView
 from noetl_broker.service.models.executions import ListExecutions
 from noetl_broker.service.playbooks import named_filter
 from noetl_broker.service.recoveries import OtherPlaybook, Outlook
+from noetl_broker.service.where import Do, do_with, whole, with_unanswered
 from noetl_broker.store.admin import catalog, executions, list_pages, recovery
 from noetl_broker.store.admin.executions import Entry, Filter
+from noetl_broker.store.connect.bucket_connections import BucketConnections, Place
+from noetl_broker.store.connect.buckets import bucket_of_id, last_id_of
 from noetl_broker.store.connect.connection import Connection, call
+from noetl_broker.store.connect.places import in_their_buckets
 from noetl_broker.store.connect.session import translate_faults
 
 Name = TypeVar("Name", int, str)
@@ -248,7 +252,24 @@ def _why_not_in(status: str, action: models.Bulk) -> str:
     return f"is not paused, it is {status}" if action == "resume" else f"is {status.lower()} already"
 
 
-@action(Role.OPERATOR, models.Treated, cost=Cost.LONG)
+async def in_bucket_order(buckets: BucketConnections, do: Do, given: models.BulkRequest) -> Any:
+    """In one bucket after the other. The id where the next request goes on says its bucket."""
+    done: dict[str, Any] = {"found": 0, "left_out": 0, "groups": [], "done": [], "failed": [], "next": None}
+    left, after = given.limit, given.after
+    for number in range(bucket_of_id(after or 0), buckets.count):
+        part = given.model_copy(update={"after": after, "limit": max(left, 1)})
+        answers = await buckets.in_all(partial(do_with, do, part), [number])
+        done = with_unanswered(done, answers)
+        for answer in answers.of.values():
+            done |= {name: done[name] + answer[name] for name in done if name in answer and name != "next"}
+            after = answer.get("next")
+            left -= 0 if given.preview else answer["found"]
+        if after is not None or (left <= 0 and number + 1 < buckets.count):
+            return {**done, "next": last_id_of(number) if after is None else after}
+    return done | {"groups": done["groups"][:MOST_GROUPS]}
+
+
+@action(Role.OPERATOR, models.Treated, cost=Cost.LONG, where=in_bucket_order)
 async def act_on_many(connection: Connection, caller: Caller, given: models.BulkRequest) -> Any:
     """Cancel, pause, resume, retry, fork or reevaluate many executions, or count them by a preview.
 
@@ -269,7 +290,7 @@ async def act_on_many(connection: Connection, caller: Caller, given: models.Bulk
             "groups": groups[:MOST_GROUPS],
         }
     ids = [each["execution_id"] for each in found]
-    acted = await act_at_rate("execution_id", ids, functools.partial(request.act, connection), RATE)
+    acted = await act_at_rate("execution_id", ids, partial(request.act, connection), RATE)
     following = found[-1]["execution_id"] if len(found) == most else None
     return {"found": len(found), **acted._asdict(), "next": following}
 
@@ -288,26 +309,58 @@ class Preview(NamedTuple):
         return self.batch[-1]["execution_id"] if self.acted > len(self.batch) else None
 
 
-async def _preview(
-    connection: Connection, caller: Caller, given: models.ChosenRequest, found: Preview
-) -> dict[str, Any]:
+async def _preview(connection: Place, caller: Caller, given: models.ChosenRequest, found: Preview) -> dict[str, Any]:
     """What the action would do; `steps` are those from which forks may begin. A fork without a step is not planned."""
     is_ready = given.action != "fork" or given.from_step is not None
     groups = group_executions(found.batch)
     if is_ready:
-        request = BulkAction(given, caller.rules)
-        groups = await preview_groups(
-            connection, request, found.batch, most_planned=MOST_COMPARED, examples=MOST_EXAMPLES
-        )
+        request, rows = BulkAction(given, caller.rules), {row["execution_id"]: row for row in found.batch}
+
+        async def preview(one: Connection, ids: list[int]) -> list[GroupView]:
+            some = [rows[each] for each in ids]
+            return await preview_groups(one, request, some, most_planned=MOST_COMPARED, examples=MOST_EXAMPLES)
+
+        parts = await in_their_buckets(connection, [*rows], preview)
+        groups = [group for part in parts for group in part]
     steps = []
     if given.action == "fork" and found.batch:
-        details = await executions.load_execution_details(connection, found.batch[-1]["execution_id"])
+        [details] = await in_their_buckets(connection, [found.batch[-1]["execution_id"]], _load_details)
         steps = [row["step"] for row in details["steps"]]
     return {"found": found, "groups": groups[:MOST_SHOWN], "steps": steps, "ready": is_ready}
 
 
-async def _choose(connection: Connection, given: models.ChosenRequest) -> Preview:
-    """The executions of a request, without those that the action is not for."""
+async def _choose(place: Place, given: models.ChosenRequest) -> Preview:
+    """The executions of a request, without those that the action is not for; with buckets, in the order of these."""
+    if not isinstance(place, BucketConnections):
+        return await _choose_on(place, given)
+    parts = []
+    for number in range(bucket_of_id(given.after), place.count):
+        after = given.after if number == bucket_of_id(given.after) else 0
+        ids = None if given.ids is None else [one for one in given.ids if bucket_of_id(one) == number]
+        if ids == []:
+            continue
+        part = given.model_copy(update={"ids": ids, "after": after})
+        parts.append(await place.in_bucket(number, partial(_do_choose, part)))
+    lost = [one for one in given.ids or () if bucket_of_id(one) >= place.count]
+    parts.append(Preview([], len(lost), 0, {"does not exist": lost} if lost else {}))
+    left_out: dict[str, list[int]] = {}
+    for found in parts:
+        for why, some in found.left_out.items():
+            left_out[why] = [*left_out.get(why, []), *some]
+    batch = [entry for found in parts for entry in found.batch][: models.MOST_TREATED]
+    return Preview(batch, sum(found.chosen for found in parts), sum(found.acted for found in parts), left_out)
+
+
+async def _load_details(connection: Connection, ids: list[int]) -> dict[str, Any]:
+    return await executions.load_execution_details(connection, ids[0])
+
+
+async def _do_choose(given: models.ChosenRequest, connection: Connection) -> Preview:
+    return await _choose_on(connection, given)
+
+
+async def _choose_on(connection: Connection, given: models.ChosenRequest) -> Preview:
+    """The executions of a request on one connection, without those that the action is not for."""
     action, ids = given.action, given.ids
     if ids is None:
         asked = given.which or ListExecutions()
@@ -334,16 +387,20 @@ async def _choose(connection: Connection, given: models.ChosenRequest) -> Previe
     return Preview(batch[: models.MOST_TREATED], len(set(ids)), len(batch), left_out)
 
 
-@action(Role.OPERATOR, dict[str, Any], cost=Cost.LONG)
-async def act_on_chosen(connection: Connection, caller: Caller, given: models.ChosenRequest) -> Any:
+@action(Role.OPERATOR, dict[str, Any], cost=Cost.LONG, where=whole)
+async def act_on_chosen(connection: Place, caller: Caller, given: models.ChosenRequest) -> Any:
     """Act on chosen executions: `done` and `failed` with their paths, `left_out` with the reasons. Or preview it."""
     found = await _choose(connection, given)
     if given.preview:
         return await _preview(connection, caller, given, found)
     request = BulkAction(given, caller.rules)
     paths = {row["execution_id"]: row["path"] for row in found.batch}
-    acted = await act_at_rate("execution_id", paths, functools.partial(request.act, connection), RATE)
-    parts = {
-        name: [{**one, "path": paths[one["execution_id"]]} for one in some] for name, some in acted._asdict().items()
-    }
-    return {**parts, "left_out": found.left_out}
+
+    async def act(one: Connection, ids: list[int]) -> Acted:
+        return await act_at_rate("execution_id", ids, partial(request.act, one), RATE)
+
+    answers: dict[str, list[dict[str, Any]]] = {"done": [], "failed": []}
+    for acted in await in_their_buckets(connection, [*paths], act):
+        for name, some in acted._asdict().items():
+            answers[name] += [{**one, "path": paths[one["execution_id"]]} for one in some]
+    return {**answers, "left_out": found.left_out}

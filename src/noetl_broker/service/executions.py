@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
+from collections.abc import Sequence
 from dataclasses import fields
 from datetime import datetime
+from operator import add
 from typing import Any
 
 from noetl_broker.diagram.build import picture_of_execution
@@ -23,12 +26,14 @@ from noetl_broker.service.models.base import Listed, OneExecution, PageOfOne
 from noetl_broker.service.payload_check import payload_check
 from noetl_broker.service.spans import parse_since, parse_until
 from noetl_broker.service.typed_json import json_text
+from noetl_broker.service.where import Do, Row, by_id, collected, grouped, merged, routed
 from noetl_broker.store.admin import executions, list_pages, logs
 from noetl_broker.store.admin.execution_path import load_execution_path
 from noetl_broker.store.admin.executions import Filter
 from noetl_broker.store.admin.progress import has_step, load_item, no_step_fault
 from noetl_broker.store.admin.verify import VerifyScope, verify
 from noetl_broker.store.admin.visit_spans import load_spans
+from noetl_broker.store.connect.bucket_connections import BucketConnections
 from noetl_broker.store.connect.connection import Connection
 from noetl_broker.text import ids_as_text
 
@@ -45,7 +50,33 @@ def filter_of(given: Any) -> Filter:
     return Filter(**values)
 
 
-@action(Role.VIEWER, Listed[models.ExecutionView])
+async def at_home(buckets: BucketConnections, do: Do, given: models.StartRequest) -> Any:
+    """In the bucket in which the start lives; in any of them, if it says nothing."""
+
+    async def ask(connection: Connection) -> int | None:
+        return await executions.bucket_of(connection, given.path, given.bucket_key, given.idempotency_key)
+
+    home = await buckets.in_installation(ask)
+    number = secrets.randbelow(buckets.count) if home is None else home
+    return await buckets.in_bucket(number, lambda connection: do(connection, given))
+
+
+async def of_verify(buckets: BucketConnections, do: Do, given: VerifyRequest) -> Any:
+    """In the bucket of the execution, or in all at once."""
+    place = collected(_merge_reports) if given.execution_id is None else by_id
+    return await place(buckets, do, given)
+
+
+def _merge_reports(reports: Sequence[Row], given: VerifyRequest) -> dict[str, Any]:
+    counts = {name: sum(report[name] for report in reports) for name in ("executions", "running", "broken")}
+    every = [invariant for report in reports for invariant in report["invariants"]]
+    invariants = grouped(every, "invariant", "sentence", broken=add, examples=add)
+    for invariant in invariants:
+        invariant["examples"] = invariant["examples"][: given.examples]
+    return counts | {"invariants": invariants}
+
+
+@action(Role.VIEWER, Listed[models.ExecutionView], where=merged("execution_id", newest_first=True))
 async def list_executions(connection: Connection, caller: Caller, given: models.ListExecutions) -> Any:
     """List executions, newest first. `path` and `error` may hold `*`; `step` is where it failed.
 
@@ -66,7 +97,7 @@ async def show_execution(connection: Connection, _caller: Caller, given: OneExec
     return await executions.load_execution_details(connection, given.execution_id)
 
 
-@action(Role.OPERATOR, models.Started)
+@action(Role.OPERATOR, models.Started, where=at_home)
 async def start_execution(connection: Connection, caller: Caller, given: models.StartRequest) -> Any:
     """Start an execution of a playbook. A payload that breaks the playbook's `workload_schema` starts nothing."""
     check = await payload_check(connection, given.path, given.version, caller.rules)
@@ -74,12 +105,12 @@ async def start_execution(connection: Connection, caller: Caller, given: models.
     return await start_unchecked(connection, caller, given)
 
 
-@action(Role.OPERATOR, models.Started)
+@action(Role.OPERATOR, models.Started, where=routed)
 async def start_unchecked(connection: Connection, _caller: Caller, given: models.StartRequest) -> Any:
     """Start an execution of a playbook. The broker checks the payload."""
     payload, key = json_text(given.payload), given.idempotency_key
     started = await executions.start_execution(
-        connection, given.path, payload, version=given.version, idempotency_key=key
+        connection, given.path, payload, version=given.version, idempotency_key=key, bucket_key=given.bucket_key
     )
     return {"execution_id": started}
 
@@ -90,14 +121,15 @@ async def find_execution(connection: Connection, _caller: Caller, given: OneExec
     return await executions.find_execution(connection, given.execution_id)
 
 
-@action(Role.OPERATOR, dict[str, list[int]])
+@action(Role.OPERATOR, dict[str, list[int]], where=routed)
 async def start_executions(connection: Connection, _caller: Caller, given: models.StartManyRequest) -> Any:
     """Start an execution for each payload, all or none. The broker checks the payloads."""
     count = len(given.payloads)
     texts = [json_text(payload, f"payload {n} of {count}") for n, payload in enumerate(given.payloads, 1)]
     started = await executions.start_executions(
-        connection, given.path, texts, version=given.version, idempotency_keys=given.idempotency_keys
-    )
+        connection, given.path, texts, version=given.version, idempotency_keys=given.idempotency_keys,
+        bucket_key=given.bucket_key,
+    )  # fmt: skip
     return {"execution_ids": started}
 
 
@@ -250,7 +282,7 @@ async def verify_execution(connection: Connection, caller: Caller, given: OneExe
     return await verify_executions(connection, caller, asked)
 
 
-@action(Role.OPERATOR, models.Verified, cost=Cost.LONG)
+@action(Role.OPERATOR, models.Verified, cost=Cost.LONG, where=of_verify)
 async def verify_executions(connection: Connection, caller: Caller, given: VerifyRequest) -> Any:
     """Check the invariants of executions in one snapshot."""
     scope = VerifyScope(given.execution_id, filter_of(given.which))

@@ -49,6 +49,11 @@ def cut(
     return {"items": shown, "next": cursor(key(shown[-1])) if len(rows) > given.limit else None}
 
 
+def key_of(cursor: str) -> list[Any]:
+    """The key of a cursor that a list of ours made."""
+    return list(json.loads(base64.urlsafe_b64decode(cursor)))
+
+
 def cursor(key: Sequence[Key]) -> str:
     """The cursor of a page that begins after this key."""
     return base64.urlsafe_b64encode(json.dumps([*key], separators=(",", ":")).encode()).decode()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import asdict, replace
 from difflib import unified_diff
+from itertools import chain
 from typing import Any
 
 from noetl_broker.diagram.build import picture_of_playbook
@@ -23,20 +25,23 @@ from noetl_broker.service.images import Image, image_of
 from noetl_broker.service.models import playbooks as models
 from noetl_broker.service.models.actions import Which
 from noetl_broker.service.models.base import Given, Listed, PageOfPaths
+from noetl_broker.service.where import everywhere, in_any, whole
 from noetl_broker.store.admin import catalog, executions, list_pages
 from noetl_broker.store.admin.executions import Filter
+from noetl_broker.store.connect.bucket_connections import Place
 from noetl_broker.store.connect.connection import Connection, call
+from noetl_broker.store.connect.places import in_each_schema, in_first, in_their_buckets, in_turn
 
 MOST_VERSIONS = 200  # of a playbook, to choose from
 
 
-@action(Role.VIEWER, Listed[models.Latest])
+@action(Role.VIEWER, Listed[models.Latest], where=in_any)
 async def list_playbooks(connection: Connection, _caller: Caller, given: PageOfPaths) -> Any:
     """List the playbooks by path, each with its latest version."""
     return paging.listed(await list_pages.page_playbooks(connection, path=given.path, **paging.place(given, str)))
 
 
-@action(Role.VIEWER, Listed[models.PlaybookView])
+@action(Role.VIEWER, Listed[models.PlaybookView], where=in_any)
 async def list_versions(connection: Connection, _caller: Caller, given: models.PageOfPath) -> Any:
     """List the versions of a playbook, the latest first."""
     found = await list_pages.page_versions(connection, given.path, **paging.place(given, int))
@@ -45,7 +50,7 @@ async def list_versions(connection: Connection, _caller: Caller, given: models.P
     return paging.listed(found)
 
 
-@action(Role.VIEWER, dict[str, Any])
+@action(Role.VIEWER, dict[str, Any], where=in_any)
 async def open_version(connection: Connection, _caller: Caller, given: models.OneVersion) -> Any:
     """Find a version (`of`), what the list says of its path (`latest`), and its `versions`, the latest first."""
     found = await catalog.find(connection, given.path, given.version)
@@ -56,35 +61,35 @@ async def open_version(connection: Connection, _caller: Caller, given: models.On
     return {"of": found, "latest": latest, "versions": versions.items}
 
 
-@action(Role.OPERATOR, models.Source)
+@action(Role.OPERATOR, models.Source, where=in_any)
 async def show_source(connection: Connection, _caller: Caller, given: models.OneVersion) -> Any:
     """Show the text of a version. It may hold values, so a viewer does not see it."""
     found = await catalog.find(connection, given.path, given.version)
     return {"path": found.path, "version": found.version, "content": found.content}
 
 
-@action(Role.VIEWER, Image, cost=Cost.SHORT)
+@action(Role.VIEWER, Image, cost=Cost.SHORT, where=in_any)
 async def draw_playbook(connection: Connection, caller: Caller, given: models.PlaybookGraphRequest) -> Image:
     """Draw a playbook. A viewer gets no conditions."""
     picture = await picture_playbook(connection, caller, given)
     return image_of(picture, given.format, with_values=caller.sees_values)
 
 
-@action(Role.VIEWER, Picture, cost=Cost.SHORT)
+@action(Role.VIEWER, Picture, cost=Cost.SHORT, where=in_any)
 async def picture_playbook(connection: Connection, caller: Caller, given: models.OneVersion) -> Picture:
     """Make the diagram of a version."""
     found = await catalog.find(connection, given.path, given.version)
     return picture_of_playbook(found.compile(caller.rules), found.version)
 
 
-@action(Role.OPERATOR, list[dict[str, Any]])
-async def register(connection: Connection, caller: Caller, given: models.RegisterRequest) -> Any:
+@action(Role.OPERATOR, list[dict[str, Any]], where=whole)
+async def register(connection: Place, caller: Caller, given: models.RegisterRequest) -> Any:
     """Register playbooks, all or none; changed content makes a new version. `notes` say what stays as it is."""
     made = [(compile_playbook(text.encode(), file=file, rules=caller.rules), text) for file, text in given.files]
-    return [asdict(entry) for entry in await catalog.register(connection, made)]
+    return [asdict(entry) for entry in await in_each_schema(connection, lambda one: catalog.register(one, made))]
 
 
-@action(Role.OPERATOR, models.DifferenceView, cost=Cost.SHORT)
+@action(Role.OPERATOR, models.DifferenceView, cost=Cost.SHORT, where=in_any)
 async def compare_versions(connection: Connection, _caller: Caller, given: models.CompareRequest) -> Any:
     """Show what differs between two versions, as a unified diff."""
     versions = given.version, given.other
@@ -93,7 +98,7 @@ async def compare_versions(connection: Connection, _caller: Caller, given: model
     return {"path": given.path, "version": given.version, "other": given.other, "diff": "\n".join(lines)}
 
 
-@action(Role.OPERATOR, models.Findings, cost=Cost.SHORT)
+@action(Role.OPERATOR, models.Findings, cost=Cost.SHORT, where=in_any)
 async def validate(connection: Connection, caller: Caller, given: models.ValidateRequest) -> Any:
     """Check the text of a playbook with the step types and the playbooks of the catalog. Registers nothing."""
     checked = await check_text(connection, given.content, caller.rules)
@@ -101,39 +106,47 @@ async def validate(connection: Connection, caller: Caller, given: models.Validat
     return {"valid": not checked.errors, "findings": checked.findings}
 
 
-@action(Role.OPERATOR, models.BackTested, cost=Cost.LONG)
-async def back_test(connection: Connection, caller: Caller, given: models.BackTestRequest) -> Any:
+@action(Role.OPERATOR, models.BackTested, cost=Cost.LONG, where=whole)
+async def back_test(connection: Place, caller: Caller, given: models.BackTestRequest) -> Any:
     """Compare recorded executions with an edited playbook: which would go another way, where, and why."""
     checked, result = await try_text(connection, caller, given)
     return {"findings": checked.findings} if result is None else result
 
 
-@action(Role.OPERATOR, tuple[CheckedFile, dict[str, Any] | None], cost=Cost.LONG)
+@action(Role.OPERATOR, tuple[CheckedFile, dict[str, Any] | None], cost=Cost.LONG, where=whole)
 async def try_text(
-    connection: Connection, caller: Caller, given: models.BackTestRequest
+    connection: Place, caller: Caller, given: models.BackTestRequest
 ) -> tuple[CheckedFile, dict[str, Any] | None]:
     """Check the text of a playbook, and if it has no errors, compare the newest executions with it.
 
     Without a path in the filter, those of its path are compared.
     """
     which = Filter() if given.which is None else named_filter(given.which)
-    checked = await check_text(connection, given.content, caller.rules)
+    checked = await in_first(connection, lambda one: check_text(one, given.content, caller.rules))
     if checked.errors:
         return checked, None
     playbook = compile_playbook(checked.source, file=checked.file, rules=caller.rules.of_registered())
-    chosen: list[int] = []
-    for path in compared_paths(playbook, which.path):
-        found = await list_pages.page_executions(connection, replace(which, path=path), limit=given.limit)
-        chosen += [row["execution_id"] for row in found.items]
-    ids = await executions.with_turns(connection, sorted(chosen, reverse=True)[: given.limit])
     comparisons, began = Comparisons(playbook, ways_only=given.ways_only), time.monotonic()
-    async with aclosing(read_histories(connection, ids, caller.rules)) as parts:
-        async for part in parts:
-            comparisons.take(part)
+
+    async def choose(one: Connection) -> list[int]:
+        chosen: list[int] = []
+        for path in compared_paths(playbook, which.path):
+            found = await list_pages.page_executions(one, replace(which, path=path), limit=given.limit)
+            chosen += [row["execution_id"] for row in found.items]
+        return await executions.with_turns(one, sorted(chosen, reverse=True)[: given.limit])
+
+    newest = sorted(chain.from_iterable(await in_turn(connection, choose)), reverse=True)[: given.limit]
+
+    async def compare(one: Connection, ids: Sequence[int]) -> None:
+        async with aclosing(read_histories(one, ids, caller.rules)) as parts:
+            async for part in parts:
+                comparisons.take(part)
+
+    await in_their_buckets(connection, newest, compare)
     return checked, comparisons.as_document(time.monotonic() - began)
 
 
-@action(Role.OPERATOR, str)
+@action(Role.OPERATOR, str, where=in_any)
 async def suggest_path(connection: Connection, _caller: Caller, given: models.OneVersion) -> Any:
     """A registered path that is near one that is not; None if there is none."""
     return await catalog.suggest_path(connection, given.path, given.version)
@@ -147,17 +160,19 @@ def named_filter(which: Which) -> Filter:
     return found
 
 
-@action(Role.OPERATOR, models.PathPaused)
+@action(Role.OPERATOR, models.PathPaused, where=everywhere)
 async def pause_path(connection: Connection, _caller: Caller, given: models.PausePathRequest) -> Any:
     """Queue the new executions of a playbook. Running executions are not paused."""
     changed = await call(connection, "pause_path", _one(given.path), given.reason)
     return {"path": given.path, "paused": True, "changed": changed}
 
 
-@action(Role.OPERATOR, models.PathPaused, cost=Cost.LONG)
-async def resume_path(connection: Connection, _caller: Caller, given: models.OnePath) -> Any:
+@action(Role.OPERATOR, models.PathPaused, cost=Cost.LONG, where=whole)
+async def resume_path(connection: Place, _caller: Caller, given: models.OnePath) -> Any:
     """Let the new executions of a playbook run again, and admit queued executions, the oldest first."""
-    changed, admitted = await executions.resume_path(connection, _one(given.path))
+    path = _one(given.path)
+    changed = bool(await in_each_schema(connection, lambda one: call(one, "resume_path", path)))
+    admitted = sum(await in_turn(connection, lambda one: executions.admit_all(one, path)))
     return {"path": given.path, "paused": False, "changed": changed, "admitted": admitted}
 
 
@@ -168,25 +183,25 @@ def _one(path: str) -> str:
     return path
 
 
-@action(Role.VIEWER, models.StepTypes)
+@action(Role.VIEWER, models.StepTypes, where=in_any)
 async def list_step_types(connection: Connection, _caller: Caller, _given: Given) -> Any:
     """List the step types beside the built-in ones."""
     return {"items": await catalog.list_step_types(connection)}
 
 
-@action(Role.OPERATOR, models.StepTypeChange)
+@action(Role.OPERATOR, models.StepTypeChange, where=everywhere)
 async def add_step_type(connection: Connection, _caller: Caller, given: models.StepTypeRequest) -> Any:
     """Add a step type."""
     return {"name": given.name, "changed": bool(await _announce(connection, [given.name]))}
 
 
-@action(Role.OPERATOR, models.StepTypeChange)
+@action(Role.OPERATOR, models.StepTypeChange, where=everywhere)
 async def remove_step_type(connection: Connection, _caller: Caller, given: models.StepTypeRequest) -> Any:
     """Remove a step type. Registered playbooks go on."""
     return {"name": given.name, "changed": bool(await call(connection, "remove_step_types", [given.name]))}
 
 
-@action(Role.OPERATOR, dict[str, int])
+@action(Role.OPERATOR, dict[str, int], where=everywhere)
 async def add_step_types(connection: Connection, _caller: Caller, given: models.StepTypesRequest) -> Any:
     """Add step types; says how many are new."""
     return {"changed": await _announce(connection, given.names)}
@@ -199,7 +214,7 @@ async def _announce(connection: Connection, names: list[str]) -> int:
     return int(await call(connection, "announce_step_types", names))
 
 
-@action(Role.OPERATOR, dict[str, int])
+@action(Role.OPERATOR, dict[str, int], where=everywhere)
 async def remove_step_types(connection: Connection, _caller: Caller, given: models.StepTypesRequest) -> Any:
     """Remove step types; says how many there were."""
     return {"changed": await call(connection, "remove_step_types", given.names)}

@@ -19,9 +19,11 @@ from noetl_broker.service.models import schedules as models
 from noetl_broker.service.models.base import Listed, PageOfPaths
 from noetl_broker.service.spans import parse_since, parse_until
 from noetl_broker.service.typed_json import json_text
+from noetl_broker.service.where import Do, chained, whole
 from noetl_broker.store.admin import list_pages
 from noetl_broker.store.admin import schedules as store
 from noetl_broker.store.admin.schedules import ScheduleSpec
+from noetl_broker.store.connect.bucket_connections import Answer, BucketConnections, Place, Work
 from noetl_broker.store.connect.connection import Connection, call
 from noetl_broker.text import moment
 
@@ -130,21 +132,38 @@ def _moment(given: datetime | float, now: datetime) -> datetime:
     return given if isinstance(given, datetime) else now - timedelta(seconds=given)
 
 
-@action(Role.VIEWER, Listed[models.ScheduleView])
+async def of_schedule(buckets: BucketConnections, do: Do, given: models.OneSchedule) -> Any:
+    """In the bucket that has the schedule; in the first, if none has it."""
+    return await at_schedule(buckets, given.name, lambda connection: do(connection, given))
+
+
+async def at_schedule(place: Place, name: str, work: Work[Answer]) -> Answer:
+    """For a function that takes a place: in the bucket that has the schedule; or on the connection."""
+    if not isinstance(place, BucketConnections):
+        return await work(place)
+    return await place.in_bucket(await _bucket_with(place, name) or 0, work)
+
+
+async def _bucket_with(buckets: BucketConnections, name: str) -> int | None:
+    found = await buckets.in_all(lambda connection: store.has_schedule(connection, name))
+    return next((number for number, has_it in found.of.items() if has_it), None)
+
+
+@action(Role.VIEWER, Listed[models.ScheduleView], where=chained("name"))
 async def list_schedules(connection: Connection, _caller: Caller, given: PageOfPaths) -> Any:
     """List schedules by name, with what went wrong last."""
     found = await list_pages.page_schedules(connection, path=given.path, **paging.place(given, str))
     return paging.listed(found._replace(items=[schedule_as_document(row) for row in found.items]))
 
 
-@action(Role.VIEWER, models.Moments)
+@action(Role.VIEWER, models.Moments, where=of_schedule)
 async def list_moments(connection: Connection, _caller: Caller, given: models.NextRequest) -> Any:
     """List the next moments of a schedule."""
     row = await store.find_schedule(connection, given.name)
     return {"name": given.name, "next": next_moments(row, given.count)}
 
 
-@action(Role.VIEWER, models.ScheduleView)
+@action(Role.VIEWER, models.ScheduleView, where=of_schedule)
 async def show_schedule(connection: Connection, _caller: Caller, given: models.OneSchedule) -> Any:
     """Show one schedule."""
     row, following = await store.find_schedule(connection, given.name), list[str]()
@@ -153,7 +172,7 @@ async def show_schedule(connection: Connection, _caller: Caller, given: models.O
     return schedule_as_document(row) | {"next": following}
 
 
-@action(Role.VIEWER, dict[str, Any])
+@action(Role.VIEWER, dict[str, Any], where=of_schedule)
 async def list_past_moments(connection: Connection, _caller: Caller, given: models.NextRequest) -> Any:
     """List the latest moments of a schedule with their executions, and the next; or say why its timing has none.
 
@@ -179,9 +198,11 @@ async def list_past_moments(connection: Connection, _caller: Caller, given: mode
     return {"past": past, "next": next_moments(row, given.count), "fault": None}
 
 
-@action(Role.OPERATOR, models.ScheduleChange)
-async def put_schedule(connection: Connection, _caller: Caller, given: models.ScheduleRequest) -> Any:
+@action(Role.OPERATOR, models.ScheduleChange, where=whole)
+async def put_schedule(connection: Place, _caller: Caller, given: models.ScheduleRequest) -> Any:
     """Make a schedule, or change it. Another timing counts from now; a paused schedule stays paused."""
+    if isinstance(connection, BucketConnections):
+        return await _put_in_bucket(connection, _caller, given)
     try:
         cron = None if given.cron is None else read_cron(given.cron, given.timezone).text
     except ValueError as error:
@@ -196,26 +217,35 @@ async def put_schedule(connection: Connection, _caller: Caller, given: models.Sc
     return {"name": given.name, "changed": changed, "next": next_moments(row, 1), "when": when}
 
 
-@action(Role.OPERATOR, models.ScheduleChange)
+async def _put_in_bucket(buckets: BucketConnections, caller: Caller, given: models.ScheduleRequest) -> Any:
+    """Put it in the bucket where its executions begin. With a playbook of another home, it moves there."""
+    home = await buckets.in_installation(lambda one: store.bucket_of_schedule(one, given.name, given.path))
+    before = await _bucket_with(buckets, given.name)
+    if before not in {None, home}:
+        await buckets.in_bucket(before or 0, lambda connection: call(connection, "delete_schedule", given.name))
+    return await buckets.in_bucket(home, lambda connection: put_schedule(connection, caller, given))
+
+
+@action(Role.OPERATOR, models.ScheduleChange, where=of_schedule)
 async def pause_schedule(connection: Connection, _caller: Caller, given: models.OneSchedule) -> Any:
     """Pause a schedule: its moments pass without a start."""
     return {"name": given.name, "changed": await call(connection, "pause_schedule", given.name)}
 
 
-@action(Role.OPERATOR, models.ScheduleChange)
+@action(Role.OPERATOR, models.ScheduleChange, where=of_schedule)
 async def resume_schedule(connection: Connection, _caller: Caller, given: models.OneSchedule) -> Any:
     """End the pause of a schedule; a backfill starts the moments that passed."""
     return {"name": given.name, "changed": await call(connection, "resume_schedule", given.name)}
 
 
-@action(Role.OPERATOR, models.ScheduleChange)
+@action(Role.OPERATOR, models.ScheduleChange, where=of_schedule)
 async def delete_schedule(connection: Connection, _caller: Caller, given: models.OneSchedule) -> Any:
     """Delete a schedule. Executions that it started stay; one that a playbook declares is refused."""
     await call(connection, "delete_schedule", given.name)
     return {"name": given.name, "changed": True}
 
 
-@action(Role.OPERATOR, models.Backfilled, cost=Cost.LONG)
+@action(Role.OPERATOR, models.Backfilled, cost=Cost.LONG, where=of_schedule)
 async def backfill_schedule(connection: Connection, _caller: Caller, given: models.BackfillRequest) -> Any:
     """Start missing executions of past moments, oldest first, or count them by a preview."""
     plan = await plan_backfill(connection, given.name, given.since, given.until)

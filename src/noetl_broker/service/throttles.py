@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from operator import add
 from typing import Any
 
 from noetl_broker.errors import NotFoundFault
@@ -9,24 +11,36 @@ from noetl_broker.service import paging
 from noetl_broker.service.action import Caller, Role, action
 from noetl_broker.service.models import slots as models
 from noetl_broker.service.models.base import Given, Listed
+from noetl_broker.service.where import Row, chained, collected, everywhere, grouped
 from noetl_broker.store.admin import slot_lines, throttles
 from noetl_broker.store.connect.connection import Connection, call
 from noetl_broker.text import slot_name
 
 
-@action(Role.VIEWER, models.Throttles)
+def _merge_throttles(parts: Sequence[Row], _given: Given) -> dict[str, Any]:
+    every = [row for part in parts for row in part["items"]]
+    return {"items": grouped(every, "name", keys=add, leased=add, ready=add, held=add)}
+
+
+def _merge_keys(parts: Sequence[Row], given: models.KeysRequest) -> dict[str, Any]:
+    rows = grouped([row for part in parts for row in part["items"]], "key", leased=add, ready=add, held=add)
+    rows.sort(key=lambda row: (-row["held"], -row["leased"], row["key"]))
+    return {"items": rows[: given.limit]}
+
+
+@action(Role.VIEWER, models.Throttles, where=collected(_merge_throttles))
 async def list_throttles(connection: Connection, _caller: Caller, _given: Given) -> Any:
     """List the throttles with the jobs that they count."""
     return {"items": await throttles.list_throttles(connection)}
 
 
-@action(Role.VIEWER, models.KeysOfThrottle)
+@action(Role.VIEWER, models.KeysOfThrottle, where=collected(_merge_keys))
 async def list_keys(connection: Connection, _caller: Caller, given: models.KeysRequest) -> Any:
     """List the keys of a throttle that have jobs, those with most held jobs first. A viewer sees no keys."""
     return {"items": await throttles.list_keys(connection, given.name, most=given.limit)}
 
 
-@action(Role.OPERATOR, models.ThrottleChange)
+@action(Role.OPERATOR, models.ThrottleChange, where=everywhere)
 async def put_throttle(connection: Connection, _caller: Caller, given: models.ThrottleRequest) -> Any:
     """Make a throttle, or change its numbers.
 
@@ -37,7 +51,7 @@ async def put_throttle(connection: Connection, _caller: Caller, given: models.Th
     return {"new": new, "unused": unused, **given.model_dump()}
 
 
-@action(Role.OPERATOR, models.ThrottleChange)
+@action(Role.OPERATOR, models.ThrottleChange, where=everywhere)
 async def delete_throttle(connection: Connection, _caller: Caller, given: models.OneThrottle) -> Any:
     """Delete a throttle: its held jobs run."""
     if not await call(connection, "delete_throttle", given.name):
@@ -45,7 +59,7 @@ async def delete_throttle(connection: Connection, _caller: Caller, given: models
     return {"name": given.name, "deleted": True}
 
 
-@action(Role.VIEWER, Listed[models.SlotView])
+@action(Role.VIEWER, Listed[models.SlotView], where=chained("path"))
 async def list_slots(connection: Connection, _caller: Caller, given: models.ListSlots) -> Any:
     """List slots by playbook and key: who holds them, and how many wait. A viewer sees no keys."""
     begin = paging.after(given, str, str) or ("", "")
@@ -53,7 +67,7 @@ async def list_slots(connection: Connection, _caller: Caller, given: models.List
     return paging.cut(given, rows, lambda row: (row["path"], row["key"]))
 
 
-@action(Role.OPERATOR, Listed[models.InLine])
+@action(Role.OPERATOR, Listed[models.InLine], where=chained("number"))
 async def list_line(connection: Connection, _caller: Caller, given: models.LineRequest) -> Any:
     """List the executions that hold a slot or wait for it, by number."""
     [begin] = paging.after(given, int) or (0,)

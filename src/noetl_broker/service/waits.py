@@ -13,12 +13,13 @@ from noetl_broker.service.action import Caller, Role, action
 from noetl_broker.service.models import waits as models
 from noetl_broker.service.models.base import Listed
 from noetl_broker.service.typed_json import json_text
+from noetl_broker.service.where import joined, merged, routed
 from noetl_broker.store.admin import approvals, list_pages, signals
 from noetl_broker.store.admin.approvals import Approval
 from noetl_broker.store.connect.connection import Connection
 
 
-@action(Role.VIEWER, Listed[models.Signal])
+@action(Role.VIEWER, Listed[models.Signal], where=merged("signal_id", newest_first=True))
 async def list_signals(connection: Connection, caller: Caller, given: models.ListSignals) -> Any:
     """List the signals that are kept, newest first. Only an operator sees names and keys and may filter by them."""
     caller.refuse_hidden("names and keys of signals", given.name, given.key)
@@ -28,7 +29,7 @@ async def list_signals(connection: Connection, caller: Caller, given: models.Lis
     return paging.listed(found)
 
 
-@action(Role.OPERATOR, models.SentSignal)
+@action(Role.OPERATOR, models.SentSignal, where=routed)
 async def send_signal(connection: Connection, _caller: Caller, given: models.SendRequest) -> Any:
     """Send a signal to whoever waits for its name and key, now or until `keep_seconds` are over."""
     sent = await signals.send_signal(
@@ -42,14 +43,14 @@ async def send_signal(connection: Connection, _caller: Caller, given: models.Sen
     return {"signal_id": sent}
 
 
-@action(Role.VIEWER, list[dict[str, Any]])
+@action(Role.VIEWER, list[dict[str, Any]], where=joined)
 async def list_signal_waits(connection: Connection, caller: Caller, given: models.ListSignals) -> Any:
     """List the open waits for signals by key. Only an operator may filter."""
     caller.refuse_hidden("names and keys of signals", given.name, given.key)
     return await signals.list_signal_waits(connection, name=given.name, key=given.key, limit=given.limit)
 
 
-@action(Role.VIEWER, Listed[models.ApprovalView])
+@action(Role.VIEWER, Listed[models.ApprovalView], where=merged("execution_id", "node_id"))
 async def list_approvals(connection: Connection, caller: Caller, given: models.ListApprovals) -> Any:
     """List what waits for a person, in the order of executions. A viewer sees no question, form and assignees."""
     caller.refuse_hidden("assignees", given.assignee)

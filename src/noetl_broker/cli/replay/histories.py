@@ -11,17 +11,25 @@ from noetl_broker.cli.selection import Selection
 from noetl_broker.history.record import HistoryPart
 from noetl_broker.service import histories
 from noetl_broker.service.executions import filter_of
-from noetl_broker.store.connect.session import session
+from noetl_broker.store.connect.dsn import Database
+from noetl_broker.store.connect.session import ids_in, schemas_of, session
 
 
 async def read_histories(call: Call, chosen: Selection) -> AsyncGenerator[HistoryPart, None]:
     """Yield the chosen histories, each whole or in parts; the next ones load meanwhile."""
+    for database in await schemas_of(call.database, chosen.ids, name="replay"):
+        async with aclosing(_read(call, database, chosen)) as parts:
+            async for part in parts:
+                yield part
+
+
+async def _read(call: Call, database: Database, chosen: Selection) -> AsyncGenerator[HistoryPart, None]:
+    """Yield the chosen histories of one schema."""
     of_filter = filter_of(chosen.which)
-    async with session(call.database, name="replay") as connection:
-        with progress_bar(None if chosen.ids else await histories.count_histories(connection, of_filter)) as advance:
-            async with aclosing(
-                histories.read_histories(connection, chosen.ids or of_filter, call.playbook_rules)
-            ) as parts:
+    async with session(database, name="replay") as connection:
+        own = ids_in(database, chosen.ids)
+        with progress_bar(None if own else await histories.count_histories(connection, of_filter)) as advance:
+            async with aclosing(histories.read_histories(connection, own or of_filter, call.playbook_rules)) as parts:
                 async for part in parts:
                     yield part
                     advance(part.last)

@@ -15,7 +15,7 @@ LONGEST_VALUE = 200  # characters of a result; --json has all
 
 async def show_until(call: Call, execution_id: int, until: str) -> int:
     """Replay the turns up to the chosen one and print the state after it; gives the exit code."""
-    async with session(call.database, name="replay") as connection:
+    async with session(call.database, name="replay", of=execution_id) as connection:
         state = await state_after(connection, execution_id, until, call.playbook_rules)
     if not call.printed(state):
         _show(state)

@@ -12,13 +12,12 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
 from noetl_broker.console.access import Viewer, check_again
-from noetl_broker.console.changes import Changes
+from noetl_broker.console.changes import Changes, turns_of
 from noetl_broker.console.connections import Connections
 from noetl_broker.console.problem import RETRY_SECONDS, Refusal
 from noetl_broker.console.services import services_of
 from noetl_broker.errors import BrokerError, DatabaseFault, NotFoundFault
 from noetl_broker.service.models.values import GivenId
-from noetl_broker.store.admin.changes import load_latest_turns
 
 router = APIRouter(prefix="/changes", tags=["changes"])
 
@@ -63,7 +62,7 @@ async def _require(ids: frozenset[int], connections: Connections) -> None:
     """Raise NotFoundFault if one of these executions does not exist. While the database is away, nobody knows."""
     with suppress(DatabaseFault):
         async with connections.borrow() as connection:
-            found, _ = await load_latest_turns(connection, ids, newest=False)
+            found, _ = await turns_of(connection, ids)
         if missing := ids - found.keys():
             raise NotFoundFault(f"no execution {min(missing)}; noetl-broker executions lists them")
 

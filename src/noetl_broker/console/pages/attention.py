@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
 
+from noetl_broker.console.changes import attention_of
 from noetl_broker.console.services import Services
 from noetl_broker.errors import BrokerError
-from noetl_broker.store.admin.changes import Attention, count_attention
-from noetl_broker.store.admin.doctor import examine
+from noetl_broker.store.admin.changes import Attention
+from noetl_broker.store.admin.doctor_of_buckets import examine_all
 from noetl_broker.store.admin.overview import MOST_COUNTED
 from noetl_broker.store.connect.dsn import Database
 
@@ -32,7 +33,7 @@ async def count_for_navigation(services: Services) -> Counts:
     if services.changes.attention is None:
         with suppress(BrokerError):
             async with services.connections.borrow(MOST_SECONDS) as connection:
-                found = await count_attention(connection)
+                found = await attention_of(connection)
     counts = found._asdict()
     return {
         url: (f"{counts[name]:,}{'+' if counts[name] >= MOST_COUNTED else ''}", tone)
@@ -73,5 +74,5 @@ class Examinations:
 
     async def _examine(self) -> None:
         with suppress(BrokerError):
-            states = [finding.state for finding in await examine(self._database)]
+            states = [finding.state for finding in await examine_all(self._database)]
             self.note(states.count("problem"), states.count("notice"))

@@ -31,7 +31,8 @@ from noetl_broker.service.models.values import ExecutionId
 from noetl_broker.service.replays import MOST_TURNS
 from noetl_broker.service.typed_values import written_request
 from noetl_broker.service.views import View
-from noetl_broker.store.connect.connection import Connection
+from noetl_broker.store.connect.bucket_connections import Place
+from noetl_broker.store.connect.places import at_execution
 
 router = APIRouter()
 
@@ -62,8 +63,9 @@ async def show_execution(screen: Shown, execution_id: ExecutionId) -> Response:
     asked = {**screen.asked("turn", "step"), "why": screen.asked("why")["why"] in {"1", "true"}}
     given = written_request(ViewRequest, {"execution_id": execution_id, **asked})
 
-    async def read(connection: Connection) -> tuple[View, dict[str, Any]]:
-        view = await views.load_view(connection, screen.asker, given, screen.request.app.state.replays)
+    async def read(place: Place) -> tuple[View, dict[str, Any]]:
+        replays = screen.request.app.state.replays
+        view = await at_execution(place, execution_id, lambda one: views.load_view(one, screen.asker, given, replays))
         return view, _draw(screen, view)
 
     services = services_of(screen.request)

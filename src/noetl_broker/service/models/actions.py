@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool
 from noetl_broker.service.models.base import (
     LONGEST_TEXT,
     MOST_ROWS,
+    UNANSWERED,
     Given,
     IdempotencyKey,
     OneExecution,
@@ -242,3 +243,4 @@ class Treated(BaseModel):
     done: list[Done] = Field(default_factory=list)
     failed: list[Failed] = Field(default_factory=list)
     next: Id | None = Field(None, description="`after` of the next request; null: there are no more")
+    unanswered: list[str] = UNANSWERED

@@ -32,6 +32,9 @@ IdempotencyKey = Annotated[SomeText | None, Field(description="one key does it o
 Status = Literal["QUEUED", "RUNNING", "PAUSED", "COMPENSATING", "COMPLETED", "FAILED", "CANCELLED"]
 
 
+UNANSWERED: Any = Field([], description="buckets of the installation that did not answer, and why")
+
+
 class Role(StrEnum):
     """What a caller may do.
 
@@ -84,6 +87,7 @@ class Listed(BaseModel, Generic[Row]):
 
     items: list[Row]
     next: str | None = Field(description="the `cursor` of the next page; null: this is the last one")
+    unanswered: list[str] = UNANSWERED
 
 
 def is_given(*names: str) -> dict[str, Any]:

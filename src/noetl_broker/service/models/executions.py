@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
 from noetl_broker.service.models.base import (
+    UNANSWERED,
     Given,
     OneExecution,
     Paged,
@@ -34,6 +35,12 @@ UndoState = Literal["undoing", "undone", "left"]
 _UNDO_STATE: Any = Field(description="how its undo stands after its end; null: it has none")
 ItemStatus = Literal["WAITING", "RUNNING", "COMPLETED", "FAILED", "CANCELLED"]
 Form = Literal["svg", "mermaid"]
+
+
+BucketKey = Annotated[
+    SomeText | None,
+    Field(description="what belongs together, such as a customer: with buckets, it chooses the bucket"),
+]
 
 
 class ListExecutions(Paged):
@@ -105,6 +112,7 @@ class StartRequest(Given):
     version: Version | None = Field(None, description="null: the latest")
     payload: dict[str, Any] = Field(default_factory=dict)
     idempotency_key: SomeText | None = Field(None, description="one key starts one execution, however often it is sent")
+    bucket_key: BucketKey = None
 
 
 class StartManyRequest(Given):
@@ -114,6 +122,7 @@ class StartManyRequest(Given):
     version: Version | None = None
     payloads: list[dict[str, Any]]
     idempotency_keys: list[str | None] | None = None
+    bucket_key: BucketKey = None
 
 
 class ExecutionView(BaseModel):
@@ -373,6 +382,7 @@ class Verified(BaseModel):
     executions: int
     broken: int
     invariants: list[Invariant]
+    unanswered: list[str] = UNANSWERED
 
 
 class Replayed(BaseModel):

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from noetl_broker.service.models.actions import Which
-from noetl_broker.service.models.base import Given, Paged, PageOfPaths, Role, Text
+from noetl_broker.service.models.base import UNANSWERED, Given, Paged, PageOfPaths, Role, Text
 from noetl_broker.service.models.values import ErrorType, GivenId, Hidden, Id, Moment, Payload, Recorded
 
 
@@ -61,6 +61,7 @@ class Workers(BaseModel):
 
     items: list[WorkerView]
     next: None = None
+    unanswered: list[str] = UNANSWERED
 
 
 class LeaseView(BaseModel):

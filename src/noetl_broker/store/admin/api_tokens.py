@@ -26,13 +26,20 @@ class TokenCheck(NamedTuple):
     valid_token: bool
 
 
+def new_token() -> str:
+    """A token that nobody has."""
+    return PREFIX + secrets.token_urlsafe(_BYTES)
+
+
 async def create_token(
-    connection: Connection, name: str, role: str, valid: timedelta | None
+    connection: Connection, name: str, role: str, valid: timedelta | None, token: str | None = None
 ) -> tuple[str, datetime | None]:
-    """A new token, which nobody can read again, and when it expires. Raises BrokerError if the name is taken."""
-    token = PREFIX + secrets.token_urlsafe(_BYTES)
-    expires_at = await call(connection, "create_api_token", name, digest_of(token), role, valid)
-    return token, expires_at
+    """A new token, or this one, which nobody can read again, and when it expires.
+
+    Raises BrokerError if the name is taken.
+    """
+    token = token or new_token()
+    return token, await call(connection, "create_api_token", name, digest_of(token), role, valid)
 
 
 async def list_tokens(connection: Connection) -> list[dict[str, Any]]:

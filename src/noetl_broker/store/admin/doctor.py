@@ -17,7 +17,7 @@ import asyncpg
 from noetl_broker.errors import DatabaseFault, PermissionFault, SchemaFault
 from noetl_broker.store.admin import doctor_checks
 from noetl_broker.store.admin.doctor_checks import DoctorFinding, Thresholds
-from noetl_broker.store.connect.connection import SESSION, Connection, connect, schema_of
+from noetl_broker.store.connect.connection import SESSION, Connection, connect, named_of, schema_of
 from noetl_broker.store.connect.dsn import Database
 from noetl_broker.store.connect.listener import CHANNEL
 from noetl_broker.store.connect.migrations import (
@@ -60,7 +60,7 @@ async def examine(database: Database, limits: Thresholds | None = None) -> list[
             if schema[0].state != "problem":
                 for check in (_check_rights, *doctor_checks.CHECKS):
                     found += await _allowed(check, connection, limits)
-            return [_with_schema(finding, database.schema) for finding in found]
+            return [_with_schema(finding, database.named) for finding in found]
     finally:
         with contextlib.suppress(TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             await connection.close(timeout=2.0)
@@ -290,7 +290,8 @@ async def _check_schema(connection: Connection) -> list[DoctorFinding]:
     except PermissionFault as fault:
         says = f"this login may not see it: {str(fault).partition(': ')[2]}"
         why = "A broker with this login ends with 77."
-        do = f"Call doctor with a login in the role {schema}_operator, which noetl-broker migrate --roles makes."
+        role = f"{named_of(connection)}_operator"
+        do = f"Call doctor with a login in the role {role}, which noetl-broker migrate --roles makes."
         return [DoctorFinding("schema", "problem", says, why, do)]
     says, facts = f"version {newest.version}, as this program needs", {"version": newest.version}
     found = [DoctorFinding("schema", "ok", says, facts=facts)]
@@ -310,7 +311,7 @@ async def _check_schema(connection: Connection) -> list[DoctorFinding]:
 
 async def _check_rights(connection: Connection, _limits: Thresholds) -> list[DoctorFinding]:
     """The rights of our login and of the role that `migrate --roles` made, which may lack some after an upgrade."""
-    schema, found = schema_of(connection), []
+    named, found = named_of(connection), []
     for role, is_superuser in await connection.fetch(sql("examine_roles")):
         lacking = await missing_rights(connection, role)
         if lacking:
@@ -318,14 +319,14 @@ async def _check_rights(connection: Connection, _limits: Thresholds) -> list[Doc
                 "rights", "problem", f"the role {role} lacks {_first_of(lacking)}",
                 "A broker with this login ends with 77, or stops deciding if it lost a right while it ran.",
                 "noetl-broker migrate --roles as the owner of the schema, after each upgrade too; then give brokers"
-                f" a login in the role {schema}_broker.", {"role": role, "missing": lacking},
+                f" a login in the role {named}_broker.", {"role": role, "missing": lacking},
             ))  # fmt: skip
         elif is_superuser:
             found.append(DoctorFinding(
                 "rights", "notice", f"the role {role} is a superuser",
                 "Anybody who finds a broker's DSN then owns the whole server.",
                 "noetl-broker migrate --roles, then: create role broker_1 login password '…'"
-                f" in role {schema}_broker.",
+                f" in role {named}_broker.",
                 {"role": role},
             ))  # fmt: skip
         else:

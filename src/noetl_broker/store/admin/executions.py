@@ -36,11 +36,26 @@ MOST_ADMITTED = 1_000  # executions that one transaction admits
 
 
 async def start_execution(
-    connection: Connection, path: str, payload: str, *, version: int | None, idempotency_key: str | None
+    connection: Connection,
+    path: str,
+    payload: str,
+    *,
+    version: int | None,
+    idempotency_key: str | None,
+    bucket_key: str | None = None,
 ) -> int:
     """Start an execution with a JSON object as payload; returns its id. NotFoundFault suggests a near path."""
+    given = path, payload, version, idempotency_key, bucket_key
     async with _suggesting(connection, path, version):
-        return int(await connection.fetchval(sql("start_execution"), path, payload, version, idempotency_key))
+        return int(await connection.fetchval(sql("start_execution"), *given))
+
+
+async def bucket_of(
+    connection: Connection, path: str, bucket_key: str | None, idempotency_key: str | None
+) -> int | None:
+    """The bucket in which a start will live; None: in any. The connection is to the schema of the installation."""
+    found: int | None = await connection.fetchval(sql("bucket_of_start"), path, bucket_key, idempotency_key)
+    return found
 
 
 async def start_executions(
@@ -50,10 +65,12 @@ async def start_executions(
     *,
     version: int | None,
     idempotency_keys: Sequence[str | None] | None,
+    bucket_key: str | None = None,
 ) -> list[int]:
     """Start an execution for each payload, all in one transaction; returns their ids in the same order."""
+    given = path, payloads, idempotency_keys, version, bucket_key
     async with _suggesting(connection, path, version):
-        return list(await connection.fetchval(sql("start_executions"), path, payloads, idempotency_keys, version))
+        return list(await connection.fetchval(sql("start_executions"), *given))
 
 
 @asynccontextmanager
@@ -141,15 +158,12 @@ async def with_turns(connection: Connection, execution_ids: Sequence[int]) -> li
     return [each for each in execution_ids if each in found]
 
 
-async def resume_path(connection: Connection, path: str) -> tuple[bool, int]:
-    """Run new executions of a playbook again, and admit those that are queued.
-
-    Gives whether it was paused, and how many were admitted.
-    """
-    was_paused, admitted = bool(await call(connection, "resume_path", path)), 0
+async def admit_all(connection: Connection, path: str) -> int:
+    """Admit the queued executions of a playbook that is not paused any more; gives their number."""
+    admitted = 0
     while some := int(await call(connection, "admit_executions", path, MOST_ADMITTED)):
         admitted += some
-    return was_paused, admitted
+    return admitted
 
 
 def like(text: str, *, anywhere: bool = False) -> str:

@@ -27,6 +27,11 @@ def bucket_of_id(number: int) -> int:
     return number & _BITS
 
 
+def last_id_of(bucket: int) -> int:
+    """The highest id that a bucket can have."""
+    return (2**63 - 1) & ~_BITS | bucket
+
+
 def bucket_of_text(text: str, buckets: int) -> int:
     """The bucket of a text, of so many."""
     return int(hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()[:8], 16) % buckets

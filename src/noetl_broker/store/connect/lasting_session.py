@@ -25,11 +25,19 @@ class LastingSession:
     """
 
     def __init__(
-        self, database: Database, *, name: str, say: Callable[[str], None], known_to_answer: bool = False
+        self,
+        database: Database,
+        *,
+        name: str,
+        say: Callable[[str], None],
+        of: int | None = None,
+        known_to_answer: bool = False,
     ) -> None:
+        """Connect to nothing yet. `of`: the execution that is read, as in `session`."""
         self.schema = database.schema
         self._database = database
         self._name = name
+        self._of = of
         self._say = say
         self._stack = AsyncExitStack()
         self._connection: Connection | None = None
@@ -68,7 +76,8 @@ class LastingSession:
 
     async def _open(self) -> Connection:
         if self._connection is None:
-            self._connection = await self._stack.enter_async_context(session(self._database, name=self._name))
+            opened = session(self._database, name=self._name, of=self._of)
+            self._connection = await self._stack.enter_async_context(opened)
             self._connected = True
         return self._connection
 

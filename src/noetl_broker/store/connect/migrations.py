@@ -10,6 +10,7 @@ import asyncpg
 
 from noetl_broker.errors import OperatorFault, PermissionFault, SchemaFault
 from noetl_broker.resources import migrations_folder, roles_file
+from noetl_broker.store.connect.buckets import count_buckets
 from noetl_broker.store.connect.connection import connect, named_of, schema_of
 from noetl_broker.store.connect.dsn import Database
 from noetl_broker.store.connect.schema_name import rendered, with_schema
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 SERVED_VERSIONS = range(28, 29)
 
 
-OF_BUCKET = -1
+OF_BUCKET = -1  # its version
 UNNUMBERED = {"compat_noetl.sql": 0, "bucket.sql": OF_BUCKET}  # the version of a file without a number
 
 # The header of a migration that older programs may continue with: `-- serves-from: 9`.
@@ -34,6 +35,15 @@ SERVES_FROM = re.compile(r"^-- serves-from: (\d+)$", re.MULTILINE)
 
 MOST_SHOWN = 3  # rights in a message
 _COMMA = re.compile(r", (?![^()]*\))")  # between functions, not between their arguments
+
+
+class InstallationFault(SchemaFault):
+    """The schema is that of an installation, whose executions are in `buckets` other schemas."""
+
+    def __init__(self, message: str, buckets: int) -> None:
+        """A sentence for a command that serves one schema alone."""
+        super().__init__(message)
+        self.buckets = buckets
 
 
 class Migration(NamedTuple):
@@ -197,7 +207,8 @@ async def status(database: Database) -> list[Applied]:
 async def check_version(connection: Connection) -> None:
     """Raise SchemaFault if the schema is missing, too old, or newer than this program serves, or is not in UTF8.
 
-    A newer schema is served if each unknown migration says that programs of our version can continue.
+    InstallationFault: it has buckets. A newer schema is served if each unknown migration says that programs of our
+    version can continue.
     """
     await _check_encoding(connection)
     applied = await _applied(connection)
@@ -205,6 +216,7 @@ async def check_version(connection: Connection) -> None:
     if version in SERVED_VERSIONS:
         return
     if version == 0:
+        await _refuse_installation(connection)
         message = f"the database has no {schema_of(connection)} schema of ours; run noetl-broker migrate"
     elif version < SERVED_VERSIONS.start:
         message = (
@@ -216,6 +228,18 @@ async def check_version(connection: Connection) -> None:
             return
         message = f"the schema is at version {version}, this program serves up to {served}; upgrade the program"
     raise SchemaFault(with_schema(message, named_of(connection)))
+
+
+async def _refuse_installation(connection: Connection) -> None:
+    """Raise InstallationFault if the schema is that of an installation with buckets."""
+    count = await count_buckets(connection)
+    if count is not None:
+        name = schema_of(connection)
+        raise InstallationFault(
+            f"{name} is an installation with {count} buckets, and this serves one schema: name a bucket, --schema"
+            f" {name}_0 to {name}_{count - 1}",
+            count,
+        )
 
 
 async def check_applied(connection: Connection) -> None:

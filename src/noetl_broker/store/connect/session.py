@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
 import asyncpg
 
 from noetl_broker.errors import BrokerError, DatabaseFault, NotFoundFault, OperatorFault, PermissionFault, SchemaFault
+from noetl_broker.store.connect.bucket_connections import BucketConnections, Place, checked_bucket
+from noetl_broker.store.connect.buckets import bucket_of_id
 from noetl_broker.store.connect.connection import COMMAND_SECONDS, Connection, close_quickly, connect
 from noetl_broker.store.connect.dsn import Database
-from noetl_broker.store.connect.migrations import check_version
+from noetl_broker.store.connect.migrations import InstallationFault, check_version
 from noetl_broker.store.connect.server_checks import pooler_fault
 from noetl_broker.store.connect.sqlstates import fault_class_of, is_mixed_up, message_of
 
@@ -20,26 +22,74 @@ OWN_STATES: dict[str, Callable[[str], BrokerError]] = {
     "NB400": OperatorFault,
     "NB404": NotFoundFault,
     "NB409": BrokerError,
+    "NB421": OperatorFault,
 }
 
 
 @contextlib.asynccontextmanager
 async def session(
-    database: Database, *, name: str, command_timeout: float | None = COMMAND_SECONDS
+    database: Database,
+    *,
+    name: str,
+    command_timeout: float | None = COMMAND_SECONDS,
+    of: int | None = None,
+    is_checked: bool = True,
 ) -> AsyncIterator[Connection]:
     """Yield a connection on a schema that we serve; raises the fault that fits.
 
-    `command_timeout` seconds for each statement (None: as long as the server lets it).
+    `command_timeout` seconds for each statement (None: as long as the server lets it). `of`: an id, in whose bucket the
+    connection is, if there are buckets. Not `is_checked`: the schema may be that of an installation.
     """
     connection = await connect(database, name=f"noetl-broker {name}", command_timeout=command_timeout)
     try:
         with translate_faults(connection):
             # A producer may only call its functions: it cannot read the version.
             with contextlib.suppress(PermissionFault):
-                await check_version(connection)
+                if is_checked:
+                    await check_version(connection)
             yield connection
+    except InstallationFault as fault:
+        if of is None:
+            raise
+        bucket = database.bucket(checked_bucket(of, fault.buckets, database))
+    else:
+        return
     finally:
         await close_quickly(connection)
+    async with session(bucket, name=name, command_timeout=command_timeout) as own:
+        yield own
+
+
+@contextlib.asynccontextmanager
+async def place(database: Database, *, name: str) -> AsyncIterator[Place]:
+    """Yield a connection as `session` does; of an installation, the connections to its buckets."""
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            found: Place = await stack.enter_async_context(session(database, name=name))
+        except InstallationFault as fault:
+
+            def opens(one: Database) -> contextlib.AbstractAsyncContextManager[Connection]:
+                return session(one, name=name, is_checked=one is not database)
+
+            found = BucketConnections(database, fault.buckets, opens)
+        yield found
+
+
+async def schemas_of(
+    database: Database, ids: Sequence[int] = (), *, name: str, command_timeout: float | None = COMMAND_SECONDS
+) -> list[Database]:
+    """The schema; of an installation, the buckets that have these ids, or all buckets."""
+    try:
+        async with session(database, name=name, command_timeout=command_timeout):
+            return [database]
+    except InstallationFault as fault:
+        wanted = {checked_bucket(one, fault.buckets, database) for one in ids} or {*range(fault.buckets)}
+        return [database.bucket(number) for number in sorted(wanted)]
+
+
+def ids_in(database: Database, ids: Sequence[int]) -> list[int]:
+    """Those of these ids that are of a schema: all, unless it is a bucket."""
+    return [one for one in ids if database.installation is None or database.bucket(bucket_of_id(one)) == database]
 
 
 @contextlib.contextmanager

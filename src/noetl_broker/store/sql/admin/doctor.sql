@@ -75,6 +75,27 @@ select to_regclass('noetl.resource') is not null and not exists (
     and starts_with(t.tgname, 'noetl_')
 ) as given_back;
 
+-- name: digest_settings
+-- What all buckets of an installation must have alike, one digest each.
+select s.setting, md5(coalesce(string_agg(s.row, chr(10) order by s.row), '')) as digest
+from (
+  select 'playbooks' as setting, format('%s %s %s', c.path, c.version, md5(c.content)) as row
+  from noetl.catalog c
+  union all
+  select 'step types', t.name
+  from noetl.step_type t
+  union all
+  select 'throttles', format('%s %s %s %s', l.name, l.concurrency, l.rate, l.burst)
+  from noetl.limit l
+  union all
+  select 'paused playbooks', p.path
+  from noetl.path_pause p
+  union all
+  select w.setting, ''
+  from unnest(array['playbooks', 'step types', 'throttles', 'paused playbooks']) w (setting)
+) s
+group by s.setting;
+
 -- name: examine_brokers
 select count(*) filter (where a.application_name = 'noetl-broker bell') as listening,
   count(*) filter (where a.application_name = 'noetl-broker worker') as workers

@@ -1,8 +1,11 @@
 -- name: start_execution
-select noetl.start_execution($1::text, $2::text::jsonb, $3::int, $4::text);
+select noetl.start_execution($1::text, $2::text::jsonb, $3::int, $4::text, case when $5::text is not null then jsonb_build_object('bucket_key', $5::text) end);
 
 -- name: start_executions
-select noetl.start_executions($1::text, $2::text[]::jsonb[], $3::text[], $4::int);
+select noetl.start_executions($1::text, $2::text[]::jsonb[], $3::text[], $4::int, case when $5::text is not null then jsonb_build_object('bucket_key', $5::text) end);
+
+-- name: bucket_of_start
+select noetl.bucket_of($1::text, $2::text, $3::text);
 
 -- name: search_executions
 -- Executions in one of the statuses $2, the oldest first. $3: only those without a parent, fork and retry. $4: after that one.
