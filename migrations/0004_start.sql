@@ -96,7 +96,7 @@ as $$
   select coalesce($1, $2, $3 || chr(31) || $4)
 $$;
 
--- Raises NB421 for a start whose home is another bucket.
+-- Raises NB421 for a start, or a schedule, whose home is another bucket.
 create or replace function noetl.check_home(bucket text, bucket_key text, path text, idempotency_key text) returns void
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -106,12 +106,12 @@ declare
 begin
   if home <> noetl.bucket_number() then
     raise exception using errcode = 'NB421',
-      message = format('the execution of %s belongs to bucket %s%s, and this is bucket %s', $3, home,
+      message = format('what starts %s belongs to bucket %s%s, and this is bucket %s', $3, home,
         case when $1 is not null then format(' (metadata.bucket: %s)', $1)
           when $2 is not null then format(' (bucket_key %s)', $2)
           else format(' (idempotency key %s)', left($4, 100)) end,
         noetl.bucket_number()),
-      hint = 'call start_execution in the schema without a number';
+      hint = 'call the function in the schema without a number';
   end if;
 end
 $$;

@@ -156,6 +156,9 @@ begin
       message = format('no playbook %s%s is registered', $2, coalesce(' version ' || $7, '')),
       hint = 'noetl-broker register FILE adds a playbook to the catalog';
   end if;
+  if noetl.bucket_number() is not null then -- the latest version says where its executions begin, whatever they start
+    perform noetl.check_home((noetl.find_playbook($2, null)).bucket, $1, $2, null);
+  end if;
   insert into noetl.start_schedule (
     name, path, version, payload, cron, every, timezone, jitter, catch_up, overlap, declared_in, since_at
   )

@@ -65,8 +65,27 @@ begin
 end
 $$;
 
--- Functions that take an id go to its bucket. Functions that set something go to all buckets, in one transaction. They have
--- the arguments, defaults and comments of the functions of a bucket, and the rights of the caller there.
+-- The schema of the bucket that has a schedule, or should have it.
+create or replace function noetl.schema_of_schedule(name text, path text default null) returns text
+language plpgsql stable
+as $$
+declare
+  bucket text;
+  found boolean;
+begin
+  for bucket in select b.schema from noetl.bucket b order by b.number loop
+    execute format('select exists (select from %I.start_schedule s where s.name = $1)', bucket) into found using $1;
+    if found then
+      return bucket;
+    end if;
+  end loop;
+  return noetl.schema_of(noetl.bucket_of($2, $1));
+end
+$$;
+
+-- Functions that take an id go to its bucket, those that take a schedule to the bucket that has it. Functions that set
+-- something go to all buckets, in one transaction. They have the arguments, defaults and comments of the functions of a
+-- bucket, and the rights of the caller there.
 do $make$
 declare
   made record;
@@ -83,7 +102,8 @@ begin
       ('traceparent', 'one'), ('heartbeat_job', 'one'), ('complete_job', 'one'), ('fail_job', 'one'),
       ('wait_for_child', 'one'), ('log_job', 'one'), ('report_progress', 'one'),
       ('pause_path', 'all'), ('resume_path', 'all'), ('put_throttle', 'all'), ('delete_throttle', 'all'),
-      ('announce_step_types', 'all'), ('remove_step_types', 'all')
+      ('announce_step_types', 'all'), ('remove_step_types', 'all'), ('create_api_token', 'all'), ('revoke_api_token', 'all'),
+      ('pause_schedule', 'schedule'), ('resume_schedule', 'schedule'), ('delete_schedule', 'schedule')
     ) w (name, goes_to)
     join pg_proc p on p.proname = w.name and p.pronamespace = to_regnamespace('noetl_0') -- at first, it is not there
   loop
@@ -105,7 +125,9 @@ begin
         $body$
       $function$,
       made.name, made.arguments, made.result,
-      case when made.goes_to = 'one' then 'select noetl.schema_of($1)'
+      case made.goes_to
+        when 'one' then 'select noetl.schema_of($1)'
+        when 'schedule' then 'select noetl.schema_of_schedule($1)'
         else 'select b.schema from noetl.bucket b order by b.number' end,
       made.places
     );
@@ -169,6 +191,37 @@ begin
     end loop;
   end loop;
   return ids;
+end
+$$;
+
+-- A schedule lives where its executions begin: at the home of its playbook, else in the bucket of its name. For a playbook of
+-- another home, it moves there.
+create or replace function noetl.put_schedule(
+  name text,
+  path text,
+  cron text default null,
+  every interval default null,
+  payload jsonb default '{}',
+  timezone text default 'UTC',
+  version int default null,
+  jitter interval default '0',
+  catch_up interval default '1 hour',
+  overlap text default 'skip',
+  declared_in text default null
+) returns boolean
+language plpgsql
+as $$
+declare
+  home text := noetl.schema_of(noetl.bucket_of($2, $1));
+  before text := noetl.schema_of_schedule($1, $2);
+  changed boolean;
+begin
+  if before <> home then
+    execute format('select %I.delete_schedule($1)', before) using $1;
+  end if;
+  execute format('select %I.put_schedule($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)', home)
+  into changed using $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11;
+  return changed;
 end
 $$;
 

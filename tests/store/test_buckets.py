@@ -16,6 +16,7 @@ from noetl_broker.store.connect.buckets import (
     bucket_of_id,
     bucket_of_signal,
     bucket_of_start,
+    bucket_of_text,
     buckets_of,
     count_buckets,
 )
@@ -220,6 +221,31 @@ async def test_the_installation_routes_by_id_and_writes_settings_in_all_buckets(
             await own.execute("select noetl.cancel_execution(63)")
         async with refused(own, "NB404", "the id null is of no bucket"):
             await own.execute("select noetl.cancel_execution(null)")
+
+
+async def test_schedules_are_routed(installation: Database) -> None:
+    """To the home of the playbook, else to the bucket of the name. A put for a playbook of another home moves it."""
+    name = "nightly"
+    own = bucket_of_text(name, COUNT)
+    text = next(f"text {n}" for n in range(99) if bucket_of_text(f"text {n}", COUNT) != own)
+    await put_playbook(installation)
+    await put_playbook(installation, "at/home", text)
+    put = "select noetl.put_schedule($1, $2, every => '1 hour')"
+    count = "select count(*) from noetl.start_schedule"
+    for path, home in (("story", own), ("at/home", bucket_of_text(text, COUNT))):
+        assert await value(installation, put, name, path)
+        assert not await value(installation, put, name, path)
+        assert [await value(one, count) for one in buckets_of(installation, COUNT)] == [
+            int(number == home) for number in range(COUNT)
+        ]
+        message = f"what starts {path} belongs to bucket {home}"
+        async with session(installation.bucket((home + 1) % COUNT)) as other, refused(other, "NB421", message):
+            await other.fetchval(put, name, path)
+    assert await value(installation, "select noetl.pause_schedule($1)", name)
+    assert await value(installation, "select noetl.resume_schedule($1)", name)
+    await execute(installation, "select noetl.delete_schedule($1)", name)
+    async with session(installation) as asking, refused(asking, "NB404", "no schedule nightly"):
+        await asking.execute("select noetl.delete_schedule('nightly')")
 
 
 async def test_all_buckets_have_the_roles_of_the_installation(installation: Database) -> None:

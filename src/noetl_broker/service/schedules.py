@@ -25,6 +25,7 @@ from noetl_broker.store.admin import schedules as store
 from noetl_broker.store.admin.schedules import ScheduleSpec
 from noetl_broker.store.connect.bucket_connections import Answer, BucketConnections, Place, Work
 from noetl_broker.store.connect.connection import Connection, call
+from noetl_broker.store.connect.places import routed
 from noetl_broker.text import moment
 
 SHOWN_MOMENTS = 3  # with one schedule
@@ -201,8 +202,6 @@ async def list_past_moments(connection: Connection, _caller: Caller, given: mode
 @action(Role.OPERATOR, models.ScheduleChange, where=whole)
 async def put_schedule(connection: Place, _caller: Caller, given: models.ScheduleRequest) -> Any:
     """Make a schedule, or change it. Another timing counts from now; a paused schedule stays paused."""
-    if isinstance(connection, BucketConnections):
-        return await _put_in_bucket(connection, _caller, given)
     try:
         cron = None if given.cron is None else read_cron(given.cron, given.timezone).text
     except ValueError as error:
@@ -211,19 +210,10 @@ async def put_schedule(connection: Place, _caller: Caller, given: models.Schedul
     every = None if given.every is None else timedelta(seconds=given.every)
     read = {"cron": cron, "every": every, "payload": json_text(given.payload), **spans}
     spec = ScheduleSpec(**given.model_dump() | read)
-    changed = await store.put_schedule(connection, spec)
-    row = await store.find_schedule(connection, given.name)
+    changed = await routed(connection, lambda one: store.put_schedule(one, spec))
+    row = await at_schedule(connection, given.name, lambda one: store.find_schedule(one, given.name))
     when = schedule_as_document(row)["when"]
     return {"name": given.name, "changed": changed, "next": next_moments(row, 1), "when": when}
-
-
-async def _put_in_bucket(buckets: BucketConnections, caller: Caller, given: models.ScheduleRequest) -> Any:
-    """Put it in the bucket where its executions begin. With a playbook of another home, it moves there."""
-    home = await buckets.in_installation(lambda one: store.bucket_of_schedule(one, given.name, given.path))
-    before = await _bucket_with(buckets, given.name)
-    if before not in {None, home}:
-        await buckets.in_bucket(before or 0, lambda connection: call(connection, "delete_schedule", given.name))
-    return await buckets.in_bucket(home, lambda connection: put_schedule(connection, caller, given))
 
 
 @action(Role.OPERATOR, models.ScheduleChange, where=of_schedule)

@@ -84,11 +84,6 @@ async def has_schedule(connection: Connection, name: str) -> bool:
     return bool(await connection.fetchval(sql("has_schedule"), name))
 
 
-async def bucket_of_schedule(connection: Connection, name: str, path: str) -> int:
-    """The bucket of a schedule. The connection is to the schema of the installation."""
-    return int(await connection.fetchval(sql("bucket_of_schedule"), name, path))
-
-
 async def started_moments(connection: Connection, name: str, moments: Sequence[datetime]) -> dict[datetime, Row]:
     """The moments that have an execution already, each with its id, status and error."""
     return {row["moment"]: row for row in await connection.fetch(sql("started_moments"), name, [*moments])}

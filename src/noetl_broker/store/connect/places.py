@@ -16,6 +16,11 @@ async def in_each_schema(place: Place, work: Work[Answer]) -> Answer:
     return await work(place)
 
 
+async def routed(place: Place, work: Work[Answer]) -> Answer:
+    """In the schema whose functions route; or on the connection."""
+    return await (place.in_installation(work) if isinstance(place, BucketConnections) else work(place))
+
+
 async def in_first(place: Place, work: Work[Answer]) -> Answer:
     """In the first bucket that answers; or on the connection."""
     return await (place.in_any(work) if isinstance(place, BucketConnections) else work(place))

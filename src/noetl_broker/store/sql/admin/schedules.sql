@@ -16,10 +16,6 @@ order by s.name;
 -- name: has_schedule
 select exists (select from noetl.start_schedule s where s.name = $1::text);
 
--- name: bucket_of_schedule
--- That of its playbook's home, else of its name.
-select noetl.bucket_of($2::text, $1::text);
-
 -- name: find_schedule
 select s.name, s.path, s.version, s.payload, s.cron, s.every, s.timezone, s.jitter, s.catch_up, s.overlap, s.declared_in,
   s.paused, s.paused_at, s.resumed_at, s.since_at, s.next_at, s.due_at, s.last_at, s.last_execution_id, s.started,
