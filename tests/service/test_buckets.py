@@ -54,6 +54,12 @@ async def buckets(installation: Database) -> AsyncIterator[BucketConnections]:
         yield found
 
 
+async def register_everywhere(installation: Database, text: str) -> None:
+    """Register a playbook in all buckets."""
+    async with place(installation, name="test") as found:
+        await ask(found, playbooks.register, files=[("story.yaml", text)])
+
+
 async def start_in_each(installation: Database, *, times: int = 3) -> list[int]:
     """Start executions in each bucket, and let brokers decide; gives their ids, in order."""
     started = [

@@ -136,21 +136,21 @@ def chained(key: str) -> Where:
     async def place(buckets: BucketConnections, do: Do, given: Any) -> Any:
         first, inner = _read_chained(given.cursor, buckets.count)
         rows: list[Row] = []
-        unanswered: dict[str, str] = {}
+        found: dict[str, Any] = {}
         for number in range(first, buckets.count):
             asked = given.model_copy(update={"limit": given.limit - len(rows), "cursor": inner})
             answers = await buckets.in_all(partial(do_with, do, asked), [number])
-            unanswered |= answers.unanswered
             inner = None
             for page in answers.of.values():
+                found = {**page, **found} if rows else {**found, **page}  # what else it says is of the first with rows
                 rows += page["items"]
                 inner = page["next"]
+            found = with_unanswered(found, answers)
             if inner is not None or (len(rows) >= given.limit and number + 1 < buckets.count):
-                following = f"{number}:{inner}" if inner is not None else f"{number + 1}:"
-                return with_unanswered({"items": rows, "next": following}, BucketAnswers({}, unanswered))
+                return found | {"items": rows, "next": f"{number}:{inner}" if inner else f"{number + 1}:"}
         if given.cursor is None:
             rows.sort(key=lambda row: row[key])
-        return with_unanswered({"items": rows, "next": None}, BucketAnswers({}, unanswered))
+        return found | {"items": rows, "next": None}
 
     return place
 
@@ -173,4 +173,5 @@ def with_unanswered(answer: dict[str, Any], answers: BucketAnswers) -> dict[str,
     """The answer, with the buckets that did not answer, if there are any."""
     if not answers.unanswered:
         return answer
-    return answer | {"unanswered": [f"{schema}: {why}" for schema, why in answers.unanswered.items()]}
+    named = [f"{schema}: {why}" for schema, why in answers.unanswered.items()]
+    return answer | {"unanswered": [*answer.get("unanswered", ()), *named]}

@@ -43,6 +43,7 @@ class Screen:
 
     def __init__(self, request: Request, caller: Caller | None) -> None:
         self.request = request
+        self._unanswered: dict[str, None] = {}  # buckets of the installation
         self._is_shared = SHARED in request.scope
         self.caller = replace(caller, name="") if caller is not None and self._is_shared else caller
         secret = request.cookies.get(cookies.FORM, "")
@@ -67,7 +68,10 @@ class Screen:
 
     async def ask(self, action: ServiceAction[Any, Any], /, **given: Any) -> Any:
         """The answer of the service; an empty text is not given. Raises FieldFault."""
-        return await perform(self.request, action, self.asker, written_request(action.request, given))
+        answer = await perform(self.request, action, self.asker, written_request(action.request, given))
+        if isinstance(answer, dict):
+            self._unanswered |= dict.fromkeys(answer.get("unanswered", ()))
+        return answer
 
     def asked(self, *names: str) -> dict[str, str]:
         """The values of these parameters of the address; an empty text for one that is not there. Raises FieldFault."""
@@ -126,6 +130,7 @@ class Screen:
             "csrf_field": cookies.TOKEN_FIELD,
             "csrf_token": "" if self._is_shared else cookies.token_of(self._secret, self.session),
             "flash": shown,
+            "unanswered": [*self._unanswered],
             "now": datetime.now(UTC),
             "here": self.here,
             "picture": picture,
