@@ -109,6 +109,9 @@ async def test_a_schema_without_buckets_accepts_all_of_it(database: Database) ->
     await register(database, IDLE, "bucket: b", "child")
     for number, (metadata, body, _) in enumerate(REFUSED.values()):
         await register(database, body, metadata, f"story{number}")
+        async with pooled_session(database) as connection:
+            checked = await check_text(connection, document(body, metadata=metadata), RULES)
+        assert checked.errors == 0
     await register(database, CALL, "bucket: a, concurrency: {limit: 1, per_bucket: true}")
     await register(database, CALL, "bucket: c")
     await start(database)
