@@ -164,13 +164,13 @@ def test_a_bucket_refuses_a_playbook_with_its_places_and_remedies(
     lone_command: Command, installation: Database
 ) -> None:
     """All of them. `--new-home` lets a home change."""
-    bucket = {"NOETL_BROKER_DSN": installation.dsn, "NOETL_BROKER_SCHEMA": installation.bucket(1).schema}
+    buckets = {"NOETL_BROKER_DSN": installation.dsn, "NOETL_BROKER_SCHEMA": installation.schema}
     file = write_playbook(lone_command.folder, GOOD)
-    assert lone_command("register", file, **bucket).exit_code == 0
+    assert lone_command("register", file, **buckets).exit_code == 0
     text = file.read_text()
     file.write_text(text.replace("metadata: {", "metadata: {bucket: a, ") + "workbook: []\n")
-    answer = lone_command("register", file, **bucket)
+    answer = lone_command("register", file, **buckets)
     assert answer.exit_code == 1
     assert answer.stderr.startswith(f"{file}:3:")
     assert answer.stderr.endswith("(keep it, or register with --new-home)\nnoetl-broker: nothing was registered\n")
-    assert lone_command("register", file, "--new-home", **bucket).exit_code == 0
+    assert lone_command("register", file, "--new-home", **buckets).exit_code == 0

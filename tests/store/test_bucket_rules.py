@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from noetl_broker.errors import OperatorFault
 from noetl_broker.playbook import PlaybookError, PlaybookRules, compile_playbook
 from noetl_broker.service.check import check_text
 from noetl_broker.store.admin import catalog
@@ -261,3 +262,15 @@ async def test_a_limit_of_a_playbook_with_a_home_is_exact(installation: Database
     await complete_jobs(there)
     await drain(there)
     assert await rows(there, states) == [("COMPLETED", 2), ("QUEUED", 5), ("RUNNING", 2)]
+
+
+async def test_a_bucket_alone_registers_no_playbook_of_a_fork(installation: Database) -> None:
+    """All buckets have the same catalog. A registered text is found."""
+    bucket = installation.bucket(1)
+    text = document(IDLE)
+    async with pooled_session(bucket) as connection:
+        playbook = compile_playbook(text, rules=RULES)
+        with pytest.raises(OperatorFault, match="one bucket cannot register it alone: noetl-broker register FILE"):
+            await catalog.find_or_register(connection, playbook, text)
+        await catalog.register(connection, [(playbook, text)])
+        assert not (await catalog.find_or_register(connection, playbook, text)).new

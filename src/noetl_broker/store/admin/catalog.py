@@ -133,8 +133,8 @@ async def find_or_register(connection: Connection, playbook: Playbook, text: str
     if found is None:
         if await connection.fetchval(sql("is_bucket")):
             raise OperatorFault(
-                f"the playbook {playbook.path} with this text is not registered, and one bucket cannot register it alone:"
-                " noetl-broker register FILE, then do this again"
+                f"the playbook {playbook.path} with this text is not registered, and one bucket cannot register it"
+                " alone: noetl-broker register FILE, then do this again"
             )
         try:
             return (await register(connection, [(playbook, text)]))[0]

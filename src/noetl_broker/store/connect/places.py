@@ -10,7 +10,7 @@ from noetl_broker.store.connect.connection import Connection
 
 
 async def in_each_schema(place: Place, work: Work[Answer], *, at_last: Work[None] | None = None) -> Answer:
-    """In all buckets, in one transaction, with one answer, and `at_last` in the schema that routes; or on the connection."""
+    """In all buckets, and `at_last` where they are routed, in one transaction: one answer; or on the connection."""
     if isinstance(place, BucketConnections):
         return (await place.everywhere(work, at_last=at_last))[0]
     return await work(place)
