@@ -98,6 +98,7 @@ grant select on sequence noetl.stale_answer_seq to noetl_broker;
 grant execute on function
   noetl.limit_of(text), noetl.kind_of(text), noetl.is_mail(text), noetl.is_live(text), noetl.is_waiting(text),
   noetl.is_execution_status(text), noetl.is_job_status(text, boolean),
+  noetl.bucket_number(), noetl.other_bucket(text, bigint),
   noetl.node_id(bigint, text, int), noetl.item_node_id(text, int), noetl.parse_item(text),
   noetl.visit_name(text, int), noetl.items_prefix(text), noetl.is_item(text), noetl.parse_node(text), noetl.undo_step(text), noetl.name_of_path(text), noetl.next_id(),
   noetl.notify(boolean, boolean),
@@ -186,6 +187,7 @@ grant execute on function
   noetl.visit_name(text, int), noetl.items_prefix(text), noetl.is_item(text), noetl.parse_node(text), noetl.undo_step(text), noetl.name_of_path(text),
   noetl.as_json(jsonb), noetl.as_json(text), noetl.as_error(jsonb), noetl.as_error(text), noetl.shorten_error(jsonb),
   noetl.weight(anyelement), noetl.is_broken(jsonb), noetl.is_broken(text), noetl.unwrapped(jsonb),
+  noetl.bucket_number(),
   noetl.root_of(bigint), noetl.traceparent(bigint, text), noetl.is_archived(bigint), noetl.original_start(bigint),
   noetl.undo_node_id(text), noetl.is_undo(text), noetl.recovered_as(bigint), noetl.live_ancestor(bigint),
   noetl.is_undo_asked(bigint), noetl.is_over(bigint, text),

@@ -43,6 +43,17 @@ begin
 end
 $$;
 
+-- What the start of an execution says if its playbook has another metadata.bucket than the version `caller` that starts it.
+-- null: it has none, or the same. Such a start fails, because an execution lives where it is started from.
+create or replace function noetl.other_bucket(bucket text, caller bigint) returns jsonb
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select jsonb_build_object('other_bucket', jsonb_build_object('bucket', $1, 'caller', c.path, 'caller_bucket', c.bucket))
+  from noetl.catalog c
+  where c.catalog_id = $2 and $1 is not null and c.bucket is distinct from $1
+$$;
+
 -- The trace id is derived from the root execution, the span id from the node; tracing/spans.py derives the same.
 create or replace function noetl.traceparent(execution_id bigint, node_id text) returns text
 language sql stable security definer
@@ -83,5 +94,6 @@ as $$
 $$;
 
 revoke all on function
-  noetl.recovered_as(bigint), noetl.how_to_end(bigint), noetl.root_of(bigint), noetl.lock_root(bigint), noetl.traceparent(bigint, text)
+  noetl.recovered_as(bigint), noetl.how_to_end(bigint), noetl.root_of(bigint), noetl.lock_root(bigint), noetl.traceparent(bigint, text),
+  noetl.other_bucket(text, bigint)
   from public;

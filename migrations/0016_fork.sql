@@ -209,7 +209,7 @@ begin
       hint = 'its history is in the schema noetl_archive';
   end if;
   perform noetl.refuse_undone_results($1, $2 -> 'results');
-  select c.catalog_id, c.path, c.version, coalesce(c.name, noetl.name_of_path(c.path)) as name
+  select c.catalog_id, c.path, c.version, coalesce(c.name, noetl.name_of_path(c.path)) as name, c.bucket
   into playbook
   from noetl.catalog c
   where c.catalog_id = coalesce($3, source.catalog_id)
@@ -223,6 +223,9 @@ begin
       hint = 'noetl-broker register FILE adds a playbook to the catalog';
   end if;
 
+  if noetl.bucket_number() is not null then -- it lives where its source is
+    perform noetl.check_home(playbook.bucket, null, playbook.path, null);
+  end if;
   id := noetl.next_id();
   insert into noetl.execution (execution_id, catalog_id, path, version, idempotency_key, forked_from)
   values (id, playbook.catalog_id, playbook.path, playbook.version, $4, $1)

@@ -158,3 +158,19 @@ def test_schema_includes_extra_step_types(lone_command: Command) -> None:
     config.write_text("extra_step_types: [dbt]\n", encoding="utf-8")
     schema = json.loads(lone_command("schema", "--config", config).stdout)
     assert schema == playbook_schema(frozenset({"dbt"}))
+
+
+def test_a_bucket_refuses_a_playbook_with_its_places_and_remedies(
+    lone_command: Command, installation: Database
+) -> None:
+    """All of them. `--new-home` lets a home change."""
+    buckets = {"NOETL_BROKER_DSN": installation.dsn, "NOETL_BROKER_SCHEMA": installation.schema}
+    file = write_playbook(lone_command.folder, GOOD)
+    assert lone_command("register", file, **buckets).exit_code == 0
+    text = file.read_text()
+    file.write_text(text.replace("metadata: {", "metadata: {bucket: a, ") + "workbook: []\n")
+    answer = lone_command("register", file, **buckets)
+    assert answer.exit_code == 1
+    assert answer.stderr.startswith(f"{file}:3:")
+    assert answer.stderr.endswith("(keep it, or register with --new-home)\nnoetl-broker: nothing was registered\n")
+    assert lone_command("register", file, "--new-home", **buckets).exit_code == 0

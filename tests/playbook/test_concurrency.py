@@ -31,6 +31,7 @@ def test_a_key_that_reads_one_value_has_its_name() -> None:
         ("{on_limt: skip}", "unknown key `on_limt` in `concurrency`"),
         ("{on_limit: wait}", "`on_limit` is 'wait'"),
         ("{limit: 0}", "0"),
+        ("{per_bucket: 'true'}", "`per_bucket` is 'true', not true or false"),
         ("{key: null}", "`key` is null"),
         ("{key: ''}", "`key` is '', not a text of 1 to 1024 bytes"),
     ],

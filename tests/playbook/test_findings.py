@@ -30,7 +30,7 @@ BOUNDS: dict[str, tuple[str | bytes, PlaybookRules]] = {
     ),
     "too-much-work": (HEAD + "workflow: [{step: start}]" + "\n" * 200, PlaybookRules(most_work=10)),
 }
-OF_THE_CATALOG = {"unknown-playbook"}  # what `validate` says that reads it
+OF_THE_CATALOG = {"unknown-playbook", "bad-bucket"}  # what `validate` says that reads it
 
 
 @pytest.mark.parametrize("title", DOCUMENTS)

@@ -12,6 +12,7 @@ import pytest
 from noetl_broker import service
 from noetl_broker.client import Client
 from noetl_broker.errors import BrokerError, NotFoundFault, SchemaFault
+from noetl_broker.playbook import PlaybookError
 from noetl_broker.service import (
     bulk,
     execution_actions,
@@ -139,6 +140,22 @@ async def test_a_start_goes_home(installation: Database, buckets: BucketConnecti
         assert (await client.status(first["execution_id"])).status == "RUNNING"
         assert await client.cancel(first["execution_id"])
         assert await client.signal("paid", "order-7") > 0
+
+
+async def test_a_registered_home_routes_starts(installation: Database, buckets: BucketConnections) -> None:
+    """It changes with `new_home` alone, in all buckets and where starts are routed."""
+    text = STORY.replace("path: story", "path: story, bucket: %s")
+    homes = "select bucket from noetl.home where path = 'story'"
+    with pytest.raises(PlaybookError, match="would start again"):
+        await ask(buckets, playbooks.register, files=[("story.yaml", text % "a")])
+    assert await rows(installation, homes) == []
+    for home in "abc":
+        await ask(buckets, playbooks.register, files=[("story.yaml", text % home)], new_home=True)
+        assert await rows(installation, homes) == [(home,)]
+        started = await value(installation, "select noetl.start_execution('story')")
+        assert bucket_of_id(started) == bucket_of_text(home, COUNT)
+    checked = await ask(buckets, playbooks.validate, content=(text % "c").replace("bucket: c", "concurrency: {}"))
+    assert [one.code for one in checked["findings"]] == ["bad-bucket"]
 
 
 async def test_settings_are_written_in_all_buckets_or_in_none(

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from noetl_broker.template import Path
 
 PAYLOAD = "payload"  # the type of the error of a start whose workload breaks the schema
+OTHER_BUCKET = "other_bucket"  # of the meta of a start that belongs elsewhere, and the type of its error
 GIVEN_BY_BROKER = frozenset({"schedule", "signal"})  # keys that schedules and signals add
 
 
@@ -36,7 +37,7 @@ def dispatch_first_step(draft: Draft) -> None:
     draft.state.hops = hops_of(draft.event)
     draft.state.failed_before = failed_before(draft.event)
     payload = _payload(draft.event.context)
-    refused = _refused(draft, payload)
+    refused = _other_bucket(draft) or _refused(draft, payload)
     if refused is not None:
         fail_execution(draft, refused)
         return
@@ -109,6 +110,20 @@ def _refused(draft: Draft, payload: JSON) -> dict[str, JSON] | None:
     if over is not None:
         draft.add(ExecutionBegun({}))  # the rules that refused it are stored with it
     return over
+
+
+def _other_bucket(draft: Draft) -> dict[str, JSON] | None:
+    """The error of a start in the bucket of another playbook; None if this one may live there."""
+    meta = draft.event.meta
+    found = meta.get(OTHER_BUCKET) if isinstance(meta, dict) else None
+    if not isinstance(found, dict):
+        return None
+    home, callers = found.get("bucket"), found.get("caller_bucket")
+    message = (
+        f"playbook {draft.playbook.path} has metadata.bucket: {home!s:.300}, and {found.get('caller')!s:.1000}, which"
+        f" starts it, has {'none' if callers is None else callers!s:.300}: give both the same, or none to the former"
+    )
+    return {"message": message, "type": OTHER_BUCKET}
 
 
 def parent_of(start: Event) -> Parent | None:

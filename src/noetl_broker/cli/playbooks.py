@@ -16,6 +16,7 @@ from noetl_broker.cli.rights import OWNER
 from noetl_broker.cli.sarif import as_sarif
 from noetl_broker.cli.typed import read_bytes
 from noetl_broker.errors import EXIT_FAILED, DatabaseFault, OperatorFault
+from noetl_broker.playbook import Finding, PlaybookError
 from noetl_broker.service.check import CheckedFile, check_source, with_calls, with_step_types
 from noetl_broker.store.connect.places import in_first
 from noetl_broker.store.connect.session import place
@@ -57,7 +58,8 @@ def validate(call: Call, *, paths: Sequence[Path], strict: bool, sarif: bool) ->
 @command("register", role=OWNER, example="noetl-broker register playbooks/weather.yaml")
 @files
 @strict_option
-def register(call: Call, *, paths: Sequence[Path], strict: bool) -> int:
+@click.option("--new-home", is_flag=True, help="With buckets: let metadata.bucket of a playbook change.")
+def register(call: Call, *, paths: Sequence[Path], strict: bool, new_home: bool) -> int:
     """Register playbooks; changed content makes a new version.
 
     Registers all files, or none if one has an error. Prints path and version of each. Content equal to the latest
@@ -69,9 +71,12 @@ def register(call: Call, *, paths: Sequence[Path], strict: bool) -> int:
         for found in file.findings:
             output.note(call.with_schema(str(found)))
     if any(file.errors for file in checked):
-        output.note("noetl-broker: nothing was registered")
-        return EXIT_FAILED
-    registered = ask(call, "playbooks.register", files=[(file.file, file.source.decode()) for file in checked])
+        return _refuse(call, ())
+    texts = [(file.file, file.source.decode()) for file in checked]
+    try:
+        registered = ask(call, "playbooks.register", files=texts, new_home=new_home)
+    except PlaybookError as error:  # what only the catalog knows
+        return _refuse(call, error.findings)
     shown = ("path", "version", "catalog_id", "new")
     if not call.printed([{name: entry[name] for name in shown} for entry in registered]):
         for entry in registered:
@@ -79,6 +84,14 @@ def register(call: Call, *, paths: Sequence[Path], strict: bool) -> int:
     for note in (note for entry in registered for note in entry["notes"]):
         output.note(call.with_schema(note))
     return 0
+
+
+def _refuse(call: Call, findings: Sequence[Finding]) -> int:
+    """Print what is wrong, and that nothing was registered."""
+    for found in findings:
+        output.note(call.with_schema(str(found)))
+    output.note("noetl-broker: nothing was registered")
+    return EXIT_FAILED
 
 
 async def _ask_database(call: Call, checked: list[CheckedFile]) -> list[CheckedFile]:

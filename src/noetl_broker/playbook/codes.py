@@ -8,6 +8,7 @@ from typing import Final
 MEANINGS: Final[Mapping[str, str]] = {
     "alias-bomb": "Aliases make the document far larger than its text.",
     "bad-approval": "An approval has a title, a form and the time that a person has.",
+    "bad-bucket": "With buckets, limits must say what they count, and a child needs the home of its parent.",
     "bad-block": "A block stands on a playbook step, which has no other playbook and no version.",
     "bad-catch": "An entry of a catch has a target or a result, and a condition that compiles.",
     "bad-code": "The code of a python step must compile.",

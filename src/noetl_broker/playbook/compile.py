@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from noetl_broker.errors import PlaybookFault
 from noetl_broker.playbook.blocks import block_path, part_of
+from noetl_broker.playbook.buckets import read_needs
 from noetl_broker.playbook.compensate import refuse_step_reads
 from noetl_broker.playbook.concurrency import read_concurrency
 from noetl_broker.playbook.deferred import refuse_reads
@@ -93,7 +94,12 @@ def _read(reading: Reading, document: Document, source: str | bytes) -> Compilat
     if document.fatal:
         return Compilation(reading, None)
     outline = read_outline(reading, document.value)
-    return Compilation(reading, None) if outline is None else _read_outlined(reading, outline)
+    if outline is None:
+        return Compilation(reading, None)
+    found = _read_outlined(reading, outline)
+    if found.playbook is None:
+        return found
+    return found._replace(playbook=replace(found.playbook, needs=read_needs(reading)))
 
 
 def _read_outlined(reading: Reading, outline: Outline) -> Compilation:
@@ -164,6 +170,7 @@ def _join(reading: Reading, outline: Outline, steps: dict[str, Step], workload: 
         on_signal=read_on_signal(reading, outline.metadata),
         concurrency=read_concurrency(reading, outline.metadata.get("concurrency"), outline.limit_location),
         on_failure=read_on_failure(reading, outline.metadata),
+        bucket=outline.bucket,
         document=outline.document,
     )
 

@@ -7,7 +7,7 @@ import re
 from typing import Any, Final
 
 from noetl_broker.playbook.diagnostics import Location
-from noetl_broker.playbook.keys import BOOL, KEY_BYTES, NUMBER, TEXT, Form, Key, Keys, integer, word
+from noetl_broker.playbook.keys import BOOL, BOOLEAN, KEY_BYTES, NUMBER, TEXT, Form, Key, Keys, integer, word
 from noetl_broker.playbook.model import Concurrency
 from noetl_broker.playbook.reader import Reading, TemplateSite, strings
 
@@ -46,6 +46,7 @@ KEYS: Final = Keys(
             word(QUEUE, SKIP, CANCEL_RUNNING, FAIL),
             "What happens to one more: it waits (queue), ends, or replaces the oldest. Default queue.",
         ),
+        Key("per_bucket", BOOLEAN, "With buckets: each bucket counts its own executions. Else no effect."),
     ),
 )
 
@@ -57,6 +58,8 @@ def read_concurrency(reading: Reading, raw: Any, location: Location = KEY) -> Co
         found = KEYS.read_mapping(reading, raw, location, TemplateSite(step=None, role="workload"))
     if found is None:
         return None
+    if not found.get("per_bucket"):
+        reading.limits[location] = KEYS.word
     key, where = raw.get("key"), (*location, "key")
     if not any(strings(key, where)) and VALUE.fits(key):
         message = f"`key` is {key!r:.80} for all executions, so the limit counts them all"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from difflib import SequenceMatcher
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from noetl_broker.errors import PlaybookFault
 from noetl_broker.template import MAX_SOURCE_CHARS
@@ -46,6 +46,19 @@ class Finding:
     def as_dict(self) -> dict[str, str | int]:
         """Give the finding as one JSON object."""
         return asdict(self)
+
+
+class Place(NamedTuple):
+    """Where something stands: file, line, column and path in the document."""
+
+    file: str
+    line: int
+    column: int
+    path: str
+
+    def error(self, code: str, message: str, hint: str) -> Finding:
+        """Give an error at this place."""
+        return Finding(severity="error", code=code, message=message, hint=hint, **self._asdict())
 
 
 class PlaybookError(PlaybookFault):
@@ -172,6 +185,10 @@ class Report:
         """
         near = hint or self.suggestions.did_you_mean(str(location[-1]), known)
         self.refuse(UNKNOWN_KEY, location, message, near or otherwise, key=True)
+
+    def place(self, location: Location) -> Place:
+        """Give the place of a value, or of the nearest one above it."""
+        return Place(self.file, *self.positions.where(location), path_text(location))
 
     def is_full(self, severity: Severity) -> bool:
         """Whether no more findings of a severity are kept."""

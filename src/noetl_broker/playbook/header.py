@@ -9,6 +9,7 @@ from noetl_broker.node_ids import FORBIDDEN_IN_STEPS, UNDO_SUFFIX
 from noetl_broker.playbook.diagnostics import Location, json_type_name
 from noetl_broker.playbook.keys import (
     MAPPING,
+    NAME,
     NAME_CHARS,
     PRIORITY,
     TEXT,
@@ -39,6 +40,9 @@ DEADLINE = Key(
     seconds(0.001, 31_536_000)._replace(templates="text"),
     "An execution fails after it: seconds, 2h30m, a template.",
 )
+BUCKET = Key(
+    "bucket", NAME, "With buckets: all executions of the playbooks with this text live in one bucket. Else no effect."
+)
 JOBS_PRIORITY = Key("priority", PRIORITY, "The priority of all its jobs.")
 METADATA = Keys(
     model="MetadataModel",
@@ -54,6 +58,7 @@ METADATA = Keys(
         MAX_VISITS,
         DEADLINE,
         JOBS_PRIORITY,
+        BUCKET,
         Key(
             "schedule",
             holds(*one_or_list(ref("ScheduleModel"))),
@@ -119,6 +124,7 @@ class Outline:
     max_visits: int | None
     deadline: float | Tree | None
     priority: int | None
+    bucket: str | None
     metadata: Raw
     limit_location: Location = ("metadata", "concurrency")
     document: Raw
@@ -163,6 +169,7 @@ def read_outline(reading: Reading, document: Any) -> Outline | None:
         max_visits=MAX_VISITS.read(reading, source, SITE),
         deadline=DEADLINE.read(reading, source, SITE),
         priority=JOBS_PRIORITY.read(reading, source, SITE),
+        bucket=BUCKET.read(reading, source, SITE),
         metadata=metadata,
         document=document,
     )
@@ -194,6 +201,7 @@ def read_block_outline(reading: Reading, outer: Outline, step: str, block: Writt
         max_visits=outer.max_visits,
         deadline=None,
         priority=outer.priority,
+        bucket=outer.bucket,
         metadata=metadata,
         limit_location=block.limit_location,
         document=document | {"metadata": metadata, "workflow": block.workflow},

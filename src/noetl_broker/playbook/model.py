@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+from noetl_broker.playbook.diagnostics import Place
 from noetl_broker.playbook.fields import Fields
 from noetl_broker.playbook.graph import Graph
 from noetl_broker.playbook.kinds import TRAITS, StepKind, WaitsFor
@@ -141,6 +142,7 @@ class Throttle:
     concurrency: int | None = None
     rate: float | None = None
     burst: int | None = None
+    per_bucket: bool = False  # counts in each bucket by itself
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -351,6 +353,26 @@ class Concurrency:
     label: str  # the name of the value that `key` reads, or nothing
     limit: int
     on_limit: str  # queue, skip, cancel_running or fail
+    per_bucket: bool = False  # counts in each bucket by itself
+
+
+class CallAt(NamedTuple):
+    """A playbook that a step or `on_failure` starts by a literal path, and where; version None: the latest."""
+
+    path: str
+    version: int | None
+    place: Place
+
+
+class BucketNeeds(NamedTuple):
+    """What an installation with buckets asks of a playbook, and what else it must know.
+
+    `home` is the place of metadata.bucket. `limits` has each `concurrency` and `throttle` that is not `per_bucket`.
+    """
+
+    home: Place
+    limits: tuple[tuple[str, Place], ...]
+    calls: tuple[CallAt, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -377,5 +399,7 @@ class Playbook:
     on_failure: OnFailure | None = None
     blocks: Mapping[str, Playbook] = field(default_factory=dict)  # by the step that has it; each is `path#step`
     concurrency: Concurrency | None = None
+    bucket: str | None = None  # all executions of playbooks with this text live in one bucket
+    needs: BucketNeeds | None = None  # None: of a block, whose playbook has them
     undoes: bool = False  # a step, or a step of a block, has a `compensate`
     document: Raw = field(default_factory=dict)

@@ -102,6 +102,7 @@ class Reading:
     uses: list[Use] = field(default_factory=list)
     programs: list[Program] = field(default_factory=list)
     calls: list[CallOfPath] = field(default_factory=list)
+    limits: dict[Location, str] = field(default_factory=dict)  # that do not count per bucket, and their keys
     blocks: dict[str, WrittenBlock] = field(default_factory=dict)  # by the step that has it
     deferred_keys: frozenset[str] = NO_NAMES  # of the workload: their defaults have a deferred string
     broken: bool = False  # an arc could not be read, so the graph is incomplete
@@ -119,6 +120,7 @@ class Reading:
             location=location,
             actions=self.actions,
             calls=self.calls,
+            limits=self.limits,
             templates=self.templates,
             paid=self.paid,
             weights=self.weights,

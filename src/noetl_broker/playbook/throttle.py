@@ -6,7 +6,7 @@ import math
 import re
 from typing import Any, Final
 
-from noetl_broker.playbook.keys import NAME, NUMBER, TEXT, Form, Key, Keys, integer
+from noetl_broker.playbook.keys import BOOLEAN, NAME, NUMBER, TEXT, Form, Key, Keys, integer
 from noetl_broker.playbook.keywords import THROTTLE
 from noetl_broker.playbook.model import Throttle
 from noetl_broker.playbook.reader import Reading, TemplateSite
@@ -49,6 +49,7 @@ KEYS: Final = Keys(
         Key("concurrency", JOBS, "Jobs of a key that run at a time."),
         Key("rate", RATE, "Jobs of a key that begin: 10/s, 100/m, 5000/h."),
         Key("burst", JOBS, "Jobs of a key that may begin at once; default: those of 100 ms."),
+        Key("per_bucket", BOOLEAN, "With buckets: the numbers hold for each bucket by itself. Else no effect."),
     ),
 )
 
@@ -76,4 +77,6 @@ def read_throttle(
         return None
     if raw.get("burst") is not None and raw.get("rate") is None:
         reading.report.error(CODE, (*location, "burst"), "`burst` needs a `rate`", "add rate: 10/s, or remove it")
+    if not found.get("per_bucket"):
+        reading.limits[location] = THROTTLE
     return Throttle(**found)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-from noetl_broker.playbook import Finding, PlaybookError, PlaybookRules, check, compile_playbook
+from noetl_broker.playbook import Finding, Playbook, PlaybookError, PlaybookRules, check, compile_playbook
 from noetl_broker.playbook.lint.child_playbooks import called_playbooks, missing_playbooks
 from noetl_broker.playbook.tasks import UNKNOWN_TYPE
 from noetl_broker.store.admin import catalog
@@ -62,19 +62,24 @@ async def with_calls(connection: Connection, checked: Sequence[CheckedFile], rul
     again = await with_step_types(connection, checked, rules)
     registered = await catalog.registered_versions(connection)
     anything = rules.of_registered()
-    known = registered | {path: registered.get(path, []) for one in checked for path in _path_in(one, anything)}
-    return [_add_missing(one, anything, known) for one in again]
+    playbooks = [playbook for one in checked if (playbook := _playbook_in(one, anything)) is not None]
+    known = registered | {playbook.path: registered.get(playbook.path, []) for playbook in playbooks}
+    refused = await catalog.bucket_findings(connection, playbooks)
+    return [_add_found(one, anything, known, [found for found in refused if found.file == one.file]) for one in again]
 
 
-def _path_in(checked: CheckedFile, rules: PlaybookRules) -> list[str]:
-    """The path of a playbook; nothing if it has errors."""
+def _playbook_in(checked: CheckedFile, rules: PlaybookRules) -> Playbook | None:
+    """The playbook of a file; None if it has errors."""
     try:
-        return [compile_playbook(checked.source, file=checked.file, rules=rules).path]
+        return compile_playbook(checked.source, file=checked.file, rules=rules)
     except PlaybookError:
-        return []
+        return None
 
 
-def _add_missing(checked: CheckedFile, rules: PlaybookRules, registered: Mapping[str, Sequence[int]]) -> CheckedFile:
+def _add_found(
+    checked: CheckedFile, rules: PlaybookRules, registered: Mapping[str, Sequence[int]], refused: Sequence[Finding]
+) -> CheckedFile:
+    """Add the calls of playbooks that are not registered, and what a bucket refuses."""
     called = called_playbooks(checked.source, file=checked.file, rules=rules)
-    findings = [*checked.findings, *missing_playbooks(called, registered)]
+    findings = [*checked.findings, *missing_playbooks(called, registered), *refused]
     return checked._replace(findings=tuple(sorted(findings, key=lambda found: (found.line, found.column))))

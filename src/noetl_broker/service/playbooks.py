@@ -86,7 +86,12 @@ async def picture_playbook(connection: Connection, caller: Caller, given: models
 async def register(connection: Place, caller: Caller, given: models.RegisterRequest) -> Any:
     """Register playbooks, all or none; changed content makes a new version. `notes` say what stays as it is."""
     made = [(compile_playbook(text.encode(), file=file, rules=caller.rules), text) for file, text in given.files]
-    return [asdict(entry) for entry in await in_each_schema(connection, lambda one: catalog.register(one, made))]
+    registered = await in_each_schema(
+        connection,
+        lambda one: catalog.register(one, made, new_home=given.new_home),
+        at_last=lambda one: catalog.write_homes(one, [playbook for playbook, _ in made]),
+    )
+    return [asdict(entry) for entry in registered]
 
 
 @action(Role.OPERATOR, models.DifferenceView, cost=Cost.SHORT, where=in_any)

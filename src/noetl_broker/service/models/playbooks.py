@@ -59,9 +59,10 @@ class StepTypeRequest(Given):
 
 
 class RegisterRequest(Given):
-    """The names and the texts of files with playbooks."""
+    """The names and the texts of files with playbooks. `new_home`: their metadata.bucket may change."""
 
     files: list[tuple[str, str]]
+    new_home: bool = False
 
 
 class StepTypesRequest(Given):

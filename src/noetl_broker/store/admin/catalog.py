@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
-from noetl_broker.errors import NotFoundFault, PermissionFault
+from noetl_broker.errors import NotFoundFault, OperatorFault, PermissionFault
 from noetl_broker.playbook.blocks import all_blocks
+from noetl_broker.playbook.buckets import bucket_faults, home_fault
 from noetl_broker.playbook.compile import compile_playbook
-from noetl_broker.playbook.diagnostics import PlaybookRules
+from noetl_broker.playbook.diagnostics import Finding, PlaybookError, PlaybookRules
 from noetl_broker.playbook.model import Playbook
 from noetl_broker.playbook.schedules import declared_schedules
 from noetl_broker.store.admin.schedules import ScheduleSpec, declare_schedules
@@ -34,17 +35,54 @@ class Registered:
     notes: tuple[str, ...] = ()  # what the author should know
 
 
-async def register(connection: Connection, playbooks: Sequence[tuple[Playbook, str]]) -> list[Registered]:
-    """Register playbooks with their texts, all or none; an unchanged text makes no new version."""
+async def register(
+    connection: Connection, playbooks: Sequence[tuple[Playbook, str]], *, new_home: bool = False
+) -> list[Registered]:
+    """Register playbooks with their texts, all or none; an unchanged text makes no new version.
+
+    Raises PlaybookError for what a bucket refuses; `new_home`: not for another metadata.bucket.
+    """
     async with connection.transaction():
         # READ COMMITTED: the next statement sees what the previous holder of the lock committed.
         await connection.execute(sql("lock_catalog"))
+        if await connection.fetchval(sql("is_bucket")):
+            await _refuse_in_bucket(connection, [playbook for playbook, _ in playbooks], new_home=new_home)
         registered = [await _register(connection, playbook, text) for playbook, text in playbooks]
         for index, (playbook, _) in enumerate(playbooks):
             await _declare_schedules(connection, playbook)
             await declare_on_signal(connection, playbook)
             registered[index] = replace(registered[index], notes=await declare_throttles(connection, playbook))
         return registered
+
+
+async def _refuse_in_bucket(connection: Connection, playbooks: Sequence[Playbook], *, new_home: bool) -> None:
+    """Raise PlaybookError for what a bucket refuses."""
+    faults = await bucket_findings(connection, playbooks)
+    if not new_home:
+        rows = await connection.fetch(sql("latest_homes"), [playbook.path for playbook in playbooks])
+        latest = {row["path"]: (row["version"], row["bucket"]) for row in rows}
+        changes = [home_fault(one, *latest[one.path]) for one in playbooks if one.path in latest]
+        faults += [fault for fault in changes if fault is not None]
+    if faults:
+        raise PlaybookError(faults)
+
+
+async def bucket_findings(connection: Connection, playbooks: Sequence[Playbook]) -> list[Finding]:
+    """What a bucket refuses in playbooks that are registered together; nothing if the schema is no bucket."""
+    if not await connection.fetchval(sql("is_bucket")):
+        return []
+    needs = [playbook.needs for playbook in playbooks if playbook.needs is not None]
+    calls = {(call.path, call.version) for each in needs for call in each.calls}
+    rows = await connection.fetch(sql("homes_of"), [path for path, _ in calls], [version for _, version in calls])
+    homes = {(row["path"], row["version"]): row["bucket"] for row in rows}
+    homes |= {(playbook.path, None): playbook.bucket for playbook in playbooks}
+    return [fault for playbook in playbooks for fault in bucket_faults(playbook, homes)]
+
+
+async def write_homes(connection: Connection, playbooks: Sequence[Playbook]) -> None:
+    """Write the homes of registered playbooks in the schema of an installation, whose functions route by them."""
+    homes = {playbook.path: playbook.bucket for playbook in playbooks}
+    await connection.execute(sql("write_homes"), [*homes], [*homes.values()])
 
 
 async def _declare_schedules(connection: Connection, playbook: Playbook) -> None:
@@ -78,7 +116,7 @@ async def _register(connection: Connection, playbook: Playbook, text: str) -> Re
     kind = str(playbook.document.get("kind", "Playbook"))
     document = dump_json(playbook.document)
     catalog_id = await connection.fetchval(
-        sql("add_version"), playbook.path, version, kind, playbook.name, text, document
+        sql("add_version"), playbook.path, version, kind, playbook.name, text, document, playbook.bucket
     )
     for block in all_blocks(playbook):
         part = dump_json(block.document)
@@ -89,10 +127,15 @@ async def _register(connection: Connection, playbook: Playbook, text: str) -> Re
 async def find_or_register(connection: Connection, playbook: Playbook, text: str) -> Registered:
     """The version of the path with this text; a new version if none has it.
 
-    Raises PermissionFault: operators register no playbook.
+    Raises PermissionFault: operators register no playbook; and OperatorFault in a bucket, which registers none alone.
     """
     found = await connection.fetchrow(sql("find_content"), playbook.path, text)
     if found is None:
+        if await connection.fetchval(sql("is_bucket")):
+            raise OperatorFault(
+                f"the playbook {playbook.path} with this text is not registered, and one bucket cannot register it"
+                " alone: noetl-broker register FILE, then do this again"
+            )
         try:
             return (await register(connection, [(playbook, text)]))[0]
         except asyncpg.InsufficientPrivilegeError as error:

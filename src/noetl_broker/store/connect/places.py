@@ -9,10 +9,10 @@ from noetl_broker.store.connect.bucket_connections import Answer, BucketConnecti
 from noetl_broker.store.connect.connection import Connection
 
 
-async def in_each_schema(place: Place, work: Work[Answer]) -> Answer:
-    """In all buckets, in one transaction, with one answer; or on the connection."""
+async def in_each_schema(place: Place, work: Work[Answer], *, at_last: Work[None] | None = None) -> Answer:
+    """In all buckets, and `at_last` where they are routed, in one transaction: one answer; or on the connection."""
     if isinstance(place, BucketConnections):
-        return (await place.everywhere(work))[0]
+        return (await place.everywhere(work, at_last=at_last))[0]
     return await work(place)
 
 

@@ -10,16 +10,57 @@ order by c.version desc
 limit 1;
 
 -- name: add_version
-insert into noetl.catalog (path, version, kind, name, content, payload)
-values ($1::text, $2::int, $3::text, $4::text, $5::text, $6::text::jsonb)
+insert into noetl.catalog (path, version, kind, name, content, payload, bucket)
+values ($1::text, $2::int, $3::text, $4::text, $5::text, $6::text::jsonb, $7::text)
 returning catalog_id;
 
 -- name: add_block
--- A block of the version $5. It has the text of its playbook, so that errors name the lines of the file.
-insert into noetl.catalog (path, version, kind, name, content, payload, block_of)
-select $1::text, $2::int, $3::text, $4::text, c.content, $6::text::jsonb, c.catalog_id
+-- A block of the version $5. It has the text of its playbook, so that errors name the lines of the file, and its home.
+insert into noetl.catalog (path, version, kind, name, content, payload, block_of, bucket)
+select $1::text, $2::int, $3::text, $4::text, c.content, $6::text::jsonb, c.catalog_id, c.bucket
 from noetl.catalog c
 where c.catalog_id = $5::bigint;
+
+-- name: is_bucket
+-- Whether this schema is a bucket of an installation.
+select noetl.bucket_number() is not null;
+
+-- name: latest_homes
+-- The metadata.bucket of the latest version of each of these paths.
+select distinct on (c.path) c.path, c.version, c.bucket
+from noetl.catalog c
+where c.path = any ($1::text[])
+order by c.path, c.version desc;
+
+-- name: homes_of
+-- The metadata.bucket of each of these versions (null: the latest) that is registered.
+select k.path, k.version, c.bucket
+from unnest($1::text[], $2::int[]) k (path, version)
+cross join lateral (
+  select l.bucket
+  from noetl.catalog l
+  where l.path = k.path and (k.version is null or l.version = k.version)
+  order by l.version desc
+  limit 1
+) c;
+
+-- name: write_homes
+-- In the schema of an installation: the homes of playbooks; null: it has none any more.
+with homes as (
+  select h.path, h.bucket
+  from unnest($1::text[], $2::text[]) h (path, bucket)
+), gone as (
+  delete from noetl.home o
+  using homes h
+  where o.path = h.path and h.bucket is null
+)
+insert into noetl.home as o (path, bucket)
+select h.path, h.bucket
+from homes h
+where h.bucket is not null
+on conflict (path) do update
+set bucket = excluded.bucket
+where o.bucket <> excluded.bucket;
 
 -- name: list_paths
 select c.path, max(c.version) as version

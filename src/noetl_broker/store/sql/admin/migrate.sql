@@ -125,7 +125,7 @@ where not has_sequence_privilege(a.role, 'noetl.stale_answer_seq', 'select')
 union all
 select 'execute on noetl.' || f.signature
 from unnest(array[
-  'limit_of(text)', 'kind_of(text)', 'is_mail(text)', 'is_live(text)', 'is_waiting(text)', 'node_id(bigint, text, int)', 'item_node_id(text, int)',
+  'limit_of(text)', 'kind_of(text)', 'is_mail(text)', 'is_live(text)', 'is_waiting(text)', 'bucket_number()', 'other_bucket(text, bigint)', 'node_id(bigint, text, int)', 'item_node_id(text, int)',
   'is_execution_status(text)', 'is_job_status(text, boolean)',
   'parse_item(text)', 'visit_name(text, int)', 'items_prefix(text)', 'is_item(text)', 'parse_node(text)',
   'undo_step(text)', 'name_of_path(text)', 'notify(boolean, boolean)', 'notify_cancel()', 'next_id()', 'as_json(jsonb)', 'as_json(text)',

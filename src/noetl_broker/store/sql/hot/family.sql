@@ -2,17 +2,20 @@
 -- After write_turns: children to start ($1 to $8), answers to parents ($9 to $17), children to cancel. Each is an event of
 -- another execution and its mail, which needs no lock of that execution. Which children stop is said by `Stops.child` of
 -- broker/model/stops.py: all of an execution ($18), or those of a visit ($19, $20), which undo nothing. No undo has begun
--- where an execution in $18 goes on. Items of draining visits ($21, $22) end by an event each.
+-- where an execution in $18 goes on. Items of draining visits ($21, $22) end by an event each. In a bucket, the start of a
+-- child whose playbook has another metadata.bucket than its parent's says so, and fails.
 with started as materialized (
   select coalesce(k.child_id, noetl.next_id()) as execution_id, noetl.next_id() as event_id,
     k.execution_id as parent_execution_id, q.event_id as parent_event_id, q.catalog_id as parent_catalog_id, k.node_id,
     k.index, p.catalog_id, k.path, coalesce(p.version, nullif(k.version, 0)) as version,
-    coalesce(p.name, noetl.name_of_path(k.path)) as name, k.payload::jsonb as payload, k.meta::jsonb as meta
+    coalesce(p.name, noetl.name_of_path(k.path)) as name, k.payload::jsonb as payload,
+    case when noetl.bucket_number() is null then k.meta::jsonb
+      else k.meta::jsonb || coalesce(noetl.other_bucket(p.bucket, q.catalog_id), '{}') end as meta
   from unnest($1::bigint[], $2::text[], $3::int[], $4::text[], $5::int[], $6::text[], $7::text[], $8::bigint[])
     k (execution_id, node_id, index, path, version, payload, meta, child_id)
   join noetl.queue q on q.execution_id = k.execution_id and q.node_id = k.node_id
   left join lateral (
-    select c.catalog_id, c.version, c.name
+    select c.catalog_id, c.version, c.name, c.bucket
     from noetl.catalog c
     -- version 0: a block, in the version of its parent
     where c.path = k.path and (
@@ -260,15 +263,21 @@ select execution_id, event_id
 from gathered;
 
 -- name: start_on_failure
--- What starts because executions failed, or an undo that began after the end ($4: in this turn). It is no child, because it outlives them. A path that is not registered gets an
--- execution too, which fails with that reason.
+-- What starts because executions failed, or an undo that began after the end ($4: in this turn). It is no child, because
+-- it outlives them. A path that is not registered gets an execution too, which fails with that reason. In a bucket, so does
+-- one whose playbook has another metadata.bucket than that of the failed execution.
 with failed as materialized (
   select noetl.next_id() as execution_id, f.execution_id as failed_id, p.catalog_id, f.path, p.version,
     coalesce(p.name, noetl.name_of_path(f.path)) as name, f.payload::jsonb as payload,
-    f.undo_turn
+    f.undo_turn,
+    case when noetl.bucket_number() is not null then (
+      select noetl.other_bucket(p.bucket, x.catalog_id)
+      from noetl.execution x
+      where x.execution_id = f.execution_id
+    ) end as other_bucket
   from unnest($1::bigint[], $2::text[], $3::text[], $4::int[]) f (execution_id, path, payload, undo_turn)
   left join lateral (
-    select c.catalog_id, c.version, c.name
+    select c.catalog_id, c.version, c.name, c.bucket
     from noetl.catalog c
     where c.path = f.path and c.block_of is null
     order by c.version desc
@@ -286,7 +295,7 @@ with failed as materialized (
   )
   select f.execution_id, f.catalog_id, 'execution_start', f.execution_id::text, f.name, 'playbook', 'STARTED',
     jsonb_build_object('path', f.path, 'version', f.version, 'workload', f.payload),
-    jsonb_build_object('on_failure', f.failed_id)
+    jsonb_build_object('on_failure', f.failed_id) || coalesce(f.other_bucket, '{}')
   from failed f
   join begun b on b.execution_id = f.execution_id
   returning execution_id, event_id
