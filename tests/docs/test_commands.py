@@ -84,13 +84,19 @@ def limits(reader: PageRun, page: str) -> str:
 
 
 def scaling(reader: PageRun, page: str) -> str:
-    """A period is over. What the dry run shows is done, and undone; then a period leaves by hand."""
+    """A period is over. What the dry run shows is done, and undone; then a period leaves by hand. Buckets are made."""
     assert reader.database is not None
     reader.aside(ended_in(reader.database, LONG_AGO))
     reader.sql("update noetl.execution set ended_at = ended_at - interval '91 days'")
-    [size] = code_blocks(page, "sql")
+    size, *starts = code_blocks(page, "sql")
     assert re.fullmatch(r"\d+ (kB|MB)", str(reader.sql(size)[0][0][0]))
-    dry_run, by_hand = code_blocks(page, "sh")
+    dry_run, by_hand, make = code_blocks(page, "sh")
+    playbook = f"apiVersion: noetl.io/v1\nkind: Playbook\n{code_blocks(page, 'yaml')[0]}workflow: [{{step: start}}]\n"
+    (reader.folder / "ship.yaml").write_text(playbook, encoding="utf-8")
+    for line in make.splitlines():
+        reader.run(f"{line} --schema shop")
+    for start in starts:
+        reader.sql(start.replace("noetl.", "shop."))
     [restore] = re.findall(r"`(noetl-broker archive --restore \d+)`", page)
     leave = dry_run.replace(" --dry-run", "")
     places = f"{find_bin_folder()}/\\1 --dbname '{reader.database.dsn}'"

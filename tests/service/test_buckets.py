@@ -238,6 +238,26 @@ async def test_a_schedule_moves_to_the_home_of_its_playbook(installation: Databa
     assert counts == [int(number == bucket_of_text(text, COUNT)) for number in range(COUNT)]
 
 
+@pytest.mark.parametrize("bucket", [None, "billing"])
+async def test_what_a_playbook_declares_is_in_one_bucket(
+    installation: Database, buckets: BucketConnections, bucket: str | None
+) -> None:
+    """A schedule in that of its name, on_signal in that of its path; with a home, both there."""
+    declared = "schedule: [{name: nightly, every: 1h}], on_signal: [{signal: paid}]"
+    home = "" if bucket is None else f", bucket: {bucket}"
+    text = STORY.replace("path: story}", f"path: other, {declared}{home}}}")
+    await ask(buckets, playbooks.register, files=[("other.yaml", text)])
+    for table, own in (("start_schedule", "other#nightly"), ("on_signal", "other")):
+        counts = [await value(one, f"select count(*) from noetl.{table}") for one in buckets_of(installation, COUNT)]
+        assert counts == [int(number == bucket_of_text(bucket or own, COUNT)) for number in range(COUNT)]
+    without = text.replace(declared, "labels: {}")
+    await ask(buckets, playbooks.register, files=[("other.yaml", without)])
+    for table in ("start_schedule", "on_signal"):
+        assert [await value(one, f"select count(*) from noetl.{table}") for one in buckets_of(installation, COUNT)] == [
+            0
+        ] * COUNT
+
+
 @pytest.mark.parametrize("limit", [1, 5, 100])
 async def test_a_bulk_action_goes_through_one_bucket_after_the_other(
     installation: Database, buckets: BucketConnections, limit: int

@@ -19,6 +19,7 @@ from noetl_broker.playbook.schedules import declared_schedules
 from noetl_broker.store.admin.schedules import ScheduleSpec, declare_schedules
 from noetl_broker.store.admin.signals import declare_on_signal
 from noetl_broker.store.admin.throttles import declare_throttles
+from noetl_broker.store.connect.buckets import OwnBucket, own_bucket
 from noetl_broker.store.connect.connection import Connection
 from noetl_broker.store.json_codec import dump_json
 from noetl_broker.store.queries import sql
@@ -45,12 +46,14 @@ async def register(
     async with connection.transaction():
         # READ COMMITTED: the next statement sees what the previous holder of the lock committed.
         await connection.execute(sql("lock_catalog"))
-        if await connection.fetchval(sql("is_bucket")):
+        own = await own_bucket(connection)
+        if own is not None:
             await _refuse_in_bucket(connection, [playbook for playbook, _ in playbooks], new_home=new_home)
         registered = [await _register(connection, playbook, text) for playbook, text in playbooks]
         for index, (playbook, _) in enumerate(playbooks):
-            await _declare_schedules(connection, playbook)
-            await declare_on_signal(connection, playbook)
+            await _declare_schedules(connection, playbook, own)
+            starts_here = own is None or own.has(playbook.bucket or playbook.path)
+            await declare_on_signal(connection, playbook.path, playbook.on_signal if starts_here else ())
             registered[index] = replace(registered[index], notes=await declare_throttles(connection, playbook))
         return registered
 
@@ -85,8 +88,11 @@ async def write_homes(connection: Connection, playbooks: Sequence[Playbook]) -> 
     await connection.execute(sql("write_homes"), [*homes], [*homes.values()])
 
 
-async def _declare_schedules(connection: Connection, playbook: Playbook) -> None:
-    """Bring the schedules that a playbook declares in line. Raises PlaybookFault for a bad one."""
+async def _declare_schedules(connection: Connection, playbook: Playbook, own: OwnBucket | None) -> None:
+    """Bring the schedules that a playbook declares in line: in a bucket, those that live there.
+
+    Raises PlaybookFault for a bad one.
+    """
     path = playbook.path
     specs = [
         ScheduleSpec(
@@ -102,6 +108,7 @@ async def _declare_schedules(connection: Connection, playbook: Playbook) -> None
             declared_in=path,
         )
         for declared in declared_schedules(playbook.document, path)
+        if own is None or own.has(playbook.bucket or f"{path}#{declared.name}")
     ]
     await declare_schedules(connection, path, specs)
 

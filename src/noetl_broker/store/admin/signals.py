@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
 import asyncpg
 
-from noetl_broker.playbook.model import Playbook
+from noetl_broker.playbook.model import OnSignal
 from noetl_broker.store.connect.connection import Connection
 from noetl_broker.store.queries import sql
 
@@ -51,10 +52,10 @@ async def list_signal_waits(
     return [dict(row) for row in await connection.fetch(sql("list_signal_waits"), name, key, limit)]
 
 
-async def declare_on_signal(connection: Connection, playbook: Playbook) -> None:
-    """Bring the signals that start a playbook in line with its latest version."""
-    names = [declared.signal for declared in playbook.on_signal]
-    conditions = [None if declared.when is None else declared.when.source for declared in playbook.on_signal]
-    await connection.execute(sql("drop_on_signal"), playbook.path, names)
+async def declare_on_signal(connection: Connection, path: str, on_signal: Sequence[OnSignal]) -> None:
+    """Bring the signals that start a playbook here in line with its latest version."""
+    names = [declared.signal for declared in on_signal]
+    conditions = [None if declared.when is None else declared.when.source for declared in on_signal]
+    await connection.execute(sql("drop_on_signal"), path, names)
     if names:
-        await connection.execute(sql("put_on_signal"), playbook.path, names, conditions)
+        await connection.execute(sql("put_on_signal"), path, names, conditions)

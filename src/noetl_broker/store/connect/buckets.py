@@ -7,7 +7,7 @@ low 6 bits of an id are the number of its bucket. `noetl.bucket_of` in `migratio
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from noetl_broker.store.connect.dsn import Database
 from noetl_broker.store.queries import sql
@@ -49,6 +49,23 @@ def bucket_of_start(
 def bucket_of_signal(buckets: int, name: str, key: str) -> int:
     """The bucket that a signal is sent to."""
     return bucket_of_text(f"{name}{_SEPARATOR}{key}", buckets)
+
+
+class OwnBucket(NamedTuple):
+    """The bucket that a schema is, of so many."""
+
+    number: int
+    buckets: int
+
+    def has(self, text: str) -> bool:
+        """Whether what has this text as its home lives here."""
+        return bucket_of_text(text, self.buckets) == self.number
+
+
+async def own_bucket(connection: Connection) -> OwnBucket | None:
+    """The bucket that the schema is; None: it is none."""
+    number, buckets = await connection.fetchrow(sql("own_bucket")) or (None, None)
+    return None if number is None or buckets is None else OwnBucket(number, buckets)
 
 
 async def count_buckets(connection: Connection) -> int | None:

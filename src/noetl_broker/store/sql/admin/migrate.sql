@@ -37,6 +37,9 @@ select current_database()::text as database, current_setting('server_encoding') 
 -- name: is_installation
 select to_regclass('noetl.bucket') is not null;
 
+-- name: own_bucket
+select noetl.bucket_number(), noetl.bucket_count();
+
 -- name: count_buckets
 select noetl.bucket_count();
 
