@@ -21,6 +21,7 @@ PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # Plain: the checkout itself.
 INSTALL := $(if $(COMPILED),$(COMPILE) $(PIP) install,$(PIP) install --editable)
 PYTEST  := $(BIN)/python -m pytest $(if $(COMPILED),-o pythonpath=.)
+IN_BUCKET := $(addprefix tests/,daemon/lanes daemon/iterators daemon/throttles daemon/undo daemon/reaper store/test_mail.py store/test_throttles.py)
 CODE   := src tests hatch_build.py $(wildcard benchmarks)
 # `make setup PYTHON=/path/to/python3.12` chooses the interpreter; `make test PYTEST_ARGS="-k loop"` narrows a run.
 PYTHON ?=
@@ -39,7 +40,7 @@ SEED ?= 1
 COUNT ?= 200
 RATE ?= 500
 
-.PHONY: help setup dev demo test test-matrix mutants simulate chaos soak bench check lint format golden docs wheels constraints clean
+.PHONY: help setup dev demo test test-in-bucket test-matrix mutants simulate chaos soak bench check lint format golden docs wheels constraints clean
 
 help: ## show this list
 	@echo "noetl-broker. Start with: make dev"
@@ -63,8 +64,12 @@ ifneq ($(COMPILED),)
 else
 	@$(BIN)/mypy >$(TYPES) 2>&1 & types=$$!; trap 'kill $$types; exit 130' INT TERM; \
 	echo "$(PYTEST) -n auto $(PYTEST_ARGS)"; $(PYTEST) -n auto $(PYTEST_ARGS); tests=$$?; \
+	$(if $(PYTEST_ARGS),,[ $$tests = 0 ] && { $(MAKE) --no-print-directory test-in-bucket; tests=$$?; };) \
 	wait $$types; checked=$$?; echo "mypy:"; cat $(TYPES); exit $$((tests ? tests : checked))
 endif
+
+test-in-bucket: $(READY) ## run the tests of turns and jobs in one bucket of an installation with four
+	NOETL_TEST_BUCKET=2 $(PYTEST) -n auto $(IN_BUCKET)
 
 # QUICK=1 runs a selection. `.venv/bin/python -m tests.matrix --list` lists what this machine has.
 test-matrix: $(STAMP) ## test Python 3.11 to 3.14 with Postgres 15 to 18, as far as this machine has them

@@ -8,7 +8,7 @@ import secrets
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,9 @@ pytest.register_assert_rewrite(*(f"tests.{path.stem}" for path in Path(__file__)
 from noetl_broker import embedded_postgres, logs
 from noetl_broker.compiled_form import installed_form
 from noetl_broker.store.connect.installation import migrate
+from noetl_broker.store.connect.schema_name import DEFAULT_SCHEMA
 from tests import summary
-from tests.postgres import SCHEMA_VARIABLE, Copies, Database, Server, psycopg_connect, start_server
+from tests.postgres import BUCKET, SCHEMA_VARIABLE, Copies, Database, Server, psycopg_connect, start_server
 from tests.sessions import close_pools
 from tests.store import noetl_server
 
@@ -89,6 +90,8 @@ def _migrate(*, tables: str = "", buckets: int | None = None, **connection: Any)
     """Migrate a template of the test databases; called once in each test process."""
     server = Server(**{key: connection[key] for key in ("host", "port", "user", "password")})
     database = server.database(connection["dbname"])
+    if BUCKET:
+        database, buckets = replace(database, schema=DEFAULT_SCHEMA, installation=None), 4
     with psycopg_connect(database, autocommit=True) as session:
         session.execute(tables)
     # A new event loop: the current one belongs to pytest-asyncio.

@@ -21,7 +21,10 @@ from noetl_broker.store.connect.schema_name import DEFAULT_SCHEMA, rendered
 
 # `NOETL_TEST_SCHEMA=orders make test` runs the suite in a schema of another name. Tests say `noetl` in their SQL: the
 # store's connections and `psycopg_connect` render it.
-SCHEMA = os.environ.get("NOETL_TEST_SCHEMA") or DEFAULT_SCHEMA
+# `NOETL_TEST_BUCKET=2` runs tests in this bucket of an installation with four.
+BUCKET = os.environ.get("NOETL_TEST_BUCKET")
+INSTALLATION = DEFAULT_SCHEMA if BUCKET else None
+SCHEMA = f"{DEFAULT_SCHEMA}_{BUCKET}" if BUCKET else os.environ.get("NOETL_TEST_SCHEMA") or DEFAULT_SCHEMA
 SCHEMA_SUFFIX = "" if SCHEMA == DEFAULT_SCHEMA else f"/{SCHEMA}"  # of the name of a database in logs
 SCHEMA_VARIABLE = {} if SCHEMA == DEFAULT_SCHEMA else {"NOETL_BROKER_SCHEMA": SCHEMA}  # for processes that tests start
 
@@ -52,6 +55,7 @@ class Database(dsn.Database):
     name: str = ""
     dsn: str
     schema: str = SCHEMA
+    installation: str | None = INSTALLATION
 
 
 Copies = Callable[[str], AbstractContextManager[Database]]  # creates a database as a copy of this template
@@ -106,7 +110,7 @@ def fast_root() -> Path | None:
 
 def named(text: str) -> str:
     """Replace `noetl` in names or in an output by the name of the schema that the tests use."""
-    return rendered(text, SCHEMA)
+    return rendered(text, SCHEMA, INSTALLATION)
 
 
 class _RenderingCursor(psycopg.Cursor[Any]):
@@ -128,4 +132,6 @@ def psycopg_connect(database: Database, *, autocommit: bool = False) -> psycopg.
 
 async def asyncpg_connect(database: Database) -> asyncpg.Connection[Any]:
     """Connect with asyncpg, as a worker of somebody else does: without the codecs of the program."""
-    return await asyncpg.connect(database.dsn, connection_class=connection_class(database.schema))
+    return await asyncpg.connect(
+        database.dsn, connection_class=connection_class(database.schema, database.installation)
+    )

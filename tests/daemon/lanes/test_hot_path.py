@@ -22,7 +22,7 @@ from tests.brokers import (
     until_ended,
     value,
 )
-from tests.postgres import Database, named
+from tests.postgres import SCHEMA, Database
 
 CHAIN = """
 workflow:
@@ -156,7 +156,7 @@ async def test_a_daemon_names_missing_rights_at_its_start(database: Database) ->
     poor = Database(name=database.name, dsn=re.sub(r"//[^@]+@", f"//{role}:p@", database.dsn))
     try:
         with pytest.raises(
-            PermissionFault, match=named(r"lacks insert on noetl\.event, .*execute on noetl\.take_mail")
+            PermissionFault, match=rf"lacks insert on {SCHEMA}\.event, .*execute on {SCHEMA}\.take_mail"
         ):
             await drain(poor)
     finally:
