@@ -50,7 +50,7 @@ log = Log(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
+class Assignment:
     """The work of one loop. `types` are the step types to lease (None: all), `stats` what all loops count.
 
     `unannounced` are the types that registration may not know. `bucket` is its number, if there are buckets; then
@@ -74,7 +74,7 @@ class WorkerLoop:
         stop: asyncio.Event,
         shared: WorkerResources,
         slots: Slots,
-        work: Work,
+        work: Assignment,
     ) -> None:
         """`shared` has the resources of all jobs. Once `stop` is set, nothing is leased."""
         self._work = work
@@ -334,6 +334,8 @@ class WorkerLoop:
             limit = self._options.time_limit_seconds
             outcome = await execute(running.job, self._shared, running.log, running.progress, time_limit_seconds=limit)
             running.finish()
+            if self._slots.is_shared and self.reporter.in_trouble:
+                self._slots.pass_on()  # this job leaves its slot, though its answer waits
             await asyncio.sleep(0)  # a cancellation that the step's code requested is raised here, not in the report
         except asyncio.CancelledError:
             if running.killed_because is not None:

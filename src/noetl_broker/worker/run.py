@@ -19,7 +19,7 @@ from noetl_broker.worker.environment import kept_environment, visible_environmen
 from noetl_broker.worker.executor import types_with
 from noetl_broker.worker.idle_connections import IdleConnections
 from noetl_broker.worker.logger import Log
-from noetl_broker.worker.loop import LEASE_GRACE_SECONDS, Work, WorkerLoop
+from noetl_broker.worker.loop import LEASE_GRACE_SECONDS, Assignment, WorkerLoop
 from noetl_broker.worker.options import WorkerOptions
 from noetl_broker.worker.slots import Slots
 from noetl_broker.worker.stats import Stats
@@ -28,7 +28,7 @@ from noetl_broker.worker.tools.http_connections import HttpConnections
 from noetl_broker.worker.tools.python_processes import ForkServerFault, Interpreters
 from noetl_broker.worker.tools.task import Tool, WorkerResources
 
-# The connections of a bucket, and how long a call may keep its slots from other buckets if the server does not answer.
+# The connections of a bucket beside its listener. A call without an answer keeps its slots from other buckets so long.
 BUCKET_LIMITS = {"connections": 1, "answer_seconds": 10.0}
 LONGEST_POLL_SECONDS = 10.0  # between two polls of one of many buckets
 
@@ -99,7 +99,7 @@ async def run_worker(options: WorkerOptions, stop: asyncio.Event, tools: Mapping
     try:
         if tools is None and not options.null and "python" in (types or ()):
             await start_interpreters(interpreters, stop, wait=bool(options.preload))
-        work = Work(stats=stats, types=types, unannounced=types_to_announce(tools))
+        work = Assignment(stats=stats, types=types, unannounced=types_to_announce(tools))
         buckets = await find_buckets(options.database, options.bucket_numbers, stop)
         slots = Slots(options.concurrency, is_shared=buckets is not None and len(buckets) > 1)
         if buckets is None:
@@ -131,7 +131,7 @@ async def serve_queue(
     stop: asyncio.Event,
     shared: WorkerResources,
     slots: Slots,
-    work: Work,
+    work: Assignment,
 ) -> None:
     """Work on one queue until `stop` is set, then drain."""
     limits: dict[str, Any] = BUCKET_LIMITS if work.bucket is not None else {}

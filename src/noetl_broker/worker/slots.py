@@ -1,4 +1,4 @@
-"""The slots of a worker: so many jobs at a time, over all buckets that it serves, and whose turn it is for a free one.
+"""The slots of a worker: so many jobs at a time, over all buckets. It decides whose turn it is for a free slot.
 
 A worker without buckets has one loop, which takes each free slot. Several loops share the slots by turns. While another
 loop waits, a loop goes on for TURN_SECONDS. Then its free slots go to the loop that has waited longest. Jobs are not
