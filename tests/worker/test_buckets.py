@@ -37,6 +37,12 @@ end $$"""
 TRIGGER = """
 create trigger tell after update on noetl.queue for each row when (new.status = 'done') execute function public.tell()
 """
+JOINED = """
+select count(*) from noetl.event e
+where e.event_type = 'action_started' and exists (
+  select from noetl.event c where c.event_type = 'action_completed' and c.xmin::text = e.xmin::text
+)
+"""
 NOT_DONE = "select count(*) from noetl.queue where status <> 'done'"
 
 
@@ -106,7 +112,13 @@ async def test_one_worker_does_the_jobs_of_all_buckets(installation: Database, t
     """Never more at once than it has slots, over two connections a bucket at most. It announces its types in each."""
     for one in buckets_of(installation, COUNT):
         await put(one, 40)
+    tick.hold = True
     async with working(installation, tick, concurrency=3) as worker:
+        await tick.until(lambda ran: len(ran) >= 3)
+        for number in [*range(COUNT)] * 5:  # each may lease more, if it does so
+            await execute(installation.bucket(number), "select pg_notify('noetl_job', '')")
+        tick.hold = False
+        tick.opened.set()
         await tick.until(lambda ran: len(ran) == 40 * COUNT)
         connections = (
             "select application_name, count(*) from pg_stat_activity where application_name like $1 group by 1"
@@ -155,6 +167,7 @@ async def test_a_bucket_goes_on_for_its_turn(
         await tick.until(lambda ran: len(ran) == 40 * COUNT)
     changes = sum(one != other for one, other in zip(tick.ran, tick.ran[1:], strict=False))
     assert changes < 2 * COUNT
+    assert sum([await value(one, JOINED) for one in buckets_of(installation, COUNT)]) > 30 * COUNT
 
 
 async def test_a_job_that_is_long_does_not_stop_the_turns(installation: Database, tick: Tick) -> None:
