@@ -56,7 +56,7 @@ def test_a_program_gets_more_through_logging(database: Database) -> None:
 logging.getLogger("noetl_broker").setLevel(logging.DEBUG)"""
     out, err = run(database, configure)
     lines = err.splitlines()
-    assert (out, lines[0].split(" worker_id=")[0]) == ("", "INFO noetl_broker.worker.loop loop worker_started")
+    assert (out, lines[0].split(" worker_id=")[0]) == ("", "INFO noetl_broker.worker.run run worker_started")
     assert any("loop job_ended queue_id=" in line and "outcome='done'" in line for line in lines)
     assert any("DEBUG noetl_broker.worker.loop loop job_started " in line for line in lines)
 

@@ -26,12 +26,16 @@ SHARE_OF_JOBS = 0.8
     example=(
         "noetl-broker worker --types python,http --concurrency 8\n"
         "noetl-broker worker --worker-id nightly --lease-seconds 300\n"
-        "noetl-broker worker --preload pandas,numpy"
+        "noetl-broker worker --preload pandas,numpy\n"
+        "noetl-broker worker --buckets 0-7"
     ),
     serves=True,
 )
 @click.option(
     "--types", multiple=True, metavar="TYPE,...", help="The job types to lease; default: all that it can run."
+)
+@click.option(
+    "--buckets", metavar="NUMBERS", help="Of an installation with buckets those to serve, as 0-7,12; default: all."
 )
 @click.option("--concurrency", type=click.IntRange(1, 1000), default=4, show_default=True, help="Jobs at a time.")
 @click.option("--worker-id", metavar="NAME", help="Its name in the log; default: host, process and a random part.")

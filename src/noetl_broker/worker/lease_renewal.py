@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from noetl_broker.errors import DatabaseFault
+from noetl_broker.errors import DatabaseFault, PermissionFault, SchemaFault
 from noetl_broker.growing_pauses import JITTER, RETRY_SECONDS, Backoff
 from noetl_broker.store.worker.jobs import JobDatabase, LeasedJob, heartbeat_job, heartbeat_jobs
 from noetl_broker.tasks import wait_for
@@ -126,5 +126,5 @@ class LeaseRenewal:
         beat = heartbeat_job(self._database, self._options.worker_id, running.job.lease, lease_seconds=1)
         try:
             await asyncio.wait_for(beat, RELEASE_SECONDS)
-        except (DatabaseFault, TimeoutError) as fault:
+        except (DatabaseFault, PermissionFault, SchemaFault, TimeoutError) as fault:
             log.warning("lease_kept", **job_fields(running.job), error=str(fault))

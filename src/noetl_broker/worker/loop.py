@@ -3,46 +3,41 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from typing import Any
 
 import structlog
 
-from noetl_broker.errors import DatabaseFault, OperatorFault, PermissionFault, SchemaFault
+from noetl_broker.errors import DatabaseFault, PermissionFault, SchemaFault
 from noetl_broker.growing_pauses import JITTER, RETRY_SECONDS, Backoff
-from noetl_broker.playbook.step_types import ACTION_TYPES
 from noetl_broker.store.worker.jobs import (
     AttemptFailure,
     Completion,
     JobDatabase,
+    Lease,
     LeasedJob,
     RefusedFault,
     announce_types,
     complete_jobs,
     complete_jobs_and_lease,
+    heartbeat_job,
     lease_jobs,
 )
-from noetl_broker.tasks import first, run_beside, run_until
-from noetl_broker.worker.environment import kept_environment, visible_environment
+from noetl_broker.tasks import first
 from noetl_broker.worker.errors import Failure, ToolFault, failure_of
-from noetl_broker.worker.executor import Success, execute, types_with
-from noetl_broker.worker.idle_connections import IdleConnections
+from noetl_broker.worker.executor import Success, execute
 from noetl_broker.worker.job_progress import ProgressSender
 from noetl_broker.worker.lease_renewal import REFUSED, LeaseRenewal, RunningJob
 from noetl_broker.worker.log_sender import LogSender
 from noetl_broker.worker.logger import Log, job_fields
 from noetl_broker.worker.options import WorkerOptions
 from noetl_broker.worker.reporter import Receipt, Reporter, answer_of, send_span
+from noetl_broker.worker.slots import Slots
 from noetl_broker.worker.stats import Stats
-from noetl_broker.worker.tools import TOOLS
-from noetl_broker.worker.tools.http_connections import HttpConnections
-from noetl_broker.worker.tools.python_processes import ForkServerFault, Interpreters
-from noetl_broker.worker.tools.task import Tool, WorkerResources
+from noetl_broker.worker.tools.task import WorkerResources
 
 FATAL = (PermissionFault, SchemaFault)  # waiting does not mend these: they end the worker with an exit code
 LEASE_GRACE_SECONDS = 5.0  # for a lease statement that runs at the stop
@@ -54,6 +49,21 @@ CANCELLED = {"message": "the worker stopped the job: it was cancelled or timed o
 log = Log(__name__)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """The work of one loop. `types` are the step types to lease (None: all), `stats` what all loops count.
+
+    `unannounced` are the types that registration may not know. `bucket` is its number, if there are buckets; then
+    `on_answer` is called when it answers after a fault.
+    """
+
+    stats: Stats
+    types: tuple[str, ...] | None
+    unannounced: tuple[str, ...] = ()
+    bucket: int | None = None
+    on_answer: Callable[[], None] = lambda: None
+
+
 class WorkerLoop:
     """Leases jobs, runs them, and reports their outcomes."""
 
@@ -63,38 +73,37 @@ class WorkerLoop:
         database: JobDatabase,
         stop: asyncio.Event,
         shared: WorkerResources,
-        types: tuple[str, ...] | None,
-        unannounced: tuple[str, ...] = (),
+        slots: Slots,
+        work: Assignment,
     ) -> None:
-        """`types` are the step types to lease (None: all), `unannounced` the types that registration may not know.
-
-        `shared` has the resources of all jobs. Once `stop` is set, nothing is leased.
-        """
-        self._unannounced = unannounced
-        self.stats = Stats()
+        """`shared` has the resources of all jobs. Once `stop` is set, nothing is leased."""
+        self._work = work
+        self.stats = work.stats
+        self._slots = slots
         self.running: set[RunningJob] = set()
         self.renewal = LeaseRenewal(database, options, self.running)
         self._options = options
         self._database = database
         self._stop = stop
-        self.reporter = Reporter(database, options.worker_id, self._complete, self._ends_soon)
+        self.reporter = Reporter(database, options.worker_id, self._complete, self._ends_soon, self._on_fault)
         self.logs = LogSender(database, options.worker_id)
         self.progress = ProgressSender(database, options.worker_id, shared.redactor)
         self._shared = shared
-        self._types = types
+        self._types = work.types
         self._room = asyncio.Event()
+        self._draining = False
+        self._answers = False  # the last call to lease was answered
         self._call: asyncio.Task[tuple[dict[int, bool], list[LeasedJob]]] | None = None  # completes and leases
         self._found_too_few = False  # the last completions leased fewer jobs than there were slots
         self._wanted = 0  # slots for which a lease without completions is under way
 
     async def run(self) -> None:
         """Lease and start jobs until the stop."""
-        stop, unannounced = self._stop, self._unannounced
+        stop, unannounced = self._stop, self._work.unannounced
         idle = Backoff(self._options.poll_min_seconds, self._options.poll_max_seconds, JITTER)
         broken = Backoff(*RETRY_SECONDS, JITTER)
         while not stop.is_set():
             self._room.clear()
-            free = max(self._free_slots(), 0)
             found_too_few, self._found_too_few = self._found_too_few, False
             if not found_too_few:  # otherwise a notification may be newer than what they found
                 self._database.notified.clear()
@@ -102,17 +111,22 @@ class WorkerLoop:
                 if unannounced:
                     await self._announce(unannounced)
                     unannounced = ()
+                await self._database.listen()  # also a worker without room listens for cancels
+                await self._probe()
+                free = self._slots.ask(self)
                 self._wanted = 0 if found_too_few else free
                 leased = await self._lease(self._wanted)
             except FATAL:
                 raise
             except (DatabaseFault, RefusedFault) as fault:
+                self._answers = False
+                self._slots.stop_waiting(self)
                 pause = broken.next()
                 log.warning("lease_failed", error=str(fault), pause_seconds=round(pause, 2))
                 await first(stop.wait(), timeout=pause)
                 continue
             finally:
-                self._wanted = 0
+                self._end_lease()
             broken.reset()
             if leased or found_too_few:
                 idle.reset()
@@ -128,9 +142,26 @@ class WorkerLoop:
         except (PermissionFault, RefusedFault) as fault:
             log.warning("types_not_announced", types=types, error=str(fault))
 
+    async def _probe(self) -> None:
+        """Of several buckets, one that did not answer must answer before it gets slots: its lease might hang."""
+        bucket = self._work.bucket
+        if bucket is None or (self._answers and not self.reporter.in_trouble):
+            return
+        self._slots.stop_waiting(self)
+        nobody = Lease(bucket, 0)  # the id of no job, of this bucket
+        seconds = self._options.lease_seconds
+        await heartbeat_job(self._database, self._options.worker_id, nobody, lease_seconds=seconds)
+        self._answers = True
+        self._work.on_answer()
+
+    def _end_lease(self) -> None:
+        """Give back the slots that a lease did not use."""
+        self._wanted = 0
+        if self._slots.is_shared:
+            self._slots.pass_on()
+
     async def _lease(self, free: int) -> int:
-        """Lease and start up to `free` jobs; returns their number. A worker without room listens for cancels alone."""
-        await self._database.listen()
+        """Lease and start up to `free` jobs; returns their number."""
         if not free:
             return 0
         until, cancels = self.renewal.lease_end(), self._database.cancels
@@ -165,11 +196,16 @@ class WorkerLoop:
         answered = {completion.lease for completion in completions}
         for running in self.running:
             running.answered = running.answered or running.job.lease in answered
+        if self._slots.is_shared:
+            self._slots.pass_on()
         return accepted
 
     async def _complete_and_lease(self, completions: Sequence[Completion]) -> dict[int, bool]:
-        free = self._free_slots() - self._wanted + len(completions)
-        if self._stop.is_set() or not 0 < free <= len(completions):
+        if self._slots.is_shared and (self.reporter.in_trouble or not self._slots.may_keep(self)):
+            self._database.notified.set()  # more jobs may wait: this bucket asks for slots again
+            return await complete_jobs(self._database, self._options.worker_id, completions)
+        free = self._slots.free + len(completions)
+        if self._stop.is_set() or self._draining or not 0 < free <= len(completions):
             return await complete_jobs(self._database, self._options.worker_id, completions)
         until, cancels = self.renewal.lease_end(), self._database.cancels
         call = complete_jobs_and_lease(
@@ -189,9 +225,35 @@ class WorkerLoop:
         self._start_all(jobs, until, cancels)
         return accepted
 
-    def _free_slots(self) -> int:
-        """Slots without a job. A job whose answer the database has needs none."""
-        return self._options.concurrency - sum(not running.answered for running in self.running)
+    @property
+    def taken(self) -> int:
+        """Slots of its jobs, and those for which a lease is under way. A job whose answer the database has needs none.
+
+        While a bucket does not answer, its finished jobs leave their slots to other buckets.
+        """
+        leaves = self._slots.is_shared and self.reporter.in_trouble
+        jobs = sum(not (running.answered or (leaves and running.finished)) for running in self.running)
+        return jobs + self._wanted
+
+    @property
+    def is_leasing(self) -> bool:
+        """Whether a lease without completions is under way."""
+        return self._wanted > 0
+
+    @property
+    def room(self) -> int:
+        """How many more jobs it may lease, whatever the other loops do: so few answers wait."""
+        return self._slots.number - self._wanted - sum(not running.answered for running in self.running)
+
+    def wake(self) -> None:
+        """Ask for slots again."""
+        self._room.set()
+
+    def _on_fault(self) -> None:
+        """The answers were not taken: of several buckets, this one wants no slots, and the others get those it has."""
+        if self._slots.is_shared:
+            self._slots.stop_waiting(self)
+            self.wake()
 
     def _ends_soon(self) -> bool:
         """Whether a job runs that may be a short one."""
@@ -235,8 +297,7 @@ class WorkerLoop:
             self.progress.close(running.progress)
             running.stop_expiry()
             self.running.discard(running)
-            if self._free_slots() > 0:
-                self._room.set()
+            self._slots.pass_on()
 
     async def _end_killed(self, running: RunningJob, fields: dict[str, Any]) -> None:
         """Log a killed job. Release its lease if the worker stops; end it if the job was cancelled."""
@@ -273,6 +334,8 @@ class WorkerLoop:
             limit = self._options.time_limit_seconds
             outcome = await execute(running.job, self._shared, running.log, running.progress, time_limit_seconds=limit)
             running.finish()
+            if self._slots.is_shared and self.reporter.in_trouble:
+                self._slots.pass_on()  # this job leaves its slot, though its answer waits
             await asyncio.sleep(0)  # a cancellation that the step's code requested is raised here, not in the report
         except asyncio.CancelledError:
             if running.killed_because is not None:
@@ -286,6 +349,8 @@ class WorkerLoop:
 
         An answer that has just come has a moment more.
         """
+        self._draining = True
+        self._slots.stop_waiting(self)
         unfinished = self._tasks()
         if not unfinished:
             return
@@ -318,88 +383,3 @@ def log_fields(outcome: Success | Failure) -> dict[str, Any]:
     if isinstance(outcome, Success):
         return {"outcome": "done", "result_characters": len(outcome.result)}
     return {"outcome": "failed", "error_type": outcome.error.get("type"), "retryable": outcome.retryable}
-
-
-def types_of(options: WorkerOptions, tools: Mapping[str, Tool] | None) -> tuple[str, ...]:
-    """The job types to lease. A worker with `tools` of its own takes only their types, unless options name others.
-
-    Raises OperatorFault for a type without a tool.
-    """
-    able = types_with(TOOLS if tools is None else tools)
-    types = tuple(sorted(able if tools is None else tools)) if options.types is None else options.types
-    unknown = sorted(set(types) - able)
-    if unknown or not types:
-        named = ", ".join(unknown) or "nothing"
-        near = [word for name in unknown for word in get_close_matches(name, able, n=1)]
-        meant = f"did you mean {' and '.join(near)}? It" if near else "it"
-        raise OperatorFault(f"the worker has no tool for {named}; {meant} has {', '.join(sorted(able))}")
-    return types
-
-
-def types_to_announce(tools: Mapping[str, Tool] | None) -> tuple[str, ...]:
-    """The types of a worker's own tools that registration does not know."""
-    return tuple(sorted(name for name in tools or () if name not in ACTION_TYPES))
-
-
-async def start_interpreters(interpreters: Interpreters, stop: asyncio.Event, *, wait: bool) -> None:
-    """Start the fork server of python steps before the first job. `wait`: until it has imported its modules, or `stop`.
-
-    Raises OperatorFault then, if one cannot be imported.
-    """
-    starting = interpreters.start()
-    if not wait:
-        return
-    await first(asyncio.wait({starting}), stop.wait())
-    if stop.is_set():
-        return
-    try:
-        await starting
-    except ForkServerFault as fault:
-        raise OperatorFault(f"{fault}; install it beside the worker, or take it out of preload") from fault
-
-
-async def run_worker(options: WorkerOptions, stop: asyncio.Event, tools: Mapping[str, Tool] | None = None) -> Stats:
-    """Work until `stop` is set, then drain; returns the numbers. `tools` by type replace the built-in ones.
-
-    Waits while the database is away. Raises OperatorFault for wrong options or a wrong DSN, and PermissionFault and
-    SchemaFault when the database refuses this worker.
-    """
-    types: tuple[str, ...] | None = types_of(options, tools)
-    if options.null:
-        types, options = options.types, replace(options, concurrency=options.null_batch)
-    environment = kept_environment(os.environ, options.pass_env)
-    interpreters = Interpreters(visible_environment(environment), preload=options.preload)
-    most, seconds = options.concurrency, options.idle_connection_seconds
-    shared = WorkerResources(
-        dsn=options.dsn,
-        environment=environment,
-        unseen=os.environ,
-        interpreters=interpreters,
-        sql_connections=IdleConnections(most=most, idle_seconds=seconds),
-        http_connections=HttpConnections(IdleConnections(most=most, idle_seconds=seconds)),
-        tools=tools,
-    )
-    log.info("worker_started", worker_id=options.worker_id, types=types, concurrency=options.concurrency)
-    async with JobDatabase(options.database, application_name="noetl-broker worker") as database:
-        if tools is None and not options.null and "python" in (types or ()):
-            await start_interpreters(interpreters, stop, wait=bool(options.preload))
-        loop = WorkerLoop(options, database, stop, shared, types, types_to_announce(tools))
-        background = [
-            asyncio.create_task(loop.reporter.run(), name="the reporter of answers"),
-            asyncio.create_task(loop.logs.run(), name="the sender of logs"),
-            asyncio.create_task(loop.progress.run(), name="the sender of progress"),
-            asyncio.create_task(loop.renewal.run(), name="the renewal of leases"),
-        ]
-        try:
-            await run_beside(background, run_until(stop, loop.run(), grace=LEASE_GRACE_SECONDS))
-        finally:
-            try:
-                await loop.drain()
-            finally:  # if the drain is cancelled, no answer is sent after it
-                for task in background:
-                    task.cancel()
-            await asyncio.gather(*background, return_exceptions=True)
-            await shared.close_connections()
-            await interpreters.close()
-            log.info("worker_stopped", worker_id=options.worker_id, **asdict(loop.stats))
-    return loop.stats

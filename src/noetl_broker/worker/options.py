@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from noetl_broker.errors import OperatorFault
@@ -13,6 +13,7 @@ from noetl_broker.playbook.keys import NAME_CHARS
 from noetl_broker.store.connect.dsn import Database
 from noetl_broker.store.connect.schema_name import DEFAULT_SCHEMA, check_schema_name
 from noetl_broker.tracing.spans import Emit
+from noetl_broker.worker.buckets import parse_buckets
 from noetl_broker.worker.environment import is_hidden
 from noetl_broker.worker.idle_connections import IDLE_SECONDS
 
@@ -26,7 +27,8 @@ def own_id() -> str:
 class WorkerOptions:
     """The settings of one worker.
 
-    `dsn`: the database of the broker, None for the PG* variables. `schema`: where its tables are in it. `types`: the
+    `dsn`: the database of the broker, None for the PG* variables. `schema`: where its tables are in it. `buckets`: of
+    an installation with buckets those to serve, as `0-7,12` or as numbers, None for all. `types`: the
     job types to lease, None for all that the worker has tools for. `concurrency`: jobs at a time. `lease_seconds`: the
     length of a lease; it is renewed at each third. `poll_min_seconds` and `poll_max_seconds`: the bounds of the pause
     between two attempts to lease, if no notification comes. `drain_seconds`: how long a stop waits for running jobs and
@@ -39,6 +41,7 @@ class WorkerOptions:
 
     dsn: str | None = field(repr=False)
     schema: str = DEFAULT_SCHEMA
+    buckets: str | Sequence[int] | None = None
     worker_id: str = field(default_factory=own_id)
     types: tuple[str, ...] | None = None
     concurrency: int = 4
@@ -59,9 +62,16 @@ class WorkerOptions:
         """The database and the schema of the queue."""
         return Database(dsn=self.dsn, schema=self.schema)
 
+    @property
+    def bucket_numbers(self) -> tuple[int, ...] | None:
+        """The buckets to serve; None: all."""
+        return None if self.buckets is None else parse_buckets(self.buckets)
+
     def __post_init__(self) -> None:
         """Raise OperatorFault for a wrong value."""
         check_schema_name(self.schema)
+        if self.buckets is not None:
+            parse_buckets(self.buckets)
         if not self.worker_id:
             raise OperatorFault("worker_id must not be empty: leave it out, or give it a name of its own.")
         if not self.worker_id.isprintable() or len(self.worker_id) > NAME_CHARS:

@@ -82,20 +82,28 @@ class Reporter:
         worker_id: str,
         complete: Complete | None = None,
         more_soon: Callable[[], bool] = lambda: False,
+        on_fault: Callable[[], None] = lambda: None,
     ) -> None:
         """`complete` sends completions, and returns by `queue_id` whether each was accepted.
 
-        `more_soon` tells whether to wait GATHER_SECONDS for other answers.
+        `more_soon` tells whether to wait GATHER_SECONDS for other answers. `on_fault` is called when `in_trouble`
+        becomes true.
         """
         self._database = database
         self._worker_id = worker_id
         self._complete = complete or partial(complete_jobs, database, worker_id)
         self._more_soon = more_soon
+        self._on_fault = on_fault
         self._waiting: list[PendingAnswer] = []
         self._arrived = asyncio.Event()
         self._backoff = Backoff(*RETRY_SECONDS, JITTER)
         self._closed = False
         self.trouble: str | None = None  # why answers wait
+
+    @property
+    def in_trouble(self) -> bool:
+        """Whether the database did not take the last answers."""
+        return self._backoff.pause > 0
 
     async def report(self, answer: Answer) -> Receipt:
         """Wait until the database has the answer, or the worker gives it up. Cancelling the job does not end it."""
@@ -158,6 +166,7 @@ class Reporter:
             self.trouble = str(fault)
             self._arrived.set()
             pause = self._backoff.next()
+            self._on_fault()
             log.warning("answers_wait", answers=len(batch), error=self.trouble, pause_seconds=round(pause, 2))
             await asyncio.sleep(pause)
             return

@@ -21,9 +21,9 @@ from noetl_broker.errors import JobFailed, OperatorFault
 from noetl_broker.job import Job, readable
 from noetl_broker.node_ids import parse_node
 from noetl_broker.worker.errors import ToolFault
-from noetl_broker.worker.loop import run_worker
 from noetl_broker.worker.options import WorkerOptions
 from noetl_broker.worker.output_capture import captured, capturing
+from noetl_broker.worker.run import run_worker
 from noetl_broker.worker.sql.values import jsonable
 from noetl_broker.worker.tools.task import Task, Tool
 

@@ -135,7 +135,7 @@ async def heartbeat_jobs(
     leases: Sequence[Lease],
     *,
     lease_seconds: int,
-    timeout_seconds: float = ANSWER_SECONDS,
+    timeout_seconds: float | None = None,
 ) -> dict[int, bool]:
     """Renew leases; returns by `queue_id` whether to work on. `timeout_seconds` limits the call."""
     rows = await database.fetch(
@@ -226,12 +226,20 @@ def _columns(leases: Sequence[Lease]) -> tuple[list[int], list[int]]:
 class JobDatabase:
     """A worker's connections: a pool for calls, and one that listens for new jobs and for cancels.
 
-    `listener_lost` is set while nothing listens.
+    `listener_lost` is set while nothing listens. `answer_seconds` limits each call that has no limit of its own.
     """
 
-    def __init__(self, database: Database, *, application_name: str, connections: int = 3) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        application_name: str,
+        connections: int = 3,
+        answer_seconds: float = ANSWER_SECONDS,
+    ) -> None:
         self._database = database
         self._name = application_name
+        self._answer_seconds = answer_seconds
         self._pool = LazyPool(database, name=application_name, size=connections)
         self._listener: asyncpg.Connection[Any] | None = None
         self._notified = asyncio.Event()
@@ -240,10 +248,11 @@ class JobDatabase:
         self.listener_lost = asyncio.Event()
         self.listener_lost.set()
 
-    async def fetch(self, statement: str, *arguments: object, timeout_seconds: float = ANSWER_SECONDS) -> list[Any]:
+    async def fetch(self, statement: str, *arguments: object, timeout_seconds: float | None = None) -> list[Any]:
         """Run one statement; `timeout_seconds` limits the call with the wait for a connection."""
         pool = await self._pool.get()
-        async with database_faults(), borrowed(pool, timeout_seconds) as connection:
+        limit = self._answer_seconds if timeout_seconds is None else timeout_seconds
+        async with database_faults(), borrowed(pool, limit) as connection:
             return list(await connection.fetch(statement, *arguments))
 
     async def listen(self) -> None:
