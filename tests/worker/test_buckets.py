@@ -15,7 +15,7 @@ from noetl_broker.store.connect import installation as installations
 from noetl_broker.store.connect.buckets import bucket_of_id, buckets_of
 from noetl_broker.worker import WorkerOptions, buckets, run_worker, slots
 from noetl_broker.worker.tools.task import Task
-from tests.brokers import execute, rows, value
+from tests.brokers import execute, rows, until, value
 from tests.postgres import Database
 from tests.roles import login
 from tests.sessions import session
@@ -42,6 +42,10 @@ select count(*) from noetl.event e
 where e.event_type = 'action_started' and exists (
   select from noetl.event c where c.event_type = 'action_completed' and c.xmin::text = e.xmin::text
 )
+"""
+LISTENING = """
+select count(*) >= $1 from pg_stat_activity
+where application_name like 'noetl-broker worker%' and query ~* '^listen' and state = 'idle'
 """
 NOT_DONE = "select count(*) from noetl.queue where status <> 'done'"
 
@@ -147,13 +151,20 @@ async def test_the_role_of_workers_suffices(installation: Database, tick: Tick) 
 async def test_full_buckets_take_turns(installation: Database, tick: Tick, monkeypatch: pytest.MonkeyPatch) -> None:
     """With one slot, none of them waits for the end of another. A bucket without jobs takes no turn from them."""
     monkeypatch.setattr(slots, "TURN_SECONDS", 0.0)
-    for number in (0, 2, 3):
+    full = 0, 2, 3
+    for number in full:
         await put(installation.bucket(number), 40)
+    tick.hold = True
     async with working(installation, tick, concurrency=1):
+        await tick.until(lambda ran: len(ran) == 1)
+        await until(installation, LISTENING, COUNT)  # all loops have begun
+        tick.hold = False
+        tick.opened.set()
         await tick.until(lambda ran: len(ran) == 120)
     assert tick.most == 1
-    for last in range(3, 117):
-        assert {*tick.ran[last - 3 : last + 3]} == {0, 2, 3}
+    begins = [tick.ran.index(number) for number in full]
+    ends = [len(tick.ran) - tick.ran[::-1].index(number) for number in full]
+    assert max(begins) < min(ends)
 
 
 async def test_a_bucket_goes_on_for_its_turn(
