@@ -21,6 +21,14 @@ as $$
   limit 1
 $$;
 
+-- The latest time at which a signal may have been sent, by the clock of this server; `since` counts by it. A copy in a bucket
+-- may have been sent by the clock of another server: bucket.sql replaces this. A plan contains its text instead of a call.
+create or replace function noetl.latest_sent_at(signal_id bigint, sent_at timestamptz) returns timestamptz
+language sql stable parallel safe
+as $$
+  select $2
+$$;
+
 -- The open waits for these requests, at most max_waits and one more, in the order of the requests.
 create or replace function noetl.receivers(requests bigint[], max_waits int)
 returns table (request_id bigint, execution_id bigint, node_id text)
@@ -41,7 +49,7 @@ as $$
       from noetl.wait t
       where l.signal_id is not null
         and t.kind = 'signal' and t.status = 'open' and t.key = l.key
-        and l.name = any(t.names) and t.since_at <= l.sent_at
+        and l.name = any(t.names) and t.since_at <= noetl.latest_sent_at(l.signal_id, l.sent_at)
         and (t.execution_id, t.node_id) > (l.last_execution_id, l.last_node_id)
       order by t.execution_id, t.node_id
       limit max_waits + 1
@@ -87,7 +95,8 @@ begin
     cross join lateral (
       select s.signal_id, s.name, s.key, s.payload, s.sent_at
       from noetl.signal s
-      where s.key = w.key and s.name = any(w.names) and s.sent_at >= w.since_at and s.expires_at > clock_timestamp()
+      where s.key = w.key and s.name = any(w.names) and noetl.latest_sent_at(s.signal_id, s.sent_at) >= w.since_at
+        and s.expires_at > clock_timestamp()
         and not exists (
           select
           from noetl.signal_taken t
@@ -209,7 +218,7 @@ begin
   select s.signal_id, o.path
   from done d
   join noetl.signal s on s.signal_id = d.signal_id
-  join noetl.on_signal o on o.name = s.name and o.since_at < s.sent_at
+  join noetl.on_signal o on o.name = s.name and o.since_at < noetl.latest_sent_at(s.signal_id, s.sent_at)
   order by d.request_id, o.path;
 end
 $$;
@@ -296,6 +305,6 @@ end
 $$;
 
 revoke all on function
-  noetl.original_start(bigint), noetl.receivers(bigint[], int), noetl.deliver_signals(bigint[], text[]),
+  noetl.original_start(bigint), noetl.latest_sent_at(bigint, timestamptz), noetl.receivers(bigint[], int), noetl.deliver_signals(bigint[], text[]),
   noetl.match_signals(int), noetl.start_by_signal(text, bigint), noetl.sweep_signals(int, bigint)
   from public;

@@ -39,3 +39,60 @@ where k.request_id = any($1::bigint[]);
 -- name: sweep_signals
 select swept, next_id
 from noetl.sweep_signals($1::int, $2::bigint);
+
+-- name: read_copies
+-- Signals that are to be copied to these buckets, and to which of them: of each bucket the first $2. Only as many as fit into
+-- a batch. A signal that was swept has no name.
+with missing as (
+  select c.signal_id, array_agg(c.target order by c.target) as targets
+  from unnest($1::int[]) t (target)
+  cross join lateral (
+    select k.target, k.signal_id
+    from noetl.signal_copy k
+    where k.target = t.target
+    order by k.signal_id
+    limit $2::int
+  ) c
+  group by c.signal_id
+), sized as (
+  select m.signal_id, m.targets, s.name, s.key, s.payload, s.sent_at, s.expires_at, s.hops,
+    sum(noetl.weight(s.payload)) over (order by m.signal_id) as together, noetl.weight(s.payload) as own
+  from missing m
+  left join noetl.signal s on s.signal_id = m.signal_id
+)
+select z.signal_id, z.targets, z.name, z.key, z.payload::text as payload, z.sent_at, z.expires_at, z.hops
+from sized z
+where z.name is null or z.together <= noetl.limit_of('batch_bytes') or z.together = z.own
+order by z.signal_id;
+
+-- name: write_copies
+-- Copies of signals of the bucket $1, by one broker at a time. Their ids say whether they are here already, so nothing is
+-- written twice. A signal that is too old is left out.
+with lock as materialized (
+  select pg_try_advisory_xact_lock(hashtext('noetl.lock'), 64 + $1::int) as is_held
+), copies as (
+  insert into noetl.signal (signal_id, name, key, payload, sent_at, expires_at, hops)
+  overriding system value
+  select c.signal_id, c.name, c.key, c.payload::jsonb, c.sent_at, c.expires_at, c.hops
+  from unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::timestamptz[], $8::int[])
+    c (signal_id, name, key, payload, sent_at, expires_at, hops)
+  cross join lock l
+  where l.is_held and c.expires_at > clock_timestamp()
+  order by c.signal_id
+  on conflict (signal_id) do nothing
+  returning signal_id, sent_at
+), requests as (
+  insert into noetl.match_request (signal_id)
+  select c.signal_id
+  from copies c
+  order by c.signal_id
+)
+select l.is_held, c.written, greatest(date_part('epoch', clock_timestamp() - c.sent_at), 0) as late,
+  case when c.written > 0 then noetl.notify_matchers() end as notified
+from lock l
+cross join (select count(*) as written, min(c.sent_at) as sent_at from copies c) c;
+
+-- name: delete_copies
+delete from noetl.signal_copy c
+using unnest($1::int[], $2::bigint[]) d (target, signal_id)
+where c.target = d.target and c.signal_id = d.signal_id;
