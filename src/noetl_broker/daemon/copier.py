@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from noetl_broker.daemon.background import attempt, log_fault
 from noetl_broker.daemon.metrics.registry import SIGNAL_COPY_WAIT
@@ -22,8 +22,6 @@ from noetl_broker.tasks import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    import asyncpg
 
     from noetl_broker.daemon.metrics.values import MetricValues
     from noetl_broker.store.connect.dsn import Database
@@ -97,7 +95,7 @@ class Copier:
                 await connection.execute(sql("delete_copies"), *columns_of(written, 2))
                 del self._written[: len(written)]
             signals = await connection.fetch(sql("read_copies"), ready, MAX_COPIES)
-        copies: dict[int, list[asyncpg.Record]] = defaultdict(list)
+        copies: dict[int, list[Any]] = defaultdict(list)
         for signal in signals:
             for target in signal["targets"]:
                 if signal["name"] is None:
@@ -109,7 +107,7 @@ class Copier:
             self._writing[target] = asyncio.create_task(self._write(target, rows), name=f"copies to {target}")
         return len(signals)
 
-    async def _write(self, target: int, signals: list[asyncpg.Record]) -> None:
+    async def _write(self, target: int, signals: list[Any]) -> None:
         """Write copies in one bucket, or wait before the next attempt."""
         pause = self._pauses[target]
         try:
@@ -124,7 +122,7 @@ class Copier:
             del self._writing[target]
             self.wake()
 
-    async def _write_once(self, target: int, signals: list[asyncpg.Record]) -> bool:
+    async def _write_once(self, target: int, signals: list[Any]) -> bool:
         """Whether they are written; False: another broker copies between the same two buckets, or nobody serves it."""
         served = self._served.get(self._buckets[target])
         if served is None:

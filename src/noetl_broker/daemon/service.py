@@ -150,9 +150,7 @@ class Service:
             asyncio.create_task(self._keep_reaping(pool), name="reaper"),
             asyncio.create_task(timers.keep_firing(), name="timers"),
             asyncio.create_task(
-                matcher.keep_matching(
-                    listener, notify=options.notify != "off", sweep_seconds=options.sweep_seconds
-                ),
+                matcher.keep_matching(listener, notify=options.notify != "off", sweep_seconds=options.sweep_seconds),
                 name="matcher",
             ),
             asyncio.create_task(
