@@ -29,7 +29,7 @@ comment on function noetl.next_id() is
   'A new id: 41 bits of milliseconds since 2024, 14 bits of a counter, and 6 bits with the number of the bucket.';
 
 -- Signals of a key come to the waits of all buckets: `run` copies them. A copy keeps the id of its signal, so it is written
--- once, and a bucket tells it from its own signals: their ids rise by 64, and their low 6 bits are its number.
+-- once. The ids of signals rise by 64, and their low 6 bits are the number of their bucket.
 alter table noetl.signal alter column signal_id set increment by 64;
 select setval('noetl.signal_signal_id_seq', 64 + {number}, false);
 
