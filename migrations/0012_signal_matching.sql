@@ -156,8 +156,9 @@ $$;
 
 -- Matches signals and waits in one bounded transaction, one broker at a time. `again`: waits that are to be matched
 -- once more, because another transaction held them. `late`: the seconds since the oldest request was written.
+-- `has_copies`: signals of this bucket are to be copied to others.
 create or replace function noetl.match_signals(
-  max_waits int, out delivered int, out again int, out worked_on int, out late float8
+  max_waits int, out delivered int, out again int, out worked_on int, out late float8, out has_copies boolean
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -182,6 +183,10 @@ begin
   ) l;
   delivered := 0;
   again := 0;
+  has_copies := false;
+  if noetl.bucket_number() is not null then
+    has_copies := exists (select from noetl.signal_copy);
+  end if;
   worked_on := coalesce(cardinality(requests), 0);
   if worked_on = 0 then
     return;

@@ -21,7 +21,7 @@ from noetl_broker.store.row_layout import columns_of
 from noetl_broker.tasks import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from noetl_broker.daemon.metrics.values import MetricValues
     from noetl_broker.store.connect.dsn import Database
@@ -34,9 +34,13 @@ COLUMNS: Final = ("signal_id", "name", "key", "payload", "sent_at", "expires_at"
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A bucket that this process serves. `writing`: its copies take one connection, from however many buckets."""
+    """A bucket that this process serves; `wake` wakes its matcher.
+
+    `writing`: its copies take one connection, from however many buckets.
+    """
 
     pool: Pool
+    wake: Callable[[], None]
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -57,7 +61,7 @@ class Copier:
         self._written: list[tuple[int, int]] = []  # target and signal, as in signal_copy
 
     def wake(self) -> None:
-        """A signal may have been sent."""
+        """A signal has been sent."""
         self._woken.set()
 
     async def keep_copying(self, sweep_seconds: float) -> None:
@@ -134,5 +138,6 @@ class Copier:
         if row["is_held"]:
             self._written += [(target, signal["signal_id"]) for signal in signals]
             if row["written"]:
+                served.wake()
                 self._metrics.observe(SIGNAL_COPY_WAIT, row["late"])
         return bool(row["is_held"])

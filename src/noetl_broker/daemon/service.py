@@ -138,7 +138,7 @@ class Service:
         limits = self._make_releaser(pool)
         copier = self._make_copier(pool)
         matcher = Matcher(
-            pool, self.metrics, on_mail=self._on_mail, on_requests=_nothing if copier is None else copier.wake
+            pool, self.metrics, on_mail=self._on_mail, on_copies=_nothing if copier is None else copier.wake
         )
         listener = self.listener = Listener(
             options.database, on_timer=(timers.wake, schedules.wake), on_throttle=limits.wake
@@ -316,8 +316,13 @@ class Service:
         database = self.options.database
         if database.installation is None:
             return None
-        self.served[database] = Served(pool)
+        self.served[database] = Served(pool, self._on_copies)
         return Copier(database, pool, self.served, self.metrics)
+
+    def _on_copies(self) -> None:
+        """Wake the matcher: copies of signals have been written here."""
+        if self.listener is not None:
+            self.listener.match_requested.set()
 
     def _on_mail(self) -> None:
         """Wake the main loop: this process has written mail."""

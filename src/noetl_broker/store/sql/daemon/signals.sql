@@ -1,5 +1,5 @@
 -- name: match_signals
-select delivered, again, worked_on, late
+select delivered, again, worked_on, late, has_copies
 from noetl.match_signals($1::int);
 
 -- name: has_match_requests
@@ -67,7 +67,8 @@ order by z.signal_id;
 
 -- name: write_copies
 -- Copies of signals of the bucket $1, by one broker at a time. Their ids say whether they are here already, so nothing is
--- written twice. A signal that is too old is left out.
+-- written twice. A signal that is too old is left out. It notifies nobody: a notification wakes each listener of the database,
+-- and the matcher of this process is near.
 with lock as materialized (
   select pg_try_advisory_xact_lock(hashtext('noetl.lock'), 64 + $1::int) as is_held
 ), copies as (
@@ -87,8 +88,7 @@ with lock as materialized (
   from copies c
   order by c.signal_id
 )
-select l.is_held, c.written, greatest(date_part('epoch', clock_timestamp() - c.sent_at), 0) as late,
-  case when c.written > 0 then noetl.notify_matchers() end as notified
+select l.is_held, c.written, greatest(date_part('epoch', clock_timestamp() - c.sent_at), 0) as late
 from lock l
 cross join (select count(*) as written, min(c.sent_at) as sent_at from copies c) c;
 
