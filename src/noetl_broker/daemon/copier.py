@@ -7,12 +7,12 @@ keeps the id of its signal, so one that is written again is none.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from noetl_broker.daemon.background import attempt, log_fault
-from noetl_broker.daemon.metrics.registry import SIGNAL_COPY_WAIT
 from noetl_broker.growing_pauses import Backoff
 from noetl_broker.store.connect.buckets import MOST, bucket_of_id
 from noetl_broker.store.connect.connection import ANSWER_SECONDS, Pool, borrowed
@@ -23,38 +23,79 @@ from noetl_broker.tasks import wait_for
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from noetl_broker.daemon.metrics.values import MetricValues
     from noetl_broker.store.connect.dsn import Database
 
-MAX_COPIES: Final = 200  # to one bucket in one transaction
-TOGETHER_SECONDS: Final = 0.005  # signals of this time are copied together
+MAX_COPIES: Final = 200  # to one bucket, of one read
+MAX_TOGETHER: Final = 5  # reads that one transaction writes
+TOGETHER_SECONDS: Final = 0.002  # for each bucket of the process: signals of this time are copied together
 PAUSE_SECONDS: Final = (0.02, 5.0)  # before the next attempt at a bucket
 COLUMNS: Final = ("signal_id", "name", "key", "payload", "sent_at", "expires_at", "hops")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
+class _Copies:
+    """Signals of one bucket that are to be written in another one; the outcome tells whether they were."""
+
+    origin: int
+    signals: list[Any]
+    outcome: bool | Exception | None = None
+
+
 class Served:
-    """A bucket that this process serves; `wake` wakes its matcher.
+    """A bucket that this process serves. Copies from all other buckets are written together, on one connection."""
 
-    `writing`: its copies take one connection, from however many buckets.
-    """
+    def __init__(self, pool: Pool, on_copies: Callable[[float], None]) -> None:
+        """`on_copies` is called with the age of the oldest signal when copies are written: the matcher is to wake."""
+        self._pool = pool
+        self._on_copies = on_copies
+        self._waiting: list[_Copies] = []
+        self._writing = asyncio.Lock()
+        self._written_at = 0.0  # monotonic seconds
 
-    pool: Pool
-    wake: Callable[[], None]
-    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    async def write(self, signals: list[Any], *, pause_seconds: float) -> bool:
+        """Whether the copies are written; False: another broker copies between the same two buckets."""
+        own = _Copies(bucket_of_id(signals[0]["signal_id"]), signals)
+        self._waiting.append(own)
+        try:
+            async with self._writing:
+                while own.outcome is None:
+                    await asyncio.sleep(self._written_at + pause_seconds - time.monotonic())
+                    await self._write_waiting()
+        finally:
+            if own in self._waiting:  # cancelled
+                self._waiting.remove(own)
+        if isinstance(own.outcome, Exception):
+            raise own.outcome
+        return own.outcome
+
+    async def _write_waiting(self) -> None:
+        """Write what has waited longest; all of it has the same outcome, but for the locks."""
+        together = self._waiting[:MAX_TOGETHER]
+        signals = [signal for each in together for signal in each.signals]
+        columns = ([signal[name] for signal in signals] for name in COLUMNS)
+        try:
+            async with borrowed(self._pool, ANSWER_SECONDS) as connection:
+                [row] = await connection.fetch(sql("write_copies"), [each.origin for each in together], *columns)
+        except Exception as error:  # noqa: BLE001 - raised again by `write`
+            for each in together:
+                each.outcome = error
+        else:
+            for each in together:
+                each.outcome = each.origin in row["held"]
+            if row["late"] is not None:
+                self._on_copies(row["late"])
+        self._waiting = [each for each in self._waiting if each.outcome is None]
+        self._written_at = time.monotonic()
 
 
 class Copier:
     """Copies the signals of one bucket; a bucket that does not answer delays no other one."""
 
-    def __init__(
-        self, database: Database, pool: Pool, served: Mapping[Database, Served], metrics: MetricValues
-    ) -> None:
+    def __init__(self, database: Database, pool: Pool, served: Mapping[Database, Served]) -> None:
         """`served` has the buckets of this process, also of other installations; it changes while they run."""
         self._pool = pool
         self._served = served
         self._buckets = {number: database.bucket(number) for number in range(MOST)}
-        self._metrics = metrics
         self._woken = asyncio.Event()
         self._writing: dict[int, asyncio.Task[None]] = {}  # one for each bucket
         self._pauses = {number: Backoff(*PAUSE_SECONDS) for number in range(MOST)}
@@ -70,10 +111,11 @@ class Copier:
         try:
             while True:
                 self._woken.clear()
+                began = time.monotonic()
                 if await attempt(self.copy(), on_fault="signals could not be copied, will try again"):
                     faults.reset()
                     await wait_for(self._woken, sweep_seconds)
-                    await asyncio.sleep(TOGETHER_SECONDS)
+                    await asyncio.sleep(began + TOGETHER_SECONDS * len(self._served) - time.monotonic())
                 else:
                     await asyncio.sleep(faults.next())
         finally:
@@ -115,7 +157,9 @@ class Copier:
         """Write copies in one bucket, or wait before the next attempt."""
         pause = self._pauses[target]
         try:
-            if await self._write_once(target, signals):
+            served = self._served.get(self._buckets[target])
+            if served and await served.write(signals, pause_seconds=TOGETHER_SECONDS * len(self._served)):
+                self._written += [(target, signal["signal_id"]) for signal in signals]
                 pause.reset()
             else:
                 await asyncio.sleep(pause.next())
@@ -125,19 +169,3 @@ class Copier:
         finally:
             del self._writing[target]
             self.wake()
-
-    async def _write_once(self, target: int, signals: list[Any]) -> bool:
-        """Whether they are written; False: another broker copies between the same two buckets, or nobody serves it."""
-        served = self._served.get(self._buckets[target])
-        if served is None:
-            return False
-        origin = bucket_of_id(signals[0]["signal_id"])
-        columns = ([signal[name] for signal in signals] for name in COLUMNS)
-        async with served.writing, borrowed(served.pool, ANSWER_SECONDS) as connection:
-            [row] = await connection.fetch(sql("write_copies"), origin, *columns)
-        if row["is_held"]:
-            self._written += [(target, signal["signal_id"]) for signal in signals]
-            if row["written"]:
-                served.wake()
-                self._metrics.observe(SIGNAL_COPY_WAIT, row["late"])
-        return bool(row["is_held"])

@@ -21,7 +21,7 @@ from noetl_broker.daemon.keep_listening import keep_listening, keep_probing
 from noetl_broker.daemon.lane import LaneResources
 from noetl_broker.daemon.lanes import Lanes
 from noetl_broker.daemon.matcher import Matcher
-from noetl_broker.daemon.metrics.registry import BATCHES, MAIL_WAIT, SWEPT_MAIL, TURNS
+from noetl_broker.daemon.metrics.registry import BATCHES, MAIL_WAIT, SIGNAL_COPY_WAIT, SWEPT_MAIL, TURNS
 from noetl_broker.daemon.metrics.values import MetricValues
 from noetl_broker.daemon.partitions import keep_partitions
 from noetl_broker.daemon.playbook_cache import PlaybookCache
@@ -317,10 +317,11 @@ class Service:
         if database.installation is None:
             return None
         self.served[database] = Served(pool, self._on_copies)
-        return Copier(database, pool, self.served, self.metrics)
+        return Copier(database, pool, self.served)
 
-    def _on_copies(self) -> None:
-        """Wake the matcher: copies of signals have been written here."""
+    def _on_copies(self, late: float) -> None:
+        """Wake the matcher: copies of signals have been written here, the oldest of them so many seconds old."""
+        self.metrics.observe(SIGNAL_COPY_WAIT, late)
         if self.listener is not None:
             self.listener.match_requested.set()
 

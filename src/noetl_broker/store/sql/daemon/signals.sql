@@ -66,19 +66,19 @@ where z.name is null or z.together <= noetl.limit_of('batch_bytes') or z.togethe
 order by z.signal_id;
 
 -- name: write_copies
--- Copies of signals of the bucket $1, by one broker at a time. Their ids say whether they are here already, so nothing is
--- written twice. A signal that is too old is left out. It notifies nobody: a notification wakes each listener of the database,
--- and the matcher of this process is near.
-with lock as materialized (
-  select pg_try_advisory_xact_lock(hashtext('noetl.lock'), 64 + $1::int) as is_held
+-- Copies of signals of the buckets $1, of each by one broker at a time; `held` are those of which they were written. Their ids
+-- say whether they are here already, so nothing is written twice. A signal that is too old is left out. This notifies nobody:
+-- a notification wakes each listener of the database, and the matcher of this process is near.
+with origins as materialized (
+  select o.origin, pg_try_advisory_xact_lock(hashtext('noetl.lock'), 64 + o.origin) as is_held
+  from unnest($1::int[]) o (origin)
 ), copies as (
   insert into noetl.signal (signal_id, name, key, payload, sent_at, expires_at, hops)
   overriding system value
   select c.signal_id, c.name, c.key, c.payload::jsonb, c.sent_at, c.expires_at, c.hops
   from unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::timestamptz[], $8::int[])
     c (signal_id, name, key, payload, sent_at, expires_at, hops)
-  cross join lock l
-  where l.is_held and c.expires_at > clock_timestamp()
+  where c.signal_id & 63 = any(array(select o.origin from origins o where o.is_held)) and c.expires_at > clock_timestamp()
   order by c.signal_id
   on conflict (signal_id) do nothing
   returning signal_id, sent_at
@@ -88,9 +88,8 @@ with lock as materialized (
   from copies c
   order by c.signal_id
 )
-select l.is_held, c.written, greatest(date_part('epoch', clock_timestamp() - c.sent_at), 0) as late
-from lock l
-cross join (select count(*) as written, min(c.sent_at) as sent_at from copies c) c;
+select array(select o.origin from origins o where o.is_held) as held,
+  greatest(date_part('epoch', clock_timestamp() - (select min(c.sent_at) from copies c)), 0) as late;
 
 -- name: delete_copies
 delete from noetl.signal_copy c
