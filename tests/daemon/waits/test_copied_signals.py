@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import asyncpg
 import pytest
 
+from noetl_broker.errors import PermissionFault
+from noetl_broker.store.admin.doctor import examine
 from noetl_broker.store.connect.buckets import bucket_of_signal, buckets_of
+from noetl_broker.store.connect.installation import create_roles
+from noetl_broker.store.connect.migrations import check_rights
 from tests.brokers import broken_invariants, execute, rows, start, until_ended, value
 from tests.installations import COUNT, register_everywhere, services_of, serving
 from tests.postgres import Database
+from tests.roles import login
 from tests.sessions import session
 
 PAID = """
@@ -172,3 +179,40 @@ async def test_one_broker_copies_between_two_buckets(installation: Database) -> 
         assert await value(target, "select count(*) from noetl.signal") == 0
         await other.execute("rollback")
         await until_ended(target)
+
+
+async def test_a_broker_copies_with_the_rights_of_its_role(installation: Database) -> None:
+    """It says at its start if one is missing. An operator reads how late copies are."""
+    await register_everywhere(installation, PAID)
+    await create_roles(installation)
+    role = f"{installation.schema}_broker"
+    async with login(installation, "broker_of", role) as broker:
+        poor = replace(installation, dsn=broker.dsn)
+        [one] = await start(installation.bucket(1))
+        await execute(installation.bucket(0), "select noetl.send_signal('paid', 'k')")
+        await services_of(poor).drain()
+        ended = "select status from noetl.execution where execution_id = $1"
+        assert await value(installation.bucket(1), ended, one) == "COMPLETED"
+        await execute(installation.bucket(1), f"revoke delete on noetl.signal_copy from {role}")
+        async with session(poor.bucket(1)) as own:
+            missing = f"{installation.schema}_1.signal_copy"
+            with pytest.raises(PermissionFault, match=f"the role lacks delete on {missing};"):
+                await check_rights(own)
+
+
+async def test_doctor_finds_copies_that_nobody_makes(installation: Database, database: Database) -> None:
+    """With the buckets that they are for. A plain schema has no such check."""
+    origin = installation.bucket(1)
+
+    async def found(database: Database) -> list[tuple[str, str]]:
+        return [(each.state, each.says) for each in await examine(database) if each.check == "copies of signals"]
+
+    assert await found(database) == []
+    assert await found(origin) == [("ok", "none is late")]
+    await execute(origin, "select noetl.send_signal('n', 'k')")
+    assert await found(origin) == [("ok", "none is late")]
+    await execute(origin, "delete from noetl.signal_copy where target = 2")
+    await execute(origin, "update noetl.signal_copy set created_at = created_at - interval '3 hours'")
+    assert await found(origin) == [
+        ("problem", "2 are not made, the oldest for 3 h 0 min; they are for bucket 0, 3"),
+    ]
