@@ -132,7 +132,7 @@ grant execute on function
   noetl.write_slots(bigint[], text[], text[], text[], int[], bigint[], text[], text[]),
   noetl.sweep_slots(int),
   noetl.text_list(jsonb), noetl.notify_timers(timestamptz), noetl.fire_timers(int, float8),
-  noetl.notify_matchers(), noetl.original_start(bigint), noetl.receivers(bigint[], int), noetl.deliver_signals(bigint[], text[]),
+  noetl.notify_matchers(), noetl.original_start(bigint), noetl.latest_sent_at(bigint, timestamptz), noetl.receivers(bigint[], int), noetl.deliver_signals(bigint[], text[]),
   noetl.match_signals(int), noetl.start_by_signal(text, bigint), noetl.sweep_signals(int, bigint),
   noetl.burst_of(noetl.limit), noetl.throttle_jobs(bigint[], text[], text[], text[], int[], float8[], int[]),
   noetl.release_requested(int),
@@ -140,9 +140,13 @@ grant execute on function
   noetl.move_schedules_again(timestamptz), noetl.lock_due_schedules(int),
   noetl.move_schedules(text[], timestamptz[], text[], int[], timestamptz[], timestamptz[], timestamptz[], text[])
   to noetl_broker;
--- What compat_noetl.sql makes beside a NoETL server.
+-- What bucket.sql makes, and compat_noetl.sql beside a NoETL server.
 do $$
 begin
+  if to_regclass('noetl.signal_copy') is not null then
+    grant select, insert, delete on noetl.signal_copy to noetl_broker;
+    grant select on noetl.signal_copy to noetl_operator;
+  end if;
   if to_regclass('noetl.ended_job') is not null then
     grant select, update, delete on noetl.ended_job to noetl_broker;
     grant select on noetl.ended_job to noetl_operator;
@@ -189,6 +193,7 @@ grant execute on function
   noetl.weight(anyelement), noetl.is_broken(jsonb), noetl.is_broken(text), noetl.unwrapped(jsonb),
   noetl.bucket_number(),
   noetl.root_of(bigint), noetl.traceparent(bigint, text), noetl.is_archived(bigint), noetl.original_start(bigint),
+  noetl.latest_sent_at(bigint, timestamptz),
   noetl.undo_node_id(text), noetl.is_undo(text), noetl.recovered_as(bigint), noetl.live_ancestor(bigint),
   noetl.is_undo_asked(bigint), noetl.is_over(bigint, text),
   noetl.slots_of(bigint[]), noetl.could_run(noetl.slot_claim),

@@ -191,8 +191,19 @@ create or replace function noetl.send_signal(
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  home int;
 begin
   perform noetl.check_signal($1, $2, $3, $4, $5);
+  if noetl.bucket_number() is not null and $4 is not null then
+    home := noetl.bucket_of_text($1 || chr(31) || $2, noetl.bucket_count());
+    if home <> noetl.bucket_number() then
+      raise exception using errcode = 'NB421',
+        message = format('the signal %s of the key %s has an idempotency key, so it belongs to bucket %s, and this is bucket %s',
+          $1, left($2, 100), home, noetl.bucket_number()),
+        hint = 'call send_signal in the schema without a number';
+    end if;
+  end if;
   return noetl.insert_signal($1, $2, $3, $4, clock_timestamp() + coalesce($5, '7 days'), null);
 end
 $$;

@@ -21,6 +21,14 @@ as $$
   limit 1
 $$;
 
+-- The latest time at which a signal may have been sent, by the clock of this server; `since` counts by it. A copy in a bucket
+-- may have been sent by the clock of another server: bucket.sql replaces this. A plan contains its text instead of a call.
+create or replace function noetl.latest_sent_at(signal_id bigint, sent_at timestamptz) returns timestamptz
+language sql stable parallel safe
+as $$
+  select $2
+$$;
+
 -- The open waits for these requests, at most max_waits and one more, in the order of the requests.
 create or replace function noetl.receivers(requests bigint[], max_waits int)
 returns table (request_id bigint, execution_id bigint, node_id text)
@@ -41,7 +49,7 @@ as $$
       from noetl.wait t
       where l.signal_id is not null
         and t.kind = 'signal' and t.status = 'open' and t.key = l.key
-        and l.name = any(t.names) and t.since_at <= l.sent_at
+        and l.name = any(t.names) and t.since_at <= noetl.latest_sent_at(l.signal_id, l.sent_at)
         and (t.execution_id, t.node_id) > (l.last_execution_id, l.last_node_id)
       order by t.execution_id, t.node_id
       limit max_waits + 1
@@ -87,7 +95,8 @@ begin
     cross join lateral (
       select s.signal_id, s.name, s.key, s.payload, s.sent_at
       from noetl.signal s
-      where s.key = w.key and s.name = any(w.names) and s.sent_at >= w.since_at and s.expires_at > clock_timestamp()
+      where s.key = w.key and s.name = any(w.names) and noetl.latest_sent_at(s.signal_id, s.sent_at) >= w.since_at
+        and s.expires_at > clock_timestamp()
         and not exists (
           select
           from noetl.signal_taken t
@@ -147,8 +156,9 @@ $$;
 
 -- Matches signals and waits in one bounded transaction, one broker at a time. `again`: waits that are to be matched
 -- once more, because another transaction held them. `late`: the seconds since the oldest request was written.
+-- `has_copies`: signals of this bucket are to be copied to others.
 create or replace function noetl.match_signals(
-  max_waits int, out delivered int, out again int, out worked_on int, out late float8
+  max_waits int, out delivered int, out again int, out worked_on int, out late float8, out has_copies boolean
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -173,6 +183,10 @@ begin
   ) l;
   delivered := 0;
   again := 0;
+  has_copies := false;
+  if noetl.bucket_number() is not null then
+    has_copies := exists (select from noetl.signal_copy);
+  end if;
   worked_on := coalesce(cardinality(requests), 0);
   if worked_on = 0 then
     return;
@@ -209,7 +223,7 @@ begin
   select s.signal_id, o.path
   from done d
   join noetl.signal s on s.signal_id = d.signal_id
-  join noetl.on_signal o on o.name = s.name and o.since_at < s.sent_at
+  join noetl.on_signal o on o.name = s.name and o.since_at < noetl.latest_sent_at(s.signal_id, s.sent_at)
   order by d.request_id, o.path;
 end
 $$;
@@ -296,6 +310,6 @@ end
 $$;
 
 revoke all on function
-  noetl.original_start(bigint), noetl.receivers(bigint[], int), noetl.deliver_signals(bigint[], text[]),
+  noetl.original_start(bigint), noetl.latest_sent_at(bigint, timestamptz), noetl.receivers(bigint[], int), noetl.deliver_signals(bigint[], text[]),
   noetl.match_signals(int), noetl.start_by_signal(text, bigint), noetl.sweep_signals(int, bigint)
   from public;

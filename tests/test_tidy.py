@@ -17,7 +17,7 @@ import pytest
 
 import noetl_broker
 from noetl_broker.store import queries
-from noetl_broker.store.connect.migrations import compat_noetl
+from noetl_broker.store.connect.migrations import compat_noetl, of_bucket
 from noetl_broker.worker.sql.split import split_statements
 from tests.postgres import Database, asyncpg_connect
 
@@ -499,6 +499,7 @@ async def test_every_statement_prepares(database: Database) -> None:
     await connection.execute(compat_noetl().text)
     installation = (ROOT / "migrations/installation.sql").read_text(encoding="utf-8")
     await connection.execute(installation.replace("{buckets}", "4"))
+    await connection.execute(of_bucket().numbered(0, 4).text)
     faults = {}
     for name, text in queries.load().items():
         for statement in split_statements(text):

@@ -10,14 +10,18 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 
 import structlog
 
+from noetl_broker.daemon.copier import Served
 from noetl_broker.daemon.metrics.registry import TURNS
 from noetl_broker.daemon.metrics.values import MetricValues
 from noetl_broker.daemon.service import Service
 from noetl_broker.errors import BrokerError
 from noetl_broker.growing_pauses import Backoff
+from noetl_broker.store.connect.connection import Pool
+from noetl_broker.store.connect.dsn import Database
 from noetl_broker.store.connect.sqlstates import reason_of, trace_of
 from noetl_broker.tasks import wait_for
 
@@ -48,10 +52,24 @@ class Databases:
     _ready: set[str] = field(default_factory=set)
     _progressed: set[str] = field(default_factory=set)
 
+    def __post_init__(self) -> None:
+        """Let the services see each other, for copies of signals."""
+        served: dict[Database, Served] = {}
+        for service in self.services.values():
+            service.served = served
+
     @property
     def turns(self) -> int:
         """Turns taken in all databases."""
         return sum(service.metrics.total(TURNS) for service in self.services.values())
+
+    @property
+    def _has_buckets(self) -> bool:
+        return any(service.options.database.installation for service in self.services.values())
+
+    @property
+    def _copied(self) -> int:
+        return sum(service.copied for service in self.services.values())
 
     async def run(self) -> None:
         """Serve until `stopping` is set. Raises the last fault when no database can be served."""
@@ -59,7 +77,17 @@ class Databases:
 
     async def drain(self) -> dict[str, MetricValues]:
         """Drain each database and return its metrics by name; `failed` has the others. Raises when all fail."""
-        await self._for_each(self._drain)
+        pools: dict[str, Pool] = {}
+        try:
+            for number in count():
+                before = self._copied
+                await self._for_each(partial(self._drain, pools))
+                # A drained bucket may have got copies of signals. In the first round, some buckets are not there yet.
+                if not self._has_buckets or (number and self._copied == before):
+                    break
+        finally:
+            for pool in pools.values():
+                await pool.close()
         return {name: service.metrics for name, service in self.services.items() if name not in self.failed}
 
     async def _for_each(self, work: Callable[[str, Service], Awaitable[None]]) -> None:
@@ -97,12 +125,17 @@ class Databases:
                 log_database_fault("a database is not served; the others are", fault, pause_seconds=pause)
                 await self._pause(name, pause)
 
-    async def _drain(self, name: str, service: Service) -> None:
+    async def _drain(self, pools: dict[str, Pool], name: str, service: Service) -> None:
+        if name in self.failed:
+            return
         try:
-            await service.drain()
+            if name not in pools:
+                pools[name] = await service.open_pool()
+            await service.drain_on(pools[name])
         except Exception as fault:  # noqa: BLE001 - as above
             if self.stopping.is_set():
                 return
+            service.served.pop(service.options.database, None)
             self._fail(name, fault)
             log_database_fault("a database is not drained, the others are", fault)
 

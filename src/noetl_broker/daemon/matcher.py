@@ -54,11 +54,19 @@ FAULT_SECONDS: Final = (0.2, 2.0)
 class Matcher:
     """Matches until there are no requests, sleeps, and sweeps old signals now and then."""
 
-    def __init__(self, pool: Pool, metrics: MetricValues, *, on_mail: Callable[[], None]) -> None:
-        """`on_mail` is called when there is new mail."""
+    def __init__(
+        self,
+        pool: Pool,
+        metrics: MetricValues,
+        *,
+        on_mail: Callable[[], None],
+        on_copies: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_mail` is called when there is new mail, `on_copies` when signals are to be copied."""
         self._pool = pool
         self._metrics = metrics
         self._on_mail = on_mail
+        self._on_copies = on_copies
         self._poll = Backoff(*POLL_SECONDS)  # between two attempts at waits that another transaction holds
         self._idle = Backoff(*POLL_SECONDS)  # between two calls without the gate
         self._late = 0.0  # seconds that the oldest request of the last call had waited
@@ -91,6 +99,8 @@ class Matcher:
         async with borrowed(self._pool, ANSWER_SECONDS) as connection:
             [row] = await connection.fetch(sql("match_signals"), MAX_WAITS)
         self._late = row["late"]
+        if row["has_copies"]:
+            self._on_copies()
         if row["delivered"]:
             self._metrics.add(SIGNALS_DELIVERED, row["delivered"])
             self._on_mail()

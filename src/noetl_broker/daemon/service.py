@@ -15,12 +15,13 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from noetl_broker.broker.model.rules import Rules
+from noetl_broker.daemon.copier import Copier, Served
 from noetl_broker.daemon.idle import POLL_SECONDS, Sleeper, has_mail
 from noetl_broker.daemon.keep_listening import keep_listening, keep_probing
 from noetl_broker.daemon.lane import LaneResources
 from noetl_broker.daemon.lanes import Lanes
 from noetl_broker.daemon.matcher import Matcher
-from noetl_broker.daemon.metrics.registry import BATCHES, MAIL_WAIT, SWEPT_MAIL, TURNS
+from noetl_broker.daemon.metrics.registry import BATCHES, MAIL_WAIT, SIGNAL_COPY_WAIT, SWEPT_MAIL, TURNS
 from noetl_broker.daemon.metrics.values import MetricValues
 from noetl_broker.daemon.partitions import keep_partitions
 from noetl_broker.daemon.playbook_cache import PlaybookCache
@@ -85,6 +86,8 @@ class Service:
     on_progress: Callable[[], None] = _nothing  # called while the main loop makes progress
     metrics: MetricValues = field(default_factory=MetricValues.of_service)
     listener: Listener | None = None
+    served: dict[Database, Served] = field(default_factory=dict)  # buckets of this process, for copies of signals
+    copied: int = 0  # how often a drain has written copies
     serving: bool = False  # takes turns
     beside_noetl: bool = False  # the database belongs to a NoETL server, whose workers run the jobs
     trouble: str | None = "it has not been reached yet"  # with the database, now
@@ -96,22 +99,15 @@ class Service:
         emit = self.options.emit
         self.tracer = None if emit is None else Tracer(emit, self.metrics)
 
-    async def drain(self) -> MetricValues:
+    async def drain_on(self, pool: Pool) -> MetricValues:
         """Take turns until there is no mail, nothing is due and no signal is to be matched: `run --drain`.
 
-        Waits for mail that another broker holds.
+        Waits for mail that another broker holds. The caller closes the pool.
         """
-        pool = await self.open_pool()
-        try:
-            return await self.drain_on(pool)
-        finally:
-            await pool.close()
-
-    async def drain_on(self, pool: Pool) -> MetricValues:
-        """Drain on a pool that the caller closes."""
         timers = self._make_timers(pool, always_full=True)
         schedules = self._make_schedules(pool)
         limits = self._make_releaser(pool)
+        copier = self._make_copier(pool)
         matcher = Matcher(pool, self.metrics, on_mail=self._on_mail)
         lanes = self._make_lanes(pool)
         try:
@@ -121,6 +117,8 @@ class Service:
                     if await timers.fire_due() + await schedules.fire_due() + await matcher.match_all():
                         continue
                     await limits.fire_due()
+                    if copier is not None:
+                        self.copied += await copier.copy_all()
                     if not await has_mail(pool, lanes.shared.cursor, full_scan=True):
                         break
                 except Exception as error:  # noqa: BLE001 - raised again if waiting does not help
@@ -138,6 +136,10 @@ class Service:
         timers = self._make_timers(pool)
         schedules = self._make_schedules(pool)
         limits = self._make_releaser(pool)
+        copier = self._make_copier(pool)
+        matcher = Matcher(
+            pool, self.metrics, on_mail=self._on_mail, on_copies=_nothing if copier is None else copier.wake
+        )
         listener = self.listener = Listener(
             options.database, on_timer=(timers.wake, schedules.wake), on_throttle=limits.wake
         )
@@ -148,9 +150,7 @@ class Service:
             asyncio.create_task(self._keep_reaping(pool), name="reaper"),
             asyncio.create_task(timers.keep_firing(), name="timers"),
             asyncio.create_task(
-                Matcher(pool, self.metrics, on_mail=self._on_mail).keep_matching(
-                    listener, notify=options.notify != "off", sweep_seconds=options.sweep_seconds
-                ),
+                matcher.keep_matching(listener, notify=options.notify != "off", sweep_seconds=options.sweep_seconds),
                 name="matcher",
             ),
             asyncio.create_task(
@@ -163,6 +163,8 @@ class Service:
         ]
         if self.tracer is not None:
             tasks.append(asyncio.create_task(self.tracer.keep_sending(pool), name="tracer"))
+        if copier is not None:
+            tasks.append(asyncio.create_task(copier.keep_copying(options.sweep_seconds), name="copier"))
         lanes = self._make_lanes(pool, on_timer=timers.wake)
         listener.on_mail = lanes.on_mail
         try:
@@ -172,6 +174,7 @@ class Service:
             await self._serve(lanes, listener, pool, listening)
         finally:
             self.serving = False
+            self.served.pop(options.database, None)
             lanes.shared.playbooks.close()
             for task in tasks:
                 task.cancel()
@@ -307,6 +310,20 @@ class Service:
         return DueLoop(
             JobReleaser(pool, self.metrics).fire, sweep_seconds=self.options.sweep_seconds, on_fault=on_fault
         )
+
+    def _make_copier(self, pool: Pool) -> Copier | None:
+        """In a bucket: copies its signals, and is copied to from now on."""
+        database = self.options.database
+        if database.installation is None:
+            return None
+        self.served[database] = Served(pool, self._on_copies)
+        return Copier(database, pool, self.served)
+
+    def _on_copies(self, late: float) -> None:
+        """Wake the matcher: copies of signals have been written here, the oldest of them so many seconds old."""
+        self.metrics.observe(SIGNAL_COPY_WAIT, late)
+        if self.listener is not None:
+            self.listener.match_requested.set()
 
     def _on_mail(self) -> None:
         """Wake the main loop: this process has written mail."""

@@ -110,6 +110,8 @@ TIMER_LATENESS = _histogram("timer_lateness_seconds", "How late a transaction fi
 JOBS_RELEASED = _counter("throttled_jobs_released_total", "Held jobs that brokers released, by why", "why",
                         zeros=("request", "sweep"))
 SIGNALS_DELIVERED = _counter("signals_delivered_total", "Signals delivered to waits")
+SIGNAL_COPY_WAIT = _histogram("signal_copy_seconds", "How old the oldest signal was when a transaction wrote copies",
+                              WAIT_BUCKETS)
 SIGNAL_STARTS = _counter("signal_starts_total", "Signals for playbooks that they may start, by what became of them",
                          "outcome", zeros=SIGNAL_OUTCOMES)
 UNDO_FAILURES = _counter("undo_failures_total", "Undos that failed for good")

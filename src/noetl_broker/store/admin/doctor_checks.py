@@ -87,6 +87,25 @@ async def check_mail(connection: Connection, limits: Thresholds) -> list[DoctorF
     ]  # fmt: skip
 
 
+async def check_copies(connection: Connection, limits: Thresholds) -> list[DoctorFinding]:
+    """Signals that are not copied to the other buckets."""
+    if not await connection.fetchval(sql("has_copies")):
+        return []
+    row = await connection.fetchrow(sql("examine_copies"), limits.unread_seconds)
+    if row is None or not row["copies"]:
+        return [DoctorFinding("copies of signals", "ok", "none is late", facts={"copies": 0, "targets": []})]
+    targets = ", ".join(map(str, row["targets"]))
+    return [
+        DoctorFinding(
+            "copies of signals", "problem",
+            f"{row['copies']} are not made, the oldest for {span(row['age_seconds'])}; they are for bucket {targets}",
+            "Executions there wait for these signals.",
+            "Does a broker serve those buckets too? Its log says why it cannot.",
+            {"copies": row["copies"], "targets": row["targets"], "oldest_seconds": round(row["age_seconds"], 3)},
+        )
+    ]  # fmt: skip
+
+
 async def check_dead_letters(connection: Connection, _limits: Thresholds) -> list[DoctorFinding]:
     """The number of dead letters."""
     row = await connection.fetchrow(sql("examine_dead_letters"))
@@ -359,6 +378,7 @@ CHECKS: tuple[Callable[[Connection, Thresholds], Awaitable[list[DoctorFinding]]]
     check_clock,
     check_brokers,
     check_mail,
+    check_copies,
     check_dead_letters,
     check_pauses,
     check_slots,

@@ -123,8 +123,8 @@ case when x.undo_status = 'left' then (
 (
   select max(s.sent_at)
   from noetl.signal s
-  where w.kind = 'signal' and s.key = w.key and s.name = any(w.names) and s.sent_at < w.since_at
-    and s.expires_at > clock_timestamp()
+  where w.kind = 'signal' and s.key = w.key and s.name = any(w.names)
+    and noetl.latest_sent_at(s.signal_id, s.sent_at) < w.since_at and s.expires_at > clock_timestamp()
 )
 
 -- name: log

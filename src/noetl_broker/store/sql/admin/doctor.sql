@@ -114,6 +114,17 @@ from (
   limit 1
 ) o;
 
+-- name: has_copies
+-- Whether signals are copied from here: in a bucket.
+select to_regclass('noetl.signal_copy') is not null;
+
+-- name: examine_copies
+-- Signals that are not copied yet to some buckets, since when, and those buckets. A broker copies within a second.
+select count(*) as copies, date_part('epoch', clock_timestamp() - min(k.created_at)) as age_seconds,
+  array_agg(distinct k.target order by k.target) as targets
+from (select c.target, c.created_at from noetl.signal_copy c limit 100000) k
+where k.created_at < clock_timestamp() - make_interval(secs => $1::float8);
+
 -- name: examine_dead_letters
 select count(*) as set_aside, count(distinct d.execution_id) as executions, min(d.created_at) as oldest,
   (array_agg(d.reason order by d.created_at desc))[1] as reason

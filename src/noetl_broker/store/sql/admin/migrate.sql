@@ -143,7 +143,7 @@ from unnest(array[
   'reap_leases(int, int, timestamptz, timestamptz, float8)', 
   'reap_jobs_to_cancel(int, timestamptz)', 'reap(int, int, timestamptz, float8)',
   'latest_ahead(timestamptz, timestamptz)', 'pull_back(timestamptz, timestamptz, interval)', 'mind_clock(int, boolean)',
-  'is_archived(bigint)', 'add_partition(int)', 'notify_matchers()', 'original_start(bigint)', 'receivers(bigint[], int)',
+  'is_archived(bigint)', 'add_partition(int)', 'notify_matchers()', 'original_start(bigint)', 'latest_sent_at(bigint, timestamptz)', 'receivers(bigint[], int)',
   'deliver_signals(bigint[], text[])', 'match_signals(int)', 'start_by_signal(text, bigint)', 'sweep_signals(int, bigint)',
   'reap_holds(int)', 'hold_jobs(bigint, text, int)', 'text_list(jsonb)', 'notify_timers(timestamptz)', 'fire_timers(int, float8)',
   'cancelled_error()', 'undo_node_id(text)', 'is_undo(text)', 'item_action(bigint, text, int)', 'is_over(bigint, text)', 'recovered_as(bigint)', 'is_undo_asked(bigint)',
@@ -159,12 +159,14 @@ from unnest(array[
 cross join wanted a
 where not has_function_privilege(a.role, 'noetl.' || f.signature, 'execute')
 union all
--- beside a NoETL server
+-- in a bucket, and beside a NoETL server
 select f.right_name || ' on ' || f.thing
 from (
-  select r.right_name, 'noetl.ended_job' as thing,
-    has_table_privilege((select role from wanted), to_regclass('noetl.ended_job'), r.right_name) as is_granted
-  from unnest(array['select', 'update', 'delete']) r (right_name)
+  select r.right_name, t.thing, has_table_privilege((select role from wanted), to_regclass(t.thing), r.right_name) as is_granted
+  from (
+    values ('noetl.signal_copy', array['select', 'insert', 'delete']), ('noetl.ended_job', array['select', 'update', 'delete'])
+  ) t (thing, right_names)
+  cross join unnest(t.right_names) r (right_name)
   union all
   select 'execute', p.signature, has_function_privilege((select role from wanted), to_regprocedure(p.signature), 'execute')
   from unnest(array['noetl.reap_ended_jobs(int, float8)', 'noetl.waiting_ended_jobs(bigint[])']) p (signature)

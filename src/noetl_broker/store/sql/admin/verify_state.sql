@@ -314,7 +314,8 @@ from (
     -- by the index of each key
     select s.signal_id
     from noetl.signal s
-    where s.key = o.key and s.name = any(o.names) and s.sent_at >= o.since_at and s.expires_at > clock_timestamp()
+    where s.key = o.key and s.name = any(o.names) and noetl.latest_sent_at(s.signal_id, s.sent_at) >= o.since_at
+      and s.expires_at > clock_timestamp()
       and not exists (
         select from noetl.signal_taken t where t.execution_id = o.execution_id and t.signal_id = s.signal_id
       )
