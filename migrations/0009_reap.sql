@@ -42,21 +42,25 @@ as $$
 declare
   timed_out int;
   any_leased boolean;
+  overdue bigint[] := array(
+    select r.queue_id
+    from noetl.queue r
+    where r.status in ('leased', 'delegated', 'queued', 'held')
+      and not r.stop
+      and r.timeout_seconds is not null
+      and r.first_leased_at is not null
+      and r.first_leased_at + make_interval(secs => r.timeout_seconds) < at
+    limit max_rows
+    for update skip locked
+  );
 begin
+  if overdue = '{}' then -- an idle broker asks each second
+    return 0;
+  end if;
   with late as (
     update noetl.queue q
     set status = case when q.draining then 'dead' else 'failed' end, stop = q.status = 'leased', held_for = null, lease_until = null, updated_at = at
-    where q.queue_id = any(array(
-      select r.queue_id
-      from noetl.queue r
-      where r.status in ('leased', 'delegated', 'queued', 'held')
-        and not r.stop
-        and r.timeout_seconds is not null
-        and r.first_leased_at is not null
-        and r.first_leased_at + make_interval(secs => r.timeout_seconds) < at
-      limit max_rows
-      for update skip locked
-    ))
+    where q.queue_id = any(overdue)
     returning q.queue_id, q.execution_id, q.catalog_id, q.event_id, q.node_id, q.node_name, q.node_type,
       q.attempts, q.timeout_seconds, q.worker_id, q.stop
   ), failures as (
@@ -127,6 +131,11 @@ as $$
 declare
   expired bigint[] := noetl.lock_lost_leases(max_rows, since, at, grace_seconds);
 begin
+  requeued := 0;
+  lost := 0;
+  if expired = '{}' then
+    return;
+  end if;
   with ended as (
     update noetl.queue q
     set status = case

@@ -27,6 +27,7 @@ from noetl_broker.store.connect.dsn import Database, database_names
 from noetl_broker.tracing.spans import Emit
 
 LANES = 3  # in one process: one decides, one writes, one commits
+LANES_OF_BUCKET = 1
 LANES_OF_SEVERAL = 2  # in each of several processes: each claim skips rows that other lanes hold
 
 
@@ -55,8 +56,9 @@ def run(call: Call, *, drain: bool, processes: int, fail_fast: bool, child: bool
     """Run the broker until it is stopped.
 
     It decides on events as they come. Any number of brokers can serve one database. One broker can serve any number of
-    databases and schemas: repeat --dsn and --schema. A database that fails does not stop the others. SIGTERM, SIGINT
-    and SIGHUP let turns commit and exit 0; a second SIGTERM or SIGINT exits at once. --json prints counts at the end.
+    databases and schemas: repeat --dsn and --schema. It serves all buckets of an installation. A database or bucket
+    that fails does not stop the others. SIGTERM, SIGINT and SIGHUP let turns commit and exit 0; a second SIGTERM or
+    SIGINT exits at once. --json prints counts at the end.
     """
     call.configure_logs()
     if processes > 1:
@@ -67,6 +69,8 @@ def run(call: Call, *, drain: bool, processes: int, fail_fast: bool, child: bool
 
 async def _run_one(call: Call, emit: Emit | None, *, drain: bool, fail_fast: bool, child: bool) -> int:
     stopping, options = asyncio.Event(), service_options(call, fail_fast=fail_fast, emit=emit)
+    if child:
+        options = replace(options, lanes=call.settings.lanes or LANES_OF_SEVERAL)
     named = {name: replace(options, database=database) for name, database in _named_databases(call).items()}
     services = {name: Service(own, stopping) for name, own in named.items()}
     databases = Databases(services, stopping, fail_fast=fail_fast)
@@ -78,7 +82,7 @@ async def _run_one(call: Call, emit: Emit | None, *, drain: bool, fail_fast: boo
         monitoring=None if drain or child else Monitoring(**call.set_for(Monitoring)),
     )
     if not child:
-        _show_counted(call, status_of(services).all_metrics, drain=drain)
+        _show_counted(call, status_of(databases.services).all_metrics, drain=drain)
     faults = databases.failed.values() if drain else ()
     return max((fault.exit_code if isinstance(fault, BrokerError) else EXIT_FAILED for fault in faults), default=0)
 
@@ -107,7 +111,6 @@ def _run_family(call: Call, processes: int, *, drain: bool, fail_fast: bool) -> 
         arguments += ["--config", str(call.config.absolute())]
     environment = dict(os.environ)
     environment.pop("NOTIFY_SOCKET", None)  # only the parent reports to systemd
-    environment["NOETL_BROKER_LANES"] = str(call.settings.lanes or LANES_OF_SEVERAL)
     environment["NOETL_BROKER_SCHEMAS"] = json.dumps([database.schema for database in call.databases])
     dsns = [database.dsn for database in call.databases if database.dsn is not None]
     if dsns:
@@ -138,5 +141,6 @@ def service_options(call: Call, *, fail_fast: bool = False, emit: Emit | None = 
         "rules": Rules(**call.set_for(Rules)),
         "playbook_rules": call.playbook_rules,
         "lanes": call.settings.lanes or LANES,
+        "lanes_of_bucket": call.settings.lanes or LANES_OF_BUCKET,
     }
     return ServiceOptions(**call.set_for(ServiceOptions) | own, fail_fast=fail_fast, emit=emit)

@@ -8,10 +8,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from noetl_broker.errors import PermissionFault
+from noetl_broker.store.connect.buckets import HasBuckets
 from noetl_broker.store.connect.connection import TRANSACTION_SECONDS, Connection, borrowed
 from noetl_broker.store.connect.dsn import Database
 from noetl_broker.store.connect.lazy_pool import LazyPool, LazyPools
-from noetl_broker.store.connect.migrations import InstallationFault, check_version
+from noetl_broker.store.connect.migrations import check_version
 from noetl_broker.store.connect.session import translate_faults
 
 CONNECTIONS = 6  # of ordinary requests
@@ -54,5 +55,5 @@ async def _check(connection: Connection) -> None:
     try:
         with translate_faults():
             await check_version(connection)
-    except (InstallationFault, PermissionFault):
+    except (HasBuckets, PermissionFault):
         return

@@ -1,5 +1,7 @@
 """Several databases in one process: a service for each. A service that fails does not stop the others.
 
+An installation with buckets tells their number when it first answers. Then each bucket has a service in its place.
+
 Each service has its own connections, lanes and metrics. They share the event loop and nothing else.
 """
 
@@ -7,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 
@@ -20,6 +22,7 @@ from noetl_broker.daemon.metrics.values import MetricValues
 from noetl_broker.daemon.service import Service
 from noetl_broker.errors import BrokerError
 from noetl_broker.growing_pauses import Backoff
+from noetl_broker.store.connect.buckets import HasBuckets, named_buckets
 from noetl_broker.store.connect.connection import Pool
 from noetl_broker.store.connect.dsn import Database
 from noetl_broker.store.connect.sqlstates import reason_of, trace_of
@@ -30,6 +33,8 @@ log = structlog.get_logger(__name__)
 PAUSE_SECONDS = (1.0, 60.0)  # before a service that failed is started again
 HEALTHY_SECONDS = 120.0  # a service that ran longer begins with the shortest pause again
 PROGRESS_SECONDS = 2.0  # between two reports of progress during a pause
+
+Work = Callable[[str, Service], Awaitable[None]]
 
 
 def _nothing() -> None:
@@ -73,7 +78,7 @@ class Databases:
 
     async def run(self) -> None:
         """Serve until `stopping` is set. Raises the last fault when no database can be served."""
-        await self._for_each(self._serve)
+        await self._for_each(self._serve, self.services)
 
     async def drain(self) -> dict[str, MetricValues]:
         """Drain each database and return its metrics by name; `failed` has the others. Raises when all fail."""
@@ -81,7 +86,7 @@ class Databases:
         try:
             for number in count():
                 before = self._copied
-                await self._for_each(partial(self._drain, pools))
+                await self._for_each(partial(self._drain, pools), self.services)
                 # A drained bucket may have got copies of signals. In the first round, some buckets are not there yet.
                 if not self._has_buckets or (number and self._copied == before):
                     break
@@ -90,8 +95,8 @@ class Databases:
                 await pool.close()
         return {name: service.metrics for name, service in self.services.items() if name not in self.failed}
 
-    async def _for_each(self, work: Callable[[str, Service], Awaitable[None]]) -> None:
-        tasks = [asyncio.create_task(self._run_named(work, name)) for name in self.services]
+    async def _for_each(self, work: Work, names: Iterable[str]) -> None:
+        tasks = [asyncio.create_task(self._run_named(work, name)) for name in names]
         try:
             await asyncio.gather(*tasks)
         finally:
@@ -99,14 +104,37 @@ class Databases:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _run_named(self, work: Callable[[str, Service], Awaitable[None]], name: str) -> None:
+    async def _run_named(self, work: Work, name: str) -> None:
         """When there are several databases, each log line of this task names its database."""
         if len(self.services) > 1:
             structlog.contextvars.bind_contextvars(database=name)
         service = self.services[name]
         service.on_ready = partial(self._on_ready, name)
         service.on_progress = partial(self._on_progress, name)
-        await work(name, service)
+        try:
+            await work(name, service)
+        except HasBuckets as found:
+            await self._for_each(work, self._make_buckets(name, found.count))
+
+    def _make_buckets(self, name: str, count: int) -> Iterable[str]:
+        """Put a service for each bucket in the place of the installation's; returns their names."""
+        options = self.services[name].options
+        own = {
+            bucket: Service(
+                replace(options, database=database, lanes=options.lanes_of_bucket),
+                self.stopping,
+                served=self.services[name].served,
+            )
+            for bucket, database in named_buckets(name, options.database, count).items()
+        }
+        self.services = {
+            key: service
+            for each, found in self.services.items()
+            for key, service in (own if each == name else {each: found}).items()
+        }
+        self._progressed.discard(name)
+        log.info("found the buckets of an installation", installation=options.database.schema, buckets=count)
+        return own
 
     async def _serve(self, name: str, service: Service) -> None:
         """Run one service; after a fault, run it again."""
@@ -115,6 +143,8 @@ class Databases:
             began = time.monotonic()
             try:
                 await service.run()
+            except HasBuckets:
+                raise
             except Exception as fault:  # noqa: BLE001 - a fault of one database must not end the others
                 if self.stopping.is_set():
                     return
@@ -132,6 +162,8 @@ class Databases:
             if name not in pools:
                 pools[name] = await service.open_pool()
             await service.drain_on(pools[name])
+        except HasBuckets:
+            raise
         except Exception as fault:  # noqa: BLE001 - as above
             if self.stopping.is_set():
                 return

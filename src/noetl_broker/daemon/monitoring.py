@@ -11,7 +11,7 @@ import structlog
 
 from noetl_broker.daemon.http.health import BrokerStatus, Health
 from noetl_broker.daemon.http.server import HttpServer
-from noetl_broker.daemon.metrics.database import DatabaseMetrics
+from noetl_broker.daemon.metrics.database import Observers
 from noetl_broker.errors import OperatorFault
 from noetl_broker.store.connect.dsn import Database
 
@@ -36,13 +36,12 @@ async def monitored(databases: Mapping[str, Database], ask: Ask, options: Monito
 
     `databases` are by name. Raises OperatorFault before the broker starts if the port cannot be opened.
     """
-    observers = {name: DatabaseMetrics(database) for name, database in databases.items()}
+    observers = Observers(databases)
     port = HttpServer(Health(ask, observers, sweep_seconds=options.sweep_seconds).routes)
     if options.health_port:
         await _open(port, options.health_host, options.health_port)
     verifying = [
-        asyncio.create_task(_verify(name, observer, options.verify_seconds), name="verify")
-        for name, observer in observers.items()
+        asyncio.create_task(_verify(name, observers, options.verify_seconds), name="verify") for name in databases
     ]
     try:
         yield
@@ -51,8 +50,7 @@ async def monitored(databases: Mapping[str, Database], ask: Ask, options: Monito
             task.cancel()
         await asyncio.gather(*verifying, return_exceptions=True)
         await port.close()
-        for observer in observers.values():
-            await observer.close()
+        await observers.close()
 
 
 async def _open(port: HttpServer, host: str, number: int) -> None:
@@ -68,8 +66,7 @@ async def _open(port: HttpServer, host: str, number: int) -> None:
     log.info("health port", host=host, port=number)
 
 
-async def _verify(name: str, observer: DatabaseMetrics, seconds: float) -> None:
-    structlog.contextvars.bind_contextvars(database=name)  # for the lines of this task
+async def _verify(name: str, observers: Observers, seconds: float) -> None:
     if seconds:
         await asyncio.sleep(seconds)  # a short run needs no check
-        await observer.keep_verifying(seconds)
+        await observers.keep_verifying(name, seconds)

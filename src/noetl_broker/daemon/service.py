@@ -48,6 +48,8 @@ log = structlog.get_logger(__name__)
 PAUSE_SECONDS = (0.2, 1.0)  # while the database is away
 LATE_SECONDS = 0.1  # mail that waited longer than this was found by no poll
 STOP_SECONDS = 2.0  # for each last task of a stop
+BESIDE_LANES = 3  # connections of the pool that no lane has, for the tasks beside them
+BESIDE_LANES_OF_BUCKET = 1  # they take turns: none needs a second connection while it has one
 
 
 def _nothing() -> None:
@@ -62,6 +64,7 @@ class ServiceOptions:
     rules: Rules
     playbook_rules: PlaybookRules
     lanes: int = 3
+    lanes_of_bucket: int = 1  # the other buckets work while it waits for its commit
     batch_size: int = 200
     notify: str = "gated"
     sweep_seconds: float = 5.0
@@ -232,7 +235,10 @@ class Service:
         await wait_for(self.stopping, PAUSE_SECONDS[0])
 
     async def check_start(self, connection: Connection) -> None:
-        """Check a new database. Raises a fault when the schema is unknown or rights are missing."""
+        """Check a new database. Raises a fault when the schema is unknown or rights are missing.
+
+        Raises HasBuckets when it is an installation with buckets.
+        """
         await check_version(connection)
         await check_rights(connection)
         self.beside_noetl = bool(await connection.fetchval(sql("is_beside_noetl")))
@@ -347,14 +353,15 @@ class Service:
         return Lanes(shared=shared, count=options.lanes, stopping=self.stopping)
 
     async def open_pool(self) -> Pool:
-        """Connect, waiting while the database is away. Raises SchemaFault for an unknown schema."""
+        """Connect, waiting while the database is away. Raises SchemaFault for an unknown schema, and HasBuckets."""
         backoff = Backoff(*PAUSE_SECONDS)
+        beside = BESIDE_LANES if self.options.database.installation is None else BESIDE_LANES_OF_BUCKET
         while True:
             try:
                 pool = await create_pool(
                     self.options.database,
                     name="noetl-broker run",
-                    size=self.options.lanes + 3,
+                    size=self.options.lanes + beside,
                     hot=True,
                     check=self.check_start,
                 )

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from noetl_broker.daemon.metrics import database as observer_module
-from noetl_broker.daemon.metrics.database import DatabaseMetrics
+from noetl_broker.daemon.metrics.database import DatabaseMetrics, Observers
 from tests.brokers import PATIENCE_SECONDS, value
 from tests.postgres import Database
 from tests.sessions import blocked, session
@@ -65,12 +65,15 @@ async def test_an_interrupted_query_reports_the_database_as_down_and_the_next_on
 
 
 async def test_an_interrupted_verification_is_counted_and_repeated(
-    database: Database, observer: DatabaseMetrics
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The daemon goes on, and a metric counts the failure."""
+    monkeypatch.setattr(observer_module, "FRESH_SECONDS", 0.0)
+    observers = Observers({"db": database})
+    observer = observers.each["db"]
     async with session(database) as own:
         async with locked(database, "noetl.execution_state"):
-            verifying = asyncio.create_task(observer.keep_verifying(0.1))
+            verifying = asyncio.create_task(observers.keep_verifying("db", 0.1))
             await blocked(own)
             assert await own.fetchval(TERMINATE, "noetl-broker verify") == 1
             async with asyncio.timeout(PATIENCE_SECONDS):
@@ -81,3 +84,4 @@ async def test_an_interrupted_verification_is_counted_and_repeated(
                 await own.fetchval("select 1")
         assert not verifying.done()
         verifying.cancel()
+    await observers.close()

@@ -12,7 +12,7 @@ from noetl_broker.daemon.databases import Databases
 from noetl_broker.daemon.http.health import BrokerStatus, Health
 from noetl_broker.daemon.http.server import HttpServer
 from noetl_broker.daemon.metrics import registry as metric
-from noetl_broker.daemon.metrics.database import DatabaseMetrics
+from noetl_broker.daemon.metrics.database import DatabaseMetrics, Observers
 from noetl_broker.daemon.metrics.process_status import status_of
 from noetl_broker.daemon.metrics.registry import METRICS
 from noetl_broker.daemon.metrics.values import MetricValues, merge_all
@@ -56,13 +56,13 @@ async def port_of(service: Service) -> AsyncIterator[int]:
     async def census() -> BrokerStatus:
         return BrokerStatus({"broker": status_of({"db": service})}, {})
 
-    observer = DatabaseMetrics(service.options.database)
-    port = HttpServer(Health(census, {"db": observer}, sweep_seconds=service.options.sweep_seconds).routes)
+    observers = Observers({"db": service.options.database})
+    port = HttpServer(Health(census, observers, sweep_seconds=service.options.sweep_seconds).routes)
     try:
         yield await port.open("127.0.0.1", 0)
     finally:
         await port.close()
-        await observer.close()
+        await observers.close()
 
 
 async def test_a_working_broker_is_live_and_ready_and_a_stopping_one_is_not_ready(database: Database) -> None:

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import Any, Final, NamedTuple
 
 from noetl_broker.daemon.http.server import Answer, Route
-from noetl_broker.daemon.metrics.database import DatabaseMetrics
+from noetl_broker.daemon.metrics.database import Observers
 from noetl_broker.daemon.metrics.process_status import OK, ProcessStatus
 from noetl_broker.daemon.metrics.prometheus import CONTENT_TYPE, expose
 from noetl_broker.daemon.metrics.values import MetricsByDatabase, merge_all
@@ -30,12 +30,10 @@ GetStatus = Callable[[], Awaitable[BrokerStatus]]
 class Health:
     """Answers for all processes of one broker."""
 
-    def __init__(
-        self, get_status: GetStatus, databases: Mapping[str, DatabaseMetrics], *, sweep_seconds: float
-    ) -> None:
-        """`databases` by name; `sweep_seconds` is how long a main loop may sleep."""
+    def __init__(self, get_status: GetStatus, observers: Observers, *, sweep_seconds: float) -> None:
+        """`sweep_seconds` is how long a main loop may sleep."""
         self._get_status = get_status
-        self._databases = databases
+        self._observers = observers
         self._max_silence = SILENCE_SECONDS + sweep_seconds
 
     @property
@@ -56,8 +54,8 @@ class Health:
 
     async def ready(self) -> Answer:
         """200 when turns are taken in every database; otherwise 503 and the failed checks by name."""
-        status, _ = await asyncio.gather(self._get_status(), self._collect())
-        databases = {name: each.trouble or OK for name, each in self._databases.items()}
+        status, _ = await asyncio.gather(self._get_status(), self._observers.collect())
+        databases = {name: each.trouble or OK for name, each in self._observers.each.items()}
         failed = [f"{name}: {result}" for name, result in databases.items() if result != OK]
         processes: dict[str, Any] = {}
         for name, process in status.processes.items():
@@ -76,7 +74,7 @@ class Health:
 
     async def metrics(self) -> Answer:
         """All metrics: the metrics of the processes, and what the databases answer now."""
-        status, collected = await asyncio.gather(self._get_status(), self._collect())
+        status, collected = await asyncio.gather(self._get_status(), self._observers.collect())
         metrics: MetricsByDatabase = {}
         merge_all(metrics, status.ended, ended=True)
         for process in status.processes.values():
@@ -84,11 +82,6 @@ class Health:
                 merge_all(metrics, process.all_metrics)
         merge_all(metrics, collected)
         return Answer(HTTPStatus.OK, expose(metrics), CONTENT_TYPE)
-
-    async def _collect(self) -> MetricsByDatabase:
-        """Ask all databases at the same time, so that none waits for another."""
-        collected = await asyncio.gather(*(each.collect() for each in self._databases.values()))
-        return dict(zip(self._databases, collected, strict=True))
 
 
 def _json_answer(*, good: bool, document: dict[str, Any]) -> Answer:

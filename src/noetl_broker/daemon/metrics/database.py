@@ -9,15 +9,16 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
 import structlog
 
 from noetl_broker.daemon.metrics import registry as metric
-from noetl_broker.daemon.metrics.values import MetricValues
+from noetl_broker.daemon.metrics.values import MetricsByDatabase, MetricValues
 from noetl_broker.store.admin.executions import Filter
 from noetl_broker.store.admin.verify import CHECKS, VerifyReport, VerifyScope, verify
+from noetl_broker.store.connect.buckets import HasBuckets, named_buckets, refuse_installation
 from noetl_broker.store.connect.connection import Connection, connect
 from noetl_broker.store.connect.dsn import Database
 from noetl_broker.store.connect.sqlstates import log_fields, message_of
@@ -54,7 +55,7 @@ class DatabaseMetrics:
     def __init__(self, database: Database) -> None:
         """Not connected yet."""
         self.trouble: str | None = None
-        self._database = database
+        self.database = database
         self._connection: Any = None
         self._lock = asyncio.Lock()
         self._observed_at = float("-inf")
@@ -63,7 +64,10 @@ class DatabaseMetrics:
         self._failures = 0
 
     async def collect(self) -> MetricValues:
-        """The metrics of now or of the last second; `database_up` is 0 when the database does not answer."""
+        """The metrics of now or of the last second; `database_up` is 0 when the database does not answer.
+
+        Raises HasBuckets for an installation.
+        """
         async with self._lock:
             if time.monotonic() - self._observed_at > FRESH_SECONDS:
                 self._observed = await self._observe()
@@ -74,23 +78,22 @@ class DatabaseMetrics:
         values.set(metric.VERIFY_FAILURES, self._failures)
         return values
 
-    async def keep_verifying(self, seconds: float) -> None:
-        """Verify what changed since the last time, at these intervals; never raises."""
-        while True:
-            began = time.monotonic()
-            try:
-                async with asyncio.timeout(VERIFY_TIMEOUT_SECONDS):
-                    await self.verify_once(seconds + OVERLAP_SECONDS)
-            except Exception as error:  # noqa: BLE001 - a background task never ends the daemon
-                self._failures += 1
-                log.warning("the invariants could not be verified, will try again", **log_fields(error))
-            took = time.monotonic() - began
-            await asyncio.sleep(max(seconds - took, took / VERIFY_SHARE - took))
+    async def attempt_verify(self, since_seconds: float) -> None:
+        """Verify as `verify_once`; a fault is logged and counted. Raises HasBuckets for an installation."""
+        try:
+            async with asyncio.timeout(VERIFY_TIMEOUT_SECONDS):
+                await self.verify_once(since_seconds)
+        except HasBuckets:
+            raise
+        except Exception as error:  # noqa: BLE001 - a background task never ends the daemon
+            self._failures += 1
+            log.warning("the invariants could not be verified, will try again", **log_fields(error))
 
     async def verify_once(self, since_seconds: float) -> None:
         """Verify the invariants of what changed in the last seconds; log each violation."""
         began = time.monotonic()
         async with self._own_connection("noetl-broker verify") as connection:
+            await refuse_installation(connection)
             report = await verify(connection, VerifyScope(which=Filter(since=since_seconds)), examples=EXAMPLES)
         self._record(report, time.monotonic() - began)
 
@@ -105,8 +108,12 @@ class DatabaseMetrics:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 if self._connection is None or self._connection.is_closed():
-                    self._connection = await connect(self._database, name="noetl-broker watch", takes="writes")
+                    self._connection = await connect(self.database, name="noetl-broker watch", takes="writes")
+                    await refuse_installation(self._connection)
                 row = await self._connection.fetchrow(sql("observe"), MAX_COUNTED)
+        except HasBuckets:
+            await self.close()
+            raise
         except Exception as error:  # noqa: BLE001 - the answer to any fault is: the database is down
             self.trouble = message_of(error) or log_fields(error)["because"]
             await self.close()
@@ -122,7 +129,7 @@ class DatabaseMetrics:
 
     @contextlib.asynccontextmanager
     async def _own_connection(self, name: str) -> AsyncIterator[Connection]:
-        connection = await connect(self._database, name=name, takes="writes")
+        connection = await connect(self.database, name=name, takes="writes")
         try:
             yield connection
         finally:
@@ -147,3 +154,56 @@ class DatabaseMetrics:
         values.set(metric.VERIFY_SECONDS, seconds)
         values.set(metric.LAST_VERIFY, time.time())
         self._verified = values
+
+
+class Observers:
+    """The metrics of the given databases, by name. Buckets stand in the place of their installation once it answers."""
+
+    def __init__(self, databases: Mapping[str, Database]) -> None:
+        """Not connected yet."""
+        self._of = {name: {name: DatabaseMetrics(database)} for name, database in databases.items()}  # by given name
+
+    @property
+    def each(self) -> dict[str, DatabaseMetrics]:
+        """Each database or bucket by its own name."""
+        return {name: each for observers in self._of.values() for name, each in observers.items()}
+
+    async def collect(self) -> MetricsByDatabase:
+        """Ask all at the same time, so that none waits for another."""
+        collected = await asyncio.gather(*(self._collect(given) for given in self._of))
+        return {name: values for found in collected for name, values in found.items()}
+
+    async def keep_verifying(self, given: str, seconds: float) -> None:
+        """Verify what changed since the last time, at these intervals, one bucket after the other; never raises."""
+        while True:
+            began = time.monotonic()
+            try:
+                for name, each in self._of[given].items():
+                    with structlog.contextvars.bound_contextvars(database=name):
+                        await each.attempt_verify(seconds + OVERLAP_SECONDS)
+            except HasBuckets as found:
+                self._replace(given, found.count)
+                continue
+            took = time.monotonic() - began
+            await asyncio.sleep(max(seconds - took, took / VERIFY_SHARE - took))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for each in self.each.values():
+            await each.close()
+
+    async def _collect(self, given: str) -> MetricsByDatabase:
+        observers = self._of[given]
+        try:
+            values = await asyncio.gather(*(each.collect() for each in observers.values()))
+        except HasBuckets as found:
+            self._replace(given, found.count)
+            return await self._collect(given)
+        return dict(zip(observers, values, strict=True))
+
+    def _replace(self, given: str, count: int) -> None:
+        """Observe the buckets of an installation, if that is not done already."""
+        installation = self._of[given].get(given)
+        if installation is not None:
+            buckets = named_buckets(given, installation.database, count)
+            self._of[given] = {name: DatabaseMetrics(bucket) for name, bucket in buckets.items()}

@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from noetl_broker.errors import SchemaFault
 from noetl_broker.store.connect.dsn import Database
+from noetl_broker.store.connect.schema_name import DEFAULT_SCHEMA
 from noetl_broker.store.queries import sql
 
 if TYPE_CHECKING:
@@ -20,6 +22,18 @@ Located = TypeVar("Located", bound=Database)
 FEWEST, MOST = 2, 64  # buckets of an installation
 _BITS = 63
 _SEPARATOR = "\x1f"
+
+
+class HasBuckets(SchemaFault):
+    """The schema is an installation: its executions are in so many buckets."""
+
+    def __init__(self, schema: str, count: int) -> None:
+        """`count`: of the buckets. The message is for a command that serves one schema alone."""
+        super().__init__(
+            f"{schema} is an installation with {count} buckets, and this serves one schema: name a bucket, --schema"
+            f" {schema}_0 to {schema}_{count - 1}"
+        )
+        self.count = count
 
 
 def bucket_of_id(number: int) -> int:
@@ -75,6 +89,19 @@ async def count_buckets(connection: Connection) -> int | None:
     return None
 
 
+async def refuse_installation(connection: Connection) -> None:
+    """Raise HasBuckets if the schema is an installation with buckets."""
+    count = await count_buckets(connection)
+    if count is not None:
+        raise HasBuckets(str(getattr(connection, "schema", DEFAULT_SCHEMA)), count)
+
+
 def buckets_of(database: Located, count: int) -> list[Located]:
     """Each bucket of an installation, in order."""
     return [database.bucket(number) for number in range(count)]
+
+
+def named_buckets(name: str, database: Located, count: int) -> dict[str, Located]:
+    """Each bucket of an installation, by its name for logs; the installation has this `name`."""
+    start = f"{name}/{DEFAULT_SCHEMA}" if database.schema == DEFAULT_SCHEMA else name
+    return {f"{start}_{number}": bucket for number, bucket in enumerate(buckets_of(database, count))}

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -12,10 +13,10 @@ import asyncpg
 from noetl_broker.errors import OperatorFault, PermissionFault, SchemaFault
 from noetl_broker.resources import migrations_folder
 from noetl_broker.store.connect import migrations
-from noetl_broker.store.connect.buckets import FEWEST, MOST, buckets_of, count_buckets
+from noetl_broker.store.connect.buckets import FEWEST, MOST, HasBuckets, buckets_of, count_buckets
 from noetl_broker.store.connect.connection import connect, transaction
 from noetl_broker.store.connect.schema_name import check_schema_name
-from noetl_broker.store.connect.sqlstates import message_of
+from noetl_broker.store.connect.session import session
 from noetl_broker.store.queries import sql
 
 if TYPE_CHECKING:
@@ -29,11 +30,11 @@ async def migrate(database: Database, buckets: int | None = None) -> dict[str, l
     `buckets`: make an installation with so many. Of one that exists, all buckets are migrated. Raises OperatorFault for
     another number, and SchemaFault if a bucket is missing.
     """
+    if buckets is None:
+        with suppress(HasBuckets):
+            return {database.schema: await migrations.migrate(database)}
     connection = await connect(database, name="noetl-broker migrate", command_timeout=None, takes="writes")
     try:
-        count = await count_buckets(connection)
-        if count is None and buckets is None:
-            return {database.schema: await migrations.migrate(database)}
         await connection.execute("set statement_timeout = 0; set lock_timeout = 0")
         await connection.execute(sql("lock_migrations"))
         count = await _begin(connection, database, buckets)
@@ -87,27 +88,18 @@ async def _route(connection: Connection, count: int) -> None:
 
 async def create_roles(database: Database) -> None:
     """Create the roles, or update their rights; the schema must exist. All buckets have the same roles."""
-    connection = await connect(database, name="noetl-broker migrate")
     try:
-        count = await count_buckets(connection)
-        if count is None:
-            await migrations.create_roles(database)
-            return
-        for bucket in buckets_of(database, count):
+        await migrations.create_roles(database)
+    except HasBuckets as found:
+        for bucket in buckets_of(database, found.count):
             await migrations.create_roles(bucket)
-        await connection.execute(sql("grant_installation"))
-    except asyncpg.InsufficientPrivilegeError as error:
-        raise PermissionFault(f"the role may not make roles or grant: {message_of(error)}") from error
-    finally:
-        await connection.close()
+        async with session(database, name="migrate", is_checked=False) as connection:
+            await connection.execute(sql("grant_installation"))
 
 
 async def status(database: Database) -> dict[str, list[migrations.Applied]]:
     """Each migration by schema, and whether it is applied."""
-    connection = await connect(database, name="noetl-broker migrate")
     try:
-        count = await count_buckets(connection)
-    finally:
-        await connection.close()
-    schemas = [database] if count is None else buckets_of(database, count)
-    return {one.schema: await migrations.status(one) for one in schemas}
+        return {database.schema: await migrations.status(database)}
+    except HasBuckets as found:
+        return {bucket.schema: await migrations.status(bucket) for bucket in buckets_of(database, found.count)}

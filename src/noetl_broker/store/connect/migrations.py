@@ -10,7 +10,7 @@ import asyncpg
 
 from noetl_broker.errors import OperatorFault, PermissionFault, SchemaFault
 from noetl_broker.resources import migrations_folder, roles_file
-from noetl_broker.store.connect.buckets import count_buckets
+from noetl_broker.store.connect.buckets import refuse_installation
 from noetl_broker.store.connect.connection import connect, named_of, schema_of
 from noetl_broker.store.connect.dsn import Database
 from noetl_broker.store.connect.schema_name import rendered, with_schema
@@ -35,15 +35,6 @@ SERVES_FROM = re.compile(r"^-- serves-from: (\d+)$", re.MULTILINE)
 
 MOST_SHOWN = 3  # rights in a message
 _COMMA = re.compile(r", (?![^()]*\))")  # between functions, not between their arguments
-
-
-class InstallationFault(SchemaFault):
-    """The schema is that of an installation, whose executions are in `buckets` other schemas."""
-
-    def __init__(self, message: str, buckets: int) -> None:
-        """A sentence for a command that serves one schema alone."""
-        super().__init__(message)
-        self.buckets = buckets
 
 
 class Migration(NamedTuple):
@@ -111,12 +102,14 @@ def _read(file: Path) -> Migration:
 async def migrate(database: Database, *, bucket: int | None = None, buckets: int = 0) -> list[str]:
     """Apply the missing migrations; returns the names of their files. `bucket`: its number, of so many.
 
-    Raises SchemaFault if an applied file was changed, the database is newer than this program, or is not in UTF8.
+    Raises SchemaFault if an applied file was changed, the database is newer than this program, or is not in UTF8;
+    HasBuckets if the schema is an installation.
     """
     # An index on a large table takes long, and so may another migrate that holds the lock.
     connection = await connect(database, name="noetl-broker migrate", command_timeout=None, takes="writes")
     try:
         await _check_encoding(connection)
+        await refuse_installation(connection)
         # The lock is the session's, because each file is a transaction.
         await connection.execute("set statement_timeout = 0; set lock_timeout = 0")
         await connection.execute(sql("lock_migrations"))
@@ -184,9 +177,10 @@ async def create_roles(database: Database) -> None:
 
 
 async def status(database: Database) -> list[Applied]:
-    """Each migration, and whether it is applied."""
+    """Each migration, and whether it is applied. Raises HasBuckets for an installation."""
     connection = await connect(database, name="noetl-broker migrate")
     try:
+        await refuse_installation(connection)
         applied = await _applied(connection)
         beside_noetl = await connection.fetchval(sql("has_noetl_server"))
     finally:
@@ -207,7 +201,7 @@ async def status(database: Database) -> list[Applied]:
 async def check_version(connection: Connection) -> None:
     """Raise SchemaFault if the schema is missing, too old, or newer than this program serves, or is not in UTF8.
 
-    InstallationFault: it has buckets. A newer schema is served if each unknown migration says that programs of our
+    HasBuckets: it is an installation. A newer schema is served if each unknown migration says that programs of our
     version can continue.
     """
     await _check_encoding(connection)
@@ -216,7 +210,7 @@ async def check_version(connection: Connection) -> None:
     if version in SERVED_VERSIONS:
         return
     if version == 0:
-        await _refuse_installation(connection)
+        await refuse_installation(connection)
         message = f"the database has no {schema_of(connection)} schema of ours; run noetl-broker migrate"
     elif version < SERVED_VERSIONS.start:
         message = (
@@ -228,18 +222,6 @@ async def check_version(connection: Connection) -> None:
             return
         message = f"the schema is at version {version}, this program serves up to {served}; upgrade the program"
     raise SchemaFault(with_schema(message, named_of(connection)))
-
-
-async def _refuse_installation(connection: Connection) -> None:
-    """Raise InstallationFault if the schema is that of an installation with buckets."""
-    count = await count_buckets(connection)
-    if count is not None:
-        name = schema_of(connection)
-        raise InstallationFault(
-            f"{name} is an installation with {count} buckets, and this serves one schema: name a bucket, --schema"
-            f" {name}_0 to {name}_{count - 1}",
-            count,
-        )
 
 
 async def check_applied(connection: Connection) -> None:

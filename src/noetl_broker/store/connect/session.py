@@ -10,10 +10,10 @@ import asyncpg
 
 from noetl_broker.errors import BrokerError, DatabaseFault, NotFoundFault, OperatorFault, PermissionFault, SchemaFault
 from noetl_broker.store.connect.bucket_connections import BucketConnections, Place, checked_bucket
-from noetl_broker.store.connect.buckets import bucket_of_id
+from noetl_broker.store.connect.buckets import HasBuckets, bucket_of_id
 from noetl_broker.store.connect.connection import COMMAND_SECONDS, Connection, close_quickly, connect
 from noetl_broker.store.connect.dsn import Database
-from noetl_broker.store.connect.migrations import InstallationFault, check_version
+from noetl_broker.store.connect.migrations import check_version
 from noetl_broker.store.connect.server_checks import pooler_fault
 from noetl_broker.store.connect.sqlstates import fault_class_of, is_mixed_up, message_of
 
@@ -48,10 +48,10 @@ async def session(
                 if is_checked:
                     await check_version(connection)
             yield connection
-    except InstallationFault as fault:
+    except HasBuckets as fault:
         if of is None:
             raise
-        bucket = database.bucket(checked_bucket(of, fault.buckets, database))
+        bucket = database.bucket(checked_bucket(of, fault.count, database))
     else:
         return
     finally:
@@ -66,12 +66,12 @@ async def place(database: Database, *, name: str) -> AsyncIterator[Place]:
     async with contextlib.AsyncExitStack() as stack:
         try:
             found: Place = await stack.enter_async_context(session(database, name=name))
-        except InstallationFault as fault:
+        except HasBuckets as fault:
 
             def opens(one: Database) -> contextlib.AbstractAsyncContextManager[Connection]:
                 return session(one, name=name, is_checked=one is not database)
 
-            found = BucketConnections(database, fault.buckets, opens)
+            found = BucketConnections(database, fault.count, opens)
         yield found
 
 
@@ -82,8 +82,8 @@ async def schemas_of(
     try:
         async with session(database, name=name, command_timeout=command_timeout):
             return [database]
-    except InstallationFault as fault:
-        wanted = {checked_bucket(one, fault.buckets, database) for one in ids} or {*range(fault.buckets)}
+    except HasBuckets as fault:
+        wanted = {checked_bucket(one, fault.count, database) for one in ids} or {*range(fault.count)}
         return [database.bucket(number) for number in sorted(wanted)]
 
 
