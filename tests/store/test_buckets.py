@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -300,3 +302,48 @@ async def test_a_missing_bucket_is_not_made_anew(installation: Database) -> None
         SchemaFault, match=f"the bucket {installation.schema}_2 of the installation .* is missing: restore"
     ):
         await installations.migrate(installation)
+
+
+BROKEN = asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError
+
+
+async def test_starts_by_key_begin_once_whatever_is_cut(installation: Database) -> None:
+    """Four callers send the same 300 keys at once, and repeat what was cut. Each key has one execution, at its home."""
+    await put_playbook(installation)
+    keys = [f"order {number}" for number in range(300)]
+    start = "select noetl.start_execution('story', '{}', null, $1)"
+    went_on = asyncio.Event()
+
+    async def call_all(order: int) -> dict[str, int]:
+        found: dict[str, int] = {}
+        left = keys[order:] + keys[:order]
+        while left:
+            with contextlib.suppress(*BROKEN):
+                async with session(installation) as own:
+                    await own.execute("set application_name = 'caller'")
+                    while left:
+                        found[left[-1]] = await own.fetchval(start, left[-1])
+                        left.pop()
+                        if len(left) % 25 == 0:
+                            went_on.set()
+        return found
+
+    async def cut() -> None:
+        kill = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'caller'"
+        async with session(installation) as own:
+            while True:
+                await went_on.wait()
+                went_on.clear()
+                await own.execute(kill)
+
+    cutting = asyncio.create_task(cut())
+    found = await asyncio.gather(*(call_all(order) for order in (0, 75, 150, 225)))
+    cutting.cancel()
+    assert found == [found[0]] * 4
+    started = {}
+    for number, one in enumerate(buckets_of(installation, COUNT)):
+        for execution_id, key in await rows(one, "select execution_id, idempotency_key from noetl.execution"):
+            assert bucket_of_id(execution_id) == number
+            assert key not in started
+            started[key] = execution_id
+    assert started == found[0]
