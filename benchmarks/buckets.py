@@ -1,7 +1,7 @@
 """Buckets beside one plain schema: a turn, and the lease and end of a job; what `run` costs with many idle buckets.
 
-A turn is the processor time of the daemon and the server. Batches are equal: each claim takes as many mails in a bucket
-as in the plain schema. Both take turns: plain, buckets, buckets, plain.
+A turn is the processor time of the daemon and the server. Batches are equal: the plain schema gets as many mails at a
+time as each bucket. So each claim takes as many. Both take turns: plain, buckets, buckets, plain.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import time
 from typing import Final
 
 from benchmarks.bench import POLL_SECONDS, Bench, Connection, Database
-from benchmarks.drain import COMPLETE
 from benchmarks.playbooks import RESULT, STEPS, chain
 from benchmarks.processes import running_seconds, tree_memory
 from benchmarks.results import Row, at_most
@@ -24,12 +23,17 @@ PLAIN: Final = "noetl"
 NAME: Final = "parts"
 COUNTS: Final = (4, 16)
 IDLE: Final = (1, 4, 16, 32)
-BATCH: Final = 50  # mails of a claim
+BATCH: Final = 50  # mails of a claim, at most
+MAILS: Final = 150  # at a time
 ROUNDS: Final = 3
 WARM_UP: Final = 3  # steps until each session has its plans
 LEASE: Final = "select queue_id, attempts from noetl.lease_jobs('worker', 1, 600)"
 END: Final = "select noetl.complete_job($1, 'worker', $2, $3)"
 BLOCK: Final = 50  # jobs of one schema, before those of the other
+START: Final = "select count(noetl.start_execution('ten')) from generate_series(1, $1::int)"
+COMPLETE: Final = """
+    with leased as materialized (select queue_id, attempts from noetl.lease_jobs('worker', $1, 600))
+    select count(noetl.complete_job(queue_id, 'worker', attempts, $2)) from leased"""
 CLAIMS: Final = "select count(*)::float8 / count(distinct xmin::text) from noetl.turn"
 SETTLING_SECONDS: Final = 30.0  # until the first scans of a new daemon are paid for
 MEGABYTE: Final = 1e6
@@ -43,14 +47,13 @@ async def measure(bench: Bench) -> list[Row]:
 async def _turns(bench: Bench) -> list[Row]:
     rows = []
     for count in COUNTS:
-        ratios, mails, plain = [], [], []
+        ratios, claims, plain = [], [], []
         for _ in range(bench.scaled(ROUNDS, 1)):
-            executions = count * BATCH * bench.scaled(8 if count == min(COUNTS) else 3, 1)
-            runs = [await _turn(bench, buckets, executions) for buckets in (None, count, count, None)]
+            runs = [await _turn(bench, count, in_buckets=which) for which in (False, True, True, False)]
             ratios.append((runs[1][0] + runs[2][0]) / (runs[0][0] + runs[3][0]))
+            claims.append((runs[1][1] + runs[2][1]) / (runs[0][1] + runs[3][1]))
             plain.append(runs[0][0])
-            mails.append((runs[1][1] + runs[2][1]) / (runs[0][1] + runs[3][1]))
-        beside = {"mails of a claim ÷ plain": statistics.median(mails), "plain µs": statistics.median(plain)}
+        beside = {"mails of a claim ÷ plain": statistics.median(claims), "plain µs": statistics.median(plain)}
         rows.append(
             Row(figure="buckets", what=f"{count} buckets ÷ one plain schema, a turn", unit="×", values=tuple(ratios),
                 bar=at_most(1.10), beside=beside)
@@ -58,34 +61,36 @@ async def _turns(bench: Bench) -> list[Row]:
     return rows
 
 
-async def _turn(bench: Bench, buckets: int | None, executions: int) -> tuple[float, float]:
-    """Return the processor microseconds of a turn, and the mails of a claim."""
+async def _turn(bench: Bench, count: int, *, in_buckets: bool) -> tuple[float, float]:
+    """Return the processor microseconds of a turn, and the mails of a claim.
+
+    Each bucket gets as many mails at a time as the plain schema gets, which then gets them `count` times.
+    """
+    mails = bench.scaled(MAILS, BATCH)
     async with bench.database() as database:
-        schemas = await _schemas(database, buckets)
-        share = executions // len(schemas)
+        schemas = await _schemas(database, count if in_buckets else None)
+        pids = [connection.get_server_pid() for connection in schemas]
         for connection in schemas:
             await _register(connection)
-        pids = [connection.get_server_pid() for connection in schemas]
-        async with database.daemon(batch_size=str(BATCH), schema=NAME if buckets else PLAIN) as daemon:
-            for connection in schemas:
-                await connection.execute(
-                    "select count(noetl.start_execution('ten')) from generate_series(1, $1::int)", share
-                )
-            await _until_read(schemas)
+        async with database.daemon(batch_size=str(BATCH), schema=NAME if in_buckets else PLAIN) as daemon:
+            share = schemas if in_buckets else schemas * count
+            for connection in share:
+                await connection.execute(START, mails)
+                await _until_read([connection])
             before = 0.0
             for step in range(STEPS):
                 if step == WARM_UP:
                     before = daemon.seconds() + _server_seconds(bench, pids)
-                for connection in schemas:
-                    completed = await connection.fetchval(COMPLETE, RESULT)
-                    if completed != share:
-                        raise RuntimeError(f"{completed} jobs were there, not {share}")
-                await _until_read(schemas)
+                for connection in share:
+                    completed = await connection.fetchval(COMPLETE, mails, RESULT)
+                    if completed != mails:
+                        raise RuntimeError(f"{completed} jobs were there, not {mails}")
+                    await _until_read([connection])
             seconds = daemon.seconds() + _server_seconds(bench, pids) - before
-        mails = statistics.mean([await connection.fetchval(CLAIMS) for connection in schemas])
+        claims = statistics.mean([await connection.fetchval(CLAIMS) for connection in schemas])
         for connection in schemas:
             await connection.close()
-    return seconds / (executions * (STEPS - WARM_UP)) * 1e6, mails
+    return seconds / (mails * count * (STEPS - WARM_UP)) * 1e6, claims
 
 
 async def _schemas(database: Database, buckets: int | None) -> list[Connection]:
@@ -123,9 +128,7 @@ async def _jobs(bench: Bench) -> Row:
         for connection, schema in ((plain, PLAIN), (bucket, NAME)):
             await _register(connection)
             async with database.daemon(schema=schema):
-                await connection.execute(
-                    "select count(noetl.start_execution('ten')) from generate_series(1, $1::int)", count
-                )
+                await connection.execute(START, count)
                 await _until_read([connection])
         for connection in (plain, bucket):
             await _lease_and_end(connection, BLOCK)  # warm-up
