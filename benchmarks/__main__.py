@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Final
 
 from benchmarks import (
+    buckets,
     core,
     cost,
     daemons,
@@ -62,6 +63,7 @@ FIGURES: Final = MappingProxyType[str, Measure](
         "timers": timers.measure,
         "signals": signals.measure,
         "schedules": schedules.measure,
+        "buckets": buckets.measure,
     }
 )
 RESULTS: Final = Path(__file__).parent / "results"

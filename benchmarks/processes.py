@@ -116,6 +116,16 @@ def running_seconds(process_id: int) -> float:
     return int(Path(f"/proc/{process_id}/schedstat").read_text().split()[0]) / 1e9
 
 
+def tree_memory(root: int) -> int:
+    """Return the bytes of a process and all below it, with their shares of shared memory (PSS)."""
+    total = 0
+    for process_id, _ in _tree(root):
+        with contextlib.suppress(OSError):  # it has just ended
+            lines = Path(f"/proc/{process_id}/smaps_rollup").read_text().splitlines()
+            total += next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+    return total
+
+
 def _tree(root: int) -> Iterator[tuple[int, list[str]]]:
     """Yield a process and all below it, each with the fields of proc_pid_stat(5) from its state on."""
     found: dict[int, list[str]] = {}

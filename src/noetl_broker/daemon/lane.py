@@ -235,11 +235,12 @@ class Lane:
         shared.metrics.retries += 1
         shared.metrics.count_fault(error)
         fault_class = fault_class_of(error)
+        locked_table = fault_class.remedy is Remedy.LEAVE and not batch.claimed  # a claim skips rows that are locked
         level = (
             log.error
             if fault_class.logged_as_error
             else log.info
-            if fault_class.remedy is Remedy.LEAVE
+            if fault_class.remedy is Remedy.LEAVE and not locked_table
             else log.warning
         )
         if fault_class.remedy is Remedy.SHRINK:
@@ -252,7 +253,7 @@ class Lane:
             self._postpone(batch)
             if shared.quarantine.trouble is not None:
                 shared.on_trouble(shared.quarantine.trouble)
-        if fault_class.remedy in {Remedy.RECONNECT, Remedy.WAIT}:
+        if fault_class.remedy in {Remedy.RECONNECT, Remedy.WAIT} or locked_table:
             shared.on_trouble(fault_class.reason)
         fields: dict[str, object] = {**log_fields(error)}
         if len(batch.claimed) == 1:

@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 
 from noetl_broker.daemon.background import attempt
-from noetl_broker.daemon.metrics.registry import CLOCK_STEPS, REAPED, SWEPT_SLOTS
+from noetl_broker.daemon.metrics.registry import CLOCK_STEPS, REAPED, SWEPT_SLOTS, TURNS
 from noetl_broker.daemon.metrics.values import MetricValues
 from noetl_broker.store.connect.connection import ANSWER_SECONDS, Pool, borrowed
 from noetl_broker.store.queries import sql
@@ -22,12 +22,15 @@ MARGIN_SECONDS: Final = 5.0  # a partial scan begins so long before the scan bef
 FULL_SCAN_FACTOR: Final = 1000  # a full scan of the leases takes at most one thousandth of the time
 
 
-async def keep_reaping(reaper: Reaper, clock: ClockCheck, *, seconds: float) -> None:
-    """Run both at these intervals, for ever."""
+async def keep_reaping(reaper: Reaper, clock: ClockCheck, *, seconds: float, idle_seconds: float) -> None:
+    """Run both at these intervals, for ever; at intervals of `idle_seconds` while the reaper is idle."""
     while True:
+        began = time.monotonic()
         await attempt(clock.run(), on_fault="the server's clock could not be read, will try again")
         await attempt(reaper.run(), on_fault="the reaper failed, will try again")
         await asyncio.sleep(seconds)
+        while reaper.is_idle and time.monotonic() - began < idle_seconds:  # noqa: ASYNC110 - a turn sets no event
+            await asyncio.sleep(seconds)
 
 
 class ClockCheck:
@@ -83,14 +86,22 @@ class Reaper:
         self._foreign_grace_seconds = foreign_lease_grace_seconds
         self._beside_noetl = beside_noetl
         self._scanned_at = self._full_scan_at = 0.0  # monotonic seconds
+        self._idle_since: int | None = None  # the turns that were taken when a scan found nothing to watch
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the last scan found no execution and no lease to watch, and this process took no turn since."""
+        return self._idle_since == self._metrics.total(TURNS)
 
     async def run(self) -> dict[str, int]:
         """Handle what is due; returns the number of rows by kind."""
+        turns, self._idle_since = self._metrics.total(TURNS), None
         async with borrowed(self._pool, ANSWER_SECONDS) as connection:
             began = time.monotonic()
             since = began - self._scanned_at + MARGIN_SECONDS if began < self._full_scan_at else None
             limits = MAX_ROWS, self._max_lost_leases, since, self._foreign_grace_seconds
             done: dict[str, int] = dict(await connection.fetchrow(sql("reap"), *limits) or {})
+            is_idle = done.pop("is_idle", False) and not self._beside_noetl
             took = time.monotonic() - began
             slots = dict(await connection.fetchrow(sql("sweep_slots"), MAX_ROWS) or {})
             if self._beside_noetl:
@@ -104,9 +115,12 @@ class Reaper:
             self._full_scan_at = began + took * FULL_SCAN_FACTOR
         if any(done.values()):
             self._full_scan_at = 0.0  # there may be more
+            is_idle = False
             for kind, count in done.items():
                 self._metrics.add(REAPED, count or 0, kind)
             log.info("reaped", **done)
+        if is_idle:
+            self._idle_since = turns
         return done
 
     def _count_slots(self, slots: dict[str, int]) -> None:

@@ -271,7 +271,12 @@ class Service:
             foreign_lease_grace_seconds=options.foreign_lease_grace_seconds,
             beside_noetl=self.beside_noetl,
         )
-        await keep_reaping(reaper, ClockCheck(pool, self.metrics), seconds=options.reap_seconds)
+        await keep_reaping(
+            reaper,
+            ClockCheck(pool, self.metrics),
+            seconds=options.reap_seconds,
+            idle_seconds=options.sweep_seconds,
+        )
 
     async def _wake_at_stop(self, listener: Listener) -> None:
         """Wake the sleeper at a stop, so that it waits for one event only."""

@@ -240,7 +240,7 @@ async def test_the_reaper_goes_on_when_the_clock_check_fails(database: Database)
     metrics = MetricValues.of_service()
     async with pool_of(database) as pool, asyncio.timeout(PATIENCE_SECONDS):
         reaper = Reaper(pool, metrics, max_lost_leases=5, missing_event_seconds=30.0, foreign_lease_grace_seconds=900.0)
-        chore = asyncio.create_task(keep_reaping(reaper, ClockCheck(pool, metrics), seconds=0.01))
+        chore = asyncio.create_task(keep_reaping(reaper, ClockCheck(pool, metrics), seconds=0.01, idle_seconds=0.01))
         async with session(database) as own:
             notified: Any = asyncio.Event()
             await own.add_listener("noetl_job", lambda *_: notified.set())
