@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from noetl_broker.daemon import reaper
+from noetl_broker.daemon.metrics.registry import TURNS
 from noetl_broker.daemon.metrics.values import MetricValues
 from noetl_broker.daemon.reaper import Reaper
 from noetl_broker.store.connect.connection import create_pool
+from tests.brokers import execute, register
 from tests.postgres import Database
 from tests.sessions import Session, put_job, session
 
@@ -65,3 +67,28 @@ async def test_while_full_scans_are_fast_every_scan_is_full(
     """The normal case."""
     monkeypatch.setattr(reaper, "FULL_SCAN_FACTOR", 0)
     assert await three_checks(database) == ([0, 2, 0], [])
+
+
+async def test_the_reaper_is_idle_until_something_can_become_late(database: Database) -> None:
+    """No execution and no lease is to be watched. A turn of this process ends that."""
+    await register(database, "workflow:\n- {step: start}\n")
+    pool, metrics = await create_pool(database, name="reaper", size=1, hot=True), MetricValues.of_service()
+    watch = Reaper(pool, metrics, max_lost_leases=5, missing_event_seconds=30.0, foreign_lease_grace_seconds=900.0)
+
+    async def is_idle(statement: str) -> bool:
+        await execute(database, statement)
+        watch._full_scan_at = 0.0
+        await watch.run()
+        return watch.is_idle
+
+    try:
+        assert await is_idle("select 1")
+        assert not await is_idle("select noetl.start_execution('story')")
+        assert await is_idle("update noetl.execution set status = 'COMPLETED'")
+        metrics.add(TURNS, 1, "execution_start", "turn")
+        assert not watch.is_idle
+        async with session(database) as own:
+            await put_job(own, "leased")
+        assert not await is_idle("update noetl.queue set status = 'leased', lease_until = 'infinity'")
+    finally:
+        await pool.close()
