@@ -73,7 +73,7 @@ with warnings.catch_warnings():
             None,
             ge=1,
             le=32,
-            description="transactions of one process at a time; without it 3, of several processes 2 each, in a bucket 1",
+            description="transactions of one process at a time; without it 3, of several processes 2 each, a bucket 1",
         )
         batch_size: int = Field(200, ge=1, le=200, description="most events in one transaction")
         notify: Literal["gated", "always", "off"] = Field("gated", description="when writers notify the broker")

@@ -36,6 +36,7 @@ FOUND_OTHERWISE = {
     ("path_pause", ""), ("path_pause", "path"),  # a small table
     ("release_request", ""), ("release_request", "due_at"), ("release_request", "request_id"),  # as `match_request`
     ("queue", "limit_name"),  # where the numbers of a limit have changed
+    ("signal", "signal_id"), ("signal_copy", ""), ("signal_copy", "target"),  # of a bucket: what is to be copied
 }  # fmt: skip
 
 PLAYBOOK = """
