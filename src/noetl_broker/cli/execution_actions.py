@@ -203,7 +203,7 @@ def dead_letters(call: Call, *, chosen: Selection, **given: Any) -> None:
     The cause is a bug of the program, or a value that the database refuses. When it is mended, `reevaluate` gives the
     events back to the broker. --error and --since compare with the dead letter.
     """
-    found = ask(call, "health.search_dead_letters", LETTERS.read({**given, "which": chosen.which}))
+    found = ask(call, "health.search_dead_letters", LETTERS.read({**given, "which": chosen.which}))["items"]
     columns = {
         "set aside": "created_at", "execution": "execution_id", "path": "path", "event": "event_type", "of": "step",
         "reason": "reason",

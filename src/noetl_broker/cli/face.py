@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar, get_args
@@ -165,7 +165,15 @@ def ask(call: Call, action: str, asked: Given | None = None, /, **fields: Any) -
     """The answer of an action to a request, or to its fields. It has a connection of its own. Raises FieldFault."""
     function = action_named(action)
     given = request_of(function.request, fields) if asked is None else asked
-    return asyncio.run(_ask(call, lambda connection: function(connection, caller_of(call), given)))
+    answer = asyncio.run(_ask(call, lambda connection: function(connection, caller_of(call), given)))
+    if isinstance(answer, dict):
+        _note_unanswered(answer.get("unanswered", ()))
+    return answer
+
+
+def _note_unanswered(buckets: Iterable[str]) -> None:
+    for one in buckets:
+        output.note(f"noetl-broker: a bucket did not answer: {one}")
 
 
 def ask_all(call: Call, action: str, asked: Paged | None = None, /, *, most: int, **fields: Any) -> list[Answer]:
@@ -183,8 +191,7 @@ def ask_all(call: Call, action: str, asked: Paged | None = None, /, *, most: int
             rows += answer["items"]
             unanswered.update(dict.fromkeys(answer.get("unanswered", ())))
             page = None if answer["next"] is None else first.model_copy(update={"cursor": answer["next"]})
-        for one in unanswered:
-            output.note(f"noetl-broker: a bucket did not answer: {one}")
+        _note_unanswered(unanswered)
         return rows
 
     return asyncio.run(_ask(call, read))

@@ -56,10 +56,10 @@ async def list_dead_letters(connection: Connection, caller: Caller, given: model
     return paging.listed(found)
 
 
-@action(Role.OPERATOR, list[dict[str, Any]], where=joined)
+@action(Role.OPERATOR, dict[str, Any], where=joined)
 async def search_dead_letters(connection: Connection, _caller: Caller, given: models.SearchDeadLetters) -> Any:
     """Dead letters with their executions, the oldest first; `error` and `since` are those of the dead letter."""
-    return await recovery.search_dead_letters(connection, filter_of(given.which), limit=given.limit)
+    return {"items": await recovery.search_dead_letters(connection, filter_of(given.which), limit=given.limit)}
 
 
 @action(None, models.Alive, where=in_any)

@@ -106,10 +106,10 @@ async def show_overview(connection: Connection, _caller: Caller, given: models.O
     }
 
 
-@action(Role.VIEWER, list[dict[str, Any]], where=joined)
+@action(Role.VIEWER, dict[str, Any], where=joined)
 async def list_unserved(connection: Connection, _caller: Caller, _given: Given) -> Any:
     """List types of ready jobs that no worker leases, the oldest first."""
-    return await overview.list_unserved(connection)
+    return {"items": await overview.list_unserved(connection)}
 
 
 @action(Role.VIEWER, dict[int, Any], where=of_ids)

@@ -43,11 +43,12 @@ async def send_signal(connection: Connection, _caller: Caller, given: models.Sen
     return {"signal_id": sent}
 
 
-@action(Role.VIEWER, list[dict[str, Any]], where=joined)
+@action(Role.VIEWER, dict[str, Any], where=joined)
 async def list_signal_waits(connection: Connection, caller: Caller, given: models.ListSignals) -> Any:
     """List the open waits for signals by key. Only an operator may filter."""
     caller.refuse_hidden("names and keys of signals", given.name, given.key)
-    return await signals.list_signal_waits(connection, name=given.name, key=given.key, limit=given.limit)
+    rows = await signals.list_signal_waits(connection, name=given.name, key=given.key, limit=given.limit)
+    return {"items": rows}
 
 
 @action(Role.VIEWER, Listed[models.ApprovalView], where=merged("execution_id", "node_id"))

@@ -93,10 +93,8 @@ def most(*values: Any) -> Any:
 async def joined(buckets: BucketConnections, do: Do, given: Any) -> Any:
     """In all buckets at once: their lists, one after the other."""
     answers = await buckets.in_all(lambda connection: do(connection, given))
-    parts = [*answers.of.values()]
-    if isinstance(parts[0], list):
-        return [*chain.from_iterable(parts)]
-    return with_unanswered({"items": [*chain.from_iterable(part["items"] for part in parts)]}, answers)
+    rows = chain.from_iterable(part["items"] for part in answers.of.values())
+    return with_unanswered({"items": [*rows]}, answers)
 
 
 def merged(*keys: str, newest_first: bool = False) -> Where:

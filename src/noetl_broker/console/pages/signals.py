@@ -21,7 +21,8 @@ MOST_WAITS: Final = 50  # that the page lists
 async def list_signals(screen: Shown) -> Response:
     """The waits for a signal, and the kept signals, the newest first."""
     listed = await screen.rows(service.list_signals, "name", "key")
-    waits = await screen.ask(service.list_signal_waits, limit=MOST_WAITS + 1, **screen.asked("name", "key"))
+    asked = screen.asked("name", "key")
+    waits = (await screen.ask(service.list_signal_waits, limit=MOST_WAITS + 1, **asked))["items"]
     more = {"waits": waits[:MOST_WAITS], "has_more_waits": len(waits) > MOST_WAITS}
     return screen.render("signals.html", title="Signals", changes="all", **listed, **more)
 

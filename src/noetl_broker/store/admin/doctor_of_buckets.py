@@ -70,7 +70,7 @@ async def _examine(bucket: Database, turns: asyncio.Semaphore) -> Sequence[Docto
 
 
 async def _compare_settings(buckets: Sequence[Database]) -> DoctorFinding:
-    """Whether all buckets have the same playbooks, step types, throttles, paused paths and tokens."""
+    """Whether all buckets that answer have the same playbooks, step types, throttles and paused paths."""
     found: dict[str, dict[str, list[str]]] = {}
     for bucket in buckets:
         try:
@@ -87,7 +87,8 @@ async def _compare_settings(buckets: Sequence[Database]) -> DoctorFinding:
             await connection.close()
     differ = {setting: by_digest for setting, by_digest in found.items() if len(by_digest) > 1}
     if not differ:
-        return DoctorFinding("buckets", "ok", f"{len(buckets)} buckets have the same settings", None, None)
+        count = max((len(same) for by_digest in found.values() for same in by_digest.values()), default=0)
+        return DoctorFinding("buckets", "ok", f"{count} buckets have the same settings")
     parts = []
     for setting, by_digest in differ.items():
         fewest = min(by_digest.values(), key=len)
