@@ -47,6 +47,13 @@ $$;
 comment on function noetl.bucket_of(text, text, text) is
   'The bucket in which a start will live; null: in any of them.';
 
+-- For a start that says nothing of its home.
+create or replace function noetl.any_bucket() returns int
+language sql volatile
+as $$
+  select floor(random() * noetl.bucket_count())::int
+$$;
+
 -- The schema of a bucket, by its number or by an id of it.
 create or replace function noetl.schema_of(id bigint) returns text
 language plpgsql stable parallel safe
@@ -65,46 +72,74 @@ begin
 end
 $$;
 
--- The schema of the bucket that has a schedule, or should have it.
+-- The schema of the bucket that has a schedule, or should have it: the home of its playbook, else the bucket of its name.
 create or replace function noetl.schema_of_schedule(name text, path text default null) returns text
 language plpgsql stable
 as $$
 declare
+  home int := noetl.bucket_of($2, $1);
   bucket text;
   found boolean;
 begin
-  for bucket in select b.schema from noetl.bucket b order by b.number loop
+  for bucket in select b.schema from noetl.bucket b order by b.number <> home, b.number loop
     execute format('select exists (select from %I.start_schedule s where s.name = $1)', bucket) into found using $1;
     if found then
       return bucket;
     end if;
   end loop;
-  return noetl.schema_of(noetl.bucket_of($2, $1));
+  return noetl.schema_of(home);
 end
 $$;
 
--- Functions that take an id go to its bucket, those that take a schedule to the bucket that has it. Functions that set
--- something go to all buckets, in one transaction. They have the arguments, defaults and comments of the functions of a
--- bucket, and the rights of the caller there.
+-- The schema where a schedule is to be put. For a playbook of another home, it moves there.
+create or replace function noetl.settle_schedule(name text, path text) returns text
+language plpgsql volatile
+as $$
+declare
+  home text := noetl.schema_of(noetl.bucket_of($2, $1));
+  before text := noetl.schema_of_schedule($1, $2);
+begin
+  if before <> home then
+    execute format('select %I.delete_schedule($1)', before) using $1;
+  end if;
+  return home;
+end
+$$;
+
+-- The functions that route, by what says to which schemas: the id, which is the first argument of most; the home of a start, of
+-- a signal, of a schedule. What is set is set in all buckets, in one transaction. They have the arguments, defaults and
+-- comments of the functions of a bucket, and the rights of the caller there.
 do $make$
 declare
+  of_id text := 'select noetl.schema_of($1)';
+  of_schedule text := 'select noetl.schema_of_schedule($1)';
+  of_all text := 'select b.schema from noetl.bucket b order by b.number';
   made record;
 begin
   for made in
-    select p.proname as name, w.goes_to, pg_get_function_arguments(p.oid) as arguments,
+    select p.proname as name, w.schemas, pg_get_function_arguments(p.oid) as arguments,
       pg_get_function_identity_arguments(p.oid) as identity, pg_get_function_result(p.oid) as result,
       obj_description(p.oid) as comment,
       (select string_agg('$' || n, ', ' order by n) from generate_series(1, p.pronargs) n) as places
-    from (values
-      ('cancel_execution', 'one'), ('signal_execution', 'one'), ('pause_execution', 'one'), ('resume_execution', 'one'),
-      ('ask_to_hold', 'one'), ('decide_approval', 'one'), ('decision_of', 'one'), ('put_back', 'one'),
-      ('fork_execution', 'one'), ('undo_execution', 'one'), ('settle_undo', 'one'), ('abandon_execution', 'one'),
-      ('traceparent', 'one'), ('heartbeat_job', 'one'), ('complete_job', 'one'), ('fail_job', 'one'),
-      ('wait_for_child', 'one'), ('log_job', 'one'), ('report_progress', 'one'),
-      ('pause_path', 'all'), ('resume_path', 'all'), ('put_throttle', 'all'), ('delete_throttle', 'all'),
-      ('announce_step_types', 'all'), ('remove_step_types', 'all'), ('create_api_token', 'all'), ('revoke_api_token', 'all'),
-      ('pause_schedule', 'schedule'), ('resume_schedule', 'schedule'), ('delete_schedule', 'schedule')
-    ) w (name, goes_to)
+    from (
+      select unnest(array[
+        'cancel_execution', 'signal_execution', 'pause_execution', 'resume_execution', 'ask_to_hold', 'decide_approval',
+        'decision_of', 'put_back', 'fork_execution', 'undo_execution', 'settle_undo', 'abandon_execution', 'traceparent',
+        'heartbeat_job', 'complete_job', 'fail_job', 'wait_for_child', 'log_job', 'report_progress'
+      ]), of_id
+      union all
+      select unnest(array['pause_schedule', 'resume_schedule', 'delete_schedule']), of_schedule
+      union all
+      select unnest(array[
+        'pause_path', 'resume_path', 'put_throttle', 'delete_throttle', 'announce_step_types', 'remove_step_types',
+        'create_api_token', 'revoke_api_token'
+      ]), of_all
+      union all
+      values
+        ('start_execution', 'select noetl.schema_of(coalesce(noetl.bucket_of($1, $5 ->> ''bucket_key'', $4), noetl.any_bucket()))'),
+        ('send_signal', 'select noetl.schema_of(coalesce(noetl.bucket_of_text($1 || chr(31) || $2, noetl.bucket_count()), 0))'),
+        ('put_schedule', 'select noetl.settle_schedule($1, $2)')
+    ) w (name, schemas)
     join pg_proc p on p.proname = w.name and p.pronamespace = to_regnamespace('noetl_0') -- at first, it is not there
   loop
     execute format('drop function if exists noetl.%I(%s)', made.name, made.identity);
@@ -124,37 +159,12 @@ begin
         end
         $body$
       $function$,
-      made.name, made.arguments, made.result,
-      case made.goes_to
-        when 'one' then 'select noetl.schema_of($1)'
-        when 'schedule' then 'select noetl.schema_of_schedule($1)'
-        else 'select b.schema from noetl.bucket b order by b.number' end,
-      made.places
+      made.name, made.arguments, made.result, made.schemas, made.places
     );
     execute format('comment on function noetl.%I(%s) is %L', made.name, made.identity, made.comment);
   end loop;
 end
 $make$;
-
-create or replace function noetl.start_execution(
-  path text,
-  payload jsonb default '{}',
-  version int default null,
-  idempotency_key text default null,
-  options jsonb default null
-) returns bigint
-language plpgsql
-as $$
-declare
-  bucket int := noetl.bucket_of($1, $5 ->> 'bucket_key', $4);
-  id bigint;
-begin
-  execute format('select %I.start_execution($1, $2, $3, $4, $5)',
-    noetl.schema_of(coalesce(bucket, floor(random() * noetl.bucket_count())::int)))
-  into id using $1, $2, $3, $4, $5;
-  return id;
-end
-$$;
 
 -- Starts of one call may live in several buckets; the call is one transaction all the same.
 create or replace function noetl.start_executions(
@@ -167,7 +177,7 @@ create or replace function noetl.start_executions(
 language plpgsql
 as $$
 declare
-  anywhere int := floor(random() * noetl.bucket_count())::int;
+  anywhere int := noetl.any_bucket();
   ids bigint[] := array_fill(null::bigint, array[coalesce(cardinality($2), 0)]);
   part record;
   made bigint[];
@@ -191,51 +201,5 @@ begin
     end loop;
   end loop;
   return ids;
-end
-$$;
-
--- A schedule lives where its executions begin: at the home of its playbook, else in the bucket of its name. For a playbook of
--- another home, it moves there.
-create or replace function noetl.put_schedule(
-  name text,
-  path text,
-  cron text default null,
-  every interval default null,
-  payload jsonb default '{}',
-  timezone text default 'UTC',
-  version int default null,
-  jitter interval default '0',
-  catch_up interval default '1 hour',
-  overlap text default 'skip',
-  declared_in text default null
-) returns boolean
-language plpgsql
-as $$
-declare
-  home text := noetl.schema_of(noetl.bucket_of($2, $1));
-  before text := noetl.schema_of_schedule($1, $2);
-  changed boolean;
-begin
-  if before <> home then
-    execute format('select %I.delete_schedule($1)', before) using $1;
-  end if;
-  execute format('select %I.put_schedule($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)', home)
-  into changed using $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11;
-  return changed;
-end
-$$;
-
-create or replace function noetl.send_signal(
-  name text, key text, payload jsonb default null, idempotency_key text default null, keep interval default '7 days'
-) returns bigint
-language plpgsql
-as $$
-declare
-  id bigint;
-begin
-  execute format('select %I.send_signal($1, $2, $3, $4, $5)',
-    noetl.schema_of(coalesce(noetl.bucket_of_text($1 || chr(31) || $2, noetl.bucket_count()), 0)))
-  into id using $1, $2, $3, $4, $5;
-  return id;
 end
 $$;

@@ -1,4 +1,4 @@
-"""Tasks of asyncio: wait for the first of several, or run one until an event or beside others."""
+"""Tasks of asyncio: wait for the first of several, or run one until an event, several, or one beside others."""
 
 from __future__ import annotations
 
@@ -26,6 +26,17 @@ async def first(*waits: Coroutine[Any, Any, Any], timeout: float | None = None) 
     finally:
         for task in tasks:
             task.cancel()
+
+
+async def run_all(*works: Coroutine[Any, Any, None]) -> None:
+    """Run these beside each other. Raises the first fault, after the others are cancelled and have ended."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def run_until(stop: asyncio.Event, work: Coroutine[Any, Any, None], *, grace: float) -> None:

@@ -16,8 +16,6 @@ from noetl_broker.store.connect import installation as installations
 from noetl_broker.store.connect import migrations
 from noetl_broker.store.connect.buckets import (
     bucket_of_id,
-    bucket_of_signal,
-    bucket_of_start,
     bucket_of_text,
     buckets_of,
     count_buckets,
@@ -73,12 +71,12 @@ async def test_the_home_of_a_start_is_the_same_in_sql_and_python(installation: D
     for path, bucket in (("story", None), ("at/home", "billing")):
         for bucket_key in (None, key):
             for idempotency_key in (None, key):
-                expected = bucket_of_start(
-                    COUNT, path, bucket=bucket, bucket_key=bucket_key, idempotency_key=idempotency_key
-                )
+                keyed = f"{path}\x1f{idempotency_key}" if idempotency_key else None
+                home = bucket or bucket_key or keyed
+                expected = None if home is None else bucket_of_text(home, COUNT)
                 assert await value(installation, statement, path, bucket_key, idempotency_key) == expected
-    own = await value(installation, "select noetl.bucket_of_text($1, $2)", f"paid\x1f{key}", COUNT)
-    assert own == bucket_of_signal(COUNT, "paid", key)
+    sent = await value(installation, "select noetl.send_signal('paid', $1)", key)
+    assert bucket_of_id(sent) == bucket_of_text(f"paid\x1f{key}", COUNT)
 
 
 async def test_ids_say_their_bucket(installation: Database) -> None:
@@ -286,6 +284,8 @@ async def test_what_cannot_become_an_installation_is_refused(
             await installations.migrate(empty_database, count)
     with pytest.raises(OperatorFault, match="has no valid name"):
         await installations.migrate(replace(empty_database, schema="x" * 31), 12)
+    with pytest.raises(OperatorFault, match="the name noetl_job means something else in our SQL"):
+        await installations.migrate(replace(empty_database, schema="noetl_job", installation=None), 4)
     assert await value(empty_database, "select to_regnamespace('noetl') is null")
     with pytest.raises(OperatorFault, match="has a broker without buckets, and its executions cannot be moved"):
         await installations.migrate(database, 4)

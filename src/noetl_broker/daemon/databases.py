@@ -26,7 +26,7 @@ from noetl_broker.store.connect.buckets import HasBuckets, named_buckets
 from noetl_broker.store.connect.connection import Pool
 from noetl_broker.store.connect.dsn import Database
 from noetl_broker.store.connect.sqlstates import reason_of, trace_of
-from noetl_broker.tasks import wait_for
+from noetl_broker.tasks import run_all, wait_for
 
 log = structlog.get_logger(__name__)
 
@@ -96,13 +96,7 @@ class Databases:
         return {name: service.metrics for name, service in self.services.items() if name not in self.failed}
 
     async def _for_each(self, work: Work, names: Iterable[str]) -> None:
-        tasks = [asyncio.create_task(self._run_named(work, name)) for name in names]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        await run_all(*(self._run_named(work, name) for name in names))
 
     async def _run_named(self, work: Work, name: str) -> None:
         """When there are several databases, each log line of this task names its database."""

@@ -15,7 +15,7 @@ from noetl_broker.store.connect.buckets import MOST, buckets_of, count_buckets
 from noetl_broker.store.connect.connection import close_quickly, connect
 from noetl_broker.store.connect.dsn import Database
 from noetl_broker.store.worker.jobs import database_faults
-from noetl_broker.tasks import wait_for
+from noetl_broker.tasks import run_all, wait_for
 from noetl_broker.worker.logger import Log
 
 PAUSE_SECONDS = (1.0, 60.0)  # before a bucket that failed is served again
@@ -115,13 +115,7 @@ async def serve_each(buckets: Mapping[int, Database], serve: Serve, stop: asynci
                 _log_fault(database, fault, pause)
                 await wait_for(stop, pause)
 
-    tasks = [asyncio.create_task(keep_serving(*each), name=f"bucket {each[0]}") for each in buckets.items()]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    await run_all(*(keep_serving(number, database) for number, database in buckets.items()))
 
 
 def _log_fault(database: Database, fault: Exception, pause: float) -> None:

@@ -17,7 +17,7 @@ from noetl_broker.daemon.metrics.registry import REAPED, SIGNALS_DELIVERED, TIME
 from noetl_broker.daemon.service import Service
 from noetl_broker.store.connect import installation as installations
 from noetl_broker.store.connect.buckets import bucket_of_text, buckets_of
-from tests.brokers import PATIENCE_SECONDS, complete_jobs, options, register, running, start, value
+from tests.brokers import PATIENCE_SECONDS, complete_jobs, options, register, running, start, until_ended, value
 from tests.brokers import execute as execute_once
 from tests.chaos.under_load import leave_core
 from tests.cli.conftest import Command, execute, read_until, rows
@@ -26,6 +26,7 @@ from tests.daemon.processes.test_several_databases import INSERT, PLAYBOOK, run_
 from tests.health_port import request
 from tests.postgres import Database, psycopg_connect
 from tests.roles import login
+from tests.sessions import blocked, session
 
 COUNT = 4
 LIVE = "select exists (select from noetl.execution where noetl.is_live(status))"
@@ -43,6 +44,11 @@ workflow:
 - {step: both, join: all, next: end}
 - {step: end}
 """
+
+
+TAKES = "workflow:\n- {step: start, next: told}\n- {step: told, type: wait, signal: told, key: all, since: 1h}\n"
+SAME = "insert into noetl.signal (signal_id, name, key, expires_at) overriding system value select $1, 'a', '', now()"
+CUT = "select pg_terminate_backend(pid) from pg_stat_activity where wait_event_type = 'Lock'"
 
 
 @pytest.fixture
@@ -72,6 +78,37 @@ def test_one_run_serves_all_buckets(served: Command, installation: Database, pro
     names = [name_of(installation, number) for number in range(COUNT)]
     assert (ready["not_ready"], [*ready["databases"]]) == ([], names)
     assert [[*found] for found in ready["processes"].values()] == [names] * processes
+    process.terminate()
+    assert process.wait(PATIENCE_SECONDS) == 0
+
+
+@pytest.mark.parametrize("commits", [True, False])
+async def test_a_killed_run_copies_each_signal_once(served: Command, installation: Database, *, commits: bool) -> None:
+    """It is killed while it writes copies; the server may still commit them. Another run goes on."""
+    for bucket in buckets_of(installation, COUNT):
+        await register(bucket, TAKES, version=2)
+        await start(bucket)
+    process = served.start("run")
+    read_until(process, "all databases are ready")
+    home = bucket_of_text("told\x1fall", COUNT)
+    async with session(installation.bucket((home + 1) % COUNT)) as own:
+        same = own.transaction()
+        await same.start()
+        async with session(installation) as sender, sender.transaction():
+            sent = await sender.fetchval("select noetl.send_signal('told', 'all', '7')")
+            await own.execute(SAME, sent)  # the insert of the copy waits for its end
+        await blocked(own)
+        await becomes(installation.bucket(home), "select count(*) < 2 from noetl.signal_copy")  # the others are done
+        process.kill()
+        process.wait(PATIENCE_SECONDS)
+        if not commits:
+            await own.execute(CUT)
+        await same.rollback()
+    process = served.start("run")
+    for bucket in buckets_of(installation, COUNT):
+        await until_ended(bucket)
+        assert rows(bucket, "select result, (select count(*) from noetl.signal) from noetl.execution") == [(7, 1)]
+    await becomes(installation.bucket(home), "select not exists (select from noetl.signal_copy)")
     process.terminate()
     assert process.wait(PATIENCE_SECONDS) == 0
 

@@ -9,7 +9,7 @@ import pytest
 
 from noetl_broker.errors import PermissionFault
 from noetl_broker.store.admin.doctor import examine
-from noetl_broker.store.connect.buckets import bucket_of_signal, buckets_of
+from noetl_broker.store.connect.buckets import bucket_of_text, buckets_of
 from noetl_broker.store.connect.installation import create_roles
 from noetl_broker.store.connect.migrations import check_rights
 from tests.brokers import broken_invariants, execute, rows, start, until_ended, value
@@ -35,7 +35,7 @@ async def test_a_signal_comes_to_the_waits_of_all_buckets(installation: Database
         sent = await value(installation, "select noetl.send_signal('paid', 'k', '7')")
         for one in buckets_of(installation, COUNT):
             await until_ended(one)
-    assert sent % 64 == bucket_of_signal(COUNT, "paid", "k")
+    assert sent % 64 == bucket_of_text("paid\x1fk", COUNT)
     for one in buckets_of(installation, COUNT):
         assert await rows(one, "select result from noetl.execution") == [(7,)]
         assert await rows(one, "select signal_id from noetl.signal") == [(sent,)]
@@ -85,7 +85,7 @@ async def test_a_key_of_a_sender_belongs_to_one_bucket(installation: Database) -
     send = "select noetl.send_signal('paid', 'order 5', idempotency_key => 'x')"
     first = await value(installation, send)
     assert await value(installation, send) == first
-    home = bucket_of_signal(COUNT, "paid", "order 5")
+    home = bucket_of_text("paid\x1forder 5", COUNT)
     other = (home + 1) % COUNT
     message = f"the signal paid of the key order 5 has an idempotency key, so it belongs to bucket {home}, and this is"
     async with session(installation.bucket(other)) as own:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 
-from noetl_broker.errors import BrokerError
+from noetl_broker.errors import BrokerError, DatabaseFault
 from noetl_broker.store.admin.doctor import examine
 from noetl_broker.store.admin.doctor_checks import DoctorFinding
-from noetl_broker.store.connect.bucket_connections import AWAY
 from noetl_broker.store.connect.buckets import buckets_of, count_buckets
 from noetl_broker.store.connect.connection import connect
 from noetl_broker.store.connect.dsn import Database
@@ -42,7 +41,8 @@ def _combined(
     for each in said.values():
         named, found = [schema for schema, _ in each], each[0][1]
         where = f"{len(named)} buckets" if len(named) == len(schemas) else ", ".join(dict.fromkeys(named))
-        yield found._replace(says=f"{where}: {found.says.replace(each[0][0], database.schema)}")
+        says = found.says if len(named) == 1 else found.says.replace(named[0], database.schema)
+        yield found._replace(says=f"{where}: {says}")
 
 
 async def _count(database: Database) -> int | None:
@@ -75,13 +75,13 @@ async def _compare_settings(buckets: Sequence[Database]) -> DoctorFinding:
     for bucket in buckets:
         try:
             connection = await connect(bucket, name="noetl-broker doctor")
-        except AWAY:
+        except DatabaseFault:
             continue
         try:
             with translate_faults():
                 for row in await connection.fetch(sql("digest_settings")):
                     found.setdefault(row["setting"], {}).setdefault(row["digest"], []).append(bucket.schema)
-        except AWAY:
+        except DatabaseFault:
             continue
         finally:
             await connection.close()

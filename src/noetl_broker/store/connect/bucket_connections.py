@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple, TypeVar
 
-from noetl_broker.errors import BrokerError, DatabaseFault, NotFoundFault, PermissionFault, SchemaFault
+from noetl_broker.errors import DatabaseFault, NotFoundFault
 from noetl_broker.store.connect.buckets import bucket_of_id
 from noetl_broker.store.connect.connection import TAKING_TEXT, Connection, transaction
 from noetl_broker.store.connect.dsn import Database
@@ -20,7 +20,6 @@ from noetl_broker.store.connect.schema_name import rendered
 Opens = Callable[[Database], AbstractAsyncContextManager[Connection]]
 Answer = TypeVar("Answer")
 Work = Callable[[Connection], Awaitable[Answer]]
-AWAY = (DatabaseFault, SchemaFault, PermissionFault)  # of a bucket that does not answer; other faults are of the call
 
 
 class BucketAnswers(NamedTuple):
@@ -52,7 +51,7 @@ class BucketConnections:
         try:
             async with self._opens(bucket) as connection:
                 return await work(connection)
-        except AWAY as fault:
+        except DatabaseFault as fault:
             if bucket.schema not in str(fault):
                 fault.args = (f"the bucket {bucket.schema}: {fault}", *fault.args[1:])
             raise
@@ -66,32 +65,25 @@ class BucketConnections:
         for number in range(self.count - 1):
             try:
                 return await self.in_bucket(number, work)
-            except AWAY:
+            except DatabaseFault:
                 continue
         return await self.in_bucket(self.count - 1, work)
 
     async def in_all(self, work: Work[Any], numbers: Sequence[int] | None = None) -> BucketAnswers:
         """Do it in all buckets, or in these, at once. Raises the first fault if none of all answers."""
         asked = [*range(self.count)] if numbers is None else [*numbers]
-        tasks = [asyncio.create_task(self.in_bucket(number, work)) for number in asked]
-        try:
-            done = await asyncio.gather(*tasks, return_exceptions=True)
-        finally:
-            for task in tasks:
-                task.cancel()
-        for fault in done:
-            if isinstance(fault, BaseException) and not isinstance(fault, AWAY):
-                raise fault
-        found = dict(zip(asked, done, strict=True))
-        answered = {number: answer for number, answer in found.items() if not isinstance(answer, BaseException)}
-        if not answered and len(asked) == self.count and isinstance(done[0], BaseException):
+        done = await asyncio.gather(*(self.in_bucket(number, work) for number in asked), return_exceptions=True)
+        answered, unanswered = {}, {}
+        for number, answer in zip(asked, done, strict=True):
+            if isinstance(answer, DatabaseFault):
+                unanswered[self.database.bucket(number).schema] = str(answer)
+            elif isinstance(answer, BaseException):  # a fault of the call
+                raise answer
+            else:
+                answered[number] = answer
+        if len(unanswered) == self.count and isinstance(done[0], BaseException):
             raise done[0]
-        away = {
-            self.database.bucket(number).schema: str(fault)
-            for number, fault in found.items()
-            if isinstance(fault, BrokerError)
-        }
-        return BucketAnswers(answered, away)
+        return BucketAnswers(answered, unanswered)
 
     async def in_installation(self, work: Work[Answer]) -> Answer:
         """Do it in the schema whose functions route."""

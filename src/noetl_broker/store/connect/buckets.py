@@ -21,7 +21,6 @@ Located = TypeVar("Located", bound=Database)
 
 FEWEST, MOST = 2, 64  # buckets of an installation
 _BITS = 63
-_SEPARATOR = "\x1f"
 
 
 class HasBuckets(SchemaFault):
@@ -49,20 +48,6 @@ def last_id_of(bucket: int) -> int:
 def bucket_of_text(text: str, buckets: int) -> int:
     """The bucket of a text, of so many."""
     return int(hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()[:8], 16) % buckets
-
-
-def bucket_of_start(
-    buckets: int, path: str, *, bucket: str | None, bucket_key: str | None, idempotency_key: str | None
-) -> int | None:
-    """The bucket of a start: by the first that it has; `bucket` is its playbook's. None: it may live in any."""
-    keyed = None if idempotency_key is None else f"{path}{_SEPARATOR}{idempotency_key}"
-    home = next((text for text in (bucket, bucket_key, keyed) if text is not None), None)
-    return None if home is None else bucket_of_text(home, buckets)
-
-
-def bucket_of_signal(buckets: int, name: str, key: str) -> int:
-    """The bucket that a signal is sent to."""
-    return bucket_of_text(f"{name}{_SEPARATOR}{key}", buckets)
 
 
 class OwnBucket(NamedTuple):

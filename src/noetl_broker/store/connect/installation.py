@@ -15,7 +15,7 @@ from noetl_broker.resources import migrations_folder
 from noetl_broker.store.connect import migrations
 from noetl_broker.store.connect.buckets import FEWEST, MOST, HasBuckets, buckets_of, count_buckets
 from noetl_broker.store.connect.connection import connect, transaction
-from noetl_broker.store.connect.schema_name import check_schema_name
+from noetl_broker.store.connect.schema_name import check_schema_name, rendered
 from noetl_broker.store.connect.session import session
 from noetl_broker.store.queries import sql
 
@@ -58,6 +58,8 @@ async def _begin(connection: Connection, database: Database, buckets: int | None
         if buckets is None or not FEWEST <= buckets <= MOST:
             raise OperatorFault(f"--buckets is {buckets}: an installation has {FEWEST} to {MOST} buckets")
         check_schema_name(database.bucket(buckets - 1).schema)
+        if rendered(name, "other") != name:  # a call for all buckets renders the name of a bucket, too
+            raise OperatorFault(f"the name {name} means something else in our SQL: give the installation another name")
         if await connection.fetchval(sql("has_broker")):
             raise OperatorFault(
                 f"the schema {name} has a broker without buckets, and its executions cannot be moved into buckets: make"
