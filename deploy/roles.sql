@@ -203,7 +203,7 @@ grant execute on function
   to noetl_operator;
 grant execute on function
   noetl.start_execution(text, jsonb, int, text, jsonb), noetl.start_executions(text, jsonb[], text[], int, jsonb),
-  noetl.cancel_execution(bigint, text),
+  noetl.check_starts(text, jsonb[], text[]), noetl.cancel_execution(bigint, text),
   noetl.send_signal(text, text, jsonb, text, interval), noetl.signal_execution(bigint, text, jsonb, text),
   noetl.decide_approval(bigint, text, boolean, text, jsonb),
   noetl.ask_to_hold(bigint, text, text), noetl.pause_execution(bigint, text), noetl.resume_execution(bigint),
@@ -236,7 +236,7 @@ grant execute on function
 -- the columns for parents, results, ids and times.
 grant execute on function
   noetl.start_execution(text, jsonb, int, text, jsonb), noetl.start_executions(text, jsonb[], text[], int, jsonb),
-  noetl.cancel_execution(bigint, text),
+  noetl.check_starts(text, jsonb[], text[]), noetl.cancel_execution(bigint, text),
   noetl.send_signal(text, text, jsonb, text, interval), noetl.signal_execution(bigint, text, jsonb, text)
   to noetl_producer;
 grant insert (execution_id, catalog_id, event_type, node_id, node_name, node_type, status, context) on noetl.event

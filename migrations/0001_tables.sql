@@ -50,7 +50,7 @@ begin
   if ($1 & 63) <> noetl.bucket_number() then
     raise exception using errcode = 'NB421',
       message = format('the id %s is of bucket %s, and this is bucket %s', $1, $1 & 63, noetl.bucket_number()),
-      hint = 'call the function in the schema of that bucket, or in the schema without a number';
+      hint = 'call or insert in the schema of that bucket, or call in the schema without a number';
   end if;
   return false;
 end

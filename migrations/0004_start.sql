@@ -151,24 +151,22 @@ begin
 end
 $$;
 
--- Raises the error of an idempotency key that an earlier execution has: a fork, or one with another payload. `which` says
--- which start of several it is.
-create or replace function noetl.refuse_key(
-  which text, path text, idempotency_key text, execution_id bigint, forked_from bigint
-) returns void
+-- Raises the error of an idempotency key that an earlier execution has: a fork, or one with another payload.
+create or replace function noetl.refuse_key(path text, idempotency_key text, execution_id bigint, forked_from bigint)
+returns void
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if $5 is not null then -- with another workload
+  if $4 is not null then -- with another workload
     raise exception using errcode = 'NB409',
-      message = format('%sthe idempotency key %s of %s is used: execution %s was forked from %s with it',
-        $1, left($3, 100), $2, $4, $5),
+      message = format('the idempotency key %s of %s is used: execution %s was forked from %s with it',
+        left($2, 100), $1, $3, $4),
       hint = 'choose another key';
   end if;
   raise exception using errcode = 'NB409',
-    message = format('%sthe idempotency key %s of %s is used: execution %s was started with another payload or bucket_key',
-      $1, left($3, 100), $2, $4),
+    message = format('the idempotency key %s of %s is used: execution %s was started with another payload or bucket_key',
+      left($2, 100), $1, $3),
     hint = 'send the same payload and bucket_key, or choose another key';
 end
 $$;
@@ -213,7 +211,7 @@ begin
     from noetl.execution x
     where x.path = $1 and x.idempotency_key = $4;
     if earlier.forked_from is not null or earlier.payload_digest <> digest then
-      perform noetl.refuse_key('', $1, $4, earlier.execution_id, earlier.forked_from);
+      perform noetl.refuse_key($1, $4, earlier.execution_id, earlier.forked_from);
     end if;
     return earlier.execution_id;
   end if;
@@ -247,7 +245,7 @@ comment on function noetl.start_execution(text, jsonb, int, text, jsonb) is
 
 -- The checks of start_executions that need no table. An error names the number of the payload, counted from 1.
 create or replace function noetl.check_starts(path text, payloads jsonb[], idempotency_keys text[]) returns void
-language plpgsql stable
+language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -283,6 +281,8 @@ exception when sqlstate 'NB400' then
     message = case when ordinal is null then '' else format('payload %s of %s: ', ordinal, cardinality($2)) end || complaint;
 end
 $$;
+comment on function noetl.check_starts(text, jsonb[], text[]) is
+  'Raises the error of start_executions for a payload or key that it refuses by itself.';
 
 -- Many starts in one transaction, with one notification. Rows are inserted in the order of their keys: two calls with the
 -- same keys wait for each other instead of a deadlock.
@@ -329,7 +329,7 @@ begin
   order by g.key, g.id
   on conflict (path, idempotency_key) where idempotency_key is not null do nothing;
   if $3 is not null then
-    select g.ordinal, g.key, x.execution_id, x.forked_from
+    select g.key, x.execution_id, x.forked_from
     into refused
     from unnest($3, digests) with ordinality g (key, digest, ordinal)
     cross join lateral (
@@ -342,9 +342,7 @@ begin
     order by g.ordinal
     limit 1;
     if found then
-      perform noetl.refuse_key(
-        format('payload %s of %s: ', refused.ordinal, cardinality($2)), $1, refused.key, refused.execution_id, refused.forked_from
-      );
+      perform noetl.refuse_key($1, refused.key, refused.execution_id, refused.forked_from);
     end if;
     earlier := array(
       select (select e.execution_id from noetl.execution e where e.path = $1 and e.idempotency_key = g.key)
@@ -439,7 +437,7 @@ comment on function noetl.cancel_execution(bigint, text) is
 revoke all on function
   noetl.check_key(text), noetl.check_start(text, jsonb, text), noetl.check_options(jsonb), noetl.find_playbook(text, int),
   noetl.home_text(text, text, text, text), noetl.check_home(text, text, text, text), noetl.start_digest(jsonb, text, text),
-  noetl.refuse_key(text, text, text, bigint, bigint), noetl.start_execution(text, jsonb, int, text, jsonb),
+  noetl.refuse_key(text, text, bigint, bigint), noetl.start_execution(text, jsonb, int, text, jsonb),
   noetl.check_starts(text, jsonb[], text[]), noetl.start_executions(text, jsonb[], text[], int, jsonb),
   noetl.cancel_execution(bigint, text)
   from public;

@@ -21,12 +21,28 @@ create or replace function noetl.next_id() returns bigint
 language sql volatile parallel unsafe
 as $$
   select ((date_part('epoch', clock_timestamp()) * 1000)::bigint - 1704067200000) << 20
-       | (nextval('noetl.id_seq'::regclass) & 16383) << 6
+       | ((nextval('noetl.id_seq'::regclass) & 16383) << 6)
        | {number}
 $$;
 
 comment on function noetl.next_id() is
   'A new id: 41 bits of milliseconds since 2024, 14 bits of a counter, and 6 bits with the number of the bucket.';
+
+-- Whoever inserts `execution_start` into the table chooses the bucket with the id.
+create or replace function noetl.refuse_elsewhere() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform noetl.is_elsewhere(new.execution_id);
+  return new;
+end
+$$;
+
+create or replace trigger noetl_refuse_elsewhere
+before insert on noetl.event
+for each row when ((new.execution_id & 63) <> {number})
+execute function noetl.refuse_elsewhere();
 
 -- Signals of a key come to the waits of all buckets: `run` copies them. A copy keeps the id of its signal, so it is written
 -- once. The ids of signals rise by 64, and their low 6 bits are the number of their bucket.
@@ -75,4 +91,4 @@ create or replace trigger noetl_leave_copies after insert on noetl.signal
 for each row when (new.execution_id is null and (new.signal_id & 63) = {number})
 execute function noetl.leave_copies();
 
-revoke all on function noetl.leave_copies() from public;
+revoke all on function noetl.refuse_elsewhere(), noetl.leave_copies() from public;

@@ -63,7 +63,7 @@ async def test_a_function_runs_the_jobs_of_its_type(database: Database) -> None:
 
 
 async def test_many_executions_start_in_one_call(database: Database) -> None:
-    """Ids come in the order of the payloads; an error says the number of the payload, and nothing starts.
+    """Ids come in the order of the payloads; an error says the number of the payload or the key, and nothing starts.
 
     A key starts one execution: the second call returns its id.
     """
@@ -75,7 +75,7 @@ async def test_many_executions_start_in_one_call(database: Database) -> None:
         assert await client.start("story", {"n": 1}, idempotency_key="a") == first
         with pytest.raises(OperatorFault, match="payload 2 of 2 must be a mapping that JSON can hold"):
             await client.start_many("story", [{}, {"n": object()}])
-        with pytest.raises(BrokerError, match=r"payload 2 of 2: the idempotency key a of story is used"):
+        with pytest.raises(BrokerError, match="the idempotency key a of story is used"):
             await client.start_many("story", [{}, {"n": 3}], idempotency_keys=["b", "a"])
         with pytest.raises(NotFoundFault, match="stori"):
             await client.start_many("stori", [{}])

@@ -80,11 +80,14 @@ async def test_the_home_of_a_start_is_the_same_in_sql_and_python(installation: D
 
 
 async def test_ids_say_their_bucket(installation: Database) -> None:
-    """In their low 6 bits, and they rise with the time."""
+    """In their low 6 bits. The bits above the counter are the time, as in any schema: periods are ranges of ids."""
+    moments = "select noetl.first_id_at(now() - interval '1 hour'), noetl.first_id_at(now() + interval '1 hour')"
     for number, one in enumerate(buckets_of(installation, COUNT)):
         ids = [row[0] for row in await rows(one, "select noetl.next_id() from generate_series(1, 100)")]
         assert {bucket_of_id(each) for each in ids} == {number}
         assert len({*ids}) == 100
+        [(first, last)] = await rows(one, moments)
+        assert first < min(ids) < max(ids) < last
         later = await value(one, "select noetl.next_id() from pg_sleep(0.002)")
         assert later > max(ids)
 
@@ -177,6 +180,24 @@ async def test_a_call_in_a_wrong_bucket_is_refused(installation: Database, call:
     message = f"the id {third} is of bucket 3, and this is bucket 1"
     async with session(installation.bucket(1)) as own, refused(own, "NB421", message):
         await own.execute(f"select noetl.{call.replace('$1', str(third))}")
+
+
+async def test_an_event_of_another_bucket_is_refused(installation: Database) -> None:
+    """Also if it is inserted."""
+    third = await value(installation.bucket(3), "select noetl.next_id()")
+    insert = "insert into noetl.event (execution_id, event_type, node_name) values ($1, 'execution_start', 'story')"
+    async with session(installation.bucket(1)) as own, refused(own, "NB421", f"the id {third} is of bucket 3"):
+        await own.execute(insert, third)
+
+
+async def test_a_bad_start_of_many_has_its_number_in_the_call(installation: Database) -> None:
+    """Whichever bucket it would go to."""
+    await put_playbook(installation)
+    many = "select noetl.start_executions('story', array['{}', '{}', '[]', '{}']::jsonb[], $1)"
+    async with session(installation) as own:
+        for keys in (None, list("abcd")):
+            async with refused(own, "NB400", "payload 3 of 4: the payload of story is a JSON array"):
+                await own.fetchval(many, keys)
 
 
 async def test_a_start_in_a_wrong_bucket_is_refused(installation: Database) -> None:

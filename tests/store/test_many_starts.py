@@ -62,14 +62,14 @@ BAD_STARTS: list[tuple[list[str | None] | None, list[str | None] | None, str]] =
     (["{}"], ["a", "b"], "NB400: 1 payloads and 2 idempotency_keys must be equally many"),
     (["{}"] * 10_001, None, "NB400: start_executions of story: 10001 payloads are too many; the limit is 10000"),
     (None, None, "NB400: start_executions of story needs payloads"),
-    (["{}", '{"n": 1}'], ["k", "k"], "NB409: payload 2 of 2: the idempotency key k of story is used"),
-    (["{}", '{"n": 1}'], ["a", "old"], "NB409: payload 2 of 2: the idempotency key old of story is used: execution"),
-    (["{}", "{}"], ["a", "forked"], "NB409: payload 2 of 2: the idempotency key forked of story is used"),
+    (["{}", '{"n": 1}'], ["k", "k"], "NB409: the idempotency key k of story is used"),
+    (["{}", '{"n": 1}'], ["a", "old"], "NB409: the idempotency key old of story is used: execution"),
+    (["{}", "{}"], ["a", "forked"], "NB409: the idempotency key forked of story is used"),
 ]
 
 
 async def test_a_bad_start_is_named_and_nothing_starts(database: Database) -> None:
-    """The message says the number of the payload; the other payloads do not start either."""
+    """The message says the number of the payload, or the key; the other payloads do not start either."""
     await register(database, ONE_STEP)
     first = await value(database, "select noetl.start_execution('story', '{}', null, 'old')")
     await value(database, """select noetl.fork_execution($1, '{"results": []}', idempotency_key => 'forked')""", first)

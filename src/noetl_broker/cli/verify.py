@@ -30,7 +30,8 @@ def verify(call: Call, *, chosen: Selection, **given: Any) -> int:
 
     Checks every invariant in one snapshot, so a busy system raises no false alarm. By default it checks executions that
     changed in the last 10 minutes. With ID it checks that execution and its children. Whether executions can still
-    move is checked for all that run. Exit 1 if an invariant is broken.
+    move is checked for all that run. Exit 1 if an invariant is broken, or a bucket did not
+    answer.
     """
     which = chosen.which if chosen.named else Which(since=RECENT)
     asked = VERIFY.read({**given, "which": which, "execution_id": chosen.ids[0] if chosen.ids else None})
@@ -40,7 +41,7 @@ def verify(call: Call, *, chosen: Selection, **given: Any) -> int:
     seconds = time.monotonic() - began
     if not call.printed({"since_seconds": _seconds_since(which), "seconds": round(seconds, 3), **report}):
         _show(report, seconds)
-    return EXIT_FAILED if report["broken"] else 0
+    return EXIT_FAILED if report["broken"] or report.get("unanswered") else 0
 
 
 def _seconds_since(which: Which) -> float | None:
@@ -56,6 +57,7 @@ def _show(report: Answer, seconds: float) -> None:
         for fault in each["examples"]:
             where = "" if fault["execution_id"] is None else f" execution {fault['execution_id']}"
             output.say(f"{each['invariant']}{where}: {output.cell(fault['detail'])}")
-    sum_of_all = f"{report['broken']} broken" if report["broken"] else "all hold"
+    hold = "all hold, in the buckets that answered" if report.get("unanswered") else "all hold"
+    sum_of_all = f"{report['broken']} broken" if report["broken"] else hold
     count = output.executions(report["executions"])
     output.say(f"{count}, {report['running']} that run, {output.span(seconds)}: {sum_of_all}")

@@ -46,7 +46,7 @@ KEYS: Final = Keys(
             word(QUEUE, SKIP, CANCEL_RUNNING, FAIL),
             "What happens to one more: it waits (queue), ends, or replaces the oldest. Default queue.",
         ),
-        Key("per_bucket", BOOLEAN, "With buckets: each bucket counts its own executions. Else no effect."),
+        Key("per_bucket", BOOLEAN, "Only for buckets: each counts its own executions."),
     ),
 )
 

@@ -40,9 +40,7 @@ DEADLINE = Key(
     seconds(0.001, 31_536_000)._replace(templates="text"),
     "An execution fails after it: seconds, 2h30m, a template.",
 )
-BUCKET = Key(
-    "bucket", NAME, "With buckets: all executions of the playbooks with this text live in one bucket. Else no effect."
-)
+BUCKET = Key("bucket", NAME, "Only for buckets: all executions of the playbooks with this text live in one.")
 JOBS_PRIORITY = Key("priority", PRIORITY, "The priority of all its jobs.")
 METADATA = Keys(
     model="MetadataModel",

@@ -49,7 +49,7 @@ KEYS: Final = Keys(
         Key("concurrency", JOBS, "Jobs of a key that run at a time."),
         Key("rate", RATE, "Jobs of a key that begin: 10/s, 100/m, 5000/h."),
         Key("burst", JOBS, "Jobs of a key that may begin at once; default: those of 100 ms."),
-        Key("per_bucket", BOOLEAN, "With buckets: the numbers hold for each bucket by itself. Else no effect."),
+        Key("per_bucket", BOOLEAN, "Only for buckets: the numbers hold for each by itself."),
     ),
 )
 

@@ -16,8 +16,9 @@ from pydantic import BaseModel
 from noetl_broker.errors import ForbiddenFault
 from noetl_broker.playbook import PlaybookRules
 from noetl_broker.service.models.base import Given, Role
-from noetl_broker.service.where import Where, by_id
+from noetl_broker.service.where import Where, by_id, everywhere
 from noetl_broker.store.connect.bucket_connections import BucketConnections, Place
+from noetl_broker.store.connect.buckets import refuse_bucket
 
 if TYPE_CHECKING:
     from noetl_broker.store.connect.connection import Connection
@@ -92,6 +93,8 @@ class ServiceAction(Generic[Asked, Answer]):
         if self.role is not None:
             caller.require(self.role)
         if not isinstance(connection, BucketConnections):
+            if self.where is everywhere:
+                await refuse_bucket(connection)
             return await self.function(connection, caller, given)
 
         async def do(of_bucket: Connection, asked: Asked) -> Answer:

@@ -76,7 +76,8 @@ class BucketConnections:
         answered, unanswered = {}, {}
         for number, answer in zip(asked, done, strict=True):
             if isinstance(answer, DatabaseFault):
-                unanswered[self.database.bucket(number).schema] = str(answer)
+                schema = self.database.bucket(number).schema
+                unanswered[schema] = str(answer).removeprefix(f"the bucket {schema}: ")
             elif isinstance(answer, BaseException):  # a fault of the call
                 raise answer
             else:

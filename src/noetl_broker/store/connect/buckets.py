@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from noetl_broker.errors import SchemaFault
+from noetl_broker.errors import OperatorFault, SchemaFault
 from noetl_broker.store.connect.dsn import Database
 from noetl_broker.store.connect.schema_name import DEFAULT_SCHEMA
 from noetl_broker.store.queries import sql
@@ -65,6 +65,16 @@ async def own_bucket(connection: Connection) -> OwnBucket | None:
     """The bucket that the schema is; None: it is none."""
     number, buckets = await connection.fetchrow(sql("own_bucket")) or (None, None)
     return None if number is None or buckets is None else OwnBucket(number, buckets)
+
+
+async def refuse_bucket(connection: Connection) -> None:
+    """Raise OperatorFault if the schema is a bucket: what is set there alone would differ from the others."""
+    if await own_bucket(connection) is not None:
+        schema = str(getattr(connection, "schema", DEFAULT_SCHEMA))
+        installation = schema.rpartition("_")[0]
+        raise OperatorFault(
+            f"{schema} is a bucket, and this is the same in all buckets: name the installation, --schema {installation}"
+        )
 
 
 async def count_buckets(connection: Connection) -> int | None:

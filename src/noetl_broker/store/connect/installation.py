@@ -63,7 +63,7 @@ async def _begin(connection: Connection, database: Database, buckets: int | None
         if await connection.fetchval(sql("has_broker")):
             raise OperatorFault(
                 f"the schema {name} has a broker without buckets, and its executions cannot be moved into buckets: make"
-                f" the installation under another name, noetl-broker migrate --buckets {buckets} --schema NAME"
+                f" the installation under another name, noetl-broker migrate --schema NAME --buckets {buckets}"
             )
         await _route(connection, buckets)
         return buckets

@@ -211,7 +211,10 @@ async def check_version(connection: Connection) -> None:
         return
     if version == 0:
         await refuse_installation(connection)
-        message = f"the database has no {schema_of(connection)} schema of ours; run noetl-broker migrate"
+        schema = schema_of(connection)
+        message = f"the database has no {schema} schema of ours; run noetl-broker migrate"
+        if schema != named_of(connection):
+            message += f"; if {schema} was there before, restore it from a backup"
     elif version < SERVED_VERSIONS.start:
         message = (
             f"the schema is at version {version}, this program needs {SERVED_VERSIONS.start}; run noetl-broker migrate"

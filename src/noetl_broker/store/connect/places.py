@@ -6,13 +6,18 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from noetl_broker.store.connect.bucket_connections import Answer, BucketConnections, Place, Work, checked_bucket
+from noetl_broker.store.connect.buckets import refuse_bucket
 from noetl_broker.store.connect.connection import Connection
 
 
 async def in_each_schema(place: Place, work: Work[Answer], *, at_last: Work[None] | None = None) -> Answer:
-    """In all buckets, and `at_last` where they are routed, in one transaction: one answer; or on the connection."""
+    """In all buckets, and `at_last` where they are routed, in one transaction: one answer; or on the connection.
+
+    Raises OperatorFault in a bucket's own schema.
+    """
     if isinstance(place, BucketConnections):
         return (await place.everywhere(work, at_last=at_last))[0]
+    await refuse_bucket(place)
     return await work(place)
 
 
