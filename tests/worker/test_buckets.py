@@ -25,7 +25,7 @@ NEVER_SECONDS = 600.0
 PATIENCE_SECONDS = 60.0
 PUT = """
 insert into noetl.queue (queue_id, execution_id, node_id, node_name, node_type, action, context)
-select noetl.next_id(), 1, '1:s' || o, 's', 'tick', '{"type": "tick"}', '{}'
+select noetl.next_id(), 64 + noetl.bucket_number(), '1:s' || o, 's', 'tick', '{"type": "tick"}', '{}'
 from generate_series((select count(*) from noetl.queue), (select count(*) from noetl.queue) + $1 - 1) o
 """
 WATCH = """

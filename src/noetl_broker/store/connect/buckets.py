@@ -69,7 +69,7 @@ async def own_bucket(connection: Connection) -> OwnBucket | None:
 
 async def refuse_bucket(connection: Connection) -> None:
     """Raise OperatorFault if the schema is a bucket: what is set there alone would differ from the others."""
-    if await own_bucket(connection) is not None:
+    if await connection.fetchval(sql("is_bucket")):
         schema = str(getattr(connection, "schema", DEFAULT_SCHEMA))
         installation = schema.rpartition("_")[0]
         raise OperatorFault(

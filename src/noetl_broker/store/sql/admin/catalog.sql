@@ -22,8 +22,8 @@ from noetl.catalog c
 where c.catalog_id = $5::bigint;
 
 -- name: is_bucket
--- Whether this schema is a bucket of an installation.
-select noetl.bucket_number() is not null;
+-- Whether this schema is a bucket of an installation; any login may ask.
+select to_regclass('noetl.signal_copy') is not null;
 
 -- name: latest_homes
 -- The metadata.bucket of the latest version of each of these paths.
