@@ -34,7 +34,9 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform noetl.is_elsewhere(new.execution_id);
+  if noetl.kind_of(new.event_type) = 'execution_start' then
+    perform noetl.is_elsewhere(new.execution_id);
+  end if;
   return new;
 end
 $$;

@@ -182,8 +182,8 @@ async def test_a_call_in_a_wrong_bucket_is_refused(installation: Database, call:
         await own.execute(f"select noetl.{call.replace('$1', str(third))}")
 
 
-async def test_an_event_of_another_bucket_is_refused(installation: Database) -> None:
-    """Also if it is inserted."""
+async def test_a_start_by_event_in_another_bucket_is_refused(installation: Database) -> None:
+    """As by a function."""
     third = await value(installation.bucket(3), "select noetl.next_id()")
     insert = "insert into noetl.event (execution_id, event_type, node_name) values ($1, 'execution_start', 'story')"
     async with session(installation.bucket(1)) as own, refused(own, "NB421", f"the id {third} is of bucket 3"):

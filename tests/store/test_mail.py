@@ -27,8 +27,9 @@ async def test_events_that_ask_for_a_decision_become_mail(database: Database) ->
     """An unknown type does too: the broker records it. Two thirds of the events of workers need no turn."""
     asking = [*ALIASES, "Execution_Start", "ACTION_FAILED", "step_completed", "iteration_completed", "strange", ""]
     async with session(database) as own:
-        ids = [await own.fetchval(INSERT, 1, kind) for kind in (*asking, *NO_MAIL)]
-        assert await mail(own) == [(1, event_id) for event_id in ids[: len(asking)]]
+        execution_id = await own.fetchval("select noetl.next_id()")
+        ids = [await own.fetchval(INSERT, execution_id, kind) for kind in (*asking, *NO_MAIL)]
+        assert await mail(own) == [(execution_id, event_id) for event_id in ids[: len(asking)]]
 
 
 async def test_mail_commits_with_its_event(database: Database) -> None:
@@ -78,7 +79,7 @@ async def test_events_of_the_broker_are_no_mail(database: Database) -> None:
 FOLLOWS = """
 create function public.follow() returns trigger language plpgsql as $$
 begin
-  insert into noetl.event (execution_id, event_type) values (2, 'execution_start');
+  insert into noetl.event (execution_id, event_type) values (2, 'execution_cancel');
   return null;
 end $$;
 create trigger follow after insert on noetl.event for each row when (new.event_type = 'action_completed')
@@ -106,7 +107,7 @@ async def test_an_event_beside_a_workers_is_mail(database: Database, call: str) 
         [leased] = await own.fetch("select queue_id, attempts from noetl.lease_jobs('w')")
         async with own.transaction():
             await own.execute(f"select noetl.{call}".format(*leased))
-            await own.execute(INSERT, 3, "execution_start")
+            await own.execute(INSERT, 3, "execution_cancel")
         assert sorted(execution_id for execution_id, _ in await mail(own)) == [1, 2, 3]
 
 
