@@ -282,7 +282,7 @@ exception when sqlstate 'NB400' then
 end
 $$;
 comment on function noetl.check_starts(text, jsonb[], text[]) is
-  'Raises the error of start_executions for a payload or key that it refuses by itself.';
+  'Checks payloads and keys as start_executions does first, and starts nothing. Raises NB400.';
 
 -- Many starts in one transaction, with one notification. Rows are inserted in the order of their keys: two calls with the
 -- same keys wait for each other instead of a deadlock.

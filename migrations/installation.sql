@@ -184,6 +184,10 @@ declare
 begin
   -- with the numbers of the payloads in this call
   execute format('select %I.check_starts($1, $2, $3)', noetl.schema_of(anywhere)) using $1, $2, $3;
+  if cardinality($2) = 0 then -- the bucket still checks the playbook and the options
+    execute format('select %I.start_executions($1, $2, $3, $4, $5)', noetl.schema_of(anywhere)) into ids using $1, $2, $3, $4, $5;
+    return ids;
+  end if;
   for part in
     select coalesce(noetl.bucket_of($1, $5 ->> 'bucket_key', g.key), anywhere) as bucket,
       array_agg(g.payload order by g.ordinal) as payloads, array_agg(g.ordinal order by g.ordinal) as ordinals,

@@ -198,6 +198,8 @@ async def test_a_bad_start_of_many_has_its_number_in_the_call(installation: Data
         for keys in (None, list("abcd")):
             async with refused(own, "NB400", "payload 3 of 4: the payload of story is a JSON array"):
                 await own.fetchval(many, keys)
+        async with refused(own, "NB404", "no playbook nothing is registered"):
+            await own.fetchval("select noetl.start_executions('nothing', array[]::jsonb[])")
 
 
 async def test_a_start_in_a_wrong_bucket_is_refused(installation: Database) -> None:
@@ -277,6 +279,7 @@ async def test_all_buckets_have_the_roles_of_the_installation(installation: Data
     async with login(installation, "a", next(roles)) as producer, login(installation, "b", next(roles)) as reader:
         started = await value(producer, "select noetl.start_execution('story', '{}', null, 'k')")
         assert await value(producer, "select noetl.cancel_execution($1)", started)
+        assert len(await value(producer, "select noetl.start_executions('story', array['{}', '{}']::jsonb[])")) == 2
         with pytest.raises(asyncpg.InsufficientPrivilegeError, match="permission denied for function start_execution"):
             await value(reader, "select noetl.start_execution('story')")
 

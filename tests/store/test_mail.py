@@ -79,7 +79,7 @@ async def test_events_of_the_broker_are_no_mail(database: Database) -> None:
 FOLLOWS = """
 create function public.follow() returns trigger language plpgsql as $$
 begin
-  insert into noetl.event (execution_id, event_type) values (2, 'execution_cancel');
+  insert into noetl.event (execution_id, event_type) values (noetl.next_id(), 'execution_start');
   return null;
 end $$;
 create trigger follow after insert on noetl.event for each row when (new.event_type = 'action_completed')
@@ -107,8 +107,10 @@ async def test_an_event_beside_a_workers_is_mail(database: Database, call: str) 
         [leased] = await own.fetch("select queue_id, attempts from noetl.lease_jobs('w')")
         async with own.transaction():
             await own.execute(f"select noetl.{call}".format(*leased))
-            await own.execute(INSERT, 3, "execution_cancel")
-        assert sorted(execution_id for execution_id, _ in await mail(own)) == [1, 2, 3]
+            await own.execute(INSERT, await own.fetchval("select noetl.next_id()"), "execution_start")
+        started = await own.fetch("select execution_id from noetl.event where event_type = 'execution_start'")
+        assert len(started) == 2
+        assert sorted(one for one, _ in await mail(own)) == sorted([1, *(row["execution_id"] for row in started)])
 
 
 CALLS = """

@@ -47,14 +47,17 @@ class BucketConnections:
 
     async def in_bucket(self, number: int, work: Work[Answer]) -> Answer:
         """Do it in one bucket. A fault of its schema names it."""
-        bucket = self.database.bucket(number)
         try:
-            async with self._opens(bucket) as connection:
-                return await work(connection)
+            return await self._do(number, work)
         except DatabaseFault as fault:
-            if bucket.schema not in str(fault):
-                fault.args = (f"the bucket {bucket.schema}: {fault}", *fault.args[1:])
+            schema = self.database.bucket(number).schema
+            if schema not in str(fault):
+                fault.args = (f"the bucket {schema}: {fault}", *fault.args[1:])
             raise
+
+    async def _do(self, number: int, work: Work[Answer]) -> Answer:
+        async with self._opens(self.database.bucket(number)) as connection:
+            return await work(connection)
 
     async def of_id(self, number: int, work: Work[Answer]) -> Answer:
         """Do it in the bucket of an id. Raises NotFoundFault if there is none."""
@@ -72,12 +75,11 @@ class BucketConnections:
     async def in_all(self, work: Work[Any], numbers: Sequence[int] | None = None) -> BucketAnswers:
         """Do it in all buckets, or in these, at once. Raises the first fault if none of all answers."""
         asked = [*range(self.count)] if numbers is None else [*numbers]
-        done = await asyncio.gather(*(self.in_bucket(number, work) for number in asked), return_exceptions=True)
+        done = await asyncio.gather(*(self._do(number, work) for number in asked), return_exceptions=True)
         answered, unanswered = {}, {}
         for number, answer in zip(asked, done, strict=True):
             if isinstance(answer, DatabaseFault):
-                schema = self.database.bucket(number).schema
-                unanswered[schema] = str(answer).removeprefix(f"the bucket {schema}: ")
+                unanswered[self.database.bucket(number).schema] = str(answer)
             elif isinstance(answer, BaseException):  # a fault of the call
                 raise answer
             else:
