@@ -93,7 +93,10 @@ grant delete on
   noetl.inbox, noetl.job_to_cancel, noetl.timer, noetl.unheld_job, noetl.signal, noetl.match_request, noetl.on_signal,
   noetl.place, noetl.slot_claim
   to noetl_broker;
-grant usage on sequence noetl.id_seq, noetl.slot_seq to noetl_broker;
+grant usage on sequence
+  noetl.id_seq, noetl.slot_seq, noetl.mail_seq, noetl.timer_seq, noetl.signal_seq, noetl.match_request_seq,
+  noetl.release_request_seq
+  to noetl_broker;
 grant select on sequence noetl.stale_answer_seq to noetl_broker;
 grant execute on function
   noetl.limit_of(text), noetl.kind_of(text), noetl.is_mail(text), noetl.is_live(text), noetl.is_waiting(text),
@@ -101,6 +104,7 @@ grant execute on function
   noetl.bucket_number(), noetl.other_bucket(text, bigint),
   noetl.node_id(bigint, text, int), noetl.item_node_id(text, int), noetl.parse_item(text),
   noetl.visit_name(text, int), noetl.items_prefix(text), noetl.is_item(text), noetl.parse_node(text), noetl.undo_step(text), noetl.name_of_path(text), noetl.next_id(),
+  noetl.next_number(regclass), noetl.next_signal_id(),
   noetl.notify(boolean, boolean),
   noetl.notify_cancel(),
   noetl.as_json(jsonb), noetl.as_json(text), noetl.as_error(jsonb), noetl.as_error(text), noetl.shorten_error(jsonb),

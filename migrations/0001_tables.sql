@@ -18,6 +18,13 @@ as $$
        | (nextval('noetl.id_seq'::regclass) & 1048575)
 $$;
 
+-- The next number of a sequence, for numbers that order things. citus.sql replaces it: sequences of two nodes do not order.
+create or replace function noetl.next_number(of regclass) returns bigint
+language sql volatile parallel unsafe
+as $$
+  select nextval($1)
+$$;
+
 comment on function noetl.next_id() is 'A new id: 41 bits of milliseconds since 2024, then 20 bits of a counter.';
 
 -- The bucket that this schema is, and how many there are; null: it is no bucket. bucket.sql replaces both. A plan contains
@@ -157,8 +164,16 @@ alter table noetl.queue add column if not exists first_leased_at timestamptz;
 alter table noetl.queue add column if not exists lost_leases int not null default 0;
 alter table noetl.queue add column if not exists lease_seconds int;
 -- in the table of a NoETL server, which has statuses of its own
-alter table noetl.queue add column if not exists held_for text[]
-  check ((status = 'held') = (held_for is not null));
+alter table noetl.queue add column if not exists held_for text[];
+do $$
+begin
+  if not exists (
+    select from pg_constraint c where c.conrelid = 'noetl.queue'::regclass and pg_get_constraintdef(c.oid) like '%held_for%'
+  ) then
+    alter table noetl.queue add constraint queue_held_for_check check ((status = 'held') = (held_for is not null));
+  end if;
+end
+$$;
 alter table noetl.queue add column if not exists stop boolean not null default false;
 alter table noetl.queue add column if not exists progress jsonb;
 alter table noetl.queue add column if not exists draining boolean not null default false;
@@ -530,6 +545,6 @@ end
 $$;
 
 revoke all on function
-  noetl.next_id(), noetl.bucket_number(), noetl.bucket_count(), noetl.bucket_of_text(text, int), noetl.is_elsewhere(bigint),
+  noetl.next_id(), noetl.next_number(regclass), noetl.bucket_number(), noetl.bucket_count(), noetl.bucket_of_text(text, int), noetl.is_elsewhere(bigint),
   noetl.is_live(text), noetl.is_execution_status(text), noetl.is_job_status(text, boolean)
   from public;

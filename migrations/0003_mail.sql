@@ -3,8 +3,10 @@
 -- A trigger puts events that need the broker into the inbox, in the transaction of their writer. The broker deletes the
 -- rows in the transaction that acts on them. The notification carries nothing: a lost notification loses no mail.
 
+create sequence if not exists noetl.mail_seq;
+
 create table if not exists noetl.inbox (
-  mail_id bigint generated always as identity primary key,
+  mail_id bigint primary key default noetl.next_number('noetl.mail_seq'),
   execution_id bigint not null,
   event_id bigint not null,
   adopts boolean not null default false,

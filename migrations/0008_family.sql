@@ -56,14 +56,16 @@ $$;
 
 -- The trace id is derived from the root execution, the span id from the node; tracing/spans.py derives the same.
 create or replace function noetl.traceparent(execution_id bigint, node_id text) returns text
-language sql stable security definer
+language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  select format(
+begin
+  return format(
     '00-%s-%s-01',
     left(encode(sha256(convert_to('trace:' || noetl.root_of($1), 'UTF8')), 'hex'), 32),
     left(encode(sha256(convert_to('span:' || coalesce($2, $1::text), 'UTF8')), 'hex'), 16)
-  )
+  );
+end
 $$;
 
 comment on function noetl.traceparent(bigint, text) is

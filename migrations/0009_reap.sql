@@ -107,7 +107,7 @@ begin
         where r.status = 'leased' and r.lease_until >= since and r.lease_until < at
           and r.queue_id <> all(expired)
           and r.execution_id <> all(busy)
-          and noetl.is_lease_lost(r, at, grace_seconds)
+          and noetl.is_lease_lost(row(r.*)::noetl.queue, at, grace_seconds)
         order by r.lease_until
         limit max_rows - cardinality(expired)
         for update skip locked

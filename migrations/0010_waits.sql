@@ -42,8 +42,10 @@ comment on column noetl.wait.began_at is 'When it began.';
 comment on column noetl.wait.ended_at is 'When it ended; null: not yet.';
 
 -- Few rows, and they live until they are due. So they are in one table without partitions.
+create sequence if not exists noetl.timer_seq;
+
 create table if not exists noetl.timer (
-  timer_id bigint generated always as identity primary key,
+  timer_id bigint primary key default noetl.next_number('noetl.timer_seq'),
   execution_id bigint not null,
   node_id text,
   step text,

@@ -5,10 +5,19 @@
 -- both was committed last, its request finds the other. At most one signal is under way to a wait: the wait is `signalled` until
 -- a turn says whether it took the signal.
 
+create sequence if not exists noetl.signal_seq;
+
+-- bucket.sql replaces it.
+create or replace function noetl.next_signal_id() returns bigint
+language sql volatile parallel unsafe
+as $$
+  select noetl.next_number('noetl.signal_seq')
+$$;
+
 -- Few rows, and they live until they are taken or too old. So the table has no partitions.
 -- The limits are those of noetl.limit_of: a call in a check would be planned at each insert. A test compares them.
 create table if not exists noetl.signal (
-  signal_id bigint generated always as identity (cache 1) primary key,
+  signal_id bigint primary key default noetl.next_signal_id(),
   name text not null check (length(name) between 1 and 255),
   key text not null check (octet_length(key) <= 1024),
   payload jsonb,
@@ -65,8 +74,10 @@ comment on column noetl.on_signal.name is 'The name of the signals.';
 comment on column noetl.on_signal.condition is 'The `when`; null: each signal of the name.';
 comment on column noetl.on_signal.since_at is 'Only signals that are sent later start executions.';
 
+create sequence if not exists noetl.match_request_seq;
+
 create table if not exists noetl.match_request (
-  request_id bigint generated always as identity primary key,
+  request_id bigint primary key default noetl.next_number('noetl.match_request_seq'),
   signal_id bigint,
   execution_id bigint,
   node_id text,
@@ -241,7 +252,7 @@ comment on function noetl.signal_execution(bigint, text, jsonb, text) is
   'Sends a signal to one execution, which is kept until that ends. Returns its id; null for an execution that has ended.';
 
 revoke all on function
-  noetl.notify_matchers(), noetl.check_signal(text, text, jsonb, text, interval),
+  noetl.next_signal_id(), noetl.notify_matchers(), noetl.check_signal(text, text, jsonb, text, interval),
   noetl.insert_signal(text, text, jsonb, text, timestamptz, bigint),
   noetl.send_signal(text, text, jsonb, text, interval), noetl.signal_execution(bigint, text, jsonb, text)
   from public;

@@ -298,8 +298,9 @@ begin
     limit max_rows
   ), gone as (
     delete from noetl.signal s
-    using part p, noetl.execution x
-    where s.signal_id = p.signal_id and x.execution_id = p.execution_id
+    using part p
+    join noetl.execution x on x.execution_id = p.execution_id
+    where s.signal_id = p.signal_id
       and not noetl.is_live(x.status) and x.ended_at < clock_timestamp() - interval '7 days' -- a retry may want them
     returning s.signal_id
   )

@@ -413,10 +413,11 @@ comment on function noetl.decide_approval(bigint, text, boolean, text, jsonb) is
   'Approves or rejects what waits for a person. Returns false when it was decided or timed out before. A form that breaks its schema is NB400.';
 
 create or replace function noetl.decision_of(execution_id bigint, step text, visit int default null) returns jsonb
-language sql stable security definer
+language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  select jsonb_build_object(
+begin
+  return jsonb_build_object(
     'is_execution', exists (select from noetl.execution x where x.execution_id = $1),
     'is_step', exists (select from noetl.workflow s where s.execution_id = $1 and s.step_name = $2),
     'decision', (
@@ -429,7 +430,8 @@ as $$
       order by e.event_id desc
       limit 1
     )
-  )
+  );
+end
 $$;
 
 comment on function noetl.decision_of(bigint, text, int) is

@@ -148,6 +148,7 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 as $$
+#variable_conflict use_column
 begin
   perform noetl.check_schedule($1, $5, $3, $4, $6, $8, $9, $10, $11);
   perform noetl.check_start($2, $5, null);
@@ -159,7 +160,7 @@ begin
   if noetl.bucket_number() is not null then -- the latest version says where its executions begin, whatever they start
     perform noetl.check_home((noetl.find_playbook($2, null)).bucket, $1, $2, null);
   end if;
-  insert into noetl.start_schedule (
+  insert into noetl.start_schedule as s (
     name, path, version, payload, cron, every, timezone, jitter, catch_up, overlap, declared_in, since_at
   )
   values (
@@ -168,20 +169,18 @@ begin
     date_trunc('second', clock_timestamp())
   )
   -- another timing counts from now; the same keeps its moments
-  on conflict on constraint start_schedule_pkey do update
+  on conflict (name) do update
   set path = excluded.path, version = excluded.version, payload = excluded.payload, cron = excluded.cron,
       every = excluded.every, timezone = excluded.timezone, jitter = excluded.jitter, catch_up = excluded.catch_up,
       overlap = excluded.overlap, declared_in = excluded.declared_in, due_at = '-infinity', error = null, error_at = null,
       since_at = case
-        when (start_schedule.cron, start_schedule.every, start_schedule.timezone) is distinct from
+        when (s.cron, s.every, s.timezone) is distinct from
           (excluded.cron, excluded.every, excluded.timezone) then excluded.since_at
-        else start_schedule.since_at
+        else s.since_at
       end,
       updated_at = clock_timestamp()
   where (
-    start_schedule.path, start_schedule.version, start_schedule.payload, start_schedule.cron, start_schedule.every,
-    start_schedule.timezone, start_schedule.jitter, start_schedule.catch_up, start_schedule.overlap,
-    start_schedule.declared_in
+    s.path, s.version, s.payload, s.cron, s.every, s.timezone, s.jitter, s.catch_up, s.overlap, s.declared_in
   ) is distinct from (
     excluded.path, excluded.version, excluded.payload, excluded.cron, excluded.every, excluded.timezone, excluded.jitter,
     excluded.catch_up, excluded.overlap, excluded.declared_in

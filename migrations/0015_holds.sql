@@ -61,7 +61,7 @@ begin
   ) values (
     $1, execution.catalog_id, $2, $1::text, execution.name, 'playbook', 'PENDING',
     jsonb_strip_nulls(jsonb_build_object('reason', left($3, noetl.limit_of('reason_chars')))),
-    jsonb_build_object('number', nextval('noetl.pause_seq'))
+    jsonb_build_object('number', noetl.next_number('noetl.pause_seq'))
   );
   return true;
 end
@@ -71,18 +71,22 @@ comment on function noetl.ask_to_hold(bigint, text, text) is
   'For pause_execution and resume_execution: sends the event, and says whether the execution is live.';
 
 create or replace function noetl.pause_execution(execution_id bigint, reason text default null) returns boolean
-language sql
+language plpgsql
 as $$
-  select noetl.ask_to_hold($1, 'execution_pause', $2)
+begin
+  return noetl.ask_to_hold($1, 'execution_pause', $2);
+end
 $$;
 
 comment on function noetl.pause_execution(bigint, text) is
   'Asks the broker to pause an execution and its children. Returns false when it has already ended.';
 
 create or replace function noetl.resume_execution(execution_id bigint) returns boolean
-language sql
+language plpgsql
 as $$
-  select noetl.ask_to_hold($1, 'execution_resume', null)
+begin
+  return noetl.ask_to_hold($1, 'execution_resume', null);
+end
 $$;
 
 comment on function noetl.resume_execution(bigint) is

@@ -178,7 +178,7 @@ begin
       join noetl.slot_claim h on h.execution_id = a.ancestor
       where a.ordinal = u.ordinal and h.path = u.path and h.key = u.key and h.held_at is not null
     ),
-    w.held_at is not null, case when u.is_locked then coalesce(w.number, nextval('noetl.slot_seq')) end,
+    w.held_at is not null, case when u.is_locked then coalesce(w.number, noetl.next_number('noetl.slot_seq')) end,
     w.held, case when w.is_paused then 0 else w.max_held end,
     case when w.held < w.max_held then (
       select count(*)::int
@@ -186,7 +186,7 @@ begin
         select
         from noetl.slot_claim c
         where c.path = u.path and c.key = u.key and c.held_at is null and c.cancelled_at is null
-          and c.execution_id <> u.execution_id and noetl.could_run(c)
+          and c.execution_id <> u.execution_id and noetl.could_run(row(c.*)::noetl.slot_claim)
           and not exists (select from noetl.path_pause s where s.path = u.path)
         order by c.number -- for its index, as in count_slots
         limit w.max_held - w.held

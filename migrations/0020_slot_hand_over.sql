@@ -47,7 +47,7 @@ begin
     select o.path, o.key, n.execution_id, n.is_plain
     from open o
     cross join lateral (
-      select c.execution_id, not c.is_pair and noetl.could_run(c) as is_plain
+      select c.execution_id, not c.is_pair and noetl.could_run(row(c.*)::noetl.slot_claim) as is_plain
       from noetl.slot_claim c
       where c.path = o.path and c.key = o.key and c.held_at is null and c.cancelled_at is null
       order by c.number
@@ -101,7 +101,7 @@ begin
   select p.max_held - p.held into free from noetl.place p where p.path = $1 and p.key = $2;
   if not passed then
     for next in
-      select c as claim, c.execution_id, c.is_pair
+      select row(c.*)::noetl.slot_claim as claim, c.execution_id, c.is_pair
       from noetl.slot_claim c
       where c.path = $1 and c.key = $2 and c.held_at is null and c.cancelled_at is null
       order by c.number

@@ -37,8 +37,10 @@ comment on column noetl.throttle_bucket.name is 'The throttle.';
 comment on column noetl.throttle_bucket.key is 'The key.';
 comment on column noetl.throttle_bucket.full_at is 'When `burst` jobs may begin at once again.';
 
+create sequence if not exists noetl.release_request_seq;
+
 create table if not exists noetl.release_request (
-  request_id bigint generated always as identity (cache 1) primary key,
+  request_id bigint primary key default noetl.next_number('noetl.release_request_seq'),
   name text not null,
   key text,
   due_at timestamptz not null default clock_timestamp(),

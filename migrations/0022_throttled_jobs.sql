@@ -29,17 +29,18 @@ create or replace function noetl.empty_bucket(lim noetl.limit, key text, begun t
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
+#variable_conflict use_column
 declare
-  full_at timestamptz;
+  filled_at timestamptz;
   one timestamptz;
 begin
-  select b.full_at into full_at from noetl.throttle_bucket b where b.name = lim.name and b.key = $2;
+  select b.full_at into filled_at from noetl.throttle_bucket b where b.name = lim.name and b.key = $2;
   foreach one in array begun loop
-    full_at := greatest(full_at, one) + make_interval(secs => 1 / lim.rate);
+    filled_at := greatest(filled_at, one) + make_interval(secs => 1 / lim.rate);
   end loop;
   insert into noetl.throttle_bucket (name, key, full_at)
-  values (lim.name, $2, full_at)
-  on conflict on constraint throttle_bucket_pkey do update
+  values (lim.name, $2, filled_at)
+  on conflict (name, key) do update
   set full_at = excluded.full_at;
 end
 $$;

@@ -77,18 +77,21 @@ comment on function noetl.revoke_api_token(text) is
   'Revokes a token of the HTTP API. Returns false if it was revoked before. Raises NB404 if there is none.';
 
 create or replace function noetl.check_api_token(digest bytea, out name text, out role text, out any_token boolean, out valid_token boolean)
-language sql stable security definer
+language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
+begin
   select t.name, t.role, exists (select from noetl.api_token),
     exists (
       select from noetl.api_token v
       where v.revoked_at is null and (v.expires_at is null or v.expires_at > clock_timestamp())
     )
+  into name, role, any_token, valid_token
   from (select) one
   left join noetl.api_token t on t.digest = $1
     and t.revoked_at is null
-    and (t.expires_at is null or t.expires_at > clock_timestamp())
+    and (t.expires_at is null or t.expires_at > clock_timestamp());
+end
 $$;
 
 comment on function noetl.check_api_token(bytea) is

@@ -47,9 +47,12 @@ for each row when ((new.execution_id & 63) <> {number})
 execute function noetl.refuse_elsewhere();
 
 -- Signals of a key come to the waits of all buckets: `run` copies them. A copy keeps the id of its signal, so it is written
--- once. The ids of signals rise by 64, and their low 6 bits are the number of their bucket.
-alter table noetl.signal alter column signal_id set increment by 64;
-select setval('noetl.signal_signal_id_seq', 64 + {number}, false);
+-- once. The low 6 bits of their ids are the number of their bucket.
+create or replace function noetl.next_signal_id() returns bigint
+language sql volatile parallel unsafe
+as $$
+  select noetl.next_number('noetl.signal_seq') << 6 | {number}
+$$;
 
 -- The clocks of two servers differ.
 create or replace function noetl.latest_sent_at(signal_id bigint, sent_at timestamptz) returns timestamptz

@@ -166,7 +166,7 @@ begin
 end
 $make$;
 
--- Starts of one call may live in several buckets; the call is one transaction all the same.
+-- Starts of one call may live in several buckets; on plain Postgres the call is one transaction all the same.
 create or replace function noetl.start_executions(
   path text,
   payloads jsonb[],
@@ -203,5 +203,24 @@ begin
     end loop;
   end loop;
   return ids;
+end
+$$;
+
+-- On Citus, a function passes a call on to another node only if it opens no transaction for it.
+do $$
+declare
+  one regprocedure;
+begin
+  if to_regclass('pg_catalog.pg_dist_placement') is null then
+    return;
+  end if;
+  for one in
+    select p.oid
+    from pg_proc p
+    join pg_language l on l.oid = p.prolang and l.lanname = 'plpgsql'
+    where p.pronamespace = 'noetl'::regnamespace
+  loop
+    execute format('alter function %s set citus.function_opens_transaction_block to off', one);
+  end loop;
 end
 $$;

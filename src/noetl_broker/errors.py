@@ -78,6 +78,12 @@ class DatabaseFault(BrokerError):
     sqlstate: str | None = None
 
 
+class MovedFault(DatabaseFault):
+    """The bucket is on another node of Citus now. Nothing was done; a new connection goes there."""
+
+    sqlstate = "NB503"
+
+
 class PermissionFault(DatabaseFault):
     """A right is missing in the database."""
 

@@ -16,7 +16,7 @@ from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
-from noetl_broker.worker.sql.split import split_statements
+from noetl_broker.sql_text import split_statements
 from tests.cli.conftest import Command, decide, write_playbook
 from tests.docs.pages import BLOCK
 from tests.postgres import Database, psycopg_connect

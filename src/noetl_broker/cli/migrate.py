@@ -12,6 +12,7 @@ from noetl_broker.cli.rights import OWNER
 from noetl_broker.errors import OperatorFault, PermissionFault
 from noetl_broker.store.connect import installation
 from noetl_broker.store.connect import migrations as schema
+from noetl_broker.store.connect.installation import OnCitus
 from noetl_broker.store.connect.schema_name import rendered
 from noetl_broker.store.connect.session import translate_faults
 
@@ -29,26 +30,34 @@ from noetl_broker.store.connect.session import translate_faults
 @click.option("--status", is_flag=True, help="Show which migrations are applied; change nothing.")
 @click.option("--roles", is_flag=True, help="Make the roles too, or bring their rights up to date.")
 @click.option("--buckets", type=int, metavar="N", help="Make an installation with N buckets, 2 to 64, fixed for ever.")
+@click.option("--citus", is_flag=True, help="With --buckets: put the buckets on the nodes of Citus.")
+@click.option("--untried-citus", is_flag=True, help="With --citus: take a version of Citus that was not tried.")
 @click.option("--sql", "as_sql", is_flag=True, help="Print the SQL; change nothing, ask no database.")
-def migrate(call: Call, *, status: bool, roles: bool, buckets: int | None, as_sql: bool) -> None:
+def migrate(
+    call: Call, *, status: bool, roles: bool, buckets: int | None, citus: bool, untried_citus: bool, as_sql: bool
+) -> None:
     """Bring the database's schema up to date.
 
     Each migration is applied once, in order, under a lock. Safe on an empty database. Beside the tables of a NoETL
     server it adds what is missing and changes no data. The roles noetl_broker, noetl_operator, noetl_worker,
     noetl_producer, noetl_reader and noetl_approver are groups without a login; docs/security.md says what each may do.
     With --schema NAME, everything is named NAME in place of noetl. --buckets N makes N complete brokers, in schemas
-    NAME_0, NAME_1 and so on. Functions in NAME route calls to them. docs/scaling.md says when that helps.
+    NAME_0, NAME_1 and so on. Functions in NAME route calls to them. With --citus, each of them is on a node of Citus,
+    which may move it. docs/scaling.md says when that helps.
     """
     if status and (as_sql or roles or buckets is not None):
         raise OperatorFault("--status stands alone: --sql prints, --roles and --buckets change")
     if as_sql and buckets is not None:
         raise OperatorFault("--sql prints one schema; an installation with buckets is made by migrate --buckets itself")
+    if (citus or untried_citus) and (buckets is None or not citus):
+        raise OperatorFault("--citus goes with --buckets N, and --untried-citus with both")
     if as_sql:
         _print_sql(call, roles=roles)
     elif status:
         _show_status(call)
     else:
-        _apply(call, buckets, roles=roles)
+        on_citus = OnCitus.ANY_VERSION if untried_citus else OnCitus.YES if citus else OnCitus.NO
+        _apply(call, buckets, on_citus, roles=roles)
 
 
 def _print_sql(call: Call, *, roles: bool) -> None:
@@ -77,9 +86,9 @@ def _show_status(call: Call) -> None:
     call.show_rows(rows, {**of_schema, "version": "version", "migration": "name", "state": state})
 
 
-def _apply(call: Call, buckets: int | None, *, roles: bool) -> None:
+def _apply(call: Call, buckets: int | None, on_citus: OnCitus, *, roles: bool) -> None:
     with translate_faults():
-        done = asyncio.run(installation.migrate(call.database, buckets))
+        done = asyncio.run(installation.migrate(call.database, buckets, on_citus))
         names = [name for applied in done.values() for name in applied]
         for schema_name, applied in done.items():
             if len(done) > 1 and applied:

@@ -13,7 +13,7 @@ import structlog
 from noetl_broker.daemon.background import attempt
 from noetl_broker.daemon.metrics.registry import LISTENER_DEAF
 from noetl_broker.daemon.metrics.values import MetricValues
-from noetl_broker.store.connect.connection import Pool
+from noetl_broker.store.connect.connection import Pool, expire_if_moved
 from noetl_broker.store.connect.listener import Listener
 from noetl_broker.tasks import wait_for
 
@@ -69,6 +69,7 @@ class Probe:
             )
             self._metrics.add(LISTENER_DEAF)
             await self._listener.close()
+        await expire_if_moved(self._pool)
         # First, because a full queue takes no probe; asking may empty it.
         await self._listener.check_queue(self._pool)
         if not self._listener.deaf_since(self._sent_at):

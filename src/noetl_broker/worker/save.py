@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from noetl_broker.playbook.keywords import SAVE_MODES
+from noetl_broker.sql_text import has_names, has_numbers, numbered, quoted_name, quoted_table, split_statements
 from noetl_broker.worker.sql.run import SqlStatement
-from noetl_broker.worker.sql.split import has_names, has_numbers, numbered, quoted_name, quoted_table, split_statements
 from noetl_broker.worker.tools.postgres import run_sql
 from noetl_broker.worker.tools.task import Task, Tool
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from typing import Any, NamedTuple, TypeVar
 
-from noetl_broker.errors import DatabaseFault, NotFoundFault
+from noetl_broker.errors import DatabaseFault, MovedFault, NotFoundFault
 from noetl_broker.store.connect.buckets import bucket_of_id
 from noetl_broker.store.connect.connection import TAKING_TEXT, Connection, transaction
 from noetl_broker.store.connect.dsn import Database
+from noetl_broker.store.connect.nodes import is_on_citus
 from noetl_broker.store.connect.schema_name import rendered
 
 Opens = Callable[[Database], AbstractAsyncContextManager[Connection]]
@@ -56,7 +57,11 @@ class BucketConnections:
             raise
 
     async def _do(self, number: int, work: Work[Answer]) -> Answer:
-        async with self._opens(self.database.bucket(number)) as connection:
+        bucket = self.database.bucket(number)
+        with suppress(MovedFault):  # then nothing was done, and a new connection goes to the other node
+            async with self._opens(bucket) as connection:
+                return await work(connection)
+        async with self._opens(bucket) as connection:
             return await work(connection)
 
     async def of_id(self, number: int, work: Work[Answer]) -> Answer:
@@ -94,9 +99,15 @@ class BucketConnections:
             return await work(connection)
 
     async def everywhere(self, work: Work[Answer], *, at_last: Work[Any] | None = None) -> list[Answer]:
-        """Do it in all buckets, in one transaction, and `at_last` in the schema that routes: all of it, or nothing."""
+        """Do it in all buckets, in one transaction, and `at_last` in the schema that routes: all of it, or nothing.
+
+        On Citus each bucket has a transaction of its own, and all commit when the work is done. If a node is lost
+        between the commits, the same call again does the rest.
+        """
 
         async def do(connection: Connection) -> list[Answer]:
+            if await is_on_citus(connection):
+                return await self._at_each_node(work, connection, at_last)
             async with transaction(connection):
                 answers = [
                     await work(in_schema(connection, self.database.bucket(number))) for number in range(self.count)
@@ -106,6 +117,20 @@ class BucketConnections:
                 return answers
 
         return await self.in_installation(do)
+
+    async def _at_each_node(
+        self, work: Work[Answer], installation: Connection, at_last: Work[Any] | None
+    ) -> list[Answer]:
+        answers = []
+        async with AsyncExitStack() as stack:
+            for number in range(self.count):
+                connection = await stack.enter_async_context(self._opens(self.database.bucket(number)))
+                await stack.enter_async_context(transaction(connection))
+                answers.append(await work(connection))
+            if at_last is not None:
+                await stack.enter_async_context(transaction(installation))
+                await at_last(installation)
+        return answers
 
 
 class _InSchema:

@@ -21,6 +21,7 @@ from asyncpg.connect_utils import SessionAttribute
 
 from noetl_broker.errors import BrokerError, DatabaseFault, OperatorFault, PermissionFault
 from noetl_broker.store.connect.dsn import Database, database_names, without_secrets
+from noetl_broker.store.connect.nodes import is_elsewhere, open_at_node
 from noetl_broker.store.connect.schema_name import DEFAULT_SCHEMA, application_name, rendered
 from noetl_broker.store.connect.server_checks import (
     ReadOnly,
@@ -82,13 +83,17 @@ async def connect(
     """
     dsn = database.dsn
     try:
-        connection = await asyncpg.connect(
-            dsn,
-            timeout=CONNECT_SECONDS,
-            connection_class=connection_class(database.schema, database.installation),
-            server_settings={"application_name": application_name(name, database.schema), **SESSION},
-            command_timeout=command_timeout,
-            target_session_attrs=_wanted(dsn, takes),
+        connection = await open_at_node(
+            database,
+            partial(
+                asyncpg.connect,
+                dsn,
+                timeout=CONNECT_SECONDS,
+                connection_class=connection_class(database.schema, database.installation),
+                server_settings={"application_name": application_name(name, database.schema), **SESSION},
+                command_timeout=command_timeout,
+                target_session_attrs=_wanted(dsn, takes),
+            ),
         )
         try:
             await _set_codecs(connection)
@@ -150,12 +155,18 @@ async def create_pool(
     try:
         return await asyncpg.create_pool(
             dsn, min_size=0, max_size=size, init=partial(_set_up, database=database), server_settings=settings,
+            connect=partial(_connect_of_pool, database),
             connection_class=connection_class(database.schema, database.installation),
             command_timeout=ANSWER_SECONDS, timeout=CONNECT_SECONDS, max_inactive_connection_lifetime=0, reset=_keep,
             target_session_attrs=_wanted(dsn, "writes"),
         )  # fmt: skip
     except Exception as error:  # noqa: BLE001 - becomes the fault that fits
         raise connection_fault(error, dsn) from None
+
+
+async def _connect_of_pool(database: Database, *arguments: Any, **options: Any) -> asyncpg.Connection[Any]:
+    """What the pool calls in place of the driver's function."""
+    return await open_at_node(database, partial(asyncpg.connect, *arguments, **options))
 
 
 def schema_of(connection: Connection) -> str:
@@ -173,6 +184,7 @@ def connection_class(schema: str, installation: str | None = None) -> type[async
     """The driver's class of connections, which renders each text that it sends for the schema."""
     methods: dict[str, Any] = {"__slots__": (), "schema": schema, "installation": installation}
     if schema != DEFAULT_SCHEMA:
+        methods["__slots__"] = ("shards",)
         methods |= {name: _rendering(getattr(asyncpg.Connection, name), schema, installation) for name in TAKING_TEXT}
     return type("Connection", (asyncpg.Connection,), methods)
 
@@ -182,7 +194,8 @@ def _rendering(method: Callable[..., Any], schema: str, installation: str | None
 
     @wraps(method)
     def render(self: object, text: str, *arguments: Any, **options: Any) -> Any:
-        return method(self, rendered(text, schema, installation), *arguments, **options)
+        shards = getattr(self, "shards", None)
+        return method(self, rendered(text, schema, installation, shards), *arguments, **options)
 
     return render
 
@@ -268,6 +281,14 @@ async def reconnecting(pool: Pool) -> AsyncIterator[None]:
         if fault_class_of(error).remedy is Remedy.RECONNECT:
             await pool.expire_connections()
         raise
+
+
+async def expire_if_moved(pool: Pool) -> None:
+    """Expire the connections of the pool if its bucket was moved: what is left at the old node may still be read."""
+    async with borrowed(pool, CALL_SECONDS) as connection:
+        moved = await is_elsewhere(connection)
+    if moved:
+        await pool.expire_connections()
 
 
 async def fetch_planned(connection: Connection, text: str, *arguments: Any) -> list[asyncpg.Record]:

@@ -25,12 +25,15 @@ _SEPARATORS = re.compile(r"[/?#:@\[\]&=]")
 class Database:
     """Where a broker's tables are: the database (`dsn` None: the PG* variables say), and the schema in it.
 
-    `installation`: of a bucket, the schema that people name; else None.
+    `installation`: of a bucket, the schema that people name; else None. On Citus, `nodes` has the addresses of nodes
+    that Citus names otherwise, as pairs of `host:port`; `at_coordinator`: it is reached there, not at its node.
     """
 
     dsn: str | None = field(default=None, repr=False)
     schema: str = DEFAULT_SCHEMA
     installation: str | None = None
+    nodes: tuple[tuple[str, str], ...] = ()
+    at_coordinator: bool = False
 
     def __post_init__(self) -> None:
         """Raise OperatorFault for a schema whose name cannot be used."""

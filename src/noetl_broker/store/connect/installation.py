@@ -6,15 +6,18 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
+from enum import Enum
 from typing import TYPE_CHECKING
 
 import asyncpg
 
 from noetl_broker.errors import OperatorFault, PermissionFault, SchemaFault
 from noetl_broker.resources import migrations_folder
-from noetl_broker.store.connect import migrations
+from noetl_broker.store.connect import citus, migrations
 from noetl_broker.store.connect.buckets import FEWEST, MOST, HasBuckets, buckets_of, count_buckets
-from noetl_broker.store.connect.connection import connect, transaction
+from noetl_broker.store.connect.connection import connect, schema_of, transaction
+from noetl_broker.store.connect.nodes import is_on_citus
 from noetl_broker.store.connect.schema_name import check_schema_name, rendered
 from noetl_broker.store.connect.session import session
 from noetl_broker.store.queries import sql
@@ -24,7 +27,17 @@ if TYPE_CHECKING:
     from noetl_broker.store.connect.dsn import Database
 
 
-async def migrate(database: Database, buckets: int | None = None) -> dict[str, list[str]]:
+class OnCitus(Enum):
+    """Whether the buckets of an installation are made on nodes of Citus."""
+
+    NO = "no"
+    YES = "yes"
+    ANY_VERSION = "any version"  # also one that was not tried
+
+
+async def migrate(
+    database: Database, buckets: int | None = None, on_citus: OnCitus = OnCitus.NO
+) -> dict[str, list[str]]:
     """Apply the missing migrations; returns the names of their files by schema.
 
     `buckets`: make an installation with so many. Of one that exists, all buckets are migrated. Raises OperatorFault for
@@ -37,10 +50,13 @@ async def migrate(database: Database, buckets: int | None = None) -> dict[str, l
     try:
         await connection.execute("set statement_timeout = 0; set lock_timeout = 0")
         await connection.execute(sql("lock_migrations"))
+        at_nodes = await _is_on_citus(connection, on_citus)
         count = await _begin(connection, database, buckets)
+        if at_nodes:
+            await connection.execute(sql("share_installation"))
         done = {}
-        for number, bucket in enumerate(buckets_of(database, count)):
-            done[bucket.schema] = await migrations.migrate(bucket, bucket=number, buckets=count)
+        for number, bucket in enumerate(buckets_of(replace(database, at_coordinator=at_nodes), count)):
+            done[bucket.schema] = await migrations.migrate(bucket, bucket=number, buckets=count, on_citus=at_nodes)
             await connection.execute(sql("record_bucket"), number, bucket.schema)
         await _route(connection, count)
     except asyncpg.InsufficientPrivilegeError as error:
@@ -49,6 +65,22 @@ async def migrate(database: Database, buckets: int | None = None) -> dict[str, l
     finally:
         await connection.close()
     return done
+
+
+async def _is_on_citus(connection: Connection, wanted: OnCitus) -> bool:
+    """Whether the buckets are on nodes of Citus. Raises OperatorFault for a wish that contradicts what is there."""
+    if await count_buckets(connection) is not None:
+        there = await is_on_citus(connection)
+        if wanted is not OnCitus.NO and not there:
+            raise OperatorFault(
+                f"the installation {schema_of(connection)} was made without --citus, and its buckets cannot be moved to"
+                " nodes: make another one under another name (--schema)"
+            )
+        return there
+    if wanted is OnCitus.NO:
+        return False
+    await citus.check(connection, any_version=wanted is OnCitus.ANY_VERSION)
+    return True
 
 
 async def _begin(connection: Connection, database: Database, buckets: int | None) -> int:
@@ -93,9 +125,10 @@ async def create_roles(database: Database) -> None:
     try:
         await migrations.create_roles(database)
     except HasBuckets as found:
-        for bucket in buckets_of(database, found.count):
-            await migrations.create_roles(bucket)
         async with session(database, name="migrate", is_checked=False) as connection:
+            at_nodes = await _is_on_citus(connection, OnCitus.NO)
+            for bucket in buckets_of(replace(database, at_coordinator=at_nodes), found.count):
+                await migrations.create_roles(bucket)
             await connection.execute(sql("grant_installation"))
 
 

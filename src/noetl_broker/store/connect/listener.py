@@ -17,6 +17,7 @@ import structlog
 from noetl_broker.growing_pauses import Backoff
 from noetl_broker.store.connect.connection import CALL_SECONDS, LISTEN_SECONDS, borrowed, connect
 from noetl_broker.store.connect.dsn import Database
+from noetl_broker.store.connect.nodes import NodeName, node_of
 from noetl_broker.store.connect.sqlstates import is_transient, log_fields
 from noetl_broker.store.queries import sql
 from noetl_broker.tasks import wait_for
@@ -51,6 +52,7 @@ class Listener:
         self._on_timer = tuple(on_timer)
         self._on_throttle = on_throttle
         self._connection: asyncpg.Connection[Any] | None = None
+        self._node: NodeName | None = None
         self._name = f"probe:{uuid.uuid4().hex[:12]}"
         self.notified = asyncio.Event()
         # Called by each notification of mail; True: somebody takes it, so `notified` is not set.
@@ -83,7 +85,7 @@ class Listener:
                 connection.terminate()
                 raise
         connection.add_termination_listener(self._lose)
-        self._connection = connection
+        self._connection, self._node = connection, node_of(self._database)
         self.connected_at = self.heard_at = time.monotonic()  # earlier notifications cannot be heard
         self.notified.set()
         self._wake_timers()
@@ -123,7 +125,9 @@ class Listener:
 
         It is not taken while the notification queue fills up: a full queue fails the commits of writers.
         """
-        if self.queue_usage <= MAX_QUEUE_USAGE and not self.gate_held:
+        if node_of(self._database) not in {None, self._node}:  # the bucket was moved, and its mail comes there
+            await self.close()
+        elif self.queue_usage <= MAX_QUEUE_USAGE and not self.gate_held:
             self.gate_held = bool(await self._fetch("try_gate"))
         if self.queue_usage > MAX_QUEUE_USAGE:  # it may have filled up since
             await self.release_gate()

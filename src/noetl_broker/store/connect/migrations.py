@@ -10,6 +10,7 @@ import asyncpg
 
 from noetl_broker.errors import OperatorFault, PermissionFault, SchemaFault
 from noetl_broker.resources import migrations_folder, roles_file
+from noetl_broker.store.connect import citus
 from noetl_broker.store.connect.buckets import refuse_installation
 from noetl_broker.store.connect.connection import connect, named_of, schema_of
 from noetl_broker.store.connect.dsn import Database
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
 SERVED_VERSIONS = range(28, 29)
 
 
-OF_BUCKET = -1  # its version
-UNNUMBERED = {"compat_noetl.sql": 0, "bucket.sql": OF_BUCKET}  # the version of a file without a number
+# The versions of the files without a number.
+OF_BUCKET, ON_CITUS = -1, -2
+UNNUMBERED = {"compat_noetl.sql": 0, "bucket.sql": OF_BUCKET, "citus.sql": ON_CITUS}
 
 # The header of a migration that older programs may continue with: `-- serves-from: 9`.
 SERVES_FROM = re.compile(r"^-- serves-from: (\d+)$", re.MULTILINE)
@@ -38,7 +40,7 @@ _COMMA = re.compile(r", (?![^()]*\))")  # between functions, not between their a
 
 
 class Migration(NamedTuple):
-    """One file: `version` is the number at the start of its name, 0 for `compat_noetl.sql`, -1 for `bucket.sql`.
+    """One file: `version` is the number at the start of its name, or that in `UNNUMBERED`.
 
     `serves_from`: programs that serve this version or a later one can continue after it is applied.
     """
@@ -86,9 +88,19 @@ def of_bucket() -> Migration:
     return _read(migrations_folder() / "bucket.sql")
 
 
-def _ours(*, beside_noetl: bool = False, in_bucket: bool = False) -> tuple[Migration, ...]:
+def on_node() -> Migration:
+    """The migration that a bucket on Citus has after that of a bucket, with places for the numbers."""
+    return _read(migrations_folder() / "citus.sql")
+
+
+def _ours(*, beside_noetl: bool = False, in_bucket: bool = False, on_citus: bool = False) -> tuple[Migration, ...]:
     """The migrations of a schema, in order."""
-    return (*migrations(), *((compat_noetl(),) if beside_noetl else ()), *((of_bucket(),) if in_bucket else ()))
+    return (
+        *migrations(),
+        *((compat_noetl(),) if beside_noetl else ()),
+        *((of_bucket(),) if in_bucket else ()),
+        *((on_node(),) if on_citus else ()),
+    )
 
 
 def _read(file: Path) -> Migration:
@@ -99,8 +111,12 @@ def _read(file: Path) -> Migration:
     return Migration(version, file.name, text, checksum, int(served[1]) if served else version)
 
 
-async def migrate(database: Database, *, bucket: int | None = None, buckets: int = 0) -> list[str]:
+async def migrate(
+    database: Database, *, bucket: int | None = None, buckets: int = 0, on_citus: bool = False
+) -> list[str]:
     """Apply the missing migrations; returns the names of their files. `bucket`: its number, of so many.
+
+    `on_citus`: `database` is at the coordinator, and its schema is a distributed one.
 
     Raises SchemaFault if an applied file was changed, the database is newer than this program, or is not in UTF8;
     HasBuckets if the schema is an installation.
@@ -115,7 +131,10 @@ async def migrate(database: Database, *, bucket: int | None = None, buckets: int
         await connection.execute(sql("lock_migrations"))
         if await connection.fetchval(sql("is_reserved_word"), database.schema):
             raise OperatorFault(f"the schema cannot be named {database.schema}, a word of SQL; choose another name")
-        await connection.execute(sql("create_schema_version"))
+        if on_citus:
+            await connection.execute(sql("distribute_schemas"))
+        for statement in citus.statements_of(sql("create_schema_version")):
+            await connection.execute(statement)
         applied = await _applied(connection)
         _check(applied)
         if OF_BUCKET in applied and bucket is None:
@@ -124,11 +143,13 @@ async def migrate(database: Database, *, bucket: int | None = None, buckets: int
             )
         names = []
         beside_noetl = await connection.fetchval(sql("has_noetl_server"))
-        for migration in _ours(beside_noetl=beside_noetl, in_bucket=bucket is not None):
+        for migration in _ours(beside_noetl=beside_noetl, in_bucket=bucket is not None, on_citus=on_citus):
             if migration.version in applied:
                 continue
-            await _apply(connection, migration.numbered(bucket, buckets))
+            await _apply(connection, migration.numbered(bucket, buckets), on_citus=on_citus)
             names.append(migration.name)
+        if on_citus and names:
+            await citus.distribute(connection)
     except asyncpg.InsufficientPrivilegeError as error:
         message = f"the role may not change the schema: {error}; migrate as the owner of the database"
         raise PermissionFault(message) from error
@@ -137,11 +158,11 @@ async def migrate(database: Database, *, bucket: int | None = None, buckets: int
     return names
 
 
-async def _apply(connection: Connection, migration: Migration) -> None:
+async def _apply(connection: Connection, migration: Migration, *, on_citus: bool) -> None:
     """Apply one file in one transaction; raises SchemaFault if an object of the same name is in the way."""
     try:
         async with connection.transaction():
-            await connection.execute(migration.text)
+            await (citus.apply if on_citus else _execute)(connection, migration.text)
             await connection.execute(
                 sql("record_migration"), migration.version, migration.name, migration.checksum, migration.serves_from
             )
@@ -156,6 +177,10 @@ async def _apply(connection: Connection, migration: Migration) -> None:
         raise SchemaFault(message) from error
 
 
+async def _execute(connection: Connection, text: str) -> None:
+    await connection.execute(text)
+
+
 def roles() -> str:
     """Return the SQL that makes the roles and grants what each may do, unrendered; it may be run again."""
     return roles_file().read_text(encoding="utf-8")
@@ -168,7 +193,8 @@ async def create_roles(database: Database) -> None:
         await check_version(connection)
         async with connection.transaction():
             await connection.execute(sql("wait_for_migrations"))
-            await connection.execute(roles())
+            for statement in citus.statements_of(roles()):
+                await connection.execute(statement)
     except asyncpg.InsufficientPrivilegeError as error:
         message = f"the role may not make roles or grant: {message_of(error)}"
         raise PermissionFault(message) from error
@@ -185,7 +211,9 @@ async def status(database: Database) -> list[Applied]:
         beside_noetl = await connection.fetchval(sql("has_noetl_server"))
     finally:
         await connection.close()
-    ours = _ours(beside_noetl=beside_noetl or 0 in applied, in_bucket=OF_BUCKET in applied)
+    ours = _ours(
+        beside_noetl=beside_noetl or 0 in applied, in_bucket=OF_BUCKET in applied, on_citus=ON_CITUS in applied
+    )
     known = [
         Applied(
             m.version, m.name, applied[m.version].checksum if m.version in applied else None, m.version not in applied
@@ -298,7 +326,7 @@ async def _applied(connection: Connection) -> dict[int, Recorded]:
 
 
 def _check(applied: dict[int, Recorded]) -> None:
-    ours = {migration.version: migration for migration in _ours(beside_noetl=True, in_bucket=True)}
+    ours = {migration.version: migration for migration in _ours(beside_noetl=True, in_bucket=True, on_citus=True)}
     for version, (name, checksum, _) in applied.items():
         if version not in ours:
             message = f"the database has migration {name}, which this program does not know; upgrade the program"

@@ -8,6 +8,8 @@ so on. The keys of advisory locks are hashes of such words. A bucket has the rol
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache, lru_cache
 
 from noetl_broker.commands import COMMANDS
@@ -20,6 +22,8 @@ ROLES = ("broker", "operator", "worker", "producer", "reader", "approver")
 
 _CALLS = "|".join(f"{name} [a-z]++" if entry.is_group else name for name, entry in COMMANDS.items())
 _COMMAND_LINE = re.compile(rf"\bnoetl-broker (?:{_CALLS})(?![\w-])(?: --roles)?+(?! --schema)")
+# A table where a statement reads or writes it; not its type, and not a function.
+_TABLE = re.compile(r"(\b(?:from|join|into|update|using)\s+noetl\.)(\w++)(?!\()", re.IGNORECASE)
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -37,11 +41,29 @@ def check_schema_name(name: str) -> None:
         )
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Shards:
+    """The shard of each table of a bucket on Citus, by the table's name. Its name is the same on every node.
+
+    None `of` a table: Citus finds the shards.
+    """
+
+    of: Mapping[str, str]
+
+
 @cache
-def _words(schema: str, installation: str) -> tuple[tuple[str, str], ...]:
+def shards_of(pairs: tuple[tuple[str, str], ...]) -> Shards:
+    """The shards of these pairs of table and shard: one object for the same pairs."""
+    return Shards(dict(pairs))
+
+
+@cache
+def _words(schema: str, installation: str, *, on_citus: bool) -> tuple[tuple[str, str], ...]:
     """What SQL text of ours says, and what it says for this schema."""
     own = [(f"noetl_{name}", f"{schema}_{name}") for name in ("history", "archive", *CHANNELS)]
     roles = [(f"noetl_{name}", f"{installation}_{name}") for name in ROLES]
+    if on_citus:  # a table and its partitions must be in one schema
+        own[:2] = [(ours, schema) for ours, _ in own[:2]]
     return (
         ("noetl.", f"{schema}."), ("'noetl'", f"'{schema}'"), (" noetl ", f" {schema} "), (" noetl;", f" {schema};"),
         ("'noetl_0'", f"'{schema}_0'"), ("noetl-broker bell'", f"noetl-broker bell {schema}'"),
@@ -50,20 +72,28 @@ def _words(schema: str, installation: str) -> tuple[tuple[str, str], ...]:
 
 
 @lru_cache(maxsize=4096)
-def rendered(text: str, schema: str, installation: str | None = None) -> str:
+def rendered(text: str, schema: str, installation: str | None = None, shards: Shards | None = None) -> str:
     """Give SQL text, or the name of a channel or role, for a schema of this name. Render a text only once.
 
-    `installation`: the schema whose roles it has, if that is another one.
+    `installation`: the schema whose roles it has, if that is another one. `shards`: on Citus, the shards
+    that stand for tables.
     """
     if schema == DEFAULT_SCHEMA:
         return text
-    words = _words(schema, installation or schema)
+    if shards is not None:
+        text = pinned(text, shards)
+    words = _words(schema, installation or schema, on_citus=shards is not None)
     # By way of numbers, because a name may contain a word of ours.
     for number, (ours, _) in enumerate(words):
         text = text.replace(ours, f"\0{number}\0")
     for number, (_, own) in enumerate(words):
         text = text.replace(f"\0{number}\0", own)
     return text
+
+
+def pinned(text: str, shards: Shards) -> str:
+    """Put shards in the place of tables where a statement reads or writes them."""
+    return _TABLE.sub(lambda found: found[1] + shards.of.get(found[2], found[2]), text)
 
 
 def with_schema(text: str, schema: str) -> str:

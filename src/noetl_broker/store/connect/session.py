@@ -8,14 +8,22 @@ from typing import Any
 
 import asyncpg
 
-from noetl_broker.errors import BrokerError, DatabaseFault, NotFoundFault, OperatorFault, PermissionFault, SchemaFault
+from noetl_broker.errors import (
+    BrokerError,
+    DatabaseFault,
+    MovedFault,
+    NotFoundFault,
+    OperatorFault,
+    PermissionFault,
+    SchemaFault,
+)
 from noetl_broker.store.connect.bucket_connections import BucketConnections, Place, checked_bucket
 from noetl_broker.store.connect.buckets import HasBuckets, bucket_of_id
 from noetl_broker.store.connect.connection import COMMAND_SECONDS, Connection, close_quickly, connect
 from noetl_broker.store.connect.dsn import Database
 from noetl_broker.store.connect.migrations import check_version
 from noetl_broker.store.connect.server_checks import pooler_fault
-from noetl_broker.store.connect.sqlstates import fault_class_of, is_mixed_up, message_of
+from noetl_broker.store.connect.sqlstates import fault_class_of, is_mixed_up, is_moved, message_of
 
 # The SQLSTATEs that our SQL functions raise, and the fault of each.
 OWN_STATES: dict[str, Callable[[str], BrokerError]] = {
@@ -120,6 +128,8 @@ def fault_of(error: asyncpg.PostgresError) -> BrokerError:
     state, message = str(error.sqlstate or ""), message_of(error)
     if is_mixed_up(error):
         return pooler_fault()
+    if is_moved(error):
+        return MovedFault(f"{fault_class_of(error).reason}; try again")
     if state in OWN_STATES:
         return OWN_STATES[state](message)
     if isinstance(error, asyncpg.ReadOnlySQLTransactionError):

@@ -38,6 +38,7 @@ class FaultClass(NamedTuple):
 
 
 _LOST: Final = FaultClass(Remedy.WAIT, "the connection was lost")
+_MOVED: Final = FaultClass(Remedy.RECONNECT, "the bucket is on another node of Citus now")
 _NOT_OURS: Final = FaultClass(Remedy.BLAME, "the mail cannot be decided on", logged_as_error=True)
 _CHANGED: Final = FaultClass(Remedy.RECONNECT, "the schema was changed under a prepared statement")
 _DEAF_QUEUE: Final = FaultClass(
@@ -80,6 +81,7 @@ FAULT_CLASSES: Final[dict[str, FaultClass]] = {
         logged_as_error=True,
     ),
     "42501": _NO_RIGHTS,
+    "NB503": _MOVED,
     "3F000": _GONE,
     "42P01": _GONE,
     "42703": _GONE,
@@ -104,18 +106,30 @@ _FAULT_CLASSES_WITHOUT_CODE: Final[tuple[tuple[type[BaseException], FaultClass],
 )
 # Classes of codes about data: invalid value, server limit, corrupt data, violated constraint.
 _OF_THE_DATA: Final = ("22", "54", "XX", "23")
-# The key of a partition contains the name of its period.
-TURN_KEY: Final = re.compile(r"turn(_\w+)?_pkey|execution_state_pkey")
+# The key of a partition contains the name of its period, that of a shard its number.
+TURN_KEY: Final = re.compile(r"(turn(_\w+)?_pkey|execution_state_pkey)(_\d+)?")
+
+
+# A shard in the server's message; the date at the end of a partition's name is no number of a shard.
+_SHARD: Final = re.compile(r'_(?!20\d{6}")\d{6,}"')
 
 
 def fault_class_of(error: BaseException) -> FaultClass:
     """The class of an error; an error that is not the database's is blamed on the event."""
     state = getattr(error, "sqlstate", None)
     if isinstance(error, asyncpg.PostgresError) or (isinstance(error, DatabaseFault) and state):
+        if is_moved(error):
+            return _MOVED
         state = str(state or "")
         key = (state, str(getattr(error, "server_source_filename", None)))
         return _FAULT_CLASSES_BY_FILE.get(key) or FAULT_CLASSES.get(state) or FAULT_CLASSES.get(state[:2]) or _NOT_OURS
     return next((found for family, found in _FAULT_CLASSES_WITHOUT_CODE if isinstance(error, family)), _NOT_OURS)
+
+
+def is_moved(error: BaseException) -> bool:
+    """Whether the bucket is on another node of Citus: its guard says so, or its shards are gone from this one."""
+    state = getattr(error, "sqlstate", None)
+    return state == "NB503" or (state == "42P01" and _SHARD.search(str(error)) is not None)
 
 
 def is_mixed_up(error: BaseException) -> bool:

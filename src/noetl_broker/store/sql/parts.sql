@@ -60,7 +60,7 @@ not exists (
   from unnest($15::bigint[], $18::bigint[], $19::text[]) u (execution_id, catalog_id, changed)
   join shape s on s.catalog_id = u.catalog_id
 ), first_steps as (
-  insert into noetl.workflow (
+  insert into noetl.workflow as w (
     execution_id, step_id, step_name, step_type, description, raw_config, ordinal, status, visits, started_at, ended_at,
     result_visit, result_event_id
   )
@@ -76,12 +76,12 @@ not exists (
   set ordinal = excluded.ordinal, status = excluded.status, visits = excluded.visits,
     started_at = excluded.started_at, ended_at = excluded.ended_at,
     -- the row of a fork names the results that were copied before its first turn
-    result_visit = greatest(workflow.result_visit, excluded.result_visit),
-    result_event_id = case when excluded.result_visit >= coalesce(workflow.result_visit, 0)
-      then coalesce(excluded.result_event_id, workflow.result_event_id) else workflow.result_event_id end,
-    step_type = coalesce(workflow.step_type, excluded.step_type),
-    description = coalesce(workflow.description, excluded.description),
-    raw_config = coalesce(workflow.raw_config, excluded.raw_config)
+    result_visit = greatest(w.result_visit, excluded.result_visit),
+    result_event_id = case when excluded.result_visit >= coalesce(w.result_visit, 0)
+      then coalesce(excluded.result_event_id, w.result_event_id) else w.result_event_id end,
+    step_type = coalesce(w.step_type, excluded.step_type),
+    description = coalesce(w.description, excluded.description),
+    raw_config = coalesce(w.raw_config, excluded.raw_config)
 ), arcs as (
   insert into noetl.transition (execution_id, from_step, to_step, condition, with_params, ordinal)
   select b.execution_id, r.source, r.target, coalesce(r.condition, ''), r.inputs, r.ordinal

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Self
 
 import asyncpg
 
-from noetl_broker.errors import BrokerError, DatabaseFault, PermissionFault, SchemaFault
+from noetl_broker.errors import BrokerError, DatabaseFault, MovedFault, PermissionFault, SchemaFault
 from noetl_broker.store.connect.connection import (
     ANSWER_SECONDS,
     LISTEN_SECONDS,
@@ -27,7 +27,7 @@ from noetl_broker.store.connect.connection import (
 from noetl_broker.store.connect.dsn import Database
 from noetl_broker.store.connect.lazy_pool import LazyPool
 from noetl_broker.store.connect.server_checks import pooler_fault
-from noetl_broker.store.connect.sqlstates import is_mixed_up, message_of
+from noetl_broker.store.connect.sqlstates import fault_class_of, is_mixed_up, is_moved, message_of
 from noetl_broker.store.queries import sql
 
 JOBS, CANCELS = "noetl_job", "noetl_cancel"  # channels
@@ -252,8 +252,13 @@ class JobDatabase:
         """Run one statement; `timeout_seconds` limits the call with the wait for a connection."""
         pool = await self._pool.get()
         limit = self._answer_seconds if timeout_seconds is None else timeout_seconds
-        async with database_faults(), borrowed(pool, limit) as connection:
-            return list(await connection.fetch(statement, *arguments))
+        try:
+            async with database_faults(), borrowed(pool, limit) as connection:
+                return list(await connection.fetch(statement, *arguments))
+        except MovedFault:
+            await self._stop_listening()
+            self._lose_listener()
+            raise
 
     async def listen(self) -> None:
         """Listen for new jobs and for cancels on a connection outside the pool, unless it does already."""
@@ -331,19 +336,24 @@ async def database_faults() -> AsyncIterator[None]:
     """Raise the driver's errors as the program's faults."""
     try:
         yield
-    except (asyncpg.InvalidSchemaNameError, asyncpg.UndefinedFunctionError, asyncpg.UndefinedTableError) as error:
-        message = f"the database lacks what a worker calls ({message_of(error)}); run `noetl-broker migrate`"
-        raise SchemaFault(message) from None
-    except (asyncpg.InsufficientPrivilegeError, asyncpg.InvalidAuthorizationSpecificationError) as error:
-        raise PermissionFault(f"the database refuses, because a right is missing: {message_of(error)}") from None
     except asyncpg.PostgresError as error:
-        if is_mixed_up(error):
-            raise pooler_fault() from None
-        if isinstance(error, REFUSALS) or error.sqlstate in REFUSED:
-            limit = getattr(error, "constraint_name", None)
-            raise RefusedFault(f"the database refuses the value: {message_of(error)}", limit) from None
-        fault = DatabaseFault(f"the database does not answer as it should: {message_of(error)}")
-        fault.sqlstate = error.sqlstate
-        raise fault from None
+        raise _fault_of(error) from None
     except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         raise DatabaseFault(f"the database cannot be reached: {str(error) or type(error).__name__}") from None
+
+
+def _fault_of(error: asyncpg.PostgresError) -> BrokerError:
+    if is_moved(error):
+        return MovedFault(fault_class_of(error).reason)
+    if isinstance(error, asyncpg.InvalidSchemaNameError | asyncpg.UndefinedFunctionError | asyncpg.UndefinedTableError):
+        return SchemaFault(f"the database lacks what a worker calls ({message_of(error)}); run `noetl-broker migrate`")
+    if isinstance(error, asyncpg.InsufficientPrivilegeError | asyncpg.InvalidAuthorizationSpecificationError):
+        return PermissionFault(f"the database refuses, because a right is missing: {message_of(error)}")
+    if is_mixed_up(error):
+        return pooler_fault()
+    if isinstance(error, REFUSALS) or error.sqlstate in REFUSED:
+        limit = getattr(error, "constraint_name", None)
+        return RefusedFault(f"the database refuses the value: {message_of(error)}", limit)
+    fault = DatabaseFault(f"the database does not answer as it should: {message_of(error)}")
+    fault.sqlstate = error.sqlstate
+    return fault

@@ -19,11 +19,7 @@ from typing import Any
 import asyncpg
 
 from noetl_broker.errors import PlaybookFault
-from noetl_broker.store.connect.connection import CALL_SECONDS, close_quickly, transaction
-from noetl_broker.store.connect.dsn import without_secrets
-from noetl_broker.worker.idle_connections import IdleConnections
-from noetl_broker.worker.sql.bounded_connection import BoundedConnection, TooMuchFault
-from noetl_broker.worker.sql.split import (
+from noetl_broker.sql_text import (
     copies_with_client,
     lasts_until_disconnect,
     needs_empty_database,
@@ -31,6 +27,10 @@ from noetl_broker.worker.sql.split import (
     quoted_name,
     with_parameter_types,
 )
+from noetl_broker.store.connect.connection import CALL_SECONDS, close_quickly, transaction
+from noetl_broker.store.connect.dsn import without_secrets
+from noetl_broker.worker.idle_connections import IdleConnections
+from noetl_broker.worker.sql.bounded_connection import BoundedConnection, TooMuchFault
 from noetl_broker.worker.sql.values import readers_of, set_codecs
 
 CONNECT_SECONDS = 15.0

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from noetl_broker.sql_text import numbered, split_statements
 from noetl_broker.store.connect.dsn import password_in
 from noetl_broker.worker.credentials import entries
 from noetl_broker.worker.errors import FinalFault, ToolFault
 from noetl_broker.worker.sql.run import SqlStatement, SqlTarget, StatementFault, StatementResult, run_statements
-from noetl_broker.worker.sql.split import numbered, split_statements
 from noetl_broker.worker.tools.task import RESULT_BYTES, Task, mapping
 
 TEXTS = ("command", "commands", "query", "sql", "statement")

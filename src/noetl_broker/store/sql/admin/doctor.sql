@@ -135,7 +135,7 @@ from noetl.dead_letter d;
 select count(*) as expired, max(extract(epoch from clock_timestamp() - q.lease_until))::float8 as late_seconds
 from noetl.queue q
 where q.status = 'leased' and q.lease_until < clock_timestamp() - make_interval(secs => $1::float8)
-  and noetl.is_lease_lost(q, clock_timestamp(), null);
+  and noetl.is_lease_lost(row(q.*)::noetl.queue, clock_timestamp(), null);
 
 -- name: examine_clock
 -- How far the server's clock is behind the latest recorded time, and its last step back within a week.

@@ -49,8 +49,8 @@ order by t.turn;
     ) end as start_by, q.limit_name, q.limit_key, p.concurrency, p.rate, p.leased, p.ready, p.before, p.holders,
     'pause' = any(q.held_for) as paused
   from noetl.queue q
-  left join lateral noetl.server_job(q) j on true
-  left join lateral noetl.throttle_wait(q) p on true
+  left join lateral noetl.server_job(row(q.*)::noetl.queue) j on true
+  left join lateral noetl.throttle_wait(row(q.*)::noetl.queue) p on true
   where q.execution_id = $1::bigint and q.node_id = any($2::text[])
 )
 union all
@@ -66,8 +66,8 @@ union all
     ) end as start_by, q.limit_name, q.limit_key, p.concurrency, p.rate, p.leased, p.ready, p.before, p.holders,
     'pause' = any(q.held_for) as paused
   from noetl.queue q
-  left join lateral noetl.server_job(q) j on true
-  left join lateral noetl.throttle_wait(q) p on true
+  left join lateral noetl.server_job(row(q.*)::noetl.queue) j on true
+  left join lateral noetl.throttle_wait(row(q.*)::noetl.queue) p on true
   where q.execution_id = $1::bigint
     and q.status not in ('done', 'cancelled')
     and q.node_id <> all($2::text[])

@@ -119,7 +119,9 @@ where not has_table_privilege(a.role, 'noetl.' || t.relation, t.right_name)
 union all
 select 'usage on noetl.' || s.name
 from wanted a
-cross join unnest(array['id_seq', 'slot_seq']) s (name)
+cross join unnest(array[
+  'id_seq', 'slot_seq', 'mail_seq', 'timer_seq', 'signal_seq', 'match_request_seq', 'release_request_seq'
+]) s (name)
 where not has_sequence_privilege(a.role, 'noetl.' || s.name, 'usage')
 union all
 select 'select on noetl.stale_answer_seq'
@@ -131,7 +133,7 @@ from unnest(array[
   'limit_of(text)', 'kind_of(text)', 'is_mail(text)', 'is_live(text)', 'is_waiting(text)', 'bucket_number()', 'other_bucket(text, bigint)', 'node_id(bigint, text, int)', 'item_node_id(text, int)',
   'is_execution_status(text)', 'is_job_status(text, boolean)',
   'parse_item(text)', 'visit_name(text, int)', 'items_prefix(text)', 'is_item(text)', 'parse_node(text)',
-  'undo_step(text)', 'name_of_path(text)', 'notify(boolean, boolean)', 'notify_cancel()', 'next_id()', 'as_json(jsonb)', 'as_json(text)',
+  'undo_step(text)', 'name_of_path(text)', 'notify(boolean, boolean)', 'notify_cancel()', 'next_id()', 'next_number(regclass)', 'next_signal_id()', 'as_json(jsonb)', 'as_json(text)',
   'as_error(jsonb)', 'as_error(text)',
   'shorten_error(jsonb)', 'weight(anyelement)', 'is_broken(jsonb)', 'is_broken(text)', 'unwrapped(jsonb)',
   'lock_mail(int, boolean, bigint)', 'lock_executions(bigint[], bigint[], boolean[])',

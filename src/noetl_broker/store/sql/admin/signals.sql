@@ -38,9 +38,9 @@ where o.path = $1::text and o.name <> all($2::text[]);
 
 -- name: put_on_signal
 -- A signal that an earlier version named, too, starts executions since then.
-insert into noetl.on_signal (path, name, condition)
+insert into noetl.on_signal as o (path, name, condition)
 select $1::text, s.name, s.condition
 from unnest($2::text[], $3::text[]) s (name, condition)
 on conflict (path, name) do update
 set condition = excluded.condition
-where on_signal.condition is distinct from excluded.condition;
+where o.condition is distinct from excluded.condition;

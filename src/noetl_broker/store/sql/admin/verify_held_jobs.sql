@@ -13,7 +13,7 @@ cross join lateral (
 where q.execution_id = any($1::bigint[]) and q.status = 'held' and q.held_for = array['limit']
   and q.available_at <= clock_timestamp()
   and (l.concurrency is null or n.leased + n.ready < l.concurrency)
-  and (l.rate is null or n.ready < noetl.burst_of(l))
+  and (l.rate is null or n.ready < noetl.burst_of(row(l.*)::noetl.limit))
   and not exists (
     select from noetl.release_request k where k.name = q.limit_name and (k.key is null or k.key = q.limit_key)
   );

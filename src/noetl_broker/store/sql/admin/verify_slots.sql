@@ -29,4 +29,4 @@ where c.execution_id = any($1::bigint[]) and c.held_at is null and c.cancelled_a
     from noetl.slot_claim h
     where h.path = c.path and h.key = c.key and h.held_at is not null
   )
-  and noetl.could_run(c);
+  and noetl.could_run(row(c.*)::noetl.slot_claim);

@@ -46,7 +46,7 @@ where coalesce(q.status, 'none') not in ('queued', 'leased', 'retry', 'held')
   and not exists (
     select
     from noetl.queue i
-    cross join lateral noetl.server_job(i) j
+    cross join lateral noetl.server_job(row(i.*)::noetl.queue) j
     where j.ended_status is not null and i.execution_id = v.execution_id and i.node_name = v.step and i.execution_id = any($1::bigint[])
   )
   and not exists (
@@ -90,7 +90,7 @@ where x.execution_id = any($1::bigint[])
   and not exists (
     select
     from noetl.queue q
-    cross join lateral noetl.server_job(q) j
+    cross join lateral noetl.server_job(row(q.*)::noetl.queue) j
     where j.ended_status is not null and q.execution_id = x.execution_id and q.execution_id = any($1::bigint[])
   )
   and not exists (

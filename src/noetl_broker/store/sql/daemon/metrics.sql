@@ -13,7 +13,7 @@ with oldest_mail as (
   order by q.priority desc, q.available_at, q.queue_id
   limit $1::int
 ), leased as materialized (
-  select q.lease_until < clock_timestamp() and noetl.is_lease_lost(q, clock_timestamp(), null) as is_lost
+  select q.lease_until < clock_timestamp() and noetl.is_lease_lost(row(q.*)::noetl.queue, clock_timestamp(), null) as is_lost
   from noetl.queue q
   where q.status = 'leased'
   order by q.lease_until
@@ -67,5 +67,8 @@ select
     from waiting w
   ) as oldest_waiting_job_seconds,
   (select count(*) from leased l where l.is_lost) as leases_overdue,
-  (select case when s.is_called then s.last_value else 0 end from noetl.stale_answer_seq s) as stale_answers_total,
+  (
+    select case when s.is_called then s.last_value & ((1::bigint << 48) - 1) else 0 end -- Citus puts the node above
+    from noetl.stale_answer_seq s
+  ) as stale_answers_total,
   pg_notification_queue_usage() as notify_queue_usage;

@@ -28,7 +28,7 @@ with superseded as (
   from unnest($18::bigint[], $19::text[]) j (execution_id, node_id)
   where q.execution_id = j.execution_id and q.node_id = j.node_id
 )
-insert into noetl.undo (
+insert into noetl.undo as u (
   execution_id, node_id, step, visit, index, turn, status, unsure, children, error, ended_at
 )
 select execution_id, node_id, step, visit, index, turn, status, is_unsure, children::bigint[], error::jsonb,
@@ -39,7 +39,7 @@ from unnest(
 on conflict (execution_id, node_id) do update
 set turn = excluded.turn, status = excluded.status, unsure = excluded.unsure,
     children = excluded.children, error = excluded.error, ended_at = excluded.ended_at
-where undo.status in ('open', 'unknown');
+where u.status in ('open', 'unknown');
 
 -- name: queue_again
 -- After write_turns: jobs of undos that an earlier undo has queued. One that is leased yet is queued when that lease ends.

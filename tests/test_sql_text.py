@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from noetl_broker.worker.sql.split import (
+from noetl_broker.sql_text import (
     copies_with_client,
     lasts_until_disconnect,
     needs_no_transaction,

@@ -1,4 +1,4 @@
-"""Splits the SQL text of a step into statements, and finds named parameters.
+"""Splits SQL text into statements, and finds named parameters.
 
 It reads strings, quoted names, dollar quotes, comments, brackets and `begin atomic … end`: they decide where a
 statement ends. The server reads the rest.
