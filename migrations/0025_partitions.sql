@@ -217,7 +217,7 @@ begin
   from noetl.period p
   where p.name = $2;
   foreach others in array array[
-    to_regclass(format('noetl_history.%I', $1 || '_default')), to_regclass(format('noetl_archive.%I', $1))
+    to_regclass(format('noetl_history.%I', $1 || '_default')), to_regclass(format('noetl_archive.%I', $1 || '_without_period'))
   ]
   loop
     continue when others is null;
@@ -291,6 +291,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   source record;
+  strays text;
   columns text;
   moved bigint;
   total bigint := 0;
@@ -300,16 +301,17 @@ begin
       case when t.partitioned then format('noetl_history.%I', t.name || '_default') else format('noetl.%I', t.name) end as relation
     from noetl.history_tables() t
   loop
-    if to_regclass(format('noetl_archive.%I', source.name)) is null then
-      execute format('create table noetl_archive.%I (like noetl.%I)', source.name, source.name);
-      execute format('alter table noetl_archive.%I replica identity full', source.name);
+    strays := source.name || '_without_period';
+    if to_regclass(format('noetl_archive.%I', strays)) is null then
+      execute format('create table noetl_archive.%I (like noetl.%I)', strays, source.name);
+      execute format('alter table noetl_archive.%I replica identity full', strays);
     end if;
-    columns := noetl.archived_columns(source.relation::regclass, format('noetl_archive.%I', source.name)::regclass);
+    columns := noetl.archived_columns(source.relation::regclass, format('noetl_archive.%I', strays)::regclass);
     execute format(
       'with moved as (
         delete from %s where execution_id = any($1) returning %s
       )
-      insert into noetl_archive.%3$I (%2$s) select %2$s from moved', source.relation, columns, source.name
+      insert into noetl_archive.%3$I (%2$s) select %2$s from moved', source.relation, columns, strays
     ) using $1;
     get diagnostics moved = row_count;
     total := total + moved;

@@ -16,9 +16,9 @@ import asyncpg
 import pytest
 
 import noetl_broker
+from noetl_broker.sql_text import split_statements
 from noetl_broker.store import queries
 from noetl_broker.store.connect.migrations import compat_noetl, of_bucket
-from noetl_broker.sql_text import split_statements
 from tests.postgres import Database, asyncpg_connect
 
 PACKAGE = Path(noetl_broker.__file__).parent

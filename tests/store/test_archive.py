@@ -254,7 +254,7 @@ async def test_events_of_an_archived_execution_change_nothing(database: Database
     assert await broken_invariants(database) == {}
     await archive_all(database)
     assert await value(database, "select count(*) from noetl.event") == 0
-    assert len(await rows(database, turns.format("noetl_archive.turn"), ended_id)) == 2
+    assert len(await rows(database, turns.format("noetl_archive.turn_without_period"), ended_id)) == 2
 
 
 async def test_restore_brings_a_period_back_unchanged(database: Database) -> None:
@@ -429,7 +429,7 @@ async def test_beside_a_noetl_server_rows_are_archived_one_by_one(empty_database
         [(noetl_server.OLD,), (running_id,)], [(running_id,)],
         [(noetl_server.OLD,), (running_id,)], [(noetl_server.OLD,), (running_id,)],
     ]  # fmt: skip
-    assert await rows(database, "select event_id from noetl_archive.event order by 1") == before
+    assert await rows(database, "select event_id from noetl_archive.event_without_period order by 1") == before
     assert await rows(database, "select execution_id from noetl.archived") == [(over,)]
     assert await broken_invariants(database, ignore=["every execution ended"]) == {}
     async with session(database) as connection:

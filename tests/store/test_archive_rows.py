@@ -22,7 +22,7 @@ from tests.postgres import Database
 from tests.sessions import blocked, session
 
 LATE = "insert into noetl.event (execution_id, event_type, node_name) values ($1, 'action_completed', 'work')"
-EVENTS = "select count(*) from {}.event where execution_id = $1"
+EVENTS = "select count(*) from {} where execution_id = $1"
 
 
 async def ended_without_partitions(database: Database, *, count: int) -> list[int]:
@@ -50,8 +50,8 @@ async def test_an_execution_with_unread_mail_or_a_dead_letter_is_not_archived(da
         assert (over, moved.executions) == ([late, *others], 2)
         await execute(database, set_aside)
         assert await archive.archive_rows(connection, [late]) == (0, 0)
-        assert await value(database, EVENTS.format("noetl"), late) > 1
-        assert await value(database, EVENTS.format("noetl_archive"), late) == 0
+        assert await value(database, EVENTS.format("noetl.event"), late) > 1
+        assert await value(database, EVENTS.format("noetl_archive.event_without_period"), late) == 0
         await execute(database, "delete from noetl.dead_letter")
         assert await value(database, "select noetl.put_back($1)", late) == 1
         await drain(database)
@@ -90,7 +90,7 @@ async def test_archiving_adds_columns_that_the_archive_lacks(database: Database)
         await drain(database)
         await execute(database, "update noetl.event set trace = 'seen'")
         assert (await archive.archive_rows(connection, [second])).executions == 1
-    traces = "select distinct execution_id, trace from noetl_archive.event order by 1"
+    traces = "select distinct execution_id, trace from noetl_archive.event_without_period order by 1"
     assert await rows(database, traces) == [(first, "none"), (second, "seen")]
 
 
@@ -106,7 +106,7 @@ async def test_archive_and_restore_work_with_a_publication_of_all_tables(databas
                 await archive.archive_period(connection, period, 0.0)
         await archive.restore_period(connection, LONG_AGO)
     assert await value(database, "select count(*) from noetl.transition") > 0
-    assert await value(database, "select count(*) from noetl_archive.transition") == 0
+    assert await value(database, "select count(*) from noetl_archive.transition_without_period") == 0
 
 
 async def test_every_table_has_a_replica_identity(database: Database) -> None:

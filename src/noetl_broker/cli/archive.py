@@ -74,13 +74,13 @@ async def _in_each(call: Call, work: Callable[[Database], Awaitable[Answer]]) ->
 
 
 async def _restore(database: Database, name: str) -> store.Period:
-    async with session(database, name="archive", command_timeout=None) as connection:
+    async with session(database.for_tables(), name="archive", command_timeout=None) as connection:
         await store.lock_archiving(connection)
         return await store.restore_period(connection, name)
 
 
 async def _archive(database: Database, *, older_than: float, dry_run: bool, examples: int) -> dict[str, Any]:
-    async with session(database, name="archive", command_timeout=None) as connection:
+    async with session(database.for_tables(), name="archive", command_timeout=None) as connection:
         if not dry_run:
             await store.lock_archiving(connection)
         periods = await store.list_periods(connection, older_than, examples=examples)

@@ -160,7 +160,7 @@ class Service:
                 keep_probing(listener, pool, self.metrics, seconds=options.sweep_seconds), name="listener probe"
             ),
             asyncio.create_task(self._wake_at_stop(listener), name="stop"),
-            asyncio.create_task(keep_partitions(pool, options.period_days), name="partitions"),
+            asyncio.create_task(keep_partitions(pool, options.database, options.period_days), name="partitions"),
             asyncio.create_task(schedules.keep_firing(), name="schedules"),
             asyncio.create_task(limits.keep_firing(), name="limits"),
         ]

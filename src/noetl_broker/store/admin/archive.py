@@ -80,9 +80,12 @@ async def lock_archiving(connection: Connection) -> None:
 async def list_periods(connection: Connection, older_than: float, *, examples: int = 3) -> list[Period]:
     """All periods, the oldest first, with what prevents archiving the old ones; `older_than` in seconds."""
     await connection.fetchval(sql("archive_patience"))
+    tables = {row["period"]: {**row} for row in await connection.fetch(sql("list_partitions"))}
     periods = []
     for row in await connection.fetch(sql("list_periods"), older_than):
-        period = Period(**{**row, "attached": tuple(row["attached"]), "detached": tuple(row["detached"])})
+        found = tables.get(row["name"], {"rows": 0, "bytes": 0, "attached": (), "detached": ()})
+        attached, detached = tuple(found["attached"]), tuple(found["detached"])
+        period = Period(**row, rows=found["rows"], bytes=found["bytes"], attached=attached, detached=detached)
         if period.is_old and period.archived_at is None:
             blockers, held = await _find_blockers(connection, period, older_than, max(examples, 1))
             period = period._replace(blockers=blockers, held=held)

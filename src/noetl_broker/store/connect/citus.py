@@ -1,8 +1,9 @@
 """Citus: a migration as a distributed schema takes it.
 
-Tables, views and whatever changes tables go through Citus. Functions name the shards of their tables, whose names are
-the same on every node. So a call on the node of the bucket is planned as on plain Postgres. A function that people call
-is made known to Citus, so any node passes a call on. It begins with a look whether the bucket is here.
+Tables, views, and functions that change tables or read partitions go through Citus. The other functions name the shards
+of their tables, whose names are the same on every node. So a call on the node of the bucket is planned as on plain
+Postgres. A function that people call is made known to Citus, so any node passes a call on. It begins with a look whether
+the bucket is here.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _FUNCTION = re.compile(r"create or replace function noetl\.(\w+)")
 _PUBLIC = re.compile(
     r"comment on function\s+noetl\.(\w+)"
 )  # a function has a comment if roles other than a broker's call it
-_CHANGES_TABLES = re.compile(r"\b(?:create|alter|drop) table\b")
+_CHANGES_TABLES = re.compile(r"\b(?:create|alter|drop) table\b|\bnoetl_history\.")
 _BEGIN = re.compile(r"^begin\n", re.MULTILINE)
 
 

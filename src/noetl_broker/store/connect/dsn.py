@@ -48,6 +48,10 @@ class Database:
         """The bucket of this number, of this installation."""
         return replace(self, schema=f"{self.named}_{number}", installation=self.named)
 
+    def for_tables(self) -> Self:
+        """Where the tables of this schema are made and changed: of a bucket on Citus, at the coordinator."""
+        return replace(self, at_coordinator=self.installation is not None)
+
 
 def secret_parts(dsn: str | None) -> tuple[str, ...]:
     """Give the passwords in a connection string, written and decoded; of a malformed one, all that may be one."""

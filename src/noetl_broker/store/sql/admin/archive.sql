@@ -1,6 +1,6 @@
 -- name: list_periods
--- The periods of history, the oldest first, with the planner's estimate of their rows. `is_old`: the period ended $1
--- seconds ago or earlier. Ids are assigned at the start, so an execution of an old period may still run.
+-- The periods of history, the oldest first. `is_old`: the period ended $1 seconds ago or earlier. Ids are assigned at the
+-- start, so an execution of an old period may still run.
 select p.name, timestamptz '2024-01-01Z' + (p.first_id >> 20) * interval '1 millisecond' as begins_at,
   timestamptz '2024-01-01Z' + (p.next_id >> 20) * interval '1 millisecond' as ends_at,
   p.first_id, p.next_id, p.archived_at,
@@ -10,20 +10,21 @@ select p.name, timestamptz '2024-01-01Z' + (p.first_id >> 20) * interval '1 mill
     select count(*)
     from noetl.execution x
     where x.execution_id >= p.first_id and x.execution_id < p.next_id
-  ) as executions,
-  coalesce(s.rows, 0)::bigint as rows, coalesce(s.bytes, 0)::bigint as bytes, coalesce(s.attached, '{}') as attached,
-  coalesce(s.detached, '{}') as detached
+  ) as executions
 from noetl.period p
-left join lateral (
-  select sum(greatest(c.reltuples, 0)) as rows, sum(pg_total_relation_size(c.oid)) as bytes,
-    array_agg(t.name order by t.ordinal) filter (where c.relispartition) as attached,
-    array_agg(t.name order by t.ordinal) filter (where not c.relispartition) as detached
-  from noetl.history_tables() t
-  join pg_class c on c.relname = t.name || '_' || p.name
-  join pg_namespace n on n.oid = c.relnamespace
-  where n.nspname = case when c.relispartition then 'noetl_history' else 'noetl_archive' end
-) s on true
 order by p.first_id;
+
+-- name: list_partitions
+-- The tables of each period, with the planner's estimate of their rows. Citus refuses to join this with the periods.
+select substr(c.relname, length(t.name) + 2) as period, sum(greatest(c.reltuples, 0))::bigint as rows,
+  sum(pg_total_relation_size(c.oid))::bigint as bytes,
+  coalesce(array_agg(t.name order by t.ordinal) filter (where c.relispartition), '{}') as attached,
+  coalesce(array_agg(t.name order by t.ordinal) filter (where not c.relispartition), '{}') as detached
+from noetl.history_tables() t
+join pg_class c on starts_with(c.relname::text, t.name || '_') and c.relkind = 'r'
+join pg_namespace n on n.oid = c.relnamespace
+where n.nspname = case when c.relispartition then 'noetl_history' else 'noetl_archive' end
+group by 1;
 
 -- name: archive_patience
 -- For the rest of the session, because reading a period takes long.
