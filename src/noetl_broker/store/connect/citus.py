@@ -2,8 +2,8 @@
 
 Tables, views, and functions that change tables or read partitions go through Citus. The other functions name the shards
 of their tables, whose names are the same on every node. So a call on the node of the bucket is planned as on plain
-Postgres. A function that people call is made known to Citus, so any node passes a call on. It begins with a look whether
-the bucket is here.
+Postgres. A function that people call is made known to Citus, so any node passes a call on. It begins with a look
+whether the bucket is here.
 """
 
 from __future__ import annotations
