@@ -19,7 +19,7 @@ from noetl_broker.service.models.waits import KEEP_SECONDS, ListApprovals
 from noetl_broker.store.admin.approvals import Approval
 from noetl_broker.store.connect.bucket_connections import Place
 from noetl_broker.store.connect.connection import Connection, reconnecting
-from noetl_broker.store.connect.dsn import Database
+from noetl_broker.store.connect.dsn import Database, node_addresses
 from noetl_broker.store.connect.lazy_pool import LazyPool, LazyPools
 from noetl_broker.store.connect.places import in_their_buckets
 from noetl_broker.store.connect.schema_name import DEFAULT_SCHEMA
@@ -75,14 +75,22 @@ class Client:
         ended = await client.wait(execution_id)
     ```
 
-    `dsn` None: the PG* variables; `schema`: where the broker's tables are. Every method raises DatabaseFault if the
-    database does not answer. PermissionFault and SchemaFault: waiting does not help. NotFoundFault: it does not exist.
+    `dsn` None: the PG* variables; `schema`: where the broker's tables are; `nodes`: as the setting, on Citus.
+    Every method raises DatabaseFault if the database does not answer. PermissionFault and SchemaFault: waiting does not help. NotFoundFault: it does not exist.
     Safe to share between tasks.
     """
 
-    def __init__(self, dsn: str | None = None, *, schema: str = DEFAULT_SCHEMA, connections: int = 4) -> None:
+    def __init__(
+        self,
+        dsn: str | None = None,
+        *,
+        schema: str = DEFAULT_SCHEMA,
+        connections: int = 4,
+        nodes: Sequence[str] = (),
+    ) -> None:
         """Connect on demand, with at most `connections`."""
-        self._pools = LazyPools(Database(dsn=dsn, schema=schema), name="noetl-broker client", size=connections)
+        database = Database(dsn=dsn, schema=schema, nodes=node_addresses(nodes))
+        self._pools = LazyPools(database, name="noetl-broker client", size=connections)
 
     async def __aenter__(self) -> Self:
         """Return itself."""

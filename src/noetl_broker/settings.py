@@ -25,7 +25,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from noetl_broker.dev_folder import find_dsn_file
 from noetl_broker.errors import OperatorFault
-from noetl_broker.store.connect.dsn import Database
+from noetl_broker.store.connect.dsn import Database, node_addresses
 from noetl_broker.store.connect.schema_name import DEFAULT_SCHEMA
 
 PREFIX = "NOETL_BROKER_"
@@ -65,6 +65,9 @@ with warnings.catch_warnings():
             DEFAULT_SCHEMA, description="schema of the broker's tables; names such as `NAME_archive` follow from it"
         )
         schemas: tuple[str, ...] = Field((), description="schemas that one `run` serves, in place of `schema`")
+        nodes: tuple[str, ...] = Field(
+            (), description="addresses of nodes that Citus calls otherwise, each as `10.0.0.5:5432=db1:5432`"
+        )
         dsn_file: Annotated[Path | None, BeforeValidator(_no_dsn)] = Field(
             None,
             description="file with the DSN (a secret), if no other setting gives one; else that of the nearest .noetl/",
@@ -240,7 +243,8 @@ def databases_of(
             " each in the same order"
         )
     pairs = zip(cycle(dsns), schemas, strict=False) if len(dsns) == 1 else zip(dsns, cycle(schemas), strict=False)
-    return tuple(Database(dsn=dsn, schema=schema) for dsn, schema in pairs)
+    nodes = node_addresses(settings.nodes)
+    return tuple(Database(dsn=dsn, schema=schema, nodes=nodes) for dsn, schema in pairs)
 
 
 def explain_settings(settings: Settings, from_file: dict[str, Any], environ: dict[str, str]) -> list[dict[str, Any]]:

@@ -33,7 +33,7 @@ CUT = """
     select pg_terminate_backend(pid)
     from pg_stat_activity
     where datname = current_database() and pid <> pg_backend_pid() and query like any(array[
-      '%overriding system value%', '%.signal_copy%'
+      '%with origins as%', '%.signal_copy%'
     ])
     order by random()
     limit 2"""

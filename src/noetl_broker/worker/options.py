@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from noetl_broker.errors import OperatorFault
 from noetl_broker.playbook.keys import NAME_CHARS
-from noetl_broker.store.connect.dsn import Database
+from noetl_broker.store.connect.dsn import Database, node_addresses
 from noetl_broker.store.connect.schema_name import DEFAULT_SCHEMA, check_schema_name
 from noetl_broker.tracing.spans import Emit
 from noetl_broker.worker.buckets import parse_buckets
@@ -27,9 +27,9 @@ def own_id() -> str:
 class WorkerOptions:
     """The settings of one worker.
 
-    `dsn`: the database of the broker, None for the PG* variables. `schema`: where its tables are in it. `buckets`: of
-    an installation with buckets those to serve, as `0-7,12` or as numbers, None for all. `types`: the
-    job types to lease, None for all that the worker has tools for. `concurrency`: jobs at a time. `lease_seconds`: the
+    `dsn`: the database of the broker, None for the PG* variables. `schema`: where its tables are in it. `nodes`: as the
+    setting, on Citus. `buckets`: of an installation with buckets those to serve, as `0-7,12` or as numbers, None for
+    all. `types`: the job types to lease, None for all that the worker has tools for. `concurrency`: jobs at a time. `lease_seconds`: the
     length of a lease; it is renewed at each third. `poll_min_seconds` and `poll_max_seconds`: the bounds of the pause
     between two attempts to lease, if no notification comes. `drain_seconds`: how long a stop waits for running jobs and
     their answers. `time_limit_seconds`: for a step without a timeout. `idle_connection_seconds`: how long a connection
@@ -41,6 +41,7 @@ class WorkerOptions:
 
     dsn: str | None = field(repr=False)
     schema: str = DEFAULT_SCHEMA
+    nodes: Sequence[str] = ()
     buckets: str | Sequence[int] | None = None
     worker_id: str = field(default_factory=own_id)
     types: tuple[str, ...] | None = None
@@ -60,7 +61,7 @@ class WorkerOptions:
     @property
     def database(self) -> Database:
         """The database and the schema of the queue."""
-        return Database(dsn=self.dsn, schema=self.schema)
+        return Database(dsn=self.dsn, schema=self.schema, nodes=node_addresses(self.nodes))
 
     @property
     def bucket_numbers(self) -> tuple[int, ...] | None:
@@ -70,6 +71,7 @@ class WorkerOptions:
     def __post_init__(self) -> None:
         """Raise OperatorFault for a wrong value."""
         check_schema_name(self.schema)
+        node_addresses(self.nodes)
         if self.buckets is not None:
             parse_buckets(self.buckets)
         if not self.worker_id:

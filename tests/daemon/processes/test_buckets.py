@@ -47,7 +47,7 @@ workflow:
 
 
 TAKES = "workflow:\n- {step: start, next: told}\n- {step: told, type: wait, signal: told, key: all, since: 1h}\n"
-SAME = "insert into noetl.signal (signal_id, name, key, expires_at) overriding system value select $1, 'a', '', now()"
+SAME = "insert into noetl.signal (signal_id, name, key, expires_at) select $1, 'a', '', now()"
 CUT = "select pg_terminate_backend(pid) from pg_stat_activity where wait_event_type = 'Lock'"
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from noetl_broker.errors import OperatorFault
 from noetl_broker.store.connect.schema_name import DEFAULT_SCHEMA, check_schema_name
 
 INSTEAD = "the parts of the DSN cannot be told apart; percent-encode the special characters of user and password"
@@ -16,6 +17,7 @@ UNNAMED = "without a name"
 PLACE = ("PGHOST", "PGDATABASE")
 LEAST_CHARACTERS = 3  # a shorter piece of a password counts only where a message quotes it
 
+_PLACE = re.compile(r"[^\s=]+:\d{1,5}")
 _USER = re.compile(r"^(?:[\w+.-]*://)?(.*)@", re.DOTALL)
 _KEYWORD = re.compile(r"(?:^|[\s?&;])(?:ssl)?password\s*=\s*('(?:[^'\\]|\\.)*'|(?:[^\s&#]|&(?!\w+=))*)", re.IGNORECASE)
 _SEPARATORS = re.compile(r"[/?#:@\[\]&=]")
@@ -51,6 +53,20 @@ class Database:
     def for_tables(self) -> Self:
         """Where the tables of this schema are made and changed: of a bucket on Citus, at the coordinator."""
         return replace(self, at_coordinator=self.installation is not None)
+
+
+def node_addresses(given: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """The nodes of Citus and their addresses, from texts such as `10.0.0.5:5432=db1:5432`. Raises OperatorFault."""
+    pairs = []
+    for text in given:
+        name, _, address = text.partition("=")
+        if not _PLACE.fullmatch(name) or not _PLACE.fullmatch(address):
+            raise OperatorFault(
+                f"nodes has {text!r:.80}: write what Citus calls the node and its address for us, for example"
+                " 10.0.0.5:5432=db1.example.com:5432"
+            )
+        pairs.append((name, address))
+    return tuple(pairs)
 
 
 def secret_parts(dsn: str | None) -> tuple[str, ...]:

@@ -115,8 +115,8 @@ def _address(database: Database, node: NodeName | None) -> dict[str, Any]:
     """Where we connect to a node: the setting `nodes` may say something else than Citus."""
     if node is None:
         return {}
-    host, colon, port = dict(database.nodes).get(str(node), str(node)).rpartition(":")
-    return {"host": host if colon else port, "port": int(port) if colon else node.port}
+    host, _, port = dict(database.nodes).get(str(node), str(node)).rpartition(":")
+    return {"host": host, "port": int(port)}
 
 
 def _away(database: Database, node: NodeName, error: Exception) -> OSError:

@@ -74,7 +74,6 @@ with origins as materialized (
   from unnest($1::int[]) o (origin)
 ), copies as (
   insert into noetl.signal (signal_id, name, key, payload, sent_at, expires_at, hops)
-  overriding system value
   select c.signal_id, c.name, c.key, c.payload::jsonb, c.sent_at, c.expires_at, c.hops
   from unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::timestamptz[], $8::int[])
     c (signal_id, name, key, payload, sent_at, expires_at, hops)
