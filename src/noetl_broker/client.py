@@ -76,7 +76,8 @@ class Client:
     ```
 
     `dsn` None: the PG* variables; `schema`: where the broker's tables are; `nodes`: as the setting, on Citus.
-    Every method raises DatabaseFault if the database does not answer. PermissionFault and SchemaFault: waiting does not help. NotFoundFault: it does not exist.
+    Every method raises DatabaseFault if the database does not answer. PermissionFault and SchemaFault: waiting does
+    not help. NotFoundFault: it does not exist.
     Safe to share between tasks.
     """
 

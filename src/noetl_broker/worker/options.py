@@ -27,16 +27,16 @@ def own_id() -> str:
 class WorkerOptions:
     """The settings of one worker.
 
-    `dsn`: the database of the broker, None for the PG* variables. `schema`: where its tables are in it. `nodes`: as the
-    setting, on Citus. `buckets`: of an installation with buckets those to serve, as `0-7,12` or as numbers, None for
-    all. `types`: the job types to lease, None for all that the worker has tools for. `concurrency`: jobs at a time. `lease_seconds`: the
-    length of a lease; it is renewed at each third. `poll_min_seconds` and `poll_max_seconds`: the bounds of the pause
-    between two attempts to lease, if no notification comes. `drain_seconds`: how long a stop waits for running jobs and
-    their answers. `time_limit_seconds`: for a step without a timeout. `idle_connection_seconds`: how long a connection
-    of a postgres or http step waits for the next job; 0 closes it after each. `null`: complete every job with {}, in
-    batches of `null_batch`, for benchmarks. `preload`: modules that are imported once, for all python steps.
-    `pass_env`: names of environment variables that jobs may read beside the common ones. `emit`: takes a span for each
-    attempt; None: no traces.
+    `dsn`: the database of the broker, None for the PG* variables. `schema`: where its tables are in it. `nodes`: as
+    the setting, on Citus. `buckets`: of an installation with buckets those to serve, as `0-7,12` or as numbers,
+    None for all. `types`: the job types to lease, None for all that the worker has tools for. `concurrency`: jobs
+    at a time. `lease_seconds`: the length of a lease; it is renewed at each third. `poll_min_seconds` and
+    `poll_max_seconds`: the bounds of the pause between two attempts to lease, if no notification comes.
+    `drain_seconds`: how long a stop waits for running jobs and their answers. `time_limit_seconds`: for a step
+    without a timeout. `idle_connection_seconds`: how long a connection of a postgres or http step waits for the
+    next job; 0 closes it after each. `null`: complete every job with {}, in batches of `null_batch`, for
+    benchmarks. `preload`: modules that are imported once, for all python steps. `pass_env`: names of environment
+    variables that jobs may read beside the common ones. `emit`: takes a span for each attempt; None: no traces.
     """
 
     dsn: str | None = field(repr=False)
