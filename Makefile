@@ -40,7 +40,7 @@ SEED ?= 1
 COUNT ?= 200
 RATE ?= 500
 
-.PHONY: help setup dev demo test test-in-bucket test-matrix mutants simulate chaos soak bench check lint format golden docs wheels constraints clean
+.PHONY: help setup dev demo test test-in-bucket test-matrix test-pinned mutants simulate chaos soak bench check lint format golden docs wheels constraints clean
 
 help: ## show this list
 	@echo "noetl-broker. Start with: make dev"
@@ -64,12 +64,15 @@ ifneq ($(COMPILED),)
 else
 	@$(BIN)/mypy >$(TYPES) 2>&1 & types=$$!; trap 'kill $$types; exit 130' INT TERM; \
 	echo "$(PYTEST) -n auto $(PYTEST_ARGS)"; $(PYTEST) -n auto $(PYTEST_ARGS); tests=$$?; \
-	$(if $(PYTEST_ARGS),,[ $$tests = 0 ] && { $(MAKE) --no-print-directory test-in-bucket; tests=$$?; };) \
+	$(if $(PYTEST_ARGS),,[ $$tests = 0 ] && { $(MAKE) --no-print-directory test-in-bucket test-pinned; tests=$$?; };) \
 	wait $$types; checked=$$?; echo "mypy:"; cat $(TYPES); exit $$((tests ? tests : checked))
 endif
 
 test-in-bucket: $(READY) ## run the tests of turns and jobs in one bucket of an installation with four
 	NOETL_TEST_BUCKET=2 $(PYTEST) -n auto $(IN_BUCKET)
+
+test-pinned: $(READY) ## run the same tests where each table is an empty shell beside its shard, as on Citus
+	NOETL_TEST_BUCKET=2 NOETL_TEST_PINNED=1 $(PYTEST) -n auto $(IN_BUCKET)
 
 # QUICK=1 runs a selection. `.venv/bin/python -m tests.matrix --list` lists what this machine has.
 test-matrix: $(STAMP) ## test Python 3.11 to 3.14 with Postgres 15 to 18, as far as this machine has them

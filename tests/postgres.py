@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,12 +18,15 @@ from psycopg import sql
 from noetl_broker import embedded_postgres
 from noetl_broker.store.connect import dsn
 from noetl_broker.store.connect.connection import connection_class
-from noetl_broker.store.connect.schema_name import DEFAULT_SCHEMA, rendered
+from noetl_broker.store.connect.nodes import open_at_node
+from noetl_broker.store.connect.schema_name import DEFAULT_SCHEMA, Shards, rendered, shards_of
 
 # `NOETL_TEST_SCHEMA=orders make test` runs the suite in a schema of another name. Tests say `noetl` in their SQL: the
 # store's connections and `psycopg_connect` render it.
 # `NOETL_TEST_BUCKET=2` runs tests in this bucket of an installation with four.
 BUCKET = os.environ.get("NOETL_TEST_BUCKET")
+# `NOETL_TEST_PINNED=1` pins that bucket to shards, as on Citus; its tables are shells that must stay empty.
+PINNED = bool(os.environ.get("NOETL_TEST_PINNED"))
 INSTALLATION = DEFAULT_SCHEMA if BUCKET else None
 SCHEMA = f"{DEFAULT_SCHEMA}_{BUCKET}" if BUCKET else os.environ.get("NOETL_TEST_SCHEMA") or DEFAULT_SCHEMA
 SCHEMA_SUFFIX = "" if SCHEMA == DEFAULT_SCHEMA else f"/{SCHEMA}"  # of the name of a database in logs
@@ -117,21 +121,36 @@ class _RenderingCursor(psycopg.Cursor[Any]):
     """Renders statements that are plain text."""
 
     schema = SCHEMA
+    shards: Shards | None = None
 
     def execute(self, query: Any, *arguments: Any, **options: Any) -> Self:
         if isinstance(query, str | bytes):
-            query = rendered(query if isinstance(query, str) else query.decode(), self.schema).encode()
+            query = rendered(
+                query if isinstance(query, str) else query.decode(), self.schema, shards=self.shards
+            ).encode()
         return super().execute(query, *arguments, **options)
 
 
 def psycopg_connect(database: Database, *, autocommit: bool = False) -> psycopg.Connection[Any]:
     """Connect with psycopg, as another program does."""
-    cursor = type("Cursor", (_RenderingCursor,), {"schema": database.schema})
-    return psycopg.connect(database.dsn, autocommit=autocommit, cursor_factory=cursor)
+    connection = psycopg.connect(database.dsn, autocommit=autocommit)
+    names = {"schema": database.schema, "shards": _shards_in(connection) if PINNED else None}
+    connection.cursor_factory = type("Cursor", (_RenderingCursor,), names)
+    return connection
+
+
+def _shards_in(connection: psycopg.Connection[Any]) -> Shards | None:
+    """Return the shards of the bucket; None: the database is not prepared yet."""
+    with connection.transaction():
+        if connection.execute("select to_regclass('pg_dist_shard')").fetchone() == (None,):
+            return None
+        found = connection.execute(
+            "select relname, relname || '_' || shardid from pg_dist_shard join pg_class on oid = logicalrelid"
+        )
+        return shards_of(tuple(found))
 
 
 async def asyncpg_connect(database: Database) -> asyncpg.Connection[Any]:
     """Connect with asyncpg, as a worker of somebody else does: without the codecs of the program."""
-    return await asyncpg.connect(
-        database.dsn, connection_class=connection_class(database.schema, database.installation)
-    )
+    own = connection_class(database.schema, database.installation)
+    return await open_at_node(database, partial(asyncpg.connect, database.dsn, connection_class=own))

@@ -96,6 +96,7 @@ ENDS = (
 
 
 @pytest.mark.parametrize("call", ENDS)
+@pytest.mark.changes_tables
 async def test_an_event_beside_a_workers_is_mail(database: Database, call: str) -> None:
     """A trigger of the user inserts it when a job completes, or the worker in its transaction; each is mail once."""
     await execute(database, FOLLOWS)
@@ -174,6 +175,7 @@ async def test_a_missing_catalog_id_is_filled_from_the_execution(database: Datab
     assert [tuple(row) for row in filled] == [(1, 11), (2, None), (3, 33)]
 
 
+@pytest.mark.changes_tables
 async def test_a_writer_needs_no_right_on_the_inbox(database: Database) -> None:
     """The trigger has the rights of its owner, so INSERT on the event table is enough."""
     role = f"writer_{database.name}"

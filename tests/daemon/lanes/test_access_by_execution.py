@@ -67,6 +67,7 @@ workflow:
 """
 
 
+@pytest.mark.changes_tables
 async def test_every_unique_key_includes_the_execution_id(database: Database) -> None:
     """Of all tables with that column, partitioned or not."""
     keys = """
@@ -83,6 +84,7 @@ async def test_every_unique_key_includes_the_execution_id(database: Database) ->
 @pytest.mark.filterwarnings(
     "ignore::asyncpg.exceptions.InterfaceWarning"
 )  # closing the connection removes the listener
+@pytest.mark.changes_tables
 async def test_every_statement_of_the_hot_path_finds_rows_by_execution_id(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,6 +95,7 @@ async def test_a_daemon_reads_mail_from_before_its_start(database: Database) -> 
     assert await broken_invariants(database) == {}
 
 
+@pytest.mark.changes_tables
 async def test_a_refused_value_makes_a_dead_letter_of_its_own_mail_alone(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +116,7 @@ async def test_a_refused_value_makes_a_dead_letter_of_its_own_mail_alone(
     assert await complete_jobs(database, {"ok": True}) == len(healthy)
 
 
+@pytest.mark.changes_tables
 async def test_a_lane_isolates_faults_for_a_hundred_batches(database: Database) -> None:
     """Two mails a batch: the first fault fails its batch, an isolating one finds the next; the last comes later."""
     await register(database, CHAIN)

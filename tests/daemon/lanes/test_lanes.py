@@ -137,6 +137,7 @@ async def test_no_lane_outlasts_the_work(database: Database, monkeypatch: pytest
     assert await value(database, RUNNING) == 0
 
 
+@pytest.mark.changes_tables
 async def test_a_claim_begins_behind_the_last_full_claim(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Claims that are not full, or that read the newest mail, do not move the start. A failed batch rewinds it."""
     for name in ("FAST_SECONDS", "MIN_PAUSE_SECONDS", "MAX_FAST_PAUSE_SECONDS"):

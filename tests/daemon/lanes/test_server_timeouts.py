@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from noetl_broker.daemon.metrics import registry as metric
 from noetl_broker.store.connect.connection import call
 from tests.brokers import broken_invariants, complete_jobs, drain, execute, register, rows, start, value
@@ -26,6 +28,7 @@ FAIL = """
     for each statement execute function public.fail()"""
 
 
+@pytest.mark.changes_tables
 async def test_mail_that_always_times_out_becomes_a_dead_letter(database: Database) -> None:
     """After five attempts alone. The others end, and it comes back after the repair."""
     sqlstate = "25P04"
@@ -48,6 +51,7 @@ async def test_mail_that_always_times_out_becomes_a_dead_letter(database: Databa
     assert await broken_invariants(database) == {}
 
 
+@pytest.mark.changes_tables
 async def test_a_batch_that_times_out_is_halved_from_its_own_size(database: Database) -> None:
     """Halving from the setting would take many more attempts."""
     await register(database, STORY)

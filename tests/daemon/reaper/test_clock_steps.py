@@ -47,8 +47,8 @@ workflow:
 DEADLINE = "deadline: 1800"
 # Shifts all due times, as if the clock had stepped back by so much.
 STEP_BACK = (
-    """insert into noetl.clock (seen_at) values (clock_timestamp() + $1::interval)
-    on conflict (is_only) do update set seen_at = clock.seen_at + $1::interval""",
+    """insert into noetl.clock as c (seen_at) values (clock_timestamp() + $1::interval)
+    on conflict (is_only) do update set seen_at = c.seen_at + $1::interval""",
     """update noetl.queue
     set available_at = available_at + $1::interval, lease_until = lease_until + $1::interval,
       last_heartbeat = last_heartbeat + $1::interval, first_leased_at = first_leased_at + $1::interval,

@@ -83,16 +83,17 @@ async def open_at_node(database: Database, opens: Opens) -> asyncpg.Connection[A
     """A connection to the node of a bucket, or to the database if it is on none. `opens` takes a host and a port."""
     if database.installation is None and not database.at_coordinator:
         return await opens()
-    node = _last_found.get(database)
+    remembered = node = _last_found.get(database)
     for _ in range(MOST_HOPS):
         try:
             connection = await opens(**_address(database, node))
         except (OSError, TimeoutError) as error:
             if node is None:
                 raise
-            if _last_found.pop(database, None) is None:
+            if remembered is None:
                 raise _away(database, node, error) from error
-            node = None  # it may have been moved
+            _last_found.pop(database, None)
+            remembered = node = None  # it may have been moved
             continue
         try:
             found = await find(connection, database)
@@ -107,7 +108,7 @@ async def open_at_node(database: Database, opens: Opens) -> asyncpg.Connection[A
         with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
             await connection.close(timeout=1.0)
         _last_found.pop(database, None)
-        node = found.node
+        remembered, node = None, found.node
     raise DatabaseFault(f"the bucket {database.schema} is moved again and again; try again")
 
 

@@ -1,0 +1,189 @@
+"""Buckets on nodes of Citus while they are moved: nothing that was acknowledged is lost, and order is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from noetl_broker.store.connect.buckets import buckets_of
+from tests.brokers import PATIENCE_SECONDS, broken_invariants, execute, rows, start, until_ended, value
+from tests.citus.conftest import BUCKETS, Cluster
+from tests.installations import register_everywhere, serving
+from tests.processes import Process, start_command
+
+pytestmark = [pytest.mark.chaos, pytest.mark.slow]
+
+STARTS = 3000
+PRODUCERS = 3
+STORY = """
+workflow:
+- {step: start, next: a}
+- {step: a, type: noop, next: b}
+- {step: b, type: noop, next: end}
+- {step: end}
+"""
+WAITS = """
+workflow:
+- {step: start, next: one}
+- {step: one, type: wait, signal: told, key: 'k', since: 1h, next: two}
+- {step: two, type: wait, signal: told, key: 'k', since: 1h, next: end}
+- {step: end, result: '{{ [one, two] }}'}
+"""
+LINE = """
+metadata: {concurrency: {limit: 1, per_bucket: true}}
+workflow:
+- {step: start, next: one}
+- {step: one, type: wait, signal: go, key: '{{ workload.key }}', since: 1h, next: end}
+- {step: end}
+"""
+
+
+class Load:
+    """Producers at the coordinator. Each start that fails is repeated with its idempotency key until it succeeds."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self.acknowledged: dict[str, int] = {}
+        self.longest = 0.0
+        self.errors = 0
+        self._numbers = itertools.count()
+
+    async def produce(self) -> None:
+        """Start executions until there are STARTS."""
+        connection: asyncpg.Connection[asyncpg.Record] | None = None
+        while (number := next(self._numbers)) < STARTS:
+            key, began = f"key-{number}", time.monotonic()
+            while key not in self.acknowledged:
+                try:
+                    if connection is None or connection.is_closed():
+                        connection = await asyncpg.connect(self._cluster.installation.dsn)
+                    text = f"select noetl_{number % BUCKETS}.start_execution('story', idempotency_key => $1)"
+                    self.acknowledged[key] = await asyncio.wait_for(connection.fetchval(text, key), 20)
+                except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+                    self.errors += 1
+                    await asyncio.sleep(0.05)
+            self.longest = max(self.longest, time.monotonic() - began)
+        if connection is not None:
+            await connection.close()
+
+
+@asynccontextmanager
+async def killed_now_and_then(cluster: Cluster, folder: Path, *command: str) -> AsyncIterator[list[int]]:
+    """Run a command, kill -9 it at random moments and start it again; yields a list of the kills."""
+    kills: list[int] = []
+    env = {"NOETL_BROKER_DSN": cluster.installation.dsn, "NOETL_BROKER_HEALTH_PORT": "0", "PATH": "/usr/bin:/bin"}
+
+    def begin() -> Process:
+        out = (folder / f"{command[0]}-{len(kills)}.log").open("w")
+        return start_command(command, cwd=folder, env=env, stdout=out.fileno(), stderr=out.fileno())
+
+    async def keep_killing() -> None:
+        nonlocal process
+        while True:
+            await asyncio.sleep(random.uniform(3, 8))
+            process.kill()
+            process.wait()
+            kills.append(process.pid)
+            process = begin()
+
+    process = begin()
+    task = asyncio.create_task(keep_killing())
+    try:
+        yield kills
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        process.terminate()
+        process.wait(PATIENCE_SECONDS)
+
+
+async def test_no_acknowledged_start_is_lost_by_moves_and_kills(cluster: Cluster, tmp_path: Path) -> None:
+    """3,000 starts through three moves, while the broker is killed; each has one execution, which ends."""
+    await register_everywhere(cluster.installation, STORY, BUCKETS)
+    load = Load(cluster)
+    async with (
+        killed_now_and_then(cluster, tmp_path, "run") as kills,
+        killed_now_and_then(cluster, tmp_path, "worker", "--null") as worker_kills,
+    ):
+        producing = [asyncio.create_task(load.produce()) for _ in range(PRODUCERS)]
+        for _ in range(3):
+            here = await cluster.node_of("noetl_0")
+            await cluster.move("noetl_0", next(node for node in cluster.nodes if node != here))
+        await asyncio.gather(*producing)
+        for bucket in buckets_of(cluster.installation, BUCKETS):
+            await until_ended(bucket)
+    assert len(load.acknowledged) == STARTS
+    assert kills
+    found: dict[str, int] = {}
+    for bucket in buckets_of(cluster.installation, BUCKETS):
+        text = "select idempotency_key, execution_id from noetl.execution where status = 'COMPLETED'"
+        own = await rows(bucket, text)
+        assert not {key for key, _ in own} & {*found}
+        found |= dict(own)
+        assert await value(bucket, "select count(*) from noetl.inbox") == 0
+        assert await value(bucket, "select count(*) from noetl.dead_letter") == 0
+        assert await broken_invariants(bucket) == {}
+    assert found == load.acknowledged
+    print(f"longest start {load.longest:.1f} s, {load.errors} errors, kills {len(kills)} and {len(worker_kills)}")
+
+
+async def test_a_pause_is_resumed_on_a_node_of_a_lower_group(cluster: Cluster) -> None:
+    """The number of the resume is higher than that of the pause."""
+    low, high = cluster.nodes[:2]
+    bucket, _ = buckets_of(cluster.installation, BUCKETS)
+    await cluster.move(bucket.schema, high) if await cluster.node_of(bucket.schema) != high else None
+    await register_everywhere(cluster.installation, WAITS, BUCKETS)
+    async with serving(cluster.installation, BUCKETS):
+        [execution_id] = await start(bucket)
+        await execute(bucket, "select noetl.pause_execution($1)", execution_id)
+        await _until(bucket, "select status = 'PAUSED' from noetl.execution")
+        await cluster.move(bucket.schema, low)
+        await execute(bucket, "select noetl.resume_execution($1)", execution_id)
+        await _until(bucket, "select status = 'RUNNING' from noetl.execution")
+
+
+async def test_signals_and_lines_keep_their_order_through_a_move(cluster: Cluster) -> None:
+    """A signal that is sent after the move is taken second; who waited before it is admitted first."""
+    low, high = cluster.nodes[:2]
+    bucket, _ = buckets_of(cluster.installation, BUCKETS)
+    await cluster.move(bucket.schema, high) if await cluster.node_of(bucket.schema) != high else None
+    await register_everywhere(cluster.installation, WAITS, BUCKETS)
+    await execute(bucket, "select noetl.send_signal('told', 'k', '1')")
+    async with serving(cluster.installation, BUCKETS):
+        await cluster.move(bucket.schema, low)
+        await execute(bucket, "select noetl.send_signal('told', 'k', '2')")
+        await start(bucket)
+        await until_ended(bucket)
+    assert await rows(bucket, "select result from noetl.execution") == [([1, 2],)]
+
+
+async def test_a_node_that_is_added_takes_a_bucket(cluster: Cluster) -> None:
+    """Functions, roles and sequences come with it."""
+    bucket, other = buckets_of(cluster.installation, BUCKETS)
+    low, high = cluster.nodes[:2]
+    for schema in (bucket.schema, other.schema):
+        if await cluster.node_of(schema) != low:
+            await cluster.move(schema, low)
+    await cluster.execute("select citus_remove_node($1::text, $2::int)", *high)
+    await cluster.execute("select citus_add_node($1::text, $2::int)", *high)
+    await register_everywhere(cluster.installation, STORY.replace("noop", "wait, for: 1ms"), BUCKETS)
+    await cluster.move(bucket.schema, high)
+    async with serving(cluster.installation, BUCKETS):
+        await start(bucket, count=5)
+        await until_ended(bucket)
+    assert await broken_invariants(bucket) == {}
+
+
+async def _until(bucket: object, text: str) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not await value(bucket, text):  # noqa: ASYNC110 - another session changes it
+            await asyncio.sleep(0.05)
