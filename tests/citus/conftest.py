@@ -58,6 +58,7 @@ class Cluster:
 
     async def move(self, schema: str, node: tuple[str, int]) -> None:
         """Move a bucket to a node."""
+        await close_pools()  # of the test, whose connections are to the old node
         await self.execute("select citus_schema_move($1::text::regnamespace, $2::text, $3::int)", schema, *node)
 
 

@@ -88,6 +88,7 @@ def scaling(reader: PageRun, page: str) -> str:
     assert reader.database is not None
     reader.aside(ended_in(reader.database, LONG_AGO))
     reader.sql("update noetl.execution set ended_at = ended_at - interval '91 days'")
+    page = page.partition("## Citus\n")[0]  # tests/citus/test_page.py runs that
     size, *starts = code_blocks(page, "sql")
     assert re.fullmatch(r"\d+ (kB|MB)", str(reader.sql(size)[0][0][0]))
     dry_run, by_hand, make = code_blocks(page, "sh")

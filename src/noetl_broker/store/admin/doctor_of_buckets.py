@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from noetl_broker.errors import BrokerError, DatabaseFault
 from noetl_broker.store.admin.doctor import examine
 from noetl_broker.store.admin.doctor_checks import DoctorFinding
+from noetl_broker.store.admin.doctor_of_nodes import examine_nodes
 from noetl_broker.store.connect.buckets import buckets_of, count_buckets
 from noetl_broker.store.connect.connection import connect
 from noetl_broker.store.connect.dsn import Database
@@ -26,7 +27,7 @@ async def examine_all(database: Database) -> Sequence[DoctorFinding]:
     buckets = buckets_of(database, count)
     parts = await asyncio.gather(*(_examine(bucket, turns) for bucket in buckets))
     findings = [*_combined(database, [bucket.schema for bucket in buckets], parts)]
-    return [*findings, await _compare_settings(buckets)]
+    return [*findings, await _compare_settings(buckets), *await examine_nodes(database, buckets)]
 
 
 def _combined(

@@ -55,3 +55,10 @@ begin
   end loop;
 end
 $$;
+
+-- name: count_orphaned_shards
+select count(*)
+from pg_dist_cleanup;
+
+-- name: node_clock
+select extract(epoch from clock_timestamp())::float8;

@@ -1,0 +1,101 @@
+"""What docs/scaling.md says of Citus: its commands run, failures are those that it names, and `doctor` sees them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import asyncpg
+import pytest
+
+from noetl_broker.errors import DatabaseFault
+from noetl_broker.store.admin.doctor_of_buckets import examine_all
+from noetl_broker.store.connect import migrations
+from noetl_broker.store.connect.buckets import buckets_of
+from noetl_broker.store.connect.connection import connect
+from noetl_broker.store.queries import load
+from tests.brokers import rows, start, until_ended, value
+from tests.citus.conftest import BUCKETS, Cluster
+from tests.docs.pages import code_blocks, read_page
+from tests.installations import register_everywhere, serving
+
+pytestmark = pytest.mark.slow
+
+BODY = "workflow:\n- {step: start, next: end}\n- {step: end}\n"
+OF_THE_INSTALLATION = {"write_homes", "bucket_of_start", "share_installation", "list_buckets", "record_bucket"}
+
+
+async def test_the_statements_of_the_page_run(cluster: Cluster) -> None:
+    """A start in a transaction, calls on any node, and a node that is added."""
+    low, high = cluster.nodes[:2]
+    for number, bucket in enumerate(buckets_of(cluster.installation, BUCKETS)):
+        await cluster.move(bucket.schema, low) if await cluster.node_of(bucket.schema) != low else None
+        await register_everywhere(replace(cluster.installation), BODY, BUCKETS) if not number else None
+    in_transaction, calls, moves = code_blocks(read_page("scaling").partition("## Citus\n")[2], "sql")
+    connection = await asyncpg.connect(cluster.installation.dsn)
+    await connection.execute("create schema app; create table app.orders (id int)")
+    await connection.execute(in_transaction.replace("noetl_3", "noetl_1").replace("orders/ship", "story"))
+    for call in calls.split(";\n"):
+        await connection.execute(call.replace("noetl_3", "noetl_1").replace("orders/ship", "story"))
+    await connection.execute("begin")
+    with pytest.raises(asyncpg.PostgresError) as refused:
+        await connection.execute("select noetl_1.start_execution('story')")
+    assert refused.value.sqlstate == "NB503"
+    await connection.execute("rollback")
+    await connection.execute("select citus_remove_node($1::text, $2::int)", *high)
+    for statement in moves.replace("'node3.example.com', 5432", f"'{high[0]}', {high[1]}").split(";\n"):
+        await connection.execute(statement.replace("noetl_3", "noetl_1"))
+    await connection.close()
+    async with serving(cluster.installation, BUCKETS):
+        for bucket in buckets_of(cluster.installation, BUCKETS):
+            await until_ended(bucket)
+    counts = [
+        await value(one, "select count(*) from noetl.execution") for one in buckets_of(cluster.installation, BUCKETS)
+    ]
+    assert sum(counts) == 3
+    assert counts[1] >= 2
+
+
+async def test_a_node_that_is_away_stops_its_own_bucket_only(cluster: Cluster) -> None:
+    """The error names both, and the other bucket works."""
+    first, second = buckets_of(cluster.installation, BUCKETS)
+    host, port = await cluster.node_of(second.schema)
+    away = replace(cluster.installation, nodes=((f"{host}:{port}", "127.0.0.1:1"),))
+    _, unreachable = buckets_of(away, BUCKETS)
+    with pytest.raises(DatabaseFault, match=rf"{port}, the node of the bucket noetl_1, does not answer"):
+        await connect(unreachable, name="test")
+    problems = {found.check: found.says for found in await examine_all(away) if found.state == "problem"}
+    assert "noetl_1" in problems["bucket"]
+    await register_everywhere(cluster.installation, BODY, BUCKETS)
+    async with serving(cluster.installation, BUCKETS):
+        await start(first)
+        await until_ended(first)
+
+
+async def test_doctor_looks_at_clocks_and_orphaned_shards(cluster: Cluster) -> None:
+    """All is well on a new cluster."""
+    found = {each.check: each.state for each in await examine_all(cluster.installation)}
+    assert (found["clocks"], found["orphaned shards"]) == ("ok", "ok")
+
+
+async def test_every_statement_prepares_at_a_node(cluster: Cluster) -> None:
+    """Those of the installation's own tables aside, and what only a NoETL server has."""
+    first, _ = buckets_of(cluster.installation, BUCKETS)
+    connection = await connect(first, name="test")
+    faults = {}
+    for name, text in load().items():
+        try:
+            await connection.prepare(text)
+        except asyncpg.PostgresSyntaxError as error:
+            assert "multiple commands" in str(error)  # noqa: PT017 - that is why
+        except asyncpg.PostgresError as error:
+            faults[name] = str(error)
+    await connection.close()
+    assert faults.keys() - OF_THE_INSTALLATION == {"reap_ended_jobs"}
+
+
+async def test_migrate_again_changes_nothing(cluster: Cluster) -> None:
+    """Every file is recorded, and a bucket names the node that it is on."""
+    for bucket in buckets_of(cluster.installation, BUCKETS):
+        names = [name for (name,) in await rows(bucket, "select name from noetl.schema_version order by version")]
+        assert names[:2] == ["citus.sql", "bucket.sql"]
+        assert len(names) == len(migrations.migrations()) + 2
