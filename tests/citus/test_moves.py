@@ -86,8 +86,8 @@ async def killed_now_and_then(cluster: Cluster, folder: Path, *command: str) -> 
     env = {"NOETL_BROKER_DSN": cluster.installation.dsn, "NOETL_BROKER_HEALTH_PORT": "0", "PATH": "/usr/bin:/bin"}
 
     def begin() -> Process:
-        out = (folder / f"{command[0]}-{len(kills)}.log").open("w")
-        return start_command(command, cwd=folder, env=env, stdout=out.fileno(), stderr=out.fileno())
+        with (folder / f"{command[0]}-{len(kills)}.log").open("w") as out:
+            return start_command(command, cwd=folder, env=env, stdout=out.fileno(), stderr=out.fileno())
 
     async def keep_killing() -> None:
         while True:

@@ -34,7 +34,7 @@ async def test_the_statements_of_the_page_run(cluster: Cluster) -> None:
     connection = await asyncpg.connect(cluster.installation.dsn)
     await connection.execute("create schema app; create table app.orders (id int)")
     await connection.execute(in_transaction.replace("noetl_3", "noetl_1").replace("orders/ship", "story"))
-    for call in calls.split(";\n"):
+    for call in filter(str.strip, calls.split(";\n")):
         await connection.execute(call.replace("noetl_3", "noetl_1").replace("orders/ship", "story"))
     await connection.execute("begin")
     with pytest.raises(asyncpg.PostgresError) as refused:
@@ -42,7 +42,9 @@ async def test_the_statements_of_the_page_run(cluster: Cluster) -> None:
     assert refused.value.sqlstate == "NB503"
     await connection.execute("rollback")
     await connection.execute("select citus_remove_node($1::text, $2::int)", *high)
-    for statement in moves.replace("'node3.example.com', 5432", f"'{high[0]}', {high[1]}").split(";\n"):
+    for statement in filter(
+        str.strip, moves.replace("'node3.example.com', 5432", f"'{high[0]}', {high[1]}").split(";\n")
+    ):
         await connection.execute(statement.replace("noetl_3", "noetl_1"))
     await connection.close()
     async with serving(cluster.installation, BUCKETS):

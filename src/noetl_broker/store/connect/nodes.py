@@ -103,6 +103,7 @@ async def open_at_node(database: Database, opens: Opens) -> asyncpg.Connection[A
         if found is None or found.is_here:
             if found is not None:
                 _last_found[database] = found.node
+            if found is not None and database.installation is not None:
                 connection.shards = found.shards  # type: ignore[attr-defined] # of `connection_class`
             return connection
         with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
