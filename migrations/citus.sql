@@ -12,8 +12,8 @@ create table if not exists noetl.sequences (
 
 comment on table noetl.sequences is 'Always empty: it makes Citus bring the sequences to all nodes.';
 
--- Numbers that order things must rise when the bucket moves, too. Each node has a range of a sequence of its own, so they are
--- made of the node's clock: milliseconds since 2024, and a counter of so many bits within the millisecond. It never steps back.
+-- Numbers that order things must rise when the bucket moves, too. But each node has a range of a sequence of its own. So they are
+-- made of the node's clock, which never steps back: milliseconds since 2024, then so many bits of a counter.
 create or replace function noetl.clock_number(bits int) returns bigint
 language plpgsql volatile parallel unsafe
 set search_path = pg_catalog, pg_temp

@@ -103,7 +103,7 @@ async def filled_shells(bucket: Database) -> dict[str, int]:
     connection = await connect(bucket, name="test")
     try:
         shells = [row["name"] for row in await connection.fetch("select logicalrelid::text as name from pg_dist_shard")]
-        counts = {shell: await connection.fetchval(f"select count(*) from only {shell}") for shell in shells}
+        counts = {shell: await connection.fetchval(f"select count(*) from {shell}") for shell in shells}
     finally:
         await connection.close()
     return {shell: count for shell, count in counts.items() if count}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -97,7 +97,7 @@ async def cluster() -> AsyncIterator[Cluster]:
     await found.execute("select citus_set_coordinator_host($1::text, $2::int)", *coordinator)
     for node in nodes:
         await found.execute("select citus_add_node($1::text, $2::int)", *node)
-    await migrate(replace(installation), BUCKETS, OnCitus.YES)
+    await migrate(installation, BUCKETS, OnCitus.YES)
     await create_roles(installation)
     yield found
     await close_pools()

@@ -27,9 +27,9 @@ OF_THE_INSTALLATION = {"write_homes", "bucket_of_start", "share_installation", "
 async def test_the_statements_of_the_page_run(cluster: Cluster) -> None:
     """A start in a transaction, calls on any node, and a node that is added."""
     low, high = cluster.nodes[:2]
-    for number, bucket in enumerate(buckets_of(cluster.installation, BUCKETS)):
+    await register_everywhere(cluster.installation, BODY, BUCKETS)
+    for bucket in buckets_of(cluster.installation, BUCKETS):
         await cluster.move(bucket.schema, low) if await cluster.node_of(bucket.schema) != low else None
-        await register_everywhere(replace(cluster.installation), BODY, BUCKETS) if not number else None
     in_transaction, calls, moves = code_blocks(read_page("scaling").partition("## Citus\n")[2], "sql")
     connection = await asyncpg.connect(cluster.installation.dsn)
     await connection.execute("create schema app; create table app.orders (id int)")

@@ -48,6 +48,7 @@ async def test_mail_commits_with_its_event(database: Database) -> None:
         assert await mail(other) == []
 
 
+@pytest.mark.changes_tables  # it copies into the table itself
 async def test_each_row_of_a_statement_is_checked(database: Database) -> None:
     """A third of a thousand rows is no mail. COPY fires the trigger too."""
     async with session(database) as own:

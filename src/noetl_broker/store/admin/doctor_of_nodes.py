@@ -48,14 +48,17 @@ async def _offset(bucket: Database) -> float | None:
         connection = await connect(bucket, name=NAME)
     except DatabaseFault:
         return None
+    answers = []
     try:
-        answers = []
-        for _ in range(TRIPS):
-            began = time.time()
-            there = float(await connection.fetchval(sql("node_clock")))
-            ended = time.time()
-            answers.append((ended - began, there - (began + ended) / 2))
+        with translate_faults():
+            for _ in range(TRIPS):
+                began = time.time()
+                there = float(await connection.fetchval(sql("node_clock")))
+                ended = time.time()
+                answers.append((ended - began, there - (began + ended) / 2))
         return min(answers)[1]
+    except DatabaseFault:
+        return None
     finally:
         await connection.close()
 
