@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
+from noetl_broker.store.connect.buckets import buckets_of
 from noetl_broker.store.connect.installation import OnCitus, create_roles, migrate
 from tests.postgres import Database
 from tests.sessions import close_pools
@@ -60,6 +61,14 @@ class Cluster:
         """Move a bucket to a node."""
         await close_pools()  # of the test, whose connections are to the old node
         await self.execute("select citus_schema_move($1::text::regnamespace, $2::text, $3::int)", schema, *node)
+
+    async def remove(self, node: tuple[str, int]) -> None:
+        """Move all buckets to the first node, and remove this one."""
+        for bucket in buckets_of(self.installation, BUCKETS):
+            if await self.node_of(bucket.schema) != self.nodes[0]:
+                await self.move(bucket.schema, self.nodes[0])
+        await self.execute("call citus_cleanup_orphaned_resources()")  # or they would stand in the way of a move back
+        await self.execute("select citus_remove_node($1::text, $2::int)", *node)
 
 
 def _at(dsn: str, address: tuple[str, int], name: str) -> str:
