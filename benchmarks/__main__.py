@@ -14,6 +14,7 @@ from typing import Final
 
 from benchmarks import (
     buckets,
+    citus,
     core,
     cost,
     daemons,
@@ -64,6 +65,7 @@ FIGURES: Final = MappingProxyType[str, Measure](
         "signals": signals.measure,
         "schedules": schedules.measure,
         "buckets": buckets.measure,
+        "citus": citus.measure,
     }
 )
 RESULTS: Final = Path(__file__).parent / "results"

@@ -72,12 +72,12 @@ async def _turn(bench: Bench, count: int, *, in_buckets: bool) -> tuple[float, f
         schemas = await _schemas(database, count if in_buckets else None)
         pids = [connection.get_server_pid() for connection in schemas]
         for connection in schemas:
-            await _register(connection)
+            await register_ten(connection)
         async with database.daemon(batch_size=str(BATCH), schema=NAME if in_buckets else PLAIN) as daemon:
             share = schemas if in_buckets else schemas * count
             for connection in share:
                 await connection.execute(START, mails)
-                await _until_read([connection])
+                await until_read([connection])
             before = 0.0
             for step in range(STEPS):
                 if step == WARM_UP:
@@ -87,8 +87,8 @@ async def _turn(bench: Bench, count: int, *, in_buckets: bool) -> tuple[float, f
                     if completed != mails:
                         raise RuntimeError(f"{completed} jobs were there, not {mails}")
                     if not in_buckets:
-                        await _until_read([connection])
-                await _until_read(schemas)
+                        await until_read([connection])
+                await until_read(schemas)
             seconds = daemon.seconds() + _server_seconds(bench, pids) - before
         claims = statistics.mean([await connection.fetchval(CLAIMS) for connection in schemas])
         for connection in schemas:
@@ -106,13 +106,15 @@ async def _schemas(database: Database, buckets: int | None) -> list[Connection]:
     return [await connect(target, name="benchmark") for target in targets]
 
 
-async def _register(connection: Connection) -> None:
+async def register_ten(connection: Connection) -> None:
+    """Register the playbook that START starts."""
     await connection.execute(
         "insert into noetl.catalog (path, version, name, content) values ('ten', 1, 'ten', $1)", chain("ten")
     )
 
 
-async def _until_read(schemas: list[Connection]) -> None:
+async def until_read(schemas: list[Connection]) -> None:
+    """Wait until the inboxes are empty."""
     for connection in schemas:
         while await connection.fetchval("select exists (select from noetl.inbox)"):  # noqa: ASYNC110 - in the database
             await asyncio.sleep(POLL_SECONDS)
@@ -129,10 +131,10 @@ async def _jobs(bench: Bench) -> Row:
         plain, *buckets = [database.connection, *await _schemas(database, COUNTS[0])]
         bucket = buckets[0]
         for connection, schema in ((plain, PLAIN), (bucket, NAME)):
-            await _register(connection)
+            await register_ten(connection)
             async with database.daemon(schema=schema):
                 await connection.execute(START, count)
-                await _until_read([connection])
+                await until_read([connection])
         for connection in (plain, bucket):
             await _lease_and_end(connection, BLOCK)  # warm-up
         ratios = []

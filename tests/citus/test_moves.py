@@ -16,7 +16,7 @@ import pytest
 
 from noetl_broker.store.connect.buckets import buckets_of
 from tests.brokers import PATIENCE_SECONDS, broken_invariants, execute, rows, start, until_ended, value
-from tests.citus.conftest import BUCKETS, Cluster
+from tests.citus.clusters import BUCKETS, Cluster
 from tests.installations import register_everywhere, serving
 from tests.postgres import Database
 from tests.processes import Process, start_command

@@ -14,7 +14,7 @@ from noetl_broker.store.connect.buckets import buckets_of
 from noetl_broker.store.connect.connection import connect
 from noetl_broker.store.queries import load
 from tests.brokers import rows, start, until_ended, value
-from tests.citus.conftest import BUCKETS, Cluster
+from tests.citus.clusters import BUCKETS, Cluster
 from tests.docs.pages import code_blocks, read_page
 from tests.installations import register_everywhere, serving
 
