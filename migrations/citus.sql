@@ -78,9 +78,9 @@ declare
 begin
   for guarded in
     select c.oid
-    from pg_class c
+    from pg_dist_partition d -- has no shards, which a coordinator may have beside the tables
+    join pg_class c on c.oid = d.logicalrelid
     where c.relnamespace = 'noetl'::regnamespace
-      and c.relkind in ('r', 'p')
       and not c.relispartition
       and c.relname not in ('schema_version', 'period', 'sequences') -- migrate and archive write them at the coordinator
   loop

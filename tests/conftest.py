@@ -24,12 +24,22 @@ pytest.register_assert_rewrite(*(f"tests.{path.stem}" for path in Path(__file__)
 
 from noetl_broker import embedded_postgres, logs
 from noetl_broker.compiled_form import installed_form
-from noetl_broker.store.connect.installation import migrate
+from noetl_broker.store.connect.installation import OnCitus, migrate
 from noetl_broker.store.connect.schema_name import DEFAULT_SCHEMA
 from tests import summary
-from tests.postgres import BUCKET, PINNED, SCHEMA_VARIABLE, Copies, Database, Server, psycopg_connect, start_server
+from tests.postgres import (
+    BUCKET,
+    CITUS,
+    PINNED,
+    SCHEMA_VARIABLE,
+    Copies,
+    Database,
+    Server,
+    psycopg_connect,
+    start_server,
+)
 from tests.sessions import close_pools
-from tests.shells import filled_shells, make_shards
+from tests.shells import filled_shells, keep_shards_here, let_copy, make_shards
 from tests.store import noetl_server
 
 _POSTGRES = pytest.StashKey[embedded_postgres.EmbeddedPostgres]()
@@ -83,7 +93,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def _server_of(config: pytest.Config) -> Server:
-    """Return the run's Postgres; the first call starts it."""
+    """Return the run's Postgres; the first call starts it, unless there is a cluster of Citus."""
+    if CITUS:
+        return Server.at(CITUS)
     if _POSTGRES not in config.stash:
         config.stash[_POSTGRES] = start_server()
     return Server.of(config.stash[_POSTGRES])
@@ -103,12 +115,16 @@ def _migrate(*, tables: str = "", buckets: int | None = None, **connection: Any)
     if BUCKET:
         database, buckets = replace(database, schema=DEFAULT_SCHEMA, installation=None), 4
     with psycopg_connect(database, autocommit=True) as session:
+        if CITUS:
+            keep_shards_here(session, server)
         session.execute(tables)
     # A new event loop: the current one belongs to pytest-asyncio.
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-        runner.run(migrate(database, buckets))
-        if PINNED and BUCKET:
-            runner.run(make_shards(server.database(connection["dbname"]), int(BUCKET), 4))
+        runner.run(migrate(database, buckets, OnCitus.YES if CITUS else OnCitus.NO))
+        if PINNED and not CITUS:
+            runner.run(make_shards(server.database(connection["dbname"]), int(BUCKET or 0), 4))
+    if CITUS:
+        let_copy(server, database)
 
 
 migrated_template = factories.postgresql_noproc(depends_on="postgres_server", dbname="migrated", load=[_migrate])
@@ -150,7 +166,7 @@ async def database(copies: Copies, migrated_template: NoopExecutor) -> AsyncIter
     with copies(migrated_template.template_dbname) as database:
         yield database
         await close_pools()
-        if PINNED:
+        if PINNED and not CITUS:
             assert await filled_shells(database) == {}
 
 

@@ -14,6 +14,7 @@ from typing import Any, Self
 import asyncpg
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from noetl_broker import embedded_postgres
 from noetl_broker.store.connect import dsn
@@ -25,8 +26,10 @@ from noetl_broker.store.connect.schema_name import DEFAULT_SCHEMA, Shards, rende
 # store's connections and `psycopg_connect` render it.
 # `NOETL_TEST_BUCKET=2` runs tests in this bucket of an installation with four.
 BUCKET = os.environ.get("NOETL_TEST_BUCKET")
-# `NOETL_TEST_PINNED=1` pins that bucket to shards, as on Citus; its tables are shells that must stay empty.
+# `NOETL_TEST_PINNED=1` pins that bucket to shards, as on Citus; its tables are shells that must stay empty. With
+# `NOETL_TEST_CITUS_DSN`, a database on the coordinator of a cluster, the coordinator itself has the shards.
 PINNED = bool(os.environ.get("NOETL_TEST_PINNED"))
+CITUS = os.environ.get("NOETL_TEST_CITUS_DSN") if PINNED else None
 INSTALLATION = DEFAULT_SCHEMA if BUCKET else None
 SCHEMA = f"{DEFAULT_SCHEMA}_{BUCKET}" if BUCKET else os.environ.get("NOETL_TEST_SCHEMA") or DEFAULT_SCHEMA
 SCHEMA_SUFFIX = "" if SCHEMA == DEFAULT_SCHEMA else f"/{SCHEMA}"  # of the name of a database in logs
@@ -82,6 +85,13 @@ class Server:
         """Return the address of a running Postgres."""
         return cls(host=postgres.host, port=postgres.port, user=postgres.user, password=postgres.password)
 
+    @classmethod
+    def at(cls, dsn: str) -> Self:
+        """Return the address in a DSN."""
+        found = conninfo_to_dict(dsn)
+        host, port, user, password = (str(found.get(key, "")) for key in ("host", "port", "user", "password"))
+        return cls(host=host, port=int(port or 5432), user=user, password=password)
+
     def database(self, name: str) -> Database:
         """Return a database of this server by name; it need not exist."""
         return Database(name=name, dsn=f"postgresql://{self.user}:{self.password}@{self.host}:{self.port}/{name}")
@@ -134,18 +144,20 @@ class _RenderingCursor(psycopg.Cursor[Any]):
 def psycopg_connect(database: Database, *, autocommit: bool = False) -> psycopg.Connection[Any]:
     """Connect with psycopg, as another program does."""
     connection = psycopg.connect(database.dsn, autocommit=autocommit)
-    names = {"schema": database.schema, "shards": _shards_in(connection) if PINNED else None}
+    names = {"schema": database.schema, "shards": _shards_in(connection, database.schema) if PINNED else None}
     connection.cursor_factory = type("Cursor", (_RenderingCursor,), names)
     return connection
 
 
-def _shards_in(connection: psycopg.Connection[Any]) -> Shards | None:
+def _shards_in(connection: psycopg.Connection[Any], schema: str) -> Shards | None:
     """Return the shards of the bucket; None: the database is not prepared yet."""
     with connection.transaction():
         if connection.execute("select to_regclass('pg_dist_shard')").fetchone() == (None,):
             return None
         found = connection.execute(
-            "select relname, relname || '_' || shardid from pg_dist_shard join pg_class on oid = logicalrelid"
+            """select relname, relname || '_' || shardid from pg_dist_shard join pg_class on oid = logicalrelid
+            where relnamespace = to_regnamespace(%s)""",
+            (schema,),
         )
         return shards_of(tuple(found))
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import psycopg
+from psycopg import sql
+
 from noetl_broker.store.connect import citus, migrations
 from noetl_broker.store.connect.connection import connect
-from tests.postgres import Database
+from tests.postgres import Database, Server
 
 # Two tables have no shard: `migrate` and `add_partition` write them through Citus.
 OF_CITUS = ("schema_version", "period")
@@ -31,6 +34,8 @@ create sequence pg_catalog.clock_seq;
 create function pg_catalog.citus_get_node_clock() returns text language sql volatile security definer as $$
   select format('(%s,%s)', floor(extract(epoch from clock_timestamp()) * 1000)::bigint, nextval('clock_seq') & 16383)
 $$;
+create function pg_catalog.create_distributed_function(of regprocedure, colocate_with text) returns void
+language sql as '';
 create function pg_catalog.lock_shard_metadata(int, bigint[]) returns void language sql volatile as $$
   select pg_advisory_xact_lock_shared($2[1])
 $$;
@@ -41,6 +46,13 @@ from pg_class c
 where c.relnamespace = $1::text::regnamespace and c.relkind in ('r', 'p') and not c.relispartition
   and c.relname <> all($2::text[])
 order by 1
+"""
+DISTRIBUTE = """
+insert into pg_dist_partition
+select c.oid
+from pg_class c
+where c.relnamespace = $1::text::regnamespace and c.relkind in ('r', 'p') and not c.relispartition
+  and c.relname <> all($2::text[])
 """
 TRIGGERS = """
 select pg_get_triggerdef(t.oid)
@@ -61,13 +73,15 @@ async def make_shards(bucket: Database, number: int, buckets: int) -> None:
     try:
         async with connection.transaction():
             await connection.execute(CATALOG)
+            await connection.execute(DISTRIBUTE, bucket.schema, OF_CITUS)
+            guard = migrations.on_node().numbered(number, buckets)
+            await citus.apply(connection, guard.text)
             names = {
                 row["name"]: await _make_shard(connection, bucket.schema, row["name"], shard, row["is_partitioned"])
                 for shard, row in enumerate(await connection.fetch(TABLES, bucket.schema, OF_CITUS), FIRST_SHARD)
             }
-            files = (*migrations.migrations(), migrations.of_bucket(), migrations.on_node())
-            for file in files:
-                await citus.apply(connection, file.numbered(number, buckets).text)
+            files = (*migrations.migrations(), migrations.of_bucket(), guard)
+            await citus.pin(connection, [file.numbered(number, buckets).text for file in files])
             for view in await connection.fetch(VIEWS, bucket.schema):
                 text = re.sub(
                     rf"\b{bucket.schema}\.(\w+)\b(?!\()",
@@ -96,6 +110,22 @@ async def _make_shard(connection: Any, schema: str, name: str, number: int, is_p
         insert into pg_dist_placement values ({number}, 1)"""
     )
     return shard
+
+
+def keep_shards_here(session: psycopg.Connection[Any], server: Server) -> None:
+    """Prepare a template on a cluster: its coordinator is its only node, so a copy of it works as well."""
+    session.execute("create extension citus")
+    session.execute("select citus_set_coordinator_host(%s, %s)", (server.host, server.port))
+    session.execute("select citus_set_node_property(%s, %s, 'shouldhaveshards', true)", (server.host, server.port))
+
+
+def let_copy(server: Server, template: Database) -> None:
+    """End the sessions of Citus in a template, which is then to be copied only."""
+    with psycopg.connect(server.database(server.maintenance_dbname).dsn, autocommit=True) as maintenance:
+        maintenance.execute(sql.SQL("alter database {} allow_connections false").format(sql.Identifier(template.name)))
+        maintenance.execute(
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = %s", (template.name,)
+        )
 
 
 async def filled_shells(bucket: Database) -> dict[str, int]:

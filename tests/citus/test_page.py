@@ -22,6 +22,8 @@ pytestmark = pytest.mark.slow
 
 BODY = "workflow:\n- {step: start, next: end}\n- {step: end}\n"
 OF_THE_INSTALLATION = {"write_homes", "bucket_of_start", "share_installation", "list_buckets", "record_bucket"}
+# They run at the coordinator, and through Citus.
+CHANGE_TABLES = {"add_partition", "archive_rows", "attach_partition", "bound_partition", "executions_without_period"}
 
 
 async def test_the_statements_of_the_page_run(cluster: Cluster) -> None:
@@ -91,6 +93,17 @@ async def test_every_statement_prepares_at_a_node(cluster: Cluster) -> None:
             faults[name] = str(error)
     await connection.close()
     assert faults.keys() - OF_THE_INSTALLATION == {"reap_ended_jobs"}
+
+
+async def test_all_functions_but_those_that_change_tables_name_shards(cluster: Cluster) -> None:
+    """Also if the table is made by a later file."""
+    found = await cluster.fetch(
+        r"""select p.proname from pg_proc p join pg_dist_shard s on true join pg_class c on c.oid = s.logicalrelid
+        where p.pronamespace = 'noetl_1'::regnamespace and c.relnamespace = p.pronamespace
+          and p.prosrc ~* ('\m(from|join|into|update|using)\s+noetl_1\.' || c.relname || '(?![\w(])')""",
+        at=await cluster.node_of("noetl_1"),
+    )
+    assert {name for (name,) in found} == CHANGE_TABLES
 
 
 async def test_migrate_again_changes_nothing(cluster: Cluster) -> None:

@@ -17,7 +17,7 @@ from noetl_broker.store.connect.schema_name import Shards, pinned, shards_of
 from noetl_broker.store.queries import sql
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from noetl_broker.store.connect.connection import Connection
 
@@ -49,32 +49,36 @@ async def check(connection: Connection, *, any_version: bool) -> None:
 
 
 async def apply(connection: Connection, text: str) -> None:
-    """Apply a file at the coordinator, in the transaction of the caller."""
-    public, shards = {*_PUBLIC.findall(text)}, await _shards(connection)
+    """Apply a file at the coordinator, in the transaction of the caller; its functions do not name shards yet."""
     await connection.execute(sql("change_shards_in_turn"))
     for statement in statements_of(text):
-        found = _FUNCTION.search(statement)
-        if found is None:
-            await connection.execute(statement)
-            if "create table" in statement:
-                shards = await _shards(connection)
-        elif _CHANGES_TABLES.search(statement):
-            await connection.execute(statement)
-        else:
-            looking = _BEGIN.sub(LOOKS, statement, count=1) if found[1] in public else statement
-            anchor = shards.of.get(ANCHOR, "").rpartition("_")[2]
-            await connection.execute(pinned(looking, shards).replace("{anchor}", anchor))
+        await connection.execute(statement)
+
+
+async def pin(connection: Connection, texts: Iterable[str]) -> None:
+    """Let the functions of all files name shards, and make those that people call known to every node.
+
+    A file may name a table of a later one, so this comes after all of them.
+    """
+    shards = await _shards(connection)
+    async with connection.transaction():
+        await connection.execute(sql("change_shards_in_turn"))
+        for text in texts:
+            public = {*_PUBLIC.findall(text)}
+            for statement in statements_of(text):
+                found = _FUNCTION.search(statement)
+                if found is None or _CHANGES_TABLES.search(statement):
+                    continue
+                looking = _BEGIN.sub(LOOKS, statement, count=1) if found[1] in public else statement
+                anchor = shards.of[ANCHOR].rpartition("_")[2]
+                await connection.execute(pinned(looking, shards).replace("{anchor}", anchor))
+        await connection.execute(sql("distribute_functions"))
 
 
 def statements_of(text: str) -> Iterator[str]:
     """The statements of a text, each with its semicolon."""
     for statement in split_statements(text):
         yield f"{statement};"
-
-
-async def distribute(connection: Connection) -> None:
-    """Let every node pass calls of the functions that people call on to the node of the bucket."""
-    await connection.execute(sql("distribute_functions"))
 
 
 async def _shards(connection: Connection) -> Shards:

@@ -143,13 +143,16 @@ async def migrate(
             )
         names = []
         beside_noetl = await connection.fetchval(sql("has_noetl_server"))
-        for migration in _ours(beside_noetl=beside_noetl, in_bucket=bucket is not None, on_citus=on_citus):
-            if migration.version in applied:
-                continue
-            await _apply(connection, migration.numbered(bucket, buckets), on_citus=on_citus)
-            names.append(migration.name)
-        if on_citus and names:
-            await citus.distribute(connection)
+        files = [
+            migration.numbered(bucket, buckets)
+            for migration in _ours(beside_noetl=beside_noetl, in_bucket=bucket is not None, on_citus=on_citus)
+        ]
+        for file in files:
+            if file.version not in applied:
+                await _apply(connection, file, on_citus=on_citus)
+                names.append(file.name)
+        if on_citus:
+            await citus.pin(connection, [file.text for file in files])
     except asyncpg.InsufficientPrivilegeError as error:
         message = f"the role may not change the schema: {error}; migrate as the owner of the database"
         raise PermissionFault(message) from error
