@@ -39,7 +39,7 @@ from tests.postgres import (
     start_server,
 )
 from tests.sessions import close_pools
-from tests.shells import filled_shells, keep_shards_here, let_copy, make_shards
+from tests.shells import filled_shells, keep_citus_out, keep_shards_here, make_shards
 from tests.store import noetl_server
 
 _POSTGRES = pytest.StashKey[embedded_postgres.EmbeddedPostgres]()
@@ -124,7 +124,8 @@ def _migrate(*, tables: str = "", buckets: int | None = None, **connection: Any)
         if PINNED and not CITUS:
             runner.run(make_shards(server.database(connection["dbname"]), int(BUCKET or 0), 4))
     if CITUS:
-        let_copy(server, database)
+        with psycopg.connect(server.database(server.maintenance_dbname).dsn, autocommit=True) as maintenance:
+            keep_citus_out(maintenance, database.name)
 
 
 migrated_template = factories.postgresql_noproc(depends_on="postgres_server", dbname="migrated", load=[_migrate])
@@ -146,10 +147,16 @@ def copies(postgres_server: Server) -> Iterator[Copies]:
     ended: list[str] = []
     dsn = postgres_server.database(postgres_server.maintenance_dbname).dsn
 
+    def drop_ended() -> None:
+        while ended:
+            name = ended.pop()
+            if CITUS:
+                keep_citus_out(maintenance, name)
+            maintenance.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
     @contextmanager
     def copy(template: str) -> Iterator[Database]:
-        while ended:
-            maintenance.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(ended.pop())))
+        drop_ended()
         database = postgres_server.database(f"test_{secrets.token_hex(8)}")
         create = sql.SQL("create database {} template {} strategy file_copy")
         maintenance.execute(create.format(sql.Identifier(database.name), sql.Identifier(template)))
@@ -158,6 +165,7 @@ def copies(postgres_server: Server) -> Iterator[Copies]:
 
     with psycopg.connect(dsn, autocommit=True) as maintenance:
         yield copy
+        drop_ended()
 
 
 @pytest.fixture

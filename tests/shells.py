@@ -119,13 +119,10 @@ def keep_shards_here(session: psycopg.Connection[Any], server: Server) -> None:
     session.execute("select citus_set_node_property(%s, %s, 'shouldhaveshards', true)", (server.host, server.port))
 
 
-def let_copy(server: Server, template: Database) -> None:
-    """End the sessions of Citus in a template, which is then to be copied only."""
-    with psycopg.connect(server.database(server.maintenance_dbname).dsn, autocommit=True) as maintenance:
-        maintenance.execute(sql.SQL("alter database {} allow_connections false").format(sql.Identifier(template.name)))
-        maintenance.execute(
-            "select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = %s", (template.name,)
-        )
+def keep_citus_out(maintenance: psycopg.Connection[Any], database: str) -> None:
+    """End the daemon of Citus in a database, which is then to be copied or dropped only."""
+    maintenance.execute(sql.SQL("alter database {} allow_connections false").format(sql.Identifier(database)))
+    maintenance.execute("select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = %s", (database,))
 
 
 async def filled_shells(bucket: Database) -> dict[str, int]:
