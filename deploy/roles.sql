@@ -259,3 +259,24 @@ grant execute on function noetl.is_live(text), noetl.is_waiting(text) to noetl_r
 grant select on noetl.pending_approvals to noetl_approver, noetl_broker;
 grant execute on function noetl.decide_approval(bigint, text, boolean, text, jsonb), noetl.decision_of(bigint, text, int)
   to noetl_approver;
+
+-- On Citus a view has the rights of its caller, not of its owner: so readers and approvers may read the columns that their views use.
+do $$
+declare
+  used record;
+begin
+  if to_regclass('noetl.sequences') is null then
+    return;
+  end if;
+  for used in
+    select g.grantee as role, u.table_name as name, string_agg(distinct quote_ident(u.column_name), ', ') as columns
+    from information_schema.view_column_usage u
+    join information_schema.role_table_grants g
+      on g.table_schema = u.view_schema and g.table_name = u.view_name and g.privilege_type = 'SELECT'
+    where u.view_schema = 'noetl' and u.table_schema = 'noetl' and g.grantee in ('noetl_reader', 'noetl_approver')
+    group by 1, 2
+  loop
+    execute format('grant select (%s) on noetl.%I to %I', used.columns, used.name, used.role);
+  end loop;
+end
+$$;

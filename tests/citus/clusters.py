@@ -5,9 +5,10 @@ Each test makes a database of its own on the coordinator and on all nodes, with 
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ import asyncpg
 
 from noetl_broker.store.connect.buckets import buckets_of
 from noetl_broker.store.connect.installation import OnCitus, create_roles, migrate
+from tests.brokers import PATIENCE_SECONDS
 from tests.postgres import Database
 from tests.sessions import close_pools
 
@@ -60,6 +62,17 @@ class Cluster:
         """Move a bucket to a node."""
         await close_pools()  # of the test, whose connections are to the old node
         await self.execute("select citus_schema_move($1::text::regnamespace, $2::text, $3::int)", schema, *node)
+
+    async def kill_postgres(self, node: tuple[str, int]) -> None:
+        """Kill -9 a backend of a node: its Postgres loses all sessions and its memory, and recovers from its WAL."""
+        with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            await self.fetch("copy (select 1) to program 'kill -9 $PPID'", at=node)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while True:
+                with suppress(asyncpg.PostgresError, OSError):
+                    await self.fetch("select", at=node)
+                    return
+                await asyncio.sleep(0.05)
 
     async def remove(self, node: tuple[str, int]) -> None:
         """Move all buckets to the first node, and remove this one."""
