@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 
 from noetl_broker.store.connect.buckets import buckets_of
-from tests.brokers import PATIENCE_SECONDS, broken_invariants, execute, rows, start, until_ended, value
+from tests.brokers import PATIENCE_SECONDS, broken_invariants, execute, register, rows, start, until_ended, value
 from tests.citus.clusters import BUCKETS, Cluster
 from tests.installations import register_everywhere, serving
 from tests.postgres import Database
@@ -40,8 +40,8 @@ workflow:
 - {step: two, type: wait, signal: told, key: 'k', since: 1h, next: end}
 - {step: end, result: '{{ [one, two] }}'}
 """
+ONE_AT_A_TIME = "concurrency: {limit: 1, per_bucket: true}"
 LINE = """
-metadata: {concurrency: {limit: 1, per_bucket: true}}
 workflow:
 - {step: start, next: one}
 - {step: one, type: wait, signal: go, key: '{{ workload.key }}', since: 1h, next: end}
@@ -162,9 +162,7 @@ async def _move_at_last(cluster: Cluster, node: tuple[str, int]) -> None:
 
 async def test_a_pause_is_resumed_on_a_node_of_a_lower_group(cluster: Cluster) -> None:
     """The number of the resume is higher than that of the pause."""
-    low, high = cluster.nodes[:2]
-    bucket, _ = buckets_of(cluster.installation, BUCKETS)
-    await cluster.move(bucket.schema, high) if await cluster.node_of(bucket.schema) != high else None
+    low, bucket = cluster.nodes[0], await _in_high_group(cluster)
     await register_everywhere(cluster.installation, WAITS, BUCKETS)
     async with serving(cluster.installation, BUCKETS):
         [execution_id] = await start(bucket)
@@ -175,11 +173,9 @@ async def test_a_pause_is_resumed_on_a_node_of_a_lower_group(cluster: Cluster) -
         await _until(bucket, "select status = 'RUNNING' from noetl.execution")
 
 
-async def test_signals_and_lines_keep_their_order_through_a_move(cluster: Cluster) -> None:
-    """A signal that is sent after the move is taken second; who waited before it is admitted first."""
-    low, high = cluster.nodes[:2]
-    bucket, _ = buckets_of(cluster.installation, BUCKETS)
-    await cluster.move(bucket.schema, high) if await cluster.node_of(bucket.schema) != high else None
+async def test_signals_keep_their_order_through_a_move(cluster: Cluster) -> None:
+    """A signal that is sent after the move to a lower group is taken second."""
+    low, bucket = cluster.nodes[0], await _in_high_group(cluster)
     await register_everywhere(cluster.installation, WAITS, BUCKETS)
     await execute(bucket, "select noetl.send_signal('told', 'k', '1')")
     async with serving(cluster.installation, BUCKETS):
@@ -188,6 +184,24 @@ async def test_signals_and_lines_keep_their_order_through_a_move(cluster: Cluste
         await start(bucket)
         await until_ended(bucket)
     assert await rows(bucket, "select result from noetl.execution") == [([1, 2],)]
+
+
+async def test_a_line_keeps_its_order_through_a_move(cluster: Cluster) -> None:
+    """Who came after the move to a lower group is admitted last."""
+    low, bucket = cluster.nodes[0], await _in_high_group(cluster)
+    await register(bucket, LINE, metadata=ONE_AT_A_TIME)
+    async with serving(cluster.installation, BUCKETS):
+        ids = await start(bucket, payload={"key": "k"})
+        await _until(bucket, "select count(*) = 1 from noetl.wait")
+        ids += await start(bucket, payload={"key": "k"})
+        await _until(bucket, "select count(*) = 1 from noetl.slot_claim where held_at is null")
+        await cluster.move(bucket.schema, low)
+        ids += await start(bucket, payload={"key": "k"})
+        await _until(bucket, "select count(*) = 2 from noetl.slot_claim where held_at is null")
+        for number in range(len(ids)):
+            await execute(bucket, "select noetl.send_signal('go', 'k', $1)", number)
+        await until_ended(bucket)
+    assert await rows(bucket, "select execution_id from noetl.wait order by began_at") == [(one,) for one in ids]
 
 
 async def test_a_node_that_is_added_takes_a_bucket(cluster: Cluster) -> None:
@@ -203,6 +217,14 @@ async def test_a_node_that_is_added_takes_a_bucket(cluster: Cluster) -> None:
         await start(bucket, count=5)
         await until_ended(bucket)
     assert await broken_invariants(bucket) == {}
+
+
+async def _in_high_group(cluster: Cluster) -> Database:
+    """Put the first bucket on the node of the higher group."""
+    bucket, _ = buckets_of(cluster.installation, BUCKETS)
+    if await cluster.node_of(bucket.schema) != cluster.nodes[1]:
+        await cluster.move(bucket.schema, cluster.nodes[1])
+    return bucket
 
 
 async def _until(bucket: Database, text: str) -> None:
