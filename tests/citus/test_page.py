@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -15,6 +17,7 @@ from noetl_broker.store.connect.connection import connect
 from noetl_broker.store.queries import load
 from tests.brokers import rows, start, until_ended, value
 from tests.citus.clusters import BUCKETS, Cluster
+from tests.cli.conftest import Command
 from tests.docs.pages import code_blocks, read_page
 from tests.installations import register_everywhere, serving
 
@@ -31,7 +34,7 @@ async def test_the_statements_of_the_page_run(cluster: Cluster) -> None:
     _, high = cluster.nodes[:2]
     await register_everywhere(cluster.installation, BODY, BUCKETS)
     await cluster.remove(high)
-    in_transaction, calls, moves = code_blocks(read_page("scaling").partition("## Citus\n")[2], "sql")
+    in_transaction, calls, moves, restore_point = code_blocks(read_page("scaling").partition("## Citus\n")[2], "sql")
     connection = await asyncpg.connect(cluster.installation.dsn)
     await connection.execute("create schema app; create table app.orders (id int)")
     await connection.execute(in_transaction.replace("noetl_3", "noetl_1").replace("orders/ship", "story"))
@@ -46,6 +49,7 @@ async def test_the_statements_of_the_page_run(cluster: Cluster) -> None:
         str.strip, moves.replace("'node3.example.com', 5432", f"'{high[0]}', {high[1]}").split(";\n")
     ):
         await connection.execute(statement.replace("noetl_3", "noetl_1"))
+    await connection.execute(restore_point)
     await connection.close()
     async with serving(cluster.installation, BUCKETS):
         for bucket in buckets_of(cluster.installation, BUCKETS):
@@ -93,6 +97,23 @@ async def test_every_statement_prepares_at_a_node(cluster: Cluster) -> None:
             faults[name] = str(error)
     await connection.close()
     assert faults.keys() - OF_THE_INSTALLATION == {"reap_ended_jobs"}
+
+
+async def test_migrate_refuses_what_it_cannot_do(cluster: Cluster, tmp_path: Path) -> None:
+    """An untried Citus, nodes for an installation without them, another number of buckets; again is allowed."""
+    command = Command(tmp_path, cluster.installation.dsn)
+    again = await asyncio.to_thread(command, "migrate", "--roles")
+    assert again.output.startswith("the schema is up to date")
+    plain = await asyncio.to_thread(command, "migrate", "--schema", "plain", "--buckets", "2")
+    assert plain.exit_code == 0
+    calls = [
+        ("migrate --buckets 3 --citus", 2, "has 2 buckets, for ever"),
+        ("migrate --schema plain --buckets 2 --citus", 2, "was made without --citus"),
+    ]
+    await asyncio.to_thread(command.refuses, calls)
+    await cluster.execute("update pg_extension set extversion = '12.1-1' where extname = 'citus'")
+    calls = [("migrate --schema new --buckets 2 --citus", 2, "Citus 12.1-1 was not tried")]
+    await asyncio.to_thread(command.refuses, calls)
 
 
 async def test_all_functions_but_those_that_change_tables_name_shards(cluster: Cluster) -> None:
