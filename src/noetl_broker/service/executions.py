@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 from collections.abc import Sequence
 from dataclasses import fields
 from datetime import datetime
@@ -51,14 +50,14 @@ def filter_of(given: Any) -> Filter:
 
 
 async def at_home(buckets: BucketConnections, do: Do, given: models.StartRequest) -> Any:
-    """In the bucket in which the start lives; in any of them, if it says nothing."""
+    """In the bucket in which the start lives; in one that can be reached, if it says nothing."""
 
     async def ask(connection: Connection) -> int | None:
         return await executions.bucket_of(connection, given.path, given.bucket_key, given.idempotency_key)
 
     home = await buckets.in_installation(ask)
-    number = secrets.randbelow(buckets.count) if home is None else home
-    return await buckets.in_bucket(number, lambda connection: do(connection, given))
+    work = lambda connection: do(connection, given)  # noqa: E731 - of one line
+    return await (buckets.in_one(work) if home is None else buckets.in_bucket(home, work))
 
 
 async def of_verify(buckets: BucketConnections, do: Do, given: VerifyRequest) -> Any:

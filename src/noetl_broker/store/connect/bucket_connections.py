@@ -7,6 +7,7 @@ not answer holds up no other.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from typing import Any, NamedTuple, TypeVar
@@ -76,6 +77,24 @@ class BucketConnections:
             except DatabaseFault:
                 continue
         return await self.in_bucket(self.count - 1, work)
+
+    async def in_one(self, work: Work[Answer]) -> Answer:
+        """Do it once, in a bucket that can be reached. What was sent may be done, so its fault is raised."""
+        is_sent = False
+
+        async def send(connection: Connection) -> Answer:
+            nonlocal is_sent
+            is_sent = True
+            return await work(connection)
+
+        *numbers, last = random.sample(range(self.count), self.count)
+        for number in numbers:
+            try:
+                return await self.in_bucket(number, send)
+            except DatabaseFault:
+                if is_sent:
+                    raise
+        return await self.in_bucket(last, send)
 
     async def in_all(self, work: Work[Any], numbers: Sequence[int] | None = None) -> BucketAnswers:
         """Do it in all buckets, or in these, at once. Raises the first fault if none of all answers."""
