@@ -59,9 +59,21 @@ class Cluster:
         return row["nodename"], row["nodeport"]
 
     async def move(self, schema: str, node: tuple[str, int]) -> None:
-        """Move a bucket to a node."""
+        """Move a bucket to a node; again while an old shard is not cleaned up, or Postgres recovers."""
         await close_pools()  # of the test, whose connections are to the old node
-        await self.execute("select citus_schema_move($1::text::regnamespace, $2::text, $3::int)", schema, *node)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while True:
+                try:
+                    await self.execute("call citus_cleanup_orphaned_resources()")
+                    await self.execute(
+                        "select citus_schema_move($1::text::regnamespace, $2::text, $3::int)", schema, *node
+                    )
+                except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                    if await self.node_of(schema) == node:
+                        return
+                    await asyncio.sleep(0.5)
+                else:
+                    return
 
     async def kill_postgres(self, node: tuple[str, int]) -> None:
         """Kill -9 a backend of a node: its Postgres loses all sessions and its memory, and recovers from its WAL."""
@@ -79,7 +91,7 @@ class Cluster:
         for bucket in buckets_of(self.installation, BUCKETS):
             if await self.node_of(bucket.schema) != self.nodes[0]:
                 await self.move(bucket.schema, self.nodes[0])
-        await self.execute("call citus_cleanup_orphaned_resources()")  # or they would stand in the way of a move back
+        await self.execute("call citus_cleanup_orphaned_resources()")  # or shards would stand in the way of a move back
         await self.execute("select citus_remove_node($1::text, $2::int)", *node)
 
 

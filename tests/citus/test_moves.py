@@ -126,7 +126,7 @@ async def test_no_acknowledged_start_is_lost_by_moves_and_kills(cluster: Cluster
         producing = [asyncio.create_task(load.produce()) for _ in range(PRODUCERS)]
         for _ in range(3):
             here = await cluster.node_of("noetl_0")
-            await _move_at_last(cluster, next(node for node in cluster.nodes if node != here))
+            await cluster.move("noetl_0", next(node for node in cluster.nodes if node != here))
             await cluster.kill_postgres(await cluster.node_of("noetl_0"))
             servers += 1
         load.moved = True
@@ -147,17 +147,6 @@ async def test_no_acknowledged_start_is_lost_by_moves_and_kills(cluster: Cluster
     assert found == load.acknowledged
     print(f"{len(load.acknowledged)} starts, longest {load.longest:.1f} s, errors {dict(load.errors)}")
     print(f"kills of run {len(kills)}, worker {len(worker_kills)}, Postgres {servers}")
-
-
-async def _move_at_last(cluster: Cluster, node: tuple[str, int]) -> None:
-    """Move noetl_0, again if Postgres was killed a moment ago."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while await cluster.node_of("noetl_0") != node:
-            try:
-                await cluster.move("noetl_0", node)
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-                await asyncio.sleep(0.5)
-                await cluster.execute("call citus_cleanup_orphaned_resources()")
 
 
 async def test_a_pause_is_resumed_on_a_node_of_a_lower_group(cluster: Cluster) -> None:
