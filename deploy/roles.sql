@@ -260,7 +260,8 @@ grant select on noetl.pending_approvals to noetl_approver, noetl_broker;
 grant execute on function noetl.decide_approval(bigint, text, boolean, text, jsonb), noetl.decision_of(bigint, text, int)
   to noetl_approver;
 
--- On Citus a view has the rights of its caller, not of its owner: so readers and approvers may read the columns that their views use.
+-- On Citus a view has the rights of its caller, not of its owner. So readers and approvers may read the columns that their
+-- views use. A default is inserted with the rights of the producer.
 do $$
 declare
   used record;
@@ -268,6 +269,7 @@ begin
   if to_regclass('noetl.sequences') is null then
     return;
   end if;
+  grant insert (event_id, created_at) on noetl.event to noetl_producer; -- with the defaults; a trigger sets them
   for used in
     select g.grantee as role, u.table_name as name, string_agg(distinct quote_ident(u.column_name), ', ') as columns
     from information_schema.view_column_usage u

@@ -56,7 +56,7 @@ begin
     where p.shardid = {anchor}
   ) then
     raise exception using errcode = 'NB503', message = 'the bucket noetl is on another node',
-      hint = 'call it outside of a transaction, or connect to that node';
+      hint = 'call it outside of a transaction, insert a start at the coordinator, or connect to that node';
   end if;
   perform set_config('noetl.here', 'yes', true);
 end
@@ -93,3 +93,22 @@ begin
   end loop;
 end
 $$;
+
+-- Citus inserts the defaults of these columns with the row, so a producer may insert them here. It still has no say in them.
+create or replace function noetl.fill_own_columns() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  new.event_id := noetl.next_id();
+  new.created_at := clock_timestamp();
+  return new;
+end
+$$;
+
+create or replace trigger noetl_fill_own_columns
+before insert on noetl.event
+for each row when (not has_table_privilege('noetl.event'::regclass, 'insert'))
+execute function noetl.fill_own_columns();
+
+revoke all on function noetl.fill_own_columns() from public;

@@ -121,8 +121,8 @@ def _migrate(*, tables: str = "", buckets: int | None = None, **connection: Any)
     # A new event loop: the current one belongs to pytest-asyncio.
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
         runner.run(migrate(database, buckets, OnCitus.YES if CITUS else OnCitus.NO))
-        if PINNED and not CITUS:
-            runner.run(make_shards(server.database(connection["dbname"]), int(BUCKET or 0), 4))
+        if PINNED and BUCKET and not CITUS:
+            runner.run(make_shards(server.database(connection["dbname"]), int(BUCKET), 4))
     if CITUS:
         with psycopg.connect(server.database(server.maintenance_dbname).dsn, autocommit=True) as maintenance:
             keep_citus_out(maintenance, database.name)

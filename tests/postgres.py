@@ -28,7 +28,7 @@ from noetl_broker.store.connect.schema_name import DEFAULT_SCHEMA, Shards, rende
 BUCKET = os.environ.get("NOETL_TEST_BUCKET")
 # `NOETL_TEST_PINNED=1` pins that bucket to shards, as on Citus; its tables are shells that must stay empty. With
 # `NOETL_TEST_CITUS_DSN`, a database on the coordinator of a cluster, the coordinator itself has the shards.
-PINNED = bool(os.environ.get("NOETL_TEST_PINNED"))
+PINNED = bool(BUCKET and os.environ.get("NOETL_TEST_PINNED"))
 CITUS = os.environ.get("NOETL_TEST_CITUS_DSN") if PINNED else None
 INSTALLATION = DEFAULT_SCHEMA if BUCKET else None
 SCHEMA = f"{DEFAULT_SCHEMA}_{BUCKET}" if BUCKET else os.environ.get("NOETL_TEST_SCHEMA") or DEFAULT_SCHEMA

@@ -42,9 +42,8 @@ $$;
 """
 TABLES = """
 select c.relname::text as name, c.relkind = 'p' as is_partitioned
-from pg_class c
-where c.relnamespace = $1::text::regnamespace and c.relkind in ('r', 'p') and not c.relispartition
-  and c.relname <> all($2::text[])
+from pg_dist_partition d
+join pg_class c on c.oid = d.logicalrelid
 order by 1
 """
 DISTRIBUTE = """
@@ -78,7 +77,7 @@ async def make_shards(bucket: Database, number: int, buckets: int) -> None:
             await citus.apply(connection, guard.text)
             names = {
                 row["name"]: await _make_shard(connection, bucket.schema, row["name"], shard, row["is_partitioned"])
-                for shard, row in enumerate(await connection.fetch(TABLES, bucket.schema, OF_CITUS), FIRST_SHARD)
+                for shard, row in enumerate(await connection.fetch(TABLES), FIRST_SHARD)
             }
             files = (*migrations.migrations(), migrations.of_bucket(), guard)
             await citus.pin(connection, [file.numbered(number, buckets).text for file in files])

@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from noetl_broker.store.connect.buckets import buckets_of
-from tests.brokers import PATIENCE_SECONDS, until_ended
+from tests.brokers import PATIENCE_SECONDS, rows, until_ended, value
 from tests.citus.clusters import BUCKETS, Cluster
 from tests.cli.conftest import Command
-from tests.installations import register_everywhere
+from tests.installations import register_everywhere, serving
+from tests.postgres import Database
 from tests.roles import login
 
 pytestmark = pytest.mark.slow
@@ -68,3 +70,48 @@ async def test_each_role_does_its_work(cluster: Cluster, command: Command) -> No
             for one in buckets_of(cluster.installation, BUCKETS):
                 here = await cluster.node_of(one.schema)
                 await cluster.move(one.schema, next(node for node in cluster.nodes if node != here))
+
+
+async def test_a_producer_inserts_a_start_in_a_transaction(cluster: Cluster) -> None:
+    """At the coordinator. It has no say in the id and the time of the event."""
+    await register_everywhere(cluster.installation, BODY, BUCKETS)
+    async with login(cluster.installation, "producer_of", "noetl_producer") as producer:
+        connection = await asyncpg.connect(producer.dsn)
+        async with connection.transaction():
+            for columns, values in (("", ""), ("event_id, created_at, ", "5, '2001-02-03', ")):
+                await connection.execute(
+                    f"""insert into noetl_1.event ({columns}execution_id, event_type, context)
+                    values ({values}noetl_1.next_id(), 'execution_start', '{{"path": "story"}}')"""
+                )
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute("insert into noetl_1.event (execution_id, event_type) values (1, 'step_started')")
+        await connection.close()
+    bucket = buckets_of(cluster.installation, BUCKETS)[1]
+    own = "select event_id <> 5 and created_at > now() - interval '1 hour' from noetl.event"
+    assert await rows(bucket, own) == [(True,), (True,)]
+    async with serving(cluster.installation, BUCKETS):
+        await _until_waiting(bucket, 2)
+
+
+async def test_an_idle_worker_listens_on_the_new_node(cluster: Cluster, command: Command) -> None:
+    """Its calls would be passed on, but it would hear of no job."""
+    bucket = buckets_of(cluster.installation, BUCKETS)[0]
+    command.start("worker", "--null", "--dsn", cluster.installation.dsn)
+    await _until_listening(cluster, bucket.schema)
+    here = await cluster.node_of(bucket.schema)
+    await cluster.move(bucket.schema, next(node for node in cluster.nodes if node != here))
+    await _until_listening(cluster, bucket.schema)
+
+
+async def _until_listening(cluster: Cluster, schema: str) -> None:
+    """Wait until a worker listens on the node of a bucket."""
+    text, name = "select from pg_stat_activity where application_name = $1", f"noetl-broker worker listener {schema}"
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not await cluster.fetch(text, name, at=await cluster.node_of(schema)):  # noqa: ASYNC110 - a process does
+            await asyncio.sleep(0.2)
+
+
+async def _until_waiting(bucket: Database, count: int) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while await value(bucket, "select count(*) from noetl.wait") < count:  # noqa: ASYNC110 - the broker does it
+            await asyncio.sleep(0.05)

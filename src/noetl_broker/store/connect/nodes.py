@@ -110,7 +110,7 @@ async def open_at_node(database: Database, opens: Opens) -> asyncpg.Connection[A
             await connection.close(timeout=1.0)
         _last_found.pop(database, None)
         remembered, node = None, found.node
-    raise DatabaseFault(f"the bucket {database.schema} is moved again and again; try again")
+    raise DatabaseFault(f"the bucket {database.schema} is moved again and again, or `nodes` has a wrong address")
 
 
 def _address(database: Database, node: NodeName | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
@@ -26,12 +27,14 @@ from noetl_broker.store.connect.connection import (
 )
 from noetl_broker.store.connect.dsn import Database
 from noetl_broker.store.connect.lazy_pool import LazyPool
+from noetl_broker.store.connect.nodes import is_elsewhere
 from noetl_broker.store.connect.server_checks import pooler_fault
 from noetl_broker.store.connect.sqlstates import fault_class_of, is_mixed_up, is_moved, message_of
 from noetl_broker.store.queries import sql
 
 JOBS, CANCELS = "noetl_job", "noetl_cancel"  # channels
 LONGEST_DELAY = 60.0  # seconds that a notification may wait; a worker polls more often
+MOVE_SECONDS = 5.0  # between two looks whether the bucket was moved
 REFUSED = frozenset({"NB400", "NB404", "NB409"})
 REFUSALS = asyncpg.DataError, asyncpg.ProgramLimitExceededError, asyncpg.IntegrityConstraintViolationError
 
@@ -242,6 +245,7 @@ class JobDatabase:
         self._answer_seconds = answer_seconds
         self._pool = LazyPool(database, name=application_name, size=connections)
         self._listener: asyncpg.Connection[Any] | None = None
+        self._asks_at = 0.0  # monotonic seconds
         self._notified = asyncio.Event()
         self._cancelled = asyncio.Event()
         self.cancels = 0  # how often `cancelled` was set
@@ -262,7 +266,7 @@ class JobDatabase:
 
     async def listen(self) -> None:
         """Listen for new jobs and for cancels on a connection outside the pool, unless it does already."""
-        if self._listener is not None and not self._listener.is_closed():
+        if self._listener is not None and not self._listener.is_closed() and not await self._is_elsewhere():
             self.listener_lost.clear()  # an older one may have reported its end later
             return
         await self._stop_listening()
@@ -280,6 +284,17 @@ class JobDatabase:
         # Jobs that were queued and cancelled before are not notified.
         self._notified.set()
         self.cancel_heard()
+
+    async def _is_elsewhere(self) -> bool:
+        """Whether the bucket was moved: calls are passed on to its new node, but notifications are sent there alone."""
+        if self._listener is None or time.monotonic() < self._asks_at:
+            return False
+        async with database_faults(), asyncio.timeout(LISTEN_SECONDS):
+            moved = await is_elsewhere(self._listener)
+        self._asks_at = time.monotonic() + MOVE_SECONDS
+        if moved:
+            await (await self._pool.get()).expire_connections()
+        return moved
 
     def _hear_job(self, _connection: object, _pid: int, _channel: str, seconds: object) -> None:
         """Wake the worker, where the notification says so in some seconds."""
