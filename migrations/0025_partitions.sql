@@ -324,9 +324,15 @@ begin
     end if;
   end loop;
   insert into noetl.archived (execution_id)
-  select a.execution_id
-  from unnest($1) a (execution_id)
-  where not noetl.is_archived(a.execution_id);
+  select x.execution_id
+  from noetl.execution x
+  where x.execution_id = any($1)
+    and not exists (
+      select
+      from noetl.period p
+      where p.first_id <= x.execution_id and x.execution_id < p.next_id and p.archived_at is not null
+    )
+  on conflict do nothing;
   return total;
 end
 $$;

@@ -36,6 +36,7 @@ begin
     execute format('create table noetl_history.%I partition of noetl.%I for values from (%s) to (%s)',
       history.name || '_{name}', history.name, first_id, next_id);
   end loop;
+  alter table noetl_history.transition_{name} replica identity full;
 end
 $$
 """

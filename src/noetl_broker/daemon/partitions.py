@@ -38,7 +38,7 @@ async def _add_partitions(pool: Pool, database: Database, period_days: int) -> N
 
 @asynccontextmanager
 async def _connection(pool: Pool, database: Database) -> AsyncIterator[Connection]:
-    if database.installation is None:
+    if not database.may_be_bucket:
         async with borrowed(pool, ANSWER_SECONDS) as connection:
             yield connection
     else:  # on Citus, tables are made at the coordinator

@@ -16,6 +16,7 @@ import asyncpg
 
 from noetl_broker.errors import DatabaseFault, NotFoundFault, OperatorFault
 from noetl_broker.store.connect.connection import Connection, call, schema_of
+from noetl_broker.store.connect.schema_name import rendered
 from noetl_broker.store.queries import sql
 
 EVENTS = "event"  # detached first: every start and every move of an execution writes to it
@@ -143,7 +144,9 @@ async def restore_period(connection: Connection, name: str, older_than: float = 
     if period.archived_at is None:
         raise OperatorFault(f"the period {name} is not archived")
     if not period.detached and not period.attached:
-        raise NotFoundFault(f"the tables of the period {name} are gone from the schema {schema_of(connection)}_archive")
+        raise NotFoundFault(
+            f"the tables of the period {name} are gone from the schema {_schema_of_archive(connection)}"
+        )
     for table in reversed(period.detached):
         await _retry_on_lock(call, connection, "bound_partition", table, name)
         await _retry_on_lock(call, connection, "attach_partition", table, name)
@@ -181,8 +184,12 @@ async def archived_fault(connection: Connection, execution_id: int) -> NotFoundF
         return None
     period = row["period"]
     remedy = f"; noetl-broker archive --restore {period} brings it back" if period else ""
-    schema = f"the schema {schema_of(connection)}_archive"
-    return NotFoundFault(f"execution {execution_id} is archived: its history is in {schema}{remedy}")
+    place = f"the schema {_schema_of_archive(connection)}"
+    return NotFoundFault(f"execution {execution_id} is archived: its history is in {place}{remedy}")
+
+
+def _schema_of_archive(connection: Connection) -> str:
+    return rendered("noetl_archive", schema_of(connection), shards=getattr(connection, "shards", None))
 
 
 async def _retry_on_lock(work: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:

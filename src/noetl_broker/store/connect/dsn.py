@@ -21,6 +21,7 @@ _PLACE = re.compile(r"[^\s=]+:\d{1,5}")
 _USER = re.compile(r"^(?:[\w+.-]*://)?(.*)@", re.DOTALL)
 _KEYWORD = re.compile(r"(?:^|[\s?&;])(?:ssl)?password\s*=\s*('(?:[^'\\]|\\.)*'|(?:[^\s&#]|&(?!\w+=))*)", re.IGNORECASE)
 _SEPARATORS = re.compile(r"[/?#:@\[\]&=]")
+_OF_BUCKET = re.compile(r"_\d+$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,13 +47,18 @@ class Database:
         """The schema that people name in commands, and that roles are named by."""
         return self.installation or self.schema
 
+    @property
+    def may_be_bucket(self) -> bool:
+        """Whether the schema is a bucket of an installation, or named like one."""
+        return self.installation is not None or _OF_BUCKET.search(self.schema) is not None
+
     def bucket(self, number: int) -> Self:
         """The bucket of this number, of this installation."""
         return replace(self, schema=f"{self.named}_{number}", installation=self.named)
 
     def for_tables(self) -> Self:
         """Where the tables of this schema are made and changed: of a bucket on Citus, at the coordinator."""
-        return replace(self, at_coordinator=self.installation is not None)
+        return replace(self, at_coordinator=self.may_be_bucket)
 
 
 def node_addresses(given: Sequence[str]) -> tuple[tuple[str, str], ...]:

@@ -14,7 +14,7 @@ from noetl_broker.store.connect import citus
 from noetl_broker.store.connect.buckets import refuse_installation
 from noetl_broker.store.connect.connection import connect, named_of, schema_of
 from noetl_broker.store.connect.dsn import Database
-from noetl_broker.store.connect.schema_name import rendered, with_schema
+from noetl_broker.store.connect.schema_name import rendered, shards_of, with_schema
 from noetl_broker.store.connect.sqlstates import message_of
 from noetl_broker.store.queries import sql
 
@@ -133,6 +133,7 @@ async def migrate(
             raise OperatorFault(f"the schema cannot be named {database.schema}, a word of SQL; choose another name")
         if on_citus:
             await connection.execute(sql("distribute_schemas"))
+            connection.shards = shards_of(())  # type: ignore[attr-defined] # of `connection_class`
         for statement in citus.statements_of(sql("create_schema_version")):
             await connection.execute(statement)
         applied = await _applied(connection)

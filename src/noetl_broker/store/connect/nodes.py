@@ -38,11 +38,14 @@ class NodeName(NamedTuple):
 
 
 class Placement(NamedTuple):
-    """Where a bucket is; `shards` of its tables. `is_here`: the connection that was asked is to that node."""
+    """Where a bucket is; `shards` of its tables, None: it is not distributed.
+
+    `is_here`: the connection that was asked is to that node.
+    """
 
     node: NodeName
     is_here: bool
-    shards: Shards
+    shards: Shards | None
 
 
 # Where each bucket was found last: asked first, so that the others need not answer.
@@ -50,14 +53,16 @@ _last_found: dict[Database, NodeName] = {}
 
 
 async def find(connection: asyncpg.Connection[Any], database: Database) -> Placement | None:
-    """Where the bucket is, or the coordinator; None: the schema is not distributed."""
+    """Where the bucket is, or the coordinator; None: it is on no node."""
     if not await connection.fetchval(sql("has_citus")):
         return None
     row = await connection.fetchrow(sql("find_node"), COORDINATOR if database.at_coordinator else None)
     if row is None:
         return None
-    pairs = () if database.at_coordinator else tuple(zip(row["tables"], row["shards"], strict=True))
-    return Placement(NodeName(row["host"], row["port"]), row["is_here"], shards_of(pairs))
+    shards = None
+    if row["tables"] is not None:
+        shards = shards_of(() if database.at_coordinator else tuple(zip(row["tables"], row["shards"], strict=True)))
+    return Placement(NodeName(row["host"], row["port"]), row["is_here"], shards)
 
 
 async def is_on_citus(connection: Connection) -> bool:
@@ -81,7 +86,7 @@ def node_of(database: Database) -> NodeName | None:
 
 async def open_at_node(database: Database, opens: Opens) -> asyncpg.Connection[Any]:
     """A connection to the node of a bucket, or to the database if it is on none. `opens` takes a host and a port."""
-    if database.installation is None and not database.at_coordinator:
+    if not (database.may_be_bucket or database.at_coordinator):
         return await opens()
     remembered = node = _last_found.get(database)
     for _ in range(MOST_HOPS):
@@ -103,7 +108,7 @@ async def open_at_node(database: Database, opens: Opens) -> asyncpg.Connection[A
         if found is None or found.is_here:
             if found is not None:
                 _last_found[database] = found.node
-            if found is not None and database.installation is not None:
+            if found is not None and found.shards is not None:
                 connection.shards = found.shards  # type: ignore[attr-defined] # of `connection_class`
             return connection
         with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):

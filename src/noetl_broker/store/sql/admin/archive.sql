@@ -116,7 +116,7 @@ limit $4::int;
 
 -- name: mark_archived
 update noetl.period
-set archived_at = clock_timestamp()
+set archived_at = now()
 where name = $1::text and archived_at is null;
 
 -- name: mark_restored
