@@ -60,7 +60,7 @@ async def find(connection: asyncpg.Connection[Any], database: Database) -> Place
     if row is None:
         return None
     shards = None
-    if row["tables"] is not None:
+    if database.may_be_bucket and row["tables"] is not None:  # an installation's own tables are on all nodes
         shards = shards_of(() if database.at_coordinator else tuple(zip(row["tables"], row["shards"], strict=True)))
     return Placement(NodeName(row["host"], row["port"]), row["is_here"], shards)
 
