@@ -323,6 +323,7 @@ begin
       raise exception using errcode = '40001', message = 'mail has come for an execution that was about to be archived';
     end if;
   end loop;
+  -- Citus plans this at the coordinator, where is_archived finds no tables.
   insert into noetl.archived (execution_id)
   select x.execution_id
   from noetl.execution x

@@ -46,6 +46,8 @@ async def test_a_period_is_archived_moved_with_its_bucket_and_restored(cluster: 
     assert restored.output == f"period {LONG_AGO} is back, 12 tables\n", restored.stderr
     assert await events_of(bucket) == {inside}
     assert await value(bucket, "select execution_id from noetl.archived") == outside
+    named = replace(bucket, installation=None)
+    assert await value(named, "select inet_server_port()") == (await cluster.node_of("noetl_1"))[1]
 
 
 async def events_of(database: Database) -> set[int]:

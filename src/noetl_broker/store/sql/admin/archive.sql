@@ -115,6 +115,7 @@ order by h.execution_id
 limit $4::int;
 
 -- name: mark_archived
+-- Citus refuses clock_timestamp() in an update.
 update noetl.period
 set archived_at = now()
 where name = $1::text and archived_at is null;
