@@ -112,6 +112,10 @@ async def test_migrate_refuses_what_it_cannot_do(cluster: Cluster, tmp_path: Pat
     assert again.output.startswith("the schema is up to date")
     plain = await asyncio.to_thread(command, "migrate", "--schema", "plain", "--buckets", "2")
     assert plain.exit_code == 0
+    periods = await asyncio.to_thread(
+        command, "archive", "--schema", "plain", "--older-than", "1d", "--dry-run", "--json"
+    )
+    assert [period["partitions"] for period in json.loads(periods.output)["buckets"]["plain_0"]["periods"]] == [12, 12]
     calls = [
         ("migrate --buckets 3 --citus", 2, "has 2 buckets, for ever"),
         ("migrate --schema plain --buckets 2 --citus", 2, "was made without --citus"),

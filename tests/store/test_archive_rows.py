@@ -61,6 +61,17 @@ async def test_an_execution_with_unread_mail_or_a_dead_letter_is_not_archived(da
     assert await value(database, "select count(*) from noetl.event") == 0
 
 
+async def test_a_late_event_follows_its_execution_into_the_archive(database: Database) -> None:
+    """With its turn. The execution is listed once."""
+    [late] = await ended_without_partitions(database, count=1)
+    async with session(database) as connection:
+        await archive.archive_rows(connection, [late])
+        await execute(database, LATE, late)
+        await drain(database)
+        assert await archive.archive_rows(connection, [late]) == (1, 2)
+    assert await rows(database, "select execution_id from noetl.archived") == [(late,)]
+
+
 async def test_an_event_that_arrives_during_the_move_keeps_its_mail(database: Database) -> None:
     """It commits after the move began and before the events are deleted."""
     [late] = await ended_without_partitions(database, count=1)

@@ -266,7 +266,8 @@ class JobDatabase:
 
     async def listen(self) -> None:
         """Listen for new jobs and for cancels on a connection outside the pool, unless it does already."""
-        if self._listener is not None and not self._listener.is_closed() and not await self._is_elsewhere():
+        heard = self._listener
+        if heard is not None and not heard.is_closed() and not await self._is_elsewhere(heard):
             self.listener_lost.clear()  # an older one may have reported its end later
             return
         await self._stop_listening()
@@ -285,12 +286,12 @@ class JobDatabase:
         self._notified.set()
         self.cancel_heard()
 
-    async def _is_elsewhere(self) -> bool:
+    async def _is_elsewhere(self, listener: asyncpg.Connection[Any]) -> bool:
         """Whether the bucket was moved: calls are passed on to its new node, but notifications are sent there alone."""
-        if self._listener is None or time.monotonic() < self._asks_at:
+        if time.monotonic() < self._asks_at:
             return False
         async with database_faults(), asyncio.timeout(LISTEN_SECONDS):
-            moved = await is_elsewhere(self._listener)
+            moved = await is_elsewhere(listener)
         self._asks_at = time.monotonic() + MOVE_SECONDS
         if moved:
             await (await self._pool.get()).expire_connections()
