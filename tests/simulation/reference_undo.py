@@ -287,8 +287,9 @@ class Compensation:
         kind, over = event.kind.removeprefix("item_"), self._of.visited.get(event.node)
         if kind != "completed" or event.undo_child is None or over is None or event.is_undo:
             return False
-        if any(row.token is over and row.item_index == event.item_index for row in self.rows):
-            return False
+        rows = [row for row in self.rows if row.token is over and row.item_index == event.item_index]
+        if any(row.status != "open" or not row.children or event.undo_child in row.children for row in rows):
+            return False  # only an open row of other children gets one more
         self.succeed(over, event, self._of.late_result(event), event.item_index)
         return True
 

@@ -50,7 +50,17 @@ CLOSED = Plan(
         Step(name="j", kind="action", join="any", losers="cancel"),
     ),
 )
+RETRIED = Plan(
+    path="main",
+    children=(CHILD,),
+    steps=(
+        START,
+        replace(CALL, retry=Retry(max_attempts=2, initial_delay=0)),
+        Step(name="b", kind="action"),
+    ),
+)
 OF_JOB = {"queue_id": 1, "attempt": 1}
+TIMEOUT = {"message": "the action ran too long", "type": "timeout"}
 
 
 def read_mail(world: World, life: Life) -> None:
@@ -105,8 +115,7 @@ def test_a_child_that_completes_after_its_draining_visit_timed_out_is_undone() -
     """
     world, life, child = with_child(CANCELLED)
     world.send(life, "execution_cancel", str(life.number), context={})
-    timeout = {"message": "the action ran too long", "type": "timeout"}
-    world.send(life, "action_failed", life.node("a", 1), error=timeout, meta={**OF_JOB, "retryable": True})
+    world.send(life, "action_failed", life.node("a", 1), error=TIMEOUT, meta={**OF_JOB, "retryable": True})
     world.send(child, "action_completed", child.node("c", 1), result=2, meta=OF_JOB)
     read_mail(world, child)
     read_mail(world, life)
@@ -129,6 +138,25 @@ def test_a_child_that_completes_after_its_visit_was_cancelled_is_undone() -> Non
     read_mail(world, child)
     read_mail(world, life)
     assert life.turns[-1].decision.outcome == "late"
+
+
+def test_two_children_of_a_visit_that_completed_are_both_undone() -> None:
+    """The first timed out, but had completed. That is read after the success of the second, and only once."""
+    world, life, first = with_child(RETRIED)
+    world.send(first, "action_completed", first.node("c", 1), result=2, meta=OF_JOB)
+    read_mail(world, first)
+    *_, late = life.mail
+    life.mail.clear()
+    world.send(life, "action_failed", life.node("a", 1), error=TIMEOUT, meta={**OF_JOB, "retryable": True})
+    world.send(life, "child_due", life.node("a", 1), meta={"attempt": 2})
+    read_mail(world, life)
+    second = life.children[-1]
+    read_mail(world, second)
+    world.send(second, "action_completed", second.node("c", 1), result=2, meta=OF_JOB)
+    read_mail(world, second)
+    life.mail += [late, late]
+    read_mail(world, life)
+    assert [turn.decision.outcome for turn in life.turns[-3:]] == ["decided", "late", "duplicate"]
 
 
 def test_an_action_whose_first_lease_nobody_answered_may_have_happened() -> None:
