@@ -23,7 +23,7 @@ from tests.brokers import (
     start,
     value,
 )
-from tests.docs.pages import read_page, table_rows
+from tests.docs.pages import quoted, read_page, table_rows
 from tests.postgres import Database
 from tests.roles import ROLES, login, logins
 from tests.sessions import session
@@ -54,24 +54,21 @@ HELD = """
     where c.relnamespace = 'noetl'::regnamespace and c.relkind in ('r', 'p', 'v', 'm', 'f')
       and not has_table_privilege($1, c.oid, r.name) and has_column_privilege($1, c.oid, a.attnum, r.name)
     union all
-    select 'routine', p.oid::regprocedure::text, 'execute'
-    from pg_proc p
-    where p.pronamespace = 'noetl'::regnamespace and has_function_privilege($1, p.oid, 'execute')
-    union all
     select 'schema', 'noetl', r.name
     from unnest(array['usage', 'create']) r (name)
     where has_schema_privilege($1, 'noetl', r.name)
 """
-THINGS = """
-    select c.oid::regclass::text
+CALLED = """
+    select p.oid::regprocedure::text, p.proname::text, p.prosecdef
+    from pg_proc p
+    where p.pronamespace = 'noetl'::regnamespace and has_function_privilege($1, p.oid, 'execute')
+"""
+RELATIONS = """
+    select c.relname::text, case when c.relkind = 'S' then 'sequence' else 'table' end
     from pg_class c
     where c.relnamespace = 'noetl'::regnamespace and c.relkind in ('r', 'p', 'v', 'm', 'f', 'S')
       -- of an identity column
       and not exists (select from pg_depend d where d.objid = c.oid and d.objsubid = 0 and d.deptype = 'i')
-    union all
-    select p.oid::regprocedure::text
-    from pg_proc p
-    where p.pronamespace = 'noetl'::regnamespace
 """
 
 HELD_ON_PARTITIONS = """
@@ -114,15 +111,29 @@ def _name(login: Database) -> str:
 
 def _table() -> Iterator[tuple[str, list[str]]]:
     """Yield each object of the table of rights with its cells; a row may leave out its last cells."""
-    for thing, *cells in table_rows(PAGE, "| in the schema"):
-        yield thing.strip("`"), [*cells, *[""] * (len(ROLES) - len(cells))]
+    for things, *cells in table_rows(PAGE, "| in the schema"):
+        for thing in quoted(things) or {things}:
+            yield thing, [*cells, *[""] * (len(ROLES) - len(cells))]
+
+
+def _functions() -> dict[str, set[str]]:
+    """Return the functions of each role that the page names."""
+    named = {role: quoted(functions) for role, functions in table_rows(PAGE, "| role | may call |")}
+    of_operators = {name for row in table_rows(PAGE, "| an operator may |") for name in quoted(row[1])}
+    return {role: named.get(f"`{role}`", set()) for role in ROLES} | {"noetl_operator": of_operators}
 
 
 async def _promised(database: Database) -> dict[str, set[tuple[str, str, str]]]:
-    """Return the rights of each role, with the names of Postgres."""
+    """Return the rights of each role on tables and sequences, with the names of Postgres."""
+    kinds = dict(await rows(database, RELATIONS)) | {"the schema itself": "schema"}
     promised: dict[str, set[tuple[str, str, str]]] = {role: set() for role in ROLES}
     for thing, cells in _table():
-        kind, name = await _known(database, thing)
+        kind = kinds[thing]
+        name = (
+            "noetl"
+            if kind == "schema"
+            else str(await value(database, "select to_regclass($1)::text", f"noetl.{thing}"))
+        )
         for role, cell in zip(ROLES, cells, strict=True):
             columns = re.findall(r"`(\w+)`", cell)
             if columns:
@@ -132,30 +143,30 @@ async def _promised(database: Database) -> dict[str, set[tuple[str, str, str]]]:
     return promised
 
 
-async def _known(database: Database, thing: str) -> tuple[str, str]:
-    if thing == "the schema itself":
-        return "schema", "noetl"
-    if "(" in thing:
-        return "routine", str(await value(database, "select $1::text::regprocedure::text", thing))
-    [(kind, name)] = await rows(
-        database, "select relkind::text, oid::regclass::text from pg_class where oid = $1::text::regclass", thing
-    )
-    return "sequence" if kind == "S" else "table", str(name)
-
-
 async def test_each_role_has_exactly_the_rights_of_the_page(database: Database) -> None:
     """Object by object, with columns: `migrate --roles` revokes others and grants missing ones. PUBLIC has none."""
     await create_roles(database)
+    before = {role: await rows(database, CALLED, role) for role in ROLES}
     await execute(database, "grant create on schema noetl to noetl_reader")
     await execute(database, "grant select (result), update on noetl.event to noetl_producer")
     start = "noetl.start_execution(text, jsonb, int, text, jsonb)"
     await execute(database, f"grant execute on function {start} to noetl_worker")
     await execute(database, "revoke insert on noetl.event from noetl_broker")
     await create_roles(database)
-    held = {role: {*await rows(database, HELD, role)} for role in ROLES}
-    assert held == await _promised(database)
+    assert {role: {*await rows(database, HELD, role)} for role in ROLES} == await _promised(database)
+    assert {role: await rows(database, CALLED, role) for role in ROLES} == before
     async with login(database, "no_role") as no_role:
         assert await rows(database, HELD, _name(no_role)) == []
+        assert await rows(database, CALLED, _name(no_role)) == []
+
+
+async def test_each_role_may_call_the_functions_of_the_page(database: Database) -> None:
+    """All with the owner's rights; others have the rights of their caller, and the page may name them."""
+    await create_roles(database)
+    for role, named in _functions().items():
+        called = await rows(database, CALLED, role)
+        assert {name for _, name, is_of_owner in called if is_of_owner} - named == set(), role
+        assert named - {name for _, name, _ in called} == set(), role
 
 
 async def test_only_the_owner_has_rights_on_partitions(database: Database) -> None:
@@ -166,16 +177,28 @@ async def test_only_the_owner_has_rights_on_partitions(database: Database) -> No
 
 
 async def test_the_table_lists_everything_in_the_schema(database: Database) -> None:
-    """A new table, view or function needs a row."""
-    named = {(await _known(database, thing))[1] for thing, _ in _table()}
-    there = {row[0] for row in await rows(database, THINGS)}
-    assert named - {"noetl"} == there
+    """A new table, view or sequence needs a row."""
+    assert sorted(thing for thing, _ in _table()) == sorted(
+        [*dict(await rows(database, RELATIONS)), "the schema itself"]
+    )
+
+
+async def _rights(database: Database, role: str) -> set[str]:
+    """Return each right of a role in words, but for the schema."""
+    await create_roles(database)
+    held = {f"{right} on {thing}" for kind, thing, right in await rows(database, HELD, role) if kind != "schema"}
+    return held | {f"execute on {thing}" for thing, _, _ in await rows(database, CALLED, role)}
+
+
+async def _known(database: Database, thing: str) -> str:
+    """Return Postgres' name of a table, a sequence or a function."""
+    kind = "regprocedure" if "(" in thing else "regclass"
+    return str(await value(database, f"select $1::text::{kind}::text", thing))
 
 
 async def test_a_broker_names_every_missing_right_at_its_start(database: Database) -> None:
     """So it does not fail later."""
-    promised = await _promised(database)
-    expected = {f"{right} on {name}" for kind, name, right in promised["noetl_broker"] if kind != "schema"}
+    expected = await _rights(database, "noetl_broker")
     assert expected > OF_PEOPLE
     async with login(database, "poor_of") as poor:
         await execute(database, f"grant usage on schema noetl to {_name(poor)}")
@@ -188,17 +211,16 @@ async def test_a_broker_names_every_missing_right_at_its_start(database: Databas
         finally:
             await connection.close()
     missing = re.findall(r"(select|insert|update|delete|usage|execute) on (noetl\.\w+(?:\([^)]*\))?)", message)
-    assert {f"{right} on {(await _known(database, thing))[1]}" for right, thing in missing} == expected - OF_PEOPLE
+    assert {f"{right} on {await _known(database, thing)}" for right, thing in missing} == expected - OF_PEOPLE
 
 
 async def test_doctor_names_every_right_that_an_operator_lacks(database: Database) -> None:
     """By the file that grants them."""
-    promised = await _promised(database)
-    expected = {f"{right} on {name}" for kind, name, right in promised["noetl_operator"] if kind != "schema"}
+    expected = await _rights(database, "noetl_operator")
     async with login(database, "poor_of") as poor, session(database) as connection:
         missing = await missing_operator_rights(connection, _name(poor))
     found = [each.partition(" on ") for each in missing]
-    assert {f"{right} on {(await _known(database, thing))[1]}" for right, _, thing in found} == expected
+    assert {f"{right} on {await _known(database, thing)}" for right, _, thing in found} == expected
 
 
 @pytest.mark.parametrize("page, role", [("run", "broker"), ("recover", "operator"), ("security", "broker")])
