@@ -73,9 +73,9 @@ def keep(rows: list[Row], *, folder: Path, name: str, postgres: str, failed: lis
 
 
 def markdown(kept: dict[str, Any]) -> str:
-    """Return the table of docs/explanation/performance.md."""
-    lines = ["| figure | what | median | min | max | bar | | fdatasync ms | commit ms |", "|" + "---|" * 9]
-    lines += [f"| {' | '.join(cells(row))} |" for row in kept["rows"]]
+    """Return the table of docs/explanation/performance.md: the rows with a bar, without the probes of the disk."""
+    lines = ["| figure | what | median | min | max | bar | |", "|" + "---|" * 7]
+    lines += [f"| {' | '.join(cells(row)[:7])} |" for row in kept["rows"] if row["bar"]]
     machine = f"{kept['machine']['cores']} cores, {kept['machine']['system']} {kept['machine']['architecture']}"
     versions = ", ".join(f"{name} {found}" for name, found in kept["versions"].items())
     without = f" Failed: {', '.join(kept['failed'])}." if kept["failed"] else ""

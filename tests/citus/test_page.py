@@ -1,4 +1,4 @@
-"""docs/how-to/scaling.md about Citus: its commands run, failures are those it names, and `doctor` sees them."""
+"""docs/how-to/citus.md: its commands run, failures are those it names, and `doctor` sees them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def test_the_statements_of_the_page_run(cluster: Cluster) -> None:
     _, high = cluster.nodes[:2]
     await register_everywhere(cluster.installation, BODY, BUCKETS)
     await cluster.remove(high)
-    in_transaction, calls, moves, restore_point = code_blocks(read_page("scaling").partition("## Citus\n")[2], "sql")
+    in_transaction, calls, moves, restore_point = code_blocks(read_page("citus"), "sql")
     connection = await asyncpg.connect(cluster.installation.dsn)
     await connection.execute("create schema app; create table app.orders (id int)")
     await connection.execute(in_transaction.replace("noetl_3", "noetl_1").replace("orders/ship", "story"))

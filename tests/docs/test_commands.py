@@ -22,6 +22,7 @@ from tests.periods import LONG_AGO, ended_in
 ELSEWHERE = {
     "api": "test_walkthroughs.py",
     "beside-noetl": "test_beside_page.py; a real server: tests/interop",
+    "citus": "tests/citus/test_page.py",
     "settings": "tests/cli/test_completion.py",
     "console": "test_walkthroughs.py: the page about the API starts a console, too",
     "first-playbook": "test_walkthroughs.py",
@@ -42,6 +43,29 @@ def approvals(reader: PageRun, page: str) -> str:
     reader.register(code_blocks(page, "yaml workflow")[0])
     reader.ids = iter([reader.start("examples/story") for _ in range(3)])
     return page
+
+
+def archive(reader: PageRun, page: str) -> str:
+    """A period is over. What the dry run shows is done, and undone; then a period leaves by hand."""
+    assert reader.database is not None
+    reader.aside(ended_in(reader.database, LONG_AGO))
+    reader.sql("update noetl.execution set ended_at = ended_at - interval '91 days'")
+    dry_run, by_hand = code_blocks(page, "sh")
+    [restore] = re.findall(r"`(noetl-broker archive --restore \d+)`", page)
+    leave = dry_run.replace(" --dry-run", "")
+    places = f"{find_bin_folder()}/\\1 --dbname '{reader.database.dsn}'"
+    by_hand = re.sub(r"^(\w+)", places, by_hand.replace(", …", ""), flags=re.MULTILINE)
+    commands = f"{dry_run}{leave}{restore}\n{leave}{by_hand}"
+    return f"```sh\n{commands.replace(restore.split()[-1], LONG_AGO)}```\n"
+
+
+def buckets(reader: PageRun, page: str) -> str:
+    """The page's playbook is in the folder; the installation has a name of its own."""
+    playbook = f"apiVersion: noetl.io/v1\nkind: Playbook\n{code_blocks(page, 'yaml')[0]}workflow: [{{step: start}}]\n"
+    (reader.folder / "ship.yaml").write_text(playbook, encoding="utf-8")
+    [make], starts = code_blocks(page, "sh"), code_blocks(page, "sql")
+    commands = "".join(f"{line} --schema shop\n" for line in make.splitlines())
+    return f"```sh\n{commands}```\n```sql\n{''.join(starts).replace('noetl.', 'shop.')}```\n"
 
 
 def cookbook(reader: PageRun, page: str) -> str:
@@ -84,26 +108,11 @@ def limits(reader: PageRun, page: str) -> str:
 
 
 def scaling(reader: PageRun, page: str) -> str:
-    """A period is over. What the dry run shows is done, and undone; then a period leaves by hand. Buckets are made."""
-    assert reader.database is not None
-    reader.aside(ended_in(reader.database, LONG_AGO))
-    reader.sql("update noetl.execution set ended_at = ended_at - interval '91 days'")
-    page = page.partition("## Citus\n")[0]  # tests/citus/test_page.py runs that
-    size, *starts = code_blocks(page, "sql")
-    assert re.fullmatch(r"\d+ (kB|MB)", str(reader.sql(size)[0][0][0]))
-    dry_run, by_hand, make = code_blocks(page, "sh")
-    playbook = f"apiVersion: noetl.io/v1\nkind: Playbook\n{code_blocks(page, 'yaml')[0]}workflow: [{{step: start}}]\n"
-    (reader.folder / "ship.yaml").write_text(playbook, encoding="utf-8")
-    for line in make.splitlines():
-        reader.run(f"{line} --schema shop")
-    for start in starts:
-        reader.sql(start.replace("noetl.", "shop."))
-    [restore] = re.findall(r"`(noetl-broker archive --restore \d+)`", page)
-    leave = dry_run.replace(" --dry-run", "")
-    places = f"{find_bin_folder()}/\\1 --dbname '{reader.database.dsn}'"
-    by_hand = re.sub(r"^(\w+)", places, by_hand.replace(", …", ""), flags=re.MULTILINE)
-    commands = f"{dry_run}{leave}{restore}\n{leave}{by_hand}"
-    return f"```sh\n{commands.replace(restore.split()[-1], LONG_AGO)}```\n"
+    """There is an execution, so it has a size."""
+    reader.register("workflow: [{step: start}]\n")
+    reader.start("examples/story")
+    assert re.fullmatch(r"\d+ (kB|MB)", str(reader.sql(code_blocks(page, "sql")[0])[0][0][0]))
+    return page
 
 
 def schedules(reader: PageRun, page: str) -> str:
@@ -124,7 +133,8 @@ def signals(reader: PageRun, page: str) -> str:
 
 
 PREPARED: dict[str, Callable[[PageRun, str], str]] = {
-    each.__name__: each for each in (approvals, cookbook, editor, graph, limits, scaling, schedules, signals)
+    each.__name__: each
+    for each in (approvals, archive, buckets, cookbook, editor, graph, limits, scaling, schedules, signals)
 }
 
 

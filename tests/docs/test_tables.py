@@ -207,7 +207,7 @@ def test_everything_that_has_the_name_of_the_schema_is_listed(row: str, used_in:
 
 async def test_the_partitioned_tables_are_listed(database: Database) -> None:
     """In the section about periods."""
-    [named] = re.findall(r"The tables of history \((.*?)\)", read_page("scaling"), re.DOTALL)
+    [named] = re.findall(r"The tables of history \((.*?)\)", read_page("archive"), re.DOTALL)
     period = await value(database, "select min(name) from noetl.period")
     assert sorted(quoted(named)) == await partitions(database, "noetl_history", str(period))
 
