@@ -25,6 +25,7 @@ ELSEWHERE = {
     "citus": "tests/citus/test_page.py",
     "settings": "tests/cli/test_completion.py",
     "console": "test_walkthroughs.py: the page about the API starts a console, too",
+    "data-of-persons": "test_data_page.py",
     "first-playbook": "test_walkthroughs.py",
     "observability": "tests/daemon/processes/test_health_port.py",
     "python": "test_walkthroughs.py",
