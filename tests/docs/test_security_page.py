@@ -223,7 +223,7 @@ async def test_doctor_names_every_right_that_an_operator_lacks(database: Databas
     assert {f"{right} on {await _known(database, thing)}" for right, _, thing in found} == expected
 
 
-@pytest.mark.parametrize("page, role", [("run", "broker"), ("recover", "operator"), ("security", "broker")])
+@pytest.mark.parametrize("page, role", [("run", "broker"), ("security", "broker"), ("security", "operator")])
 async def test_the_logins_of_the_pages_have_their_role(database: Database, page: str, role: str) -> None:
     """The statements of the pages make them."""
     await create_roles(database)
