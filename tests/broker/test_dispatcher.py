@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
-
-from noetl_broker.broker.dispatcher import BY_STATUS, BY_VISIT, DRAINING_TABLE, STATUS_TABLE, VISIT_TABLE
-
-PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "architecture.md"
+from noetl_broker.broker.dispatcher import BY_STATUS, BY_VISIT, STATUS_TABLE
+from tests.docs.pages import code_blocks, read_page
 
 
-@pytest.mark.parametrize("table", [STATUS_TABLE, VISIT_TABLE, DRAINING_TABLE])
-def test_the_architecture_page_prints_the_tables_of_outcomes(table: str) -> None:
-    """The page equals the code."""
-    assert f"```\n{table}```" in PAGE.read_text(encoding="utf-8")
+def test_the_rows_on_the_architecture_page_are_those_of_the_code() -> None:
+    """Some of them, as they stand there."""
+    [shown] = [block for block in code_blocks(read_page("architecture"), "") if "not started" in block]
+    assert [line for line in shown.splitlines() if line not in STATUS_TABLE.splitlines()] == []
 
 
 def test_each_row_of_the_tables_has_all_columns() -> None:

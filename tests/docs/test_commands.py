@@ -34,6 +34,7 @@ ELSEWHERE = {
     "security": "test_security_page.py",
     "troubleshoot": "test_troubleshoot_page.py",
     "worker-protocol": "test_workers_page.py",
+    "worker": "test_walkthroughs.py",
     "workers": "test_workers_page.py",
 }
 

@@ -221,15 +221,6 @@ def test_the_layout_lists_each_file_and_folder() -> None:
     assert [line for indent, line in names if not indent and not (ROOT / line).is_dir()] == []
 
 
-@pytest.mark.parametrize("place, folder", [*enumerate(("broker", "history", "explain", "store", "daemon", "template"))])
-def test_the_tables_of_modules_list_each_module(place: int, folder: str) -> None:
-    """Each once."""
-    rows = read_page("architecture").split("\n| module | what |\n")[1:][place].split("\n\n")[0].splitlines()[1:]
-    named = [name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])]
-    files = (PACKAGE / folder).rglob("*.py") if folder in {"broker", "store"} else (PACKAGE / folder).glob("*.py")
-    assert sorted(named) == sorted(file.stem for file in files if file.stem != "__init__")
-
-
 def test_each_word_of_contributing_is_in_the_file_that_it_names() -> None:
     """A word that moves to another file moves on the page."""
     pairs = re.findall(r"`([\w.]+)`(?: in| of| \() ?`((?:src|tests|migrations|deploy)/[\w/.]+\.\w+)`", CONTRIBUTING)

@@ -7,10 +7,12 @@ import signal
 import pytest
 
 from noetl_broker.playbook import PlaybookRules, check
+from tests.chaos.under_load import until
 from tests.cli.conftest import Command
 from tests.daemon.processes.test_health_port import free_port
 from tests.docs.pages import README, code_blocks, read_page
 from tests.docs.runner import PageRun
+from tests.postgres import Database
 from tests.running_dev import RunningDev, folder_for_every_account
 
 
@@ -34,6 +36,30 @@ def test_the_readme_and_getting_started_run_beside_dev() -> None:
         (folder / "greet.yaml").write_text(greet, encoding="utf-8")
         running.read_until("greet.yaml: registered first/greet version 1")
         assert '"Hello, Ada!"' in reader.run("".join(others))
+        assert running.end(signal.SIGINT) == 0
+        command.close()
+
+
+def test_the_worker_of_the_tutorial_does_its_jobs() -> None:
+    """One succeeds, one is tried again, one is cancelled."""
+    page = read_page("worker")
+    [program], [playbook] = code_blocks(page, "python"), code_blocks(page, "yaml")
+    begin, succeed, retry, cancel = code_blocks(page, "sh")
+    with folder_for_every_account() as folder:
+        (folder / "resize.py").write_text(program, encoding="utf-8")
+        command = Command(folder, None)
+        reader = PageRun(command)
+        running = RunningDev(command)
+        reader.run(begin.replace("export ", ""))
+        database = Database(name="postgres", dsn=(folder / ".noetl" / "dsn").read_text(encoding="utf-8").strip())
+        reader.aside(until(database, "select count(*) > 0 from noetl.step_type where name = 'resize'"))
+        (folder / "picture.yaml").write_text(playbook, encoding="utf-8")
+        running.read_until("picture.yaml: registered first/picture version 1")
+        assert reader.run(succeed).splitlines()[-1] == "320"
+        printed = reader.run(retry)
+        assert [line in printed for line in ("\n6\n", "attempt 1 for 13", "attempt 2 for 13")] == [True] * 3
+        assert "CANCEL" in reader.run(cancel)
+        reader.close()
         assert running.end(signal.SIGINT) == 0
         command.close()
 
