@@ -25,6 +25,7 @@ ELSEWHERE = {
     "settings": "tests/cli/test_completion.py",
     "console": "test_walkthroughs.py: the page about the API starts a console, too",
     "first-playbook": "test_walkthroughs.py",
+    "order-with-refund": "test_walkthroughs.py",
     "observability": "tests/daemon/processes/test_health_port.py",
     "python": "test_walkthroughs.py",
     "recover": "test_recover_page.py, test_backups.py",

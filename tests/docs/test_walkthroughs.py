@@ -71,8 +71,6 @@ def test_the_order_of_the_tutorial_is_refunded_and_retried_beside_dev() -> None:
         read_to(second, "step approve  RUNNING")
         assert command("approve", retried, "approve").exit_code == 0
         assert in_order(result, second.communicate(timeout=PATIENCE_SECONDS)[0]) == []
-        reader.ids = itertools.repeat(retried)
-        reader.shown("noetl-broker undo")
         assert running.end(signal.SIGINT) == 0
 
 
