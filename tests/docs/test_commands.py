@@ -27,6 +27,7 @@ ELSEWHERE = {
     "console": "test_walkthroughs.py: the page about the API starts a console, too",
     "data-of-persons": "test_data_page.py",
     "first-playbook": "test_walkthroughs.py",
+    "order-with-refund": "test_walkthroughs.py",
     "python": "test_walkthroughs.py",
     "recover": "test_recover_page.py, test_backups.py",
     "replay": "test_examples.py; with a database: tests/cli",

@@ -8,7 +8,6 @@ from textwrap import indent
 from typing import Any
 
 from noetl_broker.playbook import PlaybookRules, compile_playbook
-from noetl_broker.resources import playbooks_folder
 from noetl_broker.store.admin.catalog import register
 from noetl_broker.store.connect.connection import connect
 from noetl_broker.worker import WorkerOptions, run_worker
@@ -18,20 +17,19 @@ from tests.postgres import Database
 from tests.worker.conftest import serving
 
 REQUESTING = ("playbooks", "iterators", "child-playbooks", "failures", "undo", "playbook-rules", "step-types", "limits")
-# What the page says about the answers: the bank names no amount, one city is unknown, and a file is missing.
+# What the page says about the answers: the bank names no amount, and one city is unknown.
 ANSWERS = {
     "weather.example/Paris": (200, b'{"temp": 30}'),
     "weather.example/Atlantis": (404, b"{}"),
-    "files.example/today": (404, b"{}"),
     "api.example/": (200, b'{"ids": [1, 2]}'),
 }
 ANSWER = (201, b'{"id": "c1", "sum": 120}')
-# Headings of what fails; each other example completes.
-FAIL = {"When an execution has failed", "Undo"}
-RESULTS = {"The document": 30, "Steps of a worker": 1.2, "A block in one file": "c1", "Outputs": 2, "http": "c1"}
+# The heading of what fails; each other example completes.
+FAIL = {"Undo"}
+RESULTS = {"The document": 30, "Steps of a worker": 1.2, "A block in one file": "c1", "Outputs": 2}
 # What the servers get, in any order, where the page is about that.
 SENT = {
-    "Retry an item": {"GET weather.example/Atlantis", "GET weather.example/Oslo", "GET weather.example/Rome"},
+    "Items that fail": {"GET weather.example/Atlantis", "GET weather.example/Oslo", "GET weather.example/Rome"},
     "Catch": {'POST bank.example/charges {"order":"o-7"}', 'POST bank.example/refunds/c1 {"why":"template"}'},
     "Undo": {
         "DELETE stock.example/reservations/c1",
@@ -76,10 +74,9 @@ def whole(block: str, path: str) -> str:
 async def run(database: Database, texts: list[str]) -> list[tuple[Any, ...]]:
     """Run playbooks beside each other, with a broker and a worker; return status and result of each."""
     playbooks = [(compile_playbook(text, rules=PlaybookRules()), text) for text in texts]
-    alarm = (playbooks_folder() / "alarm.yaml").read_text(encoding="utf-8")
     connection = await connect(database, name="test")
     try:
-        await register(connection, [*playbooks, (compile_playbook(alarm, rules=PlaybookRules()), alarm)])
+        await register(connection, playbooks)
     finally:
         await connection.close()
     stop = asyncio.Event()
@@ -95,7 +92,7 @@ async def run(database: Database, texts: list[str]) -> list[tuple[Any, ...]]:
 
 
 async def test_every_example_sends_and_ends_as_the_pages_say(database: Database) -> None:
-    """Each sends a request; the failed one raises its alarm."""
+    """Each sends a request."""
     async with serving() as servers:
         pages = examples(servers.url)
         servers.answer = answer(*ANSWER)
@@ -103,7 +100,7 @@ async def test_every_example_sends_and_ends_as_the_pages_say(database: Database)
             f"/{number}/{target}": answer(*said) for number in range(len(pages)) for target, said in ANSWERS.items()
         }
         ended = await run(database, [text for _, text in pages])
-    assert len(pages) == 13
+    assert len(pages) == 10
     sent: list[set[str]] = [set() for _ in pages]
     for request in servers.requests:
         _, number, target = request["target"].split("/", 2)
@@ -113,10 +110,6 @@ async def test_every_example_sends_and_ends_as_the_pages_say(database: Database)
         assert (heading, result) == (heading, RESULTS.get(heading, result))
         assert requests
         assert (heading, requests) == (heading, SENT.get(heading, requests))
-    [told] = await rows(database, "select result from noetl.execution where path = 'examples/alarm'")
-    [missing] = [request["target"] for request in servers.requests if "files.example" in request["target"]]
-    reason = f"step 'load': GET {servers.url}{missing} answered 404 Said"
-    assert told == ({"to": "data", "text": f"examples/watched_import failed in load: {reason}"},)
 
 
 def test_each_page_with_a_request_is_run() -> None:

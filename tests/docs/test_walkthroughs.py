@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
+import subprocess
+from contextlib import closing
 
 import pytest
 
 from noetl_broker.playbook import PlaybookRules, check
 from tests.chaos.under_load import until
-from tests.cli.conftest import Command
+from tests.cli.conftest import PATIENCE_SECONDS, Command
 from tests.daemon.processes.test_health_port import free_port
 from tests.docs.pages import README, code_blocks, read_page
-from tests.docs.runner import PageRun
+from tests.docs.runner import PageRun, comparable
 from tests.postgres import Database
+from tests.processes import Process
 from tests.running_dev import RunningDev, folder_for_every_account
 
 
@@ -62,6 +66,55 @@ def test_the_worker_of_the_tutorial_does_its_jobs() -> None:
         reader.close()
         assert running.end(signal.SIGINT) == 0
         command.close()
+
+
+def test_the_order_of_the_tutorial_is_refunded_and_retried_beside_dev() -> None:
+    """The second terminal is a process; it prints the lines that the page shows, in this order."""
+    page = read_page("order-with-refund")
+    [order], [added], shown = code_blocks(page, "yaml"), code_blocks(page, "python"), code_blocks(page, "")
+    with folder_for_every_account() as folder, closing(Command(folder, None)) as command:
+        (folder / "order.yaml").write_text(order, encoding="utf-8")
+        reader, running = PageRun(command), RunningDev(command)
+        reader.calls_of(page)
+        start, ask = reader.calls.pop(0)
+        first = command.start_with(subprocess.PIPE, subprocess.STDOUT, *start.split()[1:])
+        asked = read_to(first, "approve waits for a person")
+        failed = asked.splitlines()[0]
+        reader.ids = itertools.repeat(failed)
+        reader.shown("noetl-broker approve")
+        ended = first.communicate(timeout=PATIENCE_SECONDS)[0]
+        assert (in_order(ask, asked), in_order(shown[2], ended), first.returncode) == ([], [], 1)
+        reader.shown("noetl-broker explain")
+        reader.shown("noetl-broker logs")
+        lines = order.splitlines(keepends=True)
+        lines.insert(lines.index("      def main(weight):\n"), added)
+        (folder / "order.yaml").write_text("".join(lines), encoding="utf-8")
+        running.read_until("order.yaml: registered shop/order version 2")
+        reader.shown("noetl-broker retry")
+        retried = command.json("executions")[0]["execution_id"]
+        watch, result = reader.calls.pop(0)
+        second = command.start(*watch.split()[1:2], retried, "--watch")
+        read_to(second, "step approve  RUNNING")
+        assert command("approve", retried, "approve").exit_code == 0
+        assert in_order(result, second.communicate(timeout=PATIENCE_SECONDS)[0]) == []
+        assert running.end(signal.SIGINT) == 0
+
+
+def read_to(process: Process, words: str) -> str:
+    """Read what a command prints, up to the line with these words."""
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if words in line:
+            return "".join(lines)
+    pytest.fail("".join(lines))
+
+
+def in_order(shown: str, printed: str) -> list[str]:
+    """Return the shown lines that were not printed in this order; ids and times are free, `…` is any text."""
+    lines = iter(comparable(printed))
+    return [line for line in comparable(shown.replace("…\n", "")) if line not in lines]
 
 
 def test_the_program_of_the_http_api_runs(reader: PageRun) -> None:

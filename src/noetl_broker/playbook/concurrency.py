@@ -37,14 +37,14 @@ KEYS: Final = Keys(
         Key(
             "key",
             VALUE,
-            "What the limit counts by, usually a template; without it: all executions of the playbook.",
+            "What the limit counts by, usually a template.",
             null=False,
         ),
         Key("limit", integer(1, 10_000), "How many run at once; default 1."),
         Key(
             "on_limit",
             word(QUEUE, SKIP, CANCEL_RUNNING, FAIL),
-            "What happens to one more: it waits (queue), ends, or replaces the oldest. Default queue.",
+            "What happens to one more; default queue.",
         ),
         Key("per_bucket", BOOLEAN, "Only for buckets: each counts its own executions."),
     ),

@@ -40,7 +40,7 @@ DEADLINE = Key(
     seconds(0.001, 31_536_000)._replace(templates="text"),
     "An execution fails after it: seconds, 2h30m, a template.",
 )
-BUCKET = Key("bucket", NAME, "Only for buckets: all executions of the playbooks with this text live in one.")
+BUCKET = Key("bucket", NAME, "Only for buckets: the home of its executions.")
 JOBS_PRIORITY = Key("priority", PRIORITY, "The priority of all its jobs.")
 METADATA = Keys(
     model="MetadataModel",
@@ -65,7 +65,7 @@ METADATA = Keys(
         Key(
             "on_signal",
             holds(*one_or_list(ref("OnSignalModel"))),
-            "Each such signal starts an execution, with `signal` in its workload.",
+            "Signals of which each starts an execution.",
         ),
         Key("concurrency", holds(ref("ConcurrencyModel")), "How many executions of one key run at once."),
         Key("on_failure", holds(ref("OnFailureModel")), "What starts when an execution has failed."),
@@ -88,7 +88,7 @@ ROOT = Keys(
         Key(
             "workload_schema",
             holds(MAPPING),
-            "JSON Schema of the workload, without regular expressions; a start that breaks it fails.",
+            "JSON Schema of the workload.",
         ),
         Key("workbook", holds(*one_or_list(ref("ActionModel"))[1:]), "Named actions."),
         Key("workflow", STEPS, "The steps; one is called `start`."),

@@ -30,7 +30,7 @@ KEYS = Keys(
         Key(
             "losers",
             word(*LOSERS),
-            "cancel: cancel the tokens that could have come; on `end` all tokens.",
+            "What becomes of the other tokens.",
             default="run",
         ),
     ),

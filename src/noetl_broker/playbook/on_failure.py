@@ -42,7 +42,7 @@ KEYS: Final = Keys(
         Key(
             "args",
             A_MAPPING._replace(hint="write args: {name: value}"),
-            "Its payload, beside execution_id, path, step and error; templates read `error`.",
+            "Added to its payload; templates read `error`.",
         ),
     ),
 )

@@ -29,7 +29,7 @@ KEYS = Keys(
         Key(
             "retry_when",
             CONDITION,
-            "Try again only if true; finds error, error_type, status_code, result and attempt.",
+            "Try again only if true.",
             null=False,
         ),
         Key("stop_when", CONDITION, "Do not try again if true; read before retry_when.", null=False),

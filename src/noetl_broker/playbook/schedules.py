@@ -98,26 +98,25 @@ KEYS: Final = Keys(
         Key(
             "cron",
             Form("", _parse_cron, (TEXT,)),
-            "Five fields: minute, hour, day, month, weekday; six with seconds first; or @daily.",
+            "Minute, hour, day, month, weekday; or @daily.",
         ),
         Key("every", _span(SHORTEST_SPAN, LONGEST_SPAN), "A span between starts in place of `cron`, such as 15m."),
         Key(
             "timezone",
             Form("", _parse_zone, (TEXT,)),
-            "The IANA time zone of `cron`, such as Europe/Berlin; default UTC.",
+            "The time zone of `cron`, such as Europe/Berlin; default UTC.",
         ),
         Key("payload", Form("", _parse_payload, (MAPPING,)), "The payload; `schedule` (name and at) is added."),
         Key("jitter", _span(timedelta(0), timedelta(days=366)), "Delay each start by a part of this; default 0."),
         Key(
             "catch_up",
             _span(timedelta(0), timedelta(days=3660)),
-            "After a time without a broker, moments that are later are skipped, with 0 all; the last of the rest "
-            "starts. Default 1h.",
+            "How late a moment may start after a time without a broker; default 1h.",
         ),
         Key(
             "overlap",
             word(*OVERLAP),
-            "If an earlier execution lives: skip (default), queue, cancel the other, allow both.",
+            "What to do if an earlier execution lives; default skip.",
         ),
         Key("description", holds(TEXT)),
     ),

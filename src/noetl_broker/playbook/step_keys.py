@@ -11,7 +11,6 @@ from noetl_broker.playbook.keys import (
     CONDITION,
     LIST,
     MAPPING,
-    NAME_CHARS,
     PRIORITY,
     TEXT,
     TIME_LIMIT,
@@ -70,7 +69,7 @@ TASK_KEYS: Final = (
     Key(
         COMPENSATE,
         holds(TEXT, ref("TaskModel")),
-        "The action, playbook or workbook action that undoes it if the execution fails later.",
+        "What undoes it if the execution fails later.",
     ),
 )
 BLOCK_LIMIT: Final = "Of a block: how many of one key run at once."
@@ -87,7 +86,7 @@ TASK: Final = Keys(
         Key(
             "workflow",
             holds(*one_or_list(ref("StepModel"))[1:]),
-            "A block: the steps of a child playbook, in place of its `path`; one is called `start`.",
+            "A block: the steps of a child playbook, in place of `path`.",
         ),
     ),
 )
@@ -100,7 +99,7 @@ LOOP_VALUES: Final = (
     Key("chunk", whole(1), "Give the items as lists of this many."),
     Key("enumerate", BOOLEAN, "Hand on {index, item}."),
     Key("on_error", ERROR_WORDS, "What a failed item does to the step."),
-    Key("tolerate", TOLERANCE, "In place of `on_error`: how many items may fail, such as 5 or 20%."),
+    Key("tolerate", TOLERANCE, "How many items may fail, such as 5 or 20%."),
     Key("distribute", BOOLEAN, "One job for each item, gathered by the broker."),
 )
 LOOP_CONDITIONS: Final = (
@@ -117,7 +116,7 @@ LOOP: Final = Keys(
         Key(
             "collection",
             holds(TEXT, LIST, MAPPING),
-            "An expression, a list, or a mapping (its items are {key, value}).",
+            "The items: an expression, a list or a mapping.",
         ),
         Key("element", holds(TEXT), "The name under which templates find the item."),
         *LOOP_CONDITIONS,
@@ -144,12 +143,12 @@ ITEM_TASK: Final = Keys(
         Key(
             "catch",
             holds(*one_or_list(ref("ItemCatchModel"))),
-            "What a failed item counts as; the first entry whose `when` is true.",
+            "What a failed item counts as.",
         ),
     ),
 )
 STEP_KEYS: Final = (
-    Key("step", holds(TEXT), f"The name of the step; at most {NAME_CHARS} characters, no #, : or control ones."),
+    Key("step", holds(TEXT), "The name of the step."),
     Key("name", holds(TEXT), "The name if there is no `step`; else the workbook action."),
     Key("desc", holds(TEXT), "What the step is for."),
     Key("description", holds(TEXT), "The same as `desc`."),
@@ -157,16 +156,16 @@ STEP_KEYS: Final = (
     Key(
         "catch",
         holds(*one_or_list(TEXT, ref("CatchModel"))),
-        "Where to go when the step failed for good: the first entry that is true is taken.",
+        "Where to go when the step failed for good.",
     ),
-    Key("output", holds(), "Kept in place of the whole result of the action; finds `result`."),
+    Key("output", holds(), "Kept in place of the whole result."),
     NEXT_MODE,
     Key(
         "join",
         holds({"enum": ["all", "any", "each"], "type": "string"}, ref("JoinModel")),
         "How several arriving arcs are gathered.",
     ),
-    Key("on_error", ERROR_WORDS, f"{ON_ERROR.about[:-1]}; of an iterator, a failed item leaves null."),
+    ON_ERROR,
     Key("task", holds(TEXT, ref(ITEM_TASK.model)), "The workbook action, or what an iterator repeats."),
     Key("loop", holds(ref(LOOP.model)), "Repeat this step over a collection."),
     Key("result", holds(), "On `end`: the result of the execution."),

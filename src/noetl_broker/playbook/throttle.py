@@ -48,7 +48,7 @@ KEYS: Final = Keys(
         Key("key", KEY_VALUE, "What it counts by, such as an account; a template."),
         Key("concurrency", JOBS, "Jobs of a key that run at a time."),
         Key("rate", RATE, "Jobs of a key that begin: 10/s, 100/m, 5000/h."),
-        Key("burst", JOBS, "Jobs of a key that may begin at once; default: those of 100 ms."),
+        Key("burst", JOBS, "How many jobs of a key may begin at once."),
         Key("per_bucket", BOOLEAN, "Only for buckets: the numbers hold for each by itself."),
     ),
 )

@@ -46,7 +46,7 @@ ENTRY = Keys(
         Key(
             "else",
             TARGETS,
-            "Targets if the condition beside it is false; alone: if no condition of the list is true.",
+            "Where to go if no condition is true; beside a `when`, if that is false.",
         ),
     ),
 )
