@@ -119,7 +119,7 @@ KEYS: Final = Keys(
             word(*OVERLAP),
             "If an earlier execution lives: skip (default), queue, cancel the other, allow both.",
         ),
-        Key("description", holds(TEXT)),
+        Key("description", holds(TEXT), "For people."),
     ),
 )
 
