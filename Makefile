@@ -143,6 +143,7 @@ wheels: $(STAMP) ## build two wheels into dist: plain, and compiled for this Pyt
 	$(COMPILE) $(PIP) wheel --no-deps --wheel-dir dist .
 	@ls dist/*.whl
 
+# Take the oldest Python: it has the oldest Sphinx, and every Python can install that.
 constraints: $(STAMP) ## write the versions of .venv to constraints.txt
 	@echo "# The versions that the tests ran with: pip install -c constraints.txt, or make setup LOCKED=1. Made by make constraints." > constraints.txt
 	$(BIN)/python -m pip freeze --exclude-editable --disable-pip-version-check >> constraints.txt

@@ -36,7 +36,7 @@ html_copy_source = True
 html_sourcelink_suffix = ""  # _sources/index.md: llms.txt lists them
 html_static_path = ["static"]
 html_css_files = ["site.css"]
-html_theme_options = {"source_repository": REPOSITORY, "source_branch": "main", "source_directory": "docs/"}
+html_theme_options = {"top_of_page_buttons": ["view"]}  # the Markdown
 html_show_copyright = False
 html_permalinks_icon = "#"
 

@@ -14,7 +14,7 @@ SHARED = {"--dsn URL", "--schema NAME", "--json", "--config FILE", "--debug"}
 ABOUT = """\
 Each command with its options. `noetl-broker COMMAND --help` prints the same.
 
-These options are not repeated below. A command that needs no database lacks the first two."""
+These options are not repeated below. A command that needs no database lacks `--dsn` and `--schema`."""
 
 
 def commands_page() -> str:

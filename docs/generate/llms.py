@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from sphinx.environment import BuildEnvironment
 
 PARTS = {"tutorials": "Tutorials", "how-to": "How-to", "reference": "Reference", "explanation": "Explanation"}
-COMMENT = re.compile(r"<!--.*?-->\n*", re.DOTALL)
 
 
 def write_llms(environment: BuildEnvironment, folder: Path) -> None:
     """Write both files; the pages are in the order of the site. Links lead to the Markdown that the site copies."""
     titles = {name: title.astext() for name, title in environment.titles.items()}
-    texts = {name: _text(environment, name) for name in environment.toctree_includes["index"]}
+    names = environment.toctree_includes["index"]
+    texts = {name: Path(environment.doc2path(name)).read_text(encoding="utf-8") for name in names}
     parts = [f"# {titles['index']}", f"> {' '.join(str(noetl_broker.__doc__).splitlines()[:1])}"]
     for part, heading in PARTS.items():
         links = [
@@ -28,12 +28,9 @@ def write_llms(environment: BuildEnvironment, folder: Path) -> None:
         ]
         parts += [f"## {heading}", "\n".join(links)]
     (folder / "llms.txt").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    full = "\n".join(f"<!-- {name}.md -->\n\n{text}" for name, text in texts.items())
+    readme = Path(environment.srcdir, "..", "README.md").read_text(encoding="utf-8")  # the first page shows parts of it
+    full = "\n".join([readme, *(f"<!-- {name}.md -->\n\n{text}" for name, text in texts.items())])
     (folder / "llms-full.txt").write_text(full, encoding="utf-8")
-
-
-def _text(environment: BuildEnvironment, name: str) -> str:
-    return COMMENT.sub("", Path(environment.doc2path(name)).read_text(encoding="utf-8"))
 
 
 def _sentence(text: str) -> str:

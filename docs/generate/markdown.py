@@ -60,7 +60,7 @@ def meaning(schema: Mapping[str, Any]) -> str:
     said, default = str(schema.get("description", "")), schema.get("default")
     if default is None or default in ({}, [], "") or "const" in schema:
         return said
-    if isinstance(default, str):
-        return f"{said} Default {default}.".strip()
-    text = str(default).lower() if isinstance(default, bool) else f"{default:g}"
-    return f"{said} Default {text}.".strip()
+    text = (
+        default if isinstance(default, str) else str(default).lower() if isinstance(default, bool) else f"{default:g}"
+    )
+    return " ".join(part for part in (said and f"{said.rstrip('.')}.", f"Default {text}.") if part)
