@@ -29,6 +29,7 @@ exclude_patterns = ["generate"]
 suppress_warnings = ["misc.highlighting_failure"]  # stories and mermaid have no colours; an example may leave out text
 smartquotes = False  # `--wait` stays as it is
 myst_heading_anchors = 4
+linkcheck_ignore = [re.escape(REPOSITORY)]  # `address_outside` looks into the checkout
 
 html_theme = "furo"
 html_title = f"noetl-broker {__version__}"

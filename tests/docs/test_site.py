@@ -19,8 +19,6 @@ from tests.test_tidy import ROOT
 LOADED = {"script", "img", "link", "iframe", "source", "object"}  # what a browser loads by itself
 BUILD = [sys.executable, "-m", "sphinx", "--quiet", "--nitpicky", "-W", "--keep-going", "-b", "html"]
 
-pytestmark = pytest.mark.slow
-
 
 class Page(HTMLParser):
     """The anchors of an HTML page, and what it links to and loads."""
@@ -57,6 +55,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Page]:
     return {file: Page(file) for file in (folder / "site").rglob("*.html")}
 
 
+@pytest.mark.slow
 def test_each_link_within_the_site_leads_to_a_file_and_a_place(pages: dict[Path, Page]) -> None:
     """Also what a page loads."""
     broken = []
@@ -70,6 +69,7 @@ def test_each_link_within_the_site_leads_to_a_file_and_a_place(pages: dict[Path,
     assert broken == []
 
 
+@pytest.mark.slow
 def test_no_page_loads_anything_from_elsewhere(pages: dict[Path, Page]) -> None:
     """No script, style, font or picture."""
     assert {address for page in pages.values() for address in page.loaded if urlsplit(address).netloc} == set()
@@ -77,6 +77,7 @@ def test_no_page_loads_anything_from_elsewhere(pages: dict[Path, Page]) -> None:
     assert [found for style in styles for found in re.findall(r"(?:url\(|@import )[\"']?https?:[^)\"']*", style)] == []
 
 
+@pytest.mark.slow
 def test_the_files_for_language_models_have_each_page(pages: dict[Path, Page]) -> None:
     """The list says of each page what it is about; the other file has its text."""
     [latest] = {file.parent for file in pages if file.name == "genindex.html"}
@@ -87,3 +88,14 @@ def test_the_files_for_language_models_have_each_page(pages: dict[Path, Page]) -
     assert [name for name in names if not (latest / "_sources" / name).is_file()] == []
     full = (latest / "llms-full.txt").read_text(encoding="utf-8")
     assert [name for name in names if f"<!-- {name} -->" not in full] == []
+
+
+def test_the_versions_are_listed_with_the_newest_first(tmp_path: Path) -> None:
+    """The address of the site leads to `latest`."""
+    for name in ("v0.9.0", "latest", "v0.10.0"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "index.html").touch()
+    write_versions(tmp_path)
+    listed = re.findall(r'href="([^/]*)/index.html"', (tmp_path / "versions.html").read_text(encoding="utf-8"))
+    assert listed == ["latest", "v0.10.0", "v0.9.0"]
+    assert 'content="0; url=latest/index.html"' in (tmp_path / "index.html").read_text(encoding="utf-8")
