@@ -22,7 +22,8 @@ PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
 INSTALL := $(if $(COMPILED),$(COMPILE) $(PIP) install,$(PIP) install --editable)
 PYTEST  := $(BIN)/python -m pytest $(if $(COMPILED),-o pythonpath=.)
 IN_BUCKET := $(addprefix tests/,daemon/lanes daemon/iterators daemon/throttles daemon/undo daemon/reaper store/test_mail.py store/test_throttles.py)
-CODE   := src tests hatch_build.py $(wildcard benchmarks)
+CODE   := src tests docs hatch_build.py $(wildcard benchmarks)
+SPHINX = $(BIN)/python -m sphinx --quiet --nitpicky --fresh-env --jobs auto -d build/site-cache
 # `make setup PYTHON=/path/to/python3.12` chooses the interpreter; `make test PYTEST_ARGS="-k loop"` narrows a run.
 PYTHON ?=
 PYTEST_ARGS ?=
@@ -35,12 +36,13 @@ LOCKED ?=
 # SEEDS=100000 is the long form. `make chaos` runs 5,000 seeds on a real database.
 SEEDS ?= 10000
 START ?=
+SITE_VERSION ?= latest
 MINUTES ?= 10
 SEED ?= 1
 COUNT ?= 200
 RATE ?= 500
 
-.PHONY: help setup dev demo test test-in-bucket test-matrix test-pinned mutants simulate chaos soak bench check lint format golden docs wheels constraints clean
+.PHONY: help setup dev demo test test-in-bucket test-matrix test-pinned mutants simulate chaos soak bench check lint format golden site site-links pictures wheels constraints clean
 
 help: ## show this list
 	@echo "noetl-broker. Start with: make dev"
@@ -123,8 +125,17 @@ format: $(STAMP) ## fix formatting and what the linter can fix
 golden: $(STAMP) ## record the histories of all examples again
 	$(BIN)/python -m pytest -n auto tests/golden/record.py
 
-docs: $(STAMP) ## write the generated pages: docs/reference/keys.md, tables.md, api-routes.md
-	$(BIN)/python -m pytest tests/docs/record.py
+# Sphinx reads all pages anew: it gives no warning about a page that it knows. A version of the site is a folder.
+site: $(STAMP) ## build the docs site into build/site/latest, or SITE_VERSION=v0.1
+	rm -rf build/site/$(SITE_VERSION)
+	$(SPHINX) -W --keep-going -b html docs build/site/$(SITE_VERSION)
+	$(BIN)/python -m docs.generate.versions build/site
+
+site-links: $(STAMP) ## check the links of the docs to other sites
+	$(SPHINX) -b linkcheck docs build/site-links
+
+pictures: $(STAMP) ## draw the pictures of the docs again
+	$(BIN)/python -m tests.docs.pictures
 
 wheels: $(STAMP) ## build two wheels into dist: plain, and compiled for this Python and platform
 	rm -f dist/noetl_broker-*.whl
@@ -132,6 +143,7 @@ wheels: $(STAMP) ## build two wheels into dist: plain, and compiled for this Pyt
 	$(COMPILE) $(PIP) wheel --no-deps --wheel-dir dist .
 	@ls dist/*.whl
 
+# Take the oldest Python: it has the oldest Sphinx, and every Python can install that.
 constraints: $(STAMP) ## write the versions of .venv to constraints.txt
 	@echo "# The versions that the tests ran with: pip install -c constraints.txt, or make setup LOCKED=1. Made by make constraints." > constraints.txt
 	$(BIN)/python -m pip freeze --exclude-editable --disable-pip-version-check >> constraints.txt

@@ -1,4 +1,4 @@
-"""Draws the pictures of docs/how-to/graph.md and docs/how-to/cookbook.md: `make docs`."""
+"""Draws the pictures of docs/how-to/graph.md and docs/how-to/cookbook.md: `make pictures`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from noetl_broker.diagram.build import picture_of_execution, picture_of_playbook
 from noetl_broker.diagram.model import Picture
+from noetl_broker.diagram.svg import render_svg
 from noetl_broker.playbook import Playbook, PlaybookRules, compile_playbook
 from noetl_broker.resources import playbooks_folder
 from tests.docs.pages import DOCS, read_page
@@ -32,3 +33,8 @@ def pictures() -> Iterator[tuple[Path, Picture]]:
 
 def _example(name: str) -> Playbook:
     return compile_playbook((playbooks_folder() / f"{name}.yaml").read_bytes(), rules=PlaybookRules())
+
+
+if __name__ == "__main__":
+    for file, picture in pictures():
+        file.write_text(render_svg(picture), encoding="utf-8")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import DOCS, read_page, table
+from tests.docs.pages import PAGES as PAGES_OF_DOCS
+from tests.docs.pages import read_page, table
 from tests.docs.source_prose import (
     long_sentences,
     python_prose,
@@ -21,13 +22,12 @@ from tests.test_tidy import ROOT
 
 MAX_WORDS = 20
 TERMS = {term: meaning for term, [meaning] in table(read_page("glossary"), "| term |").items()}
-GENERATED = {"keys.md", "tables.md"}
-PAGES = [page for page in (*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md"))) if page.name not in GENERATED]
+PAGES = [*sorted(ROOT.glob("*.md")), *PAGES_OF_DOCS.values()]
 CODE_LIST = re.compile(r"X(?:, X)+")
 SOURCE = ROOT / "src" / "noetl_broker"
 PACKAGES = sorted(
     str(folder.relative_to(ROOT))
-    for folder in (ROOT / "migrations", SOURCE, *SOURCE.iterdir())
+    for folder in (ROOT / "migrations", ROOT / "docs", SOURCE, *SOURCE.iterdir())
     if folder.is_dir() and any(folder.rglob("*.*"))
 )
 OLD_WORDS = re.compile(

@@ -118,7 +118,7 @@ KEYS: Final = Keys(
             word(*OVERLAP),
             "What to do if an earlier execution lives; default skip.",
         ),
-        Key("description", holds(TEXT)),
+        Key("description", holds(TEXT), "For people."),
     ),
 )
 
