@@ -123,7 +123,7 @@ async def test_a_person_acts_by_name(command: Command, database: Database) -> No
     async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=PATIENCE_SECONDS) as client:
         pages = {name: (await client.get(f"/approvals?person={name}", headers={NAME: name})) for name in ("bob", "ann")}
         [csrf] = {*FIELD.findall(pages["ann"].text)}
-        fields = {"csrf": csrf, "execution_id": str(one), "step": "ask", "decision": "approve"}
+        fields = {"csrf": csrf, "execution_id": str(one), "step": "ask", "decision": "approve", "by": "eve"}
         answers = [
             await client.post("/approvals", data=fields, headers={NAME: name, "Origin": url}) for name in ("bob", "ann")
         ]
