@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from typing import Any
 
 import httpx
 import pytest
 
 from noetl_broker.console.app import TrustedHeader
-from tests.brokers import PATIENCE_SECONDS, drain, register, start, value
+from noetl_broker.errors import OperatorFault
+from tests.brokers import PATIENCE_SECONDS, drain, register, rows, start
 from tests.cli.conftest import Command, command
 from tests.console.conftest import console
 from tests.console.test_access import LIST, token
@@ -113,7 +115,7 @@ async def test_a_stream_of_a_person_goes_on(database: Database) -> None:
 async def test_a_person_acts_by_name(command: Command, database: Database) -> None:
     """On all addresses without any token, also where IPv4 comes over an IPv6 socket."""
     await register(database, ASKS)
-    [one] = await start(database)
+    by_form, by_api = await start(database, count=2)
     await drain(database)
     host = "::" if socket.has_dualstack_ipv6() else "0.0.0.0"  # noqa: S104 - the case that is tested
     process = command.start("console", "--json", "--host", host, "--port", "0", **SETTINGS)
@@ -123,27 +125,38 @@ async def test_a_person_acts_by_name(command: Command, database: Database) -> No
     async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=PATIENCE_SECONDS) as client:
         pages = {name: (await client.get(f"/approvals?person={name}", headers={NAME: name})) for name in ("bob", "ann")}
         [csrf] = {*FIELD.findall(pages["ann"].text)}
-        fields = {"csrf": csrf, "execution_id": str(one), "step": "ask", "decision": "approve", "by": "eve"}
+        fields = {"csrf": csrf, "execution_id": str(by_form), "step": "ask", "decision": "approve"}
         answers = [
             await client.post("/approvals", data=fields, headers={NAME: name, "Origin": url}) for name in ("bob", "ann")
         ]
-    decided = await value(database, "select context ->> 'by' from noetl.event where event_type = 'approval_decided'")
-    assert ([answer.status_code for answer in answers], decided) == ([403, 303], "ann"), answers[1].text
+        body = {"execution_id": str(by_api), "step": "ask", "approved": True, "by": "eve"}
+        answers.append(
+            await client.post("/api/v1/approvals/decisions", json=body, headers={NAME: "ann", "Origin": url})
+        )
+    decided = await rows(database, "select context ->> 'by' from noetl.event where event_type = 'approval_decided'")
+    assert ([answer.status_code for answer in answers], decided) == ([403, 303, 200], [("ann",), ("ann",)])
     assert ("Sign out" in pages["ann"].text, FIELD.findall(pages["bob"].text)) == (False, [])
 
 
 @pytest.mark.parametrize(
-    "changed, words",
+    "settings, missing",
+    [((None, ["10.1.2.3"], ()), "header"), ((NAME, (), ()), "proxies"), ((None, (), ["ann"]), "header")],
+)
+def test_header_and_proxies_are_set_together(settings: Any, missing: str) -> None:
+    """One without the other would believe nobody, or nothing."""
+    with pytest.raises(OperatorFault, match=f"^console_trusted_{missing} is not set: give"):
+        TrustedHeader.of(*settings)
+
+
+@pytest.mark.parametrize(
+    "name, text, words",
     [
-        ({"HEADER": ""}, "console_trusted_header is not set"),
-        ({"PROXIES": ""}, "console_trusted_proxies is not set"),
-        ({"HEADER": "X_User"}, "console_trusted_header 'X_User'"),
-        ({"PROXIES": '["10.0.0.1/8"]'}, "has host bits set"),
-        ({"PROXIES": '["::/0"]'}, "everybody is in it"),
+        ("HEADER", "X_User", "console_trusted_header 'X_User'"),
+        ("PROXIES", '["10.0.0.1/8"]', "has host bits set"),
+        ("PROXIES", '["::/0"]', "everybody is in it"),
     ],
 )
-def test_settings_that_do_not_fit_are_refused(command: Command, changed: dict[str, str], words: str) -> None:
-    """Before the console listens."""
-    own = {f"NOETL_BROKER_CONSOLE_TRUSTED_{name}": text for name, text in changed.items()}
-    answer = command("console", "--port", "0", **SETTINGS | own)
+def test_a_wrong_setting_is_refused(command: Command, name: str, text: str, words: str) -> None:
+    """As all commands do."""
+    answer = command("config", **SETTINGS | {f"NOETL_BROKER_CONSOLE_TRUSTED_{name}": text})
     assert (answer.exit_code, words in answer.stderr) == (2, True), answer.stderr
