@@ -43,7 +43,7 @@ class TrustedHeader:
     def person_in(self, request: Request) -> Caller | None:
         """The person whom the header of a request names; None where it names nobody.
 
-        Raises Refusal where others sent the header, where it names several, and for a change that no page of ours sent.
+        Raises Refusal where others sent the header, or where it names several. A change must come from a page of ours.
         """
         key = self.name.lower().encode()
         given = [value for name, value in request.headers.raw if name == key]
