@@ -1,9 +1,10 @@
--- Logins for a broker, a worker and an operator, in the roles of `noetl-broker migrate --roles`. Run it with psql as the owner.
--- The passwords come from the variables BROKER_PASSWORD, WORKER_PASSWORD and OPERATOR_PASSWORD; without the last one, no
--- operator is made. Run it again to change them.
+-- Logins in the roles of `noetl-broker migrate --roles`. Run it with psql as the owner. The passwords come from the variables
+-- BROKER_PASSWORD, WORKER_PASSWORD, CONSOLE_PASSWORD and OPERATOR_PASSWORD; without one of the last two, its login is not made.
+-- Run it again to change them.
 \set ON_ERROR_STOP on
 \getenv broker_password BROKER_PASSWORD
 \getenv worker_password WORKER_PASSWORD
+\getenv console_password CONSOLE_PASSWORD
 \getenv operator_password OPERATOR_PASSWORD
 
 select format('create role %I login in role %I', l.name, l.member_of)
@@ -15,6 +16,14 @@ where to_regrole(l.name) is null
 
 alter role broker_1 password :'broker_password';
 alter role worker_1 password :'worker_password';
+
+-- The console acts as an operator. A login of its own tells in the events what came over it (`session_user`).
+\if :{?console_password}
+  select 'create role console_1 login in role noetl_operator'
+  where to_regrole('console_1') is null
+  \gexec
+  alter role console_1 password :'console_password';
+\endif
 
 \if :{?operator_password}
   select 'create role operator_1 login in role noetl_operator'

@@ -14,12 +14,13 @@ import tomllib
 import warnings
 from collections.abc import Sequence
 from difflib import get_close_matches
+from ipaddress import ip_network
 from itertools import cycle
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
@@ -35,6 +36,16 @@ A_DSN = re.compile(r"://|password\s*=", re.IGNORECASE)
 
 # A job's type is an identifier, never a part of a statement.
 StepType = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,62}$")]
+HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9-]{0,62}$")]
+
+
+def _network(text: str) -> str:
+    if ip_network(text).prefixlen == 0:
+        raise ValueError("everybody is in it; name the addresses of your proxies")
+    return text
+
+
+Network = Annotated[str, AfterValidator(_network)]
 
 
 def _no_dsn(value: Any) -> Any:
@@ -107,6 +118,15 @@ with warnings.catch_warnings():
             "127.0.0.1", min_length=1, description="address of the console; any but a loopback needs a token"
         )
         console_port: int = Field(8080, ge=0, le=65_535, description="port of the console; 0 is any free one")
+        console_trusted_header: HeaderName | None = Field(
+            None, description="header in which a proxy names the person who asks the console"
+        )
+        console_trusted_proxies: tuple[Network, ...] = Field(
+            (), description="addresses or networks of the proxies that may send this header: 10.1.2.3, 10.1.2.0/24"
+        )
+        console_trusted_operators: frozenset[str] = Field(
+            frozenset(), description="names in this header that are operators; all others are viewers"
+        )
         verify_seconds: float = Field(
             60.0,
             ge=0,

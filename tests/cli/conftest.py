@@ -219,12 +219,13 @@ def rows(database: Database, statement: str, *arguments: object) -> list[tuple[A
 
 
 def read_until(process: Process, pattern: str) -> str:
-    """Read the log up to the line that matches; kill a command that never prints it."""
-    assert process.stderr is not None
+    """Read the log, or all output, up to the line that matches; kill a command that never prints it."""
+    stream = process.stderr or process.stdout
+    assert stream is not None
     too_late = threading.Timer(PATIENCE_SECONDS, process.kill)
     too_late.start()
     try:
-        for line in process.stderr:
+        for line in stream:
             if re.search(pattern, line):
                 return line
     finally:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate  # type: ignore[import-untyped]
 import psycopg
 import pytest
 import yaml
@@ -23,18 +25,43 @@ from noetl_broker import __version__, embedded_postgres
 from noetl_broker.cli.main import cli
 from noetl_broker.embedded_postgres.binaries import find_bin_folder
 from noetl_broker.settings import PREFIX, Settings
-from tests.cli.conftest import PATIENCE_SECONDS, plain_environment, read_until
+from tests.cli.conftest import NOWHERE, PATIENCE_SECONDS, plain_environment, read_until
+from tests.console.conftest import console
+from tests.daemon.processes.test_health_port import free_port
+from tests.postgres import Database
 from tests.processes import Process
 
 FOLDER = Path(__file__).parents[2] / "deploy"
 SERVICES: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text(encoding="utf-8"))["services"]
-OBJECTS: list[dict[str, Any]] = [*yaml.safe_load_all((FOLDER / "kubernetes.yaml").read_text(encoding="utf-8"))]
+KUBERNETES = FOLDER / "kubernetes"
+KUBERNETES_VERSION = "1.37"
+
+
+def objects_of(text: str) -> list[dict[str, Any]]:
+    """Give the objects of Kubernetes in a YAML text."""
+    return [*yaml.safe_load_all(text)]
+
+
+# Without kustomize: the base changes nothing of its files.
+OBJECTS = [
+    one
+    for name in objects_of((KUBERNETES / "base" / "kustomization.yaml").read_text(encoding="utf-8"))[0]["resources"]
+    for one in objects_of((KUBERNETES / "base" / name).read_text(encoding="utf-8"))
+]
 OURS = {name: service for name, service in SERVICES.items() if service["image"] == "noetl-broker"}
 PODS = {
     one["metadata"]["name"]: one["spec"]["template"]["spec"] for one in OBJECTS if one["kind"] in {"Job", "Deployment"}
 }
+LOGINS = {  # each pod, and the login of the secret that it gets
+    "noetl-broker-schema": "owner", "noetl-broker": "broker", "noetl-worker": "worker", "noetl-console": "console",
+}  # fmt: skip
 KNOWN = {PREFIX + name.upper() for name in Settings.model_fields} | {"PGHOST", "PGUSER", "PGPASSWORD", "PGDATABASE"}
-PASSWORDS = {"OWNER_PASSWORD": "o'w\"n $er", "BROKER_PASSWORD": "b' r", "WORKER_PASSWORD": "w\\r"}
+PASSWORDS = {
+    "OWNER_PASSWORD": "o'w\"n $er",
+    "BROKER_PASSWORD": "b' r",
+    "WORKER_PASSWORD": "w\\r",
+    "CONSOLE_PASSWORD": "c=&",
+}
 
 
 def environment_of(service: dict[str, Any]) -> dict[str, str]:
@@ -58,7 +85,7 @@ def test_each_service_uses_known_commands_and_settings(name: str) -> None:
     assert service["security_opt"] == ["no-new-privileges:true"]
 
 
-def test_two_brokers_and_two_workers_start_when_their_logins_are_there() -> None:
+def test_each_part_starts_when_its_login_is_there() -> None:
     """Logins need the schema, and the schema needs Postgres."""
     waits = {
         name: {on: how["condition"] for on, how in service.get("depends_on", {}).items()}
@@ -66,14 +93,21 @@ def test_two_brokers_and_two_workers_start_when_their_logins_are_there() -> None
     }
     done = "service_completed_successfully"
     assert [SERVICES[name]["deploy"]["replicas"] for name in ("broker", "worker")] == [2, 2]
-    assert [waits[name] for name in ("schema", "logins", "broker", "worker")] == [
-        {"postgres": "service_healthy"}, {"schema": done}, {"logins": done}, {"logins": done},
+    assert [waits[name] for name in ("schema", "logins", "broker", "worker", "console")] == [
+        {"postgres": "service_healthy"}, {"schema": done}, {"logins": done}, {"logins": done}, {"logins": done},
     ]  # fmt: skip
+
+
+def test_the_console_alone_is_published_on_this_machine() -> None:
+    """On the port where it listens."""
+    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    port = Settings.model_validate({}).console_port
+    assert published == {"console": [f"${{CONSOLE_ADDRESS:-127.0.0.1:{port}}}:{port}"]}
 
 
 @contextmanager
 def stack() -> Iterator[tuple[dict[str, str], list[Process]]]:
-    """Run the stack on its own Postgres; yields the operator's environment, a broker and a worker."""
+    """Run the stack on its own Postgres; yields the operator's environment, a broker, a worker and the console."""
     with ExitStack() as ends:
         postgres = ends.enter_context(embedded_postgres.start(settings={"fsync": "off"}))
         wanted = environment_of(SERVICES["postgres"])
@@ -93,12 +127,14 @@ def stack() -> Iterator[tuple[dict[str, str], list[Process]]]:
         psql = [str(find_bin_folder() / program), *(word.replace("=/", f"={FOLDER}{os.sep}") for word in words)]
         for _ in range(2):  # a second `up` runs it again
             subprocess.run(psql, env=environment("logins"), check=True, capture_output=True, timeout=PATIENCE_SECONDS)
+        command(environment("operator"), "token", "create", "ann", "--role", "operator")
+        free = {"NOETL_BROKER_HEALTH_PORT": "0", "NOETL_BROKER_CONSOLE_PORT": str(free_port())}
         running = []
-        for service, word in (("broker", " ready "), ("worker", "worker_started")):
+        for service, word in (("broker", " ready "), ("worker", "worker_started"), ("console", "the console answers")):
             process = Process(
                 [sys.executable, "-m", "noetl_broker", *SERVICES[service]["command"]],
-                env=environment(service) | {"NOETL_BROKER_HEALTH_PORT": "0"},
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                env=environment(service) | free,
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             )  # fmt: skip
             ends.callback(process.kill)
             running.append(process)
@@ -121,13 +157,11 @@ def test_the_stack_runs_a_playbook_to_its_end() -> None:
         command(operator, "doctor")
         for process in running:
             process.terminate()
-        ended = [process.communicate(timeout=PATIENCE_SECONDS)[1] for process in running]
-        assert [process.returncode for process in running] == [0, 0], ended
+        ended = [process.communicate(timeout=PATIENCE_SECONDS)[0] for process in running]
+        assert [process.returncode for process in running] == [0, 0, 0], ended
 
 
-@pytest.mark.parametrize(
-    "name, key", [("noetl-broker-schema", "owner"), ("noetl-broker", "broker"), ("noetl-worker", "worker")]
-)
+@pytest.mark.parametrize("name, key", LOGINS.items())
 def test_each_pod_uses_known_commands_and_settings(name: str, key: str) -> None:
     """Its arguments and variables. It runs without rights on a read-only root.
 
@@ -170,9 +204,20 @@ def test_a_broker_is_asked_for_its_health_where_it_serves_it() -> None:
     assert variables["NOETL_BROKER_HEALTH_PORT"] == str(port["containerPort"])
 
 
+async def test_the_console_is_asked_where_it_listens() -> None:
+    """Whether it lives does not depend on the database, and no probe needs a token."""
+    (container,) = PODS["noetl-console"]["containers"]
+    probes = {probe: container[f"{probe}Probe"]["httpGet"] for probe in ("liveness", "startup", "readiness")}
+    async with console(Database(dsn=NOWHERE, name="nowhere"), tokens_demanded=True) as client:
+        answers = {probe: (await client.get(get["path"])).status_code for probe, get in probes.items()}
+    assert answers == {"liveness": 200, "startup": 200, "readiness": 503}
+    assert container["ports"] == [{"name": "http", "containerPort": Settings.model_validate({}).console_port}]
+    assert {get["port"] for get in probes.values()} == {"http"}
+
+
 def test_each_pod_is_tested() -> None:
     """A new one gets its row above."""
-    assert set(PODS) == {"noetl-broker-schema", "noetl-broker", "noetl-worker"}
+    assert set(PODS) == set(LOGINS)
 
 
 def test_a_stop_leaves_time_to_drain() -> None:
@@ -183,18 +228,55 @@ def test_a_stop_leaves_time_to_drain() -> None:
     assert min(graces) > drain
 
 
-def test_objects_find_each_other_by_their_labels() -> None:
-    """A deployment selects its pods, the disruption budget the brokers."""
-    labels = {
-        one["metadata"]["name"]: one["spec"]["template"]["metadata"]["labels"]
-        for one in OBJECTS
-        if "template" in one["spec"]
-    }
-    selected = [one["spec"]["selector"]["matchLabels"] for one in OBJECTS if "selector" in one["spec"]]
-    assert selected == [labels["noetl-broker"], labels["noetl-broker"], labels["noetl-worker"]]
+def _selects(one: dict[str, Any]) -> dict[str, str]:
+    selector: dict[str, Any] = one["spec"].get("selector", {})
+    labels: dict[str, str] = selector.get("matchLabels", selector)
+    return labels
 
 
-def test_a_cluster_pulls_the_image_of_this_version() -> None:
-    """In every place of the file."""
-    named = re.findall(r"image: noetl-broker:(\S+)", (FOLDER / "kubernetes.yaml").read_text(encoding="utf-8"))
-    assert set(named) == {__version__}
+def assert_objects_fit(objects: list[dict[str, Any]]) -> None:
+    """Each object has the fields of its kind. What selects pods selects those of its own part."""
+    for one in objects:
+        kubernetes_validate.validate(one, KUBERNETES_VERSION, strict=True)
+    pods = [one["spec"]["template"]["metadata"]["labels"] for one in objects if "template" in one["spec"]]
+    selected = [(one["metadata"]["labels"], _selects(one)) for one in objects if _selects(one)]
+    assert [labels for labels, wanted in selected if wanted != labels or pods.count(wanted) != 1] == []
+
+
+def test_the_base_fits_the_schemas_of_kubernetes() -> None:
+    """With the image of this version in every place."""
+    assert_objects_fit(OBJECTS)
+    images = {container["image"] for pod in PODS.values() for container in pod["containers"]}
+    assert images == {f"noetl-broker:{__version__}"}
+
+
+def _built(folder: Path) -> list[dict[str, Any]]:
+    """Give what kustomize makes of a folder; skips without a program for it."""
+    builders = (["kustomize", "build"], ["kubectl", "kustomize"])
+    found = next((words for words in builders if shutil.which(words[0])), None)
+    if found is None:
+        pytest.skip("there is no kustomize here: apt-get install kustomize")
+    answer = subprocess.run([*found, str(folder)], capture_output=True, text=True, check=True, timeout=PATIENCE_SECONDS)
+    return objects_of(answer.stdout)
+
+
+def test_production_has_copies_of_each_part_and_a_way_to_the_console() -> None:
+    """A drained node takes one of them. The ingress leads to the service, and the service to the console."""
+    objects = _built(KUBERNETES / "overlays" / "production")
+    assert_objects_fit(objects)
+    by_kind: dict[str, list[dict[str, Any]]] = {}
+    for one in objects:
+        by_kind.setdefault(one["kind"], []).append(one)
+    copies = {one["metadata"]["name"]: one["spec"]["replicas"] for one in by_kind["Deployment"]}
+    budgets = {one["metadata"]["name"]: one["spec"]["maxUnavailable"] for one in by_kind["PodDisruptionBudget"]}
+    assert ({name for name, count in copies.items() if count > budgets[name]}, len(copies)) == (set(budgets), 3)
+    containers = [one["spec"]["template"]["spec"]["containers"][0] for one in objects if "template" in one["spec"]]
+    assert {container["image"] for container in containers} == {f"registry.example.com/noetl-broker:{__version__}"}
+    assert all({"cpu", "memory"} <= container["resources"]["requests"].keys() for container in containers)
+    [service], [ingress] = by_kind["Service"], by_kind["Ingress"]
+    [path] = ingress["spec"]["rules"][0]["http"]["paths"]
+    wanted = {"name": service["metadata"]["name"], "port": {"name": service["spec"]["ports"][0]["name"]}}
+    assert path["backend"] == {"service": wanted}
+    assert [one["targetPort"] for one in service["spec"]["ports"]] == [
+        port["name"] for container in containers if container["name"] == "console" for port in container["ports"]
+    ]

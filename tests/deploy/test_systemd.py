@@ -22,8 +22,8 @@ from tests.cli.conftest import PATIENCE_SECONDS, Command
 from tests.postgres import Database
 
 FOLDER = Path(__file__).parents[2] / "deploy"
-UNITS = ("noetl-broker.service", "noetl-worker.service")
-of_both = pytest.mark.parametrize("unit", UNITS)
+UNITS = ("noetl-broker.service", "noetl-worker.service", "noetl-console.service")
+of_each = pytest.mark.parametrize("unit", UNITS)
 MOST_EXPOSED = 1.5  # of 10, as systemd-analyze counts
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze here")
 # A process whose main loop blocks at a signal for many sweeps, and says when that begins and ends.
@@ -54,7 +54,7 @@ def analyze(*arguments: str) -> str:
 
 
 @needs_systemd
-@of_both
+@of_each
 def test_the_unit_is_sandboxed(unit: str) -> None:
     """Allowed are the network, and reading the program from the host's folders."""
     told = analyze("security", "--offline=yes", "--no-pager", str(FOLDER / unit))
@@ -63,7 +63,7 @@ def test_the_unit_is_sandboxed(unit: str) -> None:
 
 
 @needs_systemd
-@of_both
+@of_each
 def test_systemd_understands_every_line(unit: str, tmp_path: Path) -> None:
     """Only the program's path is replaced by the one of this machine."""
     text = (
@@ -74,7 +74,7 @@ def test_systemd_understands_every_line(unit: str, tmp_path: Path) -> None:
     assert [line for line in analyze("verify", "--man=no", str(tmp_path / unit)).splitlines() if unit in line] == []
 
 
-@of_both
+@of_each
 def test_the_command_of_the_unit_is_valid(unit: str) -> None:
     """Its command, its options and its variable are known; the DSN comes from the credential.
 
@@ -92,7 +92,7 @@ def test_the_command_of_the_unit_is_valid(unit: str) -> None:
 def test_the_times_of_the_unit_leave_room_for_those_of_the_program() -> None:
     """A stop may drain to its end, and an idle broker sends watchdog messages in time."""
     settings = Settings.model_validate({})
-    assert [int(setting_of(unit, "TimeoutStopSec")) > settings.drain_seconds for unit in UNITS] == [True, True]
+    assert [int(setting_of(unit, "TimeoutStopSec")) > settings.drain_seconds for unit in UNITS] == [True] * len(UNITS)
     assert int(setting_of("noetl-broker.service", "WatchdogSec")) > 2 * settings.sweep_seconds
 
 

@@ -10,11 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from noetl_broker.cli.main import cli
 from noetl_broker.embedded_postgres.binaries import find_bin_folder
 from noetl_broker.playbook import PlaybookRules, check
 from noetl_broker.resources import playbooks_folder
-from tests.docs.pages import BLOCK, PAGES, code_blocks, read_page
+from tests.docs.pages import BLOCK, PAGES, code_blocks, read_page, table_rows
 from tests.docs.runner import PageRun
 from tests.periods import LONG_AGO, ended_in
 
@@ -164,6 +166,19 @@ def test_each_page_with_commands_or_statements_is_run() -> None:
     """Here or elsewhere."""
     shown = {name for name in PAGES if re.search(r"^```(sh|sql|console)$|^\$ ", read_page(name), re.MULTILINE)}
     assert shown == PREPARED.keys() | ELSEWHERE.keys()
+
+
+def test_each_command_of_the_checklist_exists() -> None:
+    """With its options; each line of the list has one, and a page to read."""
+    lines = table_rows(read_page("going-to-production"), "| what")
+    commands = [re.findall(r"`(?:noetl-broker|curl) ([^`]+)`", shown) for _, shown, _ in lines]
+    refused = [
+        words
+        for words in itertools.chain(*commands)
+        if not words.startswith(("http", "--head"))
+        and CliRunner().invoke(cli, [*words.split(), "--help"]).exit_code != 0
+    ]
+    assert (refused, all(commands), all("](" in page for *_, page in lines)) == ([], True, True)
 
 
 def test_the_settings_of_an_editor_name_the_file_that_its_command_writes() -> None:

@@ -49,8 +49,8 @@ def test_each_action_has_a_request_and_only_health_needs_no_role() -> None:
 @pytest.mark.parametrize("name", [name for name, action in ACTIONS.items() if action.role is Role.OPERATOR])
 async def test_an_action_of_an_operator_refuses_a_viewer(name: str) -> None:
     """Before it looks at the database, whatever face asks."""
-    viewer = Caller(role=Role.VIEWER, name="wall", is_token=True)
-    with pytest.raises(ForbiddenFault, match="the token wall has the role viewer; this needs an operator"):
+    viewer = Caller(role=Role.VIEWER, name="wall", is_authenticated=True)
+    with pytest.raises(ForbiddenFault, match="wall has the role viewer; this needs an operator"):
         await ACTIONS[name](cast("Any", None), viewer, Given())
 
 

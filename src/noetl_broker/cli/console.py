@@ -33,18 +33,23 @@ def console(call: Call, *, host: str | None, port: int | None) -> None:
     """
     call.configure_logs()
     app, server = console_modules()
-    opened = server.open_socket(
-        host or call.settings.console_host, call.settings.console_port if port is None else port
+    settings = call.settings
+    trusted = app.TrustedHeader.of(
+        settings.console_trusted_header, settings.console_trusted_proxies, settings.console_trusted_operators
     )
+    opened = server.open_socket(host or settings.console_host, settings.console_port if port is None else port)
     is_local = server.is_loopback(opened)
     options = app.ConsoleOptions(
-        database=call.database, playbook_rules=call.playbook_rules, tokens_demanded=not is_local
+        database=call.database,
+        playbook_rules=call.playbook_rules,
+        tokens_demanded=not is_local,
+        trusted_header=trusted,
     )
     made = app.create_app(options)
 
     async def run() -> None:
         await _require_rights(call)
-        if not is_local:
+        if not is_local and trusted is None:
             await _require_token(call)
         stopping = asyncio.Event()
 
@@ -56,7 +61,7 @@ def console(call: Call, *, host: str | None, port: int | None) -> None:
                     output.say(f"the console answers at {url}")
                 await stopping.wait()
 
-        await serve(work(), stopping, drain_seconds=call.settings.drain_seconds)
+        await serve(work(), stopping, drain_seconds=settings.drain_seconds)
 
     with opened:
         asyncio.run(run())

@@ -21,7 +21,6 @@ from noetl_broker.console.services import services_of
 from noetl_broker.service.action import Caller
 from noetl_broker.service.models.base import Role
 from noetl_broker.service.models.values import shows_payloads
-from noetl_broker.store.admin.api_tokens import TokenCheck
 
 COOKIE = "noetl_session"
 FORWARDED = ("forwarded", "x-forwarded-for")  # what a proxy adds; it may send the name of this machine as Host
@@ -47,21 +46,24 @@ async def caller_of(request: Request) -> Caller:
     refuse_foreign_page(request)
     bearer = await _bearer(request)
     request.state.token = bearer.credentials if bearer is not None else await _cookie(request)
-    found = await check_again(request)
-    if found is None:
-        _refuse_foreign_host(request)
-        caller = LOCAL
-    else:
-        caller = Caller(role=Role(str(found.role)), name=str(found.name), is_token=True)
     options = services_of(request).options
-    caller = replace(caller, rules=options.playbook_rules, database=options.database)
+    caller = replace(await check_again(request), rules=options.playbook_rules, database=options.database)
     request.state.caller = caller  # for errors
     return caller
 
 
-async def check_again(request: Request) -> TokenCheck | None:
-    """The name and role that the token has now; None if no token is needed. Raises Refusal, as `viewer` does."""
-    return await services_of(request).sign_in.check(request.state.token, address_of(request))
+async def check_again(request: Request) -> Caller:
+    """Who asks, by the header of a trusted proxy, else by the token now. Raises Refusal, as `viewer` does."""
+    services = services_of(request)
+    trusted = services.options.trusted_header
+    person = trusted.person_in(request) if trusted is not None else None
+    if person is not None:
+        return person
+    found = await services.sign_in.check(request.state.token, address_of(request))
+    if found is None:
+        _refuse_foreign_host(request)
+        return LOCAL
+    return Caller(role=Role(str(found.role)), name=str(found.name), is_authenticated=True)
 
 
 def address_of(request: Request) -> str:

@@ -18,8 +18,9 @@ from noetl_broker.console.document import openapi_document, operations
 from noetl_broker.console.pages import create_pages
 from noetl_broker.console.pages.headers import add_headers
 from noetl_broker.console.services import ConsoleOptions, Services
+from noetl_broker.console.trusted_header import TrustedHeader
 
-__all__ = ["ConsoleOptions", "create_app"]
+__all__ = ["ConsoleOptions", "TrustedHeader", "create_app"]
 
 PREFIX = "/api/v1"
 # A browser must not guess the type of an answer, and must not store it.

@@ -11,6 +11,7 @@ from noetl_broker.console.changes import Changes
 from noetl_broker.console.connections import REQUEST_SECONDS, Connections
 from noetl_broker.console.sign_in import SignIn
 from noetl_broker.console.threads import Threads
+from noetl_broker.console.trusted_header import TrustedHeader
 from noetl_broker.playbook import PlaybookRules
 from noetl_broker.store.connect.dsn import Database
 
@@ -24,6 +25,7 @@ class ConsoleOptions:
     """The settings of the console: a database, and the limits for playbooks that it reads.
 
     `tokens_demanded`: it is reached by others. Without it, tokens are demanded once there was one.
+    `trusted_header`: a proxy says who asks; then a token is demanded of all others.
     `signs_in_by_address`: `/?token=…` signs in. Addresses are kept by browsers and proxies, so only `dev` does this.
     `token_seconds`: that an answer of the database about a token holds. After `heartbeat_seconds`, a stream says that
     it is alive, and its token is checked again.
@@ -32,6 +34,7 @@ class ConsoleOptions:
     database: Database
     playbook_rules: PlaybookRules = field(default_factory=PlaybookRules)
     tokens_demanded: bool = False
+    trusted_header: TrustedHeader | None = None
     signs_in_by_address: bool = False
     token_seconds: float = 2.0
     heartbeat_seconds: float = 15.0
@@ -50,7 +53,9 @@ class Services:
         # Of one execution or one playbook: explain, graph, check.
         self.short_work = Threads(database, size=AT_ONCE, seconds=REQUEST_SECONDS)
         self.sign_in = SignIn(
-            self.own_connections, demanded=options.tokens_demanded, checked_seconds=options.token_seconds
+            self.own_connections,
+            demanded=options.tokens_demanded or options.trusted_header is not None,
+            checked_seconds=options.token_seconds,
         )
         self.changes = Changes(self.own_connections)
 

@@ -40,7 +40,7 @@ class Cost(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who asks: a token of this `name`, or (`is_token` false) a person at the machine, or (without a name) a login.
+    """Who asks: a token or a person of this `name`, or (`is_authenticated` false) somebody at the machine, or a login.
 
     The grants of the login decide what it may.
 
@@ -49,7 +49,7 @@ class Caller:
 
     role: Role = Role.OPERATOR
     name: str = ""
-    is_token: bool = False
+    is_authenticated: bool = False
     rules: PlaybookRules = field(default_factory=PlaybookRules)
     database: Database | None = None
 
@@ -61,7 +61,7 @@ class Caller:
     def require(self, role: Role) -> None:
         """Raise ForbiddenFault if the caller has not this role."""
         if role is Role.OPERATOR and self.role is not Role.OPERATOR:
-            raise ForbiddenFault(f"the token {self.name} has the role viewer; this needs an operator")
+            raise ForbiddenFault(f"{self.name} has the role viewer; this needs an operator")
 
     def refuse_hidden(self, hidden: str, *given: object) -> None:
         """Raise ForbiddenFault where a viewer filters by what viewers do not see; `hidden` names it: `assignees`."""

@@ -71,7 +71,7 @@ async def find_approval(connection: Connection, _caller: Caller, given: models.O
 async def decide(connection: Connection, caller: Caller, given: models.DecisionRequest) -> Any:
     """Approve or reject. A form that breaks its schema is refused. A second decision is refused, too (409)."""
     step, visit = read_visit(given.step)
-    by = caller.name if caller.is_token else given.by or caller.name or await approvals.login_name(connection)
+    by = caller.name if caller.is_authenticated else given.by or caller.name or await approvals.login_name(connection)
     approval = await approvals.find_approval(connection, given.execution_id, step, visit)
     if not await decide_approval(connection, approval, approved=given.approved, by=by, form=given.form):
         raise await approvals.nothing_waits(connection, given.execution_id, step, visit)

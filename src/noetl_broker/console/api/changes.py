@@ -85,7 +85,7 @@ async def _messages(request: Request, changes: Changes, ids: frozenset[int] | No
 
 
 async def _may_go_on(request: Request) -> bool:
-    """Whether the token of a stream is still valid. While the database is away, the stream goes on."""
+    """Whether the caller of a stream may still read it. While the database is away, the stream goes on."""
     try:
         await check_again(request)
     except Refusal:

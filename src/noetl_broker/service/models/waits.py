@@ -105,7 +105,7 @@ class DecisionRequest(OneApproval):
         None,
         min_length=1,
         max_length=MAX_NODE_CHARS,
-        description="who decides, while there are no tokens; a token's name counts instead",
+        description="who decides, where nobody signs in; else the name of the token or of the person counts",
     )
     form: dict[str, Any] = Field(default_factory=dict, description="the fields of the form, and `comment`")
 
@@ -115,5 +115,5 @@ class DecisionView(BaseModel):
 
     execution_id: Id
     node_id: str
-    by: str = Field(description="who decided: the token's name")
+    by: str = Field(description="who decided: the name of the token or of the person")
     decided: Literal[True] = True
