@@ -61,7 +61,8 @@ class Caller:
     def require(self, role: Role) -> None:
         """Raise ForbiddenFault if the caller has not this role."""
         if role is Role.OPERATOR and self.role is not Role.OPERATOR:
-            raise ForbiddenFault(f"the token {self.name} has the role viewer; this needs an operator")
+            who = f"the token {self.name}" if self.is_token else "the caller"
+            raise ForbiddenFault(f"{who} has the role viewer; this needs an operator")
 
     def refuse_hidden(self, hidden: str, *given: object) -> None:
         """Raise ForbiddenFault where a viewer filters by what viewers do not see; `hidden` names it: `assignees`."""
