@@ -16,7 +16,7 @@ from noetl_broker.service.models.values import shows_payloads
 
 ROWS: Final = 20  # of a page, where the agent names no `limit`
 WHOLE: Final = "whole"  # the argument of each tool whose answer is cut
-WHOLE_SCHEMA: Final = {"type": "boolean", "default": False, "description": "true: cut no text and no inner list"}
+WHOLE_SCHEMA: Final = {"type": "boolean", "default": False, "description": "true: nothing of the answer is left out"}
 MORE: Final = "there are more rows: call it again with cursor = data.next"
 FAILED: Final = '"status":"FAILED"'
 SHOW: Final = "show_execution with the execution_id says how far it is"
@@ -45,8 +45,7 @@ class Tool(NamedTuple):
 
     def described(self) -> types.Tool:
         """The tool as MCP lists it."""
-        schema = self.action.request.model_json_schema()
-        schema.pop("anyOf", None)  # models refuse it beside `properties`; the action checks it
+        schema = _plain(self.action.request.model_json_schema())
         if issubclass(self.action.request, Paged):
             schema["properties"]["limit"]["default"] = ROWS
         if self.is_cut:
@@ -54,11 +53,19 @@ class Tool(NamedTuple):
         return types.Tool(
             name=self.name,
             description=getdoc(self.action.function),
-            input_schema=_without_titles(schema),
+            input_schema=schema,
             annotations=types.ToolAnnotations(
                 read_only_hint=not self.changes, destructive_hint=self.changes, open_world_hint=False
             ),
         )
+
+    def next(self, data: str, caller: Caller) -> list[str]:
+        """What the caller may ask after an answer with this JSON."""
+        return [
+            sentence
+            for mark, sentence in self.following
+            if mark in data and all(BY_NAME[word].is_for(caller) for word in sentence.split() if word in BY_NAME)
+        ]
 
     def answer(self, found: Any, caller: Caller, *, whole: bool) -> Any:
         """The answer as JSON, without empty fields, and without values if the caller sees none."""
@@ -76,23 +83,41 @@ class Tool(NamedTuple):
         return data if whole or not self.is_cut else shorten(data)
 
 
-def _without_titles(schema: Any) -> Any:
-    """The schema without the names that pydantic makes of its fields: they are long and say nothing."""
+def _plain(schema: Any) -> Any:
+    """The schema in fewer words: an optional field is left out, not null; titles say nothing.
+
+    `anyOf` beside `properties` goes: some models of agents refuse it, and the action checks it.
+    """
     if isinstance(schema, list):
-        return [_without_titles(one) for one in schema]
+        return [_plain(one) for one in schema]
     if not isinstance(schema, dict):
         return schema
-    return {key: _without_titles(one) for key, one in schema.items() if key != "title" or not isinstance(one, str)}
+    plain = {
+        key: _plain(value)
+        for key, value in schema.items()
+        if not (key == "title" and isinstance(value, str))
+        and not (key == "default" and value is None)
+        and not (key == "anyOf" and "properties" in schema)
+    }
+    kinds = [one for one in plain.pop("anyOf", ()) if one != {"type": "null"}]
+    return kinds[0] | plain if len(kinds) == 1 else plain | ({"anyOf": kinds} if kinds else {})
 
 
-_LISTED = ((FAILED, "explain with an execution_id says why it failed"), ("", "show_execution shows one step by step"))
+_LISTED = (
+    (FAILED, "explain with an execution_id says why it failed"),
+    (FAILED, "act_on_many with action = retry previews a retry of many, version = latest on the latest version"),
+    ("", "show_execution with an execution_id shows one step by step"),
+)
 _SHOWN = (
-    (FAILED, "explain with the execution_id and step = data.error.step; preview_retry says what a retry would do"),
-    ('"kind":"approval"', "list_approvals says what is asked; decide answers it"),
+    (FAILED, "explain with the execution_id and step = data.error.step says why"),
+    (FAILED, "preview_retry with the execution_id says what a retry would do"),
+    ('"kind":"approval"', "list_approvals says who must decide what"),
     ('"status":"RUNNING"', "explain with the execution_id says what it waits for"),
 )
 _EXPLAINED = (
-    ("", "explain with one step of it says more; list_events has the record, list_log what its steps printed"),
+    ("", "explain with one step of it says more; list_events has the record"),
+    ("", "list_log has what its steps printed"),
+    ("noetl-broker retry", "preview_retry and retry_execution do what the command `retry` does"),
 )
 _FINDINGS = ('"findings":[{', "correct the findings, then call it again")
 
@@ -121,13 +146,13 @@ TOOLS: Final[tuple[Tool, ...]] = (
     Tool(waits.decide, (("", SHOW),), changes=True),
     Tool(
         execution_actions.preview_retry,
-        (('"goes_on":true', "retry_execution does it"), ('"latest":', "try version = latest")),
+        (('"goes_on":true', "retry_execution does it"), ('"latest":', "version = latest retries on data.latest")),
     ),
     Tool(execution_actions.retry_execution, (("", "show_execution with data.recovered_as"),), changes=True),
     Tool(
         bulk.act_on_many,
         (
-            ('"groups":[{', "call it again with preview = false to do this; version = latest retries on that version"),
+            ('"groups":[{', "call it again with preview = false to do this"),
             ('"done":[{', "list_executions shows how they went on"),
             ('"next":"', "there are more: call it again with after = data.next"),
         ),
