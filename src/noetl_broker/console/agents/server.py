@@ -18,7 +18,7 @@ from noetl_broker.console.problem import Refusal, problem_of, refusal_of_bug, re
 from noetl_broker.console.services import Services
 from noetl_broker.errors import BrokerError
 from noetl_broker.service.action import Caller
-from noetl_broker.service.field_errors import request_of
+from noetl_broker.service.field_errors import FieldFault, request_of
 from noetl_broker.service.models.base import Paged
 from noetl_broker.visible import visible_json
 
@@ -66,7 +66,9 @@ async def _call(services: Services, caller: Caller, name: str, given: dict[str, 
         near = get_close_matches(name, BY_NAME, n=1)
         meant = f"did you mean {near[0]}?" if near else "tools/list has all"
         raise Refusal(HTTPStatus.NOT_FOUND, f"there is no tool {name!r:.80}; {meant}")
-    whole = tool.is_cut and given.pop(WHOLE, False) is True
+    whole = given.pop(WHOLE, False) if tool.is_cut else False
+    if not isinstance(whole, bool):
+        raise FieldFault({WHOLE: "it must be true or false"})
     request = tool.action.request
     if issubclass(request, Paged):
         given.setdefault("limit", ROWS)
