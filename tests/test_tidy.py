@@ -108,6 +108,7 @@ LAYERS: dict[str, set[str]] = {
         "explain",
         "diagram",
         "store",
+        "testing",
     },
     "pytest_plugin": {"__init__"},
     "dev_folder": {"errors"},
@@ -147,7 +148,7 @@ FLOORS: dict[str, tuple[set[str], ...]] = {
 }  # fmt: skip
 
 # The faces of the service. They import it, and of the store only connections.
-FACES = ("client", "cli.", "console.api.", "console.pages.")
+FACES = ("client", "cli.", "console.agents.", "console.api.", "console.pages.")
 # These are no faces: what they do, no other face does.
 NO_FACES = {
     *("cli.archive", "cli.demo", "cli.dev", "cli.doctor"),
@@ -341,7 +342,7 @@ def test_only_the_console_uses_its_extra() -> None:
         module.at(node)
         for module in modules()
         for node, name in imported(module)
-        if name.split(".")[0] in {"fastapi", "starlette", "uvicorn"} and module.part != "console"
+        if name.split(".")[0] in {"fastapi", "mcp", "mcp_types", "starlette", "uvicorn"} and module.part != "console"
     ] == []
 
 

@@ -55,6 +55,7 @@ COMMANDS: Mapping[str, CommandEntry | ActionEntry] = {
     "step-type": CommandEntry("step_types", "List, add and remove the step types of your own workers."),
     "run": CommandEntry("run", "Run the broker until it is stopped."),
     "console": CommandEntry("console", "Serve the console and the HTTP API until stopped."),
+    "mcp": CommandEntry("mcp", "Give agents tools on stdin and stdout, by MCP."),
     "token": CommandEntry("token", "Create, list and revoke tokens of the HTTP API."),
     "worker": CommandEntry("worker", "Run the reference worker: lease jobs, run them, report results."),
     "start": CommandEntry("start", "Start an execution of a playbook."),

@@ -14,8 +14,8 @@ from tests.cli.conftest import Command, decide
 from tests.postgres import Database
 
 FILE = playbooks_folder() / "conditional.yaml"
-# tests/daemon/processes and test_dev.py test these with --json.
-SERVING = {"console", "demo", "dev", "run", "worker"}
+# tests/daemon/processes and test_dev.py test these with --json; tests/agents has `mcp`, whose stdout is a protocol.
+SERVING = {"console", "demo", "dev", "mcp", "run", "worker"}
 # test_approvals.py tests these with --json.
 DECIDING = {"approve", "reject"}
 # test_undo.py tests these with --json.

@@ -22,6 +22,7 @@ from tests.periods import LONG_AGO, ended_in
 
 # Pages whose commands and statements run elsewhere.
 ELSEWHERE = {
+    "agents": "tests/agents",
     "api": "test_walkthroughs.py",
     "beside-noetl": "test_beside_page.py; a real server: tests/interop",
     "citus": "tests/citus/test_page.py",

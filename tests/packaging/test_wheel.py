@@ -42,7 +42,8 @@ def test_the_installed_command_and_package_are_those_of_the_wheel(installed: Pro
 
 def test_the_program_works_without_its_extras(installed: Program) -> None:
     """A command that needs one names it."""
-    for arguments, extra in ((("graph", str(EXAMPLE), "--format", "svg"), "graph"), (("console",), "console")):
+    graph = "graph", str(EXAMPLE), "--format", "svg"
+    for arguments, extra in ((graph, "graph"), (("console",), "console"), (("mcp",), "mcp")):
         answer = installed.run(*arguments)
         assert (answer.returncode, f"pip install 'noetl-broker[{extra}]'" in answer.stderr) == (2, True)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import cache, partial
+from typing import Any
 
 from fastapi import Depends, FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,6 +21,12 @@ from noetl_broker.console.pages.headers import add_headers
 from noetl_broker.console.services import ConsoleOptions, Services
 from noetl_broker.console.trusted_header import TrustedHeader
 
+agents: Any
+try:
+    from noetl_broker.console.agents import transports as agents
+except ImportError:  # the extra `mcp` is not installed
+    agents = None
+
 __all__ = ["ConsoleOptions", "TrustedHeader", "create_app"]
 
 PREFIX = "/api/v1"
@@ -28,14 +35,19 @@ HEADERS = (("X-Content-Type-Options", "nosniff"), ("Referrer-Policy", "no-referr
 
 
 def create_app(options: ConsoleOptions) -> FastAPI:
-    """The application. The routes of `api.routes` are under /api/v1; all other paths are of the pages."""
+    """The application. The routes of `api.routes` are under /api/v1; all other paths are of the pages.
+
+    With the extra `mcp`, agents are served at /mcp.
+    """
     services = Services(options)
     pages = create_pages(services)
+    endpoint = None if agents is None else agents.create_endpoint(services)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         try:
-            yield
+            async with nullcontext() if endpoint is None else endpoint.running:
+                yield
         finally:
             await pages.state.examinations.close()
             await services.close()
@@ -53,9 +65,11 @@ def create_app(options: ConsoleOptions) -> FastAPI:
     problem.add_handlers(app, problem.answer_problem)
     for router in ROUTERS:
         app.include_router(router, prefix=PREFIX, dependencies=[Depends(refuse_unknown_parameters)])
+    if endpoint is not None:
+        app.include_router(endpoint.router)
     listed = tuple(operations(ROUTERS, PREFIX))
     app.openapi = cache(partial(openapi_document, app, listed))  # type: ignore[method-assign] # the framework's own way
-    app.add_middleware(_with_pages, pages=pages)
+    app.add_middleware(_with_pages, pages=pages, own=() if agents is None else (agents.PATH,))
     app.add_middleware(limit_bodies)
     app.add_middleware(add_headers, headers=HEADERS)
     app.add_middleware(_head_as_get)
@@ -78,11 +92,15 @@ def _head_as_get(app: ASGIApp) -> ASGIApp:
     return serve
 
 
-def _with_pages(app: ASGIApp, pages: ASGIApp) -> ASGIApp:
-    """Gives requests outside /api to the pages; so a path of the API that does not exist is answered by the API."""
+def _with_pages(app: ASGIApp, pages: ASGIApp, own: tuple[str, ...]) -> ASGIApp:
+    """Gives requests outside /api to the pages, except the app's `own` paths.
+
+    So a path of the API that does not exist is answered by the API.
+    """
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        is_page = scope["type"] == "http" and not f"{scope['path']}/".startswith("/api/")
+        path = f"{scope.get('path')}/"
+        is_page = scope["type"] == "http" and not path.startswith(("/api/", *(f"{one}/" for one in own)))
         await (pages if is_page else app)(scope, receive, send)
 
     return serve

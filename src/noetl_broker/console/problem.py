@@ -93,9 +93,7 @@ def refusal_of(request: Request, error: Exception) -> Refusal:
     if isinstance(error, Refusal):
         return error
     if isinstance(error, BrokerError):
-        status = next(status for kind, status in STATUSES if isinstance(error, kind))
-        headers = {"Retry-After": str(RETRY_SECONDS)} if status is HTTPStatus.SERVICE_UNAVAILABLE else None
-        return Refusal(status, sentence_of(request, error), headers)
+        return refusal_of_fault(error, sentence_of(request, error))
     if isinstance(error, RequestValidationError):
         field = getattr(request.scope.get("route"), "body_field", None)
         body = None if field is None else field.field_info.annotation
@@ -104,8 +102,19 @@ def refusal_of(request: Request, error: Exception) -> Refusal:
         return Refusal(HTTPStatus.BAD_REQUEST, said, errors=errors)
     if isinstance(error, HTTPException):
         return _of_http(request, error)
-    fields = {"method": request.method, "path": request.url.path, "error": reason_of(error)}
-    log.error("a request failed", **fields, exc_info=trace_of(error))
+    return refusal_of_bug(error, method=request.method, path=request.url.path)
+
+
+def refusal_of_fault(fault: BrokerError, sentence: str) -> Refusal:
+    """What a sentence about a fault is sent with."""
+    status = next(status for kind, status in STATUSES if isinstance(fault, kind))
+    headers = {"Retry-After": str(RETRY_SECONDS)} if status is HTTPStatus.SERVICE_UNAVAILABLE else None
+    return Refusal(status, sentence, headers)
+
+
+def refusal_of_bug(error: Exception, **fields: str) -> Refusal:
+    """What is said about an error that is a bug of this program; the log has it, with the fields of the request."""
+    log.error("a request failed", **fields, error=reason_of(error), exc_info=trace_of(error))
     return Refusal(
         HTTPStatus.INTERNAL_SERVER_ERROR, "this is a bug of the program; the log of the console has its traceback"
     )
@@ -121,16 +130,20 @@ def sentence_of(request: Request, fault: BrokerError) -> str:
 
 async def answer_problem(_request: Request, refusal: Refusal) -> Response:
     """The answer of the API."""
+    document, headers = problem_of(refusal).model_dump(exclude_none=True), dict(refusal.headers or {})
+    return JSONResponse(document, refusal.status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def problem_of(refusal: Refusal) -> Problem:
+    """The document of a refusal."""
     status = refusal.status
-    document = Problem(
+    return Problem(
         title=status.phrase,
         status=status,
         detail=refusal.detail,
         code=f"NB{status.value}",
         errors=None if refusal.errors is None else [*refusal.errors],
     )
-    headers = dict(refusal.headers or {})
-    return JSONResponse(document.model_dump(exclude_none=True), status, headers=headers, media_type=MEDIA_TYPE)
 
 
 def field_error(found: Mapping[str, Any], body: Any = None) -> FieldError:

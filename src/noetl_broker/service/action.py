@@ -61,7 +61,7 @@ class Caller:
     def require(self, role: Role) -> None:
         """Raise ForbiddenFault if the caller has not this role."""
         if role is Role.OPERATOR and self.role is not Role.OPERATOR:
-            raise ForbiddenFault(f"{self.name} has the role viewer; this needs an operator")
+            raise ForbiddenFault(f"{self.name or 'the caller'} has the role viewer; this needs an operator")
 
     def refuse_hidden(self, hidden: str, *given: object) -> None:
         """Raise ForbiddenFault where a viewer filters by what viewers do not see; `hidden` names it: `assignees`."""

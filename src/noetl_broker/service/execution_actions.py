@@ -111,7 +111,7 @@ async def retry_execution(connection: Connection, caller: Caller, given: models.
     return await recoveries.recover(connection, given.execution_id, caller.rules, on)
 
 
-@action(Role.OPERATOR, dict[str, Any], cost=Cost.SHORT)
+@action(Role.OPERATOR, models.RetryPreview, cost=Cost.SHORT)
 async def preview_retry(connection: Connection, caller: Caller, given: models.RetryRequest) -> Any:
     """Say what a retry of a failed execution would begin with, and which newer version its playbook has."""
     on = on_version(given.version, caller.rules, or_from_start=given.or_from_start)

@@ -15,7 +15,7 @@ from starlette.routing import compile_path
 
 from noetl_broker.console.access import Anybody, Operator, Viewer
 from noetl_broker.console.problem import PROBLEM_CONTENT, Refusal
-from noetl_broker.console.services import services_of
+from noetl_broker.console.services import Services, services_of
 from noetl_broker.diagram.layout import MissingLibrary
 from noetl_broker.service.action import Caller, Cost, ServiceAction
 from noetl_broker.service.images import SVG, Image
@@ -87,7 +87,7 @@ def _endpoint(row: Row) -> Any:
         sent = given.pop("body", None)
         fields = given | ({} if sent is None else {name: getattr(sent, name) for name in type(sent).model_fields})
         asked = action.request.model_construct(**fields)
-        answer = await perform(request, action, caller or Caller(), asked, is_urgent=row.is_urgent)
+        answer = await perform(services_of(request), action, caller or Caller(), asked, is_urgent=row.is_urgent)
         if isinstance(answer, Image):
             headers = IMAGE_POLICY if answer.media_type == SVG else None
             return Response(answer.text, media_type=answer.media_type, headers=headers)
@@ -152,10 +152,9 @@ def _images(action: ServiceAction[Any, Any]) -> dict[int | str, dict[str, Any]]:
 
 
 async def perform(
-    request: Request, action: ServiceAction[Any, Any], caller: Caller, given: Given, *, is_urgent: bool = False
+    services: Services, action: ServiceAction[Any, Any], caller: Caller, given: Given, *, is_urgent: bool = False
 ) -> Any:
     """The answer of an action, on a connection or in a thread as it computes much. Raises Refusal, and its faults."""
-    services = services_of(request)
     try:
         if action.cost is not Cost.ASKS:
             threads = services.short_work if action.cost is Cost.SHORT else services.long_work

@@ -68,7 +68,7 @@ class Screen:
 
     async def ask(self, action: ServiceAction[Any, Any], /, **given: Any) -> Any:
         """The answer of the service; an empty text is not given. Raises FieldFault."""
-        answer = await perform(self.request, action, self.asker, written_request(action.request, given))
+        answer = await perform(services_of(self.request), action, self.asker, written_request(action.request, given))
         if isinstance(answer, dict):
             self._unanswered |= dict.fromkeys(answer.get("unanswered", ()))
         return answer

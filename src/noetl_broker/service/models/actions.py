@@ -88,6 +88,20 @@ class RetriedView(BaseModel):
     put_back: int | None = None
 
 
+class OutlookView(BaseModel):
+    """Whether an execution can be retried, and what the retry would begin with, or why it cannot."""
+
+    goes_on: bool
+    says: str
+
+
+class RetryPreview(BaseModel):
+    """What a retry would do; null: the execution has not failed."""
+
+    outlook: OutlookView | None
+    latest: int | None = Field(description="the latest version of the playbook, where that is newer")
+
+
 class ForkRequest(OneExecution):
     """The step to start from, and results to use in place of the recorded ones."""
 

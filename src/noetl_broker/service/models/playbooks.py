@@ -141,6 +141,47 @@ class BackTested(BaseModel):
     unreadable: list[dict[str, Any]] = Field(default_factory=list)
 
 
+class SimulateRequest(Given):
+    """An edited playbook, its payload, and what its jobs answer."""
+
+    content: str = Field(max_length=LONGEST_SOURCE)
+    payload: dict[str, Any] = Field(default_factory=dict)
+    answers: dict[str, Any] = Field(default_factory=dict, description="the result of each step that has a job, by step")
+    failures: dict[str, str] = Field(
+        default_factory=dict, description="steps whose jobs fail, with the message of the error"
+    )
+    approvals: dict[str, bool | None] = Field(
+        default_factory=dict, description="decisions by step; null: nobody decides"
+    )
+    signals: list[dict[str, Any]] = Field(
+        default_factory=list, description="signals to send: `name`, and perhaps `key`, `payload` and `after`"
+    )
+
+
+class SimulatedVisit(BaseModel):
+    """A visit of a step in a simulation."""
+
+    step: str
+    visit: int = 1
+    status: str
+    inputs: dict[str, Any] = Field(default_factory=dict)
+    result: Any = None
+    error: Any = None
+
+
+class Simulated(BaseModel):
+    """How the simulation went. With `findings` alone: the playbook has errors."""
+
+    findings: list[Finding] = Field(default_factory=list)
+    path: str | None = None
+    status: str | None = None
+    result: Any = None
+    error: Any = None
+    waited_seconds: float = 0
+    steps: list[SimulatedVisit] = Field(default_factory=list)
+    children: list[Simulated] = Field(default_factory=list)
+
+
 class PathPaused(BaseModel):
     """Whether new executions of a path are queued now, and whether that changed; `admitted`: queued ones that run."""
 
