@@ -114,9 +114,12 @@ soak: $(READY) ## run one load for MINUTES, twice, and report what drifts
 check: lint ## check lint, formatting and types; change nothing
 	$(BIN)/mypy
 
+# actionlint would run two other programs where they are installed, and find other things there.
 lint: $(STAMP)
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/actionlint -shellcheck= -pyflakes=
+	$(BIN)/zizmor --offline --pedantic --quiet --no-progress .github
 
 format: $(STAMP) ## fix formatting and what the linter can fix
 	$(BIN)/ruff format $(CODE)
