@@ -123,7 +123,7 @@ format: $(STAMP) ## fix formatting and what the linter can fix
 golden: $(STAMP) ## record the histories of all examples again
 	$(BIN)/python -m pytest -n auto tests/golden/record.py
 
-docs: $(STAMP) ## write the generated pages: docs/playbook-reference.md, tables.md, api-routes.md
+docs: $(STAMP) ## write the generated pages: docs/reference/keys.md, tables.md, api-routes.md
 	$(BIN)/python -m pytest tests/docs/record.py
 
 wheels: $(STAMP) ## build two wheels into dist: plain, and compiled for this Python and platform

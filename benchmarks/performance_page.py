@@ -1,4 +1,4 @@
-"""`python -m benchmarks.performance_page`: writes the table of docs/performance.md from the kept results."""
+"""`python -m benchmarks.performance_page`: writes the table of the page Performance from the kept results."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 from benchmarks.report import markdown
 
 RESULTS: Final = Path(__file__).parent / "results" / "results.json"
-PAGE: Final = Path(__file__).parent.parent / "docs" / "performance.md"
+PAGE: Final = Path(__file__).parent.parent / "docs" / "explanation" / "performance.md"
 BEGIN: Final = "<!-- results -->\n"
 END: Final = "<!-- end of results -->\n"
 NO_RESULTS: Final = "No full run has been kept yet.\n"

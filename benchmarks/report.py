@@ -73,7 +73,7 @@ def keep(rows: list[Row], *, folder: Path, name: str, postgres: str, failed: lis
 
 
 def markdown(kept: dict[str, Any]) -> str:
-    """Return the table of docs/performance.md."""
+    """Return the table of docs/explanation/performance.md."""
     lines = ["| figure | what | median | min | max | bar | | fdatasync ms | commit ms |", "|" + "---|" * 9]
     lines += [f"| {' | '.join(cells(row))} |" for row in kept["rows"]]
     machine = f"{kept['machine']['cores']} cores, {kept['machine']['system']} {kept['machine']['architecture']}"

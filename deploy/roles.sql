@@ -2,7 +2,7 @@
 --
 -- Run it as the owner of the schema, with the right to create roles if they do not exist yet. Run it again after
 -- each migrate. It revokes from the roles all rights in the schema noetl that it does not grant. The roles are
--- groups without a login: `create role broker_1 login password '…' in role noetl_broker`. docs/security.md has the same
+-- groups without a login: `create role broker_1 login password '…' in role noetl_broker`. docs/reference/security.md has the same
 -- as a table, with the reasons.
 
 do $$

@@ -1,6 +1,6 @@
 -- How a worker ends a job and leases the next one with the same commit.
 --
--- One commit and one plan less: 0.64 of what two calls cost the server (docs/performance.md). So a worker in a loop calls these.
+-- One commit and one plan less: 0.64 of what two calls cost the server (docs/explanation/performance.md). So a worker in a loop calls these.
 
 -- complete_job and lease_jobs in one statement: one plan to start, one insert of events, one commit. `queue_id` is the job to
 -- end, and in the row the job that was leased. Where that statement does not do, the two functions are called: for arguments

@@ -1,4 +1,4 @@
--- Beside a NoETL server, whose tables, queue and workers this broker uses: see docs/beside-noetl.md.
+-- Beside a NoETL server, whose tables, queue and workers this broker uses: see docs/how-to/beside-noetl.md.
 --
 -- `migrate` applies this file, as the last one, only where there are tables of such a server. A queue of our own needs
 -- nothing of it. It may be applied again.

@@ -1,7 +1,7 @@
 """A Postgres-native workflow broker: events in, decisions out, one transaction.
 
-`__all__` has the public names (docs/python.md). Each is loaded at first use: a simulation loads no database driver, and
-`noetl-broker --help` loads none of them.
+`__all__` has the public names (docs/reference/python.md). Each is loaded at first use: a simulation loads no database
+driver, and `noetl-broker --help` loads none of them.
 """
 
 from __future__ import annotations

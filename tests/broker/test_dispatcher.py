@@ -8,7 +8,7 @@ import pytest
 
 from noetl_broker.broker.dispatcher import BY_STATUS, BY_VISIT, DRAINING_TABLE, STATUS_TABLE, VISIT_TABLE
 
-PAGE = Path(__file__).parents[2] / "docs" / "architecture.md"
+PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "architecture.md"
 
 
 @pytest.mark.parametrize("table", [STATUS_TABLE, VISIT_TABLE, DRAINING_TABLE])

@@ -1,4 +1,4 @@
-"""What docs/scaling.md says of Citus: its commands run, failures are those that it names, and `doctor` sees them."""
+"""docs/how-to/scaling.md about Citus: its commands run, failures are those it names, and `doctor` sees them."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from tests.postgres import Database
 from tests.roles import login
 from tests.store import noetl_server
 
-PAGE = (Path(__file__).parents[2] / "docs" / "beside-noetl.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "beside-noetl.md").read_text(encoding="utf-8")
 GOING_BACK = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)[-1]
 LATE = """
 insert into noetl.event (execution_id, catalog_id, event_id, event_type, node_id, node_name)

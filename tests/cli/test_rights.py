@@ -1,4 +1,4 @@
-"""Each command as each role: it works where docs/security.md says so, else the error names the role."""
+"""Each command as each role: it works where docs/reference/security.md says so, else the error names the role."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.cli.conftest import Command, decide, write_playbook
 from tests.postgres import Database, named
 from tests.roles import logins
 
-PAGE = (Path(__file__).parents[2] / "docs" / "security.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "security.md").read_text(encoding="utf-8")
 # The group role that a command needs; OWNER owns the schema.
 PRODUCER, APPROVER, OPERATOR, READER, WORKER, BROKER = (
     f"noetl_{name}" for name in ("producer", "approver", "operator", "reader", "worker", "broker")

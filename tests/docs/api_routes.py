@@ -8,7 +8,7 @@ from noetl_broker.console.document import Operation, operations
 from noetl_broker.service.models.base import Role
 from tests.docs.references import DOCS
 
-ROUTES = DOCS / "api-routes.md"
+ROUTES = DOCS / "reference" / "api-routes.md"
 ABOUT = f"""\
 # Routes of the HTTP API
 

@@ -1,4 +1,4 @@
-"""Takes the pictures of docs/console.md anew: `python -m tests.docs.console_pictures`.
+"""Takes the pictures of docs/how-to/console.md anew: `python -m tests.docs.console_pictures`.
 
 `--every FOLDER` takes pictures of every page instead, of an empty and of a full database. Each page is taken at 390 and
 1440 pixels, light and dark, as `full/executions_N-1440-dark.png`.
@@ -39,7 +39,7 @@ def window(browser: Browser, site: Site, width: int, scheme: Literal["light", "d
 
 
 def take_documented(page: Page, shown: Mapping[str, int]) -> None:
-    """Take the six pictures of docs/console.md."""
+    """Take the six pictures of docs/how-to/console.md."""
     page.goto(f"/executions/{shown['failed']}?step=charge")
     expect(page.locator("#step")).to_contain_text("Why")
     save(page, "execution")
@@ -68,7 +68,7 @@ def take_documented(page: Page, shown: Mapping[str, int]) -> None:
 
 def save(page: Page, name: str) -> None:
     """Take what is seen of a page."""
-    page.screenshot(path=DOCS / f"console-{name}.png")
+    page.screenshot(path=DOCS / "pictures" / f"console-{name}.png")
 
 
 def take_every(browser: Browser, site: Site, shown: Mapping[str, int], folder: Path) -> None:

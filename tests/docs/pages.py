@@ -7,13 +7,14 @@ import re
 from tests.test_tidy import ROOT
 
 DOCS = ROOT / "docs"
+PAGES = {file.stem: file for file in sorted(DOCS.rglob("*.md"))}  # by name: no two pages have the same
 README, CONTRIBUTING = ((ROOT / f"{name}.md").read_text(encoding="utf-8") for name in ("README", "CONTRIBUTING"))
 BLOCK = re.compile(r"^```(.*?)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 def read_page(name: str) -> str:
-    """Return the text of docs/NAME.md."""
-    return (DOCS / f"{name}.md").read_text(encoding="utf-8")
+    """Return the text of the page of this name."""
+    return PAGES[name].read_text(encoding="utf-8")
 
 
 def code_blocks(page: str, language: str) -> list[str]:

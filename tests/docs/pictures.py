@@ -1,4 +1,4 @@
-"""Draws the pictures of docs/graph.md and docs/cookbook.md: `make docs`."""
+"""Draws the pictures of docs/how-to/graph.md and docs/how-to/cookbook.md: `make docs`."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ STORY = """
 def pictures() -> Iterator[tuple[Path, Picture]]:
     """Yield each picture with its file."""
     diamond = _example("diamond")
-    yield DOCS / "graph.svg", picture_of_playbook(diamond)
-    yield DOCS / "graph-execution.svg", picture_of_execution(diamond, path_of(diamond, STORY))
+    yield DOCS / "pictures" / "graph.svg", picture_of_playbook(diamond)
+    yield DOCS / "pictures" / "graph-execution.svg", picture_of_execution(diamond, path_of(diamond, STORY))
     for name in re.findall(r"^\[`playbooks/(\w+)\.yaml`\]", read_page("cookbook"), re.MULTILINE):
-        yield DOCS / "cookbook" / f"{name}.svg", picture_of_playbook(_example(name))
+        yield DOCS / "how-to" / "cookbook" / f"{name}.svg", picture_of_playbook(_example(name))
 
 
 def _example(name: str) -> Playbook:

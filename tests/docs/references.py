@@ -13,7 +13,7 @@ from tests.brokers import rows
 from tests.postgres import Database
 
 DOCS = Path(__file__).parents[2] / "docs"
-PLAYBOOKS, TABLES = DOCS / "playbook-reference.md", DOCS / "tables.md"
+PLAYBOOKS, TABLES = DOCS / "reference" / "keys.md", DOCS / "reference" / "tables.md"
 
 # The models in the order of a document, each with its heading.
 HEADINGS = {
@@ -37,7 +37,7 @@ HEADINGS = {
     "ItemCatchModel": "An entry of its `catch`",
 }
 KEYS_ABOUT = """\
-Generated from the declared keys by `make docs`. [Writing playbooks](playbooks.md) explains them.
+Generated from the declared keys by `make docs`. [Writing playbooks](../how-to/playbooks.md) explains them.
 Other keys are errors at registration, except on a type of your own workers."""
 TABLES_ABOUT = """\
 The tables, the views and the functions that people call, from the comments of a migrated database: `make docs`.

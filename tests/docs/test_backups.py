@@ -1,4 +1,4 @@
-"""The backups of docs/recover.md can be taken and restored, and brokers continue from them."""
+"""The backups of docs/how-to/recover.md can be taken and restored, and brokers continue from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/beside-noetl.md: its statements run on the database of a NoETL server."""
+"""docs/how-to/beside-noetl.md: its statements run on the database of a NoETL server."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import pytest
 from noetl_broker.embedded_postgres.binaries import find_bin_folder
 from noetl_broker.playbook import PlaybookRules, check
 from noetl_broker.resources import playbooks_folder
-from tests.docs.pages import BLOCK, DOCS, code_blocks, read_page
+from tests.docs.pages import BLOCK, PAGES, code_blocks, read_page
 from tests.docs.runner import PageRun
 from tests.periods import LONG_AGO, ended_in
 
@@ -22,9 +22,9 @@ from tests.periods import LONG_AGO, ended_in
 ELSEWHERE = {
     "api": "test_walkthroughs.py",
     "beside-noetl": "test_beside_page.py; a real server: tests/interop",
-    "configure": "tests/cli/test_completion.py",
+    "settings": "tests/cli/test_completion.py",
     "console": "test_walkthroughs.py: the page about the API starts a console, too",
-    "getting-started": "test_walkthroughs.py",
+    "first-playbook": "test_walkthroughs.py",
     "observability": "tests/daemon/processes/test_health_port.py",
     "python": "test_walkthroughs.py",
     "recover": "test_recover_page.py, test_backups.py",
@@ -150,11 +150,7 @@ def _is_full(file: Path) -> bool:
 
 def test_each_page_with_commands_or_statements_is_run() -> None:
     """Here or elsewhere."""
-    shown = {
-        file.stem
-        for file in DOCS.glob("*.md")
-        if re.search(r"^```(sh|sql|console)$|^\$ ", file.read_text(encoding="utf-8"), re.MULTILINE)
-    }
+    shown = {name for name in PAGES if re.search(r"^```(sh|sql|console)$|^\$ ", read_page(name), re.MULTILINE)}
     assert shown == PREPARED.keys() | ELSEWHERE.keys()
 
 

@@ -13,9 +13,9 @@ from noetl_broker.history.story import play_story
 from noetl_broker.playbook import PlaybookRules, check, compile_playbook
 from noetl_broker.resources import playbooks_folder
 from noetl_broker.template import Moment, Scope, StepResult, compile_text
-from tests.docs.pages import DOCS, README, code_blocks
+from tests.docs.pages import PAGES, README, code_blocks, read_page
 
-PAGES = {file.stem: file.read_text(encoding="utf-8") for file in sorted(DOCS.glob("*.md"))} | {"README.md": README}
+TEXTS = {name: read_page(name) for name in PAGES} | {"README.md": README}
 # What most examples leave out.
 HEAD = "apiVersion: noetl.io/v1\nkind: Playbook\nmetadata: {name: page, path: page}\n"
 STORY = re.compile(r"^```yaml workflow\n([^`]*)^```\n+```story\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -28,33 +28,33 @@ def playbooks(page: str) -> list[str]:
     return whole + [HEAD + text for text in code_blocks(page, "yaml workflow")]
 
 
-@pytest.mark.parametrize("name", [name for name, page in PAGES.items() if playbooks(page)])
+@pytest.mark.parametrize("name", [name for name, page in TEXTS.items() if playbooks(page)])
 def test_the_playbooks_of_a_page_compile(name: str) -> None:
     """They have no error, and no warning that the pages about playbooks do not name."""
-    for text in playbooks(PAGES[name]):
+    for text in playbooks(TEXTS[name]):
         findings = check(text.encode(), file="page", rules=RULES)
         assert [str(found) for found in findings if found.severity == "error"] == []
-        assert [found.code for found in findings if not any(f"`{found.code}`" in page for page in PAGES.values())] == []
+        assert [found.code for found in findings if not any(f"`{found.code}`" in page for page in TEXTS.values())] == []
 
 
-@pytest.mark.parametrize("name", [name for name, page in PAGES.items() if "```story\n" in page])
+@pytest.mark.parametrize("name", [name for name, page in TEXTS.items() if "```story\n" in page])
 def test_the_stories_of_a_page_are_what_the_core_decides(name: str) -> None:
     """Exactly, from the events of each story."""
-    stories = STORY.findall(PAGES[name])
-    assert len(stories) == PAGES[name].count("```story\n")
+    stories = STORY.findall(TEXTS[name])
+    assert len(stories) == TEXTS[name].count("```story\n")
     for body, story in stories:
         assert play_story(compile_playbook(HEAD + body, rules=PlaybookRules()), story.strip()) == story.strip()
 
 
 def test_the_replay_that_is_shown_is_what_the_core_decides() -> None:
     """Of one of the examples."""
-    story = PAGES["replay"].partition("$ noetl-broker replay 95")[2].partition("\n")[2].partition("\nexecution ")[0]
+    story = TEXTS["replay"].partition("$ noetl-broker replay 95")[2].partition("\n")[2].partition("\nexecution ")[0]
     diamond = compile_playbook((playbooks_folder() / "diamond.yaml").read_bytes(), rules=PlaybookRules())
     assert play_story(diamond, story) == story
 
 
 RECIPES = dict(
-    re.findall(r"^\[`playbooks/(\w+)\.yaml`\].*?^```yaml\n(.*?)^```", PAGES["cookbook"], re.DOTALL | re.MULTILINE)
+    re.findall(r"^\[`playbooks/(\w+)\.yaml`\].*?^```yaml\n(.*?)^```", TEXTS["cookbook"], re.DOTALL | re.MULTILINE)
 )
 
 
@@ -68,7 +68,7 @@ def test_the_excerpt_of_a_recipe_is_part_of_the_example(name: str) -> None:
 TEMPLATES = [
     re.split(r"(?<!\\)\|", row.strip("|"))
     for name in ("playbooks", "playbook-rules")
-    for row in PAGES[name].split("| template | gives |\n|---|---|\n")[1].split("\n\n")[0].splitlines()
+    for row in TEXTS[name].split("| template | gives |\n|---|---|\n")[1].split("\n\n")[0].splitlines()
 ]
 
 

@@ -13,11 +13,11 @@ from noetl_broker.store.admin.catalog import register
 from noetl_broker.store.connect.connection import connect
 from noetl_broker.worker import WorkerOptions, run_worker
 from tests.brokers import rows, running, start, until_ended
-from tests.docs.pages import DOCS, read_page
+from tests.docs.pages import PAGES, read_page
 from tests.postgres import Database
 from tests.worker.conftest import serving
 
-PAGES = ("playbooks", "iterators", "child-playbooks", "failures", "undo", "playbook-rules", "step-types", "limits")
+REQUESTING = ("playbooks", "iterators", "child-playbooks", "failures", "undo", "playbook-rules", "step-types", "limits")
 # What the page says about the answers: the bank names no amount, one city is unknown, and a file is missing.
 ANSWERS = {
     "weather.example/Paris": (200, b'{"temp": 30}'),
@@ -53,7 +53,7 @@ def examples(address: str) -> list[tuple[str, str]]:
     """Return heading and text of each example that sends a request, except to places that a secret or `env` names."""
     found: list[tuple[str, str]] = []
     heading = ""
-    for title, block in BLOCK.findall("\n".join(map(read_page, PAGES))):
+    for title, block in BLOCK.findall("\n".join(map(read_page, REQUESTING))):
         heading = title or heading
         if "type: http" in block and not re.search(r"\{\{ (secret|env)\.", block):
             number = len(found)
@@ -120,6 +120,6 @@ async def test_every_example_sends_and_ends_as_the_pages_say(database: Database)
 
 
 def test_each_page_with_a_request_is_run() -> None:
-    """But docs/troubleshoot.md, whose jobs a test answers by hand."""
-    written = {file.stem for file in DOCS.glob("*.md") if "type: http" in file.read_text(encoding="utf-8")}
-    assert written == {*PAGES, "troubleshoot"}
+    """But docs/how-to/troubleshoot.md, whose jobs a test answers by hand."""
+    written = {name for name in PAGES if "type: http" in read_page(name)}
+    assert written == {*REQUESTING, "troubleshoot"}

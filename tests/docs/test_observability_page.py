@@ -1,4 +1,4 @@
-"""docs/observability.md, the dashboard and the alerts use existing metrics, labels and statements."""
+"""docs/reference/observability.md, the dashboard and the alerts use existing metrics, labels and statements."""
 
 from __future__ import annotations
 

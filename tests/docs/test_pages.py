@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import re
 
+from tests.docs.pages import DOCS, PAGES, read_page
 from tests.test_tidy import ROOT
 
-DOCS = ROOT / "docs"
 NAMED = re.compile(r"`((?:benchmarks|deploy|docs|migrations|playbooks|src|tests)/[\w./-]+)`(?<!NNNN_what.sql`)")
 
 
 def test_the_index_lists_every_page() -> None:
     """And nothing else."""
-    named = set(re.findall(r"\]\(([\w-]+\.md)\)", (DOCS / "README.md").read_text(encoding="utf-8")))
-    assert named == {file.name for file in DOCS.glob("*.md")} - {"README.md"}
+    named = set(re.findall(r"\]\(([\w/-]+\.md)\)", read_page("index")))
+    assert named == {str(file.relative_to(DOCS)) for file in PAGES.values()} - {"index.md"}
 
 
 def test_each_path_on_a_page_exists() -> None:
     """A path in code quotes that starts with a folder of the repository."""
-    pages = [*DOCS.glob("*.md"), *ROOT.glob("*.md")]
+    pages = [*PAGES.values(), *ROOT.glob("*.md")]
     named = {(file.name, path) for file in pages for path in NAMED.findall(file.read_text(encoding="utf-8"))}
     assert [(page, path) for page, path in sorted(named) if not (ROOT / path).exists()] == []
 
 
 def test_each_link_leads_to_a_file_or_a_heading() -> None:
     """Links to other sites are not followed."""
-    pages = {file: file.read_text(encoding="utf-8") for file in [*DOCS.glob("*.md"), *ROOT.glob("*.md")]}
+    pages = {file: file.read_text(encoding="utf-8") for file in [*PAGES.values(), *ROOT.glob("*.md")]}
     broken = []
     for file, text in pages.items():
         for link in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```", "", text, flags=re.DOTALL)):

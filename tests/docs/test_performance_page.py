@@ -1,4 +1,4 @@
-"""The results of docs/performance.md are computed as it says."""
+"""The results of docs/explanation/performance.md are computed as it says."""
 
 from __future__ import annotations
 

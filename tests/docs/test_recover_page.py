@@ -1,4 +1,4 @@
-"""docs/recover.md: its commands run on executions that failed, and print what the page shows."""
+"""docs/how-to/recover.md: its commands run on executions that failed, and print what the page shows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/security.md: each role has exactly the rights of the table."""
+"""docs/reference/security.md: each role has exactly the rights of the table."""
 
 from __future__ import annotations
 

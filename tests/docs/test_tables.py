@@ -45,7 +45,7 @@ PACKAGE = ROOT / "src" / "noetl_broker"
 
 def test_each_setting_has_its_default_and_bounds() -> None:
     """In the order of the class."""
-    listed = {name: cells[:2] for name, cells in table(read_page("configure"), "| setting |").items()}
+    listed = {name: cells[:2] for name, cells in table(read_page("settings"), "| setting |").items()}
     assert [*listed.items()] == [
         (name, [_plain(field.default), _bounds(name)]) for name, field in Settings.model_fields.items()
     ]
@@ -67,7 +67,7 @@ def _bounds(name: str) -> str:
 
 def test_the_settings_called_rules_are_fields_of_rules() -> None:
     """An execution keeps exactly these."""
-    [paragraph] = re.findall(r"are \*\*rules\*\*.*?\n\n(.*?)\n\n", read_page("configure"), re.DOTALL)
+    [paragraph] = re.findall(r"are \*\*rules\*\*.*?\n\n(.*?)\n\n", read_page("settings"), re.DOTALL)
     assert quoted(paragraph) == {name for name in Settings.model_fields if name in Rules.__dataclass_fields__}
 
 
@@ -141,7 +141,7 @@ def test_each_state_and_each_key_of_a_graph_is_listed() -> None:
     """The keys are those of an execution's document."""
     page = read_page("graph")
     assert table(page, "| symbol |").keys() == {style.symbol for style in STATES.values()}
-    document = as_document(dict(pictures())[DOCS / "graph-execution.svg"])
+    document = as_document(dict(pictures())[DOCS / "pictures" / "graph-execution.svg"])
     nodes, arcs = document.pop("nodes"), document.pop("arcs")
     listed: dict[str, set[str]] = {"": set(), "node": set(), "arc": set()}
     for keys, of, _ in table_rows(page, "| key |"):

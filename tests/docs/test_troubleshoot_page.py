@@ -1,4 +1,4 @@
-"""docs/troubleshoot.md: its statements run, and `explain` and `doctor` print what it shows."""
+"""docs/how-to/troubleshoot.md: its statements run, and `explain` and `doctor` print what it shows."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ from tests.running_dev import RunningDev, folder_for_every_account
 
 def test_the_readme_and_getting_started_run_beside_dev() -> None:
     """In one folder: a playbook runs, is explained and looked at; `dev` prints what is shown, but for the places."""
-    [order], [greet] = code_blocks(README, "yaml"), code_blocks(read_page("getting-started"), "yaml")
-    [install, start_order], [dev, *others] = code_blocks(README, "sh"), code_blocks(read_page("getting-started"), "sh")
+    [order], [greet] = code_blocks(README, "yaml"), code_blocks(read_page("first-playbook"), "yaml")
+    [install, start_order], [dev, *others] = code_blocks(README, "sh"), code_blocks(read_page("first-playbook"), "sh")
     assert (install.splitlines()[-1], dev) == ("noetl-broker dev", "noetl-broker dev\n")
     assert check(order, file="order.yaml", rules=PlaybookRules()) == ()
     with folder_for_every_account() as folder:
@@ -51,7 +51,7 @@ def test_the_program_of_the_http_api_runs(reader: PageRun) -> None:
 
 @pytest.fixture
 def programs(reader: PageRun) -> PageRun:
-    """The programs and playbooks of docs/python.md are in the folder."""
+    """The programs and playbooks of docs/reference/python.md are in the folder."""
     page = read_page("python")
     hello, picture = code_blocks(page, "yaml")
     (reader.folder / "playbooks").mkdir()

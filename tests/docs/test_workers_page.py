@@ -1,4 +1,4 @@
-"""docs/workers.md and docs/worker-protocol.md: their statements run in order, beside a broker."""
+"""docs/how-to/workers.md and docs/reference/worker-protocol.md: their statements run in order, beside a broker."""
 
 from __future__ import annotations
 

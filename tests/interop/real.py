@@ -31,7 +31,7 @@ from tests.cli.conftest import plain_environment
 from tests.postgres import Database
 from tests.sessions import session
 
-PAGE = (Path(__file__).parents[2] / "docs" / "beside-noetl.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "beside-noetl.md").read_text(encoding="utf-8")
 [WITHOUT_BROKER] = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 WORKER = """
 import asyncio

@@ -1,4 +1,4 @@
-"""Golden histories: the core decides what it decided when they were recorded (docs/architecture.md)."""
+"""Golden histories: the core decides what it decided when they were recorded (docs/explanation/architecture.md)."""
 
 from __future__ import annotations
 

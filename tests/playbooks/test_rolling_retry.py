@@ -1,4 +1,4 @@
-"""The example import_orders fails where its table is missing; then the commands of docs/cookbook.md retry all."""
+"""The example import_orders fails without its table; then the commands of docs/how-to/cookbook.md retry all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.playbooks.test_examples import everything_running
 from tests.postgres import Database
 from tests.test_tidy import ROOT
 
-PAGE = (ROOT / "docs" / "cookbook.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "how-to" / "cookbook.md").read_text(encoding="utf-8")
 [COMMANDS] = [block.splitlines() for block in re.findall(r"^```sh\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)]
 
 

@@ -1,1 +1,1 @@
-"""The decision core: pure functions from an event and a state to a decision. docs/architecture.md has the order."""
+"""The decision core: pure functions from an event and a state to a decision. The page Architecture has the order."""

@@ -1,7 +1,7 @@
 """Which rule reacts to an event, or why the event changes nothing.
 
 `REACTIONS` names the rule of each event. The outcome is read from two tables: `BY_STATUS`, by the status of the
-execution, and `BY_VISIT`, by what the visit of the event waits for. docs/architecture.md prints both.
+execution, and `BY_VISIT`, by what the visit of the event waits for. docs/explanation/architecture.md prints both.
 """
 
 from __future__ import annotations

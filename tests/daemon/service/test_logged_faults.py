@@ -53,7 +53,7 @@ def log_fault(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 def test_the_row_that_a_constraint_refused_is_not_logged(
     log_fault: LogFault, refused: asyncpg.PostgresError, form: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Neither in the message nor in a traceback. The SQLSTATE is, for which docs/messages.md has a remedy."""
+    """Neither in the message nor in a traceback. The SQLSTATE is, for which docs/reference/messages.md has a remedy."""
     logs.configure(level="debug", form=form)
     log_fault(EVENT, refused)
     logged = capsys.readouterr().err

@@ -2,7 +2,7 @@
 
 To add a metric, declare it here and count it where it happens: `metrics.add(BATCHES)`. If the database knows it, add a
 column to `observe` (store/sql/daemon/metrics.sql) and to `OBSERVED` (database.py). Export, sums over processes and the
-check of its labels follow. `docs/observability.md` lists the metrics in this order.
+check of its labels follow. `docs/reference/observability.md` lists the metrics in this order.
 """
 
 from __future__ import annotations

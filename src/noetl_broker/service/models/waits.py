@@ -20,7 +20,7 @@ def _key_text(value: Any) -> Any:
     return json.dumps(value, allow_nan=False) if isinstance(value, bool | int | float) else value
 
 
-# As the `key` of a wait; docs/signals.md.
+# As the `key` of a wait; docs/reference/signals.md.
 Key = Annotated[
     str,
     BeforeValidator(_key_text),

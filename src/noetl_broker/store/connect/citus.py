@@ -38,7 +38,7 @@ async def check(connection: Connection, *, any_version: bool) -> None:
     version = await connection.fetchval(sql("citus_version"))
     if version is None:
         raise OperatorFault(
-            "the database has no Citus: create extension citus in it on each node (docs/scaling.md says how), or leave"
+            "the database has no Citus: create extension citus in it on each node (the page Scaling says how), or leave"
             " --citus out"
         )
     if not any_version and not version.startswith(TRIED):

@@ -78,7 +78,7 @@ where rolname = current_user;
 select to_regclass('noetl.resource') is not null;
 
 -- name: is_beside_noetl
--- Whether this broker decides for a NoETL server (docs/beside-noetl.md).
+-- Whether this broker decides for a NoETL server (docs/how-to/beside-noetl.md).
 select exists (
   select
   from pg_trigger t
