@@ -67,7 +67,9 @@ async def test_a_minor_release_and_the_next_one_work_side_by_side(
         database, "select noetl.signal_execution(execution_id, 'go') from noetl.execution where path = 'spanning'"
     )
     await work(database, new, ends=ALL_ENDED)
-    found = await rows(database, "select path, status, count(*) from noetl.execution where depth = 0 group by 1, 2")
+    found = await rows(
+        database, "select path, status, count(*) from noetl.execution where parent_execution_id is null group by 1, 2"
+    )
     expected = {(f"examples/{name}", "FAILED" if name == "order_refund" else "COMPLETED", 5) for name in EXAMPLES}
     assert {*found} == expected | {("spanning", "COMPLETED", 2)}
     assert await value(database, "select count(*) > 0 from noetl.event where event_type = 'job_noted'")
@@ -94,8 +96,8 @@ async def test_a_release_refuses_schemas_that_are_further_away(
     )
     do(newest, database, "migrate")
     for command in ("run", "executions"):
-        message = f"version {LAST + 3} (noetl-broker 0.3.0), this noetl-broker {__version__} serves {LAST}; upgrade the program"
-        refuse(old, database, message, command)
+        message = f"version {LAST + 3} (noetl-broker 0.3.0), this noetl-broker {__version__} serves {LAST}"
+        refuse(old, database, f"{message}; upgrade the program", command)
     do(new, database, "executions")
 
 
