@@ -40,7 +40,7 @@ SEED ?= 1
 COUNT ?= 200
 RATE ?= 500
 
-.PHONY: help setup dev demo test test-in-bucket test-matrix test-pinned mutants simulate chaos soak bench check lint format golden docs wheels constraints clean
+.PHONY: help setup dev demo test test-in-bucket test-matrix test-pinned mutants simulate chaos soak bench check lint format golden docs changelog wheels constraints clean
 
 help: ## show this list
 	@echo "noetl-broker. Start with: make dev"
@@ -115,6 +115,7 @@ check: lint ## check lint, formatting and types; change nothing
 lint: $(STAMP)
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/towncrier build --draft --version next >/dev/null
 
 format: $(STAMP) ## fix formatting and what the linter can fix
 	$(BIN)/ruff format $(CODE)
@@ -125,6 +126,9 @@ golden: $(STAMP) ## record the histories of all examples again
 
 docs: $(STAMP) ## write the generated pages: docs/reference/keys.md, tables.md, api-routes.md
 	$(BIN)/python -m pytest tests/docs/record.py
+
+changelog: $(STAMP) ## move the fragments of changelog.d to CHANGELOG.md, as those of VERSION
+	$(BIN)/towncrier build --yes --version $(VERSION)
 
 wheels: $(STAMP) ## build two wheels into dist: plain, and compiled for this Python and platform
 	rm -f dist/noetl_broker-*.whl

@@ -22,7 +22,8 @@ from tests.test_tidy import ROOT
 MAX_WORDS = 20
 TERMS = {term: meaning for term, [meaning] in table(read_page("glossary"), "| term |").items()}
 GENERATED = {"keys.md", "tables.md"}
-PAGES = [page for page in (*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md"))) if page.name not in GENERATED]
+PATTERNS = ("*.md", "changelog.d/*.md", "docs/**/*.md")
+PAGES = [page for pattern in PATTERNS for page in sorted(ROOT.glob(pattern)) if page.name not in GENERATED]
 CODE_LIST = re.compile(r"X(?:, X)+")
 SOURCE = ROOT / "src" / "noetl_broker"
 PACKAGES = sorted(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from noetl_broker.store.connect.connection import Connection
 
-# The schemas that this program serves: from the last version of the minor release before to its own.
+# The schemas that this program serves: from the first version of the minor release before to its own.
 SERVED_VERSIONS = range(28, 29)
 
 
