@@ -6,6 +6,7 @@ import json
 from contextlib import ExitStack
 
 from noetl_broker import __version__
+from noetl_broker.broker.model.rules import Rules
 from noetl_broker.store.connect.migrations import SERVED_VERSIONS
 from tests.brokers import broken_invariants, execute, register, rows, start, until, value
 from tests.packaging.wheels import Program
@@ -14,6 +15,11 @@ from tests.test_tidy import ROOT
 
 LAST = SERVED_VERSIONS[-1]
 EXAMPLES = ("diamond", "loop", "nested_iterator", "nested_child", "error_handling", "order_refund")
+RULES = {
+    "max_visits", "max_open_jobs", "max_nesting", "default_max_attempts", "undefined_when", "retry_owner",
+    "template_max_output_chars", "template_max_steps", "max_turns", "max_fan_out", "max_payload_keys", "max_signals",
+    "beside_noetl",
+}  # fmt: skip
 SPANNING = """
 workflow:
 - {step: start, next: hold}
@@ -43,7 +49,8 @@ async def work(
     """Let a broker and a worker of each of these programs end all examples; `migrates` runs meanwhile."""
     with ExitStack() as stack:
         for program in programs:
-            stack.enter_context(program.serve(database))
+            stack.enter_context(program.serve(database, "run"))
+            stack.enter_context(program.serve(database, "worker"))
         for name in EXAMPLES:
             await start(database, f"examples/{name}", {"address": "", "rounds": 10})
         if migrates is not None:
@@ -99,6 +106,11 @@ async def test_a_release_refuses_schemas_that_are_further_away(
         message = f"version {LAST + 3} (noetl-broker 0.3.0), this noetl-broker {__version__} serves {LAST}"
         refuse(old, database, f"{message}; upgrade the program", command)
     do(new, database, "executions")
+
+
+def test_the_release_before_knows_the_rules_that_are_stored() -> None:
+    """Brokers refuse unknown rules: a release reads a new rule, and the next minor release stores it."""
+    assert Rules().pinned().keys() == RULES
 
 
 def schema_finding(program: Program, database: Database) -> tuple[object, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +21,7 @@ from tests.postgres import Database
 from tests.test_tidy import ROOT
 
 PATIENCE_SECONDS = 900
+READY_SECONDS = 120
 
 
 class Program(NamedTuple):
@@ -51,24 +53,28 @@ class Program(NamedTuple):
         )
 
     @contextmanager
-    def serve(self, database: Database) -> Iterator[None]:
-        """Run a broker and a worker until the block ends: with an error in no log line, and exit 0."""
-        started = []
-        for command in ("run", "worker"):
-            log = (self.folder / f"{command}.log").open("w+", encoding="utf-8")
-            own = environment(database) | {"NOETL_BROKER_LOG_FORMAT": "json"}
-            program = self.folder / "bin" / "noetl-broker"
-            started.append((subprocess.Popen([program, command], cwd=self.folder, env=own, stderr=log), log))
-        try:
-            yield
-        finally:
-            for process, log in started:
+    def serve(self, database: Database, command: str) -> Iterator[None]:
+        """Run a command until the block ends, as systemd does: with an error in no log line, and exit 0.
+
+        The block begins when the command says that it is ready.
+        """
+        address, log_file = self.folder / f"{command}.socket", self.folder / f"{command}.log"
+        own = environment(database) | {"NOETL_BROKER_LOG_FORMAT": "json", "NOTIFY_SOCKET": str(address)}
+        address.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd, log_file.open("w+", encoding="utf-8") as log:
+            systemd.bind(str(address))
+            systemd.settimeout(READY_SECONDS)
+            process = subprocess.Popen([self.folder / "bin" / "noetl-broker", command], env=own, stderr=log)
+            try:
+                while b"READY=1" not in systemd.recv(4096):
+                    pass
+                yield
+            finally:
                 process.terminate()
                 ended = process.wait(PATIENCE_SECONDS)
-                log.seek(0)
-                with log:
-                    text = log.read()
-                assert (ended, '"level":"error"' in text.replace(" ", "")) == (0, False), text
+            log.seek(0)
+            text = log.read()
+        assert (ended, '"level":"error"' in text.replace(" ", ""), text.count('"level"') > 0) == (0, False, True), text
 
 
 def environment(database: Database | None) -> dict[str, str]:
