@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import DOCS, read_page, table
+from tests.docs.pages import read_page, table
 from tests.docs.source_prose import (
     long_sentences,
     python_prose,

@@ -92,8 +92,8 @@ async def test_a_release_refuses_schemas_that_are_further_away(
     """The message names the versions of both, and the remedy. `doctor` names them while an upgrade is under way."""
     old, (new, newest) = installed, later
     message = f"version {LAST} (noetl-broker {__version__}), this noetl-broker 0.3.0 serves {LAST + 2} to {LAST + 3}"
-    for command in ("run", "executions"):
-        refuse(newest, database, f"{message}; run noetl-broker migrate", command)
+    for command in ("run --drain", "executions"):
+        refuse(newest, database, f"{message}; run noetl-broker migrate", *command.split())
     assert schema_finding(new, database) == ("notice", LAST, "0.2.0", "Run noetl-broker migrate.")
     do(new, database, "migrate")
     assert schema_finding(new, database) == ("ok", LAST + 2, "0.2.0", None)
@@ -102,9 +102,9 @@ async def test_a_release_refuses_schemas_that_are_further_away(
         old, database, f"(noetl-broker 0.2.0), this noetl-broker {__version__} serves {LAST}; migrate with", "migrate"
     )
     do(newest, database, "migrate")
-    for command in ("run", "executions"):
+    for command in ("run --drain", "executions"):
         message = f"version {LAST + 3} (noetl-broker 0.3.0), this noetl-broker {__version__} serves {LAST}"
-        refuse(old, database, f"{message}; upgrade the program", command)
+        refuse(old, database, f"{message}; upgrade the program", *command.split())
     do(new, database, "executions")
 
 

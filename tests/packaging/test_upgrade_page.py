@@ -28,6 +28,7 @@ class Machine:
         self.database, self.folder = database, folder
         self.folders = {f"{LINK}-0.2.0": str(new.folder), f"{LINK}-0.1.0": str(old.folder), LINK: str(folder / "link")}
         self.units: dict[str, ExitStack] = {}
+        self.programs: dict[str, Path] = {}  # of the units
         self.run(f"ln -sfn {LINK}-0.1.0 {LINK}")
         self.restart("noetl-broker")
         self.restart("noetl-worker")
@@ -36,6 +37,7 @@ class Machine:
         """Stop what a unit runs, and start it with the program of the link."""
         self.stop(unit)
         program = Program((self.folder / "link").resolve())
+        self.programs[unit] = program.folder
         self.units[unit] = ExitStack()
         self.units[unit].enter_context(program.serve(self.database, "run" if unit == "noetl-broker" else "worker"))
 
@@ -72,14 +74,18 @@ def machine(
     made.stop()
 
 
-async def test_the_runbook_upgrades_and_goes_back(machine: Machine, database: Database) -> None:
+async def test_the_runbook_upgrades_and_goes_back(
+    machine: Machine, database: Database, installed: Program, later: tuple[Program, Program]
+) -> None:
     """Executions start and end after each of its parts. Its looks show the version of the program and of the schema."""
     await register(database, WORK)
-    printed = []
+    printed, programs = [], []
     for part in code_blocks(read_page("upgrade"), "sh"):
         printed.append("".join(machine.run(line) for line in part.splitlines()))
+        programs.append({*machine.programs.values()})
         await start(database, count=3)
         await until_ended(database)
+    assert programs == [*[{installed.folder}] * 3, *[{later[0].folder}] * 2, {installed.folder}]
     look, dry_run, migrated, _, looked, back = printed
     assert [f" {version} " in text for version, text in (("0.1.0", look), ("0.2.0", looked))] == [True, True]
     assert (dry_run.count("pending"), migrated.count("applied 00"), back.count("notice   schema")) == (2, 2, 1)

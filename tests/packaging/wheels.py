@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +21,7 @@ from tests.postgres import Database
 from tests.test_tidy import ROOT
 
 PATIENCE_SECONDS = 900
-READY_SECONDS = 120
+POLL_SECONDS = 0.2
 
 
 class Program(NamedTuple):
@@ -63,11 +63,14 @@ class Program(NamedTuple):
         address.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd, log_file.open("w+", encoding="utf-8") as log:
             systemd.bind(str(address))
-            systemd.settimeout(READY_SECONDS)
+            systemd.settimeout(POLL_SECONDS)
             process = subprocess.Popen([self.folder / "bin" / "noetl-broker", command], env=own, stderr=log)
             try:
-                while b"READY=1" not in systemd.recv(4096):
-                    pass
+                is_ready = False
+                while not is_ready and process.poll() is None:
+                    with suppress(TimeoutError):
+                        is_ready = b"READY=1" in systemd.recv(4096)
+                assert is_ready, log_file.read_text(encoding="utf-8")
                 yield
             finally:
                 process.terminate()
