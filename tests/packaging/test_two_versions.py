@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from contextlib import ExitStack
 
+import pytest
+
 from noetl_broker import __version__
 from noetl_broker.broker.model.rules import Rules
 from noetl_broker.store.connect.migrations import SERVED_VERSIONS
@@ -27,6 +29,10 @@ workflow:
 - {step: work, type: python, code: "def main(): return 1"}
 """
 ALL_ENDED = "select count(*) = 0 from noetl.execution where noetl.is_live(status)"
+AT_WORK = """
+    select array_agg(x.path)
+    from noetl.execution x
+    join noetl.schema_version v on v.version = $1 and v.applied_at between x.started_at and x.ended_at"""
 EXAMPLES_ENDED = f"{ALL_ENDED} and path <> 'spanning'"
 
 
@@ -52,12 +58,13 @@ async def work(
             stack.enter_context(program.serve(database, "run"))
             stack.enter_context(program.serve(database, "worker"))
         for name in EXAMPLES:
-            await start(database, f"examples/{name}", {"address": "", "rounds": 10})
+            await start(database, f"examples/{name}", {"address": "", "rounds": 5 if migrates is None else 100})
         if migrates is not None:
             do(migrates, database, "migrate")
         await until(database, ends)
 
 
+@pytest.mark.slow
 async def test_a_minor_release_and_the_next_one_work_side_by_side(
     installed: Program, later: tuple[Program, Program], database: Database
 ) -> None:
@@ -80,12 +87,14 @@ async def test_a_minor_release_and_the_next_one_work_side_by_side(
     expected = {(f"examples/{name}", "FAILED" if name == "order_refund" else "COMPLETED", 5) for name in EXAMPLES}
     assert {*found} == expected | {("spanning", "COMPLETED", 2)}
     assert await value(database, "select count(*) > 0 from noetl.event where event_type = 'job_noted'")
+    assert "examples/loop" in await value(database, AT_WORK, LAST + 2)
     assert await broken_invariants(database) == {}
     for program in (old, new):
         do(program, database, "verify")
         do(program, database, "replay", "--all")
 
 
+@pytest.mark.slow
 async def test_a_release_refuses_schemas_that_are_further_away(
     installed: Program, later: tuple[Program, Program], database: Database
 ) -> None:

@@ -74,6 +74,7 @@ def machine(
     made.stop()
 
 
+@pytest.mark.slow
 async def test_the_runbook_upgrades_and_goes_back(
     machine: Machine, database: Database, installed: Program, later: tuple[Program, Program]
 ) -> None:
