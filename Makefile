@@ -42,7 +42,7 @@ SEED ?= 1
 COUNT ?= 200
 RATE ?= 500
 
-.PHONY: help setup dev demo test test-in-bucket test-matrix test-pinned mutants simulate chaos soak bench check lint format golden site site-links pictures wheels constraints clean
+.PHONY: help setup dev demo test test-in-bucket test-matrix test-pinned mutants simulate chaos soak bench check lint format golden site site-links pictures changelog wheels constraints clean
 
 help: ## show this list
 	@echo "noetl-broker. Start with: make dev"
@@ -120,6 +120,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/actionlint -shellcheck= -pyflakes=
 	$(BIN)/zizmor --offline --pedantic --quiet --no-progress .github
+	@draft=$$($(BIN)/towncrier build --draft --version next 2>&1) || { echo "$$draft"; exit 1; } # changelog.d
 
 format: $(STAMP) ## fix formatting and what the linter can fix
 	$(BIN)/ruff format $(CODE)
@@ -139,6 +140,9 @@ site-links: $(STAMP) ## check the links of the docs to other sites
 
 pictures: $(STAMP) ## draw the pictures of the docs again
 	$(BIN)/python -m tests.docs.pictures
+
+changelog: $(STAMP) ## move the fragments of changelog.d to CHANGELOG.md, as those of VERSION
+	$(BIN)/towncrier build --yes --version $(VERSION)
 
 wheels: $(STAMP) ## build two wheels into dist: plain, and compiled for this Python and platform
 	rm -f dist/noetl_broker-*.whl

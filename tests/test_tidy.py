@@ -51,6 +51,7 @@ LAYERS: dict[str, set[str]] = {
     "diagram": {"errors", "node_ids", "text", "visible", "template", "playbook", "broker", "history"},
     "store": {
         *(
+            "__init__",
             "commands",
             "errors",
             "node_ids",

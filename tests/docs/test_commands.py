@@ -37,6 +37,7 @@ ELSEWHERE = {
     "run": "test_security_page.py; services and containers: tests/deploy",
     "security": "test_security_page.py",
     "troubleshoot": "test_troubleshoot_page.py",
+    "upgrade": "tests/packaging/test_upgrade_page.py",
     "worker-protocol": "test_workers_page.py",
     "worker": "test_walkthroughs.py",
     "workers": "test_workers_page.py",

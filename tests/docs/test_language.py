@@ -22,7 +22,7 @@ from tests.test_tidy import ROOT
 
 MAX_WORDS = 20
 TERMS = {term: meaning for term, [meaning] in table(read_page("glossary"), "| term |").items()}
-PAGES = [*sorted(ROOT.glob("*.md")), *PAGES_OF_DOCS.values()]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("changelog.d/*.md")), *PAGES_OF_DOCS.values()]
 CODE_LIST = re.compile(r"X(?:, X)+")
 SOURCE = ROOT / "src" / "noetl_broker"
 PACKAGES = sorted(

@@ -6,7 +6,38 @@ from pathlib import Path
 
 import pytest
 
-from tests.packaging.wheels import Program, build, copy_of_the_tree, install
+from tests.packaging.wheels import Program, build, copy_of_the_tree, install, make_next_minor
+
+# A release with a column in tables whose rows are arguments of functions, a function replaced, and rows of a new kind.
+NEXT_MINOR = (
+    """
+alter table noetl.execution add column if not exists note text;
+alter table noetl.queue add column if not exists noted_at timestamptz not null default clock_timestamp();
+""",
+    """
+create or replace function noetl.is_mail(event_type text) returns boolean
+language sql immutable parallel safe
+as $$
+  select coalesce(noetl.kind_of(event_type), '') not in ('action_started', 'step_result', 'job_noted')
+$$;
+
+create or replace function noetl.note_job() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into noetl.event (execution_id, catalog_id, event_type, node_id, node_name, context)
+  values (new.execution_id, new.catalog_id, 'job_noted', new.node_id, new.node_name, to_jsonb(new.noted_at));
+  return null;
+end
+$$;
+
+create or replace trigger noetl_note_job
+after update of status on noetl.queue
+for each row when (new.status = 'done') execute function noetl.note_job();
+""",
+)
+SECOND_NEXT_MINOR = ("alter table noetl.execution drop column if exists note;\n",)
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +56,14 @@ def wheel(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Program:
     """This version."""
     return install(wheel, tmp_path_factory.mktemp("installed"))
+
+
+@pytest.fixture(scope="session")
+def later(tmp_path_factory: pytest.TempPathFactory) -> tuple[Program, Program]:
+    """The next two minor releases, made of this tree."""
+    made, tree = [], copy_of_the_tree(tmp_path_factory.mktemp("later"))
+    for migrations in (NEXT_MINOR, SECOND_NEXT_MINOR):
+        make_next_minor(tree, *migrations)
+        wheel = build(tree, tmp_path_factory.mktemp("wheel"))
+        made.append(install(wheel, tmp_path_factory.mktemp("installed")))
+    return made[0], made[1]

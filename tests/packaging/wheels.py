@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -15,20 +17,17 @@ from typing import NamedTuple
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-import noetl_broker
-from noetl_broker.store.connect.migrations import SERVED_VERSIONS
 from tests.postgres import Database
 from tests.test_tidy import ROOT
 
 PATIENCE_SECONDS = 900
-NEXT_VERSION = "9.9.9"
+POLL_SECONDS = 0.2
 
 
 class Program(NamedTuple):
-    """An installed wheel: its interpreter and its command. `packages` come before those of the environment."""
+    """An installed wheel: its interpreter and its command."""
 
     folder: Path
-    packages: Path | None = None
 
     @property
     def python(self) -> Path:
@@ -46,27 +45,48 @@ class Program(NamedTuple):
         return subprocess.run(
             [program, *arguments],
             cwd=self.folder,
-            env=_environment(database) | ({"PYTHONPATH": str(self.packages)} if self.packages else {}),
+            env=environment(database),
             capture_output=True,
             text=True,
             check=False,
             timeout=PATIENCE_SECONDS,
         )
 
-    def serve(self, command: str, database: Database) -> subprocess.Popen[bytes]:
-        """Start a command that runs until it is stopped."""
-        program = self.folder / "bin" / "noetl-broker"
-        return subprocess.Popen(
-            [program, command], cwd=self.folder, env=_environment(database), stderr=subprocess.DEVNULL
-        )
+    @contextmanager
+    def serve(self, database: Database, command: str) -> Iterator[None]:
+        """Run a command until the block ends, as systemd does: with an error in no log line, and exit 0.
+
+        The block begins when the command says that it is ready.
+        """
+        address, log_file = self.folder / f"{command}.socket", self.folder / f"{command}.log"
+        own = environment(database) | {"NOETL_BROKER_LOG_FORMAT": "json", "NOTIFY_SOCKET": str(address)}
+        address.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd, log_file.open("w+", encoding="utf-8") as log:
+            systemd.bind(str(address))
+            systemd.settimeout(POLL_SECONDS)
+            process = subprocess.Popen([self.folder / "bin" / "noetl-broker", command], env=own, stderr=log)
+            try:
+                is_ready = False
+                while not is_ready and process.poll() is None:
+                    with suppress(TimeoutError):
+                        is_ready = b"READY=1" in systemd.recv(4096)
+                assert is_ready, log_file.read_text(encoding="utf-8")
+                yield
+            finally:
+                process.terminate()
+                ended = process.wait(PATIENCE_SECONDS)
+            log.seek(0)
+            text = log.read()
+        assert (ended, '"level":"error"' in text.replace(" ", ""), text.count('"level"') > 0) == (0, False, True), text
 
 
-def _environment(database: Database | None) -> dict[str, str]:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "NOETL_"))}
-    environment["NOETL_BROKER_HEALTH_PORT"] = "0"  # tests run in parallel, so a program serves no port
+def environment(database: Database | None) -> dict[str, str]:
+    """The environment of a program, without ours and those of the broker."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "NOETL_"))}
+    kept["NOETL_BROKER_HEALTH_PORT"] = "0"  # tests run in parallel, so a program serves no port
     if database is not None:
-        environment |= {"NOETL_BROKER_DSN": database.dsn, "NOETL_BROKER_SCHEMA": database.schema}
-    return environment
+        kept |= {"NOETL_BROKER_DSN": database.dsn, "NOETL_BROKER_SCHEMA": database.schema}
+    return kept
 
 
 def copy_of_the_tree(folder: Path) -> Path:
@@ -78,20 +98,19 @@ def copy_of_the_tree(folder: Path) -> Path:
     return folder
 
 
-def next_version(installed: Program, folder: Path, migration: str) -> Program:
-    """Copy an installed package as the next version: a higher number, and one more migration."""
-    [package] = installed.folder.glob("lib/python3.*/site-packages/noetl_broker")
-    copy = shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__"))
-    version = SERVED_VERSIONS[-1] + 1
-    (copy / "_migrations" / f"{version:04}_next.sql").write_text(migration, encoding="utf-8")
-    _replace(copy / "__init__.py", re.escape(noetl_broker.__version__), NEXT_VERSION)
-    served = f"SERVED_VERSIONS = range({version}, {version + 1})"
-    _replace(copy / "store/connect/migrations.py", r"SERVED_VERSIONS = range\(.*\)", served)
-    return installed._replace(packages=folder)
+def make_next_minor(tree: Path, *migrations: str) -> None:
+    """Make a tree the next minor release: a higher version, more migrations, and the event type of `NEXT_MINOR`."""
+    package, last = tree / "src" / "noetl_broker", len([*(tree / "migrations").glob("0*.sql")])
+    for number, text in enumerate(migrations, last + 1):
+        (tree / "migrations" / f"{number:04}_next.sql").write_text(f"-- serves-from: {last}\n{text}", encoding="utf-8")
+    _replace(package / "__init__.py", r'"(\d+)\.(\d+)\.\d+"', lambda now: f'"{now[1]}.{int(now[2]) + 1}.0"')
+    served = f"SERVED_VERSIONS = range({last}, {last + len(migrations) + 1})"
+    _replace(package / "store/connect/migrations.py", r"SERVED_VERSIONS = range\(.*\)", served)
+    _replace(package / "broker/model/event_types.py", '"error",', '"error", "job_noted",')
 
 
-def _replace(file: Path, pattern: str, text: str) -> None:
-    changed, count = re.subn(pattern, text, file.read_text(encoding="utf-8"))
+def _replace(file: Path, pattern: str, text: str | Callable[[re.Match[str]], str]) -> None:
+    changed, count = re.subn(pattern, text, file.read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert count == 1, f"{pattern} stands {count} times in {file.name}"
     file.write_text(changed, encoding="utf-8")
 

@@ -53,7 +53,7 @@ async def test_doctor_finds_no_problem_with_a_running_broker(database: Database)
 @pytest.mark.parametrize(
     "statement, problem",
     [
-        ("delete from noetl.schema_version where version > 3", "schema: the schema is at version 3, this"),
+        ("delete from noetl.schema_version where version > 3", "schema: the schema is at version 3 ("),
         ("insert into noetl.schema_version values (99, '0099_x.sql', '')", "schema: the schema is at version 99"),
         ("update noetl.schema_version set checksum = '' where version = 2",
          "schema: migration 0002_shared_functions.sql was"),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from noetl_broker import __version__
 from noetl_broker.errors import PermissionFault, SchemaFault
 from noetl_broker.playbook.compile import compile_playbook
 from noetl_broker.playbook.diagnostics import PlaybookRules
@@ -73,9 +74,9 @@ async def test_a_newer_database_is_refused(database: Database) -> None:
     *known, last = [migration.version for migration in migrations()]
     expected = [*((version, False) for version in known), (last, True), (999, False)]
     assert [(entry.version, entry.pending) for entry in await status(database)] == expected
-    with pytest.raises(SchemaFault, match=r"0999_new\.sql, which this program does not know"):
+    with pytest.raises(SchemaFault, match=r"is at version 999, this noetl-broker .*; migrate with the newer program"):
         await migrate(database)
-    with pytest.raises(SchemaFault, match="at version 999, this program serves up to"):
+    with pytest.raises(SchemaFault, match=r"at version 999, this .*; upgrade the program"):
         await checked(database)
 
 
@@ -104,14 +105,17 @@ async def test_a_newer_schema_names_the_programs_that_it_serves(database: Databa
     await execute(database, statement, last + 2, "another.sql", last)
     await checked(database)
     await execute(database, "update noetl.schema_version set serves_from = $1 where version = $1", last + 1)
-    with pytest.raises(SchemaFault, match=f"at version {last + 2}, this program serves up to {last}"):
+    with pytest.raises(SchemaFault, match=f"at version {last + 2}, this noetl-broker .* serves {last}; upgrade"):
         await checked(database)
 
 
 async def test_an_older_database_is_refused(database: Database) -> None:
     """A daemon does not migrate."""
     await execute(database, "delete from noetl.schema_version where version > 1")
-    with pytest.raises(SchemaFault, match="at version 1, this program needs"):
+    with pytest.raises(
+        SchemaFault,
+        match=rf"at version 1 \(noetl-broker {__version__}\), this noetl-broker .*; run noetl-broker migrate",
+    ):
         await checked(database)
 
 

@@ -17,7 +17,8 @@ class Rules:
     """The settings that decisions depend on. They are stored when an execution starts and stay as they are.
 
     A later version changes a rule by a new field, whose default is the new meaning. `stored_rules` then gives the old
-    meaning to an execution that has not stored the field.
+    meaning to an execution that has not stored the field. `pinned` leaves the field out for one minor release: brokers
+    of the release before refuse rules that they do not know.
     """
 
     max_visits: int = 10_000

@@ -14,6 +14,7 @@ from typing import Any
 
 import asyncpg
 
+from noetl_broker import __version__
 from noetl_broker.errors import DatabaseFault, PermissionFault, SchemaFault
 from noetl_broker.store.admin import doctor_checks
 from noetl_broker.store.admin.doctor_checks import DoctorFinding, Thresholds
@@ -21,11 +22,13 @@ from noetl_broker.store.connect.connection import SESSION, Connection, connect, 
 from noetl_broker.store.connect.dsn import Database
 from noetl_broker.store.connect.listener import CHANNEL
 from noetl_broker.store.connect.migrations import (
-    check_applied,
+    SERVED_VERSIONS,
+    Recorded,
+    check_unchanged,
     check_version,
-    migrations,
     missing_operator_rights,
     missing_rights,
+    version_of,
 )
 from noetl_broker.store.connect.schema_name import with_schema
 from noetl_broker.store.connect.server_checks import REMEDY, ReadOnly, refuse_mixing, why_read_only
@@ -278,12 +281,12 @@ async def _check_listening(database: Database, connection: Connection, limits: T
 
 async def _check_schema(connection: Connection) -> list[DoctorFinding]:
     """Whether the applied migrations are those of this program, and the trigger that makes mail of events is there."""
-    schema, newest = schema_of(connection), migrations()[-1]
+    schema = schema_of(connection)
     why = "Brokers refuse to start on a schema that they cannot serve (exit 78)."
     try:
-        await check_version(connection)
+        applied = await check_version(connection)
         why = "Brokers start, but noetl-broker migrate refuses to go on (exit 78)."
-        await check_applied(connection)
+        check_unchanged(applied)
     except SchemaFault as fault:
         what, _, remedy = str(fault).partition("; ")
         return [DoctorFinding("schema", "problem", what, why, f"{remedy[:1].upper()}{remedy[1:]}.")]
@@ -293,8 +296,7 @@ async def _check_schema(connection: Connection) -> list[DoctorFinding]:
         role = f"{named_of(connection)}_operator"
         do = f"Call doctor with a login in the role {role}, which noetl-broker migrate --roles makes."
         return [DoctorFinding("schema", "problem", says, why, do)]
-    says, facts = f"version {newest.version}, as this program needs", {"version": newest.version}
-    found = [DoctorFinding("schema", "ok", says, facts=facts)]
+    found = [_schema_version(applied)]
     if await connection.fetchval(sql("examine_given_back")):
         says = "none of our triggers is on the tables of this NoETL server; its own broker decides"
         return [*found, DoctorFinding("triggers", "ok", says)]
@@ -307,6 +309,15 @@ async def _check_schema(connection: Connection) -> list[DoctorFinding]:
             {"triggers": off},
         ))  # fmt: skip
     return found
+
+
+def _schema_version(applied: dict[int, Recorded]) -> DoctorFinding:
+    version, newest = max(applied), SERVED_VERSIONS[-1]
+    facts = {"version": version, "program": __version__}
+    if version == newest:
+        return DoctorFinding("schema", "ok", version_of(applied), facts=facts)
+    do = "Run noetl-broker migrate." if version < newest else "Replace this program by the newer one."
+    return DoctorFinding("schema", "notice", version_of(applied), "An upgrade is under way.", do, facts)
 
 
 async def _check_rights(connection: Connection, _limits: Thresholds) -> list[DoctorFinding]:

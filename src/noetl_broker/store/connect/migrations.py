@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import asyncpg
 
+from noetl_broker import __version__
 from noetl_broker.errors import OperatorFault, PermissionFault, SchemaFault
 from noetl_broker.resources import migrations_folder, roles_file
 from noetl_broker.store.connect import citus
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from noetl_broker.store.connect.connection import Connection
 
-# The schema versions that this version of the program serves.
+# The schemas that this program serves: from the first version of the minor release before to its own.
 SERVED_VERSIONS = range(28, 29)
 
 
@@ -62,6 +63,7 @@ class Recorded(NamedTuple):
     name: str
     checksum: str
     serves_from: int
+    program: str | None  # the version of noetl-broker that applied it
 
 
 class Applied(NamedTuple):
@@ -137,7 +139,8 @@ async def migrate(
         for statement in citus.statements_of(sql("create_schema_version")):
             await connection.execute(statement)
         applied = await _applied(connection)
-        _check(applied)
+        _check_known(applied)
+        check_unchanged(applied)
         if OF_BUCKET in applied and bucket is None:
             raise OperatorFault(
                 f"the schema {database.schema} is a bucket: migrate its installation, without the number"
@@ -168,8 +171,9 @@ async def _apply(connection: Connection, migration: Migration, *, on_citus: bool
         async with connection.transaction():
             await (citus.apply if on_citus else _execute)(connection, migration.text)
             await connection.execute(
-                sql("record_migration"), migration.version, migration.name, migration.checksum, migration.serves_from
-            )
+                sql("record_migration"), migration.version, migration.name, migration.checksum, migration.serves_from,
+                __version__,
+            )  # fmt: skip
     except asyncpg.InsufficientPrivilegeError:
         raise
     except (asyncpg.SyntaxOrAccessError, asyncpg.IntegrityConstraintViolationError, asyncpg.DataError) as error:
@@ -230,38 +234,37 @@ async def status(database: Database) -> list[Applied]:
     ]
 
 
-async def check_version(connection: Connection) -> None:
-    """Raise SchemaFault if the schema is missing, too old, or newer than this program serves, or is not in UTF8.
+async def check_version(connection: Connection) -> dict[int, Recorded]:
+    """The applied migrations by version, if this program serves them; else raises SchemaFault. So for another encoding.
 
     HasBuckets: it is an installation. A newer schema is served if each unknown migration says that programs of our
     version can continue.
     """
     await _check_encoding(connection)
     applied = await _applied(connection)
-    version = max(applied, default=0)
-    if version in SERVED_VERSIONS:
-        return
+    version, newest = max(applied, default=0), SERVED_VERSIONS[-1]
+    if version in SERVED_VERSIONS or (
+        version > newest and all(entry.serves_from <= newest for number, entry in applied.items() if number > newest)
+    ):
+        return applied
     if version == 0:
         await refuse_installation(connection)
         schema = schema_of(connection)
         message = f"the database has no {schema} schema of ours; run noetl-broker migrate"
         if schema != named_of(connection):
             message += f"; if {schema} was there before, restore it from a backup"
-    elif version < SERVED_VERSIONS.start:
-        message = (
-            f"the schema is at version {version}, this program needs {SERVED_VERSIONS.start}; run noetl-broker migrate"
-        )
     else:
-        served = SERVED_VERSIONS.stop - 1
-        if all(entry.serves_from <= served for number, entry in applied.items() if number > served):
-            return
-        message = f"the schema is at version {version}, this program serves up to {served}; upgrade the program"
+        remedy = "run noetl-broker migrate" if version < newest else "upgrade the program"
+        message = f"the schema is at {version_of(applied)}; {remedy}"
     raise SchemaFault(with_schema(message, named_of(connection)))
 
 
-async def check_applied(connection: Connection) -> None:
-    """Raise SchemaFault if an applied migration is unknown to this program, or was changed."""
-    _check(await _applied(connection))
+def version_of(applied: dict[int, Recorded]) -> str:
+    """The version of a schema and the versions that this program serves, both with the program's version."""
+    version = max(applied)
+    served = " to ".join(dict.fromkeys(map(str, (SERVED_VERSIONS[0], SERVED_VERSIONS[-1]))))
+    made_by = f" (noetl-broker {applied[version].program})" if applied[version].program else ""
+    return f"version {version}{made_by}, this noetl-broker {__version__} serves {served}"
 
 
 async def check_rights(connection: Connection) -> None:
@@ -325,16 +328,20 @@ async def _applied(connection: Connection) -> dict[int, Recorded]:
     except asyncpg.InsufficientPrivilegeError as error:
         raise PermissionFault(f"the database refuses, because a right is missing: {error}") from error
     return {
-        row["version"]: Recorded(row["name"], row["checksum"], row["serves_from"] or row["version"]) for row in rows
+        row["version"]: Recorded(row["name"], row["checksum"], row["serves_from"] or row["version"], row["program"])
+        for row in rows
     }
 
 
-def _check(applied: dict[int, Recorded]) -> None:
-    ours = {migration.version: migration for migration in _ours(beside_noetl=True, in_bucket=True, on_citus=True)}
-    for version, (name, checksum, _) in applied.items():
-        if version not in ours:
-            message = f"the database has migration {name}, which this program does not know; upgrade the program"
-            raise SchemaFault(message)
-        if ours[version].checksum != checksum:
-            message = f"migration {name} was changed after it was applied; restore the file as it was released"
+def _check_known(applied: dict[int, Recorded]) -> None:
+    """Raise SchemaFault if a newer program migrated the schema."""
+    if applied and max(applied) > SERVED_VERSIONS[-1]:
+        raise SchemaFault(f"the schema is at {version_of(applied)}; migrate with the newer program")
+
+
+def check_unchanged(applied: dict[int, Recorded]) -> None:
+    """Raise SchemaFault if the file of an applied migration was changed."""
+    for ours in _ours(beside_noetl=True, in_bucket=True, on_citus=True):
+        if ours.version in applied and applied[ours.version].checksum != ours.checksum:
+            message = f"migration {ours.name} was changed after it was applied; restore the file as it was released"
             raise SchemaFault(message)

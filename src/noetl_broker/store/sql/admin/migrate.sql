@@ -20,7 +20,8 @@ create table if not exists noetl.schema_version (
   name text not null,
   checksum text not null,
   applied_at timestamptz not null default clock_timestamp(),
-  serves_from int
+  serves_from int,
+  program text
 );
 comment on table noetl.schema_version is 'Applied migrations.';
 comment on column noetl.schema_version.version is 'The number at the start of the file''s name; 0: for a NoETL server; -1: of a bucket.';
@@ -30,6 +31,7 @@ comment on column noetl.schema_version.checksum is
 comment on column noetl.schema_version.applied_at is 'When it was applied.';
 comment on column noetl.schema_version.serves_from is
   'Programs that serve this version of the schema or a later one still work; null: only those that know the file.';
+comment on column noetl.schema_version.program is 'The version of noetl-broker that applied it.';
 
 -- name: database_encoding
 select current_database()::text as database, current_setting('server_encoding') as encoding;
@@ -188,10 +190,10 @@ end
 order by g.ordinal;
 
 -- name: list_migrations
-select version, name, checksum, serves_from
+select version, name, checksum, serves_from, program
 from noetl.schema_version
 order by version;
 
 -- name: record_migration
-insert into noetl.schema_version (version, name, checksum, serves_from)
-values ($1::int, $2::text, $3::text, $4::int);
+insert into noetl.schema_version (version, name, checksum, serves_from, program)
+values ($1::int, $2::text, $3::text, $4::int, $5::text);
