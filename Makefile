@@ -40,7 +40,7 @@ SEED ?= 1
 COUNT ?= 200
 RATE ?= 500
 
-.PHONY: help setup dev demo test test-in-bucket test-matrix test-pinned mutants simulate chaos soak bench check lint format golden docs wheels constraints clean
+.PHONY: help setup dev demo test test-in-bucket test-matrix test-pinned mutants simulate chaos soak bench check lint format golden docs wheels release-check constraints clean
 
 help: ## show this list
 	@echo "noetl-broker. Start with: make dev"
@@ -126,11 +126,13 @@ golden: $(STAMP) ## record the histories of all examples again
 docs: $(STAMP) ## write the generated pages: docs/reference/keys.md, tables.md, api-routes.md
 	$(BIN)/python -m pytest tests/docs/record.py
 
-wheels: $(STAMP) ## build two wheels into dist: plain, and compiled for this Python and platform
-	rm -f dist/noetl_broker-*.whl
-	$(PIP) wheel --no-deps --wheel-dir dist .
-	$(COMPILE) $(PIP) wheel --no-deps --wheel-dir dist .
-	@ls dist/*.whl
+wheels: $(STAMP) ## build into dist: the sdist, a plain wheel, one compiled for this Python and platform
+	$(BIN)/python -m tests.packaging.release_check --build-only
+
+# `make release-check PYTHONS="3.11 3.13"` names the Pythons of the compiled wheels.
+release-check: $(STAMP) ## build and check what a release has: sdist, wheels for each Python here, SBOM
+	$(INSTALL) '.[dev,release]'
+	$(BIN)/python -m tests.packaging.release_check $(addprefix --python ,$(PYTHONS))
 
 constraints: $(STAMP) ## write the versions of .venv to constraints.txt
 	@echo "# The versions that the tests ran with: pip install -c constraints.txt, or make setup LOCKED=1. Made by make constraints." > constraints.txt
