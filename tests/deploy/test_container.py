@@ -16,8 +16,8 @@ from fnmatch import fnmatch
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.request import urlopen
 
+import httpx
 import pytest
 from click.testing import CliRunner
 
@@ -214,8 +214,7 @@ def test_the_program_runs_as_nobody_where_nothing_can_be_written(image: Path, co
     processes.append(console)
     try:
         assert console.stdout is not None
-        with urlopen(json.loads(console.stdout.readline())["url"]) as page:
-            assert page.status == HTTPStatus.OK
+        page = httpx.get(json.loads(console.stdout.readline())["url"], follow_redirects=True)
         watched = command.run("status", started, "--watch")
         refused = subprocess.run(
             jailed("/bin/sh", "-c", f"touch /var/tmp/x || touch {image}/x"), capture_output=True, check=False
@@ -224,7 +223,7 @@ def test_the_program_runs_as_nobody_where_nothing_can_be_written(image: Path, co
         for process in processes:
             process.kill()
             process.wait(PATIENCE_SECONDS)
-    assert (watched.returncode, refused.returncode) == (0, 1), watched.stdout
+    assert (watched.returncode, refused.returncode, page.status_code) == (0, 1, HTTPStatus.OK), watched.stdout
 
 
 @pytest.mark.skipif(not _can_be_jailed(), reason="nobody here may mount, or run the interpreter as somebody else")
