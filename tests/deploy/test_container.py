@@ -174,7 +174,7 @@ for place in / /tmp /var/tmp; do
   mount --bind "$place" "$place" && mount -o remount,bind,ro "$place" || exit 1
 done
 mount -t tmpfs tmpfs /dev/shm && cd / || exit 1
-exec setpriv --reuid {user} --regid {group} --clear-groups --no-new-privs --bounding-set=-all --inh-caps=-all "$@"
+exec setpriv --reuid {user} --regid {group} --clear-groups --no-new-privs --bounding-set=-all --inh-caps=-all --pdeathsig keep "$@"
 """
 
 
