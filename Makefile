@@ -42,7 +42,7 @@ SEED ?= 1
 COUNT ?= 200
 RATE ?= 500
 
-.PHONY: help setup dev demo test test-in-bucket test-matrix test-pinned mutants simulate chaos soak bench check lint format golden site site-links pictures changelog wheels constraints clean
+.PHONY: help setup dev demo test test-in-bucket test-matrix test-pinned mutants simulate chaos soak bench check lint format golden site site-links pictures changelog wheels release-check constraints clean
 
 help: ## show this list
 	@echo "noetl-broker. Start with: make dev"
@@ -144,11 +144,13 @@ pictures: $(STAMP) ## draw the pictures of the docs again
 changelog: $(STAMP) ## move the fragments of changelog.d to CHANGELOG.md, as those of VERSION
 	$(BIN)/towncrier build --yes --version $(VERSION)
 
-wheels: $(STAMP) ## build two wheels into dist: plain, and compiled for this Python and platform
-	rm -f dist/noetl_broker-*.whl
-	$(PIP) wheel --no-deps --wheel-dir dist .
-	$(COMPILE) $(PIP) wheel --no-deps --wheel-dir dist .
-	@ls dist/*.whl
+wheels: $(STAMP) ## build into dist: the sdist, a plain wheel, one compiled for this Python and platform
+	$(BIN)/python -m tests.packaging.release_check --build-only
+
+# `make release-check PYTHONS="3.11 3.13"` names the Pythons of the compiled wheels.
+release-check: $(STAMP) ## build and check what a release has: sdist, wheels for each Python here, SBOM
+	$(INSTALL) '.[dev,release]'
+	$(BIN)/python -m tests.packaging.release_check $(addprefix --python ,$(PYTHONS))
 
 # Take the oldest Python: it has the oldest Sphinx, and every Python can install that.
 constraints: $(STAMP) ## write the versions of .venv to constraints.txt

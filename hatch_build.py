@@ -22,6 +22,7 @@ GROUP = "noetl_broker"  # of compiled modules: they share the library noetl_brok
 OPTIONS = (
     "--config-file=",  # none: `make check` checks types, here they only choose the instructions
     "--ignore-missing-imports",
+    "--follow-imports=silent",  # without the plugins of pyproject.toml, modules that stay plain have false errors
     "--disable-error-code=has-type",  # mypyc reads import cycles in another order than mypy, and takes Any then
 )
 
@@ -71,7 +72,10 @@ def _compile(root: Path, modules: list[Path], place: Path) -> list[Path]:
     with contextlib.chdir(root / SOURCES):
         names = [str(file.relative_to(root / SOURCES)) for file in modules]
         cache = f"--cache-dir={place / 'cache'}"
-        extensions = mypycify([*OPTIONS, cache, *names], opt_level="2", group_name=GROUP, target_dir=str(place / "c"))
+        c_files = str(place / "c")
+        extensions = mypycify(
+            [*OPTIONS, cache, *names], opt_level="2", debug_level="0", group_name=GROUP, target_dir=c_files
+        )
         command = Distribution({"ext_modules": extensions}).get_command_obj("build_ext")
         command.build_lib, command.build_temp = str(place / "lib"), str(place / "objects")
         command.ensure_finalized()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import platform
 
 import pytest
 
+from noetl_broker import __version__
+from noetl_broker.compiled_form import installed_form
 from tests.brokers import execute, running
 from tests.cli.conftest import NOWHERE, Command
 from tests.postgres import Database
@@ -28,7 +31,9 @@ def test_doctor_prints_a_line_for_each_check_and_a_remedy_for_each_problem(
     # A database that cannot be reached is a problem of its own, unless it is the only one.
     answer = command("doctor", "--dsn", NOWHERE, "--dsn", database.dsn)
     lines = answer.stdout.splitlines()
-    first, second = (index for index, line in enumerate(lines) if line.endswith(":"))
+    here, first, second = (index for index, line in enumerate(lines) if line.endswith(":"))
+    form = f"the {installed_form()} form, on Python {platform.python_version()}"
+    assert lines[here + 1] == f"ok       program       noetl-broker {__version__}, {form}"
     assert lines[first].startswith("127.0.0.1:1/nowhere")
     assert lines[first + 1].split()[:2] == ["problem", "connection"]
     assert (lines[second + 1].split()[:2], answer.exit_code) == (["ok", "connection"], 1)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.packaging.wheels import Program, build, copy_of_the_tree, install, make_next_minor
+from tests.packaging.wheels import Program, build, copy_of_the_tree, install, make_next_minor, quick_compiler
 
 # A release with a column in tables whose rows are arguments of functions, a function replaced, and rows of a new kind.
 NEXT_MINOR = (
@@ -50,6 +50,13 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wheel(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of this tree."""
     return build(tree, tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="session")
+def compiled_wheel(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The compiled wheel of this tree, for this Python."""
+    compiler = str(quick_compiler(tmp_path_factory.mktemp("compiler")))
+    return build(tree, tmp_path_factory.mktemp("compiled"), HATCH_BUILD_HOOK_ENABLE_CUSTOM="true", CC=compiler)
 
 
 @pytest.fixture(scope="session")

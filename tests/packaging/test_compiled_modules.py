@@ -26,10 +26,14 @@ MODULES: list[str] = HOOK["hooks"]["custom"]["modules"]
 BASES = (object, tuple, Exception)
 
 
+def compiled_files() -> list[Path]:
+    """Give the sources of the modules that are compiled."""
+    return sorted({file for pattern in MODULES for file in (ROOT / "src").glob(pattern)})
+
+
 def _compiled_modules() -> Iterator[ModuleType]:
-    sources = ROOT / "src"
-    for file in sorted({file for pattern in MODULES for file in sources.glob(pattern)}):
-        name = ".".join(file.relative_to(sources).with_suffix("").parts)
+    for file in compiled_files():
+        name = ".".join(file.relative_to(ROOT / "src").with_suffix("").parts)
         yield import_module(name.removesuffix(".__init__"))
 
 
@@ -72,9 +76,8 @@ def _is_there(annotation: object, module: ModuleType) -> bool:
 
 def test_each_module_of_the_core_is_compiled() -> None:
     """Also one in a new folder."""
-    sources = ROOT / "src"
-    named = {file for pattern in MODULES for file in sources.glob(pattern)}
-    assert {*(sources / "noetl_broker" / "broker").rglob("*.py")} - named == set()
+    core = ROOT / "src" / "noetl_broker" / "broker"
+    assert {*core.rglob("*.py")} - {*compiled_files()} == set()
 
 
 @pytest.mark.skipif(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import platform
 from collections.abc import Sequence
 from difflib import get_close_matches
 
+from noetl_broker import __version__
 from noetl_broker.cli import output
 from noetl_broker.cli.command import Call, command
+from noetl_broker.compiled_form import installed_form
 from noetl_broker.embedded_postgres.binaries import BIN_FOLDER_VARIABLE
 from noetl_broker.errors import EXIT_FAILED, BrokerError
 from noetl_broker.settings import PREFIX, Settings
@@ -33,9 +36,7 @@ def doctor(call: Call) -> int:
     jobs that no worker takes. Also checks bloat, open transactions and the notification queue. Changes nothing. Run it
     on the broker's machine with the broker's login. Exit 1 if it finds a problem; a notice is not a problem.
     """
-    looked_at: dict[str, Sequence[DoctorFinding]] = {}
-    if of_all := misspelled(dict(os.environ)):
-        looked_at[HERE] = of_all
+    looked_at: dict[str, Sequence[DoctorFinding]] = {HERE: [_program(), *misspelled(dict(os.environ))]}
     for name, database in zip(database_names(call.databases), call.databases, strict=True):
         looked_at[name] = asyncio.run(_examine(database, alone=len(call.databases) == 1))
     found = [finding for each in looked_at.values() for finding in each]
@@ -43,13 +44,21 @@ def doctor(call: Call) -> int:
     notices = sum(finding.state == "notice" for finding in found)
     findings = [{"database": name, **one._asdict()} for name, each in looked_at.items() for one in each]
     if not call.printed({"problems": problems, "notices": notices, "findings": findings}):
+        widest = max(len(finding.check) for finding in found)
         for name, each in looked_at.items():
             if len(call.databases) > 1:
                 output.say(f"{name}:")
-            _show(each)
+            _show(each, widest)
         output.say()
         output.say(_totals(problems, notices))
     return EXIT_FAILED if problems else 0
+
+
+def _program() -> DoctorFinding:
+    """What runs here: the version, its form and the Python."""
+    facts = {"version": __version__, "form": installed_form(), "python": platform.python_version()}
+    says = f"noetl-broker {facts['version']}, the {facts['form']} form, on Python {facts['python']}"
+    return DoctorFinding("program", "ok", says, facts=facts)
 
 
 async def _examine(database: Database, *, alone: bool) -> Sequence[DoctorFinding]:
@@ -80,8 +89,7 @@ def misspelled(environ: dict[str, str]) -> list[DoctorFinding]:
     return found
 
 
-def _show(found: Sequence[DoctorFinding]) -> None:
-    widest = max(len(finding.check) for finding in found)
+def _show(found: Sequence[DoctorFinding], widest: int) -> None:
     for finding in found:
         state = output.Styled(finding.state.ljust(len("problem")), COLOURS[finding.state])
         output.say(state, f"  {finding.check.ljust(widest)}  {output.one_line(finding.says)}")
