@@ -23,6 +23,7 @@ DIST = ROOT / "dist"
 NAME = "noetl_broker"
 TOOLS = {"bench", "dev", "release"}  # extras that no user installs
 PLAIN_TAG = "-py3-none-any"
+UNCACHED = ("--no-cache-dir",)  # pip keeps a wheel by the path of its sdist, and knows neither its form nor its content
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
 
 
@@ -52,7 +53,7 @@ def build(pythons: list[Path]) -> list[Path]:
 
 
 def _wheel(python: Path, sdist: Path, *, compiled: bool) -> None:
-    options = ("wheel", "--quiet", "--no-deps", "--wheel-dir", DIST)
+    options = ("wheel", "--quiet", "--no-deps", *UNCACHED, "--wheel-dir", DIST)
     run(*PIP, "--python", python, *options, sdist, HATCH_BUILD_HOOK_ENABLE_CUSTOM=str(compiled).lower())
 
 
@@ -66,7 +67,8 @@ def try_each(files: list[Path]) -> list[Tried]:
             version = _version_of(file)
             program = empty_environment(Path(folder) / "environment", find_python(version) or Path(sys.executable))
             wanted = f"noetl-broker[{','.join(_extras())}] @ {file.as_uri()}"
-            run(*PIP, "--python", program.python, "install", "--quiet", wanted)
+            cache = UNCACHED if file.suffix == ".gz" else ()
+            run(*PIP, "--python", program.python, "install", "--quiet", *cache, wanted)
             tried.append(Tried(file, _demo(program, file), version))
             if PLAIN_TAG in file.name:
                 _write_sbom(program, file)
