@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+from base64 import b64decode
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from typing import Any
 
 from noetl_broker.playbook import PlaybookRules, compile_playbook
@@ -20,22 +23,30 @@ PLAYBOOK = code_blocks(PAGE, "yaml")[0]
 REMOVED, ADDED = (line[1:] for line in code_blocks(PAGE, "diff")[0].splitlines())
 EDITED = PLAYBOOK.replace(REMOVED, ADDED)
 QUESTION = re.compile(r"^### (.*)\n(?:.*\n)*?```text\n((?:.*\n)*?)```", re.MULTILINE)
-LEASE = "select queue_id, attempts, node_name, context from noetl.lease_jobs('shop', 20)"
+LEASE = "select queue_id, attempts, action from noetl.lease_jobs('shop', 20)"
 END = "select noetl.{}_job($1, 'shop', $2, $3)"
 
 
+def do(action: dict[str, Any]) -> tuple[str, Any, str]:
+    """Run the code of a job as the reference worker does; return how it ended, with what, and what it printed."""
+    names: dict[str, Any] = {}
+    with redirect_stdout(io.StringIO()) as printed:
+        exec(b64decode(action["code_b64"]), names)  # noqa: S102 - the page's own code
+        try:
+            end, answer = "complete", names["main"](**action["args"])
+        except ValueError as error:
+            end, answer = "fail", {"type": "ValueError", "message": str(error)}
+    return end, answer, printed.getvalue()
+
+
 async def settle(database: Database) -> None:
-    """Decide, and do the jobs as the code of the playbook does, until nothing moves."""
+    """Decide, and do the jobs, until nothing moves."""
     await drain(database)
     while leased := await rows(database, LEASE):
-        for queue_id, attempt, step, inputs in leased:
-            end, answer = "complete", {"total": inputs.get("total")}
-            if step == "ship":
-                street = inputs["street"]
-                said = f"label for {street or 'nobody'}\n"
-                await rows(database, "select noetl.log_job($1, 'shop', $2, 'info', $3)", queue_id, attempt, said)
-                fault = {"type": "ValueError", "message": "the order has no street"}
-                end, answer = ("complete", street) if street else ("fail", fault)
+        for queue_id, attempt, action in leased:
+            end, answer, printed = do(json.loads(action))
+            if printed:
+                await rows(database, "select noetl.log_job($1, 'shop', $2, 'info', $3)", queue_id, attempt, printed)
             await rows(database, END.format(end), queue_id, attempt, answer)
         await drain(database)
 
