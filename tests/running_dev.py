@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import PATIENCE_SECONDS, Command
+from tests.processes import Process
 
 READY = "stops everything."
 
@@ -26,18 +27,23 @@ class RunningDev:
 
     def read_until(self, words: str) -> str:
         """Read its output up to the line with these words."""
-        assert self.process.stdout is not None
-        lines = []
-        for line in self.process.stdout:
-            lines.append(line)
-            if words in line:
-                return "".join(lines)
-        pytest.fail("".join(lines) + self.process.communicate()[1])
+        return read_to(self.process, words)
 
     def end(self, number: signal.Signals) -> int:
         """Send a signal; give the exit code."""
         self.process.send_signal(number)
         return self.process.wait(PATIENCE_SECONDS)
+
+
+def read_to(process: Process, words: str) -> str:
+    """Read what a command prints, up to the line with these words."""
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if words in line:
+            return "".join(lines)
+    pytest.fail("".join(lines) + (process.communicate()[1] or ""))
 
 
 @contextmanager

@@ -32,6 +32,7 @@ OPERATING = {tool.name for tool in TOOLS if tool.action.role is Role.OPERATOR}
 ALL = {tool.name for tool in TOOLS}
 WAITS = "workflow: [{step: start, next: ask}, {step: ask, type: approval, next: end}, {step: end}]"
 FAILS = "workflow: [{step: start, next: bad}, {step: bad, type: fail, error: WHY}]"
+ENDLESS = "workflow: [{step: start, next: a}, {step: a, type: python, code: 'def main(): return 1', next: a}]"
 UNKNOWN = "7"
 LISTS = ("list_executions", "list_approvals", "list_playbooks")
 OF_ONE = ("show_execution", "explain", "list_events", "list_log", "preview_retry")
@@ -143,6 +144,7 @@ async def test_what_is_wrong_is_said_with_the_code_of_the_api(database: Database
             await agent.refused("act_on_many", action="retry", which={}),
             await agent.refused("simulate", **CONTENT, approvals={"aks": True}),
             await agent.refused("list_execution"),
+            await agent.refused("simulate", content=playbook(ENDLESS), answers={"a": 1}),
         ]
         of_api = (await client.get(f"/api/v1/executions/{UNKNOWN}")).json()
         invalid = await agent.ask("simulate", content=playbook("workflow: [{step: start, nxt: a}]"))
@@ -157,6 +159,7 @@ async def test_what_is_wrong_is_said_with_the_code_of_the_api(database: Database
         ("NB400", 'the filter names no executions: give a filter, or "all": true'),
         ("NB409", "approvals['aks']: there is no such step; did you mean \"ask\"?"),
         ("NB404", "there is no tool 'list_execution'; did you mean list_executions?"),
+        ("NB409", "the simulation of story does not end in 2000 turns"),
     ]
     assert invalid["findings"][0]["severity"] == "error"
 

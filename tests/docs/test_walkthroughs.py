@@ -16,8 +16,7 @@ from tests.daemon.processes.test_health_port import free_port
 from tests.docs.pages import README, code_blocks, read_page
 from tests.docs.runner import PageRun, comparable
 from tests.postgres import Database
-from tests.processes import Process
-from tests.running_dev import RunningDev, folder_for_every_account
+from tests.running_dev import RunningDev, folder_for_every_account, read_to
 
 
 def test_the_readme_and_getting_started_run_beside_dev() -> None:
@@ -98,17 +97,6 @@ def test_the_order_of_the_tutorial_is_refunded_and_retried_beside_dev() -> None:
         assert command("approve", retried, "approve").exit_code == 0
         assert in_order(result, second.communicate(timeout=PATIENCE_SECONDS)[0]) == []
         assert running.end(signal.SIGINT) == 0
-
-
-def read_to(process: Process, words: str) -> str:
-    """Read what a command prints, up to the line with these words."""
-    assert process.stdout is not None
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if words in line:
-            return "".join(lines)
-    pytest.fail("".join(lines))
 
 
 def in_order(shown: str, printed: str) -> list[str]:

@@ -22,7 +22,7 @@ SHOWN_STEPS: Final = 5  # short, and with something to see
 def first_playbook(folder: Path) -> str:
     """Give a playbook to begin with, for a folder that has none."""
     file = shown_path(folder / "hello.yaml")
-    return f"There is no playbook in {shown_path(folder)}. Save these lines as {file}:\n\n{FIRST_PLAYBOOK}"
+    return f"There is no playbook yet. Save these lines as {file}:\n\n{FIRST_PLAYBOOK}"
 
 
 def next_steps(playbooks: Sequence[Playbook], place: DevFolder) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 from noetl_broker.errors import JobFailed, NotFoundFault
 from noetl_broker.playbook import Playbook, PlaybookRules, compile_playbook
@@ -18,12 +18,16 @@ from noetl_broker.store.connect.connection import Connection
 from noetl_broker.testing import Story
 from noetl_broker.testing import simulate as run_simulation
 
+# Each turn keeps its values. A loop of the edit that never ends must not take the memory of the console.
+MOST_TURNS: Final = 2_000
+
 
 @action(Role.OPERATOR, models.Simulated, cost=Cost.LONG, where=in_any)
 async def simulate(connection: Connection, caller: Caller, given: models.SimulateRequest) -> Any:
     """Simulate an edited playbook to its end, without a worker and without side effects; you answer its jobs.
 
-    A playbook that it calls is the registered one, unless the step that calls it has an answer.
+    A playbook that it calls is the registered one, unless the step that calls it has an answer. More than 2,000 turns
+    are refused.
     """
     checked = await check_text(connection, given.content, caller.rules)
     if checked.errors:
@@ -36,6 +40,7 @@ async def simulate(connection: Connection, caller: Caller, given: models.Simulat
         playbooks=await _called_by(connection, given.content, rules),
         approvals=given.approvals,
         signals=given.signals,
+        most_turns=MOST_TURNS,
     )
     return _told(story)
 

@@ -89,6 +89,7 @@ def simulate(  # noqa: PLR0913 - keywords of a test
     approvals: Mapping[str, Verdict] | None = None,
     signals: Sequence[Mapping[str, Any]] = (),
     pauses: Sequence[Mapping[str, Any]] = (),
+    most_turns: int = MOST_TURNS,
 ) -> Story:
     """Simulate one execution of a playbook and its children; gives the story.
 
@@ -100,8 +101,8 @@ def simulate(  # noqa: PLR0913 - keywords of a test
     gets what the approval shows. `signals` lists the signals to send: mappings with `name`, and perhaps `key` (default:
     the first execution), `payload`, and `after` or `before` (a duration from the start). `pauses` lists the pauses of
     the first execution: mappings with perhaps `after` (a duration from the start), `for` (a duration; without it nobody
-    resumes it) and `reason`. Raises PlaybookError, with its findings, for a playbook that `register` refuses, and
-    SimulationFault for a missing answer or playbook.
+    resumes it) and `reason`. Raises PlaybookError, with its findings, for a playbook that `register` refuses.
+    Raises SimulationFault for a missing answer or playbook, and for more than `most_turns` turns.
     """
     known = PlaybookRules(extra_step_types=frozenset(extra_step_types))
     first = compiled(playbook, known)
@@ -112,7 +113,7 @@ def simulate(  # noqa: PLR0913 - keywords of a test
     }
     _check_names("answers", answers or {}, family)
     _check_names("approvals", approvals or {}, family)
-    simulation = Simulation(family, Answers(answers or {}), rules or Rules(), Approvals(approvals or {}))
+    simulation = Simulation(family, Answers(answers or {}), rules or Rules(), Approvals(approvals or {}), most_turns)
     story = simulation.run(first, dict(payload or {}), signals_of(signals), pauses_of(pauses)).story()
     return replace(story, text="\n".join((story.text, *simulation.untaken_signals())))
 
@@ -160,7 +161,12 @@ class Simulation:
     """An execution with its children: their unread events and their open jobs."""
 
     def __init__(
-        self, family: Mapping[str, Playbook], answers: Answers, rules: Rules, approvals: Approvals | None = None
+        self,
+        family: Mapping[str, Playbook],
+        answers: Answers,
+        rules: Rules,
+        approvals: Approvals | None = None,
+        most_turns: int = MOST_TURNS,
     ) -> None:
         self.family = family
         self.answers = answers
@@ -169,6 +175,7 @@ class Simulation:
         self.mail: deque[tuple[SimulatedExecution, Event]] = deque()
         self.executions: list[SimulatedExecution] = []
         self.turns = 0
+        self.most_turns = most_turns
         self.agenda = Agenda()
         self.signals = Signals()
         self.traces = False
@@ -208,9 +215,9 @@ class Simulation:
     def _read(self, execution: SimulatedExecution, event: Event) -> None:
         """Take a turn and do what it decided."""
         self.turns += 1
-        if self.turns > MOST_TURNS:
+        if self.turns > self.most_turns:
             path = self.executions[0].playbook.path
-            raise SimulationFault(f"the simulation of {path} does not end in {MOST_TURNS} turns")
+            raise SimulationFault(f"the simulation of {path} does not end in {self.most_turns} turns")
         decision = execution.apply(event)
         stops = stops_of(decision)
         self._plan(execution, decision, stops)
