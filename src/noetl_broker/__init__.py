@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         in_turn,
         simulate,
     )
+    from noetl_broker.sync_client import SyncClient
     from noetl_broker.worker import Worker, run_code
 
 __version__ = "0.1.0"
@@ -39,6 +40,7 @@ __all__ = [
     "Playbooks",
     "SimulationFault",
     "Story",
+    "SyncClient",
     "Visit",
     "Worker",
     "__version__",
@@ -52,6 +54,7 @@ _HOMES = {
     "client": ("Approval", "Client", "Ended", "ExecutionFailed"),
     "errors": ("BrokerError", "JobFailed"),
     "job": ("Job",),
+    "sync_client": ("SyncClient",),
     "testing": ("PlaybookError", "Playbooks", "SimulationFault", "Story", "Visit", "delayed", "in_turn", "simulate"),
     "worker": ("Worker", "run_code"),
 }

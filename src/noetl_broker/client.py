@@ -10,14 +10,14 @@ from datetime import timedelta
 from typing import Any, Self
 
 from noetl_broker.broker.state.state import is_live
-from noetl_broker.errors import BrokerError
+from noetl_broker.errors import BrokerError, OperatorFault
 from noetl_broker.service import execution_actions, executions, waits
 from noetl_broker.service.action import Caller, ServiceAction
 from noetl_broker.service.field_errors import request_of
 from noetl_broker.service.models.base import MOST_ROWS
 from noetl_broker.service.models.waits import KEEP_SECONDS, ListApprovals
 from noetl_broker.store.admin.approvals import Approval
-from noetl_broker.store.connect.bucket_connections import Place
+from noetl_broker.store.connect.bucket_connections import Place, in_schema
 from noetl_broker.store.connect.connection import Connection, reconnecting
 from noetl_broker.store.connect.dsn import Database, node_addresses
 from noetl_broker.store.connect.lazy_pool import LazyPool, LazyPools
@@ -76,6 +76,9 @@ class Client:
     ```
 
     `dsn` None: the PG* variables; `schema`: where the broker's tables are; `nodes`: as the setting, on Citus.
+    `connection`: a connection of asyncpg to use in place of own ones. In a transaction, what it starts, sends and cancels
+    commits or rolls back with the caller's rows. It cannot ask: `status`, `wait`, `approvals` and `decide` need a
+    client without it.
     Every method raises DatabaseFault if the database does not answer. PermissionFault and SchemaFault: waiting does
     not help. NotFoundFault: it does not exist.
     Safe to share between tasks.
@@ -88,10 +91,12 @@ class Client:
         schema: str = DEFAULT_SCHEMA,
         connections: int = 4,
         nodes: Sequence[str] = (),
+        connection: Connection | None = None,
     ) -> None:
         """Connect on demand, with at most `connections`."""
         database = Database(dsn=dsn, schema=schema, nodes=node_addresses(nodes))
         self._pools = LazyPools(database, name="noetl-broker client", size=connections)
+        self._given = None if connection is None else in_schema(connection, database)
 
     async def __aenter__(self) -> Self:
         """Return itself."""
@@ -102,7 +107,7 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
-        """Close all connections within a time limit."""
+        """Close all its own connections within a time limit."""
         await self._pools.close()
 
     async def start(
@@ -122,7 +127,7 @@ class Client:
         """
         asked = {"path": path, "payload": payload or {}, "version": version, "idempotency_key": idempotency_key}
         asked["bucket_key"] = bucket_key
-        return int((await self._ask(executions.start_unchecked, asked))["execution_id"])
+        return int((await self._send(executions.start_unchecked, asked))["execution_id"])
 
     async def start_many(
         self,
@@ -145,7 +150,7 @@ class Client:
             "idempotency_keys": None if idempotency_keys is None else [*idempotency_keys],
             "bucket_key": bucket_key,
         }
-        return list((await self._ask(executions.start_executions, asked))["execution_ids"])
+        return list((await self._send(executions.start_executions, asked))["execution_ids"])
 
     async def status(self, execution_id: int) -> Ended:
         """The state of an execution."""
@@ -164,7 +169,7 @@ class Client:
     async def cancel(self, execution_id: int, reason: str | None = None) -> bool:
         """Request a cancel of an execution and its children; False if it has ended."""
         asked = {"execution_id": execution_id, "reason": reason}
-        return bool((await self._ask(execution_actions.cancel_execution, asked))["requested"])
+        return bool((await self._send(execution_actions.cancel_execution, asked))["requested"])
 
     async def signal(
         self,
@@ -183,14 +188,14 @@ class Client:
         """
         asked = {"name": name, "key": key, "payload": payload, "keep_seconds": keep.total_seconds()}
         asked["idempotency_key"] = idempotency_key
-        return int((await self._ask(waits.send_signal, asked))["signal_id"])
+        return int((await self._send(waits.send_signal, asked))["signal_id"])
 
     async def signal_execution(
         self, execution_id: int, name: str, payload: Any = None, *, idempotency_key: str | None = None
     ) -> int | None:
         """Send a signal to one execution, which is kept until that ends; returns its id, None if it has ended."""
         asked = {"execution_id": execution_id, "name": name, "payload": payload, "idempotency_key": idempotency_key}
-        sent: int | None = await self._ask(execution_actions.send_to_execution, asked)
+        sent: int | None = await self._send(execution_actions.send_to_execution, asked)
         return sent
 
     async def approvals(self, *, path: str | None = None, assignee: str | None = None) -> list[Approval]:
@@ -225,6 +230,14 @@ class Client:
             )  # fmt: skip
             return decided
 
+    async def _send(self, action: ServiceAction[Any, Any], asked: Mapping[str, Any]) -> Any:
+        """Do it on the connection of the caller, if there is one."""
+        if self._given is None:
+            return await self._ask(action, asked)
+        given = request_of(action.request, asked)
+        with translate_faults(self._given):
+            return await action(self._given, CALLER, given)
+
     async def _ask(self, action: ServiceAction[Any, Any], asked: Mapping[str, Any]) -> Any:
         given = request_of(action.request, asked)
         async with self._connection() as connection:
@@ -232,6 +245,8 @@ class Client:
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Place]:
+        if self._given is not None:
+            raise OperatorFault("a client on your own connection starts, sends and cancels; make another one to ask")
         async with self._pools.place(_borrow) as found:
             yield found
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from inspect import isfunction
 
+import asyncpg
 import pytest
 
-from noetl_broker import Client, ExecutionFailed, Job, JobFailed, Worker
+from noetl_broker import Client, ExecutionFailed, Job, JobFailed, SyncClient, Worker
 from noetl_broker.errors import BrokerError, NotFoundFault, OperatorFault
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from tests.brokers import PATIENCE_SECONDS, broken_invariants, drain, register, running, value
@@ -135,3 +138,57 @@ async def test_a_program_decides_for_a_person(database: Database) -> None:
         assert not await client.decide(approval, approved=False, by="ann")
         await drain(database)
         assert (await client.wait(execution_id, seconds=PATIENCE_SECONDS)).or_raise()["n"] == 1
+
+
+async def test_what_a_client_starts_commits_with_the_rows_of_its_caller(database: Database) -> None:
+    """Start, cancel and signal roll back with them. It cannot ask; its error is one of the broker."""
+    await register(database, DOUBLE)
+    connection = await asyncpg.connect(database.dsn)
+    try:
+        await connection.execute("create temp table own (id bigint)")
+        client = Client(schema=database.schema, connection=connection)
+        transaction = connection.transaction()
+        await transaction.start()
+        rolled_back = await client.start("story", {"n": 1})
+        await client.signal("paid", "7", {"amount": 5})
+        await transaction.rollback()
+        async with connection.transaction():
+            kept, *_ = await client.start_many("story", [{"n": 2}])
+            assert await client.cancel(kept)
+            await connection.execute("insert into own (id) values ($1)", kept)
+        with pytest.raises(OperatorFault, match="make another one to ask"):
+            await client.wait(kept)
+        with pytest.raises(NotFoundFault, match="stori"):
+            await client.start("stori")
+        rows = await connection.fetch("select id from own")
+    finally:
+        await connection.close()
+    assert [row["id"] for row in rows] == [kept] != [rolled_back]
+    assert await value(database, "select array_agg(execution_id) from noetl.execution") == [kept]
+    assert await value(database, "select count(*) from noetl.signal") == 0
+
+
+async def test_a_program_without_asyncio_has_the_same_client(database: Database) -> None:
+    """Threads share it; after it is closed, it says so."""
+    await register(database, DOUBLE)
+
+    def use() -> tuple[list[int], str]:
+        with SyncClient(database.dsn, schema=database.schema) as client, ThreadPoolExecutor(4) as threads:
+            started = [*threads.map(lambda n: client.start("story", {"n": n}), range(8))]
+            assert client.cancel(started[0])
+            with pytest.raises(TimeoutError):
+                client.wait(started[1], seconds=0.1)
+            status = client.status(started[1]).status
+        with pytest.raises(RuntimeError, match="this client is closed"):
+            client.start("story")
+        return started, status
+
+    started, status = await asyncio.to_thread(use)
+    assert (len({*started}), status) == (8, "RUNNING")
+
+
+def test_both_clients_have_the_same_methods() -> None:
+    """A method of one that the other lacks is named."""
+    own = {"close", "_send", "_ask", "_connection"}
+    names = {name for name, member in vars(Client).items() if isfunction(member) and not name.startswith("__")}
+    assert {name for name in vars(SyncClient) if not name.startswith("_")} - {"close"} == names - own
