@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeVar, get_args
+from typing import Any, NamedTuple, TypeVar, get_args, get_origin
 
 import click
 from pydantic.fields import FieldInfo
@@ -20,7 +20,7 @@ from noetl_broker.commands import ActionEntry
 from noetl_broker.errors import EXIT_FAILED
 from noetl_broker.service.action import Caller
 from noetl_broker.service.field_errors import request_of
-from noetl_broker.service.models.base import MOST_ROWS, Given, Paged, words_of
+from noetl_broker.service.models.base import MOST_ROWS, Given, Paged, type_of, words_of
 
 MOST_LISTED = 100_000  # rows of one call
 Asked = TypeVar("Asked", bound=Given)
@@ -77,7 +77,7 @@ class Face(NamedTuple):
         values = {
             name: read_typed(name, self.request.model_fields[name].annotation, value, self.written(name))
             for name, value in given.items()
-            if value is not None and name in self.request.model_fields
+            if value not in (None, ()) and name in self.request.model_fields  # (): an option that is given many times
         }
         return request_of(self.request, values, self.written)
 
@@ -105,7 +105,8 @@ class Face(NamedTuple):
         if words := words_of(field):
             return click.option(*names, type=click.Choice(words, case_sensitive=False), help=help_)
         kind = self.types.get(name, COMPLETED.get(name))
-        return click.option(*names, metavar=_metavar(name, field), type=kind, help=help_)
+        many = get_origin(type_of(field)) is list
+        return click.option(*names, metavar=_metavar(name, field), type=kind, multiple=many, help=help_)
 
 
 def face(
@@ -227,6 +228,7 @@ def action_named(name: str) -> Any:
 METAVARS: Mapping[str, str] = MappingProxyType({
     "execution_id": "ID", "payload": "JSON", "form": "JSON", "version": "N", "path": "PATH", "step": "STEP",
     "from_step": "STEP", "since": "TIME", "until": "TIME", "idempotency_key": "KEY", "rate": "RATE",
+    "tag": "NAME=VALUE", "key": "KEY",
     **dict.fromkeys(("keep_seconds", "every", "jitter", "catch_up"), "DURATION"),
 })  # fmt: skip
 

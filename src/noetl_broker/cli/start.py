@@ -42,6 +42,7 @@ SAID = Face(
         "idempotency_key": "A key starts one execution, however often the call is repeated with the same payload. With "
         "--payloads, each line has its own: KEY:3 is that of line 3.",
     },
+    hides=frozenset({"tags"}),
 )
 
 
@@ -51,7 +52,8 @@ SAID = Face(
     example=(
         'noetl-broker start examples/weather --payload \'{"city": "Paris"}\' --wait\n'
         "noetl-broker start examples/weather --payload @payload.json --idempotency-key monday\n"
-        "noetl-broker start examples/weather --payloads cities.jsonl"
+        "noetl-broker start examples/weather --payloads cities.jsonl\n"
+        "noetl-broker start examples/weather --tag customer=7 --tag region=eu"
     ),
 )
 @SAID.given_to
@@ -60,9 +62,18 @@ SAID = Face(
     metavar="FILE",
     help="Start one execution for each line of a file (- is stdin) with a JSON object in each line.",
 )
+@click.option(
+    "--tag",
+    "tag",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="What lists find it by, such as customer=7; up to 16 times.",
+)
 @click.option("--wait", is_flag=True, help="Show its events live, then its result; exit 1 if it fails.")
 @click.option("--timeout", metavar="DURATION", help="With --wait: exit 75 after so long; the execution goes on.")
-def start(call: Call, *, payloads: str | None, wait: bool, timeout: str | None, **given: Any) -> int:
+def start(
+    call: Call, *, payloads: str | None, tag: tuple[str, ...], wait: bool, timeout: str | None, **given: Any
+) -> int:
     """Start an execution of a playbook.
 
     PATH is its path in the catalog. Prints the id of each execution. A payload that breaks the playbook's
@@ -75,7 +86,7 @@ def start(call: Call, *, payloads: str | None, wait: bool, timeout: str | None, 
     if given["version"] == "latest":
         raise OperatorFault("--version takes a number; leave it out for the latest version")
     most = read_typed("timeout", float, timeout, "--timeout")
-    asked = SAID.read(given)
+    asked = SAID.read({**given, "tags": tags_given(tag) or None})
     if payloads is not None:
         return asyncio.run(start_many(call, asked, payloads))
     started: int = ask(call, "executions.start_execution", asked)["execution_id"]
@@ -84,6 +95,18 @@ def start(call: Call, *, payloads: str | None, wait: bool, timeout: str | None, 
     elif not wait:
         output.show_json({"execution_id": started})
     return asyncio.run(_wait(call, started, most)) if wait else 0
+
+
+def tags_given(written: tuple[str, ...]) -> dict[str, str]:
+    """The tags of options NAME=VALUE. Raises OperatorFault."""
+    tags: dict[str, str] = {}
+    for one in written:
+        name, equals, value = one.partition("=")
+        if not equals:
+            raise OperatorFault(f"--tag {one!r:.60} has no value; write NAME=VALUE, such as --tag customer=7")
+        if tags.setdefault(name, value) != value:
+            raise OperatorFault(f"--tag gives {name} twice, as {tags[name]!r:.60} and {value!r:.60}; give one")
+    return tags
 
 
 async def _wait(call: Call, started: int, most: float | None) -> int:
@@ -152,6 +175,7 @@ async def start_many(call: Call, asked: StartRequest, file: str) -> int:
                 payloads=[line for _, line in some],
                 idempotency_keys=None if key is None else [f"{key}:{number}" for number, _ in some],
                 bucket_key=asked.bucket_key,
+                tags=asked.tags,
             )
             try:
                 with translate_faults():
