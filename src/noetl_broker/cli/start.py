@@ -41,8 +41,8 @@ SAID = Face(
         "version": "A version of the playbook; default: the latest.",
         "idempotency_key": "A key starts one execution, however often the call is repeated with the same payload. With "
         "--payloads, each line has its own: KEY:3 is that of line 3.",
+        "tags": "What lists find it by, such as customer=7; at most 16.",
     },
-    hides=frozenset({"tags"}),
 )
 
 
@@ -62,18 +62,9 @@ SAID = Face(
     metavar="FILE",
     help="Start one execution for each line of a file (- is stdin) with a JSON object in each line.",
 )
-@click.option(
-    "--tag",
-    "tag",
-    metavar="NAME=VALUE",
-    multiple=True,
-    help="What lists find it by, such as customer=7; up to 16 times.",
-)
 @click.option("--wait", is_flag=True, help="Show its events live, then its result; exit 1 if it fails.")
 @click.option("--timeout", metavar="DURATION", help="With --wait: exit 75 after so long; the execution goes on.")
-def start(
-    call: Call, *, payloads: str | None, tag: tuple[str, ...], wait: bool, timeout: str | None, **given: Any
-) -> int:
+def start(call: Call, *, payloads: str | None, wait: bool, timeout: str | None, **given: Any) -> int:
     """Start an execution of a playbook.
 
     PATH is its path in the catalog. Prints the id of each execution. A payload that breaks the playbook's
@@ -86,7 +77,7 @@ def start(
     if given["version"] == "latest":
         raise OperatorFault("--version takes a number; leave it out for the latest version")
     most = read_typed("timeout", float, timeout, "--timeout")
-    asked = SAID.read({**given, "tags": tags_given(tag) or None})
+    asked = SAID.read(given)
     if payloads is not None:
         return asyncio.run(start_many(call, asked, payloads))
     started: int = ask(call, "executions.start_execution", asked)["execution_id"]
@@ -95,18 +86,6 @@ def start(
     elif not wait:
         output.show_json({"execution_id": started})
     return asyncio.run(_wait(call, started, most)) if wait else 0
-
-
-def tags_given(written: tuple[str, ...]) -> dict[str, str]:
-    """The tags of options NAME=VALUE. Raises OperatorFault."""
-    tags: dict[str, str] = {}
-    for one in written:
-        name, equals, value = one.partition("=")
-        if not equals:
-            raise OperatorFault(f"--tag {one!r:.60} has no value; write NAME=VALUE, such as --tag customer=7")
-        if tags.setdefault(name, value) != value:
-            raise OperatorFault(f"--tag gives {name} twice, as {tags[name]!r:.60} and {value!r:.60}; give one")
-    return tags
 
 
 async def _wait(call: Call, started: int, most: float | None) -> int:

@@ -25,6 +25,7 @@ from noetl_broker.service.models.base import Listed, OneExecution, PageOfOne
 from noetl_broker.service.payload_check import payload_check
 from noetl_broker.service.spans import parse_since, parse_until
 from noetl_broker.service.typed_json import json_text
+from noetl_broker.service.typed_values import read_tags
 from noetl_broker.service.where import Do, Row, by_id, collected, grouped, merged, routed
 from noetl_broker.store.admin import executions, list_pages, logs
 from noetl_broker.store.admin.execution_path import load_execution_path
@@ -52,13 +53,10 @@ def filter_of(given: Any) -> Filter:
 
 def _tags_of(written: Sequence[str] | None) -> dict[str, str] | None:
     """Tags of a filter. Raises OperatorFault for one with two values, which no execution has."""
-    tags: dict[str, str] = {}
-    for name, _, value in (one.partition("=") for one in written or ()):
-        if tags.setdefault(name, value) != value:
-            raise OperatorFault(
-                f"the filter gives the tag {name} twice, as {tags[name]!r:.60} and {value!r:.60}; give one"
-            )
-    return tags or None
+    try:
+        return read_tags(written or ()) or None
+    except ValueError as fault:
+        raise OperatorFault(f"the filter: {fault}") from None
 
 
 async def at_home(buckets: BucketConnections, do: Do, given: models.StartRequest) -> Any:
