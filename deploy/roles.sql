@@ -215,7 +215,7 @@ grant execute on function
   noetl.put_back(bigint), noetl.undo_execution(bigint, boolean, int), noetl.settle_undo(bigint, text, text),
   noetl.abandon_execution(bigint, text),
   noetl.fork_execution(bigint, jsonb, bigint, text),
-  noetl.put_schedule(text, text, text, interval, jsonb, text, int, interval, interval, text, text),
+  noetl.put_schedule(text, text, text, interval, jsonb, text, int, interval, interval, text, text, jsonb),
   noetl.pause_schedule(text), noetl.resume_schedule(text), noetl.delete_schedule(text),
   noetl.start_scheduled(text, timestamptz, text, boolean),
   noetl.put_throttle(text, int, float8, int), noetl.delete_throttle(text),

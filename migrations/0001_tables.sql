@@ -277,7 +277,8 @@ create table if not exists noetl.execution (
   result jsonb,
   error jsonb,
   undo_status text check (undo_status in ('undoing', 'undone', 'left')),
-  undo_catalog_id bigint
+  undo_catalog_id bigint,
+  tags jsonb
 ) with (fillfactor = 80);
 create unique index if not exists execution_idempotency on noetl.execution (path, idempotency_key)
   where idempotency_key is not null;
@@ -292,6 +293,9 @@ create index if not exists execution_failed on noetl.execution (execution_id) wh
 create index if not exists execution_undo on noetl.execution (execution_id) where undo_status in ('undoing', 'left');
 create index if not exists execution_queued on noetl.execution (path, started_at, execution_id)
   where status = 'QUEUED' and admitted_at is null and waits_for_slot is null;
+-- executions by tag; one without tags writes nothing here. The short list of new entries bounds what one start must sort in.
+create index if not exists execution_tags on noetl.execution using gin (tags jsonb_path_ops)
+  with (gin_pending_list_limit = 256) where tags is not null;
 -- for metrics, `doctor` and `archive`
 create index if not exists execution_held on noetl.execution (status) where status in ('PAUSED', 'QUEUED', 'COMPENSATING');
 
@@ -329,6 +333,8 @@ comment on column noetl.execution.undo_status is
   'How its undo stands after its end: undoing, undone, or left (something is left to undo); null: nothing is known to undo.';
 comment on column noetl.execution.undo_catalog_id is
   'The version whose `compensate` undoes it, if an operator chose another one.';
+comment on column noetl.execution.tags is
+  'What lists find it by, {name: text}. No decision reads them. null: it has none.';
 
 -- This row is rewritten at every turn. It is small, and its page has room for the next version. So the update is HOT and
 -- writes no index.

@@ -74,11 +74,11 @@ begin
   end if;
   select left(o.name, 100) into unknown
   from jsonb_object_keys($1) o (name)
-  where o.name <> 'bucket_key'
+  where o.name not in ('bucket_key', 'tags')
   order by o.name
   limit 1;
   if found then
-    raise exception using errcode = 'NB400', message = format('a start has no option %s', unknown), hint = 'its option is bucket_key';
+    raise exception using errcode = 'NB400', message = format('a start has no option %s', unknown), hint = 'its options are bucket_key and tags';
   end if;
   if jsonb_typeof($1 -> 'bucket_key') not in ('string', 'null')
     or octet_length($1 ->> 'bucket_key') not between 1 and noetl.limit_of('key_bytes') then
@@ -86,7 +86,55 @@ begin
       message = format('the bucket_key %s is no text of 1 to %s bytes', left($1 ->> 'bucket_key', 100), noetl.limit_of('key_bytes')),
       hint = 'it says what belongs together, such as a customer: {"bucket_key": "customer-7"}';
   end if;
+  if $1 ? 'tags' then
+    perform noetl.check_tags($1 -> 'tags');
+  end if;
 end
+$$;
+
+-- The tags of a start. `broker/flow/tags.py` has the same bounds.
+create or replace function noetl.check_tags(tags jsonb) returns void
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  wrong text;
+begin
+  if jsonb_typeof($1) = 'null' then
+    return;
+  end if;
+  if jsonb_typeof($1) <> 'object' then
+    raise exception using errcode = 'NB400', message = format('the tags are a JSON %s, not an object', jsonb_typeof($1)),
+      hint = 'for example {"customer": "7"}';
+  end if;
+  if (select count(*) from jsonb_object_keys($1)) > 16 then
+    raise exception using errcode = 'NB400',
+      message = format('%s tags are too many; the limit is 16', (select count(*) from jsonb_object_keys($1))),
+      hint = 'put the others into the payload';
+  end if;
+  select case
+      when t.key !~ '^[a-z][a-z0-9_.-]{0,62}$'
+        then format('the tag %s has a wrong name; it begins with a to z, and has at most 63 of a-z, 0-9, _, . and -', left(t.key, 100))
+      when jsonb_typeof(t.value) not in ('string', 'number', 'boolean')
+        then format('the tag %s is a JSON %s; it must be text, a number or a boolean', t.key, jsonb_typeof(t.value))
+      when length(t.value #>> '{}') > 256
+        then format('the tag %s has %s characters; the limit is 256', t.key, length(t.value #>> '{}'))
+    end
+  into wrong
+  from jsonb_each($1) t
+  order by 1
+  limit 1;
+  if wrong is not null then
+    raise exception using errcode = 'NB400', message = wrong, hint = 'for example {"customer": "7"}';
+  end if;
+end
+$$;
+
+-- Tags with each value as its text: 7 and "7" are the same tag. null: there are none.
+create or replace function noetl.tags_as_text(tags jsonb) returns jsonb
+language sql immutable parallel safe
+as $$
+  select case when jsonb_typeof($1) = 'object' then (select jsonb_object_agg(t.key, t.value) from jsonb_each_text($1) t) end
 $$;
 
 -- The text whose hash is the home of an execution: the first that exists. null: it may live anywhere.
@@ -188,12 +236,14 @@ declare
   earlier record;
   id bigint;
   digest bytea;
+  tags jsonb;
   letter jsonb;
   writer text; -- assigned, because `perform` runs a statement
 begin
   perform noetl.check_start($1, $2, $4);
   if $5 is not null then
     perform noetl.check_options($5);
+    tags := noetl.tags_as_text($5 -> 'tags');
   end if;
   playbook := noetl.find_playbook($1, $3);
   if noetl.bucket_number() is not null then
@@ -203,8 +253,8 @@ begin
   if $4 is not null then
     digest := noetl.start_digest($2, $4, $5 ->> 'bucket_key');
   end if;
-  insert into noetl.execution (execution_id, catalog_id, path, version, idempotency_key, payload_digest)
-  values (id, playbook.catalog_id, $1, playbook.found_version, $4, digest)
+  insert into noetl.execution (execution_id, catalog_id, path, version, idempotency_key, payload_digest, tags)
+  values (id, playbook.catalog_id, $1, playbook.found_version, $4, digest, tags)
   on conflict (path, idempotency_key) where idempotency_key is not null do nothing;
   if not found then
     select x.execution_id, x.forked_from, x.payload_digest into earlier
@@ -220,9 +270,10 @@ begin
   writer := set_config('noetl.writer', 'worker' || pg_trigger_depth(), true);
   with started as (
     insert into noetl.event (
-      execution_id, catalog_id, event_type, node_id, node_name, node_type, status, context
+      execution_id, catalog_id, event_type, node_id, node_name, node_type, status, context, meta
     ) values (
-      id, playbook.catalog_id, 'execution_start', id::text, playbook.name, 'playbook', 'STARTED', letter
+      id, playbook.catalog_id, 'execution_start', id::text, playbook.name, 'playbook', 'STARTED', letter,
+      case when tags is not null then jsonb_build_object('tags', tags) end
     )
     returning event_id
   )
@@ -241,7 +292,7 @@ end
 $$;
 
 comment on function noetl.start_execution(text, jsonb, int, text, jsonb) is
-  'Starts an execution of the latest (or the given) version of a playbook and returns its id. The same idempotency key: the same id; with another payload NB409. `options`: {"bucket_key": text}.';
+  'Starts an execution of the latest (or the given) version of a playbook and returns its id. The same idempotency key: the same id; with another payload NB409. `options`: {"bucket_key": text, "tags": {name: text, number or boolean}}.';
 
 -- The checks of start_executions that need no table. An error names the number of the payload, counted from 1.
 create or replace function noetl.check_starts(path text, payloads jsonb[], idempotency_keys text[]) returns void
@@ -303,12 +354,14 @@ declare
   playbook record;
   ids bigint[];
   digests bytea[];
+  tags jsonb;
   earlier bigint[];
   refused record;
 begin
   perform noetl.check_starts($1, $2, $3);
   if $5 is not null then
     perform noetl.check_options($5);
+    tags := noetl.tags_as_text($5 -> 'tags');
   end if;
   playbook := noetl.find_playbook($1, $4);
   if noetl.bucket_number() is not null then
@@ -323,8 +376,8 @@ begin
       order by g.ordinal
     );
   end if;
-  insert into noetl.execution (execution_id, catalog_id, path, version, idempotency_key, payload_digest)
-  select g.id, playbook.catalog_id, $1, playbook.found_version, g.key, g.digest
+  insert into noetl.execution (execution_id, catalog_id, path, version, idempotency_key, payload_digest, tags)
+  select g.id, playbook.catalog_id, $1, playbook.found_version, g.key, g.digest, tags
   from unnest(ids, $3, digests) g (id, key, digest)
   order by g.key, g.id
   on conflict (path, idempotency_key) where idempotency_key is not null do nothing;
@@ -352,10 +405,11 @@ begin
   end if;
   perform set_config('noetl.writer', '', true);
   insert into noetl.event (
-    execution_id, catalog_id, event_type, node_id, node_name, node_type, status, context
+    execution_id, catalog_id, event_type, node_id, node_name, node_type, status, context, meta
   )
   select g.id, playbook.catalog_id, 'execution_start', g.id::text, playbook.name, 'playbook', 'STARTED',
-    jsonb_build_object('path', $1, 'version', playbook.found_version, 'workload', coalesce(g.payload, '{}'))
+    jsonb_build_object('path', $1, 'version', playbook.found_version, 'workload', coalesce(g.payload, '{}')),
+    case when tags is not null then jsonb_build_object('tags', tags) end
   from unnest(ids, $2, earlier) with ordinality g (id, payload, earlier, ordinal)
   where coalesce(g.earlier, g.id) = g.id
   order by g.ordinal;
@@ -435,7 +489,8 @@ comment on function noetl.cancel_execution(bigint, text) is
   'Asks the broker to cancel an execution. Returns false when it has already ended, or is undoing what it did.';
 
 revoke all on function
-  noetl.check_key(text), noetl.check_start(text, jsonb, text), noetl.check_options(jsonb), noetl.find_playbook(text, int),
+  noetl.check_key(text), noetl.check_start(text, jsonb, text), noetl.check_options(jsonb), noetl.check_tags(jsonb),
+  noetl.tags_as_text(jsonb), noetl.find_playbook(text, int),
   noetl.home_text(text, text, text, text), noetl.check_home(text, text, text, text), noetl.start_digest(jsonb, text, text),
   noetl.refuse_key(text, text, bigint, bigint), noetl.start_execution(text, jsonb, int, text, jsonb),
   noetl.check_starts(text, jsonb[], text[]), noetl.start_executions(text, jsonb[], text[], int, jsonb),

@@ -10,6 +10,7 @@ create table if not exists noetl.start_schedule (
   path text not null,
   version int,
   payload jsonb not null default '{}' check (jsonb_typeof(payload) = 'object'),
+  options jsonb,
   cron text,
   every interval check (every >= '1 second'),
   timezone text not null default 'UTC',
@@ -48,6 +49,8 @@ comment on column noetl.start_schedule.path is 'The playbook that it starts.';
 comment on column noetl.start_schedule.version is 'The version that it starts; null: the latest at each moment.';
 comment on column noetl.start_schedule.payload is
   'The payload of each start. `schedule` is added: the name and the moment.';
+comment on column noetl.start_schedule.options is
+  'The options of each start, as start_execution takes them; null: none.';
 comment on column noetl.start_schedule.cron is 'Five fields, six with seconds first, or @daily and the like.';
 comment on column noetl.start_schedule.every is 'A fixed span from moment to moment, in place of cron.';
 comment on column noetl.start_schedule.timezone is 'The IANA time zone of cron.';
@@ -131,6 +134,20 @@ begin
 end
 $$;
 
+-- The options of a schedule's starts: those of start_execution that do not say where an execution lives.
+create or replace function noetl.check_schedule_options(name text, options jsonb) returns void
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform noetl.check_options($2);
+  if $2 ? 'bucket_key' then
+    raise exception using errcode = 'NB400', message = format('the schedule %s: its options have a bucket_key', left($1, 100)),
+      hint = 'leave it out: an execution lives where its schedule is';
+  end if;
+end
+$$;
+
 create or replace function noetl.put_schedule(
   name text,
   path text,
@@ -142,7 +159,8 @@ create or replace function noetl.put_schedule(
   jitter interval default '0',
   catch_up interval default '1 hour',
   overlap text default 'skip',
-  declared_in text default null
+  declared_in text default null,
+  options jsonb default null
 ) returns boolean
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -152,6 +170,9 @@ as $$
 begin
   perform noetl.check_schedule($1, $5, $3, $4, $6, $8, $9, $10, $11);
   perform noetl.check_start($2, $5, null);
+  if $12 is not null then
+    perform noetl.check_schedule_options($1, $12);
+  end if;
   if not exists (select from noetl.catalog c where c.path = $2 and ($7 is null or c.version = $7) and c.block_of is null) then
     raise exception using errcode = 'NB404',
       message = format('no playbook %s%s is registered', $2, coalesce(' version ' || $7, '')),
@@ -161,18 +182,18 @@ begin
     perform noetl.check_home((noetl.find_playbook($2, null)).bucket, $1, $2, null);
   end if;
   insert into noetl.start_schedule as s (
-    name, path, version, payload, cron, every, timezone, jitter, catch_up, overlap, declared_in, since_at
+    name, path, version, payload, cron, every, timezone, jitter, catch_up, overlap, declared_in, options, since_at
   )
   values (
     $1, $2, $7, $5, btrim(regexp_replace($3, '[[:space:]]+', ' ', 'g')), make_interval(secs => extract(epoch from $4)::float8), $6,
-    make_interval(secs => extract(epoch from $8)::float8), make_interval(secs => extract(epoch from $9)::float8), $10, $11,
+    make_interval(secs => extract(epoch from $8)::float8), make_interval(secs => extract(epoch from $9)::float8), $10, $11, $12,
     date_trunc('second', clock_timestamp())
   )
   -- another timing counts from now; the same keeps its moments
   on conflict (name) do update
   set path = excluded.path, version = excluded.version, payload = excluded.payload, cron = excluded.cron,
       every = excluded.every, timezone = excluded.timezone, jitter = excluded.jitter, catch_up = excluded.catch_up,
-      overlap = excluded.overlap, declared_in = excluded.declared_in, due_at = '-infinity', error = null, error_at = null,
+      overlap = excluded.overlap, declared_in = excluded.declared_in, options = excluded.options, due_at = '-infinity', error = null, error_at = null,
       since_at = case
         when (s.cron, s.every, s.timezone) is distinct from
           (excluded.cron, excluded.every, excluded.timezone) then excluded.since_at
@@ -180,10 +201,10 @@ begin
       end,
       updated_at = clock_timestamp()
   where (
-    s.path, s.version, s.payload, s.cron, s.every, s.timezone, s.jitter, s.catch_up, s.overlap, s.declared_in
+    s.path, s.version, s.payload, s.cron, s.every, s.timezone, s.jitter, s.catch_up, s.overlap, s.declared_in, s.options
   ) is distinct from (
     excluded.path, excluded.version, excluded.payload, excluded.cron, excluded.every, excluded.timezone, excluded.jitter,
-    excluded.catch_up, excluded.overlap, excluded.declared_in
+    excluded.catch_up, excluded.overlap, excluded.declared_in, excluded.options
   );
   if not found then
     return false;
@@ -194,7 +215,7 @@ end
 $$;
 
 comment on function
-  noetl.put_schedule(text, text, text, interval, jsonb, text, int, interval, interval, text, text) is
+  noetl.put_schedule(text, text, text, interval, jsonb, text, int, interval, interval, text, text, jsonb) is
   'Makes a schedule or changes it; the same arguments change nothing. Returns whether something changed.';
 
 -- Locks the row of a schedule, and refuses an unknown name.
@@ -313,7 +334,7 @@ declare
   key text := noetl.schedule_key($1, $2);
 begin
   -- the lock lets no other session start the same moment meanwhile
-  select s.path, s.version, s.payload, s.overlap
+  select s.path, s.version, s.payload, s.overlap, s.options
   into own
   from noetl.start_schedule s
   where s.name = $1
@@ -330,7 +351,8 @@ begin
   if is_new then
     execution_id := noetl.start_execution(
       own.path, own.payload || jsonb_build_object('schedule', jsonb_build_object('name', $1, 'at', $3)), own.version, key,
-      case when noetl.bucket_number() is not null then jsonb_build_object('bucket_key', $1) end -- it lives where the schedule is
+      case when noetl.bucket_number() is null then own.options
+        else coalesce(own.options, '{}') || jsonb_build_object('bucket_key', $1) end -- it lives where the schedule is
     );
     if $4 and own.overlap <> 'allow' then
       update noetl.event e
@@ -429,7 +451,8 @@ $$;
 
 revoke all on function
   noetl.check_schedule(text, jsonb, text, interval, text, interval, interval, text, text),
-  noetl.put_schedule(text, text, text, interval, jsonb, text, int, interval, interval, text, text),
+  noetl.check_schedule_options(text, jsonb),
+  noetl.put_schedule(text, text, text, interval, jsonb, text, int, interval, interval, text, text, jsonb),
   noetl.lock_schedule(text), noetl.pause_schedule(text), noetl.resume_schedule(text), noetl.delete_schedule(text),
   noetl.drop_undeclared_schedules(text, text[]), noetl.schedule_key(text, timestamptz),
   noetl.start_scheduled(text, timestamptz, text, boolean), noetl.move_schedules_again(timestamptz),

@@ -187,7 +187,7 @@ begin
       hint = 'noetl-broker fork and noetl-broker retry make one';
   end if;
   perform noetl.check_key($4);
-  select x.catalog_id, x.path, x.version, x.workload, f.payload, f.overlap
+  select x.catalog_id, x.path, x.version, x.workload, x.tags, f.payload, f.overlap
   into source
   from noetl.execution x
   left join lateral (
@@ -227,8 +227,8 @@ begin
     perform noetl.check_home(playbook.bucket, null, playbook.path, null);
   end if;
   id := noetl.next_id();
-  insert into noetl.execution (execution_id, catalog_id, path, version, idempotency_key, forked_from)
-  values (id, playbook.catalog_id, playbook.path, playbook.version, $4, $1)
+  insert into noetl.execution (execution_id, catalog_id, path, version, idempotency_key, forked_from, tags)
+  values (id, playbook.catalog_id, playbook.path, playbook.version, $4, $1, source.tags)
   on conflict (path, idempotency_key) where idempotency_key is not null do nothing;
   if not found then
     select x.execution_id, x.forked_from into earlier
@@ -263,6 +263,7 @@ begin
         where s.execution_id = $1
       ), '{}')
       || case when source.overlap is not null then jsonb_build_object('overlap', source.overlap) else '{}' end
+      || case when source.tags is not null then jsonb_build_object('tags', source.tags) else '{}' end
   );
   perform noetl.copy_items($1, id, start_id, playbook.catalog_id, begun, coalesce($2 #> '{state,hold,kept}', '[]'));
   perform noetl.copy_signals($1, id, ($2 ->> 'turn')::int, coalesce($2 -> 'signals', '[]'));

@@ -1,7 +1,7 @@
 -- The views for the role noetl_reader: names, numbers, times and statuses.
 --
 -- They show no column that may hold values: payload, context, result, error, meta, note, reason, text of a playbook. Each
--- view is named by the plural of its table.
+-- view is named by the plural of its table. Tags are the exception: they are there to be seen in lists.
 
 create or replace view noetl.playbooks as
 select c.catalog_id, c.path, c.version, c.name, c.created_at
@@ -12,7 +12,7 @@ comment on view noetl.playbooks is 'For readers: the catalog without texts.';
 
 create or replace view noetl.executions as
 select x.execution_id, x.catalog_id, x.path, x.version, x.status, x.started_at, x.ended_at, x.parent_execution_id,
-  x.parent_node_id, x.parent_index, x.forked_from, x.undo_status
+  x.parent_node_id, x.parent_index, x.forked_from, x.undo_status, x.tags
 from noetl.execution x;
 
 comment on view noetl.executions is 'For readers: executions without payloads, results and errors.';

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from noetl_broker.broker.arrivals.forks import MalformedFork, fork_of, take_over
 from noetl_broker.broker.flow.failures import deadline_of, fail_execution
 from noetl_broker.broker.flow.on_failure import failed_before
+from noetl_broker.broker.flow.tags import tags_of
 from noetl_broker.broker.holds.pauses import queue_execution
 from noetl_broker.broker.holds.slots import take_slots, wanted_slots
 from noetl_broker.broker.model.decision import Decision, ExecutionEnd
@@ -46,16 +47,17 @@ def dispatch_first_step(draft: Draft) -> None:
     except TemplateError as fault:
         fail_execution(draft, template_fault(fault))
         return
+    tags = tags_of(draft)
     fork = fork_of(draft.event.meta)
     faults = payload_faults(draft.playbook, workload) if fork is None else []
     if faults:
-        draft.add(ExecutionBegun(workload))
+        draft.add(ExecutionBegun(workload, tags=tags))
         fail_execution(draft, payload_error(faults))
         return
     try:
         deadline = deadline_of(draft)
     except TemplateError as fault:
-        draft.add(ExecutionBegun(workload))
+        draft.add(ExecutionBegun(workload, tags=tags))
         fail_execution(draft, template_fault(fault))
         return
     return_step = draft.state.parent.return_step if draft.state.parent is not None else None
@@ -65,7 +67,7 @@ def dispatch_first_step(draft: Draft) -> None:
         fail_execution(draft, {"message": message, "type": "return_step"})
         return
     runs = _may_run(draft)
-    draft.add(ExecutionBegun(workload, deadline if draft.state.status == RUNNING else None))
+    draft.add(ExecutionBegun(workload, deadline if draft.state.status == RUNNING else None, tags))
     if runs:
         _begin(draft, fork)
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeVar, get_args
+from typing import Any, NamedTuple, TypeVar, get_args, get_origin
 
 import click
 from pydantic.fields import FieldInfo
@@ -17,10 +17,11 @@ from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.rights import OPERATOR
 from noetl_broker.cli.typed import read_typed
 from noetl_broker.commands import ActionEntry
-from noetl_broker.errors import EXIT_FAILED
+from noetl_broker.errors import EXIT_FAILED, OperatorFault
 from noetl_broker.service.action import Caller
 from noetl_broker.service.field_errors import request_of
-from noetl_broker.service.models.base import MOST_ROWS, Given, Paged, words_of
+from noetl_broker.service.models.base import MOST_ROWS, Given, Paged, type_of, words_of
+from noetl_broker.service.typed_values import TAGS, read_tags
 
 MOST_LISTED = 100_000  # rows of one call
 Asked = TypeVar("Asked", bound=Given)
@@ -74,10 +75,12 @@ class Face(NamedTuple):
 
     def read(self, given: Mapping[str, Any]) -> Any:
         """The request of a call. Raises OperatorFault with the option that is wrong."""
-        values = {
-            name: read_typed(name, self.request.model_fields[name].annotation, value, self.written(name))
+        values: dict[str, Any] = {
+            name: tags_given(value)
+            if name == TAGS
+            else read_typed(name, self.request.model_fields[name].annotation, value, self.written(name))
             for name, value in given.items()
-            if value is not None and name in self.request.model_fields
+            if value not in (None, ()) and name in self.request.model_fields  # (): an option that is given many times
         }
         return request_of(self.request, values, self.written)
 
@@ -87,7 +90,9 @@ class Face(NamedTuple):
 
     def _options_of(self, name: str) -> tuple[str, ...]:
         field = self.request.model_fields.get(name)
-        names = self.names.get(name, f"--{((field and field.alias) or name).replace('_', '-')}")
+        names = self.names.get(
+            name, "--tag" if name == TAGS else f"--{((field and field.alias) or name).replace('_', '-')}"
+        )
         return (names,) if isinstance(names, str) else names
 
     def _argument(self, name: str) -> Callable[[Any], Any]:
@@ -105,7 +110,16 @@ class Face(NamedTuple):
         if words := words_of(field):
             return click.option(*names, type=click.Choice(words, case_sensitive=False), help=help_)
         kind = self.types.get(name, COMPLETED.get(name))
-        return click.option(*names, metavar=_metavar(name, field), type=kind, help=help_)
+        many = get_origin(type_of(field)) is list or name == TAGS
+        return click.option(*names, metavar=_metavar(name, field), type=kind, multiple=many, help=help_)
+
+
+def tags_given(written: Sequence[str]) -> dict[str, str]:
+    """The tags of options `--tag NAME=VALUE`. Raises OperatorFault."""
+    try:
+        return read_tags(written)
+    except ValueError as error:
+        raise OperatorFault(f"--tag: {error}") from None
 
 
 def face(
@@ -227,6 +241,7 @@ def action_named(name: str) -> Any:
 METAVARS: Mapping[str, str] = MappingProxyType({
     "execution_id": "ID", "payload": "JSON", "form": "JSON", "version": "N", "path": "PATH", "step": "STEP",
     "from_step": "STEP", "since": "TIME", "until": "TIME", "idempotency_key": "KEY", "rate": "RATE",
+    "tag": "NAME=VALUE", "tags": "NAME=VALUE", "key": "KEY",
     **dict.fromkeys(("keep_seconds", "every", "jitter", "catch_up"), "DURATION"),
 })  # fmt: skip
 

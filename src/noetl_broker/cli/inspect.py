@@ -28,6 +28,7 @@ from noetl_broker.store.connect.lasting_session import LastingSession
     "executions",
     example=(
         "noetl-broker executions --status failed --path 'examples/*'\nnoetl-broker executions --limit 1000 --json\n"
+        "noetl-broker executions --tag customer=7 --tag region=eu\nnoetl-broker executions --key 'order 17'\n"
         "noetl-broker executions --text 'order 17'\nnoetl-broker executions --undone"
     ),
 )
@@ -40,7 +41,8 @@ from noetl_broker.store.connect.lasting_session import LastingSession
 def executions(call: Call, *, chosen: Selection, text: str | None, limit: int, undone: bool) -> None:
     """List executions, newest first; those of blocks below their parents.
 
-    --text and --error search the newest 10,000.
+    The column who has the tags of each, else its idempotency key. --text and --error search the newest 10,000.
+    --tag and --key find executions of any age.
     """
     if undone:
         if chosen.named or text is not None:
@@ -62,7 +64,7 @@ def executions(call: Call, *, chosen: Selection, text: str | None, limit: int, u
     if not call.printed(entries):
         columns: output.Columns = {
             "execution": "execution_id", "path": _shown_path, "v" if sys.stdout.isatty() else "version": "version",
-            "status": "status", "started": "started_at",
+            "status": "status", "who": shown_key, "started": "started_at",
             "took": lambda entry: took(entry["started_at"], entry["ended_at"]), "error": _remarks,
         }  # fmt: skip
         places = _lineages(entries)
@@ -86,6 +88,12 @@ def _remarks(entry: dict[str, Any]) -> str:
         entry["recovered_as"] and f"continued as {entry['recovered_as']}",
     )
     return "; ".join(filter(None, remarks))
+
+
+def shown_key(entry: Answer) -> str:
+    """What says which one an execution is: its tags, else its idempotency key."""
+    tags = entry.get("tags")
+    return ", ".join(f"{name}={value}" for name, value in tags.items()) if tags else entry.get("key") or ""
 
 
 def _shown_path(entry: Answer) -> str:

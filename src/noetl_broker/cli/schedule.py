@@ -55,6 +55,7 @@ def schedule() -> None:
             "every": "A span between starts in place of --cron: 15m, 2h.",
             "timezone": "The IANA time zone of --cron. [default: UTC]",
             "payload": "A JSON object, or @FILE with one (@- is stdin).",
+            "tags": "What lists find each of its executions by, such as customer=7.",
             "jitter": "Delay each start by a part of this; default: 0s.",
             "catch_up": "Of moments that passed while no broker ran, skip those later than this; 0: all. Default: 1h.",
             "overlap": "If an earlier execution lives: skip the start, queue it, cancel the other, or allow both. "

@@ -22,6 +22,8 @@ HELPS = {
     "since": "Only executions that changed since: 90s, 30min, 2h30m, 7d or 2w ago, or 2026-01-31T08:00 (UTC).",
     "until": "Only executions that started until then; as in --since, and a date includes that day.",
     "version": "Only those of this version.",
+    "tag": "Only those with this tag; given several times, those with all of these tags.",
+    "key": "Only those that were started with this idempotency key; * as in --path.",
     "all": "All of them, as far as filters allow.",
 }
 # `--version` of `retry` and `fork` names the version that they continue on.
@@ -79,7 +81,7 @@ def selection(
         def run(*arguments: Any, execution_id: tuple[int, ...] | int | None = None, **own: Any) -> int | None:
             given = {name: own.pop(f"filter_{name}", None) for name in Which.model_fields}
             named = execution_id if isinstance(execution_id, tuple) else () if execution_id is None else (execution_id,)
-            by_filter = any(value is not None for value in given.values())
+            by_filter = any(value not in (None, ()) for value in given.values())
             if named and by_filter:
                 name = click.get_current_context().info_name
                 what = "ids" if several else "one ID"

@@ -41,6 +41,7 @@ SAID = Face(
         "version": "A version of the playbook; default: the latest.",
         "idempotency_key": "A key starts one execution, however often the call is repeated with the same payload. With "
         "--payloads, each line has its own: KEY:3 is that of line 3.",
+        "tags": "What lists find it by, such as customer=7; at most 16.",
     },
 )
 
@@ -51,7 +52,8 @@ SAID = Face(
     example=(
         'noetl-broker start examples/weather --payload \'{"city": "Paris"}\' --wait\n'
         "noetl-broker start examples/weather --payload @payload.json --idempotency-key monday\n"
-        "noetl-broker start examples/weather --payloads cities.jsonl"
+        "noetl-broker start examples/weather --payloads cities.jsonl\n"
+        "noetl-broker start examples/weather --tag customer=7 --tag region=eu"
     ),
 )
 @SAID.given_to
@@ -152,6 +154,7 @@ async def start_many(call: Call, asked: StartRequest, file: str) -> int:
                 payloads=[line for _, line in some],
                 idempotency_keys=None if key is None else [f"{key}:{number}" for number, _ in some],
                 bucket_key=asked.bucket_key,
+                tags=asked.tags,
             )
             try:
                 with translate_faults():

@@ -50,6 +50,7 @@ from noetl_broker.broker.model.effects import (
     ChildUndoAbandoned,
     ChildUndone,
     EventPosted,
+    ExecutionBegun,
     ItemChildCancelled,
     ItemsCancelled,
     JobChanged,
@@ -188,6 +189,7 @@ def _answer(number: JSON) -> str:
 
 # The line of an effect; kinds in the order of the story. Others show in the events of the turn.
 LINES: Mapping[type[Any], Callable[[Any], str]] = {
+    ExecutionBegun: lambda begun: f"tags  {_json(begun.tags)}" if begun.tags is not None else "",
     ChildStarted: _child_line,
     ChildUndone: lambda child: f"undo execution {child.child_execution_id}{_answer(child.context.get('answer'))}",
     ChildAdopted: lambda adopted: f"waits {_name(adopted)} child {adopted.child_execution_id}",

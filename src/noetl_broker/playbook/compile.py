@@ -27,6 +27,7 @@ from noetl_broker.playbook.reader import Reading, TemplateSite
 from noetl_broker.playbook.scopes import arriving_inputs
 from noetl_broker.playbook.signals import read_on_signal
 from noetl_broker.playbook.steps import read_step
+from noetl_broker.playbook.tags import read_tags
 from noetl_broker.playbook.work_budget import TooMuchWork, Work
 from noetl_broker.playbook.yaml_loader import Document, load_into
 from noetl_broker.template import WORKER_WORDS, Tree
@@ -170,6 +171,7 @@ def _join(reading: Reading, outline: Outline, steps: dict[str, Step], workload: 
         on_signal=read_on_signal(reading, outline.metadata),
         concurrency=read_concurrency(reading, outline.metadata.get("concurrency"), outline.limit_location),
         on_failure=read_on_failure(reading, outline.metadata),
+        tags=read_tags(reading, outline.metadata),
         bucket=outline.bucket,
         document=outline.document,
     )

@@ -8,6 +8,7 @@ from typing import Any, Final
 from noetl_broker.node_ids import FORBIDDEN_IN_STEPS, UNDO_SUFFIX
 from noetl_broker.playbook.diagnostics import Location, json_type_name
 from noetl_broker.playbook.keys import (
+    LIST,
     MAPPING,
     NAME,
     NAME_CHARS,
@@ -25,6 +26,7 @@ from noetl_broker.playbook.keys import (
 from noetl_broker.playbook.keywords import START
 from noetl_broker.playbook.model import Raw
 from noetl_broker.playbook.reader import Reading, TemplateSite, WrittenBlock
+from noetl_broker.playbook.tags import SCHEMA as TAGS
 from noetl_broker.playbook.value_schema import check_schema
 from noetl_broker.playbook.work_budget import weight_of
 from noetl_broker.template import Tree
@@ -47,7 +49,7 @@ METADATA = Keys(
     about="What the playbook is called, and its limits; a name or a path is needed.",
     word="metadata",
     is_open=True,
-    others=("tags", "labels", "annotations", "author", "owner"),
+    others=("labels", "annotations", "author", "owner"),
     keys=(
         Key("name", holds(TEXT), "The name; also the path, if there is none."),
         Key("path", holds(TEXT), "Where the catalog keeps it: folder/name."),
@@ -69,6 +71,7 @@ METADATA = Keys(
         ),
         Key("concurrency", holds(ref("ConcurrencyModel")), "How many executions of one key run at once."),
         Key("on_failure", holds(ref("OnFailureModel")), "What starts when an execution has failed."),
+        Key("tags", holds(TAGS, LIST, TEXT), "By what lists find its executions; values may be templates."),
     ),
 )
 STEPS = holds(*one_or_list(ref("StepModel"))[1:])

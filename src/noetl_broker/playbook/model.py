@@ -399,6 +399,7 @@ class Playbook:
     on_failure: OnFailure | None = None
     blocks: Mapping[str, Playbook] = field(default_factory=dict)  # by the step that has it; each is `path#step`
     concurrency: Concurrency | None = None
+    tags: Mapping[str, Tree] = field(default_factory=dict)  # templates that read the workload
     bucket: str | None = None  # all executions of playbooks with this text live in one bucket
     needs: BucketNeeds | None = None  # None: of a block, whose playbook has them
     undoes: bool = False  # a step, or a step of a block, has a `compensate`

@@ -25,6 +25,7 @@ from noetl_broker.service.models.base import Listed, OneExecution, PageOfOne
 from noetl_broker.service.payload_check import payload_check
 from noetl_broker.service.spans import parse_since, parse_until
 from noetl_broker.service.typed_json import json_text
+from noetl_broker.service.typed_values import read_tags
 from noetl_broker.service.where import Do, Row, by_id, collected, grouped, merged, routed
 from noetl_broker.store.admin import executions, list_pages, logs
 from noetl_broker.store.admin.execution_path import load_execution_path
@@ -43,10 +44,19 @@ MOST_EXAMPLES = 10  # of an invariant that does not hold
 
 def filter_of(given: Any) -> Filter:
     """The filter of a request that has the fields of a filter."""
-    values = {each.name: getattr(given, each.name) for each in fields(Filter)}
+    values = {each.name: getattr(given, each.name) for each in fields(Filter) if each.name != "tags"}
+    values["tags"] = _tags_of(given.tag)
     for name, parse in (("since", parse_since), ("until", parse_until)):
         values[name] = None if values[name] is None else parse(values[name])
     return Filter(**values)
+
+
+def _tags_of(written: Sequence[str] | None) -> dict[str, str] | None:
+    """Tags of a filter. Raises OperatorFault for one with two values, which no execution has."""
+    try:
+        return read_tags(written or ()) or None
+    except ValueError as fault:
+        raise OperatorFault(f"the filter: {fault}") from None
 
 
 async def at_home(buckets: BucketConnections, do: Do, given: models.StartRequest) -> Any:
@@ -81,9 +91,11 @@ async def list_executions(connection: Connection, caller: Caller, given: models.
 
     `since` and `until` are moments or time spans before now. A page may hold few executions, or none, while `next`
     leads to more: it reads 25,000 at most. `error` and `text` search the newest 10,000. For an operator, `text` looks
-    into idempotency keys, messages and short workloads, too; `error` is for operators alone.
+    into idempotency keys, messages and short workloads, too; `error` and `key` are for operators alone. `tag` and `key`
+    find executions of any age.
     """
     caller.refuse_hidden("errors", given.error)
+    caller.refuse_hidden("keys", given.key)
     found = await list_pages.page_executions(
         connection, filter_of(given), text=given.text, with_values=caller.sees_values, **paging.place(given, int)
     )
@@ -109,9 +121,13 @@ async def start_unchecked(connection: Connection, _caller: Caller, given: models
     """Start an execution of a playbook. The broker checks the payload."""
     payload, key = json_text(given.payload), given.idempotency_key
     started = await executions.start_execution(
-        connection, given.path, payload, version=given.version, idempotency_key=key, bucket_key=given.bucket_key
+        connection, given.path, payload, version=given.version, idempotency_key=key, options=_options_of(given)
     )
     return {"execution_id": started}
+
+
+def _options_of(given: models.StartRequest | models.StartManyRequest) -> dict[str, Any]:
+    return {"bucket_key": given.bucket_key, "tags": given.tags or None}
 
 
 @action(Role.OPERATOR, dict[str, Any])
@@ -127,7 +143,7 @@ async def start_executions(connection: Connection, _caller: Caller, given: model
     texts = [json_text(payload, f"payload {n} of {count}") for n, payload in enumerate(given.payloads, 1)]
     started = await executions.start_executions(
         connection, given.path, texts, version=given.version, idempotency_keys=given.idempotency_keys,
-        bucket_key=given.bucket_key,
+        options=_options_of(given),
     )  # fmt: skip
     return {"execution_ids": started}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar, get_origin
 
 from noetl_broker.playbook.throttle import RATE_FORMS, parse_rate
@@ -13,6 +13,26 @@ from noetl_broker.service.typed_json import read_short_json
 from noetl_broker.template.durations import DURATION_FORMS, parse_duration
 
 Asked = TypeVar("Asked", bound=Given)
+TAGS: Final = "tags"  # the field of a request; a person writes each as NAME=VALUE
+
+
+def read_tags(lines: Iterable[str]) -> dict[str, str]:
+    """The tags of lines `NAME=VALUE`. Raises ValueError for a line without a value, and for two values of one tag."""
+    tags: dict[str, str] = {}
+    for line in filter(str.strip, lines):
+        name, equals, value = line.partition("=")
+        if not equals:
+            raise ValueError(f"the tag {line!r:.60} has no value; write NAME=VALUE, such as customer=7")
+        if tags.setdefault(name.strip(), value) != value:
+            raise ValueError(
+                f"the tag {name.strip()} is there twice, as {tags[name.strip()]!r:.60} and {value!r:.60}; give one"
+            )
+    return tags
+
+
+def tag_lines(tags: Mapping[str, object] | None) -> list[str]:
+    """Tags as a person writes them, each `NAME=VALUE`."""
+    return [f"{name}={value}" for name, value in (tags or {}).items()]
 
 
 def parse_seconds(text: str) -> float:
@@ -59,6 +79,8 @@ def read_written(name: str, kind: Any, text: str, read: Callable[[str], Any] = r
     """The value of a field of a type that a person wrote; `read` reads JSON. Raises ValueError."""
     if kind is Any or get_origin(kind) is dict:
         return read(text)
+    if name == TAGS:
+        return read_tags(text.splitlines())
     if kind is bool:
         return text == "true"
     if name not in WRITTEN:

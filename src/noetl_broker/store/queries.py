@@ -43,7 +43,7 @@ def _load() -> dict[str, tuple[str, list[str]]]:
                 raise ValueError(message)
             texts[name] = text.strip().rstrip(";")
     # Most batches begin no execution, and do not pay for these rows.
-    without_begin = parts | {"begin": ""}
+    without_begin = parts | {"begin": "", "tags_at_end": ""}
     statements = {name: _finished(text, without_begin) for name, text in texts.items()}
     statements["write_first_turns"] = _finished(texts["write_turns"], parts)
     return statements

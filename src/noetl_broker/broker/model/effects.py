@@ -25,10 +25,14 @@ class OnFailureStart(NamedTuple):
 
 
 class ExecutionBegun(NamedTuple):
-    """The execution begins with this workload, or is refused. Its `deadline`, in seconds from now, begins too."""
+    """The execution begins with this workload, or is refused. Its `deadline`, in seconds from now, begins too.
+
+    `tags`: all that it has, where its playbook gives it any.
+    """
 
     workload: dict[str, JSON]
     deadline: float | None = None
+    tags: dict[str, str] | None = None
 
 
 class StatusChanged(NamedTuple):

@@ -82,7 +82,9 @@ async def show_preview(screen: Acting, asked: Annotated[FilterQuery, Depends()])
     """The preview of an action: on the executions of `id`, or, with `scope`, on all that match."""
     query, ids = screen.asked("action", "scope", "after", *ON), screen.request.query_params.getlist("id")
     action, is_all = query["action"], query["scope"] == "all"
-    back = link("/dead-letters" if action == "reevaluate" else "/executions", **asked.fields, text=asked.text)
+    back = link(
+        "/dead-letters" if action == "reevaluate" else "/executions", **asked.fields, tag=asked.tags, text=asked.text
+    )
     if not is_all and not ids:
         return SentForm(screen, {}).done(back, "Choose executions first: no one was chosen.", kind="warn")
     which = {"which": asked.given(), "after": query["after"]} if is_all else {"ids": ids}

@@ -16,7 +16,8 @@ router = APIRouter()
 
 STATUSES: Final = ("RUNNING", "QUEUED", "PAUSED", "COMPENSATING", "FAILED", "COMPLETED", "CANCELLED")
 SINCE: Final = (("", "any time"), ("15min", "15 minutes"), ("1h", "1 hour"), ("1d", "1 day"), ("7d", "7 days"))
-FIELDS: Final = ("path", "status", "error", "step", "since", "until", "of_version")
+FIELDS: Final = ("path", "status", "error", "step", "since", "until", "of_version", "key")
+MOST_TAGS: Final = 16
 
 
 class FilterQuery:
@@ -25,17 +26,19 @@ class FilterQuery:
     def __init__(self, request: Request) -> None:
         self.fields = Screen(request, None).asked(*FIELDS, "text")
         self.text = self.fields.pop("text")
+        self.tags = [tag for tag in request.query_params.getlist("tag") if tag.strip()][: MOST_TAGS + 1]
         self.faults: dict[str, str] = {}
 
     def given(self) -> dict[str, Any]:
         """The filters for the service."""
-        given = {name.removeprefix("of_"): value for name, value in self.fields.items()} | {"text": self.text}
+        given: dict[str, Any] = {name.removeprefix("of_"): value for name, value in self.fields.items()}
+        given |= {"text": self.text, "tag": self.tags}
         return {name: value for name, value in given.items() if value and name not in self.faults}
 
     @property
     def is_set(self) -> bool:
         """Whether anything is filtered."""
-        return bool(self.text) or any(self.fields.values())
+        return bool(self.text or self.tags) or any(self.fields.values())
 
 
 @router.get("/executions")

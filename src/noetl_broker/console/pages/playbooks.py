@@ -181,7 +181,7 @@ async def show_form(screen: Acting) -> Response:
     opened = await open_playbook(screen)
     playbook, fault = await compiled(screen, opened["of"])
     shown = {"inputs": inputs_of(playbook), "faults": [] if fault is None else [fault]}
-    return show_part(screen, opened, "start", playbook=playbook, key=secrets.token_urlsafe(16), **shown)
+    return show_part(screen, opened, "start", playbook=playbook, key=secrets.token_urlsafe(16), tags="", **shown)
 
 
 def inputs_of(playbook: Playbook | None) -> list[Input]:
@@ -201,10 +201,10 @@ async def start(form: Posted) -> Response:
     faults = list[str]()
     try:
         if not any(one.error for one in inputs):
-            once = form.once(key, json_text(payload))
+            once = form.once(key, json_text(payload), form.text("tags"))
             error = None if playbook is None else await asyncio.to_thread(payload_fault, playbook, payload)
             if error is None:
-                given = {"path": of.path, "version": of.version, "idempotency_key": once}
+                given = {"path": of.path, "version": of.version, "idempotency_key": once, "tags": form.text("tags")}
                 made = await form.screen.ask(executions.start_unchecked, payload=payload, **given)
                 said = f"Version {of.version} of {of.path} has started."
                 return form.done(f"/executions/{made['execution_id']}", said)
@@ -214,4 +214,5 @@ async def start(form: Posted) -> Response:
     except BrokerError as fault:
         faults = [str(fault)]
     shown = {"inputs": inputs, "faults": faults, "status": HTTPStatus.BAD_REQUEST}
+    shown["tags"] = form.text("tags")
     return show_part(form.screen, opened, "start", playbook=playbook, key=key[:64], **shown)

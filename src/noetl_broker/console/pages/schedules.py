@@ -16,13 +16,14 @@ from noetl_broker.service import playbooks
 from noetl_broker.service import schedules as service
 from noetl_broker.service.field_errors import FieldFault
 from noetl_broker.service.models.schedules import MOST_STARTED, ScheduleView
+from noetl_broker.service.typed_values import tag_lines
 
 router = APIRouter()
 
 MOMENTS: Final = 10  # that one schedule shows
 NEW: Final = {
     "name": "", "path": "", "version": "", "cron": "", "every": "", "timezone": "UTC", "jitter": "0s",
-    "catch_up": "1h", "overlap": "skip", "payload": "{}",
+    "catch_up": "1h", "overlap": "skip", "tags": "", "payload": "{}",
 }  # fmt: skip
 SPANS: Final = ("every", "jitter", "catch_up")
 LISTED: Final = 200  # paths and moments
@@ -97,6 +98,7 @@ async def show_form(screen: Acting) -> Response:
         row = await screen.ask(service.show_schedule, name=name)
         fields = {key: "" if row[key] is None else str(row[key]) for key in NEW}
         fields |= {key: seconds_text(row[key]) for key in SPANS} | {"payload": json_for_editing(row["payload"])}
+        fields["tags"] = "\n".join(tag_lines(row["tags"]))
     paths = [one["path"] for one in (await screen.ask(playbooks.list_playbooks, limit=LISTED))["items"]]
     title = f"Change {name}" if name else "New schedule"
     return screen.form("schedule_edit.html", title, fields, paths=paths, is_new=not name)

@@ -17,15 +17,17 @@ from noetl_broker.service.models.base import (
     OrFromStart,
     SomeName,
     Status,
+    Tags,
     Text,
     Version,
+    WithKey,
     is_given,
 )
 from noetl_broker.service.models.executions import ListExecutions
 from noetl_broker.service.models.values import GivenId, Id, Time
 
 MOST_TREATED = 500  # executions of one request
-_FILTER = is_given("path", "status", "error", "step", "since", "until", "version")
+_FILTER = is_given("path", "status", "error", "step", "since", "until", "version", "tag", "key")
 _ALL: dict[str, Any] = {"required": ["all"], "properties": {"all": {"const": True}}}
 
 Bulk = Literal["cancel", "pause", "resume", "retry", "fork", "reevaluate"]
@@ -176,6 +178,8 @@ class Which(Given):
     since: Time | None = None
     until: Time | None = None
     version: Version | None = Field(None, description="of this version of their playbook")
+    tag: Tags = None
+    key: WithKey = None
     all: StrictBool = False
 
 

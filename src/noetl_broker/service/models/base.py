@@ -32,6 +32,21 @@ IdempotencyKey = Annotated[SomeText | None, Field(description="one key does it o
 Status = Literal["QUEUED", "RUNNING", "PAUSED", "COMPENSATING", "COMPLETED", "FAILED", "CANCELLED"]
 
 
+Tag = Annotated[
+    str, Field(pattern=r"^[a-z][a-z0-9_.-]{0,62}=[\s\S]{0,256}$", examples=["customer=7"], description="NAME=VALUE")
+]
+Tags = Annotated[list[Tag] | None, Field(max_length=16, description="with this tag, NAME=VALUE; of several, with all")]
+GivenTags = Annotated[
+    dict[
+        Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.-]{0,62}$")],
+        Annotated[str, Field(max_length=256)] | StrictBool | int | float,
+    ]
+    | None,
+    Field(max_length=16, description="what lists find it by: text, numbers, booleans"),
+]
+WithKey = Annotated[Text | None, Field(description="with this idempotency key; * stands for any characters")]
+
+
 UNANSWERED: Any = Field([], description="buckets of the installation that did not answer, and why")
 
 

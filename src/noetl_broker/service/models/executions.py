@@ -9,13 +9,16 @@ from pydantic import BaseModel, Field
 from noetl_broker.service.models.base import (
     UNANSWERED,
     Given,
+    GivenTags,
     OneExecution,
     Paged,
     PageOfOne,
     SomeText,
     Status,
+    Tags,
     Text,
     Version,
+    WithKey,
 )
 from noetl_broker.service.models.values import (
     ErrorType,
@@ -53,6 +56,8 @@ class ListExecutions(Paged):
     since: Time | None = Field(None, description="that started or took a turn since: a moment or a span")
     until: Time | None = Field(None, description="that started until then: a moment or a span")
     version: Version | None = Field(None, description="of this version of its playbook")
+    tag: Tags = None
+    key: WithKey = None
     text: Text | None = Field(None, description="a part of id, path or step; for an operator, of more")
 
 
@@ -113,6 +118,7 @@ class StartRequest(Given):
     payload: dict[str, Any] = Field(default_factory=dict)
     idempotency_key: SomeText | None = Field(None, description="one key starts one execution, however often it is sent")
     bucket_key: BucketKey = None
+    tags: GivenTags = None
 
 
 class StartManyRequest(Given):
@@ -123,6 +129,7 @@ class StartManyRequest(Given):
     payloads: list[dict[str, Any]]
     idempotency_keys: list[str | None] | None = None
     bucket_key: BucketKey = None
+    tags: GivenTags = None
 
 
 class ExecutionView(BaseModel):
@@ -139,6 +146,8 @@ class ExecutionView(BaseModel):
     error: Fault
     recovered_as: Id | None = Field(description="the fork or retry that recovered it")
     undo_status: UndoState | None = _UNDO_STATE
+    tags: dict[str, str] | None = Field(None, description="what lists find it by")
+    key: Hidden = Field(None, description="the idempotency key of its start")
 
 
 class StepView(BaseModel):

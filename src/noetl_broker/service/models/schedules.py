@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, StrictBool
 
-from noetl_broker.service.models.base import Given, SomeText, Version
+from noetl_broker.service.models.base import Given, GivenTags, SomeText, Version
 from noetl_broker.service.models.values import Id, Moment, Payload, Time
 
 MOST_SECONDS = 3660 * 86_400.0
@@ -36,6 +36,7 @@ class ScheduleView(BaseModel):
     path: str
     version: int | None = Field(description="null: the latest at each moment")
     payload: Payload
+    tags: dict[str, Any] | None = Field(None, description="of each execution that it starts")
     cron: str | None
     every: float | None
     timezone: str
@@ -63,6 +64,7 @@ class ScheduleRequest(OneSchedule):
     path: SomeText
     version: Version | None = None
     payload: dict[str, Any] = Field(default_factory=dict)
+    tags: GivenTags = None
     cron: str | None = Field(None, min_length=1, max_length=200, description="five fields, or six with seconds first")
     every: float | None = Field(None, ge=1, le=MOST_SECONDS, description="seconds between starts, in place of `cron`")
     timezone: str = Field("UTC", min_length=1, max_length=64, description="of `cron`: an IANA name")

@@ -24,6 +24,7 @@ from noetl_broker.store.admin.slot_lines import slots_of
 from noetl_broker.store.admin.undo import list_draining, load_undo
 from noetl_broker.store.connect.connection import Connection, call, fetch_planned
 from noetl_broker.store.connect.session import OWN_STATES, fault_of
+from noetl_broker.store.json_codec import dump_json
 from noetl_broker.store.queries import filter_parameters, sql
 
 _Answer = TypeVar("_Answer")
@@ -42,10 +43,13 @@ async def start_execution(
     *,
     version: int | None,
     idempotency_key: str | None,
-    bucket_key: str | None = None,
+    options: Mapping[str, object] | None = None,
 ) -> int:
-    """Start an execution with a JSON object as payload; returns its id. NotFoundFault suggests a near path."""
-    given = path, payload, version, idempotency_key, bucket_key
+    """Start an execution with a JSON object as payload; returns its id. NotFoundFault suggests a near path.
+
+    `options`: those of noetl.start_execution; None leaves one out.
+    """
+    given = path, payload, version, idempotency_key, _options(options)
     async with _suggesting(connection, path, version):
         return int(await connection.fetchval(sql("start_execution"), *given))
 
@@ -65,12 +69,17 @@ async def start_executions(
     *,
     version: int | None,
     idempotency_keys: Sequence[str | None] | None,
-    bucket_key: str | None = None,
+    options: Mapping[str, object] | None = None,
 ) -> list[int]:
     """Start an execution for each payload, all in one transaction; returns their ids in the same order."""
-    given = path, payloads, idempotency_keys, version, bucket_key
+    given = path, payloads, idempotency_keys, version, _options(options)
     async with _suggesting(connection, path, version):
         return list(await connection.fetchval(sql("start_executions"), *given))
+
+
+def _options(given: Mapping[str, object] | None) -> str | None:
+    options = {name: value for name, value in (given or {}).items() if value is not None}
+    return dump_json(options) if options else None
 
 
 @asynccontextmanager
@@ -96,7 +105,8 @@ class Filter:
 
     `path` and `error` (a part of `type: message`) may hold `*` for any characters. `step` is where it failed. `version`
     is that of its playbook. `since` and `until` are moments, or seconds before the database's now: an execution matches
-    if it started or took a turn after `since`, and started before `until`.
+    if it started or took a turn after `since`, and started before `until`. It has all of `tags`. `key` is the
+    idempotency key of its start, and may hold `*`.
     """
 
     path: str | None = None
@@ -106,6 +116,8 @@ class Filter:
     since: datetime | float | None = None
     until: datetime | float | None = None
     version: int | None = None
+    tags: Mapping[str, str] | None = None
+    key: str | None = None
 
     def call(self, statement: str, *own: object) -> tuple[Any, ...]:
         """The text of a statement that takes a filter, its own arguments, and those of the filter that it names."""
@@ -121,6 +133,8 @@ class Filter:
             "until": until,
             "until_seconds": until_seconds,
             "version": self.version,
+            "tags": None if self.tags is None else dump_json(self.tags),
+            "key": None if self.key is None else like(self.key),
         }
         return sql(statement), *own, *(values[name] for name in filter_parameters(statement))
 

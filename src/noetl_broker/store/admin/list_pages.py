@@ -18,12 +18,14 @@ from noetl_broker.playbook.keys import LARGEST_VERSION
 from noetl_broker.store.admin.approvals import in_order
 from noetl_broker.store.admin.executions import Entry, Filter, as_reader, like
 from noetl_broker.store.connect.connection import Connection
+from noetl_broker.store.json_codec import dump_json
 from noetl_broker.store.queries import sql
 
 READ = 25_000  # rows that one page reads at most: 20 to 50 ms
 BYTES_READ = 4 << 20  # of events or signals, as stored: their values are compressed
 LETTERS_READ = 2_000  # their executions are read, too
 SEARCHED = 10_000  # the newest executions, in which a text is searched
+FOUND = 10_000  # executions with a tag, which are all looked at; of more, a page reads the newest
 LARGEST = 2**63 - 1
 LARGEST_TURN = 2**31 - 1
 LAST_NODE = "~"  # after every node_id, which begins with a digit
@@ -54,13 +56,14 @@ async def page_executions(
     error, and of workloads of up to 2,000 bytes. It may hold `*`.
 
     With `text` or an error in the filter, only the newest 10,000 executions are searched; with an error, of those that
-    failed or were cancelled. A login that may only read the views of noetl_reader gets no `error`.
+    failed or were cancelled. Where an index finds the executions of a tag or a key, all of them are searched. A login
+    that may only read the views of noetl_reader gets no `error`.
     """
     try:
         return await _page_executions(connection, which, text, after, limit, read, with_values=with_values)
     except asyncpg.InsufficientPrivilegeError:
-        if text is not None or which.error is not None or which.step is not None:  # no view has errors
-            raise
+        if text is not None or which.error is not None or which.step is not None or which.key is not None:
+            raise  # no view has errors or keys
         before = None if after is None else after[0]
         rows = await as_reader(connection.fetch(*which.call("list_executions_for_readers", limit + 1, before)))
         if rows is None:
@@ -78,21 +81,36 @@ async def _page_executions(
     *,
     with_values: bool,
 ) -> Page:
-    kind = _kind(which)
+    ids = await _find_indexed(connection, which)
+    kind = _kind(which) if ids is None else "found"
     since, until, latest = await _moments(connection, which)
     before = min(after[0] if after else LARGEST, LARGEST if latest is None else latest)
     oldest = 0
-    if text is not None or which.error is not None:
+    if ids is None and (text is not None or which.error is not None):
         read = min(read, SEARCHED)
         oldest = await connection.fetchval(sql("page_executions_end"), kind, LARGEST, SEARCHED) or 0
     pattern = None if text is None else like(text, anywhere=True)
-    own = (pattern, kind, before, read, limit + 1, oldest, with_values)
+    own = (pattern, kind, before, read, limit + 1, oldest, with_values, ids)
     rows = await connection.fetch(*replace(which, since=since, until=until).call("page_executions", *own))
     page = _page(rows, limit, "execution_id")
-    if page.next is None:
+    if page.next is None and ids is None:
         end = await connection.fetchval(sql("page_executions_end"), kind, before, read)
         return page._replace(next=None if end is None or end <= oldest else (end,))
     return page
+
+
+async def _find_indexed(connection: Connection, which: Filter) -> list[int] | None:
+    """The executions that a key or tags choose by their indexes; None if they choose nothing, or more than FOUND."""
+    if which.key is not None and "*" not in which.key:
+        statement, given = "find_by_key", which.key
+    elif which.tags:
+        statement, given = "find_tagged", dump_json(which.tags)
+    else:
+        return None
+    async with connection.transaction():
+        await connection.execute(sql("without_table_scans"))
+        rows = await connection.fetch(sql(statement), given, FOUND + 1)
+    return None if len(rows) > FOUND else [row["execution_id"] for row in rows]
 
 
 async def _moments(connection: Connection, which: Filter) -> tuple[datetime | None, datetime | None, int | None]:

@@ -16,6 +16,7 @@ from noetl_broker.broker.holds.schedules import NO_MOMENT, Move, Schedule, plan_
 from noetl_broker.errors import NotFoundFault
 from noetl_broker.playbook.cron import Timing, TimingError, read_cron, read_every
 from noetl_broker.store.connect.connection import Connection, call
+from noetl_broker.store.json_codec import dump_json
 from noetl_broker.store.queries import sql
 
 NEVER = datetime.max.replace(tzinfo=UTC)  # the driver sends it as infinity
@@ -37,6 +38,7 @@ class ScheduleSpec:
     catch_up: timedelta = timedelta(hours=1)
     overlap: str = "skip"
     declared_in: str | None = None
+    tags: Mapping[str, object] | None = None
 
 
 class Moved(NamedTuple):
@@ -52,9 +54,10 @@ class Moved(NamedTuple):
 
 async def put_schedule(connection: Connection, spec: ScheduleSpec) -> bool:
     """Make a schedule or change it; returns whether something changed."""
+    options = dump_json({"tags": spec.tags}) if spec.tags else None
     changed: bool = await connection.fetchval(
         sql("put_schedule"), spec.name, spec.path, spec.cron, spec.every, spec.payload, spec.timezone, spec.version,
-        spec.jitter, spec.catch_up, spec.overlap, spec.declared_in,
+        spec.jitter, spec.catch_up, spec.overlap, spec.declared_in, options,
     )  # fmt: skip
     return changed
 

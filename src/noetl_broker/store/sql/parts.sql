@@ -11,6 +11,7 @@
 -- sent_too_early: when the last signal was sent that is older than `since` of the wait w
 -- not_archived: whether the rows of an execution are in the tables of history
 -- begin: what write_first_turns adds to write_turns
+-- tags_at_end: what it adds where an execution ends in its first turns
 
 -- name: chosen_in_view
 ({filter.path}::text is null or x.path like {filter.path} and ({filter.path} like '%#%' or x.path not like '%#%'))
@@ -21,6 +22,7 @@
     or x.started_at <= clock_timestamp() - make_interval(secs => {filter.until_seconds})
   )
   and ({filter.version}::int is null or x.version = {filter.version})
+  and ({filter.tags}::text is null or x.tags @> {filter.tags}::text::jsonb)
 
 -- name: chosen
 {part.chosen_in_view}
@@ -29,6 +31,7 @@
     or nullif(concat_ws(': ', x.error ->> 'type', x.error ->> 'message'), '') ilike {filter.error}
   )
   and ({filter.step}::text is null or x.error ->> 'step' = {filter.step})
+  and ({filter.key}::text is null or x.idempotency_key like {filter.key})
 
 -- name: changed_since
 ({filter.since}::timestamptz is null or greatest(x.started_at, s.last_at) >= {filter.since})
@@ -48,10 +51,10 @@ not exists (
 -- name: begin
 -- Rows that are written once per execution, in the statement of its first decision. $18: the catalog_id of each; $19: the
 -- steps that its first turns changed, {step: [status, visits, started_at, ended_at, result_visit, result_event_id, carrier]}.
--- $20 to $23: the shape of each playbook.
+-- $20 to $23: the shape of each playbook. $24: the tags of each, if its playbook gives any.
 ), begun as materialized (
-  select u.execution_id, u.workload::jsonb as workload, u.rules::json as rules
-  from unnest($15::bigint[], $16::text[], $17::text[]) u (execution_id, workload, rules)
+  select u.execution_id, u.workload::jsonb as workload, u.rules::json as rules, u.tags::jsonb as tags
+  from unnest($15::bigint[], $16::text[], $17::text[], $24::text[]) u (execution_id, workload, rules, tags)
 ), shape as materialized (
   select u.catalog_id, u.steps::jsonb as steps, u.arcs::jsonb as arcs, u.tasks::jsonb as tasks
   from unnest($20::bigint[], $21::text[], $22::text[], $23::text[]) u (catalog_id, steps, arcs, tasks)
@@ -102,9 +105,12 @@ not exists (
 ), executions as (
   -- one that ends in its first turns is updated once, below
   update noetl.execution x
-  set workload = b.workload, rules = b.rules
+  set workload = b.workload, rules = b.rules, tags = coalesce(b.tags, x.tags)
   from begun b
   where x.execution_id = b.execution_id and b.execution_id <> all($9::bigint[])
+
+-- name: tags_at_end
+, tags = coalesce(($24::text[])[array_position($15, e.execution_id)]::jsonb, x.tags)
 
 -- name: counts_left_undone
 case when x.undo_status = 'left' then (

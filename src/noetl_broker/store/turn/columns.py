@@ -39,7 +39,7 @@ class Columns:
 
     def __init__(self) -> None:
         """No rows."""
-        self.begun: dict[int, tuple[Any, ...]] = {}  # executions that begin: execution, workload, rules, catalog id
+        self.begun: dict[int, tuple[Any, ...]] = {}  # that begin: execution, workload, rules, catalog id, tags
         self.shapes: dict[int, tuple[str, str, str]] = {}
         # Of each turn: execution, catalog id, event, time, mail. Rows have its position, from 1.
         self.sources: list[tuple[Any, ...]] = []

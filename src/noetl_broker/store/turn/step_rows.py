@@ -38,13 +38,14 @@ def begin_arguments(
 ) -> list[list[Any]]:
     """The arguments of `write_first_turns` from the first one about executions that begin.
 
-    `begun` has execution, workload, rules and catalog id; `shapes` the playbooks. Takes the steps that are inserted out
-    of `rows`.
+    `begun` has execution, workload, rules, catalog id and tags; `shapes` the playbooks. Takes the steps that are
+    inserted out of `rows`.
     """
     inserted = _take_inserted(rows, sources, begun)
     changed: list[Any] = [dump_json(inserted.get(execution_id, {})) for execution_id in begun]
     shape_rows = [(catalog_id, *shape) for catalog_id, shape in shapes.items()]
-    return [*columns_of([*begun.values()], 4), changed, *columns_of(shape_rows, 4)]
+    *first, tags = columns_of([*begun.values()], 5)
+    return [*first, changed, *columns_of(shape_rows, 4), tags]
 
 
 def _take_inserted(

@@ -81,7 +81,8 @@ def _add_begun(columns: Columns, case: Case, begun: ExecutionBegun) -> None:
     owner, catalog_id = case.execution.execution_id, case.execution.catalog_id
     if not isinstance(case.playbook, str) and catalog_id is not None:
         columns.shapes.setdefault(catalog_id, shape_of(case.playbook))
-        columns.begun[owner] = (owner, dump_json(begun.workload), dump_json(case.rules.pinned()), catalog_id)
+        tags = json_or_null(begun.tags)
+        columns.begun[owner] = (owner, dump_json(begun.workload), dump_json(case.rules.pinned()), catalog_id, tags)
 
 
 def _add_events(columns: Columns, execution: Execution, turn: Turn, decision: Decision) -> None:

@@ -1,8 +1,8 @@
 -- name: start_execution
-select noetl.start_execution($1::text, $2::text::jsonb, $3::int, $4::text, case when $5::text is not null then jsonb_build_object('bucket_key', $5::text) end);
+select noetl.start_execution($1::text, $2::text::jsonb, $3::int, $4::text, $5::text::jsonb);
 
 -- name: start_executions
-select noetl.start_executions($1::text, $2::text[]::jsonb[], $3::text[], $4::int, case when $5::text is not null then jsonb_build_object('bucket_key', $5::text) end);
+select noetl.start_executions($1::text, $2::text[]::jsonb[], $3::text[], $4::int, $5::text::jsonb);
 
 -- name: bucket_of_start
 select noetl.bucket_of($1::text, $2::text, $3::text);
@@ -51,7 +51,7 @@ order by x.execution_id;
 -- name: find_execution
 -- `read_at`: the database's clock, by which leases and delays are shown.
 select x.execution_id, x.path, x.version, x.status, x.started_at, x.ended_at, x.parent_execution_id, x.forked_from,
-  x.result, x.error, x.undo_status, noetl.is_archived(x.execution_id) as archived,
+  x.result, x.error, x.undo_status, x.tags, x.idempotency_key as key, noetl.is_archived(x.execution_id) as archived,
   (select count(*) from noetl.inbox i where i.execution_id = x.execution_id) as unread,
   noetl.recovered_as(x.execution_id) as recovered_as,
   clock_timestamp() as read_at
@@ -156,7 +156,7 @@ select x.execution_id, x.path, x.version, x.status, x.started_at, x.ended_at, x.
     select max(f.execution_id)
     from noetl.executions f
     where f.forked_from = x.execution_id
-  ) as recovered_as, x.undo_status, {part.counts_left_undone} as left_undone
+  ) as recovered_as, x.undo_status, x.tags, {part.counts_left_undone} as left_undone
 from noetl.executions x
 cross join lateral (
   select (select max(t.decided_at) from noetl.turns t where t.execution_id = x.execution_id) as last_at
@@ -169,7 +169,7 @@ limit $1::int;
 
 -- name: find_execution_for_readers
 select x.execution_id, x.path, x.version, x.status, x.started_at, x.ended_at, x.parent_execution_id, x.forked_from,
-  x.undo_status, (select count(*) from noetl.unread i where i.execution_id = x.execution_id) as unread,
+  x.undo_status, x.tags, (select count(*) from noetl.unread i where i.execution_id = x.execution_id) as unread,
   (select max(f.execution_id) from noetl.executions f where f.forked_from = x.execution_id) as recovered_as,
   clock_timestamp() as read_at
 from noetl.executions x

@@ -2,7 +2,7 @@
 -- Executions before the id $3, the newest first, among at most $4 of the kind $2: live, failed (or cancelled), or all.
 -- $1 is a part of the id, the path or the error's step. With $7 it may be a part of more: the idempotency key, the
 -- error's type and message, a workload of up to 2,000 bytes. $6: none older than this id.
--- Each kind has an index in the order of ids, so a page reads no more rows.
+-- Each kind has an index in the order of ids, so a page reads no more rows. Of the kind found, the ids are $8.
 with candidates as (
   select *
   from (
@@ -30,9 +30,14 @@ with candidates as (
     order by x.execution_id desc
     limit $4::int
   ) failed
+  union all
+  select x.*
+  from noetl.execution x
+  where $2::text = 'found' and x.execution_id = any($8::bigint[]) and x.execution_id < $3::bigint
 )
 select x.execution_id, x.path, x.version, x.status, x.started_at, x.ended_at, x.parent_execution_id,
-  x.forked_from, x.error, noetl.recovered_as(x.execution_id) as recovered_as, x.undo_status,
+  x.forked_from, x.error, noetl.recovered_as(x.execution_id) as recovered_as, x.undo_status, x.tags,
+  x.idempotency_key as key,
   {part.counts_left_undone} as left_undone
 from candidates x
 where {part.chosen}
@@ -61,6 +66,23 @@ where {part.chosen}
   and x.execution_id >= $6::bigint
 order by x.execution_id desc
 limit $5::int;
+
+-- name: without_table_scans
+-- For one transaction: statistics of tags are rough, and say that a rare one is in many rows.
+set local enable_seqscan = off;
+
+-- name: find_tagged
+select x.execution_id
+from noetl.execution x
+where x.tags @> $1::text::jsonb
+limit $2::int;
+
+-- name: find_by_key
+-- The index of keys begins with the path, so it is asked for each path.
+select x.execution_id
+from noetl.execution x
+where x.idempotency_key = $1::text and x.path = any(array(select distinct c.path from noetl.catalog c))
+limit $2::int;
 
 -- name: page_executions_end
 -- The id of the last row that page_executions looks at; none where there are fewer than $3.
@@ -267,6 +289,7 @@ limit 1;
 
 -- name: page_schedules
 select s.name, s.path, s.version, s.payload, s.cron, s.every, s.timezone, s.jitter, s.catch_up, s.overlap, s.declared_in,
+  s.options -> 'tags' as tags,
   s.paused, s.paused_at, s.resumed_at, s.since_at, s.next_at, s.due_at, s.last_at, s.last_execution_id, s.started,
   s.skipped, s.error, s.error_at, p.paused_at as path_paused_at, p.reason as path_pause_reason, clock_timestamp() as now
 from noetl.start_schedule s

@@ -21,6 +21,8 @@ where ({filter.path}::text is null or x.path like {filter.path})
     or d.created_at <= clock_timestamp() - make_interval(secs => {filter.until_seconds})
   )
   and ({filter.version}::int is null or x.version = {filter.version})
+  and ({filter.tags}::text is null or x.tags @> {filter.tags}::text::jsonb)
+  and ({filter.key}::text is null or x.idempotency_key like {filter.key})
 order by d.created_at, d.event_id
 limit $1::int;
 

@@ -2,7 +2,7 @@
 select noetl.put_schedule(
   name => $1::text, path => $2::text, cron => $3::text, every => $4::interval, payload => $5::text::jsonb,
   timezone => $6::text, version => $7::int, jitter => $8::interval, catch_up => $9::interval, overlap => $10::text,
-  declared_in => $11::text
+  declared_in => $11::text, options => $12::text::jsonb
 );
 
 -- name: list_schedules
@@ -18,7 +18,7 @@ select exists (select from noetl.start_schedule s where s.name = $1::text);
 
 -- name: find_schedule
 select s.name, s.path, s.version, s.payload, s.cron, s.every, s.timezone, s.jitter, s.catch_up, s.overlap, s.declared_in,
-  s.paused, s.paused_at, s.resumed_at, s.since_at, s.next_at, s.due_at, s.last_at, s.last_execution_id, s.started,
+  s.options -> 'tags' as tags, s.paused, s.paused_at, s.resumed_at, s.since_at, s.next_at, s.due_at, s.last_at, s.last_execution_id, s.started,
   s.skipped, s.error, s.error_at, s.created_at, p.paused_at as path_paused_at, p.reason as path_pause_reason,
   clock_timestamp() as now
 from noetl.start_schedule s

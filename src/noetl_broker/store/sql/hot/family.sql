@@ -10,7 +10,8 @@ with started as materialized (
     k.index, p.catalog_id, k.path, coalesce(p.version, nullif(k.version, 0)) as version,
     coalesce(p.name, noetl.name_of_path(k.path)) as name, k.payload::jsonb as payload,
     case when noetl.bucket_number() is null then k.meta::jsonb
-      else k.meta::jsonb || coalesce(noetl.other_bucket(p.bucket, q.catalog_id), '{}') end as meta
+      else k.meta::jsonb || coalesce(noetl.other_bucket(p.bucket, q.catalog_id), '{}') end as meta,
+    (select x.tags from noetl.execution x where x.execution_id = k.execution_id) as tags
   from unnest($1::bigint[], $2::text[], $3::int[], $4::text[], $5::int[], $6::text[], $7::text[], $8::bigint[])
     k (execution_id, node_id, index, path, version, payload, meta, child_id)
   join noetl.queue q on q.execution_id = k.execution_id and q.node_id = k.node_id
@@ -28,9 +29,9 @@ with started as materialized (
   ) p on true
 ), children as (
   insert into noetl.execution (
-    execution_id, catalog_id, path, version, parent_execution_id, parent_event_id, parent_node_id, parent_index
+    execution_id, catalog_id, path, version, parent_execution_id, parent_event_id, parent_node_id, parent_index, tags
   )
-  select execution_id, catalog_id, path, version, parent_execution_id, parent_event_id, node_id, index
+  select execution_id, catalog_id, path, version, parent_execution_id, parent_event_id, node_id, index, tags
   from started
 ), child_starts as (
   insert into noetl.event (
@@ -39,7 +40,8 @@ with started as materialized (
   )
   select execution_id, event_id, coalesce(catalog_id, parent_catalog_id), parent_event_id, parent_execution_id,
     'execution_start', execution_id::text, name, 'playbook', 'STARTED',
-    jsonb_build_object('path', path, 'version', version, 'workload', payload), meta
+    jsonb_build_object('path', path, 'version', version, 'workload', payload),
+    case when tags is null then meta else meta || jsonb_build_object('tags', tags) end
   from started
 ), begun as (
   -- A delegated job counts the starts of its child, and its timeout begins anew. The reaper has set it to `failed` where the
@@ -156,9 +158,10 @@ with wanted as materialized (
   from wanted
 ), adopted as (
   insert into noetl.execution as x (
-    execution_id, parent_execution_id, parent_event_id, parent_node_id, parent_index
+    execution_id, parent_execution_id, parent_event_id, parent_node_id, parent_index, tags
   )
-  select distinct on (child_id) child_id, execution_id, cause, node_id, index
+  select distinct on (child_id) child_id, execution_id, cause, node_id, index,
+    (select p.tags from noetl.execution p where p.execution_id = wanted.execution_id)
   from wanted
   where child_id <> (select noetl.lock_root(min(k.execution_id)) from wanted k)
   order by child_id, execution_id, node_id, index
@@ -166,7 +169,8 @@ with wanted as materialized (
   set parent_execution_id = excluded.parent_execution_id,
       parent_event_id = excluded.parent_event_id,
       parent_node_id = excluded.parent_node_id,
-      parent_index = excluded.parent_index
+      parent_index = excluded.parent_index,
+      tags = coalesce(x.tags, excluded.tags)
   where x.parent_node_id is null
     and coalesce(x.parent_execution_id, excluded.parent_execution_id) = excluded.parent_execution_id
   returning execution_id, parent_execution_id, parent_node_id, parent_index, status, result, error
@@ -264,12 +268,12 @@ from gathered;
 
 -- name: start_on_failure
 -- What starts because executions failed, or an undo that began after the end ($4: in this turn). It is no child, because
--- it outlives them. A path that is not registered gets an execution too, which fails with that reason. In a bucket, so does
+-- it outlives them. It has the tags of what failed, as a child has those of its parent. A path that is not registered gets an execution too, which fails with that reason. In a bucket, so does
 -- one whose playbook has another metadata.bucket than that of the failed execution.
 with failed as materialized (
   select noetl.next_id() as execution_id, f.execution_id as failed_id, p.catalog_id, f.path, p.version,
     coalesce(p.name, noetl.name_of_path(f.path)) as name, f.payload::jsonb as payload,
-    f.undo_turn,
+    f.undo_turn, (select x.tags from noetl.execution x where x.execution_id = f.execution_id) as tags,
     case when noetl.bucket_number() is not null then (
       select noetl.other_bucket(p.bucket, x.catalog_id)
       from noetl.execution x
@@ -284,8 +288,8 @@ with failed as materialized (
     limit 1
   ) p on true
 ), begun as (
-  insert into noetl.execution (execution_id, catalog_id, path, version, idempotency_key)
-  select execution_id, catalog_id, path, version, concat_ws(' ', 'on_failure', failed_id, undo_turn)
+  insert into noetl.execution (execution_id, catalog_id, path, version, idempotency_key, tags)
+  select execution_id, catalog_id, path, version, concat_ws(' ', 'on_failure', failed_id, undo_turn), tags
   from failed
   on conflict (path, idempotency_key) where idempotency_key is not null do nothing
   returning execution_id
@@ -296,6 +300,7 @@ with failed as materialized (
   select f.execution_id, f.catalog_id, 'execution_start', f.execution_id::text, f.name, 'playbook', 'STARTED',
     jsonb_build_object('path', f.path, 'version', f.version, 'workload', f.payload),
     jsonb_build_object('on_failure', f.failed_id) || coalesce(f.other_bucket, '{}')
+      || case when f.tags is not null then jsonb_build_object('tags', f.tags) else '{}' end
   from failed f
   join begun b on b.execution_id = f.execution_id
   returning execution_id, event_id

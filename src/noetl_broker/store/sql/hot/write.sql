@@ -90,7 +90,7 @@ with turns as materialized (
   update noetl.execution x
   set status = e.status, result = e.result::jsonb, error = e.error::jsonb, ended_at = e.ended_at,
       workload = coalesce(($16::text[])[array_position($15::bigint[], e.execution_id)]::jsonb, x.workload),
-      rules = coalesce(($17::text[])[array_position($15, e.execution_id)]::json, x.rules)
+      rules = coalesce(($17::text[])[array_position($15, e.execution_id)]::json, x.rules) {part.tags_at_end}
   from unnest($9::bigint[], $10::text[], $11::text[], $12::text[], $13::timestamptz[], $14::text[])
     e (execution_id, status, result, error, ended_at, parent_node_id)
   -- another broker may just have given it a parent, which then waits for an answer
