@@ -76,13 +76,13 @@ grant select on
   noetl.signal_taken, noetl.match_request, noetl.on_signal, noetl.inbox,
   noetl.dead_letter, noetl.job_to_cancel, noetl.clock, noetl.schema_version, noetl.period, noetl.archived, noetl.start_schedule,
   noetl.path_pause, noetl.unheld_job, noetl.limit, noetl.throttle_bucket, noetl.release_request, noetl.log, noetl.undo, noetl.place,
-  noetl.slot_claim, noetl.executions, noetl.undos
+  noetl.slot_claim, noetl.start_key, noetl.executions, noetl.undos
   to noetl_broker;
 grant insert on
   noetl.event, noetl.queue, noetl.execution, noetl.execution_state, noetl.turn, noetl.workload, noetl.workflow,
   noetl.transition, noetl.workbook, noetl.iteration, noetl.wait, noetl.timer, noetl.signal,
   noetl.signal_taken, noetl.match_request, noetl.on_signal, noetl.inbox, noetl.dead_letter, noetl.job_to_cancel, noetl.clock,
-  noetl.unheld_job, noetl.undo, noetl.place, noetl.slot_claim
+  noetl.unheld_job, noetl.undo, noetl.place, noetl.slot_claim, noetl.start_key
   to noetl_broker;
 grant update on
   noetl.queue, noetl.execution, noetl.execution_state, noetl.workflow, noetl.iteration, noetl.wait, noetl.timer, noetl.match_request,
@@ -183,7 +183,7 @@ grant select on
   noetl.signal_taken, noetl.match_request, noetl.on_signal, noetl.inbox, noetl.dead_letter, noetl.job_to_cancel, noetl.clock,
   noetl.schema_version, noetl.period, noetl.archived, noetl.start_schedule, noetl.step_type, noetl.path_pause,
   noetl.unheld_job, noetl.log, noetl.undo, noetl.place, noetl.slot_claim, noetl.limit, noetl.throttle_bucket, noetl.release_request,
-  noetl.pending_approvals,
+  noetl.start_key, noetl.pending_approvals,
   noetl.playbooks, noetl.executions, noetl.steps, noetl.transitions, noetl.iterations, noetl.events, noetl.turns,
   noetl.jobs, noetl.waits, noetl.unread, noetl.dead_letters, noetl.schedules, noetl.undos,
   noetl.throttles

@@ -271,7 +271,6 @@ create table if not exists noetl.execution (
   parent_index int,
   forked_from bigint,
   idempotency_key text,
-  payload_digest bytea,
   rules json,
   workload jsonb,
   result jsonb,
@@ -279,8 +278,6 @@ create table if not exists noetl.execution (
   undo_status text check (undo_status in ('undoing', 'undone', 'left')),
   undo_catalog_id bigint
 ) with (fillfactor = 80);
-create unique index if not exists execution_idempotency on noetl.execution (path, idempotency_key)
-  where idempotency_key is not null;
 create index if not exists execution_children on noetl.execution (parent_execution_id) where noetl.is_live(status);
 -- children that have ended too, for pages and retries; an execution without a parent writes nothing here
 create index if not exists execution_parents on noetl.execution (parent_execution_id) where parent_execution_id is not null;
@@ -316,9 +313,7 @@ comment on column noetl.execution.parent_index is 'The index of this child in an
 comment on column noetl.execution.forked_from is
   'The execution that this one was forked from. `fork` in the meta of its execution_start lists the results.';
 comment on column noetl.execution.idempotency_key is
-  'A key of the caller, at most 1024 bytes. A second start with the same path and key starts nothing.';
-comment on column noetl.execution.payload_digest is
-  'SHA-256 of the payload as sent, where there is an idempotency key: a second start must send the same. Null: any.';
+  'A key of the caller, at most 1024 bytes. A second start with the same path and key starts nothing: see noetl.start_key.';
 comment on column noetl.execution.rules is 'The settings that affect decisions, pinned at the start of the execution.';
 comment on column noetl.execution.workload is
   'The rendered defaults of the playbook, with the payload of the caller merged over them.';
@@ -329,6 +324,24 @@ comment on column noetl.execution.undo_status is
   'How its undo stands after its end: undoing, undone, or left (something is left to undo); null: nothing is known to undo.';
 comment on column noetl.execution.undo_catalog_id is
   'The version whose `compensate` undoes it, if an operator chose another one.';
+
+-- A key may outlive its execution. Begins with the key, so that a list finds executions by it alone.
+create table if not exists noetl.start_key (
+  idempotency_key text,
+  path text,
+  digest bytea,
+  execution_id bigint not null,
+  created_at timestamptz not null default clock_timestamp(),
+  primary key (idempotency_key, path)
+);
+
+comment on table noetl.start_key is 'The idempotency keys of starts and forks. A start without a key has no row.';
+comment on column noetl.start_key.idempotency_key is 'The key of the caller, or of what the broker starts itself.';
+comment on column noetl.start_key.path is 'The playbook''s path.';
+comment on column noetl.start_key.digest is
+  'SHA-256 of the payload as sent, or of the execution that is forked: a second start must send the same. Null: any.';
+comment on column noetl.start_key.execution_id is 'The execution that the first start began.';
+comment on column noetl.start_key.created_at is 'When it was written, with its execution.';
 
 -- This row is rewritten at every turn. It is small, and its page has room for the next version. So the update is HOT and
 -- writes no index.

@@ -98,12 +98,12 @@ with wanted as (
          'workbook', 'iteration', 'inbox', 'dead_letter', 'job_to_cancel', 'clock', 'schema_version',
          'period', 'archived', 'start_schedule', 'path_pause', 'unheld_job', 'wait', 'timer', 'signal', 'signal_taken', 'match_request',
         'on_signal', 'log', 'undo', 'place', 'slot_claim', 'throttle_bucket', 'release_request', 'limit',
-        'executions', 'undos'
+        'executions', 'undos', 'start_key'
       ]),
       ('insert', array[
         'event', 'queue', 'execution', 'execution_state', 'turn', 'workload', 'workflow', 'transition', 'workbook',
         'iteration', 'inbox', 'dead_letter', 'job_to_cancel', 'clock', 'unheld_job', 'wait', 'timer', 'signal',
-        'signal_taken', 'match_request', 'on_signal', 'undo', 'place', 'slot_claim'
+        'signal_taken', 'match_request', 'on_signal', 'undo', 'place', 'slot_claim', 'start_key'
       ]),
       ('update', array[
         'queue', 'execution', 'execution_state', 'workflow', 'iteration', 'inbox', 'dead_letter', 'clock', 'path_pause',
