@@ -91,7 +91,7 @@ grant update on
   to noetl_broker;
 grant delete on
   noetl.inbox, noetl.job_to_cancel, noetl.timer, noetl.unheld_job, noetl.signal, noetl.match_request, noetl.on_signal,
-  noetl.place, noetl.slot_claim
+  noetl.place, noetl.slot_claim, noetl.start_key
   to noetl_broker;
 grant usage on sequence
   noetl.id_seq, noetl.slot_seq, noetl.mail_seq, noetl.timer_seq, noetl.signal_seq, noetl.match_request_seq,
@@ -122,7 +122,9 @@ grant execute on function
   noetl.reap_jobs_to_cancel(int, timestamptz),
   noetl.reap(int, int, timestamptz, float8), noetl.latest_ahead(timestamptz, timestamptz),
   noetl.pull_back(timestamptz, timestamptz, interval), noetl.mind_clock(int, boolean),
-  noetl.is_archived(bigint), noetl.add_partition(int),
+  noetl.is_archived(bigint), noetl.add_partition(int), noetl.history_tables(), noetl.below_undos(),
+  noetl.drop_without_period(bigint, timestamptz, int), noetl.mark_period(text, text, text),
+  noetl.drop_partition(text, text, bigint[]), noetl.drop_executions(bigint[]),
   noetl.reap_holds(int), noetl.hold_jobs(bigint, text, int),
   noetl.cancelled_error(), noetl.undo_node_id(text), noetl.is_undo(text), noetl.item_action(bigint, text, int),
   noetl.is_over(bigint, text), noetl.recovered_as(bigint), noetl.is_undo_asked(bigint),

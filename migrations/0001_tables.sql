@@ -63,6 +63,27 @@ begin
 end
 $$;
 
+-- Raises the error of an id that no execution has.
+create or replace function noetl.refuse_unknown(execution_id bigint) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  dropped date;
+begin
+  perform noetl.is_elsewhere($1);
+  select coalesce(p.dropped_at, p.dropping_at) into dropped
+  from noetl.period p
+  where p.first_id <= $1 and $1 < p.next_id;
+  if dropped is not null then
+    raise exception using errcode = 'NB404', message = format('execution %s was dropped on %s', $1, dropped),
+      hint = 'it ended longer ago than the setting keep';
+  end if;
+  raise exception using errcode = 'NB404', message = format('no execution %s', coalesce($1::text, 'null')),
+    hint = 'noetl-broker executions lists them';
+end
+$$;
+
 -- Whether an execution in this status has not ended. A plan contains its text instead of a call, so it matches the
 -- indexes of live executions. `LIVE` in broker/state/state.py is the same list.
 create or replace function noetl.is_live(status text) returns boolean
@@ -558,6 +579,6 @@ end
 $$;
 
 revoke all on function
-  noetl.next_id(), noetl.next_number(regclass), noetl.bucket_number(), noetl.bucket_count(), noetl.bucket_of_text(text, int), noetl.is_elsewhere(bigint),
+  noetl.next_id(), noetl.next_number(regclass), noetl.bucket_number(), noetl.bucket_count(), noetl.bucket_of_text(text, int), noetl.is_elsewhere(bigint), noetl.refuse_unknown(bigint),
   noetl.is_live(text), noetl.is_execution_status(text), noetl.is_job_status(text, boolean)
   from public;

@@ -305,9 +305,12 @@ begin
   ), gone as (
     delete from noetl.signal s
     using part p
-    join noetl.execution x on x.execution_id = p.execution_id
+    left join noetl.execution x on x.execution_id = p.execution_id
     where s.signal_id = p.signal_id
-      and not noetl.is_live(x.status) and x.ended_at < clock_timestamp() - interval '7 days' -- a retry may want them
+      and (
+        x.execution_id is null -- dropped
+        or not noetl.is_live(x.status) and x.ended_at < clock_timestamp() - interval '7 days' -- a retry may want them
+      )
     returning s.signal_id
   )
   select swept + (select count(*) from gone),

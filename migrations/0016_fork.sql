@@ -201,14 +201,13 @@ begin
   ) f on true
   where x.execution_id = $1;
   if not found then
-    perform noetl.is_elsewhere($1);
-    raise exception using errcode = 'NB404', message = format('no execution %s', $1),
-      hint = 'noetl-broker executions lists them';
+    perform noetl.refuse_unknown($1);
   end if;
   if noetl.is_archived($1) then
     raise exception using errcode = 'NB404', message = format('execution %s is archived', $1),
       hint = 'its history is in the schema noetl_archive';
   end if;
+  perform noetl.hold_period($1);
   perform noetl.refuse_undone_results($1, $2 -> 'results');
   select c.catalog_id, c.path, c.version, coalesce(c.name, noetl.name_of_path(c.path)) as name, c.bucket
   into playbook
