@@ -76,13 +76,13 @@ grant select on
   noetl.signal_taken, noetl.match_request, noetl.on_signal, noetl.inbox,
   noetl.dead_letter, noetl.job_to_cancel, noetl.clock, noetl.schema_version, noetl.period, noetl.archived, noetl.start_schedule,
   noetl.path_pause, noetl.unheld_job, noetl.limit, noetl.throttle_bucket, noetl.release_request, noetl.log, noetl.undo, noetl.place,
-  noetl.slot_claim, noetl.executions, noetl.undos
+  noetl.slot_claim, noetl.start_key, noetl.executions, noetl.undos
   to noetl_broker;
 grant insert on
   noetl.event, noetl.queue, noetl.execution, noetl.execution_state, noetl.turn, noetl.workload, noetl.workflow,
   noetl.transition, noetl.workbook, noetl.iteration, noetl.wait, noetl.timer, noetl.signal,
   noetl.signal_taken, noetl.match_request, noetl.on_signal, noetl.inbox, noetl.dead_letter, noetl.job_to_cancel, noetl.clock,
-  noetl.unheld_job, noetl.undo, noetl.place, noetl.slot_claim
+  noetl.unheld_job, noetl.undo, noetl.place, noetl.slot_claim, noetl.start_key
   to noetl_broker;
 grant update on
   noetl.queue, noetl.execution, noetl.execution_state, noetl.workflow, noetl.iteration, noetl.wait, noetl.timer, noetl.match_request,
@@ -91,7 +91,7 @@ grant update on
   to noetl_broker;
 grant delete on
   noetl.inbox, noetl.job_to_cancel, noetl.timer, noetl.unheld_job, noetl.signal, noetl.match_request, noetl.on_signal,
-  noetl.place, noetl.slot_claim
+  noetl.place, noetl.slot_claim, noetl.start_key
   to noetl_broker;
 grant usage on sequence
   noetl.id_seq, noetl.slot_seq, noetl.mail_seq, noetl.timer_seq, noetl.signal_seq, noetl.match_request_seq,
@@ -122,7 +122,9 @@ grant execute on function
   noetl.reap_jobs_to_cancel(int, timestamptz),
   noetl.reap(int, int, timestamptz, float8), noetl.latest_ahead(timestamptz, timestamptz),
   noetl.pull_back(timestamptz, timestamptz, interval), noetl.mind_clock(int, boolean),
-  noetl.is_archived(bigint), noetl.add_partition(int),
+  noetl.is_archived(bigint), noetl.add_partition(int), noetl.history_tables(), noetl.below_undos(),
+  noetl.drop_without_period(bigint, timestamptz, int), noetl.mark_period(text, text, text),
+  noetl.drop_partition(text, text, bigint[]), noetl.drop_executions(bigint[]),
   noetl.reap_holds(int), noetl.hold_jobs(bigint, text, int),
   noetl.cancelled_error(), noetl.undo_node_id(text), noetl.is_undo(text), noetl.item_action(bigint, text, int),
   noetl.is_over(bigint, text), noetl.recovered_as(bigint), noetl.is_undo_asked(bigint),
@@ -183,7 +185,7 @@ grant select on
   noetl.signal_taken, noetl.match_request, noetl.on_signal, noetl.inbox, noetl.dead_letter, noetl.job_to_cancel, noetl.clock,
   noetl.schema_version, noetl.period, noetl.archived, noetl.start_schedule, noetl.step_type, noetl.path_pause,
   noetl.unheld_job, noetl.log, noetl.undo, noetl.place, noetl.slot_claim, noetl.limit, noetl.throttle_bucket, noetl.release_request,
-  noetl.pending_approvals,
+  noetl.start_key, noetl.pending_approvals,
   noetl.playbooks, noetl.executions, noetl.steps, noetl.transitions, noetl.iterations, noetl.events, noetl.turns,
   noetl.jobs, noetl.waits, noetl.unread, noetl.dead_letters, noetl.schedules, noetl.undos,
   noetl.throttles

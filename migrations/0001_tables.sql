@@ -63,6 +63,27 @@ begin
 end
 $$;
 
+-- Raises the error of an id that no execution has.
+create or replace function noetl.refuse_unknown(execution_id bigint) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  dropped date;
+begin
+  perform noetl.is_elsewhere($1);
+  select coalesce(p.dropped_at, p.dropping_at) into dropped
+  from noetl.period p
+  where p.first_id <= $1 and $1 < p.next_id;
+  if dropped is not null then
+    raise exception using errcode = 'NB404', message = format('execution %s was dropped on %s', $1, dropped),
+      hint = 'it ended longer ago than the setting keep';
+  end if;
+  raise exception using errcode = 'NB404', message = format('no execution %s', coalesce($1::text, 'null')),
+    hint = 'noetl-broker executions lists them';
+end
+$$;
+
 -- Whether an execution in this status has not ended. A plan contains its text instead of a call, so it matches the
 -- indexes of live executions. `LIVE` in broker/state/state.py is the same list.
 create or replace function noetl.is_live(status text) returns boolean
@@ -271,7 +292,6 @@ create table if not exists noetl.execution (
   parent_index int,
   forked_from bigint,
   idempotency_key text,
-  payload_digest bytea,
   rules json,
   workload jsonb,
   result jsonb,
@@ -280,8 +300,6 @@ create table if not exists noetl.execution (
   undo_catalog_id bigint,
   tags jsonb
 ) with (fillfactor = 80);
-create unique index if not exists execution_idempotency on noetl.execution (path, idempotency_key)
-  where idempotency_key is not null;
 create index if not exists execution_children on noetl.execution (parent_execution_id) where noetl.is_live(status);
 -- children that have ended too, for pages and retries; an execution without a parent writes nothing here
 create index if not exists execution_parents on noetl.execution (parent_execution_id) where parent_execution_id is not null;
@@ -320,9 +338,7 @@ comment on column noetl.execution.parent_index is 'The index of this child in an
 comment on column noetl.execution.forked_from is
   'The execution that this one was forked from. `fork` in the meta of its execution_start lists the results.';
 comment on column noetl.execution.idempotency_key is
-  'A key of the caller, at most 1024 bytes. A second start with the same path and key starts nothing.';
-comment on column noetl.execution.payload_digest is
-  'SHA-256 of the payload as sent, where there is an idempotency key: a second start must send the same. Null: any.';
+  'A key of the caller, at most 1024 bytes. A second start with the same path and key starts nothing: see noetl.start_key.';
 comment on column noetl.execution.rules is 'The settings that affect decisions, pinned at the start of the execution.';
 comment on column noetl.execution.workload is
   'The rendered defaults of the playbook, with the payload of the caller merged over them.';
@@ -335,6 +351,24 @@ comment on column noetl.execution.undo_catalog_id is
   'The version whose `compensate` undoes it, if an operator chose another one.';
 comment on column noetl.execution.tags is
   'What lists find it by, {name: text}. No decision reads them. null: it has none.';
+
+-- A key may outlive its execution. Begins with the key, so that a list finds executions by it alone.
+create table if not exists noetl.start_key (
+  idempotency_key text,
+  path text,
+  digest bytea,
+  execution_id bigint not null,
+  created_at timestamptz not null default clock_timestamp(),
+  primary key (idempotency_key, path)
+);
+
+comment on table noetl.start_key is 'The idempotency keys of starts and forks. A start without a key has no row.';
+comment on column noetl.start_key.idempotency_key is 'The key of the caller, or of what the broker starts itself.';
+comment on column noetl.start_key.path is 'The playbook''s path.';
+comment on column noetl.start_key.digest is
+  'SHA-256 of the payload as sent, or of the execution that is forked: a second start must send the same. Null: any.';
+comment on column noetl.start_key.execution_id is 'The execution that the first start began.';
+comment on column noetl.start_key.created_at is 'When it was written, with its execution.';
 
 -- This row is rewritten at every turn. It is small, and its page has room for the next version. So the update is HOT and
 -- writes no index.
@@ -551,6 +585,6 @@ end
 $$;
 
 revoke all on function
-  noetl.next_id(), noetl.next_number(regclass), noetl.bucket_number(), noetl.bucket_count(), noetl.bucket_of_text(text, int), noetl.is_elsewhere(bigint),
+  noetl.next_id(), noetl.next_number(regclass), noetl.bucket_number(), noetl.bucket_count(), noetl.bucket_of_text(text, int), noetl.is_elsewhere(bigint), noetl.refuse_unknown(bigint),
   noetl.is_live(text), noetl.is_execution_status(text), noetl.is_job_status(text, boolean)
   from public;

@@ -294,9 +294,7 @@ begin
     raise exception using errcode = 'NB404', message = format('execution %s is archived', $1),
       hint = 'its history is in the schema noetl_archive';
   elsif given_back = 0 and not exists (select from noetl.event e where e.execution_id = $1) then
-    perform noetl.is_elsewhere($1);
-    raise exception using errcode = 'NB404', message = format('no execution %s', $1),
-      hint = 'noetl-broker executions lists them';
+    perform noetl.refuse_unknown($1);
   end if;
   return given_back;
 end

@@ -200,22 +200,56 @@ end
 $$;
 
 -- Raises the error of an idempotency key that an earlier execution has: a fork, or one with another payload.
-create or replace function noetl.refuse_key(path text, idempotency_key text, execution_id bigint, forked_from bigint)
-returns void
-language plpgsql immutable
+create or replace function noetl.refuse_key(path text, idempotency_key text, execution_id bigint) returns void
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  source bigint;
 begin
-  if $4 is not null then -- with another workload
+  select x.forked_from into source
+  from noetl.execution x
+  where x.execution_id = $3;
+  if source is not null then -- with another workload
     raise exception using errcode = 'NB409',
       message = format('the idempotency key %s of %s is used: execution %s was forked from %s with it',
-        left($2, 100), $1, $3, $4),
+        left($2, 100), $1, $3, source),
       hint = 'choose another key';
   end if;
   raise exception using errcode = 'NB409',
     message = format('the idempotency key %s of %s is used: execution %s was started with another payload or bucket_key',
       left($2, 100), $1, $3),
     hint = 'send the same payload and bucket_key, or choose another key';
+end
+$$;
+
+-- Writes the key of an execution. If an earlier execution has it, writes nothing and returns that one and its digest. It
+-- waits for a transaction that writes the same key. It loops, because the key of a dropped execution may be deleted
+-- between both statements.
+create or replace function noetl.take_key(
+  path text, idempotency_key text, inout digest bytea, inout execution_id bigint
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  earlier record;
+begin
+  loop
+    insert into noetl.start_key (idempotency_key, path, digest, execution_id)
+    values ($2, $1, $3, $4)
+    on conflict (idempotency_key, path) do nothing;
+    exit when found;
+    select k.digest, k.execution_id into earlier
+    from noetl.start_key k
+    where k.idempotency_key = $2 and k.path = $1;
+    if found then
+      digest := earlier.digest;
+      execution_id := earlier.execution_id;
+      return;
+    end if;
+  end loop;
 end
 $$;
 
@@ -252,19 +286,16 @@ begin
   id := noetl.next_id();
   if $4 is not null then
     digest := noetl.start_digest($2, $4, $5 ->> 'bucket_key');
-  end if;
-  insert into noetl.execution (execution_id, catalog_id, path, version, idempotency_key, payload_digest, tags)
-  values (id, playbook.catalog_id, $1, playbook.found_version, $4, digest, tags)
-  on conflict (path, idempotency_key) where idempotency_key is not null do nothing;
-  if not found then
-    select x.execution_id, x.forked_from, x.payload_digest into earlier
-    from noetl.execution x
-    where x.path = $1 and x.idempotency_key = $4;
-    if earlier.forked_from is not null or earlier.payload_digest <> digest then
-      perform noetl.refuse_key($1, $4, earlier.execution_id, earlier.forked_from);
+    earlier := noetl.take_key($1, $4, digest, id);
+    if earlier.execution_id <> id then
+      if earlier.digest <> digest then
+        perform noetl.refuse_key($1, $4, earlier.execution_id);
+      end if;
+      return earlier.execution_id;
     end if;
-    return earlier.execution_id;
   end if;
+  insert into noetl.execution (execution_id, catalog_id, path, version, idempotency_key, tags)
+  values (id, playbook.catalog_id, $1, playbook.found_version, $4, tags);
   -- One statement writes the event and its mail. The trigger's own statement would cost as much again.
   letter := jsonb_build_object('path', $1, 'version', playbook.found_version, 'workload', coalesce($2, '{}'));
   writer := set_config('noetl.writer', 'worker' || pg_trigger_depth(), true);
@@ -335,8 +366,8 @@ $$;
 comment on function noetl.check_starts(text, jsonb[], text[]) is
   'Checks payloads and keys as start_executions does first, and starts nothing. Raises NB400.';
 
--- Many starts in one transaction, with one notification. Rows are inserted in the order of their keys: two calls with the
--- same keys wait for each other instead of a deadlock.
+-- Many starts in one transaction, with one notification. Keys are inserted in their order: two calls with the same keys
+-- wait for each other instead of a deadlock.
 create or replace function noetl.start_executions(
   path text,
   payloads jsonb[],
@@ -375,34 +406,40 @@ begin
       from unnest($2, $3) with ordinality g (payload, key, ordinal)
       order by g.ordinal
     );
-  end if;
-  insert into noetl.execution (execution_id, catalog_id, path, version, idempotency_key, payload_digest, tags)
-  select g.id, playbook.catalog_id, $1, playbook.found_version, g.key, g.digest, tags
-  from unnest(ids, $3, digests) g (id, key, digest)
-  order by g.key, g.id
-  on conflict (path, idempotency_key) where idempotency_key is not null do nothing;
-  if $3 is not null then
-    select g.key, x.execution_id, x.forked_from
+    loop -- as in take_key
+      insert into noetl.start_key (idempotency_key, path, digest, execution_id)
+      select g.key, $1, g.digest, g.id
+      from unnest(ids, $3, digests) g (id, key, digest)
+      where g.key is not null
+      order by g.key, g.id
+      on conflict (idempotency_key, path) do nothing;
+      earlier := array(
+        select (select k.execution_id from noetl.start_key k where k.idempotency_key = g.key and k.path = $1)
+        from unnest($3) with ordinality g (key, ordinal)
+        order by g.ordinal
+      );
+      exit when not exists (select from unnest($3, earlier) g (key, id) where g.key is not null and g.id is null);
+    end loop;
+    select g.key, x.execution_id
     into refused
     from unnest($3, digests) with ordinality g (key, digest, ordinal)
     cross join lateral (
-      select e.execution_id, e.forked_from, e.payload_digest
-      from noetl.execution e
-      where e.path = $1 and e.idempotency_key = g.key
+      select k.execution_id, k.digest
+      from noetl.start_key k
+      where k.idempotency_key = g.key and k.path = $1
       limit 1
     ) x
-    where x.forked_from is not null or x.payload_digest <> g.digest
+    where x.digest <> g.digest
     order by g.ordinal
     limit 1;
     if found then
-      perform noetl.refuse_key($1, refused.key, refused.execution_id, refused.forked_from);
+      perform noetl.refuse_key($1, refused.key, refused.execution_id);
     end if;
-    earlier := array(
-      select (select e.execution_id from noetl.execution e where e.path = $1 and e.idempotency_key = g.key)
-      from unnest($3) with ordinality g (key, ordinal)
-      order by g.ordinal
-    );
   end if;
+  insert into noetl.execution (execution_id, catalog_id, path, version, idempotency_key, tags)
+  select g.id, playbook.catalog_id, $1, playbook.found_version, g.key, tags
+  from unnest(ids, $3, earlier) g (id, key, earlier)
+  where coalesce(g.earlier, g.id) = g.id;
   perform set_config('noetl.writer', '', true);
   insert into noetl.event (
     execution_id, catalog_id, event_type, node_id, node_name, node_type, status, context, meta
@@ -445,9 +482,7 @@ begin
   left join noetl.catalog c on c.catalog_id = x.catalog_id
   where x.execution_id = $1;
   if not found then
-    perform noetl.is_elsewhere($1);
-    raise exception using errcode = 'NB404', message = format('no execution %s', $1),
-      hint = 'noetl-broker executions lists them';
+    perform noetl.refuse_unknown($1);
   end if;
   if not noetl.is_live(execution.status) or execution.status = 'COMPENSATING' then
     return false;
@@ -492,7 +527,7 @@ revoke all on function
   noetl.check_key(text), noetl.check_start(text, jsonb, text), noetl.check_options(jsonb), noetl.check_tags(jsonb),
   noetl.tags_as_text(jsonb), noetl.find_playbook(text, int),
   noetl.home_text(text, text, text, text), noetl.check_home(text, text, text, text), noetl.start_digest(jsonb, text, text),
-  noetl.refuse_key(text, text, bigint, bigint), noetl.start_execution(text, jsonb, int, text, jsonb),
+  noetl.refuse_key(text, text, bigint), noetl.take_key(text, text, bytea, bigint), noetl.start_execution(text, jsonb, int, text, jsonb),
   noetl.check_starts(text, jsonb[], text[]), noetl.start_executions(text, jsonb[], text[], int, jsonb),
   noetl.cancel_execution(bigint, text)
   from public;

@@ -237,9 +237,7 @@ begin
   from noetl.execution x
   where x.execution_id = $1;
   if not found then
-    perform noetl.is_elsewhere($1);
-    raise exception using errcode = 'NB404', message = format('no execution %s', coalesce($1::text, 'null')),
-      hint = 'noetl-broker executions lists them';
+    perform noetl.refuse_unknown($1);
   end if;
   if not noetl.is_live(status) then
     return null;

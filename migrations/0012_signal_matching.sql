@@ -251,12 +251,18 @@ begin
     ) as signal
     from noetl.signal s
     where s.signal_id = $2
-  ), begun as (
-    insert into noetl.execution (execution_id, catalog_id, path, version, idempotency_key)
-    select id, p.catalog_id, $1, p.version, $2::text
+  ), taken as (
+    insert into noetl.start_key (idempotency_key, path, execution_id)
+    select $2::text, $1, id
     from playbook p
     cross join sent
-    on conflict (path, idempotency_key) where idempotency_key is not null do nothing
+    on conflict (idempotency_key, path) do nothing
+    returning execution_id
+  ), begun as (
+    insert into noetl.execution (execution_id, catalog_id, path, version, idempotency_key)
+    select k.execution_id, p.catalog_id, $1, p.version, $2::text
+    from taken k
+    cross join playbook p
     returning execution_id
   )
   insert into noetl.event (
@@ -299,9 +305,12 @@ begin
   ), gone as (
     delete from noetl.signal s
     using part p
-    join noetl.execution x on x.execution_id = p.execution_id
+    left join noetl.execution x on x.execution_id = p.execution_id
     where s.signal_id = p.signal_id
-      and not noetl.is_live(x.status) and x.ended_at < clock_timestamp() - interval '7 days' -- a retry may want them
+      and (
+        x.execution_id is null -- dropped
+        or not noetl.is_live(x.status) and x.ended_at < clock_timestamp() - interval '7 days' -- a retry may want them
+      )
     returning s.signal_id
   )
   select swept + (select count(*) from gone),

@@ -343,10 +343,10 @@ begin
     raise exception using errcode = 'NB404', message = format('no schedule %s', left($1, 100)),
       hint = 'noetl-broker schedule list lists them';
   end if;
-  select x.execution_id
+  select k.execution_id
   into execution_id
-  from noetl.execution x
-  where x.path = own.path and x.idempotency_key = key;
+  from noetl.start_key k
+  where k.idempotency_key = key and k.path = own.path;
   is_new := not found;
   if is_new then
     execution_id := noetl.start_execution(

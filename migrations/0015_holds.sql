@@ -44,9 +44,7 @@ begin
   left join noetl.catalog c on c.catalog_id = x.catalog_id
   where x.execution_id = $1;
   if not found then
-    perform noetl.is_elsewhere($1);
-    raise exception using errcode = 'NB404', message = format('no execution %s', $1),
-      hint = 'noetl-broker executions lists them';
+    perform noetl.refuse_unknown($1);
   end if;
   if not noetl.is_live(execution.status) then
     return false;

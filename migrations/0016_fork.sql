@@ -177,6 +177,7 @@ declare
   source record;
   playbook record;
   earlier record;
+  digest bytea;
   id bigint;
   start_id bigint := noetl.next_id();
   begun timestamptz := clock_timestamp();
@@ -200,14 +201,13 @@ begin
   ) f on true
   where x.execution_id = $1;
   if not found then
-    perform noetl.is_elsewhere($1);
-    raise exception using errcode = 'NB404', message = format('no execution %s', $1),
-      hint = 'noetl-broker executions lists them';
+    perform noetl.refuse_unknown($1);
   end if;
   if noetl.is_archived($1) then
     raise exception using errcode = 'NB404', message = format('execution %s is archived', $1),
       hint = 'its history is in the schema noetl_archive';
   end if;
+  perform noetl.hold_period($1);
   perform noetl.refuse_undone_results($1, $2 -> 'results');
   select c.catalog_id, c.path, c.version, coalesce(c.name, noetl.name_of_path(c.path)) as name, c.bucket
   into playbook
@@ -227,21 +227,22 @@ begin
     perform noetl.check_home(playbook.bucket, null, playbook.path, null);
   end if;
   id := noetl.next_id();
-  insert into noetl.execution (execution_id, catalog_id, path, version, idempotency_key, forked_from, tags)
-  values (id, playbook.catalog_id, playbook.path, playbook.version, $4, $1, source.tags)
-  on conflict (path, idempotency_key) where idempotency_key is not null do nothing;
-  if not found then
-    select x.execution_id, x.forked_from into earlier
-    from noetl.execution x
-    where x.path = playbook.path and x.idempotency_key = $4;
-    if earlier.forked_from is distinct from $1 then
+  if $4 is not null then
+    digest := sha256(convert_to('fork of ' || $1, 'UTF8'));
+    earlier := noetl.take_key(playbook.path, $4, digest, id);
+    if earlier.execution_id <> id and earlier.digest is distinct from digest then
       raise exception using errcode = 'NB409',
         message = format('the idempotency key %s of %s is used: execution %s was %s with it',
-          left($4, 100), playbook.path, earlier.execution_id, coalesce('forked from ' || earlier.forked_from, 'started')),
+          left($4, 100), playbook.path, earlier.execution_id, coalesce('forked from ' || (
+            select x.forked_from from noetl.execution x where x.execution_id = earlier.execution_id
+          ), 'started')),
         hint = 'choose another key';
+    elsif earlier.execution_id <> id then
+      return earlier.execution_id;
     end if;
-    return earlier.execution_id;
   end if;
+  insert into noetl.execution (execution_id, catalog_id, path, version, idempotency_key, forked_from, tags)
+  values (id, playbook.catalog_id, playbook.path, playbook.version, $4, $1, source.tags);
 
   perform set_config('noetl.writer', '', true);
   results := noetl.copy_results($1, id, start_id, playbook.catalog_id, begun, $2 -> 'results');

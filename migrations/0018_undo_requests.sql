@@ -71,13 +71,12 @@ begin
   left join noetl.catalog c on c.catalog_id = x.catalog_id
   where x.execution_id = $1;
   if not found then
-    perform noetl.is_elsewhere($1);
-    raise exception using errcode = 'NB404', message = format('no execution %s', $1),
-      hint = 'noetl-broker executions lists them';
+    perform noetl.refuse_unknown($1);
   elsif noetl.is_archived($1) then
     raise exception using errcode = 'NB404', message = format('execution %s is archived', $1),
       hint = 'its history is in the schema noetl_archive';
   end if;
+  perform noetl.hold_period($1);
   perform noetl.refuse_undo($1, status);
 end
 $$;
@@ -192,9 +191,7 @@ begin
   left join noetl.catalog c on c.catalog_id = x.catalog_id
   where x.execution_id = $1;
   if not found then
-    perform noetl.is_elsewhere($1);
-    raise exception using errcode = 'NB404', message = format('no execution %s', $1),
-      hint = 'noetl-broker executions lists them';
+    perform noetl.refuse_unknown($1);
   elsif execution.status <> 'COMPENSATING' and noetl.is_live(execution.status) then
     raise exception using errcode = 'NB409',
       message = format('execution %s is %s; only an undo can be abandoned', $1, execution.status),

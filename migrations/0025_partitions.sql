@@ -3,8 +3,8 @@
 -- A period is a range of execution ids, which are time-ordered. Each table of history has one partition a period in the
 -- schema noetl_history. Daemons make them ahead of time. Rows without a partition (none was made in time, or another
 -- generator makes the ids) go into the default partition. Archiving detaches the partitions of a period into the schema
--- noetl_archive and deletes nothing. The rows of noetl.execution and noetl.execution_state stay: the first has the
--- idempotency key.
+-- noetl_archive and deletes nothing. The rows of noetl.execution and noetl.execution_state stay. Dropping a period deletes
+-- all of it.
 
 create schema if not exists noetl_history;
 create schema if not exists noetl_archive;
@@ -13,7 +13,11 @@ create table if not exists noetl.period (
   name text primary key,
   first_id bigint not null unique,
   next_id bigint not null check (next_id > first_id),
-  archived_at timestamptz
+  archived_at timestamptz,
+  dropping_at timestamptz,
+  kept bigint[],
+  held_by text,
+  dropped_at timestamptz
 );
 
 comment on table noetl.period is
@@ -22,6 +26,12 @@ comment on column noetl.period.name is 'The first day of the period in UTC; the 
 comment on column noetl.period.first_id is 'The first execution id of the period.';
 comment on column noetl.period.next_id is 'The first execution id of the next period.';
 comment on column noetl.period.archived_at is 'When its partitions were detached; null: they are attached.';
+comment on column noetl.period.dropping_at is
+  'When it was marked to be dropped: no undo, fork or retry begins in it. Null: it is not.';
+comment on column noetl.period.kept is
+  'Its executions whose rows moved to the default partitions, when dropping began; null: it has not begun.';
+comment on column noetl.period.held_by is 'Why housekeeping could not drop it; null: nothing is known.';
+comment on column noetl.period.dropped_at is 'When the rest of its executions was gone; null: it is not dropped.';
 
 create table if not exists noetl.archived (
   execution_id bigint primary key,
@@ -37,7 +47,7 @@ create or replace function noetl.is_archived(execution_id bigint) returns boolea
 language sql stable parallel safe
 as $$
   select coalesce((
-    select p.archived_at is not null and $1 < p.next_id
+    select p.archived_at is not null and p.dropped_at is null and $1 < p.next_id
     from noetl.period p
     where p.first_id <= $1
     order by p.first_id desc
@@ -264,7 +274,7 @@ begin
         and noetl.is_live(p.status) is not true
     ) and not exists (
       select from noetl.period r
-      where r.first_id <= w.execution_id and w.execution_id < r.next_id and r.archived_at is null
+      where r.first_id <= w.execution_id and w.execution_id < r.next_id and r.archived_at is null and r.dropped_at is null
     ) and not exists (
       select from noetl.execution c where c.parent_execution_id = w.execution_id and noetl.is_live(c.status)
     ) and not exists (
@@ -338,6 +348,138 @@ begin
 end
 $$;
 
+-- For an undo, fork or retry: keeps the period of the execution until the transaction ends. Raises NB409 if it is marked to
+-- be dropped.
+create or replace function noetl.hold_period(execution_id bigint) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  period noetl.period;
+begin
+  select p.* into period
+  from noetl.period p
+  where p.first_id <= $1 and $1 < p.next_id
+  for share;
+  if period.dropping_at is not null and $1 <> all(coalesce(period.kept, '{}')) then
+    raise exception using errcode = 'NB409',
+      message = format('execution %s is about to be dropped, with its period %s', $1, period.name),
+      hint = 'all of its executions ended longer ago than the setting keep; no undo, fork or retry begins there';
+  end if;
+end
+$$;
+
+-- Marks a period: `drop`: it will be dropped; `stay`: it will not, because of `reason`; `dropped`: all of it is gone. A period
+-- whose dropping has begun does not stay. It waits for each undo, fork and retry that begins in the period.
+create or replace function noetl.mark_period(period_name text, mark text, reason text default null) returns boolean
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '100ms'
+as $$
+declare
+  history record;
+  strays regclass;
+begin
+  update noetl.period p
+  set dropping_at = case $2 when 'stay' then null else coalesce(p.dropping_at, now()) end,
+      dropped_at = case when $2 = 'dropped' then now() end,
+      held_by = $3
+  where p.name = $1 and p.dropped_at is null and (p.kept is null) = ($2 <> 'dropped');
+  if not found or $2 <> 'dropped' then
+    return found;
+  end if;
+  for history in select t.name, p.first_id, p.next_id from noetl.history_tables() t cross join noetl.period p where p.name = $1 loop
+    strays := to_regclass(format('noetl_archive.%I', history.name || '_without_period'));
+    if strays is not null then
+      execute format('delete from %s where execution_id >= $1 and execution_id < $2', strays)
+      using history.first_id, history.next_id;
+    end if;
+  end loop;
+  return true;
+end
+$$;
+
+-- Takes a partition from a marked period: the first call detaches it, the next one deletes it. The rows of `kept` move to the
+-- default partition. Others wait for its lock, so a call waits at most 50 ms for it and moves few rows.
+create or replace function noetl.drop_partition(table_name text, period_name text, kept bigint[]) returns void
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '50ms'
+as $$
+declare
+  part text;
+  columns text;
+begin
+  select t.name || '_' || p.name into part
+  from noetl.history_tables() t
+  cross join noetl.period p
+  where t.name = $1 and p.name = $2 and p.dropping_at is not null and p.dropped_at is null;
+  if not found then
+    raise exception using errcode = 'NB409', message = format('the period %s is not marked to be dropped, or has no table %s', $2, $1);
+  end if;
+  if to_regclass(format('noetl_history.%I', part)) is null then
+    execute format('drop table if exists noetl_archive.%I', part);
+  else
+    execute format('alter table noetl.%I detach partition noetl_history.%I', $1, part);
+    execute format('alter table noetl_history.%I set schema noetl_archive', part);
+    if cardinality($3) > 0 then
+      columns := noetl.archived_columns(format('noetl.%I', $1)::regclass, format('noetl_archive.%I', part)::regclass);
+      execute format('insert into noetl_history.%I (%s) overriding system value select %2$s from noetl_archive.%3$I where execution_id = any($1)',
+        $1 || '_default', columns, part) using $3;
+    end if;
+  end if;
+  update noetl.period p
+  set kept = $3
+  where p.name = $2 and p.kept is null;
+end
+$$;
+
+-- Deletes all rows of ended executions, but not their idempotency keys. Returns the number of executions. One with mail stays.
+create or replace function noetl.drop_executions(execution_ids bigint[]) returns int
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  ids bigint[];
+  one text;
+begin
+  ids := array(
+    select x.execution_id
+    from noetl.execution x
+    where x.execution_id = any($1)
+      and not noetl.is_live(x.status)
+      and x.undo_status is distinct from 'undoing'
+      and not exists (select from noetl.inbox i where i.execution_id = x.execution_id)
+  );
+  for one in select t.name from noetl.history_tables() t loop
+    execute format('delete from noetl.%I where execution_id = any($1)', one) using ids;
+  end loop;
+  delete from noetl.timer t where t.execution_id = any(ids);
+  delete from noetl.archived a where a.execution_id = any(ids);
+  delete from noetl.execution_state s where s.execution_id = any(ids);
+  delete from noetl.execution x where x.execution_id = any(ids);
+  return cardinality(ids);
+end
+$$;
+
+-- Drops a page of the executions outside of periods that ended before `cutoff`. Returns their number, and where the next call goes
+-- on; null: there are no more.
+create or replace function noetl.drop_without_period(
+  after bigint, cutoff timestamptz, most int, out dropped int, out last_id bigint
+)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  ids bigint[];
+begin
+  select max(w.execution_id), array_agg(w.execution_id) filter (where w.over)
+  into last_id, ids
+  from noetl.executions_without_period($1, $2, $3) w;
+  dropped := noetl.drop_executions(ids);
+end
+$$;
+
 -- Each table of history has a default partition, and those of the present period and the next one.
 do $$
 declare
@@ -361,5 +503,7 @@ revoke all on function
   noetl.is_archived(bigint), noetl.history_tables(), noetl.first_id_at(timestamptz), noetl.add_partition(int),
   noetl.detach_partition(text, text), noetl.archived_columns(regclass, regclass), noetl.bound_partition(text, text),
   noetl.attach_partition(text, text), noetl.executions_without_period(bigint, timestamptz, int),
-  noetl.archive_rows(bigint[])
+  noetl.archive_rows(bigint[]), noetl.hold_period(bigint), noetl.mark_period(text, text, text),
+  noetl.drop_partition(text, text, bigint[]), noetl.drop_executions(bigint[]),
+  noetl.drop_without_period(bigint, timestamptz, int)
   from public;

@@ -117,7 +117,7 @@ LAYERS: dict[str, set[str]] = {
         *("errors", "tasks", "text", "resources", "playbook", "broker", "explain", "embedded_postgres"),
         *("store", "service", "daemon", "worker", "dev_folder"),
     },
-    "settings": {"errors", "store", "dev_folder"},
+    "settings": {"errors", "store", "dev_folder", "template"},
     "logs": {"errors", "visible"},
 }
 LAYERS["console"] = {

@@ -28,6 +28,7 @@ from noetl_broker.dev_folder import find_dsn_file
 from noetl_broker.errors import OperatorFault
 from noetl_broker.store.connect.dsn import Database, node_addresses
 from noetl_broker.store.connect.schema_name import DEFAULT_SCHEMA
+from noetl_broker.template.durations import parse_duration
 
 PREFIX = "NOETL_BROKER_"
 HIDDEN = "**********"
@@ -46,6 +47,15 @@ def _network(text: str) -> str:
 
 
 Network = Annotated[str, AfterValidator(_network)]
+
+
+def _days(text: str) -> str:
+    if parse_duration(text) < parse_duration("1d"):
+        raise ValueError("it is less than a day; write it as 90d or 52w")
+    return text
+
+
+Days = Annotated[str, AfterValidator(_days)]
 
 
 def _no_dsn(value: Any) -> Any:
@@ -138,6 +148,10 @@ with warnings.catch_warnings():
         )
         period_days: int = Field(
             30, ge=1, le=3660, description="days in one period of partitions, from the next period on"
+        )
+        keep: Days | None = Field(None, description="how long ended executions are kept, as `90d`; without it for ever")
+        keep_keys: Days = Field(
+            "365d", description="how long an idempotency key lives at least; longer if its execution is kept"
         )
         max_visits: int = Field(10_000, ge=1, le=1_000_000, description="visits of steps in one execution")
         max_nesting: int = Field(32, ge=1, le=1000, description="levels of child executions")

@@ -99,7 +99,7 @@ async def test_a_person_is_found_and_removed_as_the_page_says(reader: PageRun, d
     for schema, name in await rows(database, TABLES):
         if schema == "noetl_archive":
             await execute(database, f"drop table noetl_archive.{name}")
-    assert await _with_the_person(database) == {"execution", "signal"}
+    assert await _with_the_person(database) == {"execution", "signal", "start_key"}
     await asyncio.to_thread(reader.sql, remove)
     assert await _with_the_person(database) == set()
     await execute(database, LATE, execution_id)

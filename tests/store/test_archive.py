@@ -447,7 +447,7 @@ async def test_the_broker_role_may_make_partitions_but_not_archive_them(database
             assert await archive.add_partition(connection, 30) == f"turn_{name}"
             assert await archive.add_partition(connection, 30) is None
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
-                await archive.list_periods(connection, 0.0)
+                await archive.archive_rows(connection, [1])
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await connection.fetchval("select noetl.detach_partition('event', $1)", LONG_AGO)
         for role in (those.worker, those.producer, those.reader):

@@ -43,10 +43,11 @@ async def test_a_start_writes_one_row_and_one_event(database: Database) -> None:
             {"path": "story", "version": 1, "workload": {"city": "Rome"}}, None,
         )
     ]  # fmt: skip
-    columns = "execution_id, path, version, status, ended_at, payload_digest"  # nothing reads a digest without a key
+    columns = "execution_id, path, version, status, ended_at"
     assert await rows(database, f"select {columns} from noetl.execution") == [
-        (execution_id, "story", 1, "RUNNING", None, None)
+        (execution_id, "story", 1, "RUNNING", None)
     ]
+    assert await value(database, "select count(*) from noetl.start_key") == 0  # it has no key
     assert await rows(database, "select execution_id from noetl.inbox") == [(execution_id,)]
 
 
@@ -158,7 +159,7 @@ async def test_an_idempotency_key_with_another_payload_is_refused(database: Data
         for other in ('{"a": 1}', '{"a": 1, "b": ["2"]}', "{}"):
             async with refused("NB409", f"key k of story is used: execution {first} was started with another payload"):
                 await own.fetchval(call, other)
-        await own.execute("update noetl.execution set payload_digest = null")  # of an older version of the broker
+        await own.execute("update noetl.start_key set digest = null")  # as of a start by a signal
         assert await own.fetchval(call, "{}") == first
 
 

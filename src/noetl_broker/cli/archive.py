@@ -98,6 +98,8 @@ async def _archive_if_due(
     connection: Connection, period: store.Period, older_than: float, *, dry_run: bool
 ) -> tuple[store.Period, str]:
     """Archive a period if it is due; gives it with its outcome."""
+    if period.dropped_at is not None:
+        return period, "dropped"
     if not period.is_due:
         return period, "archived" if period.archived_at else "kept" if period.is_old else "not old enough"
     if dry_run:

@@ -42,6 +42,7 @@ def console(call: Call, *, host: str | None, port: int | None) -> None:
     options = app.ConsoleOptions(
         database=call.database,
         playbook_rules=call.playbook_rules,
+        keep_keys=call.settings.keep_keys,
         tokens_demanded=not is_local,
         trusted_header=trusted,
     )

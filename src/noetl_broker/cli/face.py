@@ -224,7 +224,7 @@ def session_of(call: Call) -> Any:
 
 def caller_of(call: Call) -> Caller:
     """The login of the connection, with the limits of the settings."""
-    return Caller(rules=call.playbook_rules, database=call.database)
+    return Caller(rules=call.playbook_rules, database=call.database, keep_keys=call.settings.keep_keys)
 
 
 def service(module: str) -> Any:

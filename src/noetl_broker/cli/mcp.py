@@ -28,5 +28,7 @@ def mcp(call: Call, *, role: str) -> None:
     transports, services = (
         optional_module(f"console.{name}", "noetl-broker mcp", "mcp") for name in ("agents.transports", "services")
     )
-    options = services.ConsoleOptions(database=call.database, playbook_rules=call.playbook_rules)
+    options = services.ConsoleOptions(
+        database=call.database, playbook_rules=call.playbook_rules, keep_keys=call.settings.keep_keys
+    )
     asyncio.run(transports.serve_stdio(options, Role(role)))

@@ -165,7 +165,8 @@ def backfill(call: Call, *, bulk: BulkOptions, **given: Any) -> int:
     asked = BACKFILL.read(given)
 
     async def backfill_on(connection: Any) -> int:
-        plan = await service("schedules").plan_backfill(connection, asked.name, asked.since, asked.until)
+        given = asked.name, asked.since, asked.until, call.settings.keep_keys
+        plan = await service("schedules").plan_backfill(connection, *given)
         first = plan._replace(missing=plan.missing[: bulk.limit])
         if not bulk.yes or not plan.missing:
             _preview(call, plan, first)

@@ -47,7 +47,9 @@ async def caller_of(request: Request) -> Caller:
     bearer = await _bearer(request)
     request.state.token = bearer.credentials if bearer is not None else await _cookie(request)
     options = services_of(request).options
-    caller = replace(await check_again(request), rules=options.playbook_rules, database=options.database)
+    caller = replace(
+        await check_again(request), rules=options.playbook_rules, database=options.database, keep_keys=options.keep_keys
+    )
     request.state.caller = caller  # for errors
     return caller
 

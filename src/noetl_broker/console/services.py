@@ -33,6 +33,7 @@ class ConsoleOptions:
 
     database: Database
     playbook_rules: PlaybookRules = field(default_factory=PlaybookRules)
+    keep_keys: str = "365d"
     tokens_demanded: bool = False
     trusted_header: TrustedHeader | None = None
     signs_in_by_address: bool = False

@@ -26,6 +26,7 @@ from noetl_broker.daemon.metrics.values import MetricValues
 from noetl_broker.daemon.partitions import keep_partitions
 from noetl_broker.daemon.playbook_cache import PlaybookCache
 from noetl_broker.daemon.reaper import ClockCheck, Reaper, keep_reaping
+from noetl_broker.daemon.retention import keep_dropping
 from noetl_broker.daemon.schedules import Mover
 from noetl_broker.daemon.throttles import JobReleaser
 from noetl_broker.daemon.timers import DueLoop, Timers
@@ -74,6 +75,8 @@ class ServiceOptions:
     foreign_lease_grace_seconds: float = 900.0
     max_gathered_bytes: int = 64 << 20
     period_days: int = 30
+    keep: str | None = None
+    keep_keys: str = "365d"
     fail_fast: bool = False
     warn_of_superuser: bool = True
     emit: Emit | None = None
@@ -161,6 +164,9 @@ class Service:
             ),
             asyncio.create_task(self._wake_at_stop(listener), name="stop"),
             asyncio.create_task(keep_partitions(pool, options.database, options.period_days), name="partitions"),
+            asyncio.create_task(
+                keep_dropping(pool, options.database, options.keep, options.keep_keys), name="dropping"
+            ),
             asyncio.create_task(schedules.keep_firing(), name="schedules"),
             asyncio.create_task(limits.keep_firing(), name="limits"),
         ]

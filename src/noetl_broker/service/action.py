@@ -44,7 +44,8 @@ class Caller:
 
     The grants of the login decide what it may.
 
-    `rules` are the limits under which playbooks are read, `database` is the one that is asked.
+    `rules` are the limits under which playbooks are read, `database` is the one that is asked. `keep_keys` is the
+    setting of that name.
     """
 
     role: Role = Role.OPERATOR
@@ -52,6 +53,7 @@ class Caller:
     is_authenticated: bool = False
     rules: PlaybookRules = field(default_factory=PlaybookRules)
     database: Database | None = None
+    keep_keys: str = "365d"
 
     @property
     def sees_values(self) -> bool:

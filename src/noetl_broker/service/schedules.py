@@ -26,6 +26,7 @@ from noetl_broker.store.admin.schedules import ScheduleSpec
 from noetl_broker.store.connect.bucket_connections import Answer, BucketConnections, Place, Work
 from noetl_broker.store.connect.connection import Connection, call
 from noetl_broker.store.connect.places import routed
+from noetl_broker.template.durations import parse_duration
 from noetl_broker.text import moment
 
 SHOWN_MOMENTS = 3  # with one schedule
@@ -85,10 +86,11 @@ def schedule_as_document(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-async def plan_backfill(connection: Connection, name: str, since: str, until: str | None) -> Backfill:
+async def plan_backfill(connection: Connection, name: str, since: str, until: str | None, keep_keys: str) -> Backfill:
     """The moments of a schedule between two times as people write them; `until` None: now.
 
-    A time without an offset is of the schedule's zone; a date as `until` includes that day. Raises OperatorFault.
+    A time without an offset is of the schedule's zone; a date as `until` includes that day. Raises OperatorFault, also
+    for moments older than `keep_keys`: whether these have started may be forgotten.
     """
     row = await store.find_schedule(connection, name)
     now: datetime = row["now"]
@@ -101,6 +103,11 @@ async def plan_backfill(connection: Connection, name: str, since: str, until: st
         raise OperatorFault(
             f"the backfill would begin at {moment(begin)}, after its end at {moment(end)}: the end is now"
             " at the latest; begin earlier"
+        )
+    if begin < now - timedelta(seconds=parse_duration(keep_keys)):
+        raise OperatorFault(
+            f"the backfill would begin at {moment(begin)}, which is longer ago than the setting keep_keys, {keep_keys}:"
+            " whether such moments have started may be forgotten; begin later"
         )
     wanted = takewhile(lambda at: at <= end, timing.moments(begin - timedelta(microseconds=1)))
     moments = [*islice(wanted, MOST_MOMENTS + 1)]
@@ -236,9 +243,9 @@ async def delete_schedule(connection: Connection, _caller: Caller, given: models
 
 
 @action(Role.OPERATOR, models.Backfilled, cost=Cost.LONG, where=of_schedule)
-async def backfill_schedule(connection: Connection, _caller: Caller, given: models.BackfillRequest) -> Any:
+async def backfill_schedule(connection: Connection, caller: Caller, given: models.BackfillRequest) -> Any:
     """Start missing executions of past moments, oldest first, or count them by a preview."""
-    plan = await plan_backfill(connection, given.name, given.since, given.until)
+    plan = await plan_backfill(connection, given.name, given.since, given.until, caller.keep_keys)
     counts = {"moments": len(plan.moments), "found": len(plan.missing)}
     first = plan._replace(missing=plan.missing[: given.limit])
     if given.preview:

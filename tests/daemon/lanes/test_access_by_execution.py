@@ -19,11 +19,11 @@ from tests.postgres import SCHEMA, Database, named
 
 # Unique keys without the `execution_id` of their table, each with its reason.
 KEYS_OF_THEIR_OWN = {
-    "execution_idempotency",  # unique by path and key: could be distributed by the path
     "inbox_pkey",  # only the broker that has just read the mail uses it
     "match_request_pkey",  # of few rows, for the broker that has just read them
     "signal_idempotency",  # unique by name and key: signals could be distributed by the key
     "signal_pkey",  # the order of signals; most are for a key, not for an execution
+    "start_key_pkey",  # unique by key and path: could be distributed by the key
     "timer_pkey",  # of rows that are read by their moment
 }
 # The columns by which statements of the hot path find rows, other than the execution.

@@ -244,7 +244,7 @@ async def test_an_archived_child_fails_the_undo_of_its_parent(database: Database
     await work(database)
     assert await rows(database, STANDS, execution) == [("COMPLETED", "left")]
     error = await value(database, "select error ->> 'message' from noetl.undo where step = 'trip'")
-    assert error == f"execution {child}, which would undo what it did, is archived"
+    assert error == f"execution {child}, which would undo what it did, was dropped"
 
 
 async def test_an_undo_of_a_block_takes_the_version_of_its_playbook(database: Database) -> None:

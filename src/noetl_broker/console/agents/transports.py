@@ -23,7 +23,7 @@ PATH = "/mcp"
 async def serve_stdio(options: ConsoleOptions, role: Role) -> None:
     """Answer on stdout what stdin asks, until it ends."""
     services = Services(options)
-    caller = Caller(role=role, rules=options.playbook_rules, database=options.database)
+    caller = Caller(role=role, rules=options.playbook_rules, database=options.database, keep_keys=options.keep_keys)
     server = create_server(services, lambda _context: caller)
     try:
         async with stdio_server() as (asked, answers):

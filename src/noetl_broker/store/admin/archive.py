@@ -44,6 +44,7 @@ class Period(NamedTuple):
     first_id: int
     next_id: int
     archived_at: datetime | None
+    dropped_at: datetime | None
     is_old: bool
     executions: int
     rows: int
@@ -87,7 +88,7 @@ async def list_periods(connection: Connection, older_than: float, *, examples: i
         found = tables.get(row["name"], {"rows": 0, "bytes": 0, "attached": (), "detached": ()})
         attached, detached = tuple(found["attached"]), tuple(found["detached"])
         period = Period(**row, rows=found["rows"], bytes=found["bytes"], attached=attached, detached=detached)
-        if period.is_old and period.archived_at is None:
+        if period.is_old and period.archived_at is None and period.dropped_at is None:
             blockers, held = await _find_blockers(connection, period, older_than, max(examples, 1))
             period = period._replace(blockers=blockers, held=held)
         periods.append(period)
@@ -109,12 +110,12 @@ async def archive_period(connection: Connection, period: Period, older_than: flo
     tables = [*period.attached]
     if period.archived_at is None:
         blockers, _ = await _find_blockers(connection, period, older_than, 1)
-        blockers = blockers or await _retry_on_lock(_take_events, connection, period)
+        blockers = blockers or await retry_on_lock(_take_events, connection, period)
         if blockers:
             return blockers
         tables = [table for table in tables if table != EVENTS]
     for table in tables:
-        await _retry_on_lock(call, connection, "detach_partition", table, period.name)
+        await retry_on_lock(call, connection, "detach_partition", table, period.name)
     return ()
 
 
@@ -141,6 +142,8 @@ async def restore_period(connection: Connection, name: str, older_than: float = 
     if name not in periods:
         raise NotFoundFault(f"there is no period {name}; noetl-broker archive --older-than 90d --dry-run shows them")
     period = periods[name]
+    if period.dropped_at is not None:
+        raise NotFoundFault(f"the period {name} was dropped on {period.dropped_at:%Y-%m-%d}")
     if period.archived_at is None:
         raise OperatorFault(f"the period {name} is not archived")
     if not period.detached and not period.attached:
@@ -148,8 +151,8 @@ async def restore_period(connection: Connection, name: str, older_than: float = 
             f"the tables of the period {name} are gone from the schema {_schema_of_archive(connection)}"
         )
     for table in reversed(period.detached):
-        await _retry_on_lock(call, connection, "bound_partition", table, name)
-        await _retry_on_lock(call, connection, "attach_partition", table, name)
+        await retry_on_lock(call, connection, "bound_partition", table, name)
+        await retry_on_lock(call, connection, "attach_partition", table, name)
     await connection.execute(sql("mark_restored"), name)
     return period
 
@@ -178,21 +181,33 @@ async def archive_rows(connection: Connection, execution_ids: list[int]) -> Move
 
 
 async def archived_fault(connection: Connection, execution_id: int) -> NotFoundFault | None:
-    """The fault for a request for archived history; None if the execution is not archived."""
+    """The fault for a request for archived or dropped history; None if the execution is neither."""
     row = await connection.fetchrow(sql("archived_as"), execution_id)
     if row is None:
         return None
+    if row["dropped_at"] is not None:
+        return NotFoundFault(
+            f"execution {execution_id} was dropped on {row['dropped_at']:%Y-%m-%d}: it ended longer ago than the"
+            " setting keep"
+        )
     period = row["period"]
     remedy = f"; noetl-broker archive --restore {period} brings it back" if period else ""
     place = f"the schema {_schema_of_archive(connection)}"
     return NotFoundFault(f"execution {execution_id} is archived: its history is in {place}{remedy}")
 
 
+async def unknown_fault(connection: Connection, execution_id: int) -> NotFoundFault:
+    """The fault for an id without an execution: it was dropped, or there was none."""
+    return await archived_fault(connection, execution_id) or NotFoundFault(
+        f"no execution {execution_id}; noetl-broker executions lists them"
+    )
+
+
 def _schema_of_archive(connection: Connection) -> str:
     return rendered("noetl_archive", schema_of(connection), shards=getattr(connection, "shards", None))
 
 
-async def _retry_on_lock(work: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
+async def retry_on_lock(work: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
     """Retry with a short lock timeout: a long wait for a table lock would block everybody behind it."""
     for _ in range(TRIES):
         try:
@@ -201,5 +216,5 @@ async def _retry_on_lock(work: Callable[..., Awaitable[Any]], *arguments: Any) -
             await asyncio.sleep(PAUSE_SECONDS)
     raise DatabaseFault(
         f"a table was in use at each of {TRIES} tries, for {TRIES * PAUSE_SECONDS:.0f} s and more; "
-        "a long transaction may hold it: pg_stat_activity shows which, archive goes on where it was when called again"
+        "a long transaction may hold it: pg_stat_activity shows which; the next call goes on where this one was"
     )

@@ -271,6 +271,26 @@ async def check_schedules(connection: Connection, limits: Thresholds) -> list[Do
     return [DoctorFinding("schedules", "ok", says, facts=facts)]
 
 
+async def check_periods(connection: Connection, _limits: Thresholds) -> list[DoctorFinding]:
+    """Which periods are kept, and why an old one cannot be dropped."""
+    row = await connection.fetchrow(sql("examine_periods"))
+    if row is None or not row["periods"]:
+        return []
+    facts = {name: row[name] for name in ("periods", "dropped", "begins_on", "held")}
+    if row["held"]:
+        return [
+            DoctorFinding(
+                "kept periods", "notice",
+                f"{row['held']} cannot be dropped, the oldest is {row['held_period']}: {row['held_by']}",
+                "Its rows stay, though they are older than the setting keep.",
+                "noetl-broker archive --older-than 90d --dry-run names executions. End them, or undo or settle what is"
+                " left.", facts,
+            )
+        ]  # fmt: skip
+    says = f"{_count(row['periods'], 'period', 'periods')} since {row['begins_on']}; {row['dropped']} dropped"
+    return [DoctorFinding("kept periods", "ok", says, facts=facts)]
+
+
 async def check_leases(connection: Connection, limits: Thresholds) -> list[DoctorFinding]:
     """Leases that expired and that no broker has reaped."""
     row = await connection.fetchrow(sql("examine_leases"), limits.lease_seconds)
@@ -385,6 +405,7 @@ CHECKS: tuple[Callable[[Connection, Thresholds], Awaitable[list[DoctorFinding]]]
     check_undos,
     check_approvals,
     check_schedules,
+    check_periods,
     check_leases,
     check_jobs,
     check_bloat,

@@ -13,10 +13,9 @@ from typing import Any, NamedTuple, TypeVar
 import asyncpg
 
 from noetl_broker.broker.state.state import QUEUED
-from noetl_broker.errors import NotFoundFault
 from noetl_broker.node_ids import job_node_id
 from noetl_broker.store.admin import reader
-from noetl_broker.store.admin.archive import archived_fault
+from noetl_broker.store.admin.archive import archived_fault, unknown_fault
 from noetl_broker.store.admin.blocks import WITH_BLOCKS, list_blocks
 from noetl_broker.store.admin.catalog import suggest_path
 from noetl_broker.store.admin.progress import load_progress
@@ -190,7 +189,7 @@ async def find_execution(connection: Connection, execution_id: int) -> Entry:
     """One execution, with `unread` (number of undecided events) and `read_at` (the database's clock)."""
     row = await connection.fetchrow(sql("find_execution"), execution_id)
     if row is None:
-        raise NotFoundFault(f"no execution {execution_id}; noetl-broker executions lists them")
+        raise await unknown_fault(connection, execution_id)
     return dict(row)
 
 

@@ -6,7 +6,6 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from noetl_broker.errors import NotFoundFault
 from noetl_broker.explain.facts import (
     AlarmFact,
     Cause,
@@ -26,7 +25,7 @@ from noetl_broker.explain.slots import slot_of_row
 from noetl_broker.history.record import History
 from noetl_broker.node_ids import ItemName, node_id, node_of_job, parse_node
 from noetl_broker.playbook.diagnostics import PlaybookRules
-from noetl_broker.store.admin.archive import archived_fault
+from noetl_broker.store.admin.archive import archived_fault, unknown_fault
 from noetl_broker.store.admin.history import load_history
 from noetl_broker.store.admin.progress import load_failed_items, load_item, load_progress
 from noetl_broker.store.admin.recovery import RECOVERY_KEY
@@ -50,7 +49,7 @@ async def load_history_and_facts(
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         row = await connection.fetchrow(sql("explain_execution"), execution_id)
         if row is None:
-            raise NotFoundFault(f"no execution {execution_id}; noetl-broker executions lists them")
+            raise await unknown_fault(connection, execution_id)
         if (archived := await archived_fault(connection, execution_id)) is not None:
             raise archived
         turns = await connection.fetch(sql("explain_turns"), execution_id)
@@ -64,7 +63,7 @@ async def load_item_and_facts(connection: Connection, execution_id: int, name: I
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         row = await connection.fetchrow(sql("explain_execution"), execution_id)
         if row is None:
-            raise NotFoundFault(f"no execution {execution_id}; noetl-broker executions lists them")
+            raise await unknown_fault(connection, execution_id)
         if (archived := await archived_fault(connection, execution_id)) is not None:
             raise archived
         item = await load_item(connection, execution_id, name)

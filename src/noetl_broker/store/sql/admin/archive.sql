@@ -3,7 +3,7 @@
 -- start, so an execution of an old period may still run.
 select p.name, timestamptz '2024-01-01Z' + (p.first_id >> 20) * interval '1 millisecond' as begins_at,
   timestamptz '2024-01-01Z' + (p.next_id >> 20) * interval '1 millisecond' as ends_at,
-  p.first_id, p.next_id, p.archived_at,
+  p.first_id, p.next_id, p.archived_at, p.dropped_at,
   timestamptz '2024-01-01Z' + (p.next_id >> 20) * interval '1 millisecond'
     <= clock_timestamp() - make_interval(secs => $1::float8) as is_old,
   (
@@ -132,10 +132,15 @@ from noetl.executions_without_period(
 );
 
 -- name: archived_as
--- The period in which the history of an execution was archived; empty: its rows were archived one by one.
-select coalesce((
-  select p.name
-  from noetl.period p
-  where p.first_id <= $1::bigint and $1 < p.next_id and p.archived_at is not null
-), '') as period
-where noetl.is_archived($1);
+-- The period in which the history of an execution was archived; empty: its rows were archived one by one. `dropped_at`: it
+-- was dropped.
+select coalesce(p.name, '') as period, gone.dropped_at
+from (select) one
+left join noetl.period p on p.first_id <= $1::bigint and $1 < p.next_id and p.archived_at is not null
+left join lateral (
+  select coalesce(d.dropped_at, d.dropping_at) as dropped_at
+  from noetl.period d
+  where d.first_id <= $1 and $1 < d.next_id
+    and not exists (select from noetl.execution x where x.execution_id = $1)
+) gone on true
+where noetl.is_archived($1) or gone.dropped_at is not null;

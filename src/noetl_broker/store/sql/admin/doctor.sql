@@ -130,6 +130,14 @@ select count(*) as set_aside, count(distinct d.execution_id) as executions, min(
   (array_agg(d.reason order by d.created_at desc))[1] as reason
 from noetl.dead_letter d;
 
+-- name: examine_periods
+-- `begins_on`: the first day that is kept.
+select count(*) filter (where p.dropped_at is null) as periods, count(p.dropped_at) as dropped,
+  min(p.name) filter (where p.dropped_at is null) as begins_on, count(p.held_by) as held,
+  (array_agg(p.name order by p.first_id) filter (where p.held_by is not null))[1] as held_period,
+  (array_agg(p.held_by order by p.first_id) filter (where p.held_by is not null))[1] as held_by
+from noetl.period p;
+
 -- name: examine_leases
 -- Where a broker runs, a job whose lease is lost is queued again within two seconds.
 select count(*) as expired, max(extract(epoch from clock_timestamp() - q.lease_until))::float8 as late_seconds

@@ -157,8 +157,9 @@ order by f.execution_id;
 -- name: explain_alarm
 -- What started because an execution failed.
 select x.execution_id, x.path, x.status, x.version
-from noetl.execution x
-where x.path = $2::text and x.idempotency_key = 'on_failure ' || $1::bigint;
+from noetl.start_key k
+join noetl.execution x on x.execution_id = k.execution_id
+where k.path = $2::text and k.idempotency_key = 'on_failure ' || $1::bigint;
 
 -- name: find_child
 -- The latest child of a step, of one visit ($3) or any, and of one item ($4) or any. Not what undoes a child.

@@ -78,10 +78,9 @@ where x.tags @> $1::text::jsonb
 limit $2::int;
 
 -- name: find_by_key
--- The index of keys begins with the path, so it is asked for each path.
-select x.execution_id
-from noetl.execution x
-where x.idempotency_key = $1::text and x.path = any(array(select distinct c.path from noetl.catalog c))
+select k.execution_id
+from noetl.start_key k
+where k.idempotency_key = $1::text
 limit $2::int;
 
 -- name: page_executions_end

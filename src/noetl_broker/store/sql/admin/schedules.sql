@@ -29,7 +29,8 @@ where s.name = $1::text;
 select m.moment, x.execution_id, x.status, x.error
 from noetl.start_schedule s
 cross join unnest($2::timestamptz[]) m (moment)
-join noetl.execution x on x.path = s.path and x.idempotency_key = noetl.schedule_key(s.name, m.moment)
+join noetl.start_key k on k.path = s.path and k.idempotency_key = noetl.schedule_key(s.name, m.moment)
+join noetl.execution x on x.execution_id = k.execution_id
 where s.name = $1::text;
 
 -- name: start_scheduled

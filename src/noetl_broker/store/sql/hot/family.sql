@@ -287,11 +287,17 @@ with failed as materialized (
     order by c.version desc
     limit 1
   ) p on true
+), taken as (
+  insert into noetl.start_key (idempotency_key, path, execution_id)
+  select concat_ws(' ', 'on_failure', failed_id, undo_turn), path, execution_id
+  from failed
+  on conflict (idempotency_key, path) do nothing
+  returning execution_id, idempotency_key
 ), begun as (
   insert into noetl.execution (execution_id, catalog_id, path, version, idempotency_key, tags)
-  select execution_id, catalog_id, path, version, concat_ws(' ', 'on_failure', failed_id, undo_turn), tags
-  from failed
-  on conflict (path, idempotency_key) where idempotency_key is not null do nothing
+  select f.execution_id, f.catalog_id, f.path, f.version, k.idempotency_key, f.tags
+  from taken k
+  join failed f on f.execution_id = k.execution_id
   returning execution_id
 ), starts as (
   insert into noetl.event (

@@ -85,9 +85,9 @@ select noetl.notify(false, true);
 
 -- name: send_to_children
 -- After write_undos: children ($2) of executions ($1) are asked to undo what they did, or to give it up. Nobody waits for a
--- child that completed in vain: it is asked unless its parent has a row of it. If a child is archived, the parent is answered.
+-- child that completed in vain: it is asked unless its parent has a row of it. If a child was dropped, the parent is answered.
 with asked as materialized (
-  select c.execution_id, c.child_id, c.event_type, c.context::jsonb as context, x.execution_id is null as is_archived
+  select c.execution_id, c.child_id, c.event_type, c.context::jsonb as context, x.execution_id is null as is_dropped
   from unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[]) with ordinality
     c (execution_id, child_id, event_type, context, ordinal)
   left join noetl.execution x on x.execution_id = c.child_id
@@ -110,11 +110,11 @@ with asked as materialized (
     execution_id, catalog_id, parent_event_id, event_type, node_id, node_name, node_type, status, error, meta
   )
   select a.execution_id, q.catalog_id, q.event_id, 'action_failed', q.node_id, q.node_name, 'playbook', 'FAILED',
-    jsonb_build_object('message', format('execution %s, which would undo what it did, is archived', a.child_id), 'type', 'archived'),
+    jsonb_build_object('message', format('execution %s, which would undo what it did, was dropped', a.child_id), 'type', 'dropped'),
     jsonb_build_object('child_execution_id', a.child_id, 'attempt', a.context -> 'answer', 'retryable', false)
   from asked a
   join noetl.queue q on q.execution_id = a.execution_id and q.status = 'delegated' and noetl.is_undo(q.node_id)
-  where a.is_archived and a.context ? 'answer'
+  where a.is_dropped and a.context ? 'answer'
   returning execution_id, event_id
 ), mail as (
   insert into noetl.inbox (execution_id, event_id)
