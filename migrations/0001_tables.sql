@@ -328,7 +328,7 @@ comment on column noetl.execution.status is
 comment on column noetl.execution.started_at is 'When it was requested.';
 comment on column noetl.execution.admitted_at is 'When it was admitted, if it was queued.';
 comment on column noetl.execution.waits_for_slot is
-  'Whether it is queued for a slot, not for its playbook; null: it is not.';
+  'true: it is queued for a slot; false: for the moment of its start; null: for neither.';
 comment on column noetl.execution.ended_at is 'When it ended.';
 comment on column noetl.execution.parent_execution_id is 'The execution that started this one.';
 comment on column noetl.execution.parent_event_id is 'The event of the parent that caused it.';

@@ -74,11 +74,12 @@ begin
   end if;
   select left(o.name, 100) into unknown
   from jsonb_object_keys($1) o (name)
-  where o.name not in ('bucket_key', 'tags')
+  where o.name not in ('bucket_key', 'tags', 'start_at', 'start_after', 'priority')
   order by o.name
   limit 1;
   if found then
-    raise exception using errcode = 'NB400', message = format('a start has no option %s', unknown), hint = 'its options are bucket_key and tags';
+    raise exception using errcode = 'NB400', message = format('a start has no option %s', unknown), 
+      hint = 'its options are bucket_key, tags, start_at, start_after and priority';
   end if;
   if jsonb_typeof($1 -> 'bucket_key') not in ('string', 'null')
     or octet_length($1 ->> 'bucket_key') not between 1 and noetl.limit_of('key_bytes') then
@@ -88,6 +89,11 @@ begin
   end if;
   if $1 ? 'tags' then
     perform noetl.check_tags($1 -> 'tags');
+  end if;
+  if jsonb_typeof($1 -> 'priority') <> 'null' and not ($1 @@ '$.priority >= -2147483648 && $.priority <= 2147483647'
+    and $1 ->> 'priority' ~ '^-?[0-9]+$') then
+    raise exception using errcode = 'NB400', message = format('the priority %s is no integer', left($1 ->> 'priority', 100)),
+      hint = 'for example {"priority": 8}; a higher one is leased first, and the default is 5';
   end if;
 end
 $$;
@@ -130,11 +136,44 @@ begin
 end
 $$;
 
--- Tags with each value as its text: 7 and "7" are the same tag. null: there are none.
-create or replace function noetl.tags_as_text(tags jsonb) returns jsonb
-language sql immutable parallel safe
+-- The meta of an execution_start: what its options say to the broker. null: nothing. Each tag has its value as text, so 7 and
+-- "7" are the same tag. The moment is given, or that long after now.
+create or replace function noetl.start_meta(options jsonb) returns jsonb
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
 as $$
-  select case when jsonb_typeof($1) = 'object' then (select jsonb_object_agg(t.key, t.value) from jsonb_each_text($1) t) end
+declare
+  after text := $1 ->> 'start_after';
+  moment timestamptz;
+begin
+  if after is not null and $1 ->> 'start_at' is not null then
+    raise exception using errcode = 'NB400', message = 'a start has start_at or start_after, not both', hint = 'leave one out';
+  end if;
+  if after ~ '^[0-9]{1,10}([.][0-9]{1,9})?$' then
+    moment := clock_timestamp() + make_interval(secs => after::float8);
+  elsif after ~ '^([0-9.]+[wdhms])+$' or after ~ '^P[0-9.WDTHMS]+$' then
+    moment := clock_timestamp() + after::interval;
+  elsif $1 ->> 'start_at' ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9:.]{8,20}([Zz]|[+-][0-9]{2}:?[0-9]{2})$' then
+    moment := ($1 ->> 'start_at')::timestamptz;
+  elsif coalesce(after, $1 ->> 'start_at') is not null then
+    raise invalid_datetime_format;
+  end if;
+  if moment > clock_timestamp() + interval '100 years' then
+    raise invalid_datetime_format;
+  end if;
+  return nullif(jsonb_strip_nulls(jsonb_build_object(
+    'tags', case when jsonb_typeof($1 -> 'tags') = 'object'
+      then (select jsonb_object_agg(t.key, t.value) from jsonb_each_text($1 -> 'tags') t) end,
+    'start_at', to_char(moment, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+    'priority', $1 -> 'priority'
+  )), '{}');
+exception when invalid_datetime_format or datetime_field_overflow or interval_field_overflow or invalid_text_representation then
+  raise exception using errcode = 'NB400',
+    message = format('%s %s is no %s', case when after is null then 'start_at' else 'start_after' end,
+      left(coalesce(after, $1 ->> 'start_at'), 100), case when after is null then 'moment' else 'duration' end),
+    hint = 'start_at is RFC 3339, such as 2026-03-01T09:00:00Z; start_after is seconds or 90s, 2h30m, 3d, at most 100 years';
+end
 $$;
 
 -- The text whose hash is the home of an execution: the first that exists. null: it may live anywhere.
@@ -270,14 +309,14 @@ declare
   earlier record;
   id bigint;
   digest bytea;
-  tags jsonb;
+  meta jsonb;
   letter jsonb;
   writer text; -- assigned, because `perform` runs a statement
 begin
   perform noetl.check_start($1, $2, $4);
   if $5 is not null then
     perform noetl.check_options($5);
-    tags := noetl.tags_as_text($5 -> 'tags');
+    meta := noetl.start_meta($5);
   end if;
   playbook := noetl.find_playbook($1, $3);
   if noetl.bucket_number() is not null then
@@ -295,7 +334,7 @@ begin
     end if;
   end if;
   insert into noetl.execution (execution_id, catalog_id, path, version, idempotency_key, tags)
-  values (id, playbook.catalog_id, $1, playbook.found_version, $4, tags);
+  values (id, playbook.catalog_id, $1, playbook.found_version, $4, meta -> 'tags');
   -- One statement writes the event and its mail. The trigger's own statement would cost as much again.
   letter := jsonb_build_object('path', $1, 'version', playbook.found_version, 'workload', coalesce($2, '{}'));
   writer := set_config('noetl.writer', 'worker' || pg_trigger_depth(), true);
@@ -303,8 +342,7 @@ begin
     insert into noetl.event (
       execution_id, catalog_id, event_type, node_id, node_name, node_type, status, context, meta
     ) values (
-      id, playbook.catalog_id, 'execution_start', id::text, playbook.name, 'playbook', 'STARTED', letter,
-      case when tags is not null then jsonb_build_object('tags', tags) end
+      id, playbook.catalog_id, 'execution_start', id::text, playbook.name, 'playbook', 'STARTED', letter, meta
     )
     returning event_id
   )
@@ -323,7 +361,7 @@ end
 $$;
 
 comment on function noetl.start_execution(text, jsonb, int, text, jsonb) is
-  'Starts an execution of the latest (or the given) version of a playbook and returns its id. The same idempotency key: the same id; with another payload NB409. `options`: {"bucket_key": text, "tags": {name: text, number or boolean}}.';
+  'Starts an execution of the latest (or the given) version of a playbook and returns its id. The same idempotency key: the same id; with another payload NB409. `options`: {"bucket_key": text, "tags": {name: text, number or boolean}, "start_at": moment or "start_after": duration, "priority": integer}.';
 
 -- The checks of start_executions that need no table. An error names the number of the payload, counted from 1.
 create or replace function noetl.check_starts(path text, payloads jsonb[], idempotency_keys text[]) returns void
@@ -385,14 +423,14 @@ declare
   playbook record;
   ids bigint[];
   digests bytea[];
-  tags jsonb;
+  meta jsonb;
   earlier bigint[];
   refused record;
 begin
   perform noetl.check_starts($1, $2, $3);
   if $5 is not null then
     perform noetl.check_options($5);
-    tags := noetl.tags_as_text($5 -> 'tags');
+    meta := noetl.start_meta($5);
   end if;
   playbook := noetl.find_playbook($1, $4);
   if noetl.bucket_number() is not null then
@@ -437,7 +475,7 @@ begin
     end if;
   end if;
   insert into noetl.execution (execution_id, catalog_id, path, version, idempotency_key, tags)
-  select g.id, playbook.catalog_id, $1, playbook.found_version, g.key, tags
+  select g.id, playbook.catalog_id, $1, playbook.found_version, g.key, meta -> 'tags'
   from unnest(ids, $3, earlier) g (id, key, earlier)
   where coalesce(g.earlier, g.id) = g.id;
   perform set_config('noetl.writer', '', true);
@@ -445,8 +483,7 @@ begin
     execution_id, catalog_id, event_type, node_id, node_name, node_type, status, context, meta
   )
   select g.id, playbook.catalog_id, 'execution_start', g.id::text, playbook.name, 'playbook', 'STARTED',
-    jsonb_build_object('path', $1, 'version', playbook.found_version, 'workload', coalesce(g.payload, '{}')),
-    case when tags is not null then jsonb_build_object('tags', tags) end
+    jsonb_build_object('path', $1, 'version', playbook.found_version, 'workload', coalesce(g.payload, '{}')), meta
   from unnest(ids, $2, earlier) with ordinality g (id, payload, earlier, ordinal)
   where coalesce(g.earlier, g.id) = g.id
   order by g.ordinal;
@@ -525,7 +562,7 @@ comment on function noetl.cancel_execution(bigint, text) is
 
 revoke all on function
   noetl.check_key(text), noetl.check_start(text, jsonb, text), noetl.check_options(jsonb), noetl.check_tags(jsonb),
-  noetl.tags_as_text(jsonb), noetl.find_playbook(text, int),
+  noetl.start_meta(jsonb), noetl.find_playbook(text, int),
   noetl.home_text(text, text, text, text), noetl.check_home(text, text, text, text), noetl.start_digest(jsonb, text, text),
   noetl.refuse_key(text, text, bigint), noetl.take_key(text, text, bytea, bigint), noetl.start_execution(text, jsonb, int, text, jsonb),
   noetl.check_starts(text, jsonb[], text[]), noetl.start_executions(text, jsonb[], text[], int, jsonb),

@@ -49,7 +49,7 @@ create table if not exists noetl.timer (
   execution_id bigint not null,
   node_id text,
   step text,
-  purpose text not null check (purpose in ('wait', 'timeout', 'signals', 'child', 'deadline', 'start_timeout')),
+  purpose text not null check (purpose in ('wait', 'timeout', 'signals', 'child', 'deadline', 'start_timeout', 'start')),
   due_at timestamptz not null,
   is_moment boolean not null default false,
   created_at timestamptz not null default clock_timestamp()
@@ -64,7 +64,7 @@ comment on column noetl.timer.node_id is 'The visit; null: the execution.';
 comment on column noetl.timer.step is 'The step of the visit.';
 comment on column noetl.timer.purpose is
   'wait: the moment that a visit waits for; timeout: of a wait; child: a failed child starts again; deadline: of the
-   execution; start_timeout: of a job that no worker has leased.';
+   execution; start_timeout: of a job that no worker has leased; start: of an execution that starts later.';
 comment on column noetl.timer.due_at is 'Its moment.';
 comment on column noetl.timer.is_moment is
   'The moment was given, such as by `until`. A clock that steps back does not move it, as it moves delays.';
@@ -179,7 +179,8 @@ begin
     from due d
     join noetl.execution x on x.execution_id = d.execution_id
     left join (
-      values ('child', 'child_due', 'playbook', 'PENDING'), ('deadline', 'execution_deadline', 'playbook', 'FAILED')
+      values ('child', 'child_due', 'playbook', 'PENDING'), ('deadline', 'execution_deadline', 'playbook', 'FAILED'),
+        ('start', 'place_free', 'playbook', 'PENDING')
     ) p (purpose, event_type, node_type, status) on p.purpose = d.purpose
     left join noetl.wait w on d.purpose = 'timeout' and w.execution_id = d.execution_id and w.node_id = d.node_id
     left join lateral (
@@ -188,7 +189,7 @@ begin
       where d.purpose = 'child' and r.execution_id = d.execution_id and r.node_id = d.node_id
       limit 1
     ) q on true
-    left join noetl.catalog c on d.purpose = 'deadline' and c.catalog_id = x.catalog_id
+    left join noetl.catalog c on d.purpose in ('deadline', 'start') and c.catalog_id = x.catalog_id
     where (noetl.is_live(x.status) or x.undo_status = 'undoing') and d.purpose <> 'start_timeout'
     order by d.due_at, d.timer_id
   )

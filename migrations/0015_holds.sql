@@ -324,7 +324,7 @@ $$;
 -- The new statuses of executions that go on living, written by the broker. The children of a paused or resumed execution
 -- get an event of the type `for_children`, with `numbers` of the turns. A queued execution whose path is not paused any more
 -- is admitted: the row of the path is locked, so whoever resumes the path finds this execution. An execution that
--- waits for slots (`waits`) is not admitted.
+-- waits for slots (`waits` is true) or for its moment (false) is not admitted.
 create or replace function noetl.set_statuses(
   executions bigint[], statuses text[], admitted boolean[], for_children text[], numbers int[], reasons text[], waits boolean[]
 ) returns void
@@ -340,7 +340,7 @@ begin
         when c.admitted then coalesce(x.admitted_at, at)
         when c.status <> 'QUEUED' then x.admitted_at
       end,
-      waits_for_slot = case when c.status = 'PAUSED' then x.waits_for_slot when c.waits then true end
+      waits_for_slot = case c.status when 'PAUSED' then x.waits_for_slot when 'QUEUED' then c.waits end
   from unnest(executions, statuses, admitted, waits) c (execution_id, status, admitted, waits)
   where x.execution_id = c.execution_id and c.status is not null and noetl.is_live(x.status);
 
@@ -371,14 +371,14 @@ begin
         select x.path
         from unnest(executions, statuses, waits) c (execution_id, status, waits)
         join noetl.execution x on x.execution_id = c.execution_id
-        where c.status = 'QUEUED' and not c.waits
+        where c.status = 'QUEUED' and c.waits is null
       )
       for key share skip locked
     ), free as (
       update noetl.execution x
       set admitted_at = at
       from unnest(executions, statuses, waits) c (execution_id, status, waits)
-      where c.status = 'QUEUED' and not c.waits and x.execution_id = c.execution_id and x.status = 'QUEUED'
+      where c.status = 'QUEUED' and c.waits is null and x.execution_id = c.execution_id and x.status = 'QUEUED'
         and not exists (select from paused p where p.path = x.path)
       returning x.execution_id, x.catalog_id, x.path
     ), events as (

@@ -259,7 +259,8 @@ begin
     ),
     jsonb_build_object('forked_from', $1, 'fork', $2 || jsonb_build_object('execution_id', $1, 'results', results))
       || coalesce((
-        select jsonb_strip_nulls(jsonb_build_object('hops', s.tokens -> 'hops', 'on_failure', s.tokens -> 'on_failure'))
+        select jsonb_strip_nulls(jsonb_build_object('hops', s.tokens -> 'hops', 'on_failure', s.tokens -> 'on_failure',
+          'priority', s.tokens -> 'priority'))
         from noetl.execution_state s
         where s.execution_id = $1
       ), '{}')

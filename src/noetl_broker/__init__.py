@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from noetl_broker.client import Approval, Client, Ended, ExecutionFailed
     from noetl_broker.errors import BrokerError, JobFailed
     from noetl_broker.job import Job
+    from noetl_broker.sync_client import SyncClient
     from noetl_broker.testing import (
         PlaybookError,
         Playbooks,
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
         in_turn,
         simulate,
     )
-    from noetl_broker.sync_client import SyncClient
     from noetl_broker.worker import Worker, run_code
 
 __version__ = "0.1.0"

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Self
 
 from noetl_broker.broker.state.state import is_live
@@ -24,6 +24,7 @@ from noetl_broker.store.connect.lazy_pool import LazyPool, LazyPools
 from noetl_broker.store.connect.places import in_their_buckets
 from noetl_broker.store.connect.schema_name import DEFAULT_SCHEMA
 from noetl_broker.store.connect.session import translate_faults
+from noetl_broker.template.durations import moment_text
 
 __all__ = ["Approval", "Client", "Ended", "ExecutionFailed"]
 
@@ -76,9 +77,8 @@ class Client:
     ```
 
     `dsn` None: the PG* variables; `schema`: where the broker's tables are; `nodes`: as the setting, on Citus.
-    `connection`: a connection of asyncpg to use in place of own ones. In a transaction, what it starts, sends and cancels
-    commits or rolls back with the caller's rows. It cannot ask: `status`, `wait`, `approvals` and `decide` need a
-    client without it.
+    `connection`: a connection of asyncpg to use in place of own ones. Starts, signals and cancels then commit or roll
+    back with the rows of the caller's transaction. `status`, `wait`, `approvals` and `decide` need a client without it.
     Every method raises DatabaseFault if the database does not answer. PermissionFault and SchemaFault: waiting does
     not help. NotFoundFault: it does not exist.
     Safe to share between tasks.
@@ -110,7 +110,7 @@ class Client:
         """Close all its own connections within a time limit."""
         await self._pools.close()
 
-    async def start(
+    async def start(  # noqa: PLR0913 - keywords of a start
         self,
         path: str,
         payload: Mapping[str, Any] | None = None,
@@ -119,19 +119,24 @@ class Client:
         idempotency_key: str | None = None,
         bucket_key: str | None = None,
         tags: Mapping[str, str | float | bool] | None = None,
+        start_at: datetime | None = None,
+        start_after: timedelta | None = None,
+        priority: int | None = None,
     ) -> int:
         """Start an execution of a registered playbook; returns its id. `version` None: the latest.
 
         A second call with the same path and `idempotency_key` returns the id of the first execution. Raises BrokerError
         if the first had another payload or `bucket_key`, or a fork has that key. `bucket_key` says what belongs
         together: in an installation with buckets, executions of one key live in one bucket. By `tags`, lists find it:
-        at most 16, such as {"customer": 7}. A repeated call does not change them.
+        at most 16, such as {"customer": 7}. A repeated call does not change them. It is QUEUED until `start_at`, which
+        has a time zone, or for `start_after`. `priority` is that of its jobs, where step and playbook say none.
         """
         asked = {"path": path, "payload": payload or {}, "version": version, "idempotency_key": idempotency_key}
-        asked |= {"bucket_key": bucket_key, "tags": None if tags is None else dict(tags)}
+        asked |= {"bucket_key": bucket_key, **_later(start_at, start_after)}
+        asked |= {"tags": None if tags is None else dict(tags), "priority": priority}
         return int((await self._send(executions.start_unchecked, asked))["execution_id"])
 
-    async def start_many(
+    async def start_many(  # noqa: PLR0913 - keywords of a start
         self,
         path: str,
         payloads: Sequence[Mapping[str, Any] | None],
@@ -140,12 +145,15 @@ class Client:
         idempotency_keys: Sequence[str | None] | None = None,
         bucket_key: str | None = None,
         tags: Mapping[str, str | float | bool] | None = None,
+        start_at: datetime | None = None,
+        start_after: timedelta | None = None,
+        priority: int | None = None,
     ) -> list[int]:
         """Start an execution for each payload in one transaction; returns their ids in the same order.
 
         All start, or none. At most 10,000 payloads. An error says the number of the payload, counted from 1.
         `idempotency_keys` has a key, or None, for each payload; a repeated key gives the same id, as in `start`.
-        All get the same `tags`.
+        All get the same `tags`, moment and `priority`.
         """
         asked = {
             "path": path,
@@ -154,6 +162,8 @@ class Client:
             "idempotency_keys": None if idempotency_keys is None else [*idempotency_keys],
             "bucket_key": bucket_key,
             "tags": None if tags is None else dict(tags),
+            **_later(start_at, start_after),
+            "priority": priority,
         }
         return list((await self._send(executions.start_executions, asked))["execution_ids"])
 
@@ -254,6 +264,15 @@ class Client:
             raise OperatorFault("a client on your own connection starts, sends and cancels; make another one to ask")
         async with self._pools.place(_borrow) as found:
             yield found
+
+
+def _later(start_at: datetime | None, start_after: timedelta | None) -> dict[str, Any]:
+    if start_at is not None and start_at.tzinfo is None:
+        raise OperatorFault(f"start_at {start_at} has no time zone; give one, such as datetime.now(UTC)")
+    return {
+        "start_at": None if start_at is None else moment_text(start_at),
+        "start_after": None if start_after is None else start_after.total_seconds(),
+    }
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from functools import wraps
+from functools import update_wrapper
 from threading import Thread
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
@@ -20,10 +20,10 @@ def _blocking(
 ) -> Callable[Concatenate[SyncClient, P], Answer]:
     """The method of the client, which returns when it is done."""
 
-    @wraps(method)
-    def call(self: SyncClient, *arguments: P.args, **options: P.kwargs) -> Answer:
+    def call(self: SyncClient, /, *arguments: P.args, **options: P.kwargs) -> Answer:
         return self._run(method(self._client, *arguments, **options))
 
+    update_wrapper(call, method)
     return call
 
 

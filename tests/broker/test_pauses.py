@@ -247,6 +247,49 @@ def test_a_queued_execution_that_was_paused_is_queued_again() -> None:
     )
 
 
+def test_a_start_with_a_moment_waits_for_it_and_then_joins_the_line() -> None:
+    """Its `place_free` asks the store for admission; the next one admits it. Its deadline counts from there."""
+    assert_story(
+        FAILING,
+        """
+        > execution_start; starts 60
+            event execution_queued {"reason": "starts at 2026-01-01T00:01:00.000000Z"}
+        > execution_deadline  (recorded)
+        > place_free
+        > place_free
+            event execution_admitted
+            event step_started a
+            job   a
+        """,
+        metadata="deadline: 60",
+    )
+
+
+def test_a_resume_does_not_start_before_the_moment() -> None:
+    """If the moment comes in the pause, the resume queues it as any other; a moment that is over delays nothing."""
+    assert_story(
+        FAILING,
+        """
+        > execution_start; starts 60
+            event execution_queued {"reason": "starts at 2026-01-01T00:01:00.000000Z"}
+        > execution_pause
+            event execution_paused
+        > execution_resume
+            event execution_resumed
+        > execution_pause
+            event execution_paused
+        > place_free
+        > execution_resume
+            event execution_resumed
+        > place_free
+            event execution_admitted
+            event step_started a
+            job   a
+        """,
+    )
+    assert_story(FAILING, "> execution_start; starts 0\n    event step_started a\n    job   a")
+
+
 @pytest.mark.parametrize("body", [CHAIN, ITEMS])
 def test_the_state_of_a_paused_execution_survives_its_json(body: str) -> None:
     """With what is kept and due."""

@@ -174,6 +174,6 @@ async def test_a_tag_is_found_by_its_index(database: Database) -> None:
     await execute(database, "analyze noetl.execution")
     async with session(database) as own, own.transaction():
         await own.execute(list_pages.sql("without_table_scans"))
-        asked = list_pages.sql("find_tagged").replace("$1", "'{\"region\": \"eu\"}'").replace("$2", "10001")
+        asked = list_pages.sql("find_tagged").replace("$1", '\'{"region": "eu"}\'').replace("$2", "10001")
         plan = "\n".join(row[0] for row in await own.fetch(f"explain {asked}"))
     assert "Bitmap Index Scan on execution_tags" in plan

@@ -8,7 +8,7 @@ from noetl_broker.broker.arrivals.forks import MalformedFork, fork_of, take_over
 from noetl_broker.broker.flow.failures import deadline_of, fail_execution
 from noetl_broker.broker.flow.on_failure import failed_before
 from noetl_broker.broker.flow.tags import tags_of
-from noetl_broker.broker.holds.pauses import queue_execution
+from noetl_broker.broker.holds.pauses import delay_execution, queue_execution
 from noetl_broker.broker.holds.slots import take_slots, wanted_slots
 from noetl_broker.broker.model.decision import Decision, ExecutionEnd
 from noetl_broker.broker.model.effects import ExecutionBegun
@@ -19,8 +19,11 @@ from noetl_broker.broker.state.state import FAILED, RUNNING, TO_START, Arrival, 
 from noetl_broker.broker.writing.errors import template_fault
 from noetl_broker.playbook.value_schema import faults_of
 from noetl_broker.template import TemplateError
+from noetl_broker.template.durations import parse_moment
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from noetl_broker.broker.draft.draft import Draft
     from noetl_broker.playbook.model import Playbook
     from noetl_broker.playbook.value_schema import ValueFault
@@ -37,6 +40,7 @@ def dispatch_first_step(draft: Draft) -> None:
     draft.state.parent = parent_of(draft.event)
     draft.state.hops = hops_of(draft.event)
     draft.state.failed_before = failed_before(draft.event)
+    draft.state.priority = priority_of_start(draft.event)
     payload = _payload(draft.event.context)
     refused = _other_bucket(draft) or _refused(draft, payload)
     if refused is not None:
@@ -90,7 +94,10 @@ def _may_run(draft: Draft) -> bool:
     except TemplateError as fault:
         fail_execution(draft, template_fault(fault))
         return False
-    if draft.event.path_paused:
+    moment = moment_of(draft.event)
+    if moment is not None and moment > draft.turn.at:
+        delay_execution(draft, moment)
+    elif draft.event.path_paused:
         queue_execution(draft, f"new executions of playbook {draft.playbook.path} are paused")
     elif draft.state.slots:
         take_slots(draft)
@@ -141,6 +148,21 @@ def hops_of(start: Event) -> int:
     """How many executions sent signals that led to this start, as its meta says."""
     hops = start.meta.get("hops") if isinstance(start.meta, dict) else None
     return hops if type(hops) is int and hops > 0 else 0
+
+
+def moment_of(start: Event) -> datetime | None:
+    """The moment at which an execution starts, as the meta of its start says; None: at once."""
+    moment = start.meta.get("start_at") if isinstance(start.meta, dict) else None
+    try:
+        return None if moment is None else parse_moment(moment)
+    except ValueError:  # inserted by hand
+        return None
+
+
+def priority_of_start(start: Event) -> int | None:
+    """The priority that a start gives to jobs, as its meta says; None: none."""
+    priority = start.meta.get("priority") if isinstance(start.meta, dict) else None
+    return priority if type(priority) is int and -(2**31) <= priority < 2**31 else None
 
 
 def make_workload(draft: Draft, payload: dict[str, JSON]) -> dict[str, JSON]:

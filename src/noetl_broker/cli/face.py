@@ -242,7 +242,7 @@ METAVARS: Mapping[str, str] = MappingProxyType({
     "execution_id": "ID", "payload": "JSON", "form": "JSON", "version": "N", "path": "PATH", "step": "STEP",
     "from_step": "STEP", "since": "TIME", "until": "TIME", "idempotency_key": "KEY", "rate": "RATE",
     "tag": "NAME=VALUE", "tags": "NAME=VALUE", "key": "KEY",
-    **dict.fromkeys(("keep_seconds", "every", "jitter", "catch_up"), "DURATION"),
+    **dict.fromkeys(("keep_seconds", "start_after", "every", "jitter", "catch_up"), "DURATION"),
 })  # fmt: skip
 
 

@@ -42,7 +42,11 @@ SAID = Face(
         "idempotency_key": "A key starts one execution, however often the call is repeated with the same payload. With "
         "--payloads, each line has its own: KEY:3 is that of line 3.",
         "tags": "What lists find it by, such as customer=7; at most 16.",
+        "start_at": "The moment at which it starts, such as 2026-03-01T09:00:00Z.",
+        "start_after": "How long after now it starts.",
+        "priority": "Of its jobs, where neither step nor playbook says one.",
     },
+    names={"start_at": "--at", "start_after": "--after"},
 )
 
 
@@ -53,7 +57,7 @@ SAID = Face(
         'noetl-broker start examples/weather --payload \'{"city": "Paris"}\' --wait\n'
         "noetl-broker start examples/weather --payload @payload.json --idempotency-key monday\n"
         "noetl-broker start examples/weather --payloads cities.jsonl\n"
-        "noetl-broker start examples/weather --tag customer=7 --tag region=eu"
+        "noetl-broker start examples/weather --tag customer=7 --tag region=eu --after 2h"
     ),
 )
 @SAID.given_to
@@ -155,6 +159,9 @@ async def start_many(call: Call, asked: StartRequest, file: str) -> int:
                 idempotency_keys=None if key is None else [f"{key}:{number}" for number, _ in some],
                 bucket_key=asked.bucket_key,
                 tags=asked.tags,
+                start_at=asked.start_at,
+                start_after=asked.start_after,
+                priority=asked.priority,
             )
             try:
                 with translate_faults():

@@ -33,6 +33,8 @@ def explain_hold(history: History, state: ExecutionState, facts: Facts) -> list[
     parent = context.get("parent_execution_id")
     if state.status == QUEUED and any(slot.number for slot in state.slots):
         says = f"it was queued{since}"
+    elif state.hold.delayed:
+        says = f"it was queued{since}{why} (noetl-broker cancel {facts.execution_id} ends it)"
     elif state.status == QUEUED:
         says = f"it was queued{since}{why} (noetl-broker resume --path {facts.path} admits it)"
     elif OPERATOR in state.hold.causes or parent is None:

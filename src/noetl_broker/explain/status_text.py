@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from noetl_broker.explain.error_text import attempt_text, failure_text, traceback_lines, traceback_of
 from noetl_broker.explain.slots import slot_of_row, slot_text
 from noetl_broker.node_ids import name_of_row, node_of_job, parse_node, visit_name
+from noetl_broker.template.durations import moment_text
 from noetl_broker.text import short_json, span
 
 if TYPE_CHECKING:
@@ -123,6 +124,8 @@ def standstill(found: dict[str, Any]) -> list[str]:
     waiting = [slot_text(slot) for slot in map(slot_of_row, found["slots"]) if slot.held_at is None]
     if waiting:
         return [f"it {text}" for text in waiting]
+    if found["starts_at"] is not None:
+        return [f"it starts at {moment_text(found['starts_at'])}: noetl-broker cancel {found['execution_id']} ends it"]
     if found["status"] in HOLDS:
         return [HOLDS[found["status"]].format(found["execution_id"], path=found["path"])]
     free = [job for job in found["jobs"] if job["status"] == "queued"]

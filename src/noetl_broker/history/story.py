@@ -19,6 +19,8 @@ Marks follow a semicolon: `> action_failed fetch {"message": "no"}; not retryabl
 | `broken` | an event that was no JSON |
 | `bytes 3000000` | a result over its limit |
 | `depth 1` | the start of a child |
+| `starts 60` | a start that waits until this second of the story |
+| `priority 8` | a start that gives its jobs this priority |
 | `path paused` | a start: new executions of the playbook are queued |
 | `overlap nightly skip` | a start of a schedule |
 | `slot free`, `slot busy`, `slot shared` | each slot that was asked for |
@@ -43,6 +45,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from noetl_broker.broker.core import Session
 from noetl_broker.broker.dispatcher import OF_PAUSE
 from noetl_broker.broker.holds.pauses import number_of
+from noetl_broker.broker.initial import moment_of
 from noetl_broker.broker.model.decision import Decision
 from noetl_broker.broker.model.effects import (
     ChildAdopted,
@@ -114,7 +117,10 @@ _FLAGS: dict[str, dict[str, Any]] = {
     "path paused": {"path_paused": True},
     "given": {"meta": {"given": True}},
 }
-_NUMBERED = ("overlap nightly skip", "attempt 1", "bytes 1", "oversize context 1", "depth 1", "number 1")
+_NUMBERED = (
+    *("overlap nightly skip", "attempt 1", "bytes 1", "oversize context 1"),
+    *("depth 1", "number 1", "starts 1", "priority 1"),
+)
 _SLOTS: dict[str, dict[str, Any]] = {
     "slot free": {"free": True},
     "slot busy": {"free": False},
@@ -125,6 +131,8 @@ _SLOTS: dict[str, dict[str, Any]] = {
 _METAS: dict[str, Callable[[int], dict[str, JSON]]] = {
     "depth": lambda number: {"parent": {"depth": number, "attempt": 1}},
     "number": lambda number: {"number": number},
+    "starts": lambda number: {"start_at": moment_text(STORY_START + timedelta(seconds=number))},
+    "priority": lambda number: {"priority": number},
     "undo child": lambda number: {"child_execution_id": number, "undo": True},
 }
 
@@ -246,6 +254,8 @@ def _marks(event: Event, *, attempts: bool) -> Iterator[str]:
     parent = event.meta.get("parent") if event.kind == EXECUTION_START and isinstance(event.meta, dict) else None
     if isinstance(parent, dict) and type(parent.get("depth")) is int:
         yield f"depth {parent['depth']}"
+    if event.kind == EXECUTION_START and (moment := moment_of(event)) is not None:
+        yield f"starts {max(0, round((moment - STORY_START).total_seconds()))}"
     yield from _slot_marks(event)
     if (child := child_with_undo(event)) is not None:
         yield f"undo child {child}"

@@ -127,7 +127,8 @@ async def start_unchecked(connection: Connection, _caller: Caller, given: models
 
 
 def _options_of(given: models.StartRequest | models.StartManyRequest) -> dict[str, Any]:
-    return {"bucket_key": given.bucket_key, "tags": given.tags or None}
+    named = ("bucket_key", "tags", "start_at", "start_after", "priority")
+    return {name: None if value in ("", {}) else value for name in named for value in [getattr(given, name)]}
 
 
 @action(Role.OPERATOR, dict[str, Any])

@@ -45,7 +45,8 @@ def parse_seconds(text: str) -> float:
 WRITTEN: Final[Mapping[str, tuple[Callable[[str], float], str, str]]] = {
     "rate": (parse_rate, "rate", RATE_FORMS),
     **dict.fromkeys(
-        ("keep_seconds", "every", "jitter", "catch_up", "timeout"), (parse_seconds, "duration", DURATION_FORMS)
+        ("keep_seconds", "start_after", "every", "jitter", "catch_up", "timeout"),
+        (parse_seconds, "duration", DURATION_FORMS),
     ),
 }
 

@@ -22,8 +22,11 @@ from noetl_broker.broker.state.state import PAUSED, QUEUED, RUNNING, Hold
 from noetl_broker.broker.writing.errors import template_fault
 from noetl_broker.broker.writing.events import emit_status
 from noetl_broker.template import TemplateError
+from noetl_broker.template.durations import moment_text
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from noetl_broker.broker.draft.draft import Draft
     from noetl_broker.broker.model.event import Event
     from noetl_broker.broker.state.state import Arrival, ExecutionState
@@ -95,15 +98,34 @@ def resume_execution(draft: Draft) -> None:
         draft.add(StatusChanged(RUNNING))
     else:
         draft.state.status = QUEUED
-        draft.add(StatusChanged(QUEUED))
+        draft.add(StatusChanged(QUEUED, waits=False if hold.delayed else None))
 
 
-def queue_execution(draft: Draft, reason: str, *, waits: bool = False) -> None:
-    """Keep an execution from running until it is admitted; `waits`: for slots, not for its playbook."""
+def queue_execution(draft: Draft, reason: str, *, waits: bool | None = None, until: datetime | None = None) -> None:
+    """Keep an execution from running until it is admitted; `waits`: as in StatusChanged. `until`: its moment."""
     draft.state.status = QUEUED
-    draft.state.hold = (draft.state.hold or NO_HOLD)._replace(admitted=False)
+    draft.state.hold = (draft.state.hold or NO_HOLD)._replace(admitted=False, delayed=until is not None)
     emit_status(draft, "execution_queued", {"reason": reason})
-    draft.add(StatusChanged(QUEUED, waits=waits))
+    draft.add(StatusChanged(QUEUED, waits=waits, until=until))
+
+
+def delay_execution(draft: Draft, moment: datetime) -> None:
+    """Queue an execution until its moment. Until then it is in no line, and nothing else admits it."""
+    queue_execution(draft, f"starts at {moment_text(moment)}", waits=False, until=moment)
+
+
+def join_line(draft: Draft) -> bool:
+    """The first `place_free` of a delayed execution: its moment has come. Returns false for any other.
+
+    The store admits it at once if its playbook is not paused.
+    """
+    hold = draft.state.hold or NO_HOLD
+    if not hold.delayed:
+        return False
+    draft.state.hold = hold._replace(delayed=False)
+    if draft.state.status == QUEUED:
+        draft.add(StatusChanged(QUEUED))
+    return True
 
 
 def admit_execution(draft: Draft) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from noetl_broker.broker.draft.wants import want_slot_locks, want_slots
 from noetl_broker.broker.flow.failures import end_as_cancelled, fail_execution
-from noetl_broker.broker.holds.pauses import NO_HOLD, admit_execution, queue_execution, resume_execution
+from noetl_broker.broker.holds.pauses import NO_HOLD, admit_execution, join_line, queue_execution, resume_execution
 from noetl_broker.broker.model.decision import Refused
 from noetl_broker.broker.model.effects import FactsUsed, Slot, SlotsChanged
 from noetl_broker.broker.state.state import PAUSED, QUEUED
@@ -135,6 +135,8 @@ def receive_slot(draft: Draft) -> None:
 
     A paused execution that was never admitted gives its slots back. Raises Refused if there is nothing to do.
     """
+    if join_line(draft):
+        return
     waits = waits_for_slot(draft)
     if draft.state.status == PAUSED:
         if not (waits and is_given(draft.event)):

@@ -38,13 +38,15 @@ class ExecutionBegun(NamedTuple):
 class StatusChanged(NamedTuple):
     """The execution goes on living with a new status: PAUSED, QUEUED, RUNNING or COMPENSATING.
 
-    `admitted`: it was queued, and its `deadline` (seconds; None: none) begins. `waits`: it is queued for a slot.
+    `admitted`: it was queued, and its `deadline` (seconds; None: none) begins. `waits`: it is queued for a slot (true),
+    or for its moment (false); None: for neither. `until`: that moment.
     """
 
     status: str
     admitted: bool = False
     deadline: float | None = None
-    waits: bool = False
+    waits: bool | None = None
+    until: datetime | None = None
 
 
 class Slot(NamedTuple):

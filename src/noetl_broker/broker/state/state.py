@@ -225,12 +225,14 @@ class Hold(NamedTuple):
 
     `kept` are the tokens on arcs. `admitted` is false for an execution that is queued, or was paused while it was.
     `causes` say who paused it: operator, parent. `numbers`: the last pause or resume of each cause that was read.
+    `delayed`: it is queued, and its moment has not come.
     """
 
     kept: tuple[Arrival, ...] = ()
     admitted: bool = True
     causes: tuple[str, ...] = ()
     numbers: dict[str, int] = {}  # noqa: RUF012 - never changed in place
+    delayed: bool = False
 
 
 class ExecutionState(NamedTuple):
@@ -241,7 +243,8 @@ class ExecutionState(NamedTuple):
     the last visit of `end`. `hold` is set if the execution was paused or queued. `signals`: signals
     that fitted no wait, in the order of their turns. `hops`: how many executions sent signals that led to this one.
     `undo` counts the open rows of `noetl.undo`, `unknown` the unknown ones. `compensation` is set while COMPENSATING.
-    `failed_before`: the execution whose failure led to this one (`metadata.on_failure`).
+    `failed_before`: the execution whose failure led to this one (`metadata.on_failure`). `priority`: of jobs, where
+    neither step nor playbook says one.
     """
 
     status: str = NEW
@@ -261,6 +264,7 @@ class ExecutionState(NamedTuple):
     compensation: Compensation | None = None
     slots: tuple[Slot, ...] = ()  # those of a queued execution are waited for, or wanted; the others are held
     failed_before: int | None = None
+    priority: int | None = None
 
 
 def on_arcs(state: ExecutionState) -> tuple[Arrival, ...]:
@@ -290,7 +294,9 @@ def encode(state: ExecutionState) -> dict[str, JSON]:
         document["hold"] = _encode_hold(state.hold)
     if state.undo or state.unknown or state.compensation is not None:
         document |= _encode_undo(state)
-    has_rest = state.signals or state.hops or state.slots or state.failed_before is not None
+    has_rest = (
+        state.signals or state.hops or state.slots or state.failed_before is not None or state.priority is not None
+    )
     return document | _encode_rest(state) if has_rest else document
 
 
@@ -316,6 +322,7 @@ def decode(document: dict[str, Any]) -> ExecutionState:
         compensation=decode_compensation(document["compensation"]) if "compensation" in document else None,
         slots=tuple(Slot(*slot) for slot in document.get("slots", ())),
         failed_before=document.get("on_failure"),
+        priority=document.get("priority"),
     )
 
 
@@ -336,6 +343,8 @@ def _encode_hold(hold: Hold) -> dict[str, JSON]:
         document["causes"] = list(hold.causes)
     if hold.numbers:
         document["numbers"] = hold.numbers
+    if hold.delayed:
+        document["delayed"] = True
     return document
 
 
@@ -345,6 +354,7 @@ def _decode_hold(document: dict[str, Any]) -> Hold:
         document.get("admitted", True),
         tuple(document.get("causes", ())),
         document.get("numbers", {}),
+        document.get("delayed", False),
     )
 
 
@@ -429,6 +439,8 @@ def _encode_rest(state: ExecutionState) -> dict[str, JSON]:
         document["slots"] = [list(slot) for slot in state.slots]
     if state.failed_before is not None:
         document["on_failure"] = state.failed_before
+    if state.priority is not None:
+        document["priority"] = state.priority
     return document
 
 

@@ -177,10 +177,11 @@ def _attempts(draft: Draft, step: Step) -> int:
 
 
 def priority_of(draft: Draft, step: Step) -> int:
-    """The priority of the jobs of a step."""
-    if step.priority is not None:
-        return step.priority
-    return DEFAULT_PRIORITY if draft.playbook.priority is None else draft.playbook.priority
+    """The priority of the jobs of a step: its own, else that of the playbook, else that of the start."""
+    for priority in (step.priority, draft.playbook.priority, draft.state.priority):
+        if priority is not None:
+            return priority
+    return DEFAULT_PRIORITY
 
 
 def _worker_context(

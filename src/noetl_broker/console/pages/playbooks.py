@@ -28,6 +28,7 @@ from noetl_broker.service.typed_json import json_text
 router = APIRouter()
 
 NEWEST: Final = 8  # executions beside the graph
+START_OPTIONS: Final = ("tags", "start_at", "start_after", "priority")
 COMPARED: Final = (20, 100, 500, 1000)  # executions of a back-test, to choose from
 USUAL: Final = 100
 GROUPS: Final = 100  # of divergences that the page lists
@@ -181,7 +182,7 @@ async def show_form(screen: Acting) -> Response:
     opened = await open_playbook(screen)
     playbook, fault = await compiled(screen, opened["of"])
     shown = {"inputs": inputs_of(playbook), "faults": [] if fault is None else [fault]}
-    return show_part(screen, opened, "start", playbook=playbook, key=secrets.token_urlsafe(16), tags="", **shown)
+    return show_part(screen, opened, "start", playbook=playbook, key=secrets.token_urlsafe(16), options={}, **shown)
 
 
 def inputs_of(playbook: Playbook | None) -> list[Input]:
@@ -198,13 +199,14 @@ async def start(form: Posted) -> Response:
     of = opened["of"]
     playbook, _ = await compiled(form.screen, opened["of"])
     payload, inputs = read_inputs(form, inputs_of(playbook))
+    options = {name: form.text(name) for name in START_OPTIONS}
     faults = list[str]()
     try:
         if not any(one.error for one in inputs):
-            once = form.once(key, json_text(payload), form.text("tags"))
+            once = form.once(key, json_text(payload), *options.values())
             error = None if playbook is None else await asyncio.to_thread(payload_fault, playbook, payload)
             if error is None:
-                given = {"path": of.path, "version": of.version, "idempotency_key": once, "tags": form.text("tags")}
+                given = {"path": of.path, "version": of.version, "idempotency_key": once, **options}
                 made = await form.screen.ask(executions.start_unchecked, payload=payload, **given)
                 said = f"Version {of.version} of {of.path} has started."
                 return form.done(f"/executions/{made['execution_id']}", said)
@@ -214,5 +216,5 @@ async def start(form: Posted) -> Response:
     except BrokerError as fault:
         faults = [str(fault)]
     shown = {"inputs": inputs, "faults": faults, "status": HTTPStatus.BAD_REQUEST}
-    shown["tags"] = form.text("tags")
+    shown["options"] = options
     return show_part(form.screen, opened, "start", playbook=playbook, key=key[:64], **shown)

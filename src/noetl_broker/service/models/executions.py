@@ -32,6 +32,7 @@ from noetl_broker.service.models.values import (
     Time,
     WorkerFault,
 )
+from noetl_broker.template.durations import LONGEST_SECONDS
 
 UndoStatus = Literal["open", "running", "done", "failed", "unknown", "superseded", "settled"]
 UndoState = Literal["undoing", "undone", "left"]
@@ -110,6 +111,11 @@ class ListLog(PageOfOne):
     step: Text | None = Field(None, description="a step, load#2 for its second visit, load[7] for an item")
 
 
+StartAt = Annotated[
+    str | None, Field(max_length=64, examples=["2026-03-01T09:00:00Z"], description="the moment at which it starts")
+]
+
+
 class StartRequest(Given):
     """What to start."""
 
@@ -119,6 +125,9 @@ class StartRequest(Given):
     idempotency_key: SomeText | None = Field(None, description="one key starts one execution, however often it is sent")
     bucket_key: BucketKey = None
     tags: GivenTags = None
+    start_at: StartAt = None
+    start_after: float | None = Field(None, ge=0, le=LONGEST_SECONDS, description="seconds until it starts")
+    priority: int | None = Field(None, ge=-(2**31), lt=2**31, description="of its jobs, if the playbook says none")
 
 
 class StartManyRequest(Given):
@@ -130,6 +139,9 @@ class StartManyRequest(Given):
     idempotency_keys: list[str | None] | None = None
     bucket_key: BucketKey = None
     tags: GivenTags = None
+    start_at: StartAt = None
+    start_after: float | None = Field(None, ge=0, le=LONGEST_SECONDS, description="seconds until it starts")
+    priority: int | None = Field(None, ge=-(2**31), lt=2**31, description="of its jobs, if the playbook says none")
 
 
 class ExecutionView(BaseModel):

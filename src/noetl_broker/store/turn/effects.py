@@ -117,6 +117,8 @@ def _add_deadline(columns: Columns, of: Origin, begins: ExecutionBegun | StatusC
 
 def _add_status(columns: Columns, of: Origin, status: StatusChanged) -> None:
     _add_deadline(columns, of, status)
+    if status.until is not None:
+        add_timer(columns, of.turn, (None, None, "start", status.until, True))
     columns.changed.setdefault(of.owner, []).append((of.mail, of.turn, status))
 
 

@@ -60,7 +60,9 @@ def add_turns(columns: Columns, case: Case, outcome: Outcome) -> None:
     columns.executions += 1
     undid = ends and any(decision.last(UndoStatusChanged) is not None for _, _, decision in taken)
     cancelled = execution.execution_id in columns.cancelled or undid
-    if ends and _may_have_timers(playbook, cancelled=cancelled):
+    hold = case.state.hold
+    delayed = (hold is not None and hold.delayed) or execution.execution_id in columns.changed
+    if ends and (delayed or _may_have_timers(playbook, cancelled=cancelled)):
         columns.settled.append(execution.execution_id)
 
 
@@ -127,7 +129,7 @@ def _add_status(columns: Columns, execution_id: int, taken: list[DecidedTurn], s
         ))  # fmt: skip
     elif state.status == PAUSED and execution_id in columns.adoptions:
         columns.rows["set_statuses"].append(
-            (execution_id, None, False, EXECUTION_PAUSE, taken[-1].turn.number, None, False)
+            (execution_id, None, False, EXECUTION_PAUSE, taken[-1].turn.number, None, None)
         )
     if changes:
         last = changes[-1][2]

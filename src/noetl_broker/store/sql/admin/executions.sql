@@ -51,7 +51,11 @@ order by x.execution_id;
 -- name: find_execution
 -- `read_at`: the database's clock, by which leases and delays are shown.
 select x.execution_id, x.path, x.version, x.status, x.started_at, x.ended_at, x.parent_execution_id, x.forked_from,
-  x.result, x.error, x.undo_status, x.tags, x.idempotency_key as key, noetl.is_archived(x.execution_id) as archived,
+  x.result, x.error, x.undo_status, x.tags, x.idempotency_key as key,
+  case when x.waits_for_slot = false then (
+    select t.due_at from noetl.timer t where t.execution_id = x.execution_id and t.purpose = 'start'
+  ) end as starts_at,
+  noetl.is_archived(x.execution_id) as archived,
   (select count(*) from noetl.inbox i where i.execution_id = x.execution_id) as unread,
   noetl.recovered_as(x.execution_id) as recovered_as,
   clock_timestamp() as read_at
