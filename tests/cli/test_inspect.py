@@ -33,9 +33,20 @@ ERROR = {
 def test_executions_are_listed_in_plain_columns(command: Command, database: Database, started: int) -> None:
     """In a pipe: a header and one line each. Of a cancelled one with its reason, if there is one."""
     header, line = command("executions").stdout.splitlines()
-    assert header.split() == ["execution", "path", "version", "status", "started", "took", "error"]
+    assert header.split() == ["execution", "path", "version", "status", "who", "started", "took", "error"]
     assert line.split()[:4] == [str(started), "examples/fetch", "1", "RUNNING"]
     second = command("start", "examples/fetch").stdout.strip()
+    tagged = command("start", "examples/fetch", "--tag", "customer=7", "--tag", "region=eu").stdout.strip()
+    keyed = command("start", "examples/fetch", "--idempotency-key", "order 17").stdout.strip()
+    found = [
+        command("executions", *one).stdout.splitlines()[1:] for one in (("--tag", "region=eu"), ("--key", "order*"))
+    ]
+    assert [[line.split("  ")[0] for line in lines] for lines in found] == [[tagged], [keyed]]
+    assert ("region=eu, customer=7" in found[0][0], "order 17" in found[1][0]) == (True, True)
+    command("cancel", "--tag", "customer=7", "--yes")
+    command("cancel", "--key", "order 17", "--yes")
+    decide(database)
+    execute(database, "delete from noetl.execution where idempotency_key is not null or tags is not null")
     cuts = [command("executions", "--limit", limit).stderr for limit in (1, 2)]
     assert cuts == ["the newest 1; --limit shows more\n", ""]
     command("cancel", started)

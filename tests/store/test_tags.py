@@ -9,6 +9,7 @@ import pytest
 from noetl_broker.store.admin import list_pages
 from noetl_broker.store.admin.executions import Filter, search_executions
 from noetl_broker.store.admin.list_pages import Key, page_executions
+from noetl_broker.store.queries import sql
 from tests.brokers import drain, execute, register, rows, start, value
 from tests.postgres import Database
 from tests.sessions import refused, session
@@ -42,7 +43,8 @@ async def test_a_start_writes_its_tags_as_text(database: Database) -> None:
     assert await tags_of(database) == {"story": written}
     await execute(database, "select noetl.start_executions('story', '{\"{}\"}', null, null, $1::jsonb)", given)
     assert await tags_of(database) == {"story": written}
-    for none in ({}, {"tags": {}}, {"tags": None}, None):
+    without: tuple[Any, ...] = ({}, {"tags": {}}, {"tags": None}, None)
+    for none in without:
         await execute(database, START, none)
         assert await tags_of(database) == {"story": None}
     await drain(database)
@@ -151,12 +153,14 @@ async def test_a_list_finds_all_with_a_tag_or_a_key(
     """Whether its index gives all ids, or there are too many of them. A rare one is found beyond a page's rows."""
     await fill(database)
     monkeypatch.setattr(list_pages, "FOUND", found)
+    monkeypatch.setattr(list_pages, "NEWEST", 2)
     for which, numbers in (
         (Filter(tags={"region": "eu"}), [*range(60, 0, -3)]),
         (Filter(tags={"region": "eu"}, status="FAILED"), [*range(60, 0, -6)]),
         (Filter(tags={"customer": "7"}), [21, 7]),
         (Filter(tags={"customer": "7", "region": "eu"}), [21]),
         (Filter(tags={"customer": "8"}), []),
+        (Filter(tags={"year": "2020"}), [*range(10, 0, -1)]),
         (Filter(tags={"customer": "7"}, key="order 2*"), [21]),
         (Filter(key="order 7"), [7]),
         (Filter(key="order 7", tags={"region": "eu"}), []),
@@ -173,7 +177,7 @@ async def test_a_tag_is_found_by_its_index(database: Database) -> None:
     await fill(database)
     await execute(database, "analyze noetl.execution")
     async with session(database) as own, own.transaction():
-        await own.execute(list_pages.sql("without_table_scans"))
-        asked = list_pages.sql("find_tagged").replace("$1", '\'{"region": "eu"}\'').replace("$2", "10001")
+        await own.execute(sql("bitmaps_alone"))
+        asked = sql("find_tagged").replace("$1", '\'{"region": "eu"}\'').replace("$2", "10001")
         plan = "\n".join(row[0] for row in await own.fetch(f"explain {asked}"))
     assert "Bitmap Index Scan on execution_tags" in plan

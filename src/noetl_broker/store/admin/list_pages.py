@@ -25,7 +25,8 @@ READ = 25_000  # rows that one page reads at most: 20 to 50 ms
 BYTES_READ = 4 << 20  # of events or signals, as stored: their values are compressed
 LETTERS_READ = 2_000  # their executions are read, too
 SEARCHED = 10_000  # the newest executions, in which a text is searched
-FOUND = 10_000  # executions with a tag, which are all looked at; of more, a page reads the newest
+NEWEST = 1_000  # executions among which a page first looks for a tag
+FOUND = 10_000  # executions with a tag, whose ids are read at once
 LARGEST = 2**63 - 1
 LARGEST_TURN = 2**31 - 1
 LAST_NODE = "~"  # after every node_id, which begins with a digit
@@ -81,34 +82,42 @@ async def _page_executions(
     *,
     with_values: bool,
 ) -> Page:
-    ids = await _find_indexed(connection, which)
-    kind = _kind(which) if ids is None else "found"
     since, until, latest = await _moments(connection, which)
     before = min(after[0] if after else LARGEST, LARGEST if latest is None else latest)
+    asked = replace(which, since=since, until=until)
+    pattern = None if text is None else like(text, anywhere=True)
+
+    async def read_page(kind: str, read: int, oldest: int = 0, ids: list[int] | None = None) -> Page:
+        own = (pattern, kind, before, read, limit + 1, oldest, with_values, ids)
+        return _page(await connection.fetch(*asked.call("page_executions", *own)), limit, "execution_id")
+
+    kind = _kind(which)
+    if which.tags or _is_whole(which.key):
+        if which.tags and (page := await read_page(kind, min(read, NEWEST))).next:
+            return page  # a tag of many, which the newest have
+        ids = await _find_indexed(connection, which)
+        if ids is not None:
+            return await read_page("found", read, ids=ids)
     oldest = 0
-    if ids is None and (text is not None or which.error is not None):
+    if (text is not None or which.error is not None) and not which.tags:
         read = min(read, SEARCHED)
         oldest = await connection.fetchval(sql("page_executions_end"), kind, LARGEST, SEARCHED) or 0
-    pattern = None if text is None else like(text, anywhere=True)
-    own = (pattern, kind, before, read, limit + 1, oldest, with_values, ids)
-    rows = await connection.fetch(*replace(which, since=since, until=until).call("page_executions", *own))
-    page = _page(rows, limit, "execution_id")
-    if page.next is None and ids is None:
+    page = await read_page(kind, read, oldest)
+    if page.next is None:
         end = await connection.fetchval(sql("page_executions_end"), kind, before, read)
         return page._replace(next=None if end is None or end <= oldest else (end,))
     return page
 
 
+def _is_whole(key: str | None) -> bool:
+    return key is not None and "*" not in key
+
+
 async def _find_indexed(connection: Connection, which: Filter) -> list[int] | None:
-    """The executions that a key or tags choose by their indexes; None if they choose nothing, or more than FOUND."""
-    if which.key is not None and "*" not in which.key:
-        statement, given = "find_by_key", which.key
-    elif which.tags:
-        statement, given = "find_tagged", dump_json(which.tags)
-    else:
-        return None
+    """The executions that a key or tags choose by their indexes, of any age; None if more than FOUND have them."""
+    statement, given = ("find_by_key", which.key) if _is_whole(which.key) else ("find_tagged", dump_json(which.tags))
     async with connection.transaction():
-        await connection.execute(sql("without_table_scans"))
+        await connection.execute(sql("bitmaps_alone"))
         rows = await connection.fetch(sql(statement), given, FOUND + 1)
     return None if len(rows) > FOUND else [row["execution_id"] for row in rows]
 

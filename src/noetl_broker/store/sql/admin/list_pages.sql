@@ -67,9 +67,9 @@ where {part.chosen}
 order by x.execution_id desc
 limit $5::int;
 
--- name: without_table_scans
+-- name: bitmaps_alone
 -- For one transaction: statistics of tags are rough, and say that a rare one is in many rows.
-set local enable_seqscan = off;
+select set_config('enable_seqscan', 'off', true), set_config('enable_indexscan', 'off', true);
 
 -- name: find_tagged
 select x.execution_id
