@@ -88,7 +88,7 @@ with page as materialized (
   delete from noetl.start_key k
   using page p
   where k.idempotency_key = p.idempotency_key and k.path = p.path
-    and p.created_at < clock_timestamp() - make_interval(secs => $3::float8)
+    and p.created_at < now() - make_interval(secs => $3::float8) -- Citus refuses clock_timestamp() in a delete
     and not exists (select from noetl.execution x where x.execution_id = k.execution_id)
   returning k.execution_id
 )
