@@ -22,9 +22,6 @@ select p.kept
 from noetl.period p
 where p.name = $1::text;
 
--- name: end_archiving
-select pg_advisory_unlock(hashtext('noetl.lock'), 8);
-
 -- name: families_in_period
 -- The families of executions ($3), as far as they are in a period. They stay together.
 with recursive above as (
