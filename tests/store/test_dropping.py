@@ -91,15 +91,16 @@ async def test_an_old_period_is_dropped_with_all_rows_of_its_executions(database
 
 
 async def test_what_needs_its_rows_moves_to_the_default_partition_with_its_family(database: Database) -> None:
-    """A live execution goes on; its ended parent and a sister stay. All are dropped when they are old enough."""
-    gone, parent, sister = await ended_in(database, LONG_AGO, count=3)
+    """A live execution goes on, with ended ones above and below. All are dropped when they are old enough."""
+    gone, parent, child, grandchild = await ended_in(database, LONG_AGO, count=4)
     [living] = await start(database)
     await drain(database)
-    adopt = "update noetl.execution set parent_execution_id = $1 where execution_id = any($2)"
-    await execute(database, adopt, parent, [sister, living])
-    kept = [parent, sister, living]
+    for above, below in ((parent, living), (living, child), (child, grandchild)):
+        adopt = "update noetl.execution set parent_execution_id = $1 where execution_id = $2"
+        await execute(database, adopt, above, below)
+    kept = [parent, child, grandchild, living]
     before = [await holding(database, execution_id) for execution_id in kept]
-    assert await drop(database) == [retention.DropOutcome(LONG_AGO, 1, 3)]
+    assert await drop(database) == [retention.DropOutcome(LONG_AGO, 1, 4)]
     assert await holding(database, gone) == set()
     part = f"_{LONG_AGO}"
     assert [await holding(database, execution_id) for execution_id in kept] == [
@@ -111,8 +112,8 @@ async def test_what_needs_its_rows_moves_to_the_default_partition_with_its_famil
     await until_ended(database)
     assert await broken_invariants(database) == {}
     assert await drop(database, 86_400.0) == []  # they ended only lately
-    assert await drop(database) == [retention.DropOutcome("", 3)]
-    assert [await holding(database, execution_id) for execution_id in kept] == [set()] * 3
+    assert await drop(database) == [retention.DropOutcome("", 4)]
+    assert [await holding(database, execution_id) for execution_id in kept] == [set()] * 4
 
 
 @pytest.mark.parametrize(
