@@ -263,11 +263,13 @@ begin
   if not found then
     return noetl.is_elsewhere($1);
   end if;
-  perform noetl.is_elsewhere($4);
-  perform noetl.refuse_unknown($4)
-  from noetl.period p
-  where p.first_id <= $4 and $4 < p.next_id and p.dropped_at is not null
-    and not exists (select from noetl.execution x where x.execution_id = $4);
+  -- a child that the worker has not started yet has no row
+  perform noetl.is_elsewhere($4), (
+    select noetl.refuse_unknown($4)
+    from noetl.period p
+    where p.first_id <= $4 and $4 < p.next_id and p.dropped_at is not null
+      and not exists (select from noetl.execution x where x.execution_id = $4)
+  );
   perform set_config('noetl.writer', '', true);
   insert into noetl.event (
     execution_id, catalog_id, parent_event_id, event_type, node_id, node_name, node_type, status, context, meta, worker_id

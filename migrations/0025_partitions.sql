@@ -377,6 +377,7 @@ set search_path = pg_catalog, pg_temp
 set lock_timeout = '100ms'
 as $$
 declare
+  period noetl.period;
   history record;
   strays regclass;
 begin
@@ -384,15 +385,16 @@ begin
   set dropping_at = case $2 when 'stay' then null else coalesce(p.dropping_at, now()) end,
       dropped_at = case when $2 = 'dropped' then now() end,
       held_by = $3
-  where p.name = $1 and p.dropped_at is null and (p.kept is null) = ($2 <> 'dropped');
+  where p.name = $1 and p.dropped_at is null and (p.kept is null) = ($2 <> 'dropped')
+  returning p.* into period;
   if not found or $2 <> 'dropped' then
     return found;
   end if;
-  for history in select t.name, p.first_id, p.next_id from noetl.history_tables() t cross join noetl.period p where p.name = $1 loop
+  for history in select t.name from noetl.history_tables() t loop
     strays := to_regclass(format('noetl_archive.%I', history.name || '_without_period'));
     if strays is not null then
       execute format('delete from %s where execution_id >= $1 and execution_id < $2', strays)
-      using history.first_id, history.next_id;
+      using period.first_id, period.next_id;
     end if;
   end loop;
   return true;
@@ -407,14 +409,12 @@ set search_path = pg_catalog, pg_temp
 set lock_timeout = '50ms'
 as $$
 declare
-  part text;
+  part text := $1 || '_' || $2;
   columns text;
 begin
-  select t.name || '_' || p.name into part
-  from noetl.history_tables() t
-  cross join noetl.period p
-  where t.name = $1 and p.name = $2 and p.dropping_at is not null and p.dropped_at is null;
-  if not found then
+  -- two statements: Citus refuses to join the periods with a function
+  if not exists (select from noetl.period p where p.name = $2 and p.dropping_at is not null and p.dropped_at is null)
+    or not exists (select from noetl.history_tables() t where t.name = $1) then
     raise exception using errcode = 'NB409', message = format('the period %s is not marked to be dropped, or has no table %s', $2, $1);
   end if;
   if to_regclass(format('noetl_history.%I', part)) is null then

@@ -52,7 +52,7 @@ def approvals(reader: PageRun, page: str) -> str:
 
 
 def archive(reader: PageRun, page: str) -> str:
-    """A period is over. What the dry run shows is done, and undone; then a period leaves by hand."""
+    """A period is over. What the dry run shows is done, and undone; then a period is copied."""
     assert reader.database is not None
     reader.aside(ended_in(reader.database, LONG_AGO))
     reader.sql("update noetl.execution set ended_at = ended_at - interval '91 days'")

@@ -10,6 +10,7 @@ from noetl_broker.errors import NotFoundFault
 from noetl_broker.store.admin import archive, retention
 from noetl_broker.store.admin.doctor import examine
 from noetl_broker.store.admin.executions import find_execution
+from noetl_broker.store.connect.buckets import buckets_of
 from tests.brokers import (
     PATIENCE_SECONDS,
     broken_invariants,
@@ -28,6 +29,7 @@ from tests.postgres import Database
 from tests.roles import logins
 from tests.sessions import refused, session
 from tests.store.test_archive import archive_all
+from tests.store.test_buckets import COUNT
 
 PERIOD = "select dropping_at is not null, dropped_at is not null, kept, held_by from noetl.period where name = $1"
 TABLES_WITH_EXECUTIONS = """
@@ -80,20 +82,25 @@ async def test_an_old_period_is_dropped_with_all_rows_of_its_executions(database
             await find_execution(own, dropped[0])
         with pytest.raises(NotFoundFault, match="was dropped on 2"):
             await archive.restore_period(own, LONG_AGO)
+        late = "insert into noetl.event (execution_id, event_type, node_name) values ($1, 'action_completed', 'work')"
+        await own.execute(late, dropped[0])
+        await drain(database)
+        outcome = "select outcome from noetl.turn where execution_id = $1"
+        assert await own.fetchval(outcome, dropped[0]) == "unknown_execution"
         assert {period.name: period.dropped_at is not None for period in await archive.list_periods(own, 0.0)}[LONG_AGO]
 
 
 async def test_what_needs_its_rows_moves_to_the_default_partition_with_its_family(database: Database) -> None:
-    """A live execution goes on, and its ended parent stays. Both are dropped when they are old enough."""
-    gone, parent = await ended_in(database, LONG_AGO, count=2)
+    """A live execution goes on, with ended ones above and below. All are dropped when they are old enough."""
+    gone, parent, child, grandchild = await ended_in(database, LONG_AGO, count=4)
     [living] = await start(database)
     await drain(database)
-    await execute(
-        database, "update noetl.execution set parent_execution_id = $1 where execution_id = $2", parent, living
-    )
-    kept = [parent, living]
+    for above, below in ((parent, living), (living, child), (child, grandchild)):
+        adopt = "update noetl.execution set parent_execution_id = $1 where execution_id = $2"
+        await execute(database, adopt, above, below)
+    kept = [parent, child, grandchild, living]
     before = [await holding(database, execution_id) for execution_id in kept]
-    assert await drop(database) == [retention.DropOutcome(LONG_AGO, 1, 2)]
+    assert await drop(database) == [retention.DropOutcome(LONG_AGO, 1, 4)]
     assert await holding(database, gone) == set()
     part = f"_{LONG_AGO}"
     assert [await holding(database, execution_id) for execution_id in kept] == [
@@ -105,8 +112,8 @@ async def test_what_needs_its_rows_moves_to_the_default_partition_with_its_famil
     await until_ended(database)
     assert await broken_invariants(database) == {}
     assert await drop(database, 86_400.0) == []  # they ended only lately
-    assert await drop(database) == [retention.DropOutcome("", 2)]
-    assert [await holding(database, execution_id) for execution_id in kept] == [set()] * 2
+    assert await drop(database) == [retention.DropOutcome("", 4)]
+    assert [await holding(database, execution_id) for execution_id in kept] == [set()] * 4
 
 
 @pytest.mark.parametrize(
@@ -208,3 +215,18 @@ async def test_a_daemon_drops_by_its_settings(database: Database) -> None:
         async with asyncio.timeout(PATIENCE_SECONDS):
             while await rows(database, "select from noetl.execution where execution_id = $1", execution_id):
                 continue
+
+
+async def test_each_bucket_drops_its_own_periods(installation: Database) -> None:
+    """By its own table of periods."""
+    first, second = buckets_of(installation, COUNT)[:2]
+    ended = """
+        insert into noetl.execution (execution_id, path, status, ended_at)
+        values (noetl.first_id_at('2025-01-15Z') + noetl.bucket_number(), 'story', 'COMPLETED', '2025-01-16Z')"""
+    for one in (first, second):
+        await add_period(one, LONG_AGO)
+        await execute(one, ended)
+    assert await drop(first, 86_400.0) == [retention.DropOutcome(LONG_AGO, 1)]
+    assert [await value(one, "select count(*) from noetl.execution") for one in (first, second)] == [0, 1]
+    events = f"select to_regclass('noetl_history.event_{LONG_AGO}') is null"
+    assert [await value(one, events) for one in (first, second)] == [True, False]

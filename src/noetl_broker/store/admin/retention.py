@@ -19,7 +19,7 @@ from noetl_broker.store.queries import sql
 
 BATCH = 500  # executions that are deleted in one transaction
 MOST_KEPT = 1000  # executions, with their families, that move to the default partition
-MOST_ROWS = 5000  # of them in one table: they move under a lock
+MOST_ROWS = 2000  # of them in one table: they move under a lock, which 5,000 rows can hold for 0.15 s
 TRIES = 5  # of finding all that needs its rows, while executions still change
 PAGE, PAGES = 5000, 20  # of keys that are looked at in one call
 
@@ -59,23 +59,20 @@ async def begun(connection: Connection) -> bool:
 async def drop_old(connection: Connection, keep: float | None) -> AsyncIterator[DropOutcome]:
     """Drop periods whose executions all ended more than `keep` seconds ago; None: only end what has begun.
 
-    Drops nothing while another session archives or drops. Changes the time limits of the connection.
+    Drops nothing while another session archives or drops. This session keeps the lock for that; it has no time limits.
     """
     await connection.fetchval(sql("archive_patience"))
     if not await connection.fetchval(sql("take_archive")):
         return
-    try:
-        for period in await connection.fetch(sql("periods_to_drop"), keep):
-            if period["kept"] is None and (held_by := await _begin(connection, period, keep)) is not None:
-                await _mark(connection, period, "stay", held_by or None)
-                if held_by:
-                    yield DropOutcome(period["name"], held_by=held_by)
-                continue
-            yield await _finish(connection, period)
-        if keep is not None and (executions := await _drop_outside(connection, keep)):
-            yield DropOutcome("", executions)
-    finally:
-        await connection.fetchval(sql("end_archiving"))
+    for period in await connection.fetch(sql("periods_to_drop"), keep):
+        if period["kept"] is None and (held_by := await _begin(connection, period, keep)) is not None:
+            await _mark(connection, period, "stay", held_by or None)
+            if held_by:
+                yield DropOutcome(period["name"], held_by=held_by)
+            continue
+        yield await _finish(connection, period)
+    if keep is not None and (executions := await _drop_outside(connection, keep)):
+        yield DropOutcome("", executions)
 
 
 async def _drop_outside(connection: Connection, keep: float) -> int:

@@ -22,11 +22,8 @@ select p.kept
 from noetl.period p
 where p.name = $1::text;
 
--- name: end_archiving
-select pg_advisory_unlock(hashtext('noetl.lock'), 8);
-
 -- name: families_in_period
--- The families of executions ($3), as far as they are in a period. They stay together.
+-- Executions ($3) with those above and below them, as far as they are in a period. They stay together.
 with recursive above as (
   select g.execution_id
   from unnest($3::bigint[]) g (execution_id)
@@ -35,16 +32,22 @@ with recursive above as (
   from above a
   join noetl.execution x on x.execution_id = a.execution_id
   where x.parent_execution_id is not null
-), family as (
+), below as (
+  select g.execution_id
+  from unnest($3) g (execution_id)
+  union
+  select c.execution_id
+  from below b
+  join noetl.execution c on c.parent_execution_id = b.execution_id
+)
+select f.execution_id
+from (
   select execution_id
   from above
   union
-  select c.execution_id
-  from family f
-  join noetl.execution c on c.parent_execution_id = f.execution_id
-)
-select f.execution_id
-from family f
+  select execution_id
+  from below
+) f
 where f.execution_id >= $1::bigint and f.execution_id < $2::bigint
 order by f.execution_id
 limit $4::int;
@@ -88,7 +91,7 @@ with page as materialized (
   delete from noetl.start_key k
   using page p
   where k.idempotency_key = p.idempotency_key and k.path = p.path
-    and p.created_at < clock_timestamp() - make_interval(secs => $3::float8)
+    and p.created_at < now() - make_interval(secs => $3::float8) -- Citus refuses clock_timestamp() in a delete
     and not exists (select from noetl.execution x where x.execution_id = k.execution_id)
   returning k.execution_id
 )
