@@ -50,7 +50,7 @@ def tags_of(draft: Draft) -> dict[str, str] | None:
 
 
 def _given(start: Event) -> tuple[dict[str, str], bool]:
-    """The tags that a start brings, and whether these are of its parent, or of the execution that failed before it.
+    """The tags that a start brings, and whether they are of its parent or of what failed before it.
 
     Anybody may insert an event, so what is no tag is ignored.
     """

@@ -26,6 +26,7 @@ BYTES_READ = 4 << 20  # of events or signals, as stored: their values are compre
 LETTERS_READ = 2_000  # their executions are read, too
 SEARCHED = 10_000  # the newest executions, in which a text is searched
 NEWEST = 1_000  # executions among which a page first looks for a tag
+COMMON = 50_000  # executions with a tag, for which its index is not asked
 FOUND = 10_000  # executions with a tag, whose ids are read at once
 LARGEST = 2**63 - 1
 LARGEST_TURN = 2**31 - 1
@@ -114,8 +115,18 @@ def _is_whole(key: str | None) -> bool:
 
 
 async def _find_indexed(connection: Connection, which: Filter) -> list[int] | None:
-    """The executions that a key or tags choose by their indexes, of any age; None if more than FOUND have them."""
-    statement, given = ("find_by_key", which.key) if _is_whole(which.key) else ("find_tagged", dump_json(which.tags))
+    """The executions that a key or tags choose by their indexes, of any age; None if more than FOUND have them.
+
+    The index reads all rows of a tag, so it is not asked where the planner expects more than COMMON.
+    """
+    tags = dump_json(which.tags or {})
+    if _is_whole(which.key):
+        statement, given = "find_by_key", which.key
+    else:
+        statement, given = "find_tagged", tags
+        [plan] = await connection.fetchval(sql("plan_tagged"), tags)
+        if plan["Plan"]["Plan Rows"] > COMMON:
+            return None
     async with connection.transaction():
         await connection.execute(sql("bitmaps_alone"))
         rows = await connection.fetch(sql(statement), given, FOUND + 1)

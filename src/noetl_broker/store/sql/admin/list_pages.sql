@@ -71,6 +71,12 @@ limit $5::int;
 -- For one transaction: statistics of tags are rough, and say that a rare one is in many rows.
 select set_config('enable_seqscan', 'off', true), set_config('enable_indexscan', 'off', true);
 
+-- name: plan_tagged
+explain (format json)
+select
+from noetl.execution x
+where x.tags @> $1::text::jsonb;
+
 -- name: find_tagged
 select x.execution_id
 from noetl.execution x

@@ -72,8 +72,7 @@ with started as materialized (
 ), orphans as materialized (
   select x.execution_id, x.catalog_id, x.path, noetl.next_id() as event_id
   from noetl.execution x
-  where noetl.is_live(x.status)
-    and x.parent_execution_id = any($18::bigint[])
+  where noetl.is_live(x.status) and x.parent_execution_id = any($18::bigint[])
   union all
   select x.execution_id, x.catalog_id, x.path, noetl.next_id()
   from unnest($19::bigint[], $20::text[]) v (execution_id, node_id)
@@ -111,8 +110,7 @@ with started as materialized (
     execution_id, event_id, catalog_id, event_type, node_id, node_name, node_type, status, context
   )
   select execution_id, event_id, catalog_id, 'execution_cancel', execution_id::text, noetl.name_of_path(path), 'playbook',
-    'CANCELLED',
-    jsonb_build_object('reason', 'its parent ended or cancelled it')
+    'CANCELLED', jsonb_build_object('reason', 'its parent ended or cancelled it')
   from cancelled
 )
 insert into noetl.inbox (execution_id, event_id)
