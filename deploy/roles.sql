@@ -229,7 +229,8 @@ grant execute on function
 grant execute on function
   noetl.lease_jobs(text, int, int, text[]),
   noetl.heartbeat_job(bigint, text, int, int),
-  noetl.complete_job(bigint, text, int, jsonb), noetl.complete_jobs(text, bigint[], int[], jsonb[]),
+  noetl.complete_job(bigint, text, int, jsonb, boolean), noetl.complete_jobs(text, bigint[], int[], jsonb[]),
+  noetl.attempt_status(bigint, text, int),
   noetl.complete_and_lease(bigint, text, int, jsonb, int, text[]),
   noetl.complete_jobs_and_lease(text, bigint[], int[], jsonb[], int, int, text[]),
   noetl.fail_job(bigint, text, int, jsonb, boolean),

@@ -115,11 +115,44 @@ begin
 end
 $$;
 
+-- `stopped`: leased, but nobody wants the result. The row lock waits for a transaction that is about to end the lease. So
+-- the answer is final, also after a COMMIT without a reply.
+create or replace function noetl.attempt_status(queue_id bigint, worker_id text, attempt int) returns text
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+  answer text;
+begin
+  select
+    case
+      when q.status = 'done' then 'completed'
+      when q.status is distinct from 'leased' then 'lost'
+      when q.stop then 'stopped'
+      else 'leased'
+    end
+  into answer
+  from noetl.queue q
+  where q.queue_id = $1 and q.worker_id = $2 and q.attempts = $3
+  for no key update;
+  if answer is null then
+    perform noetl.is_elsewhere($1);
+  end if;
+  return coalesce(answer, 'lost');
+end
+$$;
+
+comment on function noetl.attempt_status(bigint, text, int) is
+  'What became of an attempt: leased, stopped, completed or lost. Ask it when the reply to a COMMIT was lost.';
+
 create or replace function noetl.complete_job(
   queue_id bigint,
   worker_id text,
   attempt int,
-  result jsonb default null
+  result jsonb default null,
+  only_once boolean default false
 ) returns boolean
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -132,6 +165,15 @@ declare
   at timestamptz := clock_timestamp();
   writer text;
 begin
+  if $5 then
+    writer := noetl.attempt_status($1, $2, $3);
+    if writer <> 'leased' or current_setting('transaction_isolation') <> 'read committed' then
+      raise exception using errcode = 'NB409', constraint = 'only_once',
+        message = format('job %s, attempt %s of %s: the lease is %s, in a %s transaction; only_once wrote nothing',
+          $1, $3, coalesce($2, 'null'), writer, current_setting('transaction_isolation')),
+        hint = 'roll back; only_once needs the lease, and a read committed transaction';
+    end if;
+  end if;
   if pg_column_size($4) > noetl.limit_of('small_bytes') or octet_length($4::text) > noetl.limit_of('inflated_bytes') then
     perform noetl.check_large_result($1, $4);
   end if;
@@ -167,8 +209,8 @@ begin
 end
 $$;
 
-comment on function noetl.complete_job(bigint, text, int, jsonb) is
-  'Ends a job with its result. Returns false when the lease was taken over. Repeated: true again, nothing changes.';
+comment on function noetl.complete_job(bigint, text, int, jsonb, boolean) is
+  'Ends a job with its result. Returns false when the lease was taken over. Repeated: true again, nothing changes. With only_once it raises NB409 unless this call ends the lease. So rows of the same transaction are written once.';
 
 create or replace function noetl.complete_jobs(
   worker_id text,
@@ -289,7 +331,8 @@ comment on function noetl.wait_for_child(bigint, text, int, bigint, int) is
 revoke all on function
   noetl.was_answered(bigint, text, int, text),
   noetl.end_jobs(text, bigint[], int[], text, text, jsonb[], jsonb[], boolean[]),
-  noetl.check_large_result(bigint, jsonb), noetl.complete_job(bigint, text, int, jsonb),
+  noetl.check_large_result(bigint, jsonb), noetl.complete_job(bigint, text, int, jsonb, boolean),
+  noetl.attempt_status(bigint, text, int),
   noetl.complete_jobs(text, bigint[], int[], jsonb[]), noetl.fail_job(bigint, text, int, jsonb, boolean),
   noetl.wait_for_child(bigint, text, int, bigint, int)
   from public;

@@ -125,7 +125,7 @@ begin
       select unnest(array[
         'cancel_execution', 'signal_execution', 'pause_execution', 'resume_execution', 'ask_to_hold', 'decide_approval',
         'decision_of', 'put_back', 'fork_execution', 'undo_execution', 'settle_undo', 'abandon_execution', 'traceparent',
-        'heartbeat_job', 'complete_job', 'fail_job', 'wait_for_child', 'log_job', 'report_progress'
+        'heartbeat_job', 'attempt_status', 'complete_job', 'fail_job', 'wait_for_child', 'log_job', 'report_progress'
       ]), of_id
       union all
       select unnest(array['pause_schedule', 'resume_schedule', 'delete_schedule']), of_schedule

@@ -25,7 +25,8 @@ class Job:
     `args` are the step's inputs, `action` is the whole action with decoded program text, `context` has the `workload`
     and more. `visit` and `attempt` count from 1, `item_index` (of an iterator's item) from 0. `path` is the playbook's.
     `cancelled` is set when the work shall stop: the job was cancelled, its time is over, or its lease is lost.
-    `progress` takes what `report_progress` is told.
+    `progress` takes what `report_progress` is told. `connection` is that of a task with `transaction=True`, None for
+    others. A test gives one of its own.
     """
 
     step: str
@@ -40,6 +41,7 @@ class Job:
     context: Mapping[str, Any] = field(default_factory=dict)
     cancelled: threading.Event = field(default_factory=threading.Event, repr=False, compare=False)
     progress: Callable[[int, int, int], None] = field(default=_ignore_progress, repr=False, compare=False)
+    connection: Any = field(default=None, repr=False, compare=False)
 
     def report_progress(self, done: int, total: int, failed: int = 0) -> None:
         """Tell how far the work is, from any thread and as often as you like: it is sent every 2 s at most.

@@ -113,12 +113,12 @@ def _body_depth(depth: int, words: list[str]) -> int:
 
 def needs_no_transaction(statement: str) -> bool:
     """Whether a statement cannot run inside a transaction block, or begins or ends one."""
-    return _ALONE.match(_words(statement)) is not None
+    return _ALONE.match(words_of(statement)) is not None
 
 
 def needs_empty_database(statement: str) -> bool:
     """Whether a statement may wait until nobody is connected to a database."""
-    return "database" in statement.lower() and _ON_DATABASE.match(_words(statement)) is not None
+    return "database" in statement.lower() and _ON_DATABASE.match(words_of(statement)) is not None
 
 
 def lasts_until_disconnect(statement: str) -> bool:
@@ -130,13 +130,14 @@ def copies_with_client(statement: str) -> bool:
     """Whether a statement copies to or from the client."""
     if "copy" not in statement.lower():
         return False
-    words = _words(statement)
+    words = words_of(statement)
     while (outer := re.sub(r"\([^()]*\)", "", words)) != words:
         words = outer
     return re.match(r"copy\b.*\b(?:to\s+stdout|from\s+stdin)\b", words) is not None
 
 
-def _words(statement: str) -> str:
+def words_of(statement: str) -> str:
+    """The words and signs of a statement in lower case, without comments, texts and names in quotes."""
     return " ".join(
         statement[token.start : token.end].lower() for token in tokens(statement) if token.kind in ("word", "other")
     )

@@ -947,4 +947,15 @@ STEPS: dict[str, str] = {
         type: playbook, path: p, version: '{{ execution_id }}', return_step: '{{ execution_id }}'
         type: playbook, path: p, version: null, return_step: null
     """,
+    "a commit with the result": """
+        type: postgres, command: select 1, commit: now
+        => 1:89 error bad-value workflow[1].commit: `commit` is 'now', not one of with_result (write one of with_result)
+        type: postgres, command: select 1, commit: with_result, auth: warehouse
+        => 1:89 error bad-value workflow[1].commit: `commit` of step `a` needs the database of the broker, and `auth` names another one (remove auth, and name the schema with the table; or remove commit)
+        type: postgres, command: select 1, commit: with_result, args: {db_host: elsewhere}
+        => 1:89 error bad-value workflow[1].commit: `commit` of step `a` needs the database of the broker, and `db_host` names another one (remove db_host, and name the schema with the table; or remove commit)
+        type: http, url: u, save: {storage: {type: postgres, host: h}, table: t, data: {a: 1}, commit: with_result}
+        => 1:141 error bad-value workflow[1].save.commit: `commit` of step `a` needs the database of the broker, and `host` names another one (remove host, and name the schema with the table; or remove commit)
+        type: postgres, command: select 1, commit: with_result, args: {host: '{{ workload.x }}'}, save: {table: t, data: {a: 1}, commit: with_result}
+    """,
 }

@@ -20,6 +20,7 @@ PREPARE = {
         $$;
         create trigger tell after insert on shop.payments for each row execute function shop.tell();
         """,
+    "record_sale": "create schema if not exists shop; create table shop.sale (order_id int, amount int)",
     "import_orders": "create schema if not exists shop; create table shop.sales (day date, amount int)",
 }
 

@@ -106,6 +106,7 @@ RUNS: list[tuple[str, JSON, JSON]] = [
     ("reminder", {}, {"comes": True, "reminders": 1}),
     ("poll_until_ready", {"pause": 0.1}, {"asked": 3}),
     ("fan_out_deadline", {}, {"best": "south", "came": ["north", "south"]}),
+    ("record_sale", {}, {"order_id": 42, "amount": 30}),
     ("import_orders", {}, {"day": "2026-11-27", "amount": 42}),
     ("nested_child", {}, {"received": "a book", "rings": 2}),
     ("nested_iterator", {}, [[1, 2, 3, 4], [2, 4, 6, 8], [3, 6, 9, 12]]),

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
+from tests.brokers import PATIENCE_SECONDS, value
 from tests.postgres import Database
 from tests.sessions import Session, put_job, refused, session
+
+ONCE = "noetl.complete_job($1, 'w', 1, only_once => true)"
 
 
 async def lease(own: Session[Any], *arguments: Any) -> list[tuple[str, int]]:
@@ -209,3 +215,61 @@ async def test_a_worker_that_lost_its_lease_gets_false(database: Database) -> No
         assert await own.fetchval("select status from noetl.queue") == "done"
         completed = await own.fetch("select worker_id, result from noetl.event where event_type = 'action_completed'")
     assert [tuple(row) for row in completed] == [("second", 2)]
+
+
+@pytest.mark.parametrize(
+    "change, status",
+    [
+        ("attempts = 1", "leased"),
+        ("attempts = 2", "lost"),
+        ("worker_id = 'other'", "lost"),
+        ("stop = true", "stopped"),
+        ("status = 'done'", "completed"),
+        ("status = 'cancelled'", "lost"),
+    ],
+)
+async def test_a_call_that_shall_count_only_once_ends_the_lease_or_raises(
+    database: Database, change: str, status: str
+) -> None:
+    """Without the lease nothing of its transaction is written. `attempt_status` says afterwards what became of it."""
+    async with session(database) as own:
+        queue_id = await put_job(own)
+        await lease(own)
+        await own.execute("create table public.charge (n int)")
+        await own.execute(f"update noetl.queue set {change}")
+        assert await own.fetchval("select noetl.attempt_status($1, 'w', 1)", queue_id) == status
+        charge = f"insert into public.charge values (1); select {ONCE.replace('$1', str(queue_id))}"
+        if status == "leased":
+            await own.execute(charge)
+        else:
+            async with refused("NB409", f"the lease is {status}"):
+                await own.execute(charge)
+        assert await own.fetchval("select count(*) from public.charge") == (status == "leased")
+        async with refused("NB409", "only_once wrote nothing"):
+            await own.fetchval(f"select {ONCE}", queue_id)
+        if status == "leased":
+            assert await own.fetchval("select noetl.attempt_status($1, 'w', 1)", queue_id) == "completed"
+
+
+async def test_only_once_needs_a_read_committed_transaction(database: Database) -> None:
+    """The lock of the lease and the look at it need two snapshots."""
+    async with session(database) as own:
+        queue_id = await put_job(own)
+        await lease(own)
+        async with refused("NB409", "in a repeatable read transaction"):
+            await own.execute(f"begin isolation level repeatable read; select {ONCE.replace('$1', str(queue_id))}")
+
+
+async def test_the_status_of_an_attempt_waits_for_its_transaction(database: Database) -> None:
+    """A COMMIT without a reply may still be under way, and the answer is final."""
+    async with session(database) as own, session(database) as other:
+        queue_id = await put_job(own)
+        await lease(own)
+        await own.execute("begin")
+        await own.fetchval(f"select {ONCE}", queue_id)
+        asked = asyncio.create_task(other.fetchval("select noetl.attempt_status($1, 'w', 1)", queue_id))
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not await value(database, "select exists (select from pg_locks where not granted)"):
+                pass
+        await own.execute("commit")
+        assert await asked == "completed"

@@ -42,6 +42,7 @@ PLAIN_KEYS = frozenset({"code", "code_b64", "command_b64", "commands_b64", "sql_
 ENCODED_KEYS = {"code": "code_b64", "command": "command_b64", "commands": "commands_b64", "sql": "command_b64"}
 
 SAVE_KEYS = ("save", "sink")
+WITH_RESULT = "with_result"  # the word of `commit`: what is written commits with the completion of the job
 TYPE_KEYS = ("type", "tool")
 
 # Keys of another dialect: registration refuses them. A version that others registered has them in its jobs, as written.

@@ -5,8 +5,9 @@ A template is checked when it is rendered. A version of the catalog runs whateve
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from noetl_broker.playbook.blocks import KEY as BLOCK
 from noetl_broker.playbook.diagnostics import Location
@@ -19,11 +20,17 @@ from noetl_broker.playbook.step_keys import BROKER_KEYS, LOOP
 from noetl_broker.playbook.step_types import CHECKED_KEYS, TYPES
 from noetl_broker.playbook.tasks import Declared
 
+# Where the address or the login of a database may stand in a step. An input of these names means nothing else.
+OTHER_DATABASE: Final = frozenset(
+    {"auth", "credential", "credentials", "connection", "database", "host", "port", "user", "password", "schema"}
+)
+ADDRESS_INPUT: Final = re.compile(r"dsn|(?:db|pg)_\w+")
 REMEDIES_OF_BLOCKS: Mapping[StepKind, str] = {"iterator": "write it in the task"}
 
 
 def refuse_wrong_keys(reading: Reading, name: str, declared: Declared, *, iterating: bool = False) -> None:
     """Refuse unknown keys of a task, and missing or wrong keys of its type; people's own types may have any."""
+    refuse_other_databases(reading, name, declared)
     if declared.is_foreign:
         return
     keys = BROKER_KEYS.union(INPUT_WORDS, declared.own, SAVE_KEYS)
@@ -77,3 +84,28 @@ def _refuse_unknown(reading: Reading, name: str, declared: Declared, known: froz
                 hint = "remove it: it belongs to another dialect"
             otherwise = "remove it, or write it under `args` if it is an input"
             reading.report.unknown_key((*layer.location, key), message, known, hint, otherwise)
+
+
+def refuse_other_databases(reading: Reading, name: str, declared: Declared) -> None:
+    """Refuse `commit: with_result` of a step or its `save` that names a database of its own."""
+    for layer in declared.layers:
+        places = [(layer.raw, layer.location)]
+        places += [
+            (layer.raw[key], (*layer.location, key)) for key in SAVE_KEYS if isinstance(layer.raw.get(key), dict)
+        ]
+        for spec, where in places:
+            if spec.get("commit") is None or (spec is layer.raw and declared.is_foreign):
+                continue
+            storage = spec.get("storage")
+            for holder in (spec, storage, *(spec.get(word) for word in INPUT_WORDS)):
+                if isinstance(holder, dict):
+                    _refuse_address(reading, name, holder, where, is_step=holder is spec or holder is storage)
+
+
+def _refuse_address(reading: Reading, name: str, holder: Mapping[str, Any], where: Location, *, is_step: bool) -> None:
+    for key in holder:
+        if ADDRESS_INPUT.fullmatch(str(key)) or (is_step and key in OTHER_DATABASE):
+            message = f"`commit` of step `{name}` needs the database of the broker, and `{key}` names another one"
+            remedy = f"remove {key}, and name the schema with the table; or remove commit"
+            reading.report.refuse("bad-value", (*where, "commit"), message, remedy)
+            return

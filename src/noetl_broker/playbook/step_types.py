@@ -20,6 +20,7 @@ from noetl_broker.playbook.keywords import (
     INPUT_WORDS,
     SAVE_KEYS,
     SAVE_MODES,
+    WITH_RESULT,
 )
 
 
@@ -50,6 +51,7 @@ def one_of(*words: str) -> Form:
 SQL_TEXTS: Final = ("command", "command_b64", "commands", "commands_b64", "sql", "sql_b64", "query", *CODE_KEYS)
 _AUTH: Final = plain("auth", "credential", "credentials")
 _SQL: Final = (*plain(*SQL_TEXTS, "parameters"), *_AUTH)
+_COMMIT: Final = Key("commit", one_of(WITH_RESULT))
 _SQL_NEEDS: Final = ((SQL_TEXTS, "select …"),)
 TYPES: Final[Mapping[str, TypeKeys]] = {
     **dict.fromkeys(sorted(CONTROL_TYPES), TypeKeys()),
@@ -68,7 +70,7 @@ TYPES: Final[Mapping[str, TypeKeys]] = {
         ((("url", "endpoint"), "https://…"),),
     ),
     "postgres": TypeKeys(
-        (*_SQL, *plain("connection", "database", "host", "port", "user", "password", "schema")), _SQL_NEEDS
+        (*_SQL, _COMMIT, *plain("connection", "database", "host", "port", "user", "password", "schema")), _SQL_NEEDS
     ),
     "duckdb": TypeKeys((*_SQL, *plain("database", "extensions")), _SQL_NEEDS),
     "snowflake": TypeKeys(
@@ -86,6 +88,7 @@ TYPES: Final[Mapping[str, TypeKeys]] = {
         (
             Key("table", A_TEXT),
             Key("mode", one_of(*SAVE_MODES)),
+            _COMMIT,
             *_AUTH,
             *plain("storage", "key", "data", "statement", "params"),
         ),

@@ -24,6 +24,7 @@ from noetl_broker.worker.logger import Log, job_fields
 from noetl_broker.worker.redaction import Redactor
 from noetl_broker.worker.results import encode_result, find_unstorable, read_back
 from noetl_broker.worker.save import KEYS, save
+from noetl_broker.worker.sql.job_transaction import JobTransaction
 from noetl_broker.worker.tools import TOOLS
 from noetl_broker.worker.tools.task import Task, WorkerResources, decoded, seconds
 
@@ -53,6 +54,7 @@ class Run:
     context: Mapping[str, Any]
     log: JobLog
     progress: JobProgress
+    transaction: JobTransaction | None = None
 
     def with_inputs(self, action: Mapping[str, Any], path: Path, words: Mapping[str, Any]) -> Run:
         """The run with the rendered inputs of a task. They are rendered once, for its fields and its `save`."""
@@ -135,6 +137,7 @@ class Run:
             job=self.job,
             log=self.log,
             progress=self.progress,
+            transaction=self.transaction,
         )
 
 
@@ -170,10 +173,12 @@ async def execute(
     progress: JobProgress | None = None,
     *,
     time_limit_seconds: float,
+    transaction: JobTransaction | None = None,
 ) -> Success | Failure:
     """Run a job and return its outcome, without secrets in an error. Raises only when it is cancelled.
 
-    Its output goes to `job_log`, and its progress to `progress`; None: nobody reads it.
+    Its output goes to `job_log`, and its progress to `progress`; None: nobody reads it. `transaction` is for what
+    commits with its completion; the caller ends it.
 
     The time limit is the step's `timeout`, or `time_limit_seconds` if it has none.
     """
@@ -191,6 +196,7 @@ async def execute(
             context=context,
             log=job_log or JobLog(job.lease, shared.redactor),
             progress=progress or JobProgress(),
+            transaction=transaction,
         )
         try:
             async with asyncio.timeout(limit):

@@ -11,10 +11,12 @@ from noetl_broker.errors import DatabaseFault, PermissionFault, SchemaFault
 from noetl_broker.growing_pauses import JITTER, RETRY_SECONDS, Backoff
 from noetl_broker.store.worker.jobs import JobDatabase, LeasedJob, heartbeat_job, heartbeat_jobs
 from noetl_broker.tasks import wait_for
+from noetl_broker.worker.errors import Failure
 from noetl_broker.worker.job_log import JobLog
 from noetl_broker.worker.job_progress import JobProgress
 from noetl_broker.worker.logger import Log, job_fields
 from noetl_broker.worker.options import WorkerOptions
+from noetl_broker.worker.sql.job_transaction import JobTransaction
 
 RELEASE_SECONDS = 5.0
 POLL_SECONDS = 0.5  # between two polls for cancelled jobs, however many cancels come
@@ -28,18 +30,21 @@ class RunningJob:
     """A running job: its log, its progress, its task, the end of its lease, and the reason if it was killed.
 
     `began` is a moment of the monotonic clock. A job that is `finished` has its outcome and is not killed any more. If
-    it is `answered`, the database has the outcome.
+    it is `answered`, the database has the outcome. `transaction` is for what commits with its completion.
+    `failure`: of that commit.
     """
 
     job: LeasedJob
     log: JobLog
     progress: JobProgress
+    transaction: JobTransaction
     began: float = field(default_factory=time.monotonic)
     task: asyncio.Task[None] | None = None
     expiry: asyncio.TimerHandle | None = None
     killed_because: str | None = None
     finished: bool = False
     answered: bool = False
+    failure: Failure | None = None
 
     def hold_until(self, moment: float) -> None:
         """Kill the job at this moment of the loop's clock, unless this is called again: its lease ends then."""
@@ -56,6 +61,11 @@ class RunningJob:
         """The job has its outcome: from now on only the database decides whether its lease counts."""
         self.finished = True
         self.stop_expiry()
+
+    @property
+    def is_committing(self) -> bool:
+        """Whether its rows and its completion are being committed, in one transaction."""
+        return self.finished and self.transaction.is_used
 
     def kill(self, because: str) -> None:
         """Cancel the job once, unless it has its outcome."""
@@ -100,7 +110,9 @@ class LeaseRenewal:
     async def _renew_all(self, *, timeout: float) -> None:  # noqa: ASYNC109 - of the statement
         until = self.lease_end()
         # If a job has two attempts, only the later one has a lease; the earlier answer is too late.
-        held = {running.job.queue_id: running for running in sorted(self._running, key=lambda one: one.job.attempt)}
+        # The commit of a job holds the lock of its lease. The renewal of the others does not wait for it.
+        renewable = (running for running in self._running if not running.is_committing)
+        held = {running.job.queue_id: running for running in sorted(renewable, key=lambda one: one.job.attempt)}
         if not held:
             return
         renewed = await heartbeat_jobs(

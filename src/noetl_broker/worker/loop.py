@@ -28,7 +28,7 @@ from noetl_broker.store.worker.jobs import (
 )
 from noetl_broker.tasks import first
 from noetl_broker.worker.errors import Failure, ToolFault, failure_of
-from noetl_broker.worker.executor import Success, execute
+from noetl_broker.worker.executor import Success, execute, failure_without_secrets
 from noetl_broker.worker.job_progress import ProgressSender
 from noetl_broker.worker.lease_renewal import REFUSED, LeaseRenewal, RunningJob
 from noetl_broker.worker.log_sender import LogSender
@@ -36,6 +36,7 @@ from noetl_broker.worker.logger import Log, job_fields
 from noetl_broker.worker.options import WorkerOptions
 from noetl_broker.worker.reporter import Receipt, Reporter, answer_of, send_span
 from noetl_broker.worker.slots import Slots
+from noetl_broker.worker.sql.job_transaction import JobTransaction
 from noetl_broker.worker.stats import Stats
 from noetl_broker.worker.tools.task import WorkerResources
 
@@ -92,6 +93,7 @@ class WorkerLoop:
         self._types = work.types
         self._room = asyncio.Event()
         self._draining = False
+        self._gives_up = asyncio.Event()  # set when the drain is over: commits end
         self._answers = False  # the last call to lease was answered
         self._call: asyncio.Task[tuple[dict[int, bool], list[LeasedJob]]] | None = None  # completes and leases
         self._found_too_few = False  # the last completions leased fewer jobs than there were slots
@@ -269,7 +271,14 @@ class WorkerLoop:
 
     def _start(self, job: LeasedJob, until: float) -> None:
         job_log, progress = self.logs.open(job.lease, self._shared.redactor), self.progress.open(job.lease)
-        running = RunningJob(job=job, log=job_log, progress=progress)
+        transaction = JobTransaction(
+            self._database,
+            self._options.worker_id,
+            job,
+            self._shared.sql_connections,
+            idle_seconds=self._options.lease_seconds,
+        )
+        running = RunningJob(job=job, log=job_log, progress=progress, transaction=transaction)
         self.stats.leased += 1
         self.running.add(running)
         running.task = asyncio.create_task(self._run(running), name=f"job {job.queue_id}")
@@ -286,18 +295,43 @@ class WorkerLoop:
         try:
             outcome = await self._outcome(running)
             await self.logs.finish(running.log)  # the lease ends with the answer
-            if outcome is None:
+            receipt = None if outcome is None else await self._answer(running, outcome)
+            if outcome is None or receipt is None:
                 await self._end_killed(running, fields)
                 return
-            receipt = await self.reporter.report(answer_of(job.lease, outcome))
+            outcome = running.failure or outcome
             self._record(receipt, outcome, fields | {"seconds": round(time.monotonic() - running.began, 3)})
             if self._options.emit is not None and receipt is not Receipt.NOT_SENT:
                 await send_span(self._database, self._options.emit, job, outcome, began_at)
         finally:
+            running.transaction.cut()
             self.progress.close(running.progress)
             running.stop_expiry()
             self.running.discard(running)
             self._slots.pass_on()
+
+    async def _answer(self, running: RunningJob, outcome: Success | Failure) -> Receipt | None:
+        """Report an outcome, or commit it with the rows of the job. None: the job was cancelled, and wrote nothing."""
+        transaction = running.transaction
+        if transaction.is_used and isinstance(outcome, Success):
+            committing = asyncio.create_task(transaction.commit(outcome.result))
+            await first(asyncio.wait({committing}), self._gives_up.wait())
+            if not committing.done():
+                committing.cancel()
+                await asyncio.wait({committing})
+                return Receipt.NOT_SENT
+            try:
+                status = committing.result()
+            except ToolFault as fault:
+                running.failure = outcome = failure_without_secrets(fault, self._shared.redactor)
+            else:
+                if status == "stopped":
+                    running.killed_because = REFUSED
+                    return None
+                return Receipt.COUNTED if status == "completed" else Receipt.TOO_LATE
+        elif transaction.is_used:
+            await transaction.roll_back()
+        return await self.reporter.report(answer_of(running.job.lease, outcome))
 
     async def _end_killed(self, running: RunningJob, fields: dict[str, Any]) -> None:
         """Log a killed job. Release its lease if the worker stops; end it if the job was cancelled."""
@@ -332,7 +366,14 @@ class WorkerLoop:
         """Execute a job. None when it was killed: the next holder of its lease answers."""
         try:
             limit = self._options.time_limit_seconds
-            outcome = await execute(running.job, self._shared, running.log, running.progress, time_limit_seconds=limit)
+            outcome = await execute(
+                running.job,
+                self._shared,
+                running.log,
+                running.progress,
+                time_limit_seconds=limit,
+                transaction=running.transaction,
+            )
             running.finish()
             if self._slots.is_shared and self.reporter.in_trouble:
                 self._slots.pass_on()  # this job leaves its slot, though its answer waits
@@ -369,6 +410,7 @@ class WorkerLoop:
             self.logs.give_up()
             self.reporter.give_up(after_seconds=moment)
             _, unfinished = await asyncio.wait(unfinished, timeout=moment)
+            self._gives_up.set()
 
     def _kill_all(self) -> None:
         for running in list(self.running):

@@ -56,6 +56,8 @@ async def save(task: Task, spec: Any, finish: Finish, delegates: Mapping[str, To
     rendered = {**finish(flat, {}), **code}
     data = next((rendered[key] for key in ("data", "args", "params") if rendered.get(key) is not None), None)
     kind = rendered["kind"]
+    if rendered.get("commit") is not None and kind not in POSTGRES:
+        raise task.fault(f"save: commit has no meaning with storage {kind!r}; remove it", kind="bad_value")
     own = dataclasses.replace(task, action=rendered, args={})
     if kind in EVENT_LOG:
         return {"saved": "event_log", "data": data}

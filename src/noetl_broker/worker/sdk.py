@@ -15,6 +15,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from noetl_broker.errors import JobFailed, OperatorFault
@@ -51,18 +52,25 @@ class Worker:
         self._options: dict[str, Any] = {"dsn": dsn, **options}
         self._tools: dict[str, Tool] = {}
 
-    def task(self, node_type: str) -> Callable[[TaskFunction], TaskFunction]:
+    def task(self, node_type: str, *, transaction: bool = False) -> Callable[[TaskFunction], TaskFunction]:
         """Run the jobs of a type by the decorated function, which takes the `Job` and returns JSON.
 
         A function that is not async runs in a thread. A cancel, a timeout or a lost lease cannot end that thread. It
         sets `job.cancelled`, and the result is dropped. Raise JobFailed to set the error; any other exception fails the
         attempt with its name and message.
+
+        With `transaction`, `job.connection` is an asyncpg connection to the broker's database, in a transaction. When
+        the function returns, its rows and the completion of the job commit together. A failed attempt, and one whose
+        lease was lost or whose job was cancelled, writes nothing. The function must be async, and cannot commit or
+        roll back.
         """
 
         def register(function: TaskFunction) -> TaskFunction:
             if node_type in self._tools:
                 raise OperatorFault(f"the worker has a function for {node_type} already")
-            self._tools[node_type] = _tool(function)
+            if transaction and not inspect.iscoroutinefunction(function):
+                raise OperatorFault(f"the function for {node_type} needs `async def`: job.connection is asyncpg's")
+            self._tools[node_type] = _tool(function, transaction=transaction)
             return function
 
         return register
@@ -99,11 +107,14 @@ def _signals(stopping: asyncio.Event) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
-def _tool(function: Callable[[Job], Any]) -> Tool:
+def _tool(function: Callable[[Job], Any], *, transaction: bool = False) -> Tool:
     async def run(task: Task) -> Any:
         job = job_of(task)
         try:
             with captured(task.log):
+                if transaction:
+                    async with task.own_transaction().statements() as connection:
+                        return await function(replace(job, connection=connection))
                 if inspect.iscoroutinefunction(function):
                     return await function(job)
                 answer = await run_in_thread(function, job)

@@ -185,6 +185,12 @@ async def complete_jobs_and_lease(
     return accepted, [_leased_job(row) for row in rows if row["accepted"] is None]
 
 
+async def attempt_status(database: JobDatabase, worker_id: str, lease: Lease) -> str:
+    """What became of an attempt: leased, stopped, completed or lost."""
+    [row] = await database.fetch(sql("attempt_status"), *lease, worker_id)
+    return str(row["status"])
+
+
 async def fail_jobs(database: JobDatabase, worker_id: str, failures: Sequence[AttemptFailure]) -> dict[int, bool]:
     """Fail attempts; returns by `queue_id` whether the error was accepted (False: the lease was lost)."""
     leases = [failure.lease for failure in failures]
@@ -317,6 +323,11 @@ class JobDatabase:
         """A lost connection hears nothing: wake the worker, so that it polls and listens again."""
         self.listener_lost.set()
         self._notified.set()
+
+    @property
+    def place(self) -> Database:
+        """The database and the schema of the queue."""
+        return self._database
 
     @property
     def notified(self) -> asyncio.Event:

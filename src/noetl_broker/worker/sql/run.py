@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,7 +32,7 @@ from noetl_broker.store.connect.connection import CALL_SECONDS, close_quickly, t
 from noetl_broker.store.connect.dsn import without_secrets
 from noetl_broker.worker.idle_connections import IdleConnections
 from noetl_broker.worker.sql.bounded_connection import BoundedConnection, TooMuchFault
-from noetl_broker.worker.sql.values import readers_of, set_codecs
+from noetl_broker.worker.sql.values import readers_of, reset_codecs, set_codecs
 
 CONNECT_SECONDS = 15.0
 READ_ROWS = 500
@@ -115,12 +116,14 @@ async def run_statements(
     largest_bytes: int,
     names_differ: bool = False,
     idle: IdleConnections[BoundedConnection] | None = None,
+    inside: AbstractAsyncContextManager[BoundedConnection] | None = None,
 ) -> list[StatementResult]:
     """Run the statements in one transaction and return their results.
 
     If one of them cannot run in a transaction (vacuum, call, create database, begin), each runs by itself. Raises
     StatementFault, also for rows of more than about `largest_bytes` of JSON. With `names_differ`, two columns of one
     name in the last rows are a fault too. `idle`: where connections come from and wait; None: each is closed.
+    `inside` gives the connection of a transaction that is open; then `target` and `idle` are not used.
     """
     limit = SizeLimit(most_bytes=largest_bytes)
     alone = any(needs_no_transaction(statement.sql) for statement in statements)
@@ -128,9 +131,15 @@ async def run_statements(
         idle.clear()
     if any(lasts_until_disconnect(statement.sql) for statement in statements):
         idle = None
+    if alone and inside is not None:
+        message = "a statement cannot run in the transaction of the completion; give it a step of its own"
+        raise StatementFault(message, retryable=False)
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(_translated("transaction: "))
-        connection = await _enter_session(stack, target, idle, limit=limit, alone=alone)
+        if inside is None:
+            connection = await _enter_session(stack, target, idle, limit=limit, alone=alone)
+        else:
+            connection = await _enter_transaction(stack, inside, limit=limit)
         results: list[StatementResult] = []
         for number, statement in enumerate(statements, 1):
             prefix = f"statement {number} of {len(statements)}: " if len(statements) > 1 else ""
@@ -159,6 +168,17 @@ async def _enter_session(
             idle.forget(key)
     new = await _connect(target)
     return await stack.enter_async_context(_session(new, idle, key, limit=limit, alone=alone))
+
+
+async def _enter_transaction(
+    stack: contextlib.AsyncExitStack, inside: AbstractAsyncContextManager[BoundedConnection], *, limit: SizeLimit
+) -> BoundedConnection:
+    """The connection of an open transaction, which reads values as those of steps do until the stack ends."""
+    connection = await stack.enter_async_context(inside)
+    connection.bound(limit.most_bytes * PROTOCOL_FACTOR, limit.fault)
+    await set_codecs(connection)
+    stack.push_async_callback(reset_codecs, connection)
+    return connection
 
 
 @contextlib.asynccontextmanager
@@ -194,13 +214,13 @@ async def _session(
         else:
             connection.terminate()
         raise
-    if idle is None or not await _reset(connection):
+    if idle is None or not await reset(connection):
         await close_quickly(connection)
     else:
         idle.give_back(key, connection)
 
 
-async def _reset(connection: BoundedConnection) -> bool:
+async def reset(connection: BoundedConnection) -> bool:
     """Remove all that a step left in its session; False if that fails, or if a transaction is open."""
     if connection.is_closed() or connection.is_in_transaction():
         return False

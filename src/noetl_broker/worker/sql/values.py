@@ -27,19 +27,14 @@ CHARS = frozenset({18, 1002})  # "char" and its arrays, which the driver reads a
 
 async def set_codecs(connection: Any) -> None:
     """Set the codecs of a connection for the types that the driver reads with a loss."""
-    readers: list[tuple[str, str, Callable[[Any], Any]]] = [
-        ("json", "binary", json.loads),
-        ("jsonb", "binary", lambda data: json.loads(data[1:])),  # after a version byte
-        ("pg_lsn", "binary", lambda data: f"{int.from_bytes(data[:4]):X}/{int.from_bytes(data[4:]):X}"),
-        ("date", "tuple", _date),
-        ("timestamp", "tuple", _moment),
-        ("timestamptz", "tuple", lambda value: _moment(value, "+00:00")),
-        ("time", "tuple", _time),
-        ("timetz", "tuple", _time),
-        ("interval", "tuple", _interval),
-    ]
-    for name, form, read in readers:  # these types are built in, so this sends no query
+    for name, form, read in CODECS:  # these types are built in, so this sends no query
         await connection.set_type_codec(name, schema="pg_catalog", encoder=str, decoder=read, format=form)
+
+
+async def reset_codecs(connection: Any) -> None:
+    """Give a connection the driver's own codecs again."""
+    for name, _, _ in CODECS:
+        await connection.reset_type_codec(name, schema="pg_catalog")
 
 
 def readers_of(attributes: Sequence[Any]) -> list[Callable[[Any], Any]]:
@@ -164,3 +159,17 @@ def _interval(value: tuple[int, int, int]) -> str:
     if microseconds or not parts:
         parts.append(("-" if microseconds < 0 else sign) + _clock(abs(microseconds)))
     return " ".join(parts)
+
+
+# The types that the driver reads with a loss: the form of their values, and what reads them.
+CODECS: tuple[tuple[str, str, Callable[[Any], Any]], ...] = (
+    ("json", "binary", json.loads),
+    ("jsonb", "binary", lambda data: json.loads(data[1:])),  # after a version byte
+    ("pg_lsn", "binary", lambda data: f"{int.from_bytes(data[:4]):X}/{int.from_bytes(data[4:]):X}"),
+    ("date", "tuple", _date),
+    ("timestamp", "tuple", _moment),
+    ("timestamptz", "tuple", lambda value: _moment(value, "+00:00")),
+    ("time", "tuple", _time),
+    ("timetz", "tuple", _time),
+    ("interval", "tuple", _interval),
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from noetl_broker.playbook.keywords import WITH_RESULT
 from noetl_broker.sql_text import numbered, split_statements
 from noetl_broker.store.connect.dsn import password_in
 from noetl_broker.worker.credentials import entries
@@ -52,14 +53,32 @@ async def run_sql(
     """
     target, largest_bytes = target_of(task), RESULT_BYTES // 2  # the result holds the rows of the last statement twice
     idle = task.shared.sql_connections
+    inside = task.own_transaction().statements() if commits_with_result(task, target) else None
     try:
         return await run_statements(
-            target, statements, largest_bytes=largest_bytes, names_differ=names_differ, idle=idle
+            target, statements, largest_bytes=largest_bytes, names_differ=names_differ, idle=idle, inside=inside
         )
     except StatementFault as fault:
         raise ToolFault(
             f"step '{task.name}': {fault}", kind="postgres", retryable=fault.retryable, sqlstate=fault.sqlstate or None
         ) from None
+
+
+def commits_with_result(task: Task, target: SqlTarget) -> bool:
+    """Whether the statements commit with the completion of the job. Raises ToolFault for another database."""
+    word = task.first("commit")
+    if word is None:  # a `save` joins the transaction that its step has used
+        joins = task.transaction is not None and task.transaction.is_used
+        return joins and target == SqlTarget(dsn=task.shared.dsn)
+    if word != WITH_RESULT:
+        raise task.fault(f"commit is {word!r:.80}; write commit: {WITH_RESULT}, or nothing", kind="bad_value")
+    if target != SqlTarget(dsn=task.shared.dsn):
+        raise task.fault(
+            f"commit: {WITH_RESULT} needs the database of the broker, and this step names another one; "
+            "remove its address and auth, or remove commit",
+            kind="bad_value",
+        )
+    return True
 
 
 def statements_of(task: Task) -> list[SqlStatement]:

@@ -18,6 +18,7 @@ from noetl_broker.worker.job_log import JobLog
 from noetl_broker.worker.job_progress import JobProgress
 from noetl_broker.worker.redaction import Redactor
 from noetl_broker.worker.sql.bounded_connection import BoundedConnection
+from noetl_broker.worker.sql.job_transaction import JobTransaction
 from noetl_broker.worker.tools.http_connections import HttpConnections
 from noetl_broker.worker.tools.python_processes import Interpreters
 
@@ -56,7 +57,8 @@ class WorkerResources:
 class Task:
     """One job with rendered templates: `action` and `context` as in the queue, and `args`, its inputs.
 
-    `job` is its leased row. `log` takes what the tool prints, `progress` how far it is.
+    `job` is its leased row. `log` takes what the tool prints, `progress` how far it is. `transaction` is that of the
+    attempt, None outside a worker.
     """
 
     name: str
@@ -68,10 +70,17 @@ class Task:
     job: LeasedJob
     log: JobLog
     progress: JobProgress
+    transaction: JobTransaction | None = field(default=None, repr=False)
 
     def first(self, *keys: str) -> Any:
         """The value of the first of these keys of the action that is not null."""
         return next((self.action[key] for key in keys if self.action.get(key) is not None), None)
+
+    def own_transaction(self) -> JobTransaction:
+        """The transaction that commits with the completion. Raises ToolFault where there is none."""
+        if self.transaction is None:
+            raise self.fault("there is no broker whose transaction it could be in", kind="bad_job")
+        return self.transaction
 
     def fault(self, message: str, *, kind: str, retryable: bool = False, **details: Any) -> ToolFault:
         """A fault of this step; by default no retry can mend it."""

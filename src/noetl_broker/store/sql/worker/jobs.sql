@@ -19,6 +19,13 @@ from (
 select queue_id, yours as accepted
 from noetl.complete_jobs($1::text, $2::bigint[], $3::int[], $4::text[]::jsonb[]);
 
+-- name: complete_job_once
+-- The last statement of a transaction with rows of the job.
+select noetl.complete_job($1::bigint, $2::text, $3::int, $4::text::jsonb, only_once => true);
+
+-- name: attempt_status
+select noetl.attempt_status($1::bigint, $3::text, $2::int) as status;
+
 -- name: fail_jobs
 select ended.queue_id,
   noetl.fail_job(ended.queue_id, $1::text, ended.attempt, ended.error::jsonb, ended.retryable) as accepted
