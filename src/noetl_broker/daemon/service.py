@@ -16,6 +16,7 @@ import structlog
 
 from noetl_broker.broker.model.rules import Rules
 from noetl_broker.daemon.copier import Copier, Served
+from noetl_broker.daemon.figures import keep_figures
 from noetl_broker.daemon.idle import POLL_SECONDS, Sleeper, has_mail
 from noetl_broker.daemon.keep_listening import keep_listening, keep_probing
 from noetl_broker.daemon.lane import LaneResources
@@ -161,6 +162,7 @@ class Service:
             ),
             asyncio.create_task(self._wake_at_stop(listener), name="stop"),
             asyncio.create_task(keep_partitions(pool, options.database, options.period_days), name="partitions"),
+            asyncio.create_task(keep_figures(pool), name="figures"),
             asyncio.create_task(schedules.keep_firing(), name="schedules"),
             asyncio.create_task(limits.keep_firing(), name="limits"),
         ]
