@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from math import log
 from typing import NamedTuple
 from xml.etree import ElementTree as ET
 
@@ -14,9 +15,11 @@ from noetl_broker.diagram.text_width import text_width
 from noetl_broker.diagram.time_chart import CHART_STYLE, TICKS, short_span
 
 LEFT, RIGHT, TOP, AXIS = 52.0, 12.0, 10.0, 22.0  # around the plot; AXIS has the times
-WIDTH, HEIGHT = 660.0, 132.0  # of the plot
+WIDE, NARROW, HEIGHT = 1040.0, 452.0, 132.0  # of the plot
+UNEVEN = 50.0  # from this ratio of the longest to the shortest on, the scale of lines is logarithmic
+DECADES = (0.001, 0.01, 0.1, 1, 10, 60, 600, 3_600, 36_000, 86_400, 864_000, 8_640_000, 86_400_000)  # its marks
 LEAST = 2.0  # height of a piece that is not 0
-MOST_MARKS = 9  # of the times
+PER_MARK = 75.0  # width for one of the times
 MARKS = (1, 2, 3, 6, 12, 24, 48, 72, 168, 336)  # hours between them
 ROWS = 4  # of the scale, about
 DAY = timedelta(days=1)
@@ -39,13 +42,19 @@ class Column(NamedTuple):
 class NumberChart:
     """Draws columns in their order of time. `lines` are classes of lines; with them, the values are seconds."""
 
-    def __init__(self, title: str, columns: Sequence[Column], *, lines: Sequence[str] = ()) -> None:
-        self.title, self.columns, self.lines = title, columns, lines
-        self.step = WIDTH / max(len(columns), 1)
+    def __init__(
+        self, title: str, columns: Sequence[Column], *, lines: Sequence[str] = (), width: float = WIDE
+    ) -> None:
+        self.title, self.columns, self.lines, self.width = title, columns, lines, width
+        self.step = width / max(len(columns), 1)
         found = [value for column in columns for value in column.values if value is not None]
         highest = max([*found, *(sum(size for _, size in column.pieces) for column in columns)], default=0)
-        self.scale = [*_scale(highest, TICKS if lines else _whole_numbers())]
-        self.size = LEFT + WIDTH + RIGHT, TOP + HEIGHT + AXIS
+        self.is_uneven = bool(found) and highest > UNEVEN * max(min(found), DECADES[0])
+        if self.is_uneven:
+            self.scale = [*_decades(min(found), highest)]
+        else:
+            self.scale = [*_scale(highest, TICKS if lines else _whole_numbers())]
+        self.size = LEFT + width + RIGHT, TOP + HEIGHT + AXIS
 
     def svg(self, *, style: bool = True) -> str:
         """The chart as the text of an SVG file."""
@@ -79,11 +88,14 @@ class NumberChart:
         return LEFT + index * self.step
 
     def _y(self, value: float) -> float:
-        return TOP + HEIGHT * (1 - min(value / (self.scale[-1] or 1), 1))
+        lowest, highest = self.scale[0], self.scale[-1]
+        if self.is_uneven:
+            return TOP + HEIGHT * (1 - log(max(value, lowest) / lowest) / log(highest / lowest))
+        return TOP + HEIGHT * (1 - min(value / (highest or 1), 1))
 
     def _draw_scale(self, root: ET.Element) -> None:
         for value in self.scale:
-            _line(root, (LEFT, self._y(value)), (LEFT + WIDTH, self._y(value)))
+            _line(root, (LEFT, self._y(value)), (LEFT + self.width, self._y(value)))
             text = short_span(value) if self.lines else f"{value:,.0f}"
             _text(root, "tick end", LEFT - 6, self._y(value) + 4, text)
 
@@ -92,7 +104,7 @@ class NumberChart:
         if not self.columns:
             return
         hours = max((self.columns[-1].at - self.columns[0].at).total_seconds() / 3600, 1)
-        step = next((each for each in MARKS if hours / each <= MOST_MARKS), MARKS[-1])
+        step = next((each for each in MARKS if hours / each <= self.width / PER_MARK), MARKS[-1])
         free = 0.0
         for index, column in enumerate(self.columns):
             at = column.at.astimezone(UTC)
@@ -151,6 +163,15 @@ def _scale(highest: float, steps: Iterator[float] | Sequence[float]) -> Iterator
         yield value
 
 
+def _decades(lowest: float, highest: float) -> Iterator[float]:
+    """The marks of a logarithmic scale, the first at most the lowest, the last at least the highest."""
+    first = max((index for index, each in enumerate(DECADES) if each <= lowest), default=0)
+    for each in DECADES[first:]:
+        yield each
+        if each >= highest:
+            return
+
+
 def _whole_numbers() -> Iterator[float]:
     size = 1
     while True:
@@ -172,4 +193,3 @@ def _line(parent: ET.Element, begin: tuple[float, float], end: tuple[float, floa
 def _rect(parent: ET.Element, name: str, box: tuple[float, float, float, float]) -> None:
     x, y, width, height = map(number, box)
     ET.SubElement(parent, "rect", {"class": name, "x": x, "y": y, "width": width, "height": height})
-

@@ -9,7 +9,17 @@ from fastapi import APIRouter
 
 from noetl_broker.console.api import changes
 from noetl_broker.console.api.route import Row, add_route, register_names
-from noetl_broker.service import bulk, execution_actions, executions, health, playbooks, schedules, stats, throttles, waits
+from noetl_broker.service import (
+    bulk,
+    execution_actions,
+    executions,
+    health,
+    playbooks,
+    schedules,
+    stats,
+    throttles,
+    waits,
+)
 
 register_names("schedule", "next", "pause", "resume", "backfill")
 register_names("throttle", "keys")

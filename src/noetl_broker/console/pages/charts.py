@@ -13,7 +13,7 @@ from noetl_broker.console.pages.playbooks import open_playbook, show_part
 from noetl_broker.console.pages.rendering import link, rfc3339
 from noetl_broker.console.pages.screen import Shown, picture
 from noetl_broker.console.pages.statuses import style_of
-from noetl_broker.diagram.number_chart import Column, NumberChart
+from noetl_broker.diagram.number_chart import NARROW, WIDE, Column, NumberChart
 from noetl_broker.service import stats as service
 from noetl_broker.service.models.stats import StatsView
 from noetl_broker.text import span as span_text
@@ -94,7 +94,14 @@ def executions_chart(times: Sequence[Mapping[str, Any]], length: timedelta, **wh
     columns = [
         Column(
             time["at"],
-            _tip(time, length, ", ".join(f"{time['counts'][one]:,} {style_of(one).word.lower()}" for one in statuses if one in time["counts"]) or "none"),
+            _tip(
+                time,
+                length,
+                ", ".join(
+                    f"{time['counts'][one]:,} {style_of(one).word.lower()}" for one in statuses if one in time["counts"]
+                )
+                or "none",
+            ),
             list_of(time["at"], length, **where),
             tuple((style_of(status).tone, time["counts"].get(status, 0)) for status in statuses),
             is_missing=time["is_missing"],
@@ -107,14 +114,19 @@ def executions_chart(times: Sequence[Mapping[str, Any]], length: timedelta, **wh
             (_label(time["at"], length), list_of(time["at"], length, **where)),
             (f"{sum(time['counts'].values()):,}", None),
             *(
-                (f"{time['counts'].get(status, 0):,}", list_of(time["at"], length, status=status, **where) if time["counts"].get(status) else None)
+                (
+                    f"{time['counts'].get(status, 0):,}",
+                    list_of(time["at"], length, status=status, **where) if time["counts"].get(status) else None,
+                )
                 for status in shown
             ),
         ]
         for time in reversed(times)
     ]
     heads = ("Since", "Started", *(style_of(status).word for status in shown))
-    return Chart("started", "Started executions", _draw("Started executions", columns), (), tuple(shown), heads, rows)
+    return Chart(
+        "started", "Started executions", _draw("Started executions", columns, width=WIDE), (), tuple(shown), heads, rows
+    )
 
 
 def _durations(times: Sequence[Mapping[str, Any]], hrefs: Sequence[str], length: timedelta) -> Chart:
@@ -139,7 +151,9 @@ def _durations(times: Sequence[Mapping[str, Any]], hrefs: Sequence[str], length:
 
 def _backlog(times: Sequence[Mapping[str, Any]], hrefs: Sequence[str], length: timedelta) -> Chart:
     columns = [
-        Column(time["at"], _tip(time, length, f"{time['backlog']:,} live at its end"), href, (("run", time["backlog"]),))
+        Column(
+            time["at"], _tip(time, length, f"{time['backlog']:,} live at its end"), href, (("run", time["backlog"]),)
+        )
         for time, href in zip(times, hrefs, strict=True)
     ]
     rows = [
@@ -150,8 +164,8 @@ def _backlog(times: Sequence[Mapping[str, Any]], hrefs: Sequence[str], length: t
     return Chart("backlog", title, _draw(title, columns), (), (), ("Since", "Live at the end"), rows)
 
 
-def _draw(title: str, columns: Sequence[Column], lines: Iterable[str] = ()) -> Markup:
-    return picture(NumberChart(title, columns, lines=[*lines]).svg(style=False))
+def _draw(title: str, columns: Sequence[Column], lines: Iterable[str] = (), width: float = NARROW) -> Markup:
+    return picture(NumberChart(title, columns, lines=[*lines], width=width).svg(style=False))
 
 
 def _tip(time: Mapping[str, Any], length: timedelta, text: str) -> str:

@@ -14,7 +14,6 @@ from noetl_broker.console.pages.screen import Shown
 from noetl_broker.service import overview as service
 from noetl_broker.service import stats
 from noetl_broker.service.models.health import Failures
-from noetl_broker.service.models.stats import StatsView
 from noetl_broker.service.overview import LISTED, PARTS
 from noetl_broker.text import span as span_text
 
@@ -37,14 +36,15 @@ async def show_overview(screen: Shown) -> Response:
     """The first page. `span`: a key of SPANS; without it, the shortest span that shows the last day."""
     found = await screen.ask(service.show_overview, **screen.asked("span"))
     present, activity, positions = found["present"], found["activity"], found["positions"]
-    span, numbers = found["span"], None
+    span, missing_hours, started = found["span"], 0, activity["executions"]
+    failed = sum(count for _, status, count in activity["parts"] if status == "FAILED") - activity["recovered"]
     if span in charts.SPANS:
-        asked = await screen.ask(stats.show_stats, since=span, by=charts.SPANS[span])
-        numbers = screen.seen(StatsView, asked)
-        drawn = charts.charts_of(numbers)
+        numbers = await screen.ask(stats.show_stats, since=span, by=charts.SPANS[span])
+        drawn, missing_hours = charts.charts_of(numbers), numbers["missing_hours"]
+        if activity["is_cut"]:
+            started, failed = numbers["total"]["started"], numbers["total"]["failed"]
     else:
         drawn = [charts.executions_chart(*times_of(activity))]
-    failed = sum(count for _, status, count in activity["parts"] if status == "FAILED") - activity["recovered"]
     return screen.render(
         "overview.html",
         title="Overview",
@@ -55,7 +55,8 @@ async def show_overview(screen: Shown) -> Response:
         failures=[screen.seen(Failures, one) for one in activity["failures"]],
         failed=failed,
         charts=drawn,
-        numbers=numbers,
+        missing_hours=missing_hours,
+        started=started,
         oldest=group_oldest(found["oldest"], positions),
         positions=positions,
         chosen=span,

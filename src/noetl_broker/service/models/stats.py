@@ -45,7 +45,9 @@ class NumbersOfTime(Numbers):
     """One hour or day."""
 
     at: Moment = Field(description="when it begins")
-    backlog: int = Field(description="executions that were live at its end, of those that started at most 7 days before")
+    backlog: int = Field(
+        description="executions that were live at its end, of those that started at most 7 days before"
+    )
     is_missing: bool = Field(description="some hours of it are not summed yet, so the numbers are too small")
 
 
