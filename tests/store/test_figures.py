@@ -22,7 +22,8 @@ select noetl.first_id_at(m.at) | (m.n << 6) | coalesce(noetl.bucket_number(), 0)
   case when m.n % 3 = 0 then 'FAILED' else 'COMPLETED' end, m.at, m.at + interval '10 seconds' * (1 + m.n / 200),
   case when m.n % 3 = 0 then '{"type": "Boom", "step": "b", "message": "5"}'::jsonb end
 from (
-  select n, date_trunc('hour', now()) - interval '4 hours' + n * interval '36 seconds' as at from generate_series(0, 299) n
+  select n, date_trunc('hour', now()) - interval '4 hours' + n * interval '36 seconds' as at
+  from generate_series(0, 299) n
 ) m
 """
 STEPS = """
@@ -33,7 +34,8 @@ from noetl.execution x
 cross join (values ('a'), ('b')) s (step)
 """
 JOBS = """
-insert into noetl.queue (execution_id, node_id, node_name, node_type, action, status, attempts, available_at, first_leased_at)
+insert into noetl.queue (execution_id, node_id, node_name, node_type, action, status, attempts, available_at,
+  first_leased_at)
 select w.execution_id, w.execution_id || ':' || w.step_name, w.step_name, 'python', '{}', 'done', 2, w.started_at,
   w.started_at + interval '100 milliseconds'
 from noetl.workflow w

@@ -21,9 +21,12 @@ def _errors(row: Mapping[str, Any]) -> str:
     return ", ".join(f"{one['count']} {one['type'] or 'without a type'}" for one in row["errors"])
 
 
-LENGTHS: output.Columns = {name: _length("duration", name) for name in ("p50", "p95", "p99")}
-NUMBERS: output.Columns = {name: name for name in ("started", "completed", "failed", "cancelled", "live")} | LENGTHS
-TIMES: output.Columns = {"since": "at"} | NUMBERS | {"backlog": "backlog"}
+LENGTHS = {name: _length("duration", name) for name in ("p50", "p95", "p99")}
+NUMBERS: output.Columns = {
+    **{name: name for name in ("started", "completed", "failed", "cancelled", "live")},
+    **LENGTHS,
+}
+TIMES: output.Columns = {"since": "at", **NUMBERS, "backlog": "backlog"}
 PLAYBOOKS: output.Columns = {"playbook": "path", "started": "started", "failed": "failed"}
 STEPS: output.Columns = {
     **{name: name for name in ("step", "visits", "completed", "failed", "retries")},

@@ -77,6 +77,7 @@ class ServiceOptions:
     period_days: int = 30
     fail_fast: bool = False
     warn_of_superuser: bool = True
+    metrics_paths: tuple[str, ...] = ()
     emit: Emit | None = None
 
 
@@ -100,6 +101,7 @@ class Service:
 
     def __post_init__(self) -> None:
         """Make a tracer if somebody takes spans."""
+        self.metrics.patterns = self.options.metrics_paths
         emit = self.options.emit
         self.tracer = None if emit is None else Tracer(emit, self.metrics)
 

@@ -1,4 +1,4 @@
-"""Percentiles of lengths of time that were counted in classes; a class is a quarter of an octave above one millisecond."""
+"""Percentiles of lengths of time that were counted in classes: quarters of an octave above one millisecond."""
 
 from __future__ import annotations
 

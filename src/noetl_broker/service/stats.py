@@ -49,7 +49,9 @@ async def show_stats(connection: Place, _caller: Caller, given: models.StatsRequ
     missing = {hour for part in parts for hour in part.missing}
     return {
         **given.model_dump(include={"path", "version", "by"}),
-        **{"since": since, "until": until, "read_at": parts[0].read_at},
+        "since": since,
+        "until": until,
+        "read_at": parts[0].read_at,
         "total": _numbers(total),
         "errors": _errors(total),
         "times": [*_times(parts, [row for row in rows if not row["step"]], LENGTHS[given.by])],

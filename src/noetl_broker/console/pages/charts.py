@@ -54,6 +54,7 @@ async def show_stats(screen: Shown) -> Response:
         screen,
         opened,
         "stats",
+        changes="all",
         found=found,
         charts=charts_of(found),
         spans=SPANS,
@@ -144,7 +145,7 @@ def _durations(times: Sequence[Mapping[str, Any]], hrefs: Sequence[str], length:
         [(_label(time["at"], length), href), *((_span(time["duration"][name]), None) for name in (*names, "p99"))]
         for time, href in reversed([*zip(times, hrefs, strict=True)])
     ]
-    key = (("p50", "half took at most so long"), ("p95", "95 of 100"))
+    key = (("p50", "half"), ("p95", "95 of 100"))
     title = "Durations of completed executions"
     return Chart("durations", title, _draw(title, columns, names), key, (), ("Since", *names, "p99"), rows)
 
@@ -179,7 +180,7 @@ def _label(at: datetime, length: timedelta) -> str:
 
 
 def _span(seconds: float | None) -> str:
-    return "–" if seconds is None else span_text(seconds)
+    return "-" if seconds is None else span_text(seconds)
 
 
 def _spans(lengths: Mapping[str, float | None], names: Iterable[str]) -> str:

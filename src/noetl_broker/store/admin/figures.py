@@ -1,6 +1,6 @@
 """Sums of executions by hour, playbook and step: written for hours that are over, and read with what came since.
 
-A sum is a row of `noetl.figure`. Nothing of a turn writes it. A page reads sums, and at most READ executions beside them.
+A sum is a row of `noetl.figure`. No turn writes it. A page reads sums, and at most READ executions beside them.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ HOUR, KEPT = timedelta(hours=1), timedelta(days=60)
 class Figures(NamedTuple):
     """What is known of a time.
 
-    `rows` are as in `noetl.figure`. `missing` are hours whose executions are neither summed nor read. `live` counts live
-    executions up to 10,000.
+    `rows` are as in `noetl.figure`. `missing` are hours whose executions are neither summed nor read.
+    `live` counts live executions up to 10,000.
     """
 
     since: datetime
