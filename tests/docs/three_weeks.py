@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 # The path, starts an hour, the median of seconds, the part that fails.
-PLAYBOOKS = """(values ('orders/fulfil', 60, 9.0, 0.012), ('orders/refund', 14, 4.0, 0.03), ('mail/digest', 40, 0.8, 0.002),
-  ('billing/invoice', 25, 2.0, 0.006), ('reports/nightly', 0, 900.0, 0.05))"""
+PLAYBOOKS = """(values ('orders/fulfil', 60, 9.0, 0.012), ('orders/refund', 14, 4.0, 0.03),
+  ('mail/digest', 40, 0.8, 0.002), ('billing/invoice', 25, 2.0, 0.006), ('reports/nightly', 0, 900.0, 0.05))"""
 
 CATALOG = """
 insert into noetl.catalog (path, version, name, content)
@@ -59,7 +59,8 @@ from (
       + case when p.path = 'reports/nightly' and extract(hour from h.hour) = 2 then 1 else 0 end)
   ) n
   cross join lateral (
-    select case when n.path = 'orders/fulfil' and n.at > date_trunc('day', now() - interval '8 days') + interval '10 hours'
+    select case
+      when n.path = 'orders/fulfil' and n.at > date_trunc('day', now() - interval '8 days') + interval '10 hours'
       then 2 else 1 end as version
   ) v
   where n.at < now()
@@ -78,7 +79,7 @@ select x.execution_id, s.step, s.step, 'python', s.ordinal,
 from noetl.execution x
 cross join (values ('reserve', 1, 0.0, 0.15), ('pack', 2, 0.15, 0.85), ('notify', 3, 0.85, 1.0))
   s (step, ordinal, since, until)
-where not (x.error ->> 'step' = 'reserve' and s.ordinal > 1) 
+where not (x.error ->> 'step' = 'reserve' and s.ordinal > 1)
     and not (x.error ->> 'step' = 'pack' and s.ordinal > 2)
   or x.error is null
 """

@@ -84,7 +84,9 @@ class MetricValues:
     def observe(self, metric: Metric, seconds: float, *labels: str) -> None:
         """Count one value of a histogram; a clock that goes back gives 0."""
         name = "|".join((metric.name, *labels))
-        counts = self.histograms.setdefault(name, [0.0] * (len(metric.buckets) + 2)) if labels else self.histograms[name]
+        counts = (
+            self.histograms.setdefault(name, [0.0] * (len(metric.buckets) + 2)) if labels else self.histograms[name]
+        )
         counts[bisect_left(metric.buckets, seconds)] += 1
         counts[-1] += max(seconds, 0.0)
 
