@@ -19,8 +19,9 @@ on conflict do nothing;
 select pg_try_advisory_xact_lock(hashtext('noetl.lock'), 22);
 
 -- name: due_hours
--- At most $1 hours that are over for ten minutes: those without a sum, the newest first; and those in which fewer executions
--- are live now than their sum says, if that is older than a twentieth of their age. None older than 60 days.
+-- At most $1 hours that are over for ten minutes, the newest first: those without a sum, and those to be summed again.
+-- An hour is summed again if fewer of its executions are live now than its sum says. Its last sum is then older than a
+-- twentieth of its age. No hour is older than 60 days.
 with live as materialized (
   select date_bin(interval '1 hour', l.started_at, timestamptz '2000-01-01Z') as hour, count(*) as number
   from (
