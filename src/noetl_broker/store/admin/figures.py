@@ -57,7 +57,7 @@ async def load_figures(connection: Connection, asked: Asked, *, before: timedelt
     listed = await connection.fetch(
         sql("list_figures"), since - before, fetch_until, asked.path or "", asked.version, asked.path is not None, since
     )
-    rows = [dict(row) for row in listed]
+    rows: list[Mapping[str, Any]] = [dict(row) for row in listed]
     known = {row["hour"] for row in await connection.fetch(sql("summed_hours"), since, fetch_until)}
     read_since = max(bounds["summed_until"] or since, since)
     if fetch_until > read_since and bounds["first_at"] is not None:
@@ -65,7 +65,7 @@ async def load_figures(connection: Connection, asked: Asked, *, before: timedelt
         read_since = read_since if whole_since is None else max(read_since, whole_since)
         steps = 0 if asked.path is None else SHOWN
         read = await connection.fetch(sql("read_figures"), read_since, fetch_until, READ, steps, asked.path)
-        rows += [dict(row) for row in read if _fits(row, asked)]
+        rows += [row for row in map(dict, read) if _fits(row, asked)]
     first = whole_hour(max(since, bounds["first_at"] or read_at))
     hours = (first + HOUR * number for number in range(int((fetch_until - first) / HOUR) + 1))
     missing = [hour for hour in hours if hour not in known and hour < min(read_since, fetch_until)]
