@@ -76,22 +76,22 @@ grant select on
   noetl.signal_taken, noetl.match_request, noetl.on_signal, noetl.inbox,
   noetl.dead_letter, noetl.job_to_cancel, noetl.clock, noetl.schema_version, noetl.period, noetl.archived, noetl.start_schedule,
   noetl.path_pause, noetl.unheld_job, noetl.limit, noetl.throttle_bucket, noetl.release_request, noetl.log, noetl.undo, noetl.place,
-  noetl.slot_claim, noetl.start_key, noetl.executions, noetl.undos
+  noetl.slot_claim, noetl.start_key, noetl.executions, noetl.undos, noetl.figure
   to noetl_broker;
 grant insert on
   noetl.event, noetl.queue, noetl.execution, noetl.execution_state, noetl.turn, noetl.workload, noetl.workflow,
   noetl.transition, noetl.workbook, noetl.iteration, noetl.wait, noetl.timer, noetl.signal,
   noetl.signal_taken, noetl.match_request, noetl.on_signal, noetl.inbox, noetl.dead_letter, noetl.job_to_cancel, noetl.clock,
-  noetl.unheld_job, noetl.undo, noetl.place, noetl.slot_claim, noetl.start_key
+  noetl.unheld_job, noetl.undo, noetl.place, noetl.slot_claim, noetl.start_key, noetl.figure
   to noetl_broker;
 grant update on
   noetl.queue, noetl.execution, noetl.execution_state, noetl.workflow, noetl.iteration, noetl.wait, noetl.timer, noetl.match_request,
   noetl.signal, noetl.on_signal, noetl.inbox, noetl.dead_letter, noetl.clock, noetl.path_pause, noetl.throttle_bucket,
-  noetl.release_request, noetl.undo, noetl.place, noetl.slot_claim
+  noetl.release_request, noetl.undo, noetl.place, noetl.slot_claim, noetl.figure
   to noetl_broker;
 grant delete on
   noetl.inbox, noetl.job_to_cancel, noetl.timer, noetl.unheld_job, noetl.signal, noetl.match_request, noetl.on_signal,
-  noetl.place, noetl.slot_claim, noetl.start_key
+  noetl.place, noetl.slot_claim, noetl.start_key, noetl.figure
   to noetl_broker;
 grant usage on sequence
   noetl.id_seq, noetl.slot_seq, noetl.mail_seq, noetl.timer_seq, noetl.signal_seq, noetl.match_request_seq,
@@ -144,7 +144,7 @@ grant execute on function
   noetl.release_requested(int),
   noetl.sweep_throttles(int, text, text), noetl.throttle_wait(noetl.queue),
   noetl.move_schedules_again(timestamptz), noetl.lock_due_schedules(int),
-  noetl.move_schedules(text[], timestamptz[], text[], int[], timestamptz[], timestamptz[], timestamptz[], text[])
+  noetl.move_schedules(text[], timestamptz[], text[], int[], timestamptz[], timestamptz[], timestamptz[], text[]), noetl.first_id_at(timestamptz)
   to noetl_broker;
 -- What bucket.sql makes, and compat_noetl.sql beside a NoETL server.
 do $$
@@ -185,7 +185,7 @@ grant select on
   noetl.signal_taken, noetl.match_request, noetl.on_signal, noetl.inbox, noetl.dead_letter, noetl.job_to_cancel, noetl.clock,
   noetl.schema_version, noetl.period, noetl.archived, noetl.start_schedule, noetl.step_type, noetl.path_pause,
   noetl.unheld_job, noetl.log, noetl.undo, noetl.place, noetl.slot_claim, noetl.limit, noetl.throttle_bucket, noetl.release_request,
-  noetl.start_key, noetl.pending_approvals,
+  noetl.start_key, noetl.figure, noetl.pending_approvals,
   noetl.playbooks, noetl.executions, noetl.steps, noetl.transitions, noetl.iterations, noetl.events, noetl.turns,
   noetl.jobs, noetl.waits, noetl.unread, noetl.dead_letters, noetl.schedules, noetl.undos,
   noetl.throttles

@@ -440,6 +440,29 @@ comment on column noetl.iteration.failed_attempt is
   'The last attempt that failed; of a child that runs again, its failures.';
 comment on column noetl.iteration.unsure is 'An attempt with a compensate failed, and may have happened.';
 
+-- A broker sums hours that are over, beside the turns. A page about a month reads these rows instead of a million executions.
+create table if not exists noetl.figure (
+  path text not null,
+  hour timestamptz not null,
+  version int not null,
+  step text not null,
+  sampled real not null,
+  counts jsonb not null,
+  summed_at timestamptz not null default clock_timestamp(),
+  primary key (path, hour, version, step)
+);
+
+comment on table noetl.figure is
+  'What became of the executions that started in one hour: sums for `stats` and for the charts. Kept for 60 days.';
+comment on column noetl.figure.path is 'The playbook''s path; empty: all playbooks together.';
+comment on column noetl.figure.hour is 'When the hour begins.';
+comment on column noetl.figure.version is 'The playbook''s version; 0: all playbooks together.';
+comment on column noetl.figure.step is 'The step; empty: the executions themselves.';
+comment on column noetl.figure.sampled is 'The part of the executions that was read for this row: 1 is all.';
+comment on column noetl.figure.counts is
+  'Numbers by kind and key: status, error, visit, retry, path; ended by hours after this one; duration and wait by class of length.';
+comment on column noetl.figure.summed_at is 'When it was summed. An hour is summed again if fewer of its executions are live now.';
+
 -- These come late, because they lock noetl.event until the end of the transaction. The indexes above may take long.
 alter table noetl.catalog add column if not exists name text;
 alter table noetl.catalog add column if not exists bucket text;

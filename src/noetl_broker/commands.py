@@ -70,6 +70,7 @@ COMMANDS: Mapping[str, CommandEntry | ActionEntry] = {
     "pause": CommandEntry("execution_actions", "Pause executions, or queue the new executions of a playbook."),
     "resume": CommandEntry("execution_actions", "Resume paused executions, or the new executions of a playbook."),
     "executions": CommandEntry("inspect", "List executions, newest first; those of blocks below their parents."),
+    "stats": CommandEntry("stats", "Show how many executions started and failed, and how long they took, by time."),
     "status": CommandEntry("inspect", "Show the state of an execution, step by step."),
     "events": CommandEntry("inspect", "Show the events of an execution in the order of its turns."),
     "logs": CommandEntry("logs", "Show what the steps of an execution printed and logged, by time."),

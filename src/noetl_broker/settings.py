@@ -137,6 +137,9 @@ with warnings.catch_warnings():
         console_trusted_operators: frozenset[str] = Field(
             frozenset(), description="names in this header that are operators; all others are viewers"
         )
+        metrics_paths: tuple[str, ...] = Field(
+            (), description="playbooks with metrics of their own, such as `orders/*`; at most 100 paths become labels"
+        )
         verify_seconds: float = Field(
             60.0,
             ge=0,

@@ -23,7 +23,7 @@ UNDOING = {"undo", "abandon"}
 # The call of each command on a database without executions, and its exit code.
 EMPTY = (
     ("migrate", 0), ("migrate --status", 0), ("migrate --sql", 0), ("migrate --roles", 0), ("validate FILE", 0),
-    ("register FILE", 0), ("schema", 0), ("executions", 0), ("dead-letters", 0), ("retry --all", 0),
+    ("register FILE", 0), ("schema", 0), ("executions", 0), ("stats", 0), ("dead-letters", 0), ("retry --all", 0),
     ("reevaluate --all", 0), ("replay --all", 0), ("replay --all --against FILE", 0), ("verify", 0),
     ("verify --deep --all", 0), ("archive --older-than 1d --dry-run", 0), ("archive --older-than 1d", 0), ("doctor", 1),
     ("completion bash", 0), ("config", 0), ("schedule list", 0), ("step-type list", 0), ("pause --all", 0),
@@ -36,7 +36,7 @@ EMPTY = (
 # The calls about an execution that waits for its first job.
 OF_ONE = (
     ("start examples/conditional", 0), ("status ID", 0), ("events ID", 0), ("explain ID", 0), ("explain ID note", 0),
-    ("logs ID", 0),
+    ("logs ID", 0), ("stats examples/conditional", 0),
     ("graph ID", 0), ("graph examples/conditional", 0), ("replay ID", 0), ("replay ID --until turn:1", 0),
     ("replay ID --story", 0), ("replay ID --against FILE", 0), ("verify ID", 0), ("reevaluate ID", 0),
     ("fork ID --from measure", 0), ("schedule put s examples/conditional --every 1d", 0), ("schedule show s", 0),

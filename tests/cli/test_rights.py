@@ -32,7 +32,7 @@ CALLS: tuple[tuple[str, tuple[str, ...]], ...] = tuple(
         (OPERATOR, ("executions", "status {id}", "events {id}", "explain {id}", "logs {id}", "graph {id}")),
         (OPERATOR, ("replay {id}", "verify", "dead-letters", "reevaluate {id}", "retry {id}", "fork {id} --from a")),
         (OPERATOR, ("pause {id}", "resume {id}", "step-type list", "step-type add resize", "step-type remove resize")),
-        (OPERATOR, ("schedule list", "schedule pause nobody")),
+        (OPERATOR, ("schedule list", "schedule pause nobody", "stats")),
     )
     for call in calls
 )
@@ -40,7 +40,7 @@ CALLS: tuple[tuple[str, tuple[str, ...]], ...] = tuple(
 # The `retry` of this file finds nothing to do.
 READ_BY_BROKER = frozenset({
     "approvals", "executions", "status", "events", "logs", "explain", "graph", "replay", "verify", "dead-letters",
-    "retry",
+    "retry", "stats",
 })  # fmt: skip
 ECHO = "workflow: [{step: start, next: a}, {step: a, type: python, code: 'def main(): return 1'}]\n"
 ORDER = "workflow: [{step: start, next: ask}, {step: ask, type: approval}]\n"

@@ -295,6 +295,8 @@ class Batch:
         metrics.observe(EVALUATION_TIME, DECIDE_SECONDS - self.decide_seconds_left)
         for case, outcome in outcomes:
             metrics.count_turns(outcome.taken)
+            if metrics.patterns:
+                metrics.count_path(case.execution.path, outcome.taken)
             _log_turns(case, outcome)
 
 

@@ -16,6 +16,7 @@ import structlog
 
 from noetl_broker.broker.model.rules import Rules
 from noetl_broker.daemon.copier import Copier, Served
+from noetl_broker.daemon.figures import keep_figures
 from noetl_broker.daemon.idle import POLL_SECONDS, Sleeper, has_mail
 from noetl_broker.daemon.keep_listening import keep_listening, keep_probing
 from noetl_broker.daemon.lane import LaneResources
@@ -79,6 +80,7 @@ class ServiceOptions:
     keep_keys: str = "365d"
     fail_fast: bool = False
     warn_of_superuser: bool = True
+    metrics_paths: tuple[str, ...] = ()
     emit: Emit | None = None
 
 
@@ -102,6 +104,7 @@ class Service:
 
     def __post_init__(self) -> None:
         """Make a tracer if somebody takes spans."""
+        self.metrics.patterns = self.options.metrics_paths
         emit = self.options.emit
         self.tracer = None if emit is None else Tracer(emit, self.metrics)
 
@@ -167,6 +170,7 @@ class Service:
             asyncio.create_task(
                 keep_dropping(pool, options.database, options.keep, options.keep_keys), name="dropping"
             ),
+            asyncio.create_task(keep_figures(pool), name="figures"),
             asyncio.create_task(schedules.keep_firing(), name="schedules"),
             asyncio.create_task(limits.keep_firing(), name="limits"),
         ]

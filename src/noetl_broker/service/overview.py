@@ -15,7 +15,13 @@ from noetl_broker.store.connect.bucket_connections import BucketConnections
 from noetl_broker.store.connect.connection import Connection
 
 MOST_COUNTED: Final = overview.MOST_COUNTED
-SPANS: Final = {"1h": 3600.0, "6h": 21_600.0, "24h": 86_400.0, "7d": 604_800.0}  # of the activity, in seconds
+SPANS: Final = {
+    "1h": 3600.0,
+    "6h": 21_600.0,
+    "24h": 86_400.0,
+    "7d": 604_800.0,
+    "21d": 1_814_400.0,
+}  # of the activity, in seconds
 USUAL: Final = "24h"
 PARTS: Final = 48  # equal times of the span, in which starts are counted
 LISTED: Final = 8  # rows of each list

@@ -9,7 +9,17 @@ from fastapi import APIRouter
 
 from noetl_broker.console.api import changes
 from noetl_broker.console.api.route import Row, add_route, register_names
-from noetl_broker.service import bulk, execution_actions, executions, health, playbooks, schedules, throttles, waits
+from noetl_broker.service import (
+    bulk,
+    execution_actions,
+    executions,
+    health,
+    playbooks,
+    schedules,
+    stats,
+    throttles,
+    waits,
+)
 
 register_names("schedule", "next", "pause", "resume", "backfill")
 register_names("throttle", "keys")
@@ -75,6 +85,7 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("DELETE", THROTTLE, throttles.delete_throttle),
     Row("GET", "/slots", throttles.list_slots),
     Row("GET", "/slots/line", throttles.list_line),
+    Row("GET", "/stats", stats.show_stats),
     Row("GET", "/workers", health.list_workers),
     Row("GET", "/workers/leases", health.list_leases),
     Row("GET", "/dead-letters", health.list_dead_letters),

@@ -46,6 +46,7 @@ from noetl_broker.console.pages import (
     approvals,
     assets,
     bulk,
+    charts,
     execution,
     execution_actions,
     executions,
@@ -95,7 +96,7 @@ ROUTERS: Final = tuple(
     page.router
     for page in (
         *(overview, bulk, executions, playbooks, execution, execution_actions, approvals, schedules),
-        *(signals, limits, health, sign_in, assets),
+        *(signals, limits, health, sign_in, assets, charts),
     )
 )
 

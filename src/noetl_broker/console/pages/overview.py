@@ -8,10 +8,11 @@ from typing import Any, Final, NamedTuple
 
 from fastapi import APIRouter, Response
 
-from noetl_broker.console.pages.rendering import link, rfc3339
+from noetl_broker.console.pages import charts
+from noetl_broker.console.pages.rendering import link
 from noetl_broker.console.pages.screen import Shown
-from noetl_broker.console.pages.statuses import style_of
 from noetl_broker.service import overview as service
+from noetl_broker.service import stats
 from noetl_broker.service.models.health import Failures
 from noetl_broker.service.overview import LISTED, PARTS
 from noetl_broker.text import span as span_text
@@ -19,10 +20,6 @@ from noetl_broker.text import span as span_text
 router = APIRouter()
 
 LATE_SECONDS: Final = 10.0  # from which on unread events and ready jobs are worth a word
-WIDTH, HEIGHT, GAP, LEAST = 960.0, 96.0, 4.0, 2.0  # of the chart and its bars, in units of its picture
-STACKED: Final = ("FAILED", "CANCELLED", "COMPENSATING", "RUNNING", "QUEUED", "PAUSED", "COMPLETED")  # from the bottom
-KEY: Final = ("COMPLETED", "FAILED", "CANCELLED", "RUNNING", "COMPENSATING", "QUEUED", "PAUSED")
-USUAL_KEY: Final = KEY[:4]  # shown also where there is none
 
 
 class Warned(NamedTuple):
@@ -39,9 +36,15 @@ async def show_overview(screen: Shown) -> Response:
     """The first page. `span`: a key of SPANS; without it, the shortest span that shows the last day."""
     found = await screen.ask(service.show_overview, **screen.asked("span"))
     present, activity, positions = found["present"], found["activity"], found["positions"]
-    bars = list(draw_bars(activity))
-    started = {status for bar in bars for status in bar["counts"]}
-    failed = sum(bar["counts"].get("FAILED", 0) for bar in bars) - activity["recovered"]
+    span, missing_hours, started = found["span"], 0, activity["executions"]
+    failed = sum(count for _, status, count in activity["parts"] if status == "FAILED") - activity["recovered"]
+    if span in charts.SPANS:
+        numbers = await screen.ask(stats.show_stats, since=span, by=charts.SPANS[span])
+        drawn, missing_hours = charts.charts_of(numbers), numbers["missing_hours"]
+        if activity["is_cut"]:
+            started, failed = numbers["total"]["started"], numbers["total"]["failed"]
+    else:
+        drawn = [charts.executions_chart(*times_of(activity))]
     return screen.render(
         "overview.html",
         title="Overview",
@@ -51,14 +54,13 @@ async def show_overview(screen: Shown) -> Response:
         activity=activity,
         failures=[screen.seen(Failures, one) for one in activity["failures"]],
         failed=failed,
-        key=[status for status in KEY if status in USUAL_KEY or status in started],
+        charts=drawn,
+        missing_hours=missing_hours,
+        started=started,
         oldest=group_oldest(found["oldest"], positions),
         positions=positions,
-        bars=bars,
-        most=max((sum(bar["counts"].values()) for bar in bars), default=0),
-        chosen=found["span"],
+        chosen=span,
         spans=service.SPANS,
-        size=(WIDTH, HEIGHT),
         warnings=[*find_warnings(present), *find_unserved(found["unserved"])],
         most_counted=service.MOST_COUNTED,
         is_empty=not (present["live"] or activity["executions"] or present["dead_letters"]),
@@ -100,31 +102,14 @@ def find_unserved(unserved: Iterable[Mapping[str, Any]]) -> Iterator[Warned]:
             yield Warned("warn", words, href=link(f"/executions/{one['execution_id']}", tab="jobs"))
 
 
-def draw_bars(activity: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The bars of the chart, in order of time: where each stands, what it counts, where it leads."""
+def times_of(activity: Mapping[str, Any]) -> tuple[list[dict[str, Any]], timedelta]:
+    """Equal times of a short span, each with what it counts, and their length."""
     counts: list[dict[str, int]] = [{} for _ in range(PARTS)]
     for index, status, count in activity["parts"]:
         counts[index][status] = count
-    most = max(sum(one.values()) for one in counts) or 1
     step = (activity["read_at"] - activity["since"]) / PARTS
-    for index, found in enumerate(counts):
-        since = activity["since"] + index * step
-        until = rfc3339(since + step - timedelta(milliseconds=1))
-        yield {
-            "x": round(index * WIDTH / PARTS + GAP / 2, 1),
-            "width": round(WIDTH / PARTS - GAP, 1),
-            "pieces": list(stack(found, HEIGHT / most)),
-            "since": since,
-            "counts": found,
-            "href": link("/executions", since=rfc3339(since), until=until),
-        }
-
-
-def stack(counts: Mapping[str, int], scale: float) -> Iterator[tuple[str, float, float]]:
-    """The pieces of a bar from the bottom: colour, place, height. Each can be seen, however small."""
-    top = HEIGHT
-    for status in STACKED:
-        if counts.get(status):
-            height = max(counts[status] * scale, LEAST)
-            top = max(top - height, 0.0)
-            yield style_of(status).tone, round(top, 1), round(height, 1)
+    times = [
+        {"at": activity["since"] + index * step, "counts": found, "is_missing": False}
+        for index, found in enumerate(counts)
+    ]
+    return times, step

@@ -37,6 +37,7 @@ GROUPS: Final = 100  # of divergences that the page lists
 # The parts of a playbook's page: template, title, address, whether viewers see it.
 PARTS: Final = (
     ("graph", "Graph", "/playbooks", True),
+    ("stats", "Numbers", "/playbooks/stats", True),
     ("start", "Start", "/playbooks/start", False),
     ("source", "Source", "/playbooks/source", False),
     ("versions", "Versions", "/playbooks/versions", True),

@@ -58,8 +58,9 @@ def _histogram(metric: Metric, metrics: MetricsByDatabase) -> Family:
     family = HistogramMetricFamily(PREFIX + metric.name, metric.help, labels=metric.all_labels)
     names = [*map(str, metric.buckets), "+Inf"]
     for database, values in sorted(metrics.items()):
-        if metric.name in values.histograms:
-            *counts, total = values.histograms[metric.name]
-            buckets = [*zip(names, accumulate(counts), strict=True)]
-            family.add_metric([database], buckets=buckets, sum_value=total)
+        for name, (*counts, total) in sorted(values.histograms.items()):
+            base, *labels = name.split("|", 1)
+            if base == metric.name:
+                buckets = [*zip(names, accumulate(counts), strict=True)]
+                family.add_metric([database, *labels], buckets=buckets, sum_value=total)
     return family

@@ -20,6 +20,8 @@ Labels = tuple[str, ...]
 WAIT_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 BATCH_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
+PATH_BUCKETS: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 21_600.0, 86_400.0)
+
 STATUSES: Final = ("COMPLETED", "FAILED", "CANCELLED")
 REAPED_KINDS: Final = ("requeued", "lost", "timed_out", "pulled_back")
 SCHEDULE_OUTCOMES: Final = ("started", "existing", "skipped", "failed", "pulled_back")
@@ -59,8 +61,8 @@ def _gauge(name: str, text: str, *labels: str, source: Source = "database") -> M
     return Metric("gauge", name, text, labels, source)
 
 
-def _histogram(name: str, text: str, buckets: tuple[float, ...]) -> Metric:
-    return Metric("histogram", name, text, buckets=buckets)
+def _histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Metric:
+    return Metric("histogram", name, text, labels, buckets=buckets)
 
 
 # fmt: off
@@ -98,6 +100,11 @@ FAULTS = _counter("faults_total", "Faults after which the broker tried again, by
 SET_ASIDE = _counter("set_aside_total", "Events that this broker moved to the dead letters")
 SWEPT_MAIL = _counter("swept_mail_total", "Mail found by polling, without a notification")
 EXECUTIONS_ENDED = _counter("executions_ended_total", "Executions that ended, by status", "status", zeros=STATUSES)
+PATH_STARTS = _counter("path_starts_total", "Executions that began, by playbook; only those of `metrics_paths`", "path")
+PATH_ENDS = _counter("path_ends_total", "Executions that ended, by playbook and status; only those of `metrics_paths`",
+                     "path", "status")
+PATH_TIME = _histogram("path_seconds", "From the start of an execution to its end, by playbook of `metrics_paths`",
+                       PATH_BUCKETS, "path")
 LIMITS_HIT = _counter("limits_hit_total", "Executions that a limit ended, by the limit", "limit", zeros=LIMITS)
 CLOCK_STEPS = _counter("clock_step_seconds_total", "Seconds by which the server's clock stepped back")
 REAPED = _counter("reaped_total", "What the reaper did, such as ending leases and timeouts", "what",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from noetl_broker.broker.model.effects import SignalConditionFailed, UndoChanged
@@ -16,6 +17,9 @@ from noetl_broker.daemon.metrics.registry import (
     LIMITS_HIT,
     MAIL_WAIT,
     METRICS,
+    PATH_ENDS,
+    PATH_STARTS,
+    PATH_TIME,
     SIGNAL_ERRORS,
     TURNS,
     UNDO_FAILURES,
@@ -30,6 +34,8 @@ PROCESS: Final = ""  # in MetricsByDatabase: the values of the process itself
 # A label has few values, whatever others write: an event type that is not in this table counts as "other".
 EVENT_LABELS: Final = {**ALIASES, **{kind: kind for kind in RECORDED}}
 MAX_SQLSTATES: Final = 100  # different ones; a trigger may raise any
+MAX_PATHS: Final = 100  # different ones of a service; executions of more count as "other"
+ID_EPOCH_SECONDS, ID_BITS = 1_704_067_200, 20  # of `noetl.next_id()`: milliseconds since 2024, then a counter
 OTHER: Final = "other"
 
 
@@ -37,10 +43,11 @@ class MetricValues:
     """Values by metric name and labels; of a histogram, the count of each bucket and then the sum.
 
     `largest_batch` and `retries` are not exported: the most turns in one transaction, and batches that failed and were
-    tried again.
+    tried again. `patterns` are those of the setting `metrics_paths`. The name of a histogram with a label is
+    `path_seconds|orders/fulfil`.
     """
 
-    __slots__ = ("histograms", "largest_batch", "retries", "values")
+    __slots__ = ("histograms", "largest_batch", "patterns", "retries", "values")
 
     def __init__(self) -> None:
         """No value at all."""
@@ -48,12 +55,15 @@ class MetricValues:
         self.histograms: dict[str, list[float]] = {}
         self.largest_batch = 0
         self.retries = 0
+        self.patterns: tuple[str, ...] = ()
 
     @classmethod
     def of_service(cls) -> MetricValues:
         """Values of a service that has counted nothing: 0 for each metric whose labels are known."""
         made = cls()
         for metric in METRICS:
+            if metric.kind == "histogram" and metric.labels:
+                continue
             if metric.source == "service" and metric.kind == "histogram":
                 made.histograms[metric.name] = [0.0] * (len(metric.buckets) + 2)
             elif metric.source == "service":
@@ -71,9 +81,12 @@ class MetricValues:
             raise ValueError(f"the metric {metric.name} has the labels {metric.labels}, not {labels}")
         self.values.setdefault(metric.name, {})[labels] = float(value)
 
-    def observe(self, metric: Metric, seconds: float) -> None:
+    def observe(self, metric: Metric, seconds: float, *labels: str) -> None:
         """Count one value of a histogram; a clock that goes back gives 0."""
-        counts = self.histograms[metric.name]
+        name = "|".join((metric.name, *labels))
+        counts = (
+            self.histograms.setdefault(name, [0.0] * (len(metric.buckets) + 2)) if labels else self.histograms[name]
+        )
         counts[bisect_left(metric.buckets, seconds)] += 1
         counts[-1] += max(seconds, 0.0)
 
@@ -115,6 +128,21 @@ class MetricValues:
                 # A child execution counts its own limit.
                 if isinstance(limit, str) and limit in LIMITS and "child_execution_id" not in error:
                     self.add(LIMITS_HIT, 1, limit)
+
+    def count_path(self, path: str | None, taken: Iterable[DecidedTurn]) -> None:
+        """Count starts and ends of a playbook that a pattern names. Only installations with patterns call it."""
+        if path is None or not any(fnmatchcase(path, pattern) for pattern in self.patterns):
+            return
+        known = self.values[PATH_STARTS.name]
+        label = path if (path,) in known or len(known) < MAX_PATHS else OTHER
+        for _, turn, decision in taken:
+            if turn.number == 1:
+                self.add(PATH_STARTS, 1, label)
+            if decision.ended is not None:
+                known.setdefault((label,), 0.0)
+                self.add(PATH_ENDS, 1, label, decision.ended.status)
+                began = ID_EPOCH_SECONDS + (turn.execution_id >> ID_BITS) / 1000
+                self.observe(PATH_TIME, turn.at.timestamp() - began, label)
 
     def count_fault(self, error: BaseException) -> None:
         """Count a fault of the database after which the same is done again, or a turn that another broker took."""

@@ -10,6 +10,7 @@
 -- reason: the message of an error, after that of the error that its `catch` read
 -- sent_too_early: when the last signal was sent that is older than `since` of the wait w
 -- not_archived: whether the rows of an execution are in the tables of history
+-- figures: sums of the executions that started from $1 until $2, for each hour, playbook and step
 -- begin: what write_first_turns adds to write_turns
 -- tags_at_end: what it adds where an execution ends in its first turns
 
@@ -47,6 +48,117 @@ not exists (
     where p.first_id <= {id}.execution_id and {id}.execution_id < p.next_id and p.archived_at is not null
   )
   and not exists (select from noetl.archived a where a.execution_id = {id}.execution_id)
+
+-- name: length_class
+case when {id}.took is not null then floor(5.770780163555853 * ln(greatest(date_part('epoch', {id}.took), 0.001) * 1000))::int end
+
+-- name: figures
+-- Reads at most the newest $3 executions. For steps, at most $4 of a version in an hour, and 50 jobs of each. $5: only this path.
+-- Ids that are not of this program do not say when an execution started: then all of the newest are looked at.
+-- A class of length counts quarters of an octave above one millisecond: 4 is 2 ms (service/length_classes.py).
+with ids as materialized (
+  select case when m.is_ours then noetl.first_id_at($1::timestamptz - interval '1 minute') else 0 end as first_id,
+    case when m.is_ours then noetl.first_id_at($2::timestamptz + interval '1 minute') else 9223372036854775807 end as next_id
+  from (
+    select coalesce(max(x.execution_id) < noetl.first_id_at(clock_timestamp() + interval '1 day'), true) as is_ours
+    from noetl.execution x
+  ) m
+), newest as materialized (
+  select x.execution_id, x.path, x.version, x.status, x.started_at, x.ended_at,
+    case when x.status = 'FAILED' then coalesce(x.error ->> 'type', '') end as error_type, x.error ->> 'step' as error_step
+  from noetl.execution x
+  where x.execution_id >= (select i.first_id from ids i) and x.execution_id < (select i.next_id from ids i)
+  order by x.execution_id desc
+  limit $3::int
+), read as materialized (
+  select n.execution_id, coalesce(n.path, '') as path, coalesce(n.version, 0) as version, n.status, n.started_at, n.ended_at,
+    n.error_type, n.error_step, date_bin(interval '1 hour', n.started_at, timestamptz '2000-01-01Z') as hour
+  from newest n
+  where n.started_at >= $1 and n.started_at < $2 and ($5::text is null or n.path = $5)
+), ranked as (
+  select r.execution_id, r.path, r.version, r.hour, r.error_type, r.error_step,
+    row_number() over (partition by r.hour, r.path, r.version order by hashint8(r.execution_id)) as number,
+    least($4::int / count(*) over (partition by r.hour, r.path, r.version)::real, 1) as sampled
+  from read r
+  where $4 > 0 and r.path <> ''
+), chosen as materialized (
+  select k.execution_id, k.path, k.version, k.hour, k.sampled, k.error_type, k.error_step
+  from ranked k
+  where k.number <= $4
+), alike as (
+  select e.path, e.version, e.hour, e.status, e.error_type, e.ended, case when e.status = 'COMPLETED' then {part.length_class e} end as class,
+    count(*) as number
+  from (
+    select r.path, r.version, r.hour, r.status, r.error_type, r.ended_at - r.started_at as took,
+      floor(date_part('epoch', r.ended_at - r.hour) / 3600)::int as ended
+    from read r
+  ) e
+  group by e.path, e.version, e.hour, e.status, e.error_type, e.ended, class
+), cell as (
+  select a.path, a.version, a.hour, '' as step, 1::real as sampled, f.kind, f.key, sum(a.number) as number
+  from alike a
+  cross join lateral (
+    values ('status', a.status), ('error', a.error_type), ('ended', a.ended::text), ('duration', a.class::text)
+  ) f (kind, key)
+  where f.key is not null
+  group by a.path, a.version, a.hour, f.kind, f.key
+  union all
+  select s.path, s.version, s.hour, s.step, s.sampled, s.kind, g.key, sum(s.number)
+  from (
+    select c.path, c.version, c.hour, w.step_name as step, c.sampled, f.kind, f.key, f.number, f.took
+    from chosen c
+    join noetl.workflow w on w.execution_id = c.execution_id
+    cross join lateral (
+      values ('visit', '', w.visits, null::interval), ('status', w.status, 1, null),
+        ('error', case when c.error_step = w.step_name then c.error_type end, 1, null),
+        ('duration', null, 1, case when w.status = 'COMPLETED' then w.ended_at - w.started_at end)
+    ) f (kind, key, number, took)
+    where w.visits > 0
+    union all
+    select c.path, c.version, c.hour, q.node_name, c.sampled, f.kind, f.key, f.number, f.took
+    from chosen c
+    cross join lateral (
+      select j.node_name, j.attempts, j.first_leased_at, j.available_at
+      from noetl.queue j
+      where j.execution_id = c.execution_id and not noetl.is_undo(j.node_id)
+      limit 50
+    ) q
+    cross join lateral (
+      values ('retry', case when q.attempts > 1 then '' end, q.attempts - 1, null::interval),
+        ('wait', null, 1, case when q.first_leased_at >= q.available_at then q.first_leased_at - q.available_at end)
+    ) f (kind, key, number, took)
+  ) s
+  cross join lateral (select coalesce(s.key, ({part.length_class s})::text)) g (key)
+  where g.key is not null
+  group by s.path, s.version, s.hour, s.step, s.sampled, s.kind, g.key
+), of_all as (
+  select c.path, c.version, c.hour, c.step, c.sampled, c.kind, c.key, c.number
+  from cell c
+  where c.path <> ''
+  union all
+  select '', 0, c.hour, '', 1, c.kind, c.key, sum(c.number)
+  from cell c
+  where c.step = '' and $5 is null
+  group by c.hour, c.kind, c.key
+  union all
+  select '', 0, p.hour, '', 1, f.kind, p.path, f.number
+  from (
+    select a.hour, a.path, sum(a.number) as started, sum(a.number) filter (where a.status = 'FAILED') as failed,
+      row_number() over (partition by a.hour order by sum(a.number) desc, a.path) as rank
+    from alike a
+    where a.path <> '' and a.path not like '%#%' and $5 is null
+    group by a.hour, a.path
+  ) p
+  cross join lateral (values ('path', p.started), ('failed_path', p.failed)) f (kind, number)
+  where p.rank <= 100 and f.number is not null
+), by_kind as (
+  select a.path, a.version, a.hour, a.step, a.sampled, a.kind, jsonb_object_agg(a.key, a.number) as keys
+  from of_all a
+  group by a.path, a.version, a.hour, a.step, a.sampled, a.kind
+)
+select k.path, k.hour, k.version, k.step, k.sampled, jsonb_object_agg(k.kind, k.keys) as counts
+from by_kind k
+group by k.path, k.hour, k.version, k.step, k.sampled
 
 -- name: begin
 -- Rows that are written once per execution, in the statement of its first decision. $18: the catalog_id of each; $19: the

@@ -98,19 +98,21 @@ with wanted as (
          'workbook', 'iteration', 'inbox', 'dead_letter', 'job_to_cancel', 'clock', 'schema_version',
          'period', 'archived', 'start_schedule', 'path_pause', 'unheld_job', 'wait', 'timer', 'signal', 'signal_taken', 'match_request',
         'on_signal', 'log', 'undo', 'place', 'slot_claim', 'throttle_bucket', 'release_request', 'limit',
-        'executions', 'undos', 'start_key'
+        'executions', 'undos', 'start_key', 'figure'
       ]),
       ('insert', array[
         'event', 'queue', 'execution', 'execution_state', 'turn', 'workload', 'workflow', 'transition', 'workbook',
         'iteration', 'inbox', 'dead_letter', 'job_to_cancel', 'clock', 'unheld_job', 'wait', 'timer', 'signal',
-        'signal_taken', 'match_request', 'on_signal', 'undo', 'place', 'slot_claim', 'start_key'
+        'signal_taken', 'match_request', 'on_signal', 'undo', 'place', 'slot_claim', 'start_key', 'figure'
       ]),
       ('update', array[
         'queue', 'execution', 'execution_state', 'workflow', 'iteration', 'inbox', 'dead_letter', 'clock', 'path_pause',
-        'wait', 'timer', 'signal', 'match_request', 'on_signal', 'undo', 'place', 'slot_claim', 'throttle_bucket', 'release_request'
+        'wait', 'timer', 'signal', 'match_request', 'on_signal', 'undo', 'place', 'slot_claim', 'throttle_bucket', 'release_request',
+        'figure'
       ]),
       ('delete', array[
-        'inbox', 'job_to_cancel', 'unheld_job', 'timer', 'signal', 'match_request', 'on_signal', 'place', 'slot_claim', 'start_key'
+        'inbox', 'job_to_cancel', 'unheld_job', 'timer', 'signal', 'match_request', 'on_signal', 'place', 'slot_claim', 'start_key',
+        'figure'
       ])
   ) r (right_name, relations)
 )
@@ -159,7 +161,7 @@ from unnest(array[
   'cancel_running(bigint[], text[], text[])', 'write_slots(bigint[], text[], text[], text[], int[], bigint[], text[], text[])',
   'sweep_slots(int)', 'burst_of(noetl.limit)', 'throttle_jobs(bigint[], text[], text[], text[], int[], float8[], int[])', 'release_requested(int)', 'sweep_throttles(int, text, text)', 'throttle_wait(noetl.queue)',
   'move_schedules_again(timestamptz)', 'lock_due_schedules(int)',
-  'move_schedules(text[], timestamptz[], text[], int[], timestamptz[], timestamptz[], timestamptz[], text[])'
+  'move_schedules(text[], timestamptz[], text[], int[], timestamptz[], timestamptz[], timestamptz[], text[])', 'first_id_at(timestamptz)'
 ]) f (signature)
 cross join wanted a
 where not has_function_privilege(a.role, 'noetl.' || f.signature, 'execute')
