@@ -39,23 +39,24 @@ def test_the_job_of_an_item_has_the_pool_of_the_task(task: str, step: str, metad
     assert job_of_item(f"type: python, code: x{task}", step=step, metadata=metadata).pool == expected
 
 
-@pytest.mark.parametrize("pool", ["a pool", "", "{{ [1] }}", "{{ missing }}"])
-def test_a_pool_that_is_no_name_fails_the_step(pool: str) -> None:
-    """As other templates do."""
-    if "{{" not in pool:
-        pool = f"{{{{ {pool!r} }}}}"
+@pytest.mark.parametrize(
+    "value, shown",
+    [("'a pool'", '\\"a pool\\"'), ("''", '\\"\\"'), ("[1]", "[1]"), ("'p' * 64", f'\\"{"p" * 64}\\"')],
+)
+def test_a_pool_that_is_no_name_fails_the_step(value: str, shown: str) -> None:
+    """As other templates do: no job is queued."""
+    wanted = "`pool` must be a name: letters, digits, _, . and -, at most 63 characters"
     assert_story(
         f"""
         workflow:
         - {{step: start, next: s}}
-        - {{step: s, type: python, code: x, pool: "{pool}", catch: end}}
+        - {{step: s, type: python, code: x, pool: "{{{{ {value} }}}}", catch: end}}
         - {{step: end}}
         """,
-        """
+        f"""
         > execution_start
             event step_started s
-            event step_failed s
-            event step_completed end
+            event step_failed s "{wanted}, it is {shown}"
             event execution_complete
         """,
     )
@@ -86,9 +87,11 @@ def test_an_undo_has_its_own_pool_or_that_of_the_job_it_undoes(own: str, expecte
             job   b
             undo  a
         > action_failed b; not retryable
-            event step_failed b
-            event execution_compensating
+            event step_failed b "the action failed"
+            event execution_compensating "the action failed"
             event compensation_started a
             job   a!undo; pool {expected}
+            dead  b
+            cancel all work
         """,
     )
