@@ -171,7 +171,7 @@ def test_a_job_that_no_worker_serves_names_its_pool() -> None:
     fact = JobTypeFact(1, 0, None, "no worker serves python in pool gpu; one job waits for 4 min 0 s")
     assert waits(started(), jobs=own, types={("python", "gpu"): fact}) == [
         "the job of a has been waiting for a worker of type python in pool gpu for 4 min 0 s",
-        "  no worker serves python in pool gpu; one job waits for 4 min 0 s (start one: noetl-broker worker --pool gpu)",
+        f"  {fact.unserved} (start one: noetl-broker worker --pool gpu)",
     ]
 
 

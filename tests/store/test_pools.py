@@ -20,7 +20,10 @@ from tests.sessions import Session, pooled_session, put_job, refused, session
 
 LEASE = "select node_name from noetl.lease_jobs('w', $1, 60, null, $2)"
 ONE = "select node_name from noetl.complete_and_lease($1, 'w', 1, '1', 60, null, $2)"
-MANY = "select node_name from noetl.complete_jobs_and_lease('w', array[$1::bigint], array[1], null, 9, 60, null, $2) where yours is null"
+MANY = """
+select node_name
+from noetl.complete_jobs_and_lease('w', array[$1::bigint], array[1], null, 9, 60, null, $2)
+where yours is null"""
 
 
 async def leased(own: Session[Any], most: int, *pools: str) -> list[str]:
@@ -156,7 +159,8 @@ async def test_a_job_that_no_worker_serves_is_named_after_a_minute(database: Dat
         await own.execute(age % "59 s")
         assert await found() == []
         await own.execute(age % "185 s")
-        text = "no worker serves python in pool gpu; 2 jobs wait, the oldest for 3 min 0 s; they hold slots of the throttle api"
+        text = "no worker serves python in pool gpu; 2 jobs wait, the oldest for 3 min 0 s"
+        text += "; they hold slots of the throttle api"
         assert await found() == [text]
         [problem] = [one.says for one in await examine(database) if one.check == "jobs" and "no worker" in one.says]
         assert problem[:50] == text[:50]
