@@ -143,7 +143,7 @@ $$;
 comment on function noetl.announce_worker(text, text[], text[], int, int, text, text, boolean) is
   'Puts a worker into the list of workers for a minute: call it every 15 seconds. `stops`: takes it out.';
 
--- A replica has no unlogged tables.
+-- The workers that announced themselves within the last minute. A replica has no unlogged tables.
 create or replace function noetl.live_workers() returns setof noetl.worker
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -158,9 +158,7 @@ begin
 end
 $$;
 
-comment on function noetl.live_workers() is 'The workers that announced themselves within the last minute.';
-
--- Of each pool, the first `most` ready jobs count. Whoever leased one of the latest 5,000 jobs within five minutes serves
+-- Types and pools of ready jobs that no worker serves. Of each pool, the first `most` ready jobs count. Whoever leased one of the latest 5,000 jobs within five minutes serves
 -- its type and pool, too.
 create or replace function noetl.unserved_jobs(most int default 10000) returns table (
   type text, pool text, jobs bigint, seconds float8, execution_id bigint, limits text[]
@@ -222,9 +220,6 @@ begin
   order by w.since;
 end
 $$;
-
-comment on function noetl.unserved_jobs(int) is
-  'Types and pools of ready jobs that no worker serves: how many wait, for how long, who has the oldest, the limits whose slots they hold.';
 
 revoke all on function
   noetl.is_own_type(text), noetl.announce_step_types(text[]), noetl.remove_step_types(text[]),

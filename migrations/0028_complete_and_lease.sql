@@ -131,8 +131,7 @@ create or replace function noetl.complete_jobs_and_lease(
   attempts int[],
   results jsonb[] default null,
   max_jobs int default 1,
-  lease_seconds int default 60,
-  node_types text[] default null,
+  lease_seconds int default 60, node_types text[] default null,
   pools text[] default '{default}'
 ) returns table (
   queue_id bigint, yours boolean, execution_id bigint, node_id text, node_name text, node_type text, action text,
@@ -162,9 +161,7 @@ begin
       is not true
   ) then
     leased := 0;
-    if cardinality($8) > 1 then
-      chosen := noetl.choose_jobs($5, $7, $8, at);
-    end if;
+    chosen := case when cardinality($8) > 1 then noetl.choose_jobs($5, $7, $8, at) end;
     writer := set_config('noetl.writer', 'worker' || pg_trigger_depth(), true);
     for queue_id, yours, is_ended, has_limit, execution_id, node_id, node_name, node_type, action, context, attempt, priority, timeout_seconds in
       with ended as (
@@ -184,9 +181,7 @@ begin
         where q.queue_id = any(coalesce(chosen, array(
           select r.queue_id
           from noetl.queue r
-          where r.pool = $8[1]
-            and r.status in ('queued', 'retry')
-            and r.available_at <= at
+          where r.pool = $8[1] and r.status in ('queued', 'retry') and r.available_at <= at
             and ($7 is null or r.node_type = any($7))
           order by r.priority desc, r.available_at, r.queue_id
           limit $5
