@@ -158,8 +158,8 @@ begin
 end
 $$;
 
--- Types and pools of ready jobs that no worker serves. Of each pool, the first `most` ready jobs count. Whoever leased one of the latest 5,000 jobs within five minutes serves
--- its type and pool, too.
+-- Types and pools of ready jobs that no worker serves. Of each pool, the first `most` ready jobs count. Whoever leased one
+-- of the latest 5,000 jobs within five minutes serves its type and pool, too.
 create or replace function noetl.unserved_jobs(most int default 10000) returns table (
   type text, pool text, jobs bigint, seconds float8, execution_id bigint, limits text[]
 )
