@@ -76,7 +76,7 @@ grant select on
   noetl.signal_taken, noetl.match_request, noetl.on_signal, noetl.inbox,
   noetl.dead_letter, noetl.job_to_cancel, noetl.clock, noetl.schema_version, noetl.period, noetl.archived, noetl.start_schedule,
   noetl.path_pause, noetl.unheld_job, noetl.limit, noetl.throttle_bucket, noetl.release_request, noetl.log, noetl.undo, noetl.place,
-  noetl.slot_claim, noetl.start_key, noetl.executions, noetl.undos, noetl.figure
+  noetl.slot_claim, noetl.start_key, noetl.worker, noetl.executions, noetl.undos, noetl.figure
   to noetl_broker;
 grant insert on
   noetl.event, noetl.queue, noetl.execution, noetl.execution_state, noetl.turn, noetl.workload, noetl.workflow,
@@ -122,6 +122,7 @@ grant execute on function
   noetl.reap_jobs_to_cancel(int, timestamptz),
   noetl.reap(int, int, timestamptz, float8), noetl.latest_ahead(timestamptz, timestamptz),
   noetl.pull_back(timestamptz, timestamptz, interval), noetl.mind_clock(int, boolean),
+  noetl.live_workers(), noetl.unserved_jobs(int),
   noetl.is_archived(bigint), noetl.add_partition(int), noetl.history_tables(), noetl.below_undos(),
   noetl.drop_without_period(bigint, timestamptz, int), noetl.mark_period(text, text, text),
   noetl.drop_partition(text, text, bigint[]), noetl.drop_executions(bigint[]),
@@ -183,7 +184,7 @@ grant select on
   noetl.catalog, noetl.event, noetl.queue, noetl.execution, noetl.execution_state, noetl.turn, noetl.workload,
   noetl.workflow, noetl.transition, noetl.workbook, noetl.iteration, noetl.wait, noetl.timer, noetl.signal,
   noetl.signal_taken, noetl.match_request, noetl.on_signal, noetl.inbox, noetl.dead_letter, noetl.job_to_cancel, noetl.clock,
-  noetl.schema_version, noetl.period, noetl.archived, noetl.start_schedule, noetl.step_type, noetl.path_pause,
+  noetl.schema_version, noetl.period, noetl.archived, noetl.start_schedule, noetl.step_type, noetl.worker, noetl.path_pause,
   noetl.unheld_job, noetl.log, noetl.undo, noetl.place, noetl.slot_claim, noetl.limit, noetl.throttle_bucket, noetl.release_request,
   noetl.start_key, noetl.figure, noetl.pending_approvals,
   noetl.playbooks, noetl.executions, noetl.steps, noetl.transitions, noetl.iterations, noetl.events, noetl.turns,
@@ -199,7 +200,7 @@ grant execute on function
   noetl.weight(anyelement), noetl.is_broken(jsonb), noetl.is_broken(text), noetl.unwrapped(jsonb),
   noetl.bucket_number(),
   noetl.root_of(bigint), noetl.traceparent(bigint, text), noetl.is_archived(bigint), noetl.original_start(bigint),
-  noetl.latest_sent_at(bigint, timestamptz),
+  noetl.live_workers(), noetl.unserved_jobs(int), noetl.latest_sent_at(bigint, timestamptz),
   noetl.undo_node_id(text), noetl.is_undo(text), noetl.recovered_as(bigint), noetl.live_ancestor(bigint),
   noetl.is_undo_asked(bigint), noetl.is_over(bigint, text),
   noetl.slots_of(bigint[]), noetl.could_run(noetl.slot_claim),
@@ -227,16 +228,16 @@ grant execute on function
 
 -- A worker: its own jobs, only through functions.
 grant execute on function
-  noetl.lease_jobs(text, int, int, text[]),
+  noetl.lease_jobs(text, int, int, text[], text[]),
   noetl.heartbeat_job(bigint, text, int, int),
   noetl.complete_job(bigint, text, int, jsonb, boolean), noetl.complete_jobs(text, bigint[], int[], jsonb[]),
   noetl.attempt_status(bigint, text, int),
-  noetl.complete_and_lease(bigint, text, int, jsonb, int, text[]),
-  noetl.complete_jobs_and_lease(text, bigint[], int[], jsonb[], int, int, text[]),
+  noetl.complete_and_lease(bigint, text, int, jsonb, int, text[], text[]),
+  noetl.complete_jobs_and_lease(text, bigint[], int[], jsonb[], int, int, text[], text[]),
   noetl.fail_job(bigint, text, int, jsonb, boolean),
   noetl.wait_for_child(bigint, text, int, bigint, int), noetl.traceparent(bigint, text),
   noetl.log_job(bigint, text, int, text, text, bigint), noetl.report_progress(bigint, text, int, jsonb),
-  noetl.announce_step_types(text[])
+  noetl.announce_step_types(text[]), noetl.announce_worker(text, text[], text[], int, int, text, text, boolean)
   to noetl_worker;
 
 -- A producer: starts and cancels, by function or by event. A trigger checks the types of its events. It may not insert

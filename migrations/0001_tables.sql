@@ -200,10 +200,11 @@ alter table noetl.queue add column if not exists progress jsonb;
 alter table noetl.queue add column if not exists draining boolean not null default false;
 alter table noetl.queue add column if not exists limit_name text;
 alter table noetl.queue add column if not exists limit_key text;
+alter table noetl.queue add column if not exists pool text not null default 'default';
 
 comment on table noetl.queue is 'Jobs for workers, at most one per visit of a step or per iterator item.';
 
-create index if not exists queue_ready on noetl.queue (priority desc, available_at, queue_id)
+create index if not exists queue_ready on noetl.queue (pool, priority desc, available_at, queue_id)
   where status in ('queued', 'retry');
 create index if not exists queue_delegated on noetl.queue (available_at) where status = 'delegated';
 create index if not exists queue_leased on noetl.queue (lease_until) where status = 'leased';
@@ -525,6 +526,7 @@ begin
       ('queue', 'status',
         'queued, leased, done, failed (until the broker decides), retry, dead, cancelled; held: kept from workers; delegated: the broker runs it itself.'),
       ('queue', 'priority', 'Higher goes first.'),
+      ('queue', 'pool', 'The pool of workers that may lease it.'),
       ('queue', 'attempts',
         'The number of the last lease, or start of its child: the fencing token, not a count of failures. The failure of an attempt that nobody leased raises it too.'),
       ('queue', 'max_attempts', 'The most attempts. The broker decides whether there is another one.'),

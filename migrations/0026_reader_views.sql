@@ -52,7 +52,7 @@ comment on view noetl.turns is 'For readers: the outcome of each event.';
 create or replace view noetl.jobs as
 select q.queue_id, q.execution_id, q.node_id, q.node_name, q.node_type, q.status, q.priority, q.attempts, q.max_attempts,
   q.lost_leases, q.available_at, q.lease_until, q.first_leased_at, q.last_heartbeat, q.created_at, q.updated_at,
-  q.stop, q.progress - array['errors', 'other_types'] as progress
+  q.stop, q.progress - array['errors', 'other_types'] as progress, q.pool
 from noetl.queue q;
 
 comment on view noetl.jobs is 'For readers: the queue without payloads.';

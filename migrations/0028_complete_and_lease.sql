@@ -13,6 +13,7 @@ create or replace function noetl.complete_and_lease(
   result jsonb default null,
   lease_seconds int default 60,
   node_types text[] default null,
+  pools text[] default '{default}',
   out yours boolean,
   out execution_id bigint,
   out node_id text,
@@ -36,13 +37,17 @@ declare
   ended_id constant bigint := $1; -- $1 becomes the leased job
   ended boolean;
   has_limit boolean := true; -- the ended job may have had a slot of a throttle
+  chosen bigint[]; -- null: the statement chooses
   writer text;
 begin
   if (
-    $2 <> '' and $5 >= 1 and coalesce(current_setting('noetl.lease_mark', true), '') = ''
+    $2 <> '' and $5 >= 1 and $7[1] <> '' and coalesce(current_setting('noetl.lease_mark', true), '') = ''
     and (pg_column_size($4) > noetl.limit_of('small_bytes') or octet_length($4::text) > noetl.limit_of('inflated_bytes'))
       is not true
   ) then
+    if cardinality($7) > 1 then
+      chosen := noetl.choose_jobs(1, $6, $7, at);
+    end if;
     writer := set_config('noetl.writer', 'worker' || pg_trigger_depth(), true);
     with ended as (
       update noetl.queue q
@@ -57,16 +62,17 @@ begin
           lease_until = at + make_interval(secs => $5), last_heartbeat = at,
           first_leased_at = coalesce(q.first_leased_at, at),
           updated_at = greatest(at, q.updated_at + interval '1 microsecond')
-      where q.queue_id = (
+      where q.queue_id = coalesce(chosen[1], (
         select r.queue_id
         from noetl.queue r
-        where r.status in ('queued', 'retry')
+        where r.pool = $7[1]
+          and r.status in ('queued', 'retry')
           and r.available_at <= at
           and ($6 is null or r.node_type = any($6))
         order by r.priority desc, r.available_at, r.queue_id
         limit 1
         for update skip locked
-      )
+      ))
       returning q.*
     ), events as (
       insert into noetl.event (
@@ -110,12 +116,12 @@ begin
   if queue_id is null and has_limit then
     select l.queue_id, l.execution_id, l.node_id, l.node_name, l.node_type, l.action, l.context, l.attempts, l.priority, l.timeout_seconds
     into queue_id, execution_id, node_id, node_name, node_type, action, context, attempts, priority, timeout_seconds
-    from noetl.lease_jobs($2, 1, $5, $6) l;
+    from noetl.lease_jobs($2, 1, $5, $6, $7) l;
   end if;
 end
 $$;
 
-comment on function noetl.complete_and_lease(bigint, text, int, jsonb, int, text[]) is
+comment on function noetl.complete_and_lease(bigint, text, int, jsonb, int, text[], text[]) is
   'Ends a job with its result and leases the next one, with one commit. `yours` is what complete_job returns. The other columns are of the leased job, null if there is none; `attempts` is its fencing token.';
 
 -- The same for many jobs. A row with `yours` tells of an answer, in the order of the arrays; the others are leased jobs.
@@ -125,8 +131,8 @@ create or replace function noetl.complete_jobs_and_lease(
   attempts int[],
   results jsonb[] default null,
   max_jobs int default 1,
-  lease_seconds int default 60,
-  node_types text[] default null
+  lease_seconds int default 60, node_types text[] default null,
+  pools text[] default '{default}'
 ) returns table (
   queue_id bigint, yours boolean, execution_id bigint, node_id text, node_name text, node_type text, action text,
   context jsonb, attempt int, priority int, timeout_seconds float8
@@ -142,18 +148,20 @@ declare
   at timestamptz := clock_timestamp();
   ended boolean := false;
   leased int; -- null: lease_jobs leases
+  chosen bigint[]; -- null: the statement chooses
   limited boolean := false; -- an ended job may have had a slot of a throttle
   has_limit boolean;
   is_ended boolean;
   writer text;
 begin
   if (
-    $1 <> '' and $5 >= 1 and $6 >= 1 and cardinality($2) = cardinality($3) and (cardinality($2) <> cardinality($4)) is not true
+    $1 <> '' and $5 >= 1 and $6 >= 1 and $8[1] <> '' and cardinality($2) = cardinality($3) and (cardinality($2) <> cardinality($4)) is not true
     and coalesce(current_setting('noetl.lease_mark', true), '') = ''
     and (pg_column_size($4) > noetl.limit_of('small_bytes') or octet_length($4::text) > noetl.limit_of('inflated_bytes'))
       is not true
   ) then
     leased := 0;
+    chosen := case when cardinality($8) > 1 then noetl.choose_jobs($5, $7, $8, at) end;
     writer := set_config('noetl.writer', 'worker' || pg_trigger_depth(), true);
     for queue_id, yours, is_ended, has_limit, execution_id, node_id, node_name, node_type, action, context, attempt, priority, timeout_seconds in
       with ended as (
@@ -170,16 +178,15 @@ begin
             lease_until = at + make_interval(secs => $6), last_heartbeat = at,
             first_leased_at = coalesce(q.first_leased_at, at),
             updated_at = greatest(at, q.updated_at + interval '1 microsecond')
-        where q.queue_id = any(array(
+        where q.queue_id = any(coalesce(chosen, array(
           select r.queue_id
           from noetl.queue r
-          where r.status in ('queued', 'retry')
-            and r.available_at <= at
+          where r.pool = $8[1] and r.status in ('queued', 'retry') and r.available_at <= at
             and ($7 is null or r.node_type = any($7))
           order by r.priority desc, r.available_at, r.queue_id
           limit $5
           for update skip locked
-        ))
+        )))
         returning q.*
       ), events as (
         insert into noetl.event (
@@ -235,15 +242,15 @@ begin
     -- the names are varchar beside a NoETL server
     select l.queue_id, null::boolean, l.execution_id, l.node_id::text, l.node_name::text, l.node_type::text, l.action, l.context,
       l.attempts, l.priority, l.timeout_seconds
-    from noetl.lease_jobs($1, $5 - coalesce(leased, 0), $6, $7) l;
+    from noetl.lease_jobs($1, $5 - coalesce(leased, 0), $6, $7, $8) l;
   end if;
 end
 $$;
 
-comment on function noetl.complete_jobs_and_lease(text, bigint[], int[], jsonb[], int, int, text[]) is
+comment on function noetl.complete_jobs_and_lease(text, bigint[], int[], jsonb[], int, int, text[], text[]) is
   'Ends many jobs and leases up to max_jobs others, with one commit. Rows with `yours` are what complete_jobs returns. The others are leased jobs; `attempt` is the fencing token.';
 
 revoke all on function
-  noetl.complete_and_lease(bigint, text, int, jsonb, int, text[]),
-  noetl.complete_jobs_and_lease(text, bigint[], int[], jsonb[], int, int, text[])
+  noetl.complete_and_lease(bigint, text, int, jsonb, int, text[], text[]),
+  noetl.complete_jobs_and_lease(text, bigint[], int[], jsonb[], int, int, text[], text[])
   from public;

@@ -58,6 +58,7 @@ COMMANDS: Mapping[str, CommandEntry | ActionEntry] = {
     "mcp": CommandEntry("mcp", "Give agents tools on stdin and stdout, by MCP."),
     "token": CommandEntry("token", "Create, list and revoke tokens of the HTTP API."),
     "worker": CommandEntry("worker", "Run the reference worker: lease jobs, run them, report results."),
+    "workers": CommandEntry("workers", "List the workers that run: pools, types, slots and leases."),
     "start": CommandEntry("start", "Start an execution of a playbook."),
     "cancel": CommandEntry("execution_actions", "Cancel an execution and its children."),
     "signal": CommandEntry("signal", "Send a signal to the executions that wait for it."),

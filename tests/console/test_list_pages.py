@@ -133,9 +133,9 @@ async def test_a_type_that_no_worker_takes_is_named(database: Database, api: htt
     await register(database, STORY)
     [execution_id] = await start(database)
     await drain(database)
-    await execute(database, "update noetl.queue set available_at = available_at - interval '1 minute'")
+    await execute(database, "update noetl.queue set available_at = clock_timestamp() - interval '120.5 s'")
     [(kind,)] = await rows(database, "select node_type from noetl.queue")
-    said = f"No worker takes jobs of the type {kind}: one job waits"
+    said = f"No worker serves {kind}; one job waits for 2 min"
     waiting = [(await api.get(url)).text for url in ("/", "/workers")]
     await execute(database, "select noetl.lease_jobs('w')")
     taken = [(await api.get(url)).text for url in ("/", "/workers")]

@@ -106,7 +106,7 @@ async def test_the_statements_of_the_alerts_run(database: Database) -> None:
             await connection.fetch(statement)
     finally:
         await connection.close()
-    assert len(statements) == 3
+    assert len(statements) == 4
 
 
 def test_counters_are_named_as_counters() -> None:

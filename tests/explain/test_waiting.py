@@ -39,7 +39,7 @@ def started() -> History:
     [
         (
             {},
-            {"python": JobTypeFact(3, 0, NOW - 90 * MINUTE)},
+            {("python", "default"): JobTypeFact(3, 0, NOW - 90 * MINUTE)},
             """
             the job of a has been waiting for a worker of type python for 4 min 0 s
               3 jobs of type python wait, none is leased; the last such worker was seen 1 h 30 min ago START A WORKER
@@ -63,7 +63,7 @@ def started() -> History:
         ),
         (
             {},
-            {"python": JobTypeFact(1, 2, NOW)},
+            {("python", "default"): JobTypeFact(1, 2, NOW)},
             """
             the job of a has been waiting for a worker of type python for 4 min 0 s
               1 job of type python waits, 2 are leased
@@ -161,8 +161,18 @@ def test_an_open_job_is_explained_by_its_status_and_lease(
 def test_a_job_of_an_own_type_waits_for_an_own_worker() -> None:
     """The program's worker does not know the type."""
     own = {("a", 1, None): job(type="resize")}
-    found = waits(started(), jobs=own, types={"resize": JobTypeFact(1, 0, None)})
+    found = waits(started(), jobs=own, types={("resize", "default"): JobTypeFact(1, 0, None)})
     assert found[-1].endswith("no such worker was seen lately (start your worker for resize)")
+
+
+def test_a_job_that_no_worker_serves_names_its_pool() -> None:
+    """With the option that starts such a worker."""
+    own = {("a", 1, None): job(pool="gpu")}
+    fact = JobTypeFact(1, 0, None, "no worker serves python in pool gpu; one job waits for 4 min 0 s")
+    assert waits(started(), jobs=own, types={("python", "gpu"): fact}) == [
+        "the job of a has been waiting for a worker of type python in pool gpu for 4 min 0 s",
+        f"  {fact.unserved} (start one: noetl-broker worker --pool gpu)",
+    ]
 
 
 def test_a_retry_names_its_due_time_and_the_failed_attempt() -> None:

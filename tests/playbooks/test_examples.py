@@ -65,6 +65,8 @@ RUNS: list[tuple[str, JSON, JSON]] = [
     ),
     ("customer_jobs", {"amount": 5}, {"booked": 5}),
     ("rebuild_index", {}, {"documents": 3}),
+    ("gpu_pool", {"epochs": 20}, 0.05),
+    ("gpu_pool", {"epochs": 4}, 0.25),
     (
         "place_order",
         {"order": {"order_id": "", "total": -1}},
@@ -125,9 +127,10 @@ async def everything_running(database: Database) -> AsyncIterator[None]:
     finally:
         await connection.close()
     await execute(database, "select noetl.pause_schedule(name) from noetl.start_schedule")
-    stop = asyncio.Event()
+    stop, pools = asyncio.Event(), ("gpu", "default")
+    options = WorkerOptions(dsn=database.dsn, schema=database.schema, pools=pools)
     async with running(database, sweep_seconds=0.2):  # it sees timers that a test moves
-        worker = asyncio.create_task(run_worker(WorkerOptions(dsn=database.dsn, schema=database.schema), stop))
+        worker = asyncio.create_task(run_worker(options, stop))
         try:
             yield
         finally:

@@ -298,7 +298,7 @@ async def test_a_job_that_another_session_has_locked_is_passed_over(database: Da
 
 async def test_after_a_slow_scan_it_leases_from_the_mark(database: Database, loop: Loop) -> None:
     """As lease_jobs does: the scan seemed to take a second."""
-    slow = "select noetl.choose_jobs(10, null, clock_timestamp() - interval '1 second')"
+    slow = "select noetl.choose_jobs(10, null, '{default}', clock_timestamp() - interval '1 second')"
     older = "update noetl.queue set available_at = clock_timestamp() - interval '1 min' where node_name = 'old'"
     async with session(database) as own:
         [a] = await leased(own, "a")

@@ -166,7 +166,7 @@ async def test_jobs_without_a_worker_are_found_by_type(database: Database) -> No
         await put_job(own, "b", node_type="dbt")
         await own.execute("update noetl.queue set available_at = clock_timestamp() - interval '2 h 10 s'")
     found = await problems(database)
-    assert found == "jobs: 2 jobs of type dbt wait for a worker, the oldest for 2 h 0 min"
+    assert found == "jobs: no worker serves dbt; 2 jobs wait, the oldest for 2 h 0 min"
 
 
 async def test_dead_rows_and_the_transaction_that_keeps_them_are_found(database: Database) -> None:

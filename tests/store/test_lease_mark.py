@@ -8,7 +8,7 @@ from tests.postgres import Database
 from tests.sessions import Session, put_job, session
 
 # A scan that seems to take a second.
-SLOW_SCAN = "select cardinality(noetl.choose_jobs(10, $1, clock_timestamp() - interval '1 second'))"
+SLOW_SCAN = "select cardinality(noetl.choose_jobs(10, $1, '{default}', clock_timestamp() - interval '1 second'))"
 LATER = "select set_config('noetl.lease_mark', concat_ws(' ', m[1], m[2]::float8 - 60, m[3], m[4]), false) from mark"
 MARK = "with mark as (select string_to_array(current_setting('noetl.lease_mark', true), ' ') as m) "
 
@@ -110,7 +110,7 @@ async def test_a_fast_scan_sets_no_mark(database: Database) -> None:
         await put_job_ready(own, "a", seconds_ago=60)
         marks = []
         for _ in range(20):
-            await own.execute("select noetl.choose_jobs(10, null, clock_timestamp())")
+            await own.execute("select noetl.choose_jobs(10, null, '{default}', clock_timestamp())")
             marks.append(await own.fetchval("select current_setting('noetl.lease_mark', true)"))
             await own.execute("select set_config('noetl.lease_mark', '', false)")
     assert not all(marks)

@@ -192,6 +192,22 @@ async def test_only_jobs_of_its_types_are_leased(database: Database, queue: Queu
     assert await queue.status(other) == "queued"
 
 
+async def test_a_worker_of_a_pool_runs_its_jobs_and_is_listed(database: Database, queue: Queue) -> None:
+    """Each call names the pools, also the one that completes a job. It leaves the list when it stops."""
+    ids = await queue.put({"type": "noop"}, number=3)
+    other = await queue.put_one({"type": "noop"})
+    await queue.connection.execute("update noetl.queue set pool = 'gpu' where queue_id = any($1::bigint[])", ids)
+    async with working(database.dsn, pools=("gpu", "far"), concurrency=1, worker_id="mine"):
+        for queue_id in ids:
+            await queue.until(queue_id, "done")
+        listed = await queue.connection.fetch(
+            "select worker_id, pools, slots, version is null from noetl.live_workers()"
+        )
+        assert [tuple(row) for row in listed] == [("mine", ["gpu", "far"], 1, False)]
+    assert await queue.status(other) == "queued"
+    assert await queue.connection.fetchval("select count(*) from noetl.worker") == 0
+
+
 async def test_a_notification_wakes_an_idle_worker(database: Database, queue: Queue) -> None:
     """The next poll would be in ten minutes."""
     known = await queue.put_one({"type": "noop"})

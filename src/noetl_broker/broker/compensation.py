@@ -152,7 +152,7 @@ def _asked(current: Undoing) -> int:
 
 def _start_action(draft: Draft, undo: Step, row: UndoRow, ordinal: int) -> None:
     """Queue the job that undoes a visit or an item, or start the playbook that does. Raises TemplateError."""
-    given, words, result = _read(draft, row)
+    given, words, result, pool = _read(draft, row)
     own = render_inputs(draft, undo.inputs, draft.templates.scope(given.values, result, words))
     seen = {**given.values, **words}
     if not own.values:
@@ -161,6 +161,9 @@ def _start_action(draft: Draft, undo: Step, row: UndoRow, ordinal: int) -> None:
         enqueue_job(draft, undo, row.visit, ordinal, own, result, (row.item_index, seen))
         job, name = draft.writes.jobs.pop(), f"{undo.name}{UNDO_SUFFIX}"
         action, context = {**job.action, "name": name}, {**job.context, "step_name": name}
+        if undo.pool is None and pool is not None:
+            action["pool"] = pool
+            job = job._replace(pool=pool)
         again = _is_again(draft, row)
         draft.writes.jobs.append(job._replace(action=action, context=context, undo=True, again=again))
         return
@@ -176,8 +179,11 @@ def _is_again(draft: Draft, row: UndoRow) -> bool:
     return bool(draft.known.ask(want_undo_action(row.step, row.visit, row.item_index)))
 
 
-def _read(draft: Draft, row: UndoRow) -> tuple[RenderedInputs, dict[str, JSON], ResultRef]:
-    """What the templates of an undo see: the inputs of the visit or item, further words, and its result."""
+def _read(draft: Draft, row: UndoRow) -> tuple[RenderedInputs, dict[str, JSON], ResultRef, str | None]:
+    """What the templates of an undo see: the inputs of the visit or item, further words, and its result.
+
+    And the pool of the job that it undoes; None: it had none of its own.
+    """
     compensation, _ = _running(draft)
     # an error without a type comes from a cancel
     error = error_of_execution(compensation.error, FAILED if compensation.status == FAILED else CANCELLED)
@@ -189,12 +195,13 @@ def _read(draft: Draft, row: UndoRow) -> tuple[RenderedInputs, dict[str, JSON], 
         action, item, total = _item(draft, row, row.item_index)
         if task is not None:
             words |= words_of_item(task.element, item, row.item_index, total)
-    given = inputs_of_job(action if isinstance(action, dict) else {})
+    known = action if isinstance(action, dict) else {}
+    given, pool = inputs_of_job(known), known.get("pool")
     if row.unsure:
-        return given, words, InlineResult(None)
+        return given, words, InlineResult(None), pool
     if row.turn == draft.turn.number and draft.templates.ended_visit != (row.step, row.visit):
         draft.templates.end_visit((row.step, row.visit), None)
-    return given, words, row.turn
+    return given, words, row.turn, pool
 
 
 def _item(draft: Draft, row: UndoRow, index: int) -> tuple[JSON, JSON, int]:

@@ -27,12 +27,16 @@ SHARE_OF_JOBS = 0.8
         "noetl-broker worker --types python,http --concurrency 8\n"
         "noetl-broker worker --worker-id nightly --lease-seconds 300\n"
         "noetl-broker worker --preload pandas,numpy\n"
+        "noetl-broker worker --pool gpu --pool default\n"
         "noetl-broker worker --buckets 0-7"
     ),
     serves=True,
 )
 @click.option(
     "--types", multiple=True, metavar="TYPE,...", help="The job types to lease; default: all that it can run."
+)
+@click.option(
+    "--pool", "pools", multiple=True, metavar="NAME,...", help="The pools whose jobs it leases; default: default."
 )
 @click.option(
     "--buckets", metavar="NUMBERS", help="Of an installation with buckets those to serve, as 0-7,12; default: all."
@@ -52,7 +56,15 @@ SHARE_OF_JOBS = 0.8
     help="Variables that jobs may read, beside PATH, HOME, LANG, TZ and the like (or NOETL_BROKER_PASS_ENV).",
 )  # fmt: skip
 @click.option("--null", is_flag=True, help="Complete every job at once with {}, to measure the broker.")
-def worker(call: Call, *, types: Sequence[str], preload: Sequence[str], pass_env: Sequence[str], **own: Any) -> None:
+def worker(
+    call: Call,
+    *,
+    types: Sequence[str],
+    pools: Sequence[str],
+    preload: Sequence[str],
+    pass_env: Sequence[str],
+    **own: Any,
+) -> None:
     """Run the reference worker: lease jobs, run them, report results.
 
     SIGTERM, SIGINT and SIGHUP let running jobs finish and exit 0; a second SIGTERM or SIGINT exits at once. --json
@@ -62,7 +74,12 @@ def worker(call: Call, *, types: Sequence[str], preload: Sequence[str], pass_env
     names = _names(types)
     if types and not names:
         raise OperatorFault("--types is empty: name the types to lease, or leave the option out for all")
-    own |= {"preload": _names(preload), "pass_env": _names(pass_env), "types": names}
+    own |= {
+        "pools": tuple(dict.fromkeys(_names(pools))),
+        "preload": _names(preload),
+        "pass_env": _names(pass_env),
+        "types": names,
+    }
     drain_seconds = call.settings.drain_seconds
     options = worker_options(
         call,

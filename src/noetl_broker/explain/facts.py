@@ -11,6 +11,7 @@ from noetl_broker.broker.model.values import JSON, Visit
 from noetl_broker.explain.error_text import attempt_text
 from noetl_broker.explain.progress import FailedItem, Progress
 from noetl_broker.history.record import Node
+from noetl_broker.playbook.keywords import DEFAULT_POOL
 
 
 class Cause(NamedTuple):
@@ -43,6 +44,7 @@ class JobFact(NamedTuple):
     foreign_lease: bool = False  # given by a NoETL server, whose workers send no heartbeats
     start_by: datetime | None = None  # when it fails, if no worker leases it
     throttle: ThrottleFact | None = None  # of a job that waits for a slot, or for the moment that its rate allows
+    pool: str = DEFAULT_POOL
 
 
 class ThrottleFact(NamedTuple):
@@ -102,11 +104,12 @@ class ChildFact(NamedTuple):
 
 
 class JobTypeFact(NamedTuple):
-    """The jobs of one type: how many wait, how many are leased, and when a worker was last seen."""
+    """The jobs of one type and pool: how many wait, how many are leased, and when a worker was last seen."""
 
     waiting: int
     leased: int
     last_seen: datetime | None
+    unserved: str | None = None  # the sentence, if no worker serves them
 
 
 class ForkFact(NamedTuple):
@@ -188,7 +191,7 @@ class Facts:
     unread: tuple[UnreadEvent, ...] = ()
     dead_letters: tuple[UnreadEvent, ...] = ()
     children: tuple[ChildFact, ...] = ()
-    types: Mapping[str, JobTypeFact] = field(default_factory=dict)
+    types: Mapping[tuple[str, str], JobTypeFact] = field(default_factory=dict)  # by type and pool
     forks: tuple[ForkFact, ...] = ()
     undo: Mapping[str, JSON] | None = None  # counts, left and executions, as `store.undo.load_undo` gives them
     iterators: Mapping[Visit, Progress] = field(default_factory=dict)

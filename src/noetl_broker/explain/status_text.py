@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from noetl_broker.explain.error_text import attempt_text, failure_text, traceback_lines, traceback_of
 from noetl_broker.explain.slots import slot_of_row, slot_text
+from noetl_broker.explain.unserved import served_name
 from noetl_broker.node_ids import name_of_row, node_of_job, parse_node, visit_name
 from noetl_broker.template.durations import moment_text
+from noetl_broker.playbook.keywords import DEFAULT_POOL
 from noetl_broker.text import short_json, span
 
 if TYPE_CHECKING:
@@ -70,7 +72,9 @@ def job_waits(job: dict[str, Any], found: dict[str, Any]) -> str | None:
             return f"{'again in' if job['attempts'] else 'in'} {span(remaining)}"
         if waits_for_throttle:
             return f"waits for a slot of the throttle {job['limit_name']}"
-        return f"waits for a worker since {span(-remaining)}"
+        pool = job.get("pool") or DEFAULT_POOL
+        of_pool = "" if pool == DEFAULT_POOL else f" of pool {pool}"
+        return f"waits for a worker{of_pool} since {span(-remaining)}"
     return JOB_WAITS.get(job["status"])
 
 
@@ -130,6 +134,7 @@ def standstill(found: dict[str, Any]) -> list[str]:
         return [HOLDS[found["status"]].format(found["execution_id"], path=found["path"])]
     free = [job for job in found["jobs"] if job["status"] == "queued"]
     return [
-        f"the job of {name_of_row(job)} waits: is a worker for {job['type']} running? (noetl-broker worker)"
+        f"the job of {name_of_row(job)} waits: is a worker for"
+        f" {served_name(job['type'], job.get('pool') or DEFAULT_POOL)} running? (noetl-broker worker)"
         for job in free[:1]
     ]

@@ -13,6 +13,7 @@ from noetl_broker.explain.facts import ChildFact, Facts, JobFact, ThrottleFact, 
 from noetl_broker.explain.progress import count_text, error_type, failures_text, pace_text
 from noetl_broker.explain.reason import Reason
 from noetl_broker.explain.signals import explain_unfit
+from noetl_broker.explain.unserved import served_name, worker_command
 from noetl_broker.explain.waits import explain_wait
 from noetl_broker.node_ids import visit_name
 from noetl_broker.playbook.keywords import BROKER_TYPES
@@ -153,7 +154,8 @@ def _explain_queued(name: str, about: dict[str, JSON], job: JobFact, facts: Fact
     ready = job.available_at or job.created_at
     since = max(ready, job.created_at)
     lost = f", after {_times(job.lost_leases, 'lost lease')}" if job.lost_leases else ""
-    says = f"the job of {name} has been waiting for a worker of type {job.type} for {_ago(facts, since)}{lost}"
+    worker = f"a worker of type {served_name(job.type, job.pool)}"
+    says = f"the job of {name} has been waiting for {worker} for {_ago(facts, since)}{lost}"
     because = (*_explain_clock(job, facts), *_explain_type(job, facts), *_explain_start(job, facts))
     return Reason("queued", says, about, because)
 
@@ -172,17 +174,18 @@ def _explain_start(job: JobFact, facts: Facts) -> list[Reason]:
 
 
 def _explain_type(job: JobFact, facts: Facts) -> list[Reason]:
-    found = facts.types.get(job.type)
+    found = facts.types.get((job.type, job.pool))
     if found is None:
         return []
-    details: dict[str, JSON] = {"type": job.type, **found._asdict()}
-    waiting = f"{_times(found.waiting, 'job')} of type {job.type} {_verb(found.waiting)}"
+    details: dict[str, JSON] = {"type": job.type, "pool": job.pool, **found._asdict()}
+    waiting = f"{_times(found.waiting, 'job')} of type {served_name(job.type, job.pool)} {_verb(found.waiting)}"
+    start = worker_command(job.type, job.pool, is_known=job.type in ACTION_TYPES | BROKER_TYPES)
+    if found.unserved is not None:
+        return [Reason("unserved", f"{found.unserved} ({start})", details)]
     if found.leased:
         return [Reason("workers", f"{waiting}, {found.leased} {'is' if found.leased == 1 else 'are'} leased", details)]
     seen = "no such worker was seen lately" if found.last_seen is None else (
         f"the last such worker was seen {_ago(facts, found.last_seen)} ago")  # fmt: skip
-    known = job.type in ACTION_TYPES | BROKER_TYPES
-    start = "start one: noetl-broker worker" if known else f"start your worker for {job.type}"
     return [Reason("workers", f"{waiting}, none is leased; {seen} ({start})", details)]
 
 

@@ -25,7 +25,8 @@ PLAIN: Final = frozenset({
     "lost_mail", "mail", "more", "never_ran", "no_broker", "no_end", "no_job", "no_wait", "not_caught",
     "not_failed", "not_taken", "not_yet", "nothing", "on_failure", "one_job", "otherwise", "pace", "passed",
     "slot", "remedy", "reported", "result", "retry", "row", "running_child", "set_aside", "spent", "start_timeout",
-    "started", "throttle", "timeout", "timer", "too_old", "undo", "unreachable", "unread", "way", "went_on", "workers",
+    "started", "throttle", "timeout", "timer", "too_old", "undo", "unreachable", "unread", "unserved", "way", "went_on",
+    "workers",
 })  # fmt: skip
 # Reasons whose sentences end in a value, after a colon.
 CUT: Final = frozenset({"approval", "attempt", "failed", "paused", "queued", "undo_failed"})
@@ -41,7 +42,7 @@ FACTS: Final = frozenset({
     "failed", "failures", "forked_from", "from", "index", "job", "joins", "last_seen", "leased", "max_attempts",
     "need", "outcome", "parent_execution_id", "path", "schedule", "seconds_before_start",
     "seconds_left", "since", "started", "started_at", "status", "step", "steps", "to", "tokens", "total",
-    "turn", "type", "version", "visit", "visits", "waiting",
+    "pool", "turn", "type", "unserved", "version", "visit", "visits", "waiting",
 })  # fmt: skip
 
 

@@ -83,6 +83,7 @@ from noetl_broker.broker.model.rules import Rules
 from noetl_broker.broker.model.values import JSON
 from noetl_broker.broker.undo.rows import child_with_undo
 from noetl_broker.node_ids import MARK, visit_name
+from noetl_broker.playbook.keywords import DEFAULT_POOL
 from noetl_broker.template import read_integer, read_real
 from noetl_broker.template.durations import moment_text
 
@@ -150,7 +151,8 @@ def format_turn(event: Event, decision: Decision, *, attempts: bool = False) -> 
         if not job.delegated:  # a delegated job has a line `child` or `iterator_started`
             name = visit_name(job.step, job.visit, job.item_index, undo=job.undo)
             throttle = "" if job.throttle is None else f"; throttle {job.throttle.name} {job.throttle.key}".rstrip()
-            yield f"    job   {name}{_suffix(job.action.get('args'))}{throttle}"
+            pool = "" if job.pool in {None, DEFAULT_POOL} else f"; pool {job.pool}"
+            yield f"    job   {name}{_suffix(job.action.get('args'))}{throttle}{pool}"
     for kind, line_of in LINES.items():
         yield from (f"    {line}" for line in map(line_of, decision.of(kind)) if line)
     ended = decision.ended or decision.last(UndoEnded)

@@ -20,6 +20,7 @@ from noetl_broker.playbook.tasks import (
     Declared,
     check_program_texts,
     declare,
+    read_pool,
     read_start_timeout,
     read_timeout,
 )
@@ -95,6 +96,7 @@ def _step(reading: Reading, name: str, index: int, undo: Declared, element: froz
         timeout=read_timeout(reading, undo, limits),
         start_timeout=read_start_timeout(reading, undo, limits),
         priority=JOB_PRIORITY.read(reading, undo, site),
+        pool=read_pool(reading, undo, limits),
     )
     for number in range(first, len(reading.uses)):
         use = reading.uses[number]

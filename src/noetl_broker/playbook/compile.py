@@ -168,6 +168,7 @@ def _join(reading: Reading, outline: Outline, steps: dict[str, Step], workload: 
         leaves_timers=outline.deadline is not None or any(step.start_timeout is not None for step in steps.values()),
         keeps_timers=any(TRAITS[step.kind].has_timer for step in steps.values()),
         priority=outline.priority,
+        pool=outline.pool,
         on_signal=read_on_signal(reading, outline.metadata),
         concurrency=read_concurrency(reading, outline.metadata.get("concurrency"), outline.limit_location),
         on_failure=read_on_failure(reading, outline.metadata),

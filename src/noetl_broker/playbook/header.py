@@ -12,6 +12,7 @@ from noetl_broker.playbook.keys import (
     MAPPING,
     NAME,
     NAME_CHARS,
+    POOL,
     PRIORITY,
     TEXT,
     Key,
@@ -44,6 +45,7 @@ DEADLINE = Key(
 )
 BUCKET = Key("bucket", NAME, "Only for buckets: the home of its executions.")
 JOBS_PRIORITY = Key("priority", PRIORITY, "The priority of all its jobs.")
+JOBS_POOL = Key("pool", POOL, "The pool of workers of all its jobs; default `default`.")
 METADATA = Keys(
     model="MetadataModel",
     about="What the playbook is called, and its limits; a name or a path is needed.",
@@ -58,6 +60,7 @@ METADATA = Keys(
         MAX_VISITS,
         DEADLINE,
         JOBS_PRIORITY,
+        JOBS_POOL,
         BUCKET,
         Key(
             "schedule",
@@ -125,6 +128,7 @@ class Outline:
     max_visits: int | None
     deadline: float | Tree | None
     priority: int | None
+    pool: str | Tree | None
     bucket: str | None
     metadata: Raw
     limit_location: Location = ("metadata", "concurrency")
@@ -170,6 +174,7 @@ def read_outline(reading: Reading, document: Any) -> Outline | None:
         max_visits=MAX_VISITS.read(reading, source, SITE),
         deadline=DEADLINE.read(reading, source, SITE),
         priority=JOBS_PRIORITY.read(reading, source, SITE),
+        pool=JOBS_POOL.read(reading, source, SITE),
         bucket=BUCKET.read(reading, source, SITE),
         metadata=metadata,
         document=document,
@@ -202,6 +207,7 @@ def read_block_outline(reading: Reading, outer: Outline, step: str, block: Writt
         max_visits=outer.max_visits,
         deadline=None,
         priority=outer.priority,
+        pool=outer.pool,
         bucket=outer.bucket,
         metadata=metadata,
         limit_location=block.limit_location,

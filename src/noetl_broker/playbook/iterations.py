@@ -34,6 +34,7 @@ from noetl_broker.playbook.tasks import (
     check_program_texts,
     declare,
     read_fields,
+    read_pool,
     read_task_inputs,
     read_timeout,
 )
@@ -246,6 +247,7 @@ def _task_step(reading: Reading, written: WrittenStep, declared: tuple[Declared,
         timeout=read_timeout(reading, task, site) if nested else None,
         retry=read_retry(reading, name, *task.lookup("retry"), names=site.names) if nested else None,
         priority=priority if priority is not None else JOB_PRIORITY.read(reading, step, site),
+        pool=read_pool(reading, task if task.lookup("pool")[0] is not None else step, site),
         throttle=read_throttle(reading, task, site, by_worker=task.traits.waits_for == "worker"),
         compensate=read_compensate(reading, name, written.index, task, site.names) if nested else None,
     )

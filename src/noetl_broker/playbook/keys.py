@@ -324,6 +324,18 @@ NAME = Form(
     that(lambda value: isinstance(value, str) and 0 < len(value) <= NAME_CHARS and "{{" not in value),
     ({"maxLength": NAME_CHARS, "minLength": 1, "type": "string"},),
 )
+POOL_FORMS = "letters, digits, _, . and -, at most 63 characters"
+_POOL = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}")
+
+
+def pool_name(value: Any) -> str:
+    """Give the name of a pool of workers; raises ValueError for anything else."""
+    if not isinstance(value, str) or not _POOL.fullmatch(value):
+        raise ValueError(value)
+    return value
+
+
+POOL = Form(f"the name of a pool: {POOL_FORMS}", pool_name, (TEXT,), "write pool: gpu, or a template", templates="text")
 TREE = holds()._replace(templates="parts", compiled=True)  # anything, with templates in it
 BOOLEAN = Form("true or false", that(lambda value: isinstance(value, bool)), (BOOL,))
 A_TEXT = Form("a text", that(lambda value: isinstance(value, str)), (TEXT,))

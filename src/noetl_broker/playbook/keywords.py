@@ -10,6 +10,7 @@ from noetl_broker.template import WORKLOAD_WORDS
 
 START, END = "start", "end"
 COMPENSATE = "compensate"
+DEFAULT_POOL = "default"  # of workers and jobs that name none
 THROTTLE = "throttle"
 
 # Aliases of a step's inputs, the weakest first.

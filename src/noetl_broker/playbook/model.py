@@ -278,6 +278,7 @@ class Step:
     timeout: float | Tree | None = None  # seconds from the first lease of an attempt, or what gives a duration
     start_timeout: float | Tree | None = None  # in which a worker must lease the job
     priority: int | None = None
+    pool: str | Tree | None = None  # of workers; None: the playbook's
     retry: Retry | None = None  # None: the setting default_max_attempts
     result: Tree | None = None  # `result` of `end`
     save_data: Tree | None = None  # `save.data` of an `end` without an action
@@ -395,6 +396,7 @@ class Playbook:
     keeps_timers: bool = False  # an open visit may have a timer or a wait
     leaves_timers: bool = False  # a timer may be left when all visits have ended
     priority: int | None = None
+    pool: str | Tree | None = None  # of the workers that run its jobs; None: DEFAULT_POOL
     on_signal: tuple[OnSignal, ...] = ()
     on_failure: OnFailure | None = None
     blocks: Mapping[str, Playbook] = field(default_factory=dict)  # by the step that has it; each is `path#step`
@@ -404,3 +406,15 @@ class Playbook:
     needs: BucketNeeds | None = None  # None: of a block, whose playbook has them
     undoes: bool = False  # a step, or a step of a block, has a `compensate`
     document: Raw = field(default_factory=dict)
+
+    @property
+    def names_pools(self) -> bool:
+        """Whether the playbook, a step or a block says which pool of workers runs jobs."""
+        steps = [*self.steps.values()]
+        tasks = [step.iteration.task for step in steps if step.iteration is not None]
+        every = [*steps, *tasks, *(one.compensate for one in (*steps, *tasks) if one.compensate is not None)]
+        return (
+            self.pool is not None
+            or any(step.pool is not None for step in every)
+            or any(block.names_pools for block in self.blocks.values())
+        )

@@ -11,6 +11,7 @@ from noetl_broker.playbook.keys import (
     CONDITION,
     LIST,
     MAPPING,
+    POOL,
     PRIORITY,
     TEXT,
     TIME_LIMIT,
@@ -56,6 +57,7 @@ START_TIMEOUT: Final = Key(
     "Until a worker leases the job: as timeout.",
 )
 JOB_PRIORITY: Final = Key("priority", PRIORITY, "The priority of its jobs; default 5.")
+JOB_POOL: Final = Key("pool", POOL, "The pool of workers that run its jobs; default `default`.")
 NEXT_MODE: Final = Key("next_mode", word("inclusive", "exclusive"), "exclusive: only the first true condition fires.")
 TASK_KEYS: Final = (
     Key("type", holds(TEXT), "Who runs it and how; without a type a step is a router."),
@@ -66,6 +68,7 @@ TASK_KEYS: Final = (
     START_TIMEOUT,
     Key(THROTTLE, holds(ref("ThrottleModel")), "The throttle of its jobs, shared by name."),
     JOB_PRIORITY,
+    JOB_POOL,
     Key(
         COMPENSATE,
         holds(TEXT, ref("TaskModel")),
@@ -189,5 +192,5 @@ STEP: Final = Keys(
 BROKER_KEYS: Final = frozenset(key.name for key in (*TASK_KEYS, *STEP_KEYS))
 # A job has these keys as written. `loop` is not among them: it would repeat the job.
 FORWARDED_KEYS: Final = BROKER_KEYS - {
-    *("step", "name", "type", "tool", "next", "loop", "catch", "output", COMPENSATE, THROTTLE)
+    *("step", "name", "type", "tool", "next", "loop", "catch", "output", COMPENSATE, THROTTLE, JOB_POOL.name)
 }

@@ -11,7 +11,7 @@ from noetl_broker.playbook.deferred import refuse_reads_of_inputs
 from noetl_broker.playbook.diagnostics import Location, json_type_name, path_text
 from noetl_broker.playbook.fields import Fields
 from noetl_broker.playbook.inputs import deferred_names, merge, names_of, read_inputs
-from noetl_broker.playbook.keys import Layer, Layers
+from noetl_broker.playbook.keys import Key, Layer, Layers
 from noetl_broker.playbook.keywords import (
     BROKER_TYPES,
     CODE_KEYS,
@@ -31,7 +31,7 @@ from noetl_broker.playbook.keywords import (
 from noetl_broker.playbook.kinds import KINDS_BY_TYPE, TRAITS, StepKind, Traits
 from noetl_broker.playbook.model import NO_INPUTS, Inputs, Raw
 from noetl_broker.playbook.reader import NO_NAMES, Program, Reading, Role, TemplateSite
-from noetl_broker.playbook.step_keys import BROKER_KEYS, FORWARDED_KEYS, START_TIMEOUT, TIMEOUT
+from noetl_broker.playbook.step_keys import BROKER_KEYS, FORWARDED_KEYS, JOB_POOL, START_TIMEOUT, TIMEOUT
 from noetl_broker.playbook.step_types import ACTION_TYPES, OWN_KEYS
 from noetl_broker.template import SAVE_WORDS, WORKER_WORDS, Tree
 
@@ -298,12 +298,21 @@ def read_timeout(reading: Reading, declared: Declared, site: TemplateSite) -> fl
 
 def read_start_timeout(reading: Reading, declared: Declared, site: TemplateSite) -> float | Tree | None:
     """Read in how many seconds a worker must lease the job, or a template that gives a duration."""
-    value, where = declared.lookup("start_timeout")
-    if value is None:
-        return None
-    if not declared.traits.may_have_worker:
-        message = f"`start_timeout` of the step `{site.step}` has no meaning: no worker runs the step"
+    limit: float | Tree | None = _read_of_worker(reading, declared, site, START_TIMEOUT)
+    return limit
+
+
+def read_pool(reading: Reading, declared: Declared, site: TemplateSite) -> str | Tree | None:
+    """Read the pool of workers that run the jobs, or a template that gives its name."""
+    pool: str | Tree | None = _read_of_worker(reading, declared, site, JOB_POOL)
+    return pool
+
+
+def _read_of_worker(reading: Reading, declared: Declared, site: TemplateSite, key: Key) -> Any:
+    """Read a key that only steps may have that workers run."""
+    value, where = declared.lookup(key.name)
+    if value is not None and not declared.traits.may_have_worker:
+        message = f"`{key.name}` of the step `{site.step}` has no meaning: no worker runs the step"
         reading.report.error("bad-value", where, message, "remove it")
         return None
-    limit: float | Tree | None = START_TIMEOUT.read(reading, declared, site)
-    return limit
+    return key.read(reading, declared, site)

@@ -23,15 +23,23 @@ from noetl_broker.store.connect.connection import Connection
 def _merge_workers(parts: Sequence[Row], _given: Given) -> dict[str, Any]:
     every = [row for part in parts for row in part["items"]]
     rows = grouped(
-        every, "worker_id", leases=add, expired=add, next_lease_until=least, last_heartbeat=most,
-        types=lambda one, other: sorted({*one, *other}),
+        every, "worker_id", leases=add, expired=add, next_lease_until=least, last_heartbeat=most, slots=most,
+        since=least, seen=most, host=_either, version=_either, pools=_union, types=_union,
     )  # fmt: skip
     return {"items": sorted(rows, key=lambda row: str(row["worker_id"]))}
 
 
+def _either(one: Any, other: Any) -> Any:
+    return one if other is None else other
+
+
+def _union(one: list[str] | None, other: list[str] | None) -> list[str] | None:
+    return None if one is None or other is None else sorted({*one, *other})
+
+
 @action(Role.VIEWER, models.Workers, where=collected(_merge_workers))
 async def list_workers(connection: Connection, _caller: Caller, _given: Given) -> Any:
-    """List the workers that hold leases. A worker that waits for jobs leaves no trace in the database."""
+    """List the workers that announced themselves within a minute, and those that hold leases."""
     return {"items": await list_pages.list_workers(connection)}
 
 

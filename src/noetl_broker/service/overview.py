@@ -44,8 +44,9 @@ def _merge(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for part in parts[1:]:
         present |= {name: _JOIN.get(name, add)(present[name], value) for name, value in part["present"].items()}
     unserved = grouped(
-        [row for part in parts for row in part["unserved"]], "type", jobs=add, seconds=most, execution_id=least
-    )
+        [row for part in parts for row in part["unserved"]], "type", "pool", jobs=add, seconds=most, execution_id=least,
+        limits=lambda one, other: sorted({*one, *other}),
+    )  # fmt: skip
     oldest = sorted((row for part in parts for row in part["oldest"]), key=lambda row: row["started_at"])[:OLDEST]
     return {
         "present": present,
@@ -114,7 +115,7 @@ async def show_overview(connection: Connection, _caller: Caller, given: models.O
 
 @action(Role.VIEWER, dict[str, Any], where=joined)
 async def list_unserved(connection: Connection, _caller: Caller, _given: Given) -> Any:
-    """List types of ready jobs that no worker leases, the oldest first."""
+    """List types and pools of ready jobs that no worker serves, the oldest first."""
     return {"items": await overview.list_unserved(connection)}
 
 

@@ -173,6 +173,7 @@ class WorkerLoop:
             max_jobs=free,
             lease_seconds=self._options.lease_seconds,
             node_types=self._types,
+            pools=self._options.pools,
         )
         if self._options.null:
             await self._complete_unrun(jobs)
@@ -217,6 +218,7 @@ class WorkerLoop:
             max_jobs=free,
             lease_seconds=self._options.lease_seconds,
             node_types=self._types,
+            pools=self._options.pools,
         )
         self._call = asyncio.create_task(call)
         try:

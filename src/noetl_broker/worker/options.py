@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from noetl_broker.errors import OperatorFault
-from noetl_broker.playbook.keys import NAME_CHARS
+from noetl_broker.playbook.keys import NAME_CHARS, POOL, POOL_FORMS
+from noetl_broker.playbook.keywords import DEFAULT_POOL
 from noetl_broker.store.connect.dsn import Database, node_addresses
 from noetl_broker.store.connect.schema_name import DEFAULT_SCHEMA, check_schema_name
 from noetl_broker.tracing.spans import Emit
@@ -27,16 +28,16 @@ def own_id() -> str:
 class WorkerOptions:
     """The settings of one worker.
 
-    `dsn`: the database of the broker, None for the PG* variables. `schema`: where its tables are in it. `nodes`: as
-    the setting, on Citus. `buckets`: of an installation with buckets those to serve, as `0-7,12` or as numbers,
-    None for all. `types`: the job types to lease, None for all that the worker has tools for. `concurrency`: jobs
-    at a time. `lease_seconds`: the length of a lease; it is renewed at each third. `poll_min_seconds` and
-    `poll_max_seconds`: the bounds of the pause between two attempts to lease, if no notification comes.
-    `drain_seconds`: how long a stop waits for running jobs and their answers. `time_limit_seconds`: for a step
-    without a timeout. `idle_connection_seconds`: how long a connection of a postgres or http step waits for the
-    next job; 0 closes it after each. `null`: complete every job with {}, in batches of `null_batch`, for
-    benchmarks. `preload`: modules that are imported once, for all python steps. `pass_env`: names of environment
-    variables that jobs may read beside the common ones. `emit`: takes a span for each attempt; None: no traces.
+    `dsn`: the database of the broker, None for the PG* variables. `schema`: where its tables are in it. `nodes`: as the
+    setting, on Citus. `buckets`: of an installation with buckets those to serve, as `0-7,12` or as numbers, None for
+    all. `types`: the job types to lease, None for all that the worker has tools for. `pools`: the pools whose jobs it
+    leases. `concurrency`: jobs at a time. `lease_seconds`: the length of a lease; it is renewed at each third.
+    `poll_min_seconds` and `poll_max_seconds`: the bounds of the pause between two attempts to lease, if no notification
+    comes. `drain_seconds`: how long a stop waits for running jobs and their answers. `time_limit_seconds`: for a step
+    without a timeout. `idle_connection_seconds`: how long a connection of a postgres or http step waits for the next
+    job; 0 closes it after each. `null`: complete every job with {}, in batches of `null_batch`, for benchmarks.
+    `preload`: modules that are imported once, for all python steps. `pass_env`: names of environment variables that
+    jobs may read beside the common ones. `emit`: takes a span for each attempt; None: no traces.
     """
 
     dsn: str | None = field(repr=False)
@@ -45,6 +46,7 @@ class WorkerOptions:
     buckets: str | Sequence[int] | None = None
     worker_id: str = field(default_factory=own_id)
     types: tuple[str, ...] | None = None
+    pools: Sequence[str] = (DEFAULT_POOL,)
     concurrency: int = 4
     lease_seconds: int = 60
     poll_min_seconds: float = 0.05
@@ -89,9 +91,18 @@ class WorkerOptions:
                 f"({self.poll_max_seconds})."
             )
         _check_names(self.preload, self.pass_env)
+        _check_pools(self.pools)
         for name in ("drain_seconds", "time_limit_seconds", "idle_connection_seconds"):
             if getattr(self, name) < 0:
                 raise OperatorFault(f"{name} must not be negative.")
+
+
+def _check_pools(pools: Sequence[str]) -> None:
+    """Raise OperatorFault for what is no list of pools."""
+    names = [pools] if isinstance(pools, str) or not pools else [*pools]
+    for name in names:
+        if not POOL.fits(name) or isinstance(pools, str):
+            raise OperatorFault(f"pools names {name!r:.80}; write for example [gpu, default], with {POOL_FORMS}.")
 
 
 def _check_names(modules: Iterable[str], variables: Iterable[str]) -> None:

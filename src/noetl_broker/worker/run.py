@@ -14,6 +14,7 @@ from noetl_broker.playbook.step_types import ACTION_TYPES
 from noetl_broker.store.connect.dsn import Database
 from noetl_broker.store.worker.jobs import JobDatabase
 from noetl_broker.tasks import first, run_beside, run_until
+from noetl_broker.worker.announcing import Announcer
 from noetl_broker.worker.buckets import find_buckets, serve_each
 from noetl_broker.worker.environment import kept_environment, visible_environment
 from noetl_broker.worker.executor import types_with
@@ -138,11 +139,13 @@ async def serve_queue(
     async with JobDatabase(database, application_name="noetl-broker worker", **limits) as jobs:
         loop = WorkerLoop(options, jobs, stop, shared, slots, work)
         slots.join(loop)
+        announcer = Announcer(jobs, options, work.types, lambda: len(loop.running))
         background = [
             asyncio.create_task(loop.reporter.run(), name="the reporter of answers"),
             asyncio.create_task(loop.logs.run(), name="the sender of logs"),
             asyncio.create_task(loop.progress.run(), name="the sender of progress"),
             asyncio.create_task(loop.renewal.run(), name="the renewal of leases"),
+            asyncio.create_task(announcer.run(), name="the announcer of the worker"),
         ]
         try:
             await run_beside(background, run_until(stop, loop.run(), grace=LEASE_GRACE_SECONDS))
@@ -154,3 +157,4 @@ async def serve_queue(
                     task.cancel()
                 slots.leave(loop)
             await asyncio.gather(*background, return_exceptions=True)
+            await announcer.stop()

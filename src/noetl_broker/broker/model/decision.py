@@ -37,6 +37,7 @@ class JobRow(NamedTuple):
     undo: bool = False  # undoes the visit or item: its node_id ends in `!undo`, as its node_name does
     again: bool = False  # an undo job of an earlier undo is used again
     throttle: JobThrottle | None = None
+    pool: str | None = None  # of workers; None: the default one
 
 
 class StepRow(NamedTuple):

@@ -12,6 +12,7 @@ from noetl_broker.broker.model.effects import JobChanged
 from noetl_broker.broker.model.values import JSON
 from noetl_broker.broker.writing.errors import wrong_value
 from noetl_broker.playbook.fields import union_of_results, with_plain
+from noetl_broker.playbook.keys import POOL_FORMS, pool_name
 from noetl_broker.playbook.keywords import ENCODED_KEYS
 from noetl_broker.playbook.signals import KEY_FORMS, signal_key
 from noetl_broker.playbook.template_reads import at_path, word_of_inputs
@@ -63,6 +64,9 @@ def enqueue_job(
     action["name"] = step.name
     action["type"] = step.type
     timeout = None if step.timeout is None else timeout_of(draft, step, inputs, result, words)
+    pool = draft.playbook.pool if step.pool is None else step.pool
+    if pool is not None:
+        pool = action["pool"] = _pool_of(draft, pool, draft.templates.scope(inputs, result, words))
     if timeout is not None and isinstance(step.plain.get("timeout"), str):
         action["timeout"] = timeout  # a worker knows seconds
     if inputs:
@@ -97,6 +101,7 @@ def enqueue_job(
             throttle=None
             if step.throttle is None
             else _throttle_of(draft, step.throttle, draft.templates.scope(inputs, result, words)),
+            pool=pool,
         )
     )
 
@@ -120,6 +125,17 @@ def _time_limit(draft: Draft, key: str, tree: float | Tree, scope: Scope) -> flo
         return parse_timeout(value)
     except ValueError:
         raise wrong_value(tree, f"`{key}` must be {TIMEOUT_FORMS}", value) from None
+
+
+def _pool_of(draft: Draft, pool: str | Tree, scope: Scope) -> str:
+    """The pool of a job. Raises TemplateError if its template fails or gives no name of a pool."""
+    if isinstance(pool, str):
+        return pool
+    value = draft.templates.render(pool, scope)
+    try:
+        return pool_name(value)
+    except ValueError:
+        raise wrong_value(pool, f"`pool` must be a name: {POOL_FORMS}", value) from None
 
 
 def _throttle_of(draft: Draft, throttle: Throttle, scope: Scope) -> JobThrottle:

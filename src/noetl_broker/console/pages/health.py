@@ -20,7 +20,7 @@ ORDER: Final = ("problem", "notice", "ok")
 
 @router.get("/workers")
 async def show_workers(screen: Shown) -> Response:
-    """Who holds leases, and the leases in the order of their end; `worker_id`: only the leases of this worker."""
+    """The workers, and the leases in the order of their end; `worker_id`: only the leases of this worker."""
     leases = await screen.rows(service.list_leases, "worker_id")
     workers = screen.seen(Workers, await screen.ask(service.list_workers))["items"]
     warnings = list(find_unserved((await screen.ask(overview.list_unserved))["items"]))

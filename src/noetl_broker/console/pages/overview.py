@@ -11,11 +11,11 @@ from fastapi import APIRouter, Response
 from noetl_broker.console.pages import charts
 from noetl_broker.console.pages.rendering import link
 from noetl_broker.console.pages.screen import Shown
+from noetl_broker.explain.unserved import unserved_text
 from noetl_broker.service import overview as service
 from noetl_broker.service import stats
 from noetl_broker.service.models.health import Failures
 from noetl_broker.service.overview import LISTED, PARTS
-from noetl_broker.text import span as span_text
 
 router = APIRouter()
 
@@ -92,14 +92,11 @@ def find_warnings(present: Mapping[str, Any]) -> Iterator[Warned]:
 
 
 def find_unserved(unserved: Iterable[Mapping[str, Any]]) -> Iterator[Warned]:
-    """Types of jobs that no worker takes; each leads to the jobs of the execution that waits longest."""
+    """Types and pools of jobs that no worker serves; each leads to the jobs of the execution that waits longest."""
     for one in unserved:
-        if one["seconds"] > LATE_SECONDS:
-            wait = f"{one['jobs']:,} jobs wait" if one["jobs"] > 1 else "one job waits"
-            words = (
-                f"No worker takes jobs of the type {one['type']}: {wait}, the oldest for {span_text(one['seconds'])}."
-            )
-            yield Warned("warn", words, href=link(f"/executions/{one['execution_id']}", tab="jobs"))
+        words = unserved_text(one)
+        href = link(f"/executions/{one['execution_id']}", tab="jobs")
+        yield Warned("warn", f"{words[0].upper()}{words[1:]}.", href=href)
 
 
 def times_of(activity: Mapping[str, Any]) -> tuple[list[dict[str, Any]], timedelta]:

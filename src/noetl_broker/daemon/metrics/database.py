@@ -43,6 +43,7 @@ OBSERVED: Final = (
     metric.UNDO_LEFT,
     metric.EXECUTIONS_QUEUED,
     metric.OLDEST_WAITING_JOB,
+    metric.JOBS_UNSERVED,
     metric.LEASES_OVERDUE,
     metric.NOTIFY_QUEUE_USAGE,
     metric.STALE_ANSWERS,

@@ -77,6 +77,7 @@ EXECUTIONS_QUEUED = _gauge("executions_queued", "Executions that wait to be admi
 UNDO_LEFT = _gauge("undo_left_executions", "Ended executions that left something undone, of the first 100,000 rows")
 JOBS = _gauge("jobs", "Jobs, counted up to 100,000 for each status: waiting, delayed, leased, throttled", "status")
 OLDEST_WAITING_JOB = _gauge("oldest_waiting_job_seconds", "How long the oldest due job has waited for a worker")
+JOBS_UNSERVED = _gauge("jobs_unserved", "Jobs that no worker serves, for a minute, counted up to 10,000 a pool")
 LEASES_OVERDUE = _gauge("leases_overdue", "Expired leases that no reaper has ended yet")
 STALE_ANSWERS = _counter("stale_answers_total", "Refused answers of workers that had lost their lease",
                          source="database")

@@ -202,6 +202,7 @@ class OpenJobView(BaseModel):
     lease_until: Moment | None
     worker_id: Hidden
     stop: bool | None
+    pool: str | None
 
 
 class ItemErrorsView(BaseModel):
@@ -367,6 +368,7 @@ class JobView(BaseModel):
     held_for: list[str] | None = Field(description="why it is held: `pause`, `limit`, or both")
     limit_name: str | None = Field(description="the throttle that counts it")
     limit_key: Hidden
+    pool: str = Field(description="the pool of workers that may lease it")
 
 
 class ItemView(BaseModel):

@@ -46,14 +46,20 @@ class Failures(BaseModel):
 
 
 class WorkerView(BaseModel):
-    """Who holds leases."""
+    """A worker that announced itself within a minute, or that holds leases."""
 
     worker_id: Hidden
+    host: Hidden
+    version: str | None
+    pools: list[str] = Field(description="whose jobs it leases; of a worker that did not announce itself, has leased")
+    slots: int | None = Field(description="how many jobs it runs at a time")
+    since: Moment | None = Field(description="when it announced itself first; null: it did not")
+    seen: Moment | None = Field(description="when it announced itself last")
     leases: int
     expired: int = Field(description="leases that ended; a broker gives their jobs to others")
     next_lease_until: Moment | None
     last_heartbeat: Moment | None
-    types: list[str]
+    types: list[str] | None = Field(description="null: all")
 
 
 class Workers(BaseModel):

@@ -54,7 +54,8 @@ async def register(
             await _declare_schedules(connection, playbook, own)
             starts_here = own is None or own.has(playbook.bucket or playbook.path)
             await declare_on_signal(connection, playbook.path, playbook.on_signal if starts_here else ())
-            registered[index] = replace(registered[index], notes=await declare_throttles(connection, playbook))
+            notes = *await declare_throttles(connection, playbook), *await _pool_notes(connection, playbook)
+            registered[index] = replace(registered[index], notes=notes)
         return registered
 
 
@@ -80,6 +81,13 @@ async def bucket_findings(connection: Connection, playbooks: Sequence[Playbook])
     homes = {(row["path"], row["version"]): row["bucket"] for row in rows}
     homes |= {(playbook.path, None): playbook.bucket for playbook in playbooks}
     return [fault for playbook in playbooks for fault in bucket_faults(playbook, homes)]
+
+
+async def _pool_notes(connection: Connection, playbook: Playbook) -> tuple[str, ...]:
+    """A note for a playbook with a `pool` beside a NoETL server."""
+    if not playbook.names_pools or not await connection.fetchval(sql("is_beside_noetl")):
+        return ()
+    return (f"{playbook.path}: `pool` has no meaning for NoETL's own workers: they lease the jobs of all pools",)
 
 
 async def write_homes(connection: Connection, playbooks: Sequence[Playbook]) -> None:

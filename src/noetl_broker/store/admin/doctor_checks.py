@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from noetl_broker.explain.undo_text import left_text, mend_remedy
+from noetl_broker.explain.unserved import served_name, unserved_text, worker_command
+from noetl_broker.playbook.keywords import DEFAULT_POOL
+from noetl_broker.playbook.step_types import ACTION_TYPES
+from noetl_broker.store.admin.overview import list_unserved
 from noetl_broker.store.connect.connection import Connection, schema_of
 from noetl_broker.store.connect.schema_name import DEFAULT_SCHEMA
 from noetl_broker.store.queries import sql
@@ -310,20 +314,38 @@ async def check_leases(connection: Connection, limits: Thresholds) -> list[Docto
 
 async def check_jobs(connection: Connection, limits: Thresholds) -> list[DoctorFinding]:
     """Jobs that are due and that no worker leases, by type."""
-    found = await connection.fetch(sql("examine_jobs"), limits.job_seconds)
-    if not found:
+    unserved = await list_unserved(connection)
+    named = {(row["type"], row["pool"]) for row in unserved}
+    late = await connection.fetch(sql("examine_jobs"), limits.job_seconds)
+    found = [row for row in late if (row["type"], row["pool"]) not in named]
+    if not found and not unserved:
         return [DoctorFinding("jobs", "ok", "none waits long for a worker")]
-    return [
-        DoctorFinding(
-            "jobs", "problem",
-            f"{_count(row['waiting'], 'job', 'jobs')} of type {row['type']} wait for a worker, the oldest for"
-            f" {span(row['age_seconds'])}",
-            "No worker takes this type, or too few do.",
-            f"noetl-broker worker --types {row['type']}, or your own worker for it; more of them if they are busy.",
-            {"type": row["type"], "waiting": row["waiting"], "oldest_seconds": round(row["age_seconds"], 3)},
-        )
-        for row in found
-    ]  # fmt: skip
+    return [*map(_of_unserved, unserved), *map(_of_late, found)]
+
+
+def _of_unserved(row: Mapping[str, Any]) -> DoctorFinding:
+    start = worker_command(row["type"], row["pool"], is_known=row["type"] in ACTION_TYPES)
+    facts = {key: row[key] for key in ("type", "pool", "jobs", "limits")}
+    return DoctorFinding(
+        "jobs", "problem", unserved_text(row),
+        "They wait until a worker for this type and pool runs.",
+        f"{start[0].upper()}{start[1:]}.",
+        facts | {"oldest_seconds": round(row["seconds"], 3)},
+    )  # fmt: skip
+
+
+def _of_late(row: Any) -> DoctorFinding:
+    of_pool = "" if row["pool"] == DEFAULT_POOL else f" --pool {row['pool']}"
+    facts = {key: row[key] for key in ("type", "pool", "waiting")}
+    return DoctorFinding(
+        "jobs", "problem",
+        f"{_count(row['waiting'], 'job', 'jobs')} of type {served_name(row['type'], row['pool'])} wait for a worker,"
+        f" the oldest for {span(row['age_seconds'])}",
+        "No worker takes this type, or too few do.",
+        f"noetl-broker worker --types {row['type']}{of_pool}, or your own worker for it;"
+        " more of them if they are busy.",
+        facts | {"oldest_seconds": round(row["age_seconds"], 3)},
+    )  # fmt: skip
 
 
 async def check_bloat(connection: Connection, limits: Thresholds) -> list[DoctorFinding]:

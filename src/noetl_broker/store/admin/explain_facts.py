@@ -22,11 +22,13 @@ from noetl_broker.explain.facts import (
 )
 from noetl_broker.explain.item import Item
 from noetl_broker.explain.slots import slot_of_row
+from noetl_broker.explain.unserved import unserved_text
 from noetl_broker.history.record import History
 from noetl_broker.node_ids import ItemName, node_id, node_of_job, parse_node
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.store.admin.archive import archived_fault, unknown_fault
 from noetl_broker.store.admin.history import load_history
+from noetl_broker.store.admin.overview import list_unserved
 from noetl_broker.store.admin.progress import load_failed_items, load_item, load_progress
 from noetl_broker.store.admin.recovery import RECOVERY_KEY
 from noetl_broker.store.admin.undo import load_undo
@@ -77,7 +79,7 @@ async def _facts(connection: Connection, row: Any, turns: list[Any], live: list[
     jobs = await connection.fetch(sql("explain_jobs"), execution_id, live, MOST)
     iterators = {(one["step"], one["visit"]): one for one in await load_progress(connection, execution_id)}
     failed = [visit for visit, progress in iterators.items() if progress["failed"]]
-    types = sorted({job["node_type"] for job in jobs if job["status"] in {"queued", "retry"}})
+    types = sorted({(job["node_type"], job["pool"]) for job in jobs if job["status"] in {"queued", "retry"}})
     return Facts(
         execution_id=execution_id,
         path=row["path"],
@@ -110,10 +112,7 @@ async def _facts(connection: Connection, row: Any, turns: list[Any], live: list[
         unread=tuple(map(_unread_event, await connection.fetch(sql("explain_unread"), execution_id, MOST))),
         dead_letters=tuple(map(_unread_event, await connection.fetch(sql("explain_set_aside"), execution_id, MOST))),
         children=tuple(map(_child, await connection.fetch(sql("explain_children"), execution_id, MOST))),
-        types={
-            found["type"]: JobTypeFact(found["waiting"], found["leased"], found["last_seen"])
-            for found in await connection.fetch(sql("explain_types"), types)
-        },
+        types=await _load_types(connection, types),
         undo=await load_undo(connection, execution_id),
         iterators=iterators,
         failed_items={visit: tuple(await load_failed_items(connection, execution_id, *visit)) for visit in failed},
@@ -160,6 +159,19 @@ def _live_nodes(execution_id: int, history: History | None) -> list[str]:
     return nodes
 
 
+async def _load_types(connection: Connection, types: list[tuple[str, str]]) -> dict[tuple[str, str], JobTypeFact]:
+    """The facts about types and pools of jobs that wait."""
+    if not types:
+        return {}
+    unserved = {(row["type"], row["pool"]): unserved_text(row) for row in await list_unserved(connection)}
+    return {
+        (found["type"], found["pool"]): JobTypeFact(
+            found["waiting"], found["leased"], found["last_seen"], unserved.get((found["type"], found["pool"]))
+        )
+        for found in await connection.fetch(sql("explain_types"), *map(list, zip(*types, strict=True)))
+    }
+
+
 def _job(row: Any) -> JobFact:
     return JobFact(
         row["node_type"],
@@ -180,6 +192,7 @@ def _job(row: Any) -> JobFact:
         row["foreign_lease"],
         row["start_by"],
         None if row["leased"] is None else _throttle_of(row),
+        row["pool"],
     )
 
 

@@ -221,6 +221,8 @@ def _add_job(columns: Columns, execution: Execution, first: int, job: JobRow) ->
     ]  # fmt: skip
     if job.timeout is not None:
         extra(row)["timeout"] = job.timeout
+    if job.pool is not None:
+        extra(row)["pool"] = job.pool
     if not is_visit:
         extra(row)["node_id"] = node
     if job.again:

@@ -102,8 +102,9 @@ class UndoColumns:
         for owner, node, visit_node, row in self.again:
             status, action, context, *rest = (row[position] for position in positions)
             few = row[-1] if isinstance(row[-1], dict) else {}
-            rows.append((owner, node, visit_node, status, action, dump_json(context), *rest, few.get("timeout")))
-        return columns_of(rows, 9)
+            limits = *rest, few.get("timeout"), few.get("pool")
+            rows.append((owner, node, visit_node, status, action, dump_json(context), *limits))
+        return columns_of(rows, 10)
 
     def drain_arguments(self) -> list[list[Any]] | None:
         """The arguments of `drain_jobs`; None: no job is cancelled that may be draining."""

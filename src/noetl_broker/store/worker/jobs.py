@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Self
 import asyncpg
 
 from noetl_broker.errors import BrokerError, DatabaseFault, MovedFault, PermissionFault, SchemaFault
+from noetl_broker.playbook.keywords import DEFAULT_POOL
 from noetl_broker.store.connect.connection import (
     ANSWER_SECONDS,
     LISTEN_SECONDS,
@@ -104,11 +105,17 @@ class LogPart(NamedTuple):
 
 
 async def lease_jobs(
-    database: JobDatabase, *, worker_id: str, max_jobs: int, lease_seconds: int, node_types: Sequence[str] | None
+    database: JobDatabase,
+    *,
+    worker_id: str,
+    max_jobs: int,
+    lease_seconds: int,
+    node_types: Sequence[str] | None,
+    pools: Sequence[str] = (DEFAULT_POOL,),
 ) -> list[LeasedJob]:
-    """Lease up to `max_jobs` of these types (None: all), the most urgent first."""
+    """Lease up to `max_jobs` of these types (None: all) and pools, the most urgent first."""
     types = None if node_types is None else [*node_types]
-    rows = await database.fetch(sql("lease_jobs"), worker_id, max_jobs, lease_seconds, types)
+    rows = await database.fetch(sql("lease_jobs"), worker_id, max_jobs, lease_seconds, types, [*pools])
     return [_leased_job(row) for row in rows]
 
 
@@ -130,6 +137,25 @@ def _leased_job(row: Mapping[str, Any]) -> LeasedJob:
 async def announce_types(database: JobDatabase, names: Sequence[str]) -> None:
     """Tell registration of step types that this worker has functions for."""
     await database.fetch(sql("announce_types"), [*names])
+
+
+class Announcement(NamedTuple):
+    """What a worker tells of itself. `stops`: it ends now."""
+
+    worker_id: str
+    pools: Sequence[str]
+    types: Sequence[str] | None  # None: all
+    slots: int
+    leased: int
+    host: str
+    version: str
+    stops: bool = False
+
+
+async def announce_worker(database: JobDatabase, about: Announcement) -> None:
+    """Put a worker into the list of workers; it must say so again within a minute."""
+    types = None if about.types is None else [*about.types]
+    await database.fetch(sql("announce_worker"), about.worker_id, [*about.pools], types, *about[3:])
 
 
 async def heartbeat_jobs(
@@ -169,6 +195,7 @@ async def complete_jobs_and_lease(
     max_jobs: int,
     lease_seconds: int,
     node_types: Sequence[str] | None,
+    pools: Sequence[str] = (DEFAULT_POOL,),
 ) -> tuple[dict[int, bool], list[LeasedJob]]:
     """Complete jobs and lease up to `max_jobs` others, with one commit; returns what each of the two calls would."""
     leases = [completion.lease for completion in completions]
@@ -180,6 +207,7 @@ async def complete_jobs_and_lease(
         max_jobs,
         lease_seconds,
         None if node_types is None else [*node_types],
+        [*pools],
     )
     accepted = {row["queue_id"]: row["accepted"] for row in rows if row["accepted"] is not None}
     return accepted, [_leased_job(row) for row in rows if row["accepted"] is None]

@@ -154,12 +154,12 @@ from noetl.clock c;
 
 -- name: examine_jobs
 -- Jobs that are ready and that no worker leases.
-select q.node_type as type, count(*) as waiting,
+select q.node_type as type, q.pool, count(*) as waiting,
   max(extract(epoch from clock_timestamp() - q.available_at))::float8 as age_seconds
 from noetl.queue q
 where q.status in ('queued', 'retry') and q.available_at < clock_timestamp() - make_interval(secs => $1::float8)
-group by q.node_type
-order by q.node_type;
+group by q.node_type, q.pool
+order by q.node_type, q.pool;
 
 -- name: examine_bloat
 -- The counters of Postgres lag behind by seconds.

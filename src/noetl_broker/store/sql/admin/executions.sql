@@ -99,13 +99,13 @@ order by w.began_at, w.node_id;
 -- Jobs that are open or that failed. Of iterator items, which may be thousands, at most $2 open ones, leased ones first;
 -- `open_items` is how many there are.
 select j.queue_id, j.node_id, j.step, j.type, j.status, j.priority, j.attempts, j.max_attempts, j.lost_leases,
-  j.available_at, j.lease_until, j.worker_id, j.stop, j.held_for, j.limit_name, case when j.is_item then j.together end as open_items
+  j.available_at, j.lease_until, j.worker_id, j.stop, j.held_for, j.limit_name, j.pool, case when j.is_item then j.together end as open_items
 from (
   select k.*, row_number() over by_kind as number, count(*) over (partition by k.is_item) as together
   from (
     select q.queue_id, q.node_id, q.node_name as step, q.node_type as type, q.status, q.priority, q.attempts,
       q.max_attempts, q.lost_leases, q.available_at::timestamptz as available_at,
-      q.lease_until::timestamptz as lease_until, q.worker_id, q.stop, q.held_for, q.limit_name, q.created_at,
+      q.lease_until::timestamptz as lease_until, q.worker_id, q.stop, q.held_for, q.limit_name, q.pool, q.created_at,
       noetl.is_item(q.node_id) as is_item
     from noetl.queue q
     where q.execution_id = $1::bigint
@@ -193,7 +193,7 @@ order by w.began_at, w.node_id;
 
 -- name: list_jobs_for_readers
 select q.queue_id, q.node_id, q.node_name as step, q.node_type as type, q.status, q.priority, q.attempts, q.max_attempts,
-  q.lost_leases, q.available_at::timestamptz as available_at, q.lease_until::timestamptz as lease_until, q.stop,
+  q.lost_leases, q.available_at::timestamptz as available_at, q.lease_until::timestamptz as lease_until, q.stop, q.pool,
   count(*) over () as all_jobs
 from noetl.jobs q
 where q.execution_id = $1::bigint

@@ -47,7 +47,7 @@ order by t.turn;
       from noetl.timer t
       where t.execution_id = q.execution_id and t.node_id = q.node_id and t.purpose = 'start_timeout'
     ) end as start_by, q.limit_name, q.limit_key, p.concurrency, p.rate, p.leased, p.ready, p.before, p.holders,
-    'pause' = any(q.held_for) as paused
+    'pause' = any(q.held_for) as paused, q.pool
   from noetl.queue q
   left join lateral noetl.server_job(row(q.*)::noetl.queue) j on true
   left join lateral noetl.throttle_wait(row(q.*)::noetl.queue) p on true
@@ -64,7 +64,7 @@ union all
       from noetl.timer t
       where t.execution_id = q.execution_id and t.node_id = q.node_id and t.purpose = 'start_timeout'
     ) end as start_by, q.limit_name, q.limit_key, p.concurrency, p.rate, p.leased, p.ready, p.before, p.holders,
-    'pause' = any(q.held_for) as paused
+    'pause' = any(q.held_for) as paused, q.pool
   from noetl.queue q
   left join lateral noetl.server_job(row(q.*)::noetl.queue) j on true
   left join lateral noetl.throttle_wait(row(q.*)::noetl.queue) p on true
@@ -126,27 +126,28 @@ order by x.execution_id
 limit $2::int;
 
 -- name: explain_types
--- How many jobs of these types wait or are leased, and when a worker was last seen. It reads only the latest jobs,
--- because the queue may be long.
-select wanted.type, (
+-- How many jobs of these types and pools wait or are leased, and when a worker was last seen. It reads only the latest
+-- jobs, because the queue may be long.
+select wanted.type, wanted.pool, (
     select count(*)
     from noetl.queue q
-    where q.status in ('queued', 'retry') and q.node_type = wanted.type and q.available_at <= clock_timestamp()
+    where q.status in ('queued', 'retry') and q.node_type = wanted.type and q.pool = wanted.pool
+      and q.available_at <= clock_timestamp()
   ) as waiting, (
     select count(*)
     from noetl.queue q
-    where q.status = 'leased' and q.node_type = wanted.type
+    where q.status = 'leased' and q.node_type = wanted.type and q.pool = wanted.pool
   ) as leased, (
     select max(l.last_heartbeat::timestamptz)
     from (
-      select q.node_type, q.last_heartbeat
+      select q.node_type, q.pool, q.last_heartbeat
       from noetl.queue q
       order by q.queue_id desc
       limit 5000
     ) l
-    where l.node_type = wanted.type
+    where l.node_type = wanted.type and l.pool = wanted.pool
   ) as last_seen
-from unnest($1::text[]) wanted (type);
+from unnest($1::text[], $2::text[]) wanted (type, pool);
 
 -- name: explain_forks
 select f.execution_id, f.status, coalesce(f.idempotency_key = $2::text, false) as retry

@@ -184,7 +184,7 @@ where b.before < $4::bigint;
 -- Jobs of an execution by node, whatever their status.
 select q.queue_id, q.node_id, q.node_name as step, q.node_type as type, q.status, q.priority, q.attempts, q.max_attempts,
   q.lost_leases, nullif(q.available_at, 'infinity')::timestamptz as available_at,
-  q.lease_until::timestamptz as lease_until, q.worker_id, q.stop, q.held_for, q.limit_name, q.limit_key
+  q.lease_until::timestamptz as lease_until, q.worker_id, q.stop, q.held_for, q.limit_name, q.limit_key, q.pool
 from noetl.queue q
 where q.execution_id = $1::bigint and q.node_id > $2::text
 order by q.node_id
@@ -334,14 +334,20 @@ offset $3::int - 1
 limit 1;
 
 -- name: list_workers
--- Who holds leases, by worker.
-select q.worker_id, count(*) as leases, count(*) filter (where q.lease_until < clock_timestamp()) as expired,
-  min(q.lease_until)::timestamptz as next_lease_until, max(q.last_heartbeat)::timestamptz as last_heartbeat,
-  array_agg(distinct q.node_type) as types
-from noetl.queue q
-where q.status = 'leased'
-group by q.worker_id
-order by q.worker_id;
+-- Who has announced itself, and who holds leases.
+select coalesce(w.worker_id, l.worker_id) as worker_id, w.host, w.version, w.slots, w.since, w.seen,
+  coalesce(w.pools, l.pools) as pools, case when w.worker_id is null then l.types else w.types end as types,
+  coalesce(l.leases, 0) as leases, coalesce(l.expired, 0) as expired, l.next_lease_until, l.last_heartbeat
+from noetl.live_workers() w
+full join (
+  select q.worker_id::text as worker_id, count(*) as leases, count(*) filter (where q.lease_until < clock_timestamp()) as expired,
+    min(q.lease_until)::timestamptz as next_lease_until, max(q.last_heartbeat)::timestamptz as last_heartbeat,
+    array_agg(distinct q.node_type::text) as types, array_agg(distinct q.pool) as pools
+  from noetl.queue q
+  where q.status = 'leased'
+  group by q.worker_id
+) l on l.worker_id = w.worker_id
+order by 1;
 
 -- name: page_leases
 -- The leases of one worker, or of all.

@@ -98,7 +98,7 @@ with wanted as (
          'workbook', 'iteration', 'inbox', 'dead_letter', 'job_to_cancel', 'clock', 'schema_version',
          'period', 'archived', 'start_schedule', 'path_pause', 'unheld_job', 'wait', 'timer', 'signal', 'signal_taken', 'match_request',
         'on_signal', 'log', 'undo', 'place', 'slot_claim', 'throttle_bucket', 'release_request', 'limit',
-        'executions', 'undos', 'start_key', 'figure'
+        'executions', 'undos', 'start_key', 'figure', 'worker'
       ]),
       ('insert', array[
         'event', 'queue', 'execution', 'execution_state', 'turn', 'workload', 'workflow', 'transition', 'workbook',
@@ -149,7 +149,7 @@ from unnest(array[
   'reap_leases(int, int, timestamptz, timestamptz, float8)', 
   'reap_jobs_to_cancel(int, timestamptz)', 'reap(int, int, timestamptz, float8)',
   'latest_ahead(timestamptz, timestamptz)', 'pull_back(timestamptz, timestamptz, interval)', 'mind_clock(int, boolean)',
-  'is_archived(bigint)', 'add_partition(int)', 'history_tables()', 'below_undos()', 'drop_without_period(bigint, timestamptz, int)',
+  'live_workers()', 'unserved_jobs(int)', 'is_archived(bigint)', 'add_partition(int)', 'history_tables()', 'below_undos()', 'drop_without_period(bigint, timestamptz, int)',
   'mark_period(text, text, text)', 'drop_partition(text, text, bigint[])', 'drop_executions(bigint[])', 'notify_matchers()', 'original_start(bigint)', 'latest_sent_at(bigint, timestamptz)', 'receivers(bigint[], int)',
   'deliver_signals(bigint[], text[])', 'match_signals(int)', 'start_by_signal(text, bigint)', 'sweep_signals(int, bigint)',
   'reap_holds(int)', 'hold_jobs(bigint, text, int)', 'text_list(jsonb)', 'notify_timers(timestamptz)', 'fire_timers(int, float8)',

@@ -101,7 +101,7 @@ with live as materialized (
   select q.available_at
   from noetl.queue q
   where q.status in ('queued', 'retry') and q.available_at <= clock_timestamp()
-  order by q.priority desc, q.available_at, q.queue_id
+  order by q.pool, q.priority desc, q.available_at, q.queue_id
   limit $1
 ), leased as materialized (
   select q.worker_id
@@ -138,19 +138,9 @@ select clock_timestamp() as read_at,
   ) as brokers;
 
 -- name: list_unserved
--- Types of ready jobs that nobody leases, among the first $1 jobs: how many wait, for how long, and who has the oldest.
-select r.node_type as type, count(*) as jobs, extract(epoch from clock_timestamp() - min(r.available_at))::float8 as seconds,
-  (array_agg(r.execution_id order by r.available_at))[1] as execution_id
-from (
-  select q.node_type, q.available_at, q.execution_id
-  from noetl.queue q
-  where q.status in ('queued', 'retry') and q.available_at <= clock_timestamp()
-  order by q.priority desc, q.available_at, q.queue_id
-  limit $1::int
-) r
-where not exists (select from noetl.queue l where l.status = 'leased' and l.node_type = r.node_type)
-group by r.node_type
-order by min(r.available_at)
+-- Types and pools of jobs that no worker serves, of the first $1 jobs of each pool.
+select u.type, u.pool, u.jobs, u.seconds, u.execution_id, u.limits
+from noetl.unserved_jobs($1::int) u
 limit $2::int;
 
 -- name: list_oldest_live

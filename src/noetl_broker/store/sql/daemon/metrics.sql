@@ -10,7 +10,7 @@ with oldest_mail as (
   from noetl.queue q
   where q.status in ('queued', 'retry')
     and q.available_at <= clock_timestamp()
-  order by q.priority desc, q.available_at, q.queue_id
+  order by q.pool, q.priority desc, q.available_at, q.queue_id
   limit $1::int
 ), leased as materialized (
   select q.lease_until < clock_timestamp() and noetl.is_lease_lost(row(q.*)::noetl.queue, clock_timestamp(), null) as is_lost
@@ -53,6 +53,7 @@ select
     ) later
   ) as delayed_jobs,
   (select count(*) from leased) as leased_jobs,
+  (select coalesce(sum(u.jobs), 0)::bigint from noetl.unserved_jobs() u) as jobs_unserved,
   (
     select count(*)
     from (

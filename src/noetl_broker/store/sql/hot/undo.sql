@@ -60,6 +60,7 @@ set status = case when q.status = 'leased' then q.status else n.status end,
       where x.execution_id = n.execution_id
     ), '{}') end,
     priority = n.priority, max_attempts = n.max_attempts, timeout_seconds = n.timeout, lost_leases = 0, held_for = null,
+    pool = coalesce(n.pool, 'default'),
     available_at = case when n.status = 'delegated' then 'infinity' else clock_timestamp() end,
     first_leased_at = case when n.status = 'delegated' then clock_timestamp() end,
     event_id = (
@@ -69,8 +70,9 @@ set status = case when q.status = 'leased' then q.status else n.status end,
     ),
     updated_at = clock_timestamp()
 from unnest(
-  $1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[], $8::int[], $9::float8[]
-) n (execution_id, node_id, visit_node_id, status, action, context, priority, max_attempts, timeout)
+  $1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[], $8::int[], $9::float8[],
+  $10::text[]
+) n (execution_id, node_id, visit_node_id, status, action, context, priority, max_attempts, timeout, pool)
 where q.execution_id = n.execution_id and q.node_id = n.node_id;
 
 -- name: set_undo_statuses

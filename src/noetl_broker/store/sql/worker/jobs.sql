@@ -1,10 +1,13 @@
 -- name: lease_jobs
 select queue_id, execution_id, node_id, node_name, node_type, action, context::text as context, attempts, priority,
   timeout_seconds
-from noetl.lease_jobs($1::text, $2::int, $3::int, $4::text[]);
+from noetl.lease_jobs($1::text, $2::int, $3::int, $4::text[], $5::text[]);
 
 -- name: announce_types
 select noetl.announce_step_types($1::text[]);
+
+-- name: announce_worker
+select noetl.announce_worker($1::text, $2::text[], $3::text[], $4::int, $5::int, $6::text, $7::text, $8::boolean);
 
 -- name: heartbeat_jobs
 -- These statements lock rows in the order of their ids, so that two batches cannot deadlock.
@@ -58,4 +61,5 @@ from (
 -- Rows of completed jobs have `accepted` and nothing else.
 select queue_id, yours as accepted, execution_id, node_id, node_name, node_type, action, context::text as context,
   attempt as attempts, priority, timeout_seconds
-from noetl.complete_jobs_and_lease($1::text, $2::bigint[], $3::int[], $4::text[]::jsonb[], $5::int, $6::int, $7::text[]);
+from noetl.complete_jobs_and_lease($1::text, $2::bigint[], $3::int[], $4::text[]::jsonb[], $5::int, $6::int, $7::text[],
+  $8::text[]);
