@@ -12,6 +12,7 @@ from tests.simulation.plans import Entry, Inputs, Iterate, Kind, Plan, Retry, Si
 from tests.simulation.random_expressions import ExpressionWriter
 
 NAMES = "abcdefghijkl"
+LATE_KINDS = frozenset({"action", "playbook", "iterator", "wait", "approval"})
 WORKLOAD = {"size": 3, "mode": "quick", "deep": {"x": 4, "y": [1, 2]}, "sizes": {"long": 5, "s": 2, "mid": 4}}
 NEEDS_FROM = 1_000_000  # plans of these seeds also have joins that need a number, or cancel their losers
 WAITS_FROM = 2_000_000  # plans of these seeds have waits, too
@@ -176,7 +177,7 @@ def _plan(random: Random, path: str, nesting: int, *, steps: int, stable: bool) 
         written = [first, *others]
     if any(target.step == "end" for step in written for entry in step.entries for target in _targets(entry)):
         written.append(_end(random, names, stable=stable))
-    return Plan(
+    plan = Plan(
         path=path,
         steps=tuple(written),
         workload=WORKLOAD,
@@ -184,6 +185,17 @@ def _plan(random: Random, path: str, nesting: int, *, steps: int, stable: bool) 
         deadline=random.randint(2, 30) if not stable and random.random() < 0.03 else None,
         children=children,
     )
+    return plan if stable else _with_late(plan)
+
+
+def _with_late(plan: Plan) -> Plan:
+    """Give some plans and steps a `late_after`; the numbers are made of the plan, so that all else stays as it was."""
+    random = Random(repr(plan))
+    steps = [
+        replace(step, late_after=random.randint(1, 9)) if step.kind in LATE_KINDS and random.random() < 0.1 else step
+        for step in plan.steps
+    ]
+    return replace(plan, steps=tuple(steps), late_after=random.randint(1, 30) if random.random() < 0.1 else None)
 
 
 def _targets(entry: Entry) -> tuple[Target, ...]:

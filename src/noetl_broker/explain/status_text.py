@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from noetl_broker.explain.error_text import attempt_text, failure_text, traceback_lines, traceback_of
 from noetl_broker.explain.slots import slot_of_row, slot_text
 from noetl_broker.node_ids import name_of_row, node_of_job, parse_node, visit_name
+from noetl_broker.template.durations import moment_text
 from noetl_broker.text import short_json, span
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def headline(found: dict[str, Any]) -> str:
     line = f"execution {found['execution_id']}  {playbook}  {found['status']} {manner} {time}"
     kin = {"parent_execution_id": "child of", "forked_from": "continues", "recovered_as": "continued as"}
     line += f", {found['undo_status']}" if found["undo_status"] == "undone" else ""
+    line += f", late since {moment_text(found['late_at'])}" if found["late_at"] is not None else ""
     return ", ".join([line, *(f"{words} {found[kind]}" for kind, words in kin.items() if found[kind] is not None)])
 
 

@@ -21,6 +21,7 @@ class NextState:
         "failed_before",
         "hold",
         "hops",
+        "late",
         "parent",
         "repeats",
         "seen",
@@ -49,6 +50,7 @@ class NextState:
         self.signals = list(state.signals)
         self.hops = state.hops
         self.failed_before = state.failed_before
+        self.late = state.late
         self.undo, self.unknown, self.compensation = state.undo, state.unknown, state.compensation
         self.slots = state.slots
 
@@ -64,7 +66,7 @@ class NextState:
             repeats=self.repeats, total=self.total, ends=tuple(self.ends), end=end, parent=self.parent,
             hold=self.hold if live else None, signals=tuple(self.signals) if live else (), hops=self.hops,
             undo=self.undo, unknown=self.unknown, compensation=self.compensation, slots=self.slots,
-            failed_before=self.failed_before,
+            failed_before=self.failed_before, late=self.late,
         )  # fmt: skip
 
     def has_visited(self, step: Step) -> bool:

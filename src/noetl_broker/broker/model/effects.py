@@ -18,29 +18,35 @@ OWN_VERSION: Final = 0  # of a child: the version of its parent. The child is a 
 
 
 class OnFailureStart(NamedTuple):
-    """An execution that starts because one failed: the latest version of a playbook. It is no child."""
+    """An execution that starts because one failed or is late: a playbook's latest version. It is no child."""
 
     path: str
     payload: dict[str, JSON]
 
 
 class ExecutionBegun(NamedTuple):
-    """The execution begins with this workload, or is refused. Its `deadline`, in seconds from now, begins too."""
+    """The execution begins with this workload, or is refused.
+
+    Its `deadline` and its `late_after` begin too: in seconds from now.
+    """
 
     workload: dict[str, JSON]
     deadline: float | None = None
+    late_after: float | None = None
 
 
 class StatusChanged(NamedTuple):
     """The execution goes on living with a new status: PAUSED, QUEUED, RUNNING or COMPENSATING.
 
-    `admitted`: it was queued, and its `deadline` (seconds; None: none) begins. `waits`: it is queued for a slot.
+    `admitted`: it was queued. Its `deadline` and its `late_after` begin (seconds; None: none). `waits`: it is queued for
+    a slot.
     """
 
     status: str
     admitted: bool = False
     deadline: float | None = None
     waits: bool = False
+    late_after: float | None = None
 
 
 class Slot(NamedTuple):
@@ -271,7 +277,7 @@ class WaitReopened(NamedTuple):
 
 
 class TimerSet(NamedTuple):
-    """The execution gets an event about a visit at this moment; purpose: wait, timeout or signals.
+    """The execution gets an event about a visit at this moment; purpose: wait, timeout, signals or late.
 
     `is_moment`: the playbook gives the moment itself, not how long to wait.
     """
@@ -281,6 +287,21 @@ class TimerSet(NamedTuple):
     purpose: str
     due: datetime
     is_moment: bool = False
+
+
+class ReportedLate(NamedTuple):
+    """The execution, or a visit of this step, is late. `starts`: what `metadata.on_late` starts."""
+
+    step: str | None
+    visit: int
+    starts: OnFailureStart | None = None
+
+
+class LateTimerEnded(NamedTuple):
+    """A visit with a `late_after` is over: its timer is deleted."""
+
+    step: str
+    visit: int
 
 
 class SignalSent(NamedTuple):
@@ -385,6 +406,8 @@ Effect: TypeAlias = (
     | WaitEnded
     | WaitReopened
     | TimerSet
+    | ReportedLate
+    | LateTimerEnded
     | SignalSent
     | SignalConditionFailed
     | UndoNoted

@@ -82,7 +82,7 @@ class Token(NamedTuple):
     signal. `unsure`: an attempt timed out or lost its
     lease, so its action may have happened. `undos`: how many open rows of `noetl.undo` there are of the visit, its
     items and children. `draining`: the visit is over, but its action, items or children may still report success, which
-    is then undone.
+    is then undone. `late`: its `late_after` passed.
     """
 
     step: str
@@ -99,6 +99,7 @@ class Token(NamedTuple):
     undos: int = 0
     draining: bool = False
     again: tuple[int, ...] = ()
+    late: bool = False
 
 
 class InlineResult(NamedTuple):
@@ -241,7 +242,7 @@ class ExecutionState(NamedTuple):
     the last visit of `end`. `hold` is set if the execution was paused or queued. `signals`: signals
     that fitted no wait, in the order of their turns. `hops`: how many executions sent signals that led to this one.
     `undo` counts the open rows of `noetl.undo`, `unknown` the unknown ones. `compensation` is set while COMPENSATING.
-    `failed_before`: the execution whose failure led to this one (`metadata.on_failure`).
+    `failed_before`: the execution whose failure or lateness led to this one. `late`: `metadata.late_after` passed.
     """
 
     status: str = NEW
@@ -261,6 +262,7 @@ class ExecutionState(NamedTuple):
     compensation: Compensation | None = None
     slots: tuple[Slot, ...] = ()  # those of a queued execution are waited for, or wanted; the others are held
     failed_before: int | None = None
+    late: bool = False
 
 
 def on_arcs(state: ExecutionState) -> tuple[Arrival, ...]:
@@ -290,7 +292,7 @@ def encode(state: ExecutionState) -> dict[str, JSON]:
         document["hold"] = _encode_hold(state.hold)
     if state.undo or state.unknown or state.compensation is not None:
         document |= _encode_undo(state)
-    has_rest = state.signals or state.hops or state.slots or state.failed_before is not None
+    has_rest = state.signals or state.hops or state.slots or state.late or state.failed_before is not None
     return document | _encode_rest(state) if has_rest else document
 
 
@@ -316,6 +318,7 @@ def decode(document: dict[str, Any]) -> ExecutionState:
         compensation=decode_compensation(document["compensation"]) if "compensation" in document else None,
         slots=tuple(Slot(*slot) for slot in document.get("slots", ())),
         failed_before=document.get("on_failure"),
+        late=document.get("late", False),
     )
 
 
@@ -367,10 +370,10 @@ def _encode_token(token: Token) -> dict[str, JSON]:
         document["again"] = list(token.again)
     if token.awaited is not None:
         document["awaited"] = _encode_awaited(token.awaited)
-    if token.unsure or token.undos or token.draining:
+    if token.unsure or token.undos or token.draining or token.late:
         # With this type, the compiled form keeps `true`. With one of its own it makes 1 of it, and then refuses that.
         fields: dict[str, JSON] = {"unsure": token.unsure, "undos": token.undos, "draining": token.draining}
-        document |= {name: value for name, value in fields.items() if value}
+        document |= {name: value for name, value in (*fields.items(), ("late", token.late)) if value}
     return document
 
 
@@ -390,6 +393,7 @@ def _decode_token(document: dict[str, Any]) -> Token:
         document.get("undos", 0),
         document.get("draining", False),
         tuple(document.get("again", ())),
+        document.get("late", False),
     )
 
 
@@ -429,6 +433,8 @@ def _encode_rest(state: ExecutionState) -> dict[str, JSON]:
         document["slots"] = [list(slot) for slot in state.slots]
     if state.failed_before is not None:
         document["on_failure"] = state.failed_before
+    if state.late:
+        document["late"] = True
     return document
 
 

@@ -32,6 +32,7 @@ from noetl_broker.service.models.values import (
 
 UndoStatus = Literal["open", "running", "done", "failed", "unknown", "superseded", "settled"]
 UndoState = Literal["undoing", "undone", "left"]
+_LATE: Any = Field(description="since when it, or a step of it, is or was late; null: never")
 _UNDO_STATE: Any = Field(description="how its undo stands after its end; null: it has none")
 ItemStatus = Literal["WAITING", "RUNNING", "COMPLETED", "FAILED", "CANCELLED"]
 Form = Literal["svg", "mermaid"]
@@ -139,6 +140,7 @@ class ExecutionView(BaseModel):
     error: Fault
     recovered_as: Id | None = Field(description="the fork or retry that recovered it")
     undo_status: UndoState | None = _UNDO_STATE
+    late_at: Moment | None = _LATE
 
 
 class StepView(BaseModel):

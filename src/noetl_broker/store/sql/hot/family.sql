@@ -263,19 +263,19 @@ select execution_id, event_id
 from gathered;
 
 -- name: start_on_failure
--- What starts because executions failed, or an undo that began after the end ($4: in this turn). It is no child, because
--- it outlives them. A path that is not registered gets an execution too, which fails with that reason. In a bucket, so does
+-- What starts because executions failed or are late, or because an undo failed that began after the end. It is no child,
+-- because it outlives them. $4 and $5 make its idempotency key: the cause, and a late visit or the turn of an undo. A path that is not registered gets an execution too, which fails with that reason. In a bucket, so does
 -- one whose playbook has another metadata.bucket than that of the failed execution.
 with failed as materialized (
   select noetl.next_id() as execution_id, f.execution_id as failed_id, p.catalog_id, f.path, p.version,
     coalesce(p.name, noetl.name_of_path(f.path)) as name, f.payload::jsonb as payload,
-    f.undo_turn,
+    f.rest, f.word,
     case when noetl.bucket_number() is not null then (
       select noetl.other_bucket(p.bucket, x.catalog_id)
       from noetl.execution x
       where x.execution_id = f.execution_id
     ) end as other_bucket
-  from unnest($1::bigint[], $2::text[], $3::text[], $4::int[]) f (execution_id, path, payload, undo_turn)
+  from unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[]) f (execution_id, path, payload, rest, word)
   left join lateral (
     select c.catalog_id, c.version, c.name, c.bucket
     from noetl.catalog c
@@ -285,7 +285,7 @@ with failed as materialized (
   ) p on true
 ), begun as (
   insert into noetl.execution (execution_id, catalog_id, path, version, idempotency_key)
-  select execution_id, catalog_id, path, version, concat_ws(' ', 'on_failure', failed_id, undo_turn)
+  select execution_id, catalog_id, path, version, concat_ws(' ', word, failed_id, rest)
   from failed
   on conflict (path, idempotency_key) where idempotency_key is not null do nothing
   returning execution_id
@@ -295,7 +295,7 @@ with failed as materialized (
   )
   select f.execution_id, f.catalog_id, 'execution_start', f.execution_id::text, f.name, 'playbook', 'STARTED',
     jsonb_build_object('path', f.path, 'version', f.version, 'workload', f.payload),
-    jsonb_build_object('on_failure', f.failed_id) || coalesce(f.other_bucket, '{}')
+    jsonb_build_object(f.word, f.failed_id) || coalesce(f.other_bucket, '{}')
   from failed f
   join begun b on b.execution_id = f.execution_id
   returning execution_id, event_id
