@@ -207,7 +207,7 @@ def _of_action(step: Step) -> dict[str, Any]:
         written["retry"] = _retry(step.retry)
     if step.timeout is not None:
         written["timeout"] = step.timeout
-    if step.late_after is not None:
+    if step.late_after is not None and step.kind not in {"router", "signal", "fail"}:
         written["late_after"] = step.late_after
     for name in ("result", "output"):
         value = getattr(step, name)

@@ -42,7 +42,7 @@ def plan(seed: int, *, stable: bool = False) -> Plan:
         made = _with_approvals(Random(f"approvals {seed}"), made)
     if SCHEMAS_FROM <= seed < APPROVALS_FROM:
         made = _with_schemas(Random(f"schemas {seed}"), made)
-    return made
+    return made if stable else _with_late(Random(f"late {seed}"), made)
 
 
 def _with_schemas(random: Random, made: Plan) -> Plan:
@@ -177,7 +177,7 @@ def _plan(random: Random, path: str, nesting: int, *, steps: int, stable: bool) 
         written = [first, *others]
     if any(target.step == "end" for step in written for entry in step.entries for target in _targets(entry)):
         written.append(_end(random, names, stable=stable))
-    plan = Plan(
+    return Plan(
         path=path,
         steps=tuple(written),
         workload=WORKLOAD,
@@ -185,17 +185,17 @@ def _plan(random: Random, path: str, nesting: int, *, steps: int, stable: bool) 
         deadline=random.randint(2, 30) if not stable and random.random() < 0.03 else None,
         children=children,
     )
-    return plan if stable else _with_late(plan)
 
 
-def _with_late(plan: Plan) -> Plan:
-    """Give some plans and steps a `late_after`; the numbers are made of the plan, so that all else stays as it was."""
-    random = Random(repr(plan))
-    steps = [
+def _with_late(random: Random, made: Plan) -> Plan:
+    """Return a plan some of whose executions and steps are late."""
+    steps = tuple(
         replace(step, late_after=random.randint(1, 9)) if step.kind in LATE_KINDS and random.random() < 0.1 else step
-        for step in plan.steps
-    ]
-    return replace(plan, steps=tuple(steps), late_after=random.randint(1, 30) if random.random() < 0.1 else None)
+        for step in made.steps
+    )
+    children = tuple(_with_late(random, child) for child in made.children)
+    late_after = random.randint(1, 30) if random.random() < 0.1 else None
+    return replace(made, steps=steps, children=children, late_after=late_after)
 
 
 def _targets(entry: Entry) -> tuple[Target, ...]:

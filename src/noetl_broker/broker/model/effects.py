@@ -38,8 +38,8 @@ class ExecutionBegun(NamedTuple):
 class StatusChanged(NamedTuple):
     """The execution goes on living with a new status: PAUSED, QUEUED, RUNNING or COMPENSATING.
 
-    `admitted`: it was queued. Its `deadline` and its `late_after` begin (seconds; None: none). `waits`: it is queued for
-    a slot.
+    `admitted`: it was queued. Its `deadline` and its `late_after` begin (seconds; None: none).
+    `waits`: it is queued for a slot.
     """
 
     status: str
