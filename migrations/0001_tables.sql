@@ -287,6 +287,7 @@ create table if not exists noetl.execution (
   admitted_at timestamptz,
   waits_for_slot boolean,
   ended_at timestamptz,
+  late_at timestamptz,
   parent_execution_id bigint,
   parent_event_id bigint,
   parent_node_id text,
@@ -331,6 +332,7 @@ comment on column noetl.execution.admitted_at is 'When it was admitted, if it wa
 comment on column noetl.execution.waits_for_slot is
   'true: it is queued for a slot; false: for the moment of its start; null: for neither.';
 comment on column noetl.execution.ended_at is 'When it ended.';
+comment on column noetl.execution.late_at is 'When it, or a step of it, was first reported late (late_after); null: never.';
 comment on column noetl.execution.parent_execution_id is 'The execution that started this one.';
 comment on column noetl.execution.parent_event_id is 'The event of the parent that caused it.';
 comment on column noetl.execution.parent_node_id is

@@ -49,7 +49,7 @@ create table if not exists noetl.timer (
   execution_id bigint not null,
   node_id text,
   step text,
-  purpose text not null check (purpose in ('wait', 'timeout', 'signals', 'child', 'deadline', 'start_timeout', 'start')),
+  purpose text not null check (purpose in ('wait', 'timeout', 'signals', 'child', 'deadline', 'start_timeout', 'late', 'start')),
   due_at timestamptz not null,
   is_moment boolean not null default false,
   created_at timestamptz not null default clock_timestamp()
@@ -64,7 +64,8 @@ comment on column noetl.timer.node_id is 'The visit; null: the execution.';
 comment on column noetl.timer.step is 'The step of the visit.';
 comment on column noetl.timer.purpose is
   'wait: the moment that a visit waits for; timeout: of a wait; child: a failed child starts again; deadline: of the
-   execution; start_timeout: of a job that no worker has leased; start: of an execution that starts later.';
+   execution; start_timeout: of a job that no worker has leased; late: of the execution or a visit; start: a start that
+   waits for its moment.';
 comment on column noetl.timer.due_at is 'Its moment.';
 comment on column noetl.timer.is_moment is
   'The moment was given, such as by `until`. A clock that steps back does not move it, as it moves delays.';
@@ -170,26 +171,28 @@ begin
     )
     select d.execution_id, x.catalog_id, q.event_id, coalesce(p.event_type, 'timer_due'),
       coalesce(d.node_id, d.execution_id::text), coalesce(d.step, c.name, noetl.name_of_path(x.path)),
-      coalesce(q.node_type, p.node_type, case w.kind when 'approval' then 'approval' else 'wait' end),
+      coalesce(
+        q.node_type, p.node_type, case when d.node_id is null then 'playbook' when w.kind = 'approval' then w.kind else 'wait' end
+      ),
       coalesce(p.status, 'RUNNING'),
       case when p.event_type is null then jsonb_build_object(
         'purpose', d.purpose, 'due_at', to_char(d.due_at, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
       ) end,
-      case when q.attempts is not null then jsonb_build_object('attempt', q.attempts + 1) end
+      case when d.purpose = 'child' and q.attempts is not null then jsonb_build_object('attempt', q.attempts + 1) end
     from due d
     join noetl.execution x on x.execution_id = d.execution_id
     left join (
       values ('child', 'child_due', 'playbook', 'PENDING'), ('deadline', 'execution_deadline', 'playbook', 'FAILED'),
         ('start', 'place_free', 'playbook', 'PENDING')
     ) p (purpose, event_type, node_type, status) on p.purpose = d.purpose
-    left join noetl.wait w on d.purpose = 'timeout' and w.execution_id = d.execution_id and w.node_id = d.node_id
+    left join noetl.wait w on d.purpose in ('timeout', 'late') and w.execution_id = d.execution_id and w.node_id = d.node_id
     left join lateral (
       select r.event_id, r.node_type, r.attempts
       from noetl.queue r
-      where d.purpose = 'child' and r.execution_id = d.execution_id and r.node_id = d.node_id
+      where d.purpose in ('child', 'late') and r.execution_id = d.execution_id and r.node_id = d.node_id
       limit 1
     ) q on true
-    left join noetl.catalog c on d.purpose in ('deadline', 'start') and c.catalog_id = x.catalog_id
+    left join noetl.catalog c on d.purpose in ('deadline', 'start', 'late') and d.node_id is null and c.catalog_id = x.catalog_id
     where (noetl.is_live(x.status) or x.undo_status = 'undoing') and d.purpose <> 'start_timeout'
     order by d.due_at, d.timer_id
   )

@@ -51,6 +51,7 @@ KINDS = {
 STATUS_CHANGES = frozenset(
     {"execution_paused", "execution_resumed", "execution_queued", "execution_admitted", "execution_compensating"}
 )
+LATE = frozenset({"execution_late", "step_late"})
 OF_UNDO = frozenset({"compensation_started", "compensation_completed", "compensation_failed"})
 UNDO_ENDS = frozenset({"execution_undone", "execution_undo_failed"})
 ENDS = frozenset({"execution_complete", "execution_failed", "execution_cancelled"})
@@ -79,6 +80,8 @@ def reference_event(event: Row, leases: int) -> ReferenceEvent | None:
     value = (event["context"] or {}).get("workload") or {} if kind == "start" else event["result"]
     if kind in {"failed", "item_failed"}:
         value = event["error"] or {}
+    if kind == "timer" and event["context"]["purpose"] == "late":
+        kind = "late"
     if kind == "timer":
         value = {"waited_until": event["context"]["due_at"]}
     if kind == "signal":
@@ -173,6 +176,6 @@ def _detail(event: Emitted) -> Any:
         return [event.context["index"], event.result]
     if event.type == "iterator_started" and event.context:
         return event.context["total"]
-    if event.type in STATUS_CHANGES | OF_UNDO:
+    if event.type in STATUS_CHANGES | OF_UNDO | LATE:
         return None
     return event.context["index"] if event.context else event.result

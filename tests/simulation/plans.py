@@ -131,6 +131,7 @@ class Step:
     failure: Failure | None = None  # of a step that fails
     compensate: Compensate | None = None
     result: tuple[tuple[str, Value], ...] | Value | None = None
+    late_after: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +143,7 @@ class Plan:
     workload: dict[str, Any] = field(default_factory=dict)
     max_visits: int = 60
     deadline: int | None = None
+    late_after: int | None = None
     required: tuple[str, ...] = ()  # keys of the workload, by its schema
     largest_size: int | None = None  # of `size` in the workload, by its schema
     children: tuple[Plan, ...] = ()
@@ -162,6 +164,8 @@ def document(plan: Plan) -> dict[str, Any]:
     metadata: dict[str, Any] = {"name": plan.path, "path": plan.path, "max_visits": plan.max_visits}
     if plan.deadline is not None:
         metadata["deadline"] = plan.deadline
+    if plan.late_after is not None:
+        metadata["late_after"] = plan.late_after
     schema: dict[str, Any] = {"required": [*plan.required]} if plan.required else {}
     if plan.largest_size is not None:
         schema["properties"] = {"size": {"maximum": plan.largest_size}}
@@ -203,6 +207,8 @@ def _of_action(step: Step) -> dict[str, Any]:
         written["retry"] = _retry(step.retry)
     if step.timeout is not None:
         written["timeout"] = step.timeout
+    if step.late_after is not None and step.kind not in {"router", "signal", "fail"}:
+        written["late_after"] = step.late_after
     for name in ("result", "output"):
         value = getattr(step, name)
         if value is not None:

@@ -12,6 +12,7 @@ from tests.simulation.plans import Entry, Inputs, Iterate, Kind, Plan, Retry, Si
 from tests.simulation.random_expressions import ExpressionWriter
 
 NAMES = "abcdefghijkl"
+LATE_KINDS = frozenset({"action", "playbook", "iterator", "wait", "approval"})
 WORKLOAD = {"size": 3, "mode": "quick", "deep": {"x": 4, "y": [1, 2]}, "sizes": {"long": 5, "s": 2, "mid": 4}}
 NEEDS_FROM = 1_000_000  # plans of these seeds also have joins that need a number, or cancel their losers
 WAITS_FROM = 2_000_000  # plans of these seeds have waits, too
@@ -41,7 +42,7 @@ def plan(seed: int, *, stable: bool = False) -> Plan:
         made = _with_approvals(Random(f"approvals {seed}"), made)
     if SCHEMAS_FROM <= seed < APPROVALS_FROM:
         made = _with_schemas(Random(f"schemas {seed}"), made)
-    return made
+    return made if stable else _with_late(Random(f"late {seed}"), made)
 
 
 def _with_schemas(random: Random, made: Plan) -> Plan:
@@ -184,6 +185,17 @@ def _plan(random: Random, path: str, nesting: int, *, steps: int, stable: bool) 
         deadline=random.randint(2, 30) if not stable and random.random() < 0.03 else None,
         children=children,
     )
+
+
+def _with_late(random: Random, made: Plan) -> Plan:
+    """Return a plan some of whose executions and steps are late."""
+    steps = tuple(
+        replace(step, late_after=random.randint(1, 9)) if step.kind in LATE_KINDS and random.random() < 0.1 else step
+        for step in made.steps
+    )
+    children = tuple(_with_late(random, child) for child in made.children)
+    late_after = random.randint(1, 30) if random.random() < 0.1 else None
+    return replace(made, steps=steps, children=children, late_after=late_after)
 
 
 def _targets(entry: Entry) -> tuple[Target, ...]:

@@ -66,7 +66,21 @@ class Reference(Entering):
             self._finish("CANCELLED")
         if event.kind == "deadline" and self.deadline is not None:
             self._finish("FAILED")
+        if event.kind == "late":
+            self._report_late(event)
+            return
         self._apply_to_node(event)
+
+    def _report_late(self, event: ReferenceEvent) -> None:
+        """Report once that the execution or a visit is late; nothing else changes."""
+        if not event.node and self.late_after is not None and self.is_admitted and not self.is_late:
+            self.is_late = True
+            self.emit("execution_late")
+        for token in self.running:
+            late_after = self.steps[token.step].late_after
+            if event.node and token.node == event.node and late_after is not None and not token.is_late:
+                token.is_late = True
+                self.emit("step_late", token.node)
 
     def _apply_to_node(self, event: ReferenceEvent) -> None:
         """Apply an event of a visit."""

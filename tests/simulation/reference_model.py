@@ -84,6 +84,7 @@ class Token:
     is_kept: bool = False  # items or a child of it start when the execution runs on
     items: Items | None = None
     awaited: Awaited | None = None
+    is_late: bool = False
     unsure: set[int | None] = field(default_factory=set)  # slots of items, None: itself; it may have had an effect
 
 

@@ -43,6 +43,8 @@ class ReferenceState:
         self.steps = {step.name: step for step in plan.steps}
         self.max_visits = plan.max_visits
         self.deadline = plan.deadline
+        self.late_after = plan.late_after
+        self.is_late = False
         self.workload: dict[str, Any] = plan.workload
         self.required = plan.required
         self.largest_size = plan.largest_size

@@ -67,6 +67,8 @@ def _smaller_plans(plan: Plan) -> Iterator[Plan]:
             yield replace(plan, steps=(*plan.steps[:index], simpler, *plan.steps[index + 1 :]))
     if plan.deadline is not None:
         yield replace(plan, deadline=None)
+    if plan.late_after is not None:
+        yield replace(plan, late_after=None)
 
 
 def _callers(steps: tuple[Step, ...], child: Plan) -> tuple[Step, ...]:
@@ -112,6 +114,7 @@ def _simpler_steps(step: Step) -> Iterator[Step]:
         "exclusive",
         "on_error",
         "timeout",
+        "late_after",
         "result",
         "output",
         "catch",

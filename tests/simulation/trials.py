@@ -25,6 +25,8 @@ FEATURES_BY_EVENT = {
     "step_cancelled": "a cancelled visit",
     "execution_paused": "a paused execution",
     "execution_queued": "a queued execution",
+    "execution_late": "a late execution",
+    "step_late": "a late visit",
     "compensation_completed": "an undo",
     "compensation_failed": "an undo that failed",
 }

@@ -321,13 +321,13 @@ class World:
         self.send(life, "action_failed", job.node, error=error, meta=meta)
 
     def _fire(self, life: Life, timer: Timer) -> None:
-        if timer.node is None:
+        if timer.node is None and timer.purpose == "deadline":
             self.send(life, "execution_deadline", str(life.number))
         elif timer.purpose == "child":
             self.send(life, "child_due", timer.node, meta={"attempt": life.jobs[timer.node].attempts + 1})
         else:
             context = {"due_at": moment_text(timer.due), "purpose": timer.purpose}
-            self.send(life, "timer_due", timer.node, context=context)
+            self.send(life, "timer_due", timer.node or str(life.number), context=context)
 
     # People.
 

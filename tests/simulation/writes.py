@@ -14,6 +14,7 @@ from noetl_broker.broker.model.effects import (
     EventPosted,
     ExecutionBegun,
     JobChanged,
+    LateTimerEnded,
     SignalSent,
     StatusChanged,
     TimerSet,
@@ -232,6 +233,10 @@ def _write_waits(world: World, life: Life, one: TakenTurn) -> None:
     begins = decision.last(ExecutionBegun) or decision.last(StatusChanged)
     if begins is not None and begins.deadline is not None and decision.ended is None:
         life.timers.append(Timer(None, None, "deadline", after(one.turn.at, begins.deadline)))
+    if begins is not None and begins.late_after is not None and decision.ended is None:
+        life.timers.append(Timer(None, None, "late", after(one.turn.at, begins.late_after)))
+    over = {life.node(end.step, end.visit) for end in decision.of(LateTimerEnded)}
+    life.timers = [timer for timer in life.timers if timer.purpose != "late" or timer.node not in over]
     ends = [((end.step, end.visit), end.status) for end in decision.of(WaitEnded)]
     for visit, status in ends + [((one.step, one.visit), "cancelled") for one in decision.of(VisitCancelled)]:
         life.timers = [timer for timer in life.timers if timer.node != life.node(*visit)]

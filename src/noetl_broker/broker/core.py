@@ -17,6 +17,7 @@ from noetl_broker.broker.draft.known import Known
 from noetl_broker.broker.draft.memory import FIRST_FORGET, forget, remember
 from noetl_broker.broker.finalize import finalize_execution
 from noetl_broker.broker.flow.failures import cancel_without_playbook, fail_execution
+from noetl_broker.broker.flow.late import end_late_timers
 from noetl_broker.broker.holds.pauses import keep_arrival
 from noetl_broker.broker.holds.slots import free_slots, freed
 from noetl_broker.broker.initial import reject_execution
@@ -112,6 +113,8 @@ def take_turn(
     draft = Draft(playbook, state, event, turn, known, traced=drafts is not None)
     try:
         decide(draft)
+        if playbook.late_steps:
+            end_late_timers(draft, state)
     except Refused as refused:
         return state, _refused(playbook, state, event, str(refused))
     if drafts is not None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from noetl_broker.broker.arrivals.steps import KINDS, Kind
 from noetl_broker.broker.compensation import abandon_execution, complete_undo, fail_undo, start_undo_again
 from noetl_broker.broker.flow.failures import cancel_execution, pass_deadline
+from noetl_broker.broker.flow.late import LATE, is_late_event, may_be_late, report_late
 from noetl_broker.broker.holds.pauses import is_admitted, pause_execution, row_of_pause
 from noetl_broker.broker.holds.slots import receive_slot, resume_queued
 from noetl_broker.broker.initial import dispatch_first_step
@@ -85,6 +86,8 @@ execution_resume                 unknown_execution  reacts        reacts        
 execution_resume, late           unknown_execution  recorded      recorded      recorded      recorded      after_end
 execution_signal                 unknown_execution  reacts        reacts        reacts        recorded      after_end
 execution_signal, doubled        unknown_execution  duplicate     duplicate     duplicate     duplicate     after_end
+timer_due, late                  unknown_execution  recorded      reacts        reacts        recorded      after_end
+timer_due, late, none is set     unknown_execution  recorded      recorded      recorded      recorded      after_end
 place_free                       unknown_execution  reacts        recorded      reacts        recorded      after_end
 holds_due                        unknown_execution  reacts        reacts        reacts        reacts        after_end
 event about a visit              unknown_execution  by visit      by visit      by visit      by visit      after_end
@@ -114,6 +117,7 @@ iteration_started                 reacts     reacts     reacts     recorded   re
 child_due                         not_open   not_open   not_open   not_open   not_open   duplicate  reacts     not_open
 child_due, another attempt        not_open   not_open   not_open   not_open   not_open   duplicate  duplicate  not_open
 timer_due                         not_open   not_open   not_open   not_open   not_open   not_open   not_open   reacts
+timer_due, late                   reacts     reacts     reacts     reacts     reacts     reacts     reacts     reacts
 timer_due, of nothing             not_open   not_open   not_open   not_open   not_open   not_open   not_open   recorded
 approval_decided                  not_open   not_open   not_open   not_open   not_open   not_open   not_open   reacts
 approval_decided, malformed       not_open   not_open   not_open   not_open   not_open   not_open   not_open   recorded
@@ -215,7 +219,11 @@ def _fail(draft: Draft) -> None:
 
 
 def _pass_moment(draft: Draft) -> None:
-    token, purpose = _token(draft), purpose_of(draft.event)
+    purpose = purpose_of(draft.event)
+    if purpose == LATE:
+        report_late(draft)
+        return
+    token = _token(draft)
     if purpose == SIGNALS:
         continue_signals(draft)
     elif purpose == TIMEOUT:
@@ -277,6 +285,7 @@ OF_EXECUTION = OF_PAUSE | {
     PLACE_FREE,
     HOLDS_DUE,
 }
+OF_MOMENTS = frozenset({EXECUTION_DEADLINE, TIMER_DUE})
 STATUS_ROWS = {
     **dict.fromkeys(REACTIONS, "event about a visit"),
     **{event_type: event_type for event_type in OF_EXECUTION},
@@ -297,8 +306,8 @@ def refusal(playbook: Playbook, state: ExecutionState, event: Event, rules: Rule
     """Why the event changes nothing: the outcome of its turn. None when a rule reacts."""
     kind = event.kind
     row = STATUS_ROWS.get(kind, "any other type")
-    if kind == EXECUTION_DEADLINE and (playbook.deadline is None or not is_admitted(state)):
-        row = "execution_deadline, none is set"
+    if kind in OF_MOMENTS:
+        row = _row_of_moment(playbook, state, event, row)
     elif kind in OF_PAUSE:
         row = row_of_pause(state, event)
     elif kind == EXECUTION_ABANDON and state.compensation is not None:
@@ -321,6 +330,15 @@ def refusal(playbook: Playbook, state: ExecutionState, event: Event, rules: Rule
     return None if outcome == "reacts" else outcome
 
 
+def _row_of_moment(playbook: Playbook, state: ExecutionState, event: Event, row: str) -> str:
+    """The row of a deadline, or of a timer: one without a step is about the execution."""
+    if event.kind == EXECUTION_DEADLINE:
+        return row if playbook.deadline is not None and is_admitted(state) else "execution_deadline, none is set"
+    if event.step is not None or not is_late_event(event):
+        return row
+    return "timer_due, late" if may_be_late(playbook, state) else "timer_due, late, none is set"
+
+
 def _by_visit(playbook: Playbook, state: ExecutionState, event: Event, kind: str, rules: Rules) -> str:
     step = playbook.steps.get(event.step or "")
     if step is None:
@@ -334,7 +352,10 @@ def _by_visit(playbook: Playbook, state: ExecutionState, event: Event, kind: str
         return "duplicate" if visit <= visits else "not_open"
     waiting = WAITING[step.waits_for]
     if kind == TIMER_DUE:
-        row = kind if is_timer_of(step, event) else f"{kind}, of nothing"
+        if is_late_event(event):
+            row = f"{kind}, late" if step.late_after is not None and not token.late else f"{kind}, of nothing"
+        else:
+            row = kind if is_timer_of(step, event) else f"{kind}, of nothing"
     elif kind == APPROVAL_DECIDED:
         row = kind if step.approval is not None and is_decision(event) else f"{kind}, malformed"
     else:

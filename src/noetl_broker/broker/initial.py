@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.arrivals.forks import MalformedFork, fork_of, take_over
-from noetl_broker.broker.flow.failures import deadline_of, fail_execution
+from noetl_broker.broker.flow.failures import deadline_of, fail_execution, late_after_of
 from noetl_broker.broker.flow.on_failure import failed_before
 from noetl_broker.broker.flow.tags import tags_of
 from noetl_broker.broker.holds.pauses import delay_execution, queue_execution
@@ -59,7 +59,7 @@ def dispatch_first_step(draft: Draft) -> None:
         fail_execution(draft, payload_error(faults))
         return
     try:
-        deadline = deadline_of(draft)
+        limits = deadline_of(draft), late_after_of(draft)
     except TemplateError as fault:
         draft.add(ExecutionBegun(workload, tags=tags))
         fail_execution(draft, template_fault(fault))
@@ -71,7 +71,8 @@ def dispatch_first_step(draft: Draft) -> None:
         fail_execution(draft, {"message": message, "type": "return_step"})
         return
     runs = _may_run(draft)
-    draft.add(ExecutionBegun(workload, deadline if draft.state.status == RUNNING else None, tags))
+    deadline, late_after = limits if draft.state.status == RUNNING else (None, None)
+    draft.add(ExecutionBegun(workload, deadline, tags, late_after))
     if runs:
         _begin(draft, fork)
 

@@ -22,6 +22,7 @@ from noetl_broker.explain.status_text import took
 from noetl_broker.explain.undo_text import left_text
 from noetl_broker.playbook.blocks import is_block
 from noetl_broker.store.connect.lasting_session import LastingSession
+from noetl_broker.template.durations import moment_text
 
 
 @command(
@@ -85,6 +86,7 @@ def _remarks(entry: dict[str, Any]) -> str:
         entry["forked_from"] and f"continues {entry['forked_from']}",
         entry["left_undone"] and f"left undone: {left_text(entry['left_undone'])}",
         entry["undo_status"] if entry["undo_status"] in {"undoing", "undone"} else None,
+        entry["late_at"] and f"late since {moment_text(entry['late_at'])}",
         entry["recovered_as"] and f"continued as {entry['recovered_as']}",
     )
     return "; ".join(filter(None, remarks))

@@ -14,7 +14,7 @@ from noetl_broker.errors import UnknownStepFault
 from noetl_broker.explain.conditions import evaluated_conditions
 from noetl_broker.explain.error_text import error_text, step_text
 from noetl_broker.explain.failed_items import explain_ended_items, explain_failed_items
-from noetl_broker.explain.holds import explain_deadline, explain_hold, kept_at
+from noetl_broker.explain.holds import explain_deadline, explain_hold, explain_late, kept_at
 from noetl_broker.explain.never_ran import NeverRan
 from noetl_broker.explain.outcomes import explain_end, explain_path, follow
 from noetl_broker.explain.provenance import Provenance
@@ -53,6 +53,8 @@ def explain_execution(history: History | None, facts: Facts) -> Reason:
         says = "nothing is open and no event is unread: noetl-broker replay shows what is wrong"
         because.append(Reason("nothing", says))
     because += explain_deadline(facts)
+    if history is not None and is_live(facts.status) and history.state:
+        because += explain_late(history, decode(history.state))
     return Reason("execution", _headline(facts), _facts(facts), tuple(because))
 
 
@@ -206,6 +208,8 @@ def _headline(facts: Facts) -> str:
         origin = f"; started by the schedule {facts.schedule.name} for {facts.schedule.at}"
     if facts.signal is not None:
         origin = f"; started by the signal {facts.signal.name} of {facts.signal.key}, sent at {facts.signal.at}"
+    if facts.late_before is not None:
+        origin = f"; started because {facts.late_before} was late"
     if facts.failed_before is not None:
         origin = f"; started because {facts.failed_before} failed"
     origin = f"; a child of {facts.parent}" if facts.parent is not None else origin

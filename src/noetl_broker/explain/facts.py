@@ -182,6 +182,7 @@ class Facts:
     signal: SignalFact | None = None
     slots: tuple[SlotFact, ...] = ()
     failed_before: int | None = None  # the execution whose failure started this one
+    late_before: int | None = None  # the execution whose lateness started this one
     alarm: AlarmFact | None = None
     brokers: int = 0
     other_schema: str | None = None  # the name of the schema, if it is not noetl

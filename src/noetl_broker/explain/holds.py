@@ -63,6 +63,22 @@ def explain_deadline(facts: Facts) -> list[Reason]:
     return [Reason("deadline", says, {"due_at": facts.deadline})]
 
 
+def explain_late(history: History, state: ExecutionState) -> list[Reason]:
+    """Since when the execution, or an open visit, is late."""
+    late = {(token.step, token.visit) for token in state.tokens.values() if token.late}
+    reasons = []
+    for turn in history.turns:
+        for event in turn.events:
+            since = event.context.get("since") if isinstance(event.context, dict) else None
+            if event.type == "execution_late" and state.late:
+                reasons.append(Reason("late", f"it is late since {since} (metadata.late_after)", {"since": since}))
+            elif event.type == "step_late" and (event.step or "", event.visit) in late:
+                name = visit_name(event.step or "", event.visit)
+                says = f"{name} is late since {since} (late_after)"
+                reasons.append(Reason("late", says, {"since": since, "visit": name}))
+    return reasons
+
+
 def kept_at(state: ExecutionState, step: str) -> list[Reason]:
     """The tokens that enter the step when the execution runs on."""
     count = 0 if state.hold is None else sum(arrival.step == step for arrival in state.hold.kept)

@@ -10,6 +10,7 @@ from noetl_broker.explain.unserved import served_name
 from noetl_broker.node_ids import name_of_row, node_of_job, parse_node, visit_name
 from noetl_broker.template.durations import moment_text
 from noetl_broker.playbook.keywords import DEFAULT_POOL
+from noetl_broker.template.durations import moment_text
 from noetl_broker.text import short_json, span
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def headline(found: dict[str, Any]) -> str:
     line = f"execution {found['execution_id']}  {playbook}  {found['status']} {manner} {time}"
     kin = {"parent_execution_id": "child of", "forked_from": "continues", "recovered_as": "continued as"}
     line += f", {found['undo_status']}" if found["undo_status"] == "undone" else ""
+    line += f", late since {moment_text(found['late_at'])}" if found["late_at"] is not None else ""
     return ", ".join([line, *(f"{words} {found[kind]}" for kind, words in kin.items() if found[kind] is not None)])
 
 

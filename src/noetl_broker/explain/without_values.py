@@ -21,7 +21,7 @@ HIDDEN = "shown to operators"
 PLAIN: Final = frozenset({
     "arrived", "assignees", "draining", "before", "recovered", "by_worker", "cancelled", "catch_failed", "caught",
     "child", "clock", "completed", "counts", "cut_off", "deadline", "done", "due", "entered", "forked",
-    "held", "item", "items", "job", "join", "lease", "lease_lost", "leased", "led_to", "live", "lost",
+    "held", "item", "items", "job", "join", "late", "lease", "lease_lost", "leased", "led_to", "live", "lost",
     "lost_mail", "mail", "more", "never_ran", "no_broker", "no_end", "no_job", "no_wait", "not_caught",
     "not_failed", "not_taken", "not_yet", "nothing", "on_failure", "one_job", "otherwise", "pace", "passed",
     "slot", "remedy", "reported", "result", "retry", "row", "running_child", "set_aside", "spent", "start_timeout",

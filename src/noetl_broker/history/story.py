@@ -57,6 +57,9 @@ from noetl_broker.broker.model.effects import (
     ItemChildCancelled,
     ItemsCancelled,
     JobChanged,
+    LateTimerEnded,
+    OnFailureStart,
+    ReportedLate,
     SignalSent,
     TimerSet,
     UndoChanged,
@@ -158,7 +161,11 @@ def format_turn(event: Event, decision: Decision, *, attempts: bool = False) -> 
     ended = decision.ended or decision.last(UndoEnded)
     starts = None if ended is None else ended.on_failure
     if starts is not None:
-        yield f"    start {starts.path}{_suffix(starts.payload)}"
+        yield f"    {_start_line(starts)}"
+
+
+def _start_line(starts: OnFailureStart) -> str:
+    return f"start {starts.path}{_suffix(starts.payload)}"
 
 
 def _child_line(child: ChildStarted) -> str:
@@ -205,6 +212,8 @@ LINES: Mapping[type[Any], Callable[[Any], str]] = {
     ChildAdopted: lambda adopted: f"waits {_name(adopted)} child {adopted.child_execution_id}",
     WaitOpened: _wait_line,
     TimerSet: lambda timer: f"timer {_name(timer)} {timer.purpose} {moment_text(timer.due)}",
+    LateTimerEnded: lambda visit: f"timer {_name(visit)} late ends",
+    ReportedLate: lambda late: "" if late.starts is None else _start_line(late.starts),
     WaitReopened: lambda wait: f"reopen {_name(wait)}",
     SignalSent: _signal_line,
     JobChanged: _job_line,

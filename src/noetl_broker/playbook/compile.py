@@ -22,7 +22,7 @@ from noetl_broker.playbook.joins import refuse_unmet_needs
 from noetl_broker.playbook.keywords import END, START, TYPE_KEYS
 from noetl_broker.playbook.kinds import TRAITS
 from noetl_broker.playbook.model import Action, Playbook, Raw, Step
-from noetl_broker.playbook.on_failure import read_on_failure
+from noetl_broker.playbook.on_failure import ON_LATE, read_alarm
 from noetl_broker.playbook.reader import Reading, TemplateSite
 from noetl_broker.playbook.scopes import arriving_inputs
 from noetl_broker.playbook.signals import read_on_signal
@@ -165,14 +165,19 @@ def _join(reading: Reading, outline: Outline, steps: dict[str, Step], workload: 
         workbook=tuple(_action(name, raw) for name, (raw, _location) in reading.actions.items()),
         max_visits=outline.max_visits,
         deadline=outline.deadline,
-        leaves_timers=outline.deadline is not None or any(step.start_timeout is not None for step in steps.values()),
+        late_after=outline.late_after,
+        late_steps=any(step.late_after is not None for step in steps.values()),
+        leaves_timers=outline.deadline is not None
+        or outline.late_after is not None
+        or any(step.start_timeout is not None or step.late_after is not None for step in steps.values()),
         keeps_timers=any(TRAITS[step.kind].has_timer for step in steps.values()),
         priority=outline.priority,
         pool=outline.pool,
         on_signal=read_on_signal(reading, outline.metadata),
         concurrency=read_concurrency(reading, outline.metadata.get("concurrency"), outline.limit_location),
-        on_failure=read_on_failure(reading, outline.metadata),
+        on_failure=read_alarm(reading, outline.metadata),
         tags=read_tags(reading, outline.metadata),
+        on_late=read_alarm(reading, outline.metadata, ON_LATE),
         bucket=outline.bucket,
         document=outline.document,
     )

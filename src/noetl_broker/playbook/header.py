@@ -43,6 +43,11 @@ DEADLINE = Key(
     seconds(0.001, 31_536_000)._replace(templates="text"),
     "An execution fails after it: seconds, 2h30m, a template.",
 )
+LATE_AFTER = Key(
+    "late_after",
+    DEADLINE.form,
+    "An execution is late after it: an event says so, and nothing fails.",
+)
 BUCKET = Key("bucket", NAME, "Only for buckets: the home of its executions.")
 JOBS_PRIORITY = Key("priority", PRIORITY, "The priority of all its jobs.")
 JOBS_POOL = Key("pool", POOL, "The pool of workers of all its jobs; default `default`.")
@@ -59,6 +64,7 @@ METADATA = Keys(
         Key("description", holds(TEXT), "For people."),
         MAX_VISITS,
         DEADLINE,
+        LATE_AFTER,
         JOBS_PRIORITY,
         JOBS_POOL,
         BUCKET,
@@ -75,6 +81,7 @@ METADATA = Keys(
         Key("concurrency", holds(ref("ConcurrencyModel")), "How many executions of one key run at once."),
         Key("on_failure", holds(ref("OnFailureModel")), "What starts when an execution has failed."),
         Key("tags", holds(TAGS, LIST, TEXT), "By what lists find its executions; values may be templates."),
+        Key("on_late", holds(ref("OnLateModel")), "What starts when an execution or a step is late."),
     ),
 )
 STEPS = holds(*one_or_list(ref("StepModel"))[1:])
@@ -127,6 +134,7 @@ class Outline:
     workload_schema: Raw | None
     max_visits: int | None
     deadline: float | Tree | None
+    late_after: float | Tree | None
     priority: int | None
     pool: str | Tree | None
     bucket: str | None
@@ -173,6 +181,7 @@ def read_outline(reading: Reading, document: Any) -> Outline | None:
         workload_schema=_workload_schema(reading, document),
         max_visits=MAX_VISITS.read(reading, source, SITE),
         deadline=DEADLINE.read(reading, source, SITE),
+        late_after=LATE_AFTER.read(reading, source, SITE),
         priority=JOBS_PRIORITY.read(reading, source, SITE),
         pool=JOBS_POOL.read(reading, source, SITE),
         bucket=BUCKET.read(reading, source, SITE),
@@ -206,6 +215,7 @@ def read_block_outline(reading: Reading, outer: Outline, step: str, block: Writt
         workload_schema=None,
         max_visits=outer.max_visits,
         deadline=None,
+        late_after=None,
         priority=outer.priority,
         pool=outer.pool,
         bucket=outer.bucket,

@@ -16,7 +16,7 @@ from noetl_broker.playbook.transitions import CATCH, ENTRY, TARGET
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 MODELS = (
     *(ACTION, CATCH, ENTRY, ITEM_TASK, LOOP, METADATA, STEP, TARGET, TASK, concurrency.KEYS, items.CATCH, joins.KEYS),
-    *(on_failure.KEYS, retries.KEYS, schedules.KEYS, signals.ON_SIGNAL_KEYS, throttle.KEYS),
+    *(on_failure.KEYS, on_failure.LATE_KEYS, retries.KEYS, schedules.KEYS, signals.ON_SIGNAL_KEYS, throttle.KEYS),
 )
 # What a step of a type must have, and what it must not.
 RULES: dict[str, dict[str, Any]] = {

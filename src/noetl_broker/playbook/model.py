@@ -173,7 +173,7 @@ class OnSignal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnFailure:
-    """The playbook that starts when an execution has failed; its payload has `args` and what failed."""
+    """The playbook that starts when an execution has failed or is late; its payload has `args` and what happened."""
 
     path: str
     args: Mapping[str, Tree]
@@ -277,6 +277,7 @@ class Step:
     on_error: OnError = "fail"
     timeout: float | Tree | None = None  # seconds from the first lease of an attempt, or what gives a duration
     start_timeout: float | Tree | None = None  # in which a worker must lease the job
+    late_after: float | Tree | None = None  # seconds from the beginning of a visit until an event says that it is late
     priority: int | None = None
     pool: str | Tree | None = None  # of workers; None: the playbook's
     retry: Retry | None = None  # None: the setting default_max_attempts
@@ -393,12 +394,15 @@ class Playbook:
     workbook: tuple[Action, ...] = ()
     max_visits: int | None = None
     deadline: float | Tree | None = None  # seconds, or a template of a duration that reads the workload
+    late_after: float | Tree | None = None  # likewise; an event then says that the execution is late
+    late_steps: bool = False  # a step has a `late_after`
     keeps_timers: bool = False  # an open visit may have a timer or a wait
     leaves_timers: bool = False  # a timer may be left when all visits have ended
     priority: int | None = None
     pool: str | Tree | None = None  # of the workers that run its jobs; None: DEFAULT_POOL
     on_signal: tuple[OnSignal, ...] = ()
     on_failure: OnFailure | None = None
+    on_late: OnFailure | None = None
     blocks: Mapping[str, Playbook] = field(default_factory=dict)  # by the step that has it; each is `path#step`
     concurrency: Concurrency | None = None
     tags: Mapping[str, Tree] = field(default_factory=dict)  # templates that read the workload

@@ -56,6 +56,11 @@ START_TIMEOUT: Final = Key(
     TIME_LIMIT._replace(hint=f"write start_timeout: {LIMIT}"),
     "Until a worker leases the job: as timeout.",
 )
+LATE_AFTER: Final = Key(
+    "late_after",
+    TIME_LIMIT._replace(hint=f"write late_after: {LIMIT}"),
+    "A visit is late after it: an event says so, and nothing fails.",
+)
 JOB_PRIORITY: Final = Key("priority", PRIORITY, "The priority of its jobs; default 5.")
 JOB_POOL: Final = Key("pool", POOL, "The pool of workers that run its jobs; default `default`.")
 NEXT_MODE: Final = Key("next_mode", word("inclusive", "exclusive"), "exclusive: only the first true condition fires.")
@@ -163,6 +168,7 @@ STEP_KEYS: Final = (
     ),
     Key("output", holds(), "Kept in place of the whole result."),
     NEXT_MODE,
+    LATE_AFTER,
     Key(
         "join",
         holds({"enum": ["all", "any", "each"], "type": "string"}, ref("JoinModel")),
@@ -192,5 +198,5 @@ STEP: Final = Keys(
 BROKER_KEYS: Final = frozenset(key.name for key in (*TASK_KEYS, *STEP_KEYS))
 # A job has these keys as written. `loop` is not among them: it would repeat the job.
 FORWARDED_KEYS: Final = BROKER_KEYS - {
-    *("step", "name", "type", "tool", "next", "loop", "catch", "output", COMPENSATE, THROTTLE, JOB_POOL.name)
+    *("step", "name", "type", "tool", "next", "loop", "catch", "output", LATE_AFTER.name, COMPENSATE, THROTTLE, JOB_POOL.name)
 }

@@ -31,7 +31,7 @@ from noetl_broker.playbook.own_keys import refuse_wrong_keys
 from noetl_broker.playbook.reader import NO_NAMES, Reading, TemplateSite
 from noetl_broker.playbook.retries import read_retry
 from noetl_broker.playbook.signals import read_signal
-from noetl_broker.playbook.step_keys import JOB_PRIORITY, NEXT_MODE, ON_ERROR
+from noetl_broker.playbook.step_keys import JOB_PRIORITY, LATE_AFTER, NEXT_MODE, ON_ERROR
 from noetl_broker.playbook.tasks import (
     NO_FIELDS,
     Declared,
@@ -92,6 +92,7 @@ def read_step(reading: Reading, written: WrittenStep) -> Step:
         on_error=_on_error(reading, declared, site),
         timeout=_timeout(reading, declared, site),
         start_timeout=read_start_timeout(reading, declared, site),
+        late_after=_late_after(reading, written, declared, site),
         priority=JOB_PRIORITY.read(reading, declared, site),
         pool=read_pool(reading, declared, site),
         retry=retry,
@@ -119,6 +120,17 @@ def _timeout(reading: Reading, declared: Declared, site: TemplateSite) -> float 
     """Read the time limit of the step's job; a step without an action may have one, which has no effect."""
     has_limit = declared.traits.has_job or not declared.traits.has_action
     return read_timeout(reading, declared, site) if has_limit else None
+
+
+def _late_after(reading: Reading, written: WrittenStep, declared: Declared, site: TemplateSite) -> float | Tree | None:
+    """Read after what time a visit is late; that of a step whose visits end at once is reported."""
+    source = of_mapping(written.raw, written.location)
+    seconds: float | Tree | None = LATE_AFTER.read(reading, source, site)
+    if seconds is None or is_iterating(declared) or declared.traits.waits_for != "nothing":
+        return seconds
+    message = f"`late_after` of the step `{written.name}` has no meaning: its visits end at once"
+    reading.report.error("bad-value", (*written.location, "late_after"), message, "remove it")
+    return None
 
 
 def _kind(name: str, declared: Declared, done: Iterated) -> StepKind:

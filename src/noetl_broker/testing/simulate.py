@@ -17,7 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from noetl_broker.broker.flow.late import LATE, is_late_event
 from noetl_broker.broker.flow.on_failure import KEY as ON_FAILURE
+from noetl_broker.broker.flow.on_failure import LATE_KEY as ON_LATE
 from noetl_broker.broker.model.decision import Decision, ExecutionEnd
 from noetl_broker.broker.model.effects import (
     ChildStarted,
@@ -25,7 +27,9 @@ from noetl_broker.broker.model.effects import (
     EventPosted,
     ExecutionBegun,
     JobChanged,
+    LateTimerEnded,
     OnFailureStart,
+    ReportedLate,
     SignalSent,
     StatusChanged,
     TimerSet,
@@ -57,7 +61,7 @@ from noetl_broker.broker.work.children import error_of_child
 from noetl_broker.history.record import Node
 from noetl_broker.history.story import STORY_START
 from noetl_broker.job import Job
-from noetl_broker.node_ids import UNDO_SUFFIX
+from noetl_broker.node_ids import MARK, UNDO_SUFFIX
 from noetl_broker.playbook import Playbook, PlaybookRules, compile_new
 from noetl_broker.playbook.blocks import all_blocks, dotted
 from noetl_broker.playbook.keywords import SIGNAL
@@ -151,10 +155,10 @@ def _check_names(argument: str, answers: Mapping[str, Answer], family: Mapping[s
             raise SimulationFault(f"{argument}[{key!r}]: there is no such step; {meant}")
 
 
-def _deadline_of(decision: Decision) -> float | None:
-    """The seconds until the deadline that begins in this turn."""
+def _limits_of(decision: Decision) -> tuple[float | None, float | None]:
+    """The seconds until the deadline, and until the execution is late, that begin in this turn."""
     begins = decision.last(ExecutionBegun) or decision.last(StatusChanged)
-    return None if begins is None else begins.deadline
+    return (None, None) if begins is None else (begins.deadline, begins.late_after)
 
 
 class Simulation:
@@ -241,7 +245,9 @@ class Simulation:
         ended = decision.ended or decision.last(UndoEnded)
         if ended is not None:
             self._answer_parent(execution, ended)
-            self._start_on_failure(execution, ended.on_failure)
+            self._start_alarm(execution, ended.on_failure, ON_FAILURE)
+        for late in decision.of(ReportedLate):
+            self._start_alarm(execution, late.starts, ON_LATE)
 
     def _plan(self, execution: SimulatedExecution, decision: Decision, stops: Stops) -> None:
         """Put on the agenda what the turn wants later; forget what nobody waits for any more."""
@@ -253,17 +259,23 @@ class Simulation:
             return
         if stops.all_work:  # what is draining, and undos, go on
             self.agenda.keep(execution.number, stops.draining)
-        deadline = _deadline_of(decision)
+        deadline, late_after = _limits_of(decision)
         if deadline is not None:
             self._send_at(after(execution.at, deadline), execution, Event(EXECUTION_DEADLINE))
-        for timer in decision.of(TimerSet):
-            context = {"purpose": timer.purpose, "due_at": moment_text(timer.due)}
-            self._send_at(timer.due, execution, Event(TIMER_DUE, timer.step, timer.visit, context=context))
+        late = [] if late_after is None else [TimerSet("", 1, LATE, after(execution.at, late_after))]
+        self._plan_timers(execution, [*late, *decision.of(TimerSet)])
+        for ended in decision.of(LateTimerEnded):
+            self.agenda.drop(execution.number, (ended.step + MARK, ended.visit))
         for wait in decision.of(WaitOpened):
             if wait.kind == "approval":
                 self._decide_approval(execution, wait)
         for change in decision.of(JobChanged):
             self._plan_retry(execution, change)
+
+    def _plan_timers(self, execution: SimulatedExecution, timers: list[TimerSet]) -> None:
+        for timer in timers:
+            context = {"purpose": timer.purpose, "due_at": moment_text(timer.due)}
+            self._send_at(timer.due, execution, Event(TIMER_DUE, timer.step or None, timer.visit, context=context))
 
     def _plan_retry(self, execution: SimulatedExecution, change: JobChanged) -> None:
         """Plan the next attempt of a job, or of the playbook that it starts."""
@@ -345,7 +357,11 @@ class Simulation:
 
     def _send_at(self, moment: datetime, execution: SimulatedExecution, event: Event) -> None:
         """Send an event about a visit or the execution at a moment, unless the agenda drops it before."""
-        node = (event.step or "") + UNDO_SUFFIX * event.undo, event.visit or 0, event.item_index
+        node = (
+            (event.step or "") + UNDO_SUFFIX * event.undo + MARK * is_late_event(event),
+            event.visit or 0,
+            event.item_index,
+        )
         act = partial(self.mail.append, (execution, event))
         self.agenda.add(moment, act, execution=execution.number, node=node)
 
@@ -438,13 +454,13 @@ class Simulation:
         outcome = JobOutcome(ended.answer, error, retryable=ended.status != "CANCELLED")
         self._add_child_end(child.parent, outcome, parent.attempt, child.number, undo=ended.undo)
 
-    def _start_on_failure(self, failed: SimulatedExecution, starts: OnFailureStart | None) -> None:
-        """Start what the playbook of a failed execution names, if the simulation has it."""
+    def _start_alarm(self, failed: SimulatedExecution, starts: OnFailureStart | None, key: str) -> None:
+        """Start what the playbook of a failed or late execution names, if the simulation has it."""
         playbook = None if starts is None else self.family.get(starts.path)
         if starts is None or playbook is None:
             return
         context = {"workload": as_stored(starts.payload)}
-        alarm = self._begin(playbook, Event(EXECUTION_START, context=context, meta={ON_FAILURE: failed.number}))
+        alarm = self._begin(playbook, Event(EXECUTION_START, context=context, meta={key: failed.number}))
         alarm.at = alarm.started_at = failed.at
         failed.children.append(alarm)
 

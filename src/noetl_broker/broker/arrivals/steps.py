@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from noetl_broker.broker.flow.cancel import cancel_visit
 from noetl_broker.broker.flow.fail import begin_fail
 from noetl_broker.broker.flow.failures import Uncaught, fail_entry, spent_joins
+from noetl_broker.broker.flow.late import seconds_until_late, set_late_timer
 from noetl_broker.broker.flow.transitions import fail_at_once, follow_next
 from noetl_broker.broker.model.decision import StepRow
 from noetl_broker.broker.model.values import JSON
@@ -129,7 +130,10 @@ def _enter_action(draft: Draft, step: Step, visit: int, arrival: Arrival, arcs: 
     given = None
     try:
         given = visit_inputs(draft, step, arrival)
+        late_after = None if step.late_after is None else seconds_until_late(draft, step, given, arrival)
         KINDS[step.kind].begin(draft, step, visit, ordinal, given, arrival)
+        if late_after is not None:
+            set_late_timer(draft, step, visit, late_after)
     except Uncaught as failed:
         token = draft.state.tokens.pop((step.name, visit))
         fail_entry(draft, step, visit, failed.error, token.spent, failed.catch, failed.data)

@@ -21,6 +21,7 @@ class NextState:
         "failed_before",
         "hold",
         "hops",
+        "late",
         "parent",
         "priority",
         "repeats",
@@ -51,6 +52,7 @@ class NextState:
         self.hops = state.hops
         self.failed_before = state.failed_before
         self.priority = state.priority
+        self.late = state.late
         self.undo, self.unknown, self.compensation = state.undo, state.unknown, state.compensation
         self.slots = state.slots
 
@@ -66,7 +68,7 @@ class NextState:
             repeats=self.repeats, total=self.total, ends=tuple(self.ends), end=end, parent=self.parent,
             hold=self.hold if live else None, signals=tuple(self.signals) if live else (), hops=self.hops,
             undo=self.undo, unknown=self.unknown, compensation=self.compensation, slots=self.slots,
-            failed_before=self.failed_before, priority=self.priority,
+            failed_before=self.failed_before, priority=self.priority, late=self.late,
         )  # fmt: skip
 
     def has_visited(self, step: Step) -> bool:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from noetl_broker.broker.draft.draft import Draft
     from noetl_broker.broker.state.state import Token
     from noetl_broker.playbook.model import Step
+    from noetl_broker.template import Tree
 
 
 class Uncaught(Exception):
@@ -145,14 +146,23 @@ def pass_deadline(draft: Draft) -> None:
 
 def deadline_of(draft: Draft) -> float | None:
     """The seconds of `metadata.deadline`. Raises TemplateError if its template fails or gives no duration."""
-    tree = draft.playbook.deadline
+    return time_limit(draft, "deadline", draft.playbook.deadline)
+
+
+def late_after_of(draft: Draft) -> float | None:
+    """The seconds of `metadata.late_after`. Raises TemplateError if its template fails or gives no duration."""
+    return time_limit(draft, "late_after", draft.playbook.late_after)
+
+
+def time_limit(draft: Draft, key: str, tree: float | Tree | None) -> float | None:
+    """The seconds of a time limit of an execution, whose template reads its workload. Raises TemplateError."""
     if tree is None or isinstance(tree, float):
         return tree
     value = draft.templates.render(tree, draft.templates.scope({}, None))
     try:
         return parse_timeout(value)
     except ValueError:
-        raise wrong_value(tree, f"`deadline` must be {TIMEOUT_FORMS}", value) from None
+        raise wrong_value(tree, f"`{key}` must be {TIMEOUT_FORMS}", value) from None
 
 
 def _end(draft: Draft, event_type: str, status: str, error: dict[str, JSON]) -> None:

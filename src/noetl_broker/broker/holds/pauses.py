@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.arrivals.steps import KINDS
-from noetl_broker.broker.flow.failures import deadline_of, fail_execution
+from noetl_broker.broker.flow.failures import deadline_of, fail_execution, late_after_of
 from noetl_broker.broker.model.decision import Refused
 from noetl_broker.broker.model.effects import StatusChanged
 from noetl_broker.broker.model.limits import ERROR
@@ -129,16 +129,16 @@ def join_line(draft: Draft) -> bool:
 
 
 def admit_execution(draft: Draft) -> None:
-    """`place_free`: a queued execution runs. Its deadline counts from here."""
+    """`place_free`: a queued execution runs. Its deadline and its `late_after` count from here."""
     try:
-        deadline = deadline_of(draft)
+        deadline, late_after = deadline_of(draft), late_after_of(draft)
     except TemplateError as fault:  # it was right at the start, but may read the clock
         fail_execution(draft, template_fault(fault))
         return
     emit_status(draft, "execution_admitted")
     draft.state.hold = (draft.state.hold or NO_HOLD)._replace(admitted=True)
     _run_on(draft)
-    draft.add(StatusChanged(RUNNING, admitted=True, deadline=deadline))
+    draft.add(StatusChanged(RUNNING, admitted=True, deadline=deadline, late_after=late_after))
 
 
 def keep_arrival(draft: Draft, arrival: Arrival) -> None:

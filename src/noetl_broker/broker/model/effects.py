@@ -18,28 +18,30 @@ OWN_VERSION: Final = 0  # of a child: the version of its parent. The child is a 
 
 
 class OnFailureStart(NamedTuple):
-    """An execution that starts because one failed: the latest version of a playbook. It is no child."""
+    """An execution that starts because one failed or is late: a playbook's latest version. It is no child."""
 
     path: str
     payload: dict[str, JSON]
 
 
 class ExecutionBegun(NamedTuple):
-    """The execution begins with this workload, or is refused. Its `deadline`, in seconds from now, begins too.
+    """The execution begins with this workload, or is refused.
 
-    `tags`: all that it has, where its playbook gives it any.
+    Its `deadline` and its `late_after` begin too: in seconds from now. `tags`: all that it has, where its playbook
+    gives it any.
     """
 
     workload: dict[str, JSON]
     deadline: float | None = None
     tags: dict[str, str] | None = None
+    late_after: float | None = None
 
 
 class StatusChanged(NamedTuple):
     """The execution goes on living with a new status: PAUSED, QUEUED, RUNNING or COMPENSATING.
 
-    `admitted`: it was queued, and its `deadline` (seconds; None: none) begins. `waits`: it is queued for a slot (true),
-    or for its moment (false); None: for neither. `until`: that moment.
+    `admitted`: it was queued. Its `deadline` and its `late_after` begin (seconds; None: none).
+    `waits`: it is queued for a slot (true), or for its moment (false); None: for neither. `until`: that moment.
     """
 
     status: str
@@ -47,6 +49,7 @@ class StatusChanged(NamedTuple):
     deadline: float | None = None
     waits: bool | None = None
     until: datetime | None = None
+    late_after: float | None = None
 
 
 class Slot(NamedTuple):
@@ -277,7 +280,7 @@ class WaitReopened(NamedTuple):
 
 
 class TimerSet(NamedTuple):
-    """The execution gets an event about a visit at this moment; purpose: wait, timeout or signals.
+    """The execution gets an event about a visit at this moment; purpose: wait, timeout, signals or late.
 
     `is_moment`: the playbook gives the moment itself, not how long to wait.
     """
@@ -287,6 +290,21 @@ class TimerSet(NamedTuple):
     purpose: str
     due: datetime
     is_moment: bool = False
+
+
+class ReportedLate(NamedTuple):
+    """The execution, or a visit of this step, is late. `starts`: what `metadata.on_late` starts."""
+
+    step: str | None
+    visit: int
+    starts: OnFailureStart | None = None
+
+
+class LateTimerEnded(NamedTuple):
+    """A visit with a `late_after` is over: its timer is deleted."""
+
+    step: str
+    visit: int
 
 
 class SignalSent(NamedTuple):
@@ -391,6 +409,8 @@ Effect: TypeAlias = (
     | WaitEnded
     | WaitReopened
     | TimerSet
+    | ReportedLate
+    | LateTimerEnded
     | SignalSent
     | SignalConditionFailed
     | UndoNoted

@@ -62,7 +62,7 @@ RECORDED = frozenset({
     "action_started", STEP_RESULT, "step_started", STEP_COMPLETED, STEP_FAILED, "step_cancelled", "action_retry",
     "iterator_started", "iteration_completed", "iteration_failed",
     "execution_compensating", "compensation_started", "compensation_completed", "compensation_failed",
-    "execution_undone", "execution_undo_failed",
+    "execution_undone", "execution_undo_failed", "execution_late", "step_late",
     "execution_cancelled", "execution_queued", "execution_admitted", "execution_paused", "execution_resumed",
     "error",  # a NoETL server's note beside an `action_error`
 })  # fmt: skip

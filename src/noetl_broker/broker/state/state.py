@@ -82,7 +82,7 @@ class Token(NamedTuple):
     signal. `unsure`: an attempt timed out or lost its
     lease, so its action may have happened. `undos`: how many open rows of `noetl.undo` there are of the visit, its
     items and children. `draining`: the visit is over, but its action, items or children may still report success, which
-    is then undone.
+    is then undone. `late`: its `late_after` passed.
     """
 
     step: str
@@ -99,6 +99,7 @@ class Token(NamedTuple):
     undos: int = 0
     draining: bool = False
     again: tuple[int, ...] = ()
+    late: bool = False
 
 
 class InlineResult(NamedTuple):
@@ -243,8 +244,8 @@ class ExecutionState(NamedTuple):
     the last visit of `end`. `hold` is set if the execution was paused or queued. `signals`: signals
     that fitted no wait, in the order of their turns. `hops`: how many executions sent signals that led to this one.
     `undo` counts the open rows of `noetl.undo`, `unknown` the unknown ones. `compensation` is set while COMPENSATING.
-    `failed_before`: the execution whose failure led to this one (`metadata.on_failure`). `priority`: of jobs, where
-    neither step nor playbook says one.
+    `failed_before`: the execution whose failure or lateness led to this one. `late`: `metadata.late_after` passed.
+    `priority`: of jobs, where neither step nor playbook says one.
     """
 
     status: str = NEW
@@ -265,6 +266,7 @@ class ExecutionState(NamedTuple):
     slots: tuple[Slot, ...] = ()  # those of a queued execution are waited for, or wanted; the others are held
     failed_before: int | None = None
     priority: int | None = None
+    late: bool = False
 
 
 def on_arcs(state: ExecutionState) -> tuple[Arrival, ...]:
@@ -295,7 +297,7 @@ def encode(state: ExecutionState) -> dict[str, JSON]:
     if state.undo or state.unknown or state.compensation is not None:
         document |= _encode_undo(state)
     has_rest = (
-        state.signals or state.hops or state.slots or state.failed_before is not None or state.priority is not None
+        state.signals or state.hops or state.slots or state.late or state.failed_before is not None or state.priority is not None
     )
     return document | _encode_rest(state) if has_rest else document
 
@@ -323,6 +325,7 @@ def decode(document: dict[str, Any]) -> ExecutionState:
         slots=tuple(Slot(*slot) for slot in document.get("slots", ())),
         failed_before=document.get("on_failure"),
         priority=document.get("priority"),
+        late=document.get("late", False),
     )
 
 
@@ -377,10 +380,10 @@ def _encode_token(token: Token) -> dict[str, JSON]:
         document["again"] = list(token.again)
     if token.awaited is not None:
         document["awaited"] = _encode_awaited(token.awaited)
-    if token.unsure or token.undos or token.draining:
+    if token.unsure or token.undos or token.draining or token.late:
         # With this type, the compiled form keeps `true`. With one of its own it makes 1 of it, and then refuses that.
         fields: dict[str, JSON] = {"unsure": token.unsure, "undos": token.undos, "draining": token.draining}
-        document |= {name: value for name, value in fields.items() if value}
+        document |= {name: value for name, value in (*fields.items(), ("late", token.late)) if value}
     return document
 
 
@@ -400,6 +403,7 @@ def _decode_token(document: dict[str, Any]) -> Token:
         document.get("undos", 0),
         document.get("draining", False),
         tuple(document.get("again", ())),
+        document.get("late", False),
     )
 
 
@@ -441,6 +445,8 @@ def _encode_rest(state: ExecutionState) -> dict[str, JSON]:
         document["on_failure"] = state.failed_before
     if state.priority is not None:
         document["priority"] = state.priority
+    if state.late:
+        document["late"] = True
     return document
 
 

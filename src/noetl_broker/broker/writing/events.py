@@ -179,6 +179,15 @@ def emit_status(draft: Draft, event_type: str, context: dict[str, JSON] | None =
     return _emit(draft, Emitted(event_type, STATUS_OF[event_type], None, 0, "playbook", meta, context=context or None))
 
 
+def emit_late(draft: Draft, step: Step | None, visit: int, since: str) -> None:
+    """The execution, or a visit of the step, is late since this moment."""
+    meta: dict[str, JSON] = {"turn": draft.turn.number}
+    late = Emitted("execution_late", draft.state.status, None, 0, "playbook", meta, context={"since": since})
+    if step is not None:
+        late = late._replace(type="step_late", status="RUNNING", step=step.name, visit=visit, node_type=step.type)
+    _emit(draft, late)
+
+
 def node_name_of(event: Emitted) -> str | None:
     """The step; `step[index]` where the event has the result of an item, not of the step."""
     if event.type == "iteration_completed" and event.result is not None and event.context is not None:

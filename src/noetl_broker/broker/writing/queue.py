@@ -97,7 +97,9 @@ def enqueue_job(
             item_index=item[0] if item else None,
             start_timeout=None
             if step.start_timeout is None
-            else _time_limit(draft, "start_timeout", step.start_timeout, draft.templates.scope(inputs, result, words)),
+            else time_limit_of(
+                draft, "start_timeout", step.start_timeout, draft.templates.scope(inputs, result, words)
+            ),
             throttle=None
             if step.throttle is None
             else _throttle_of(draft, step.throttle, draft.templates.scope(inputs, result, words)),
@@ -113,10 +115,10 @@ def timeout_of(
     tree = step.timeout
     if tree is None or isinstance(tree, float):
         return tree
-    return _time_limit(draft, "timeout", tree, draft.templates.scope(inputs, result, words or {}))
+    return time_limit_of(draft, "timeout", tree, draft.templates.scope(inputs, result, words or {}))
 
 
-def _time_limit(draft: Draft, key: str, tree: float | Tree, scope: Scope) -> float:
+def time_limit_of(draft: Draft, key: str, tree: float | Tree, scope: Scope) -> float:
     """The seconds of a time limit. Raises TemplateError if its template fails or gives no duration."""
     if isinstance(tree, float):
         return tree

@@ -123,6 +123,7 @@ SIGNAL_COPY_WAIT = _histogram("signal_copy_seconds", "How old the oldest signal 
 SIGNAL_STARTS = _counter("signal_starts_total", "Signals for playbooks that they may start, by what became of them",
                          "outcome", zeros=SIGNAL_OUTCOMES)
 UNDO_FAILURES = _counter("undo_failures_total", "Undos that failed for good")
+LATE = _counter("late_total", "Executions and visits that were reported late", "of", zeros=("execution", "step"))
 SIGNAL_ERRORS = _counter("signal_errors_total", "Conditions on signals that failed, so that the signal did not fit")
 SIGNALS_SWEPT = _counter("signals_swept_total", "Signals deleted because nobody can take them any more")
 SWEPT_MATCH_REQUESTS = _counter("swept_match_requests_total", "Signals found by polling, without a notification")

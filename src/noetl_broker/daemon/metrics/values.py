@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
-from noetl_broker.broker.model.effects import SignalConditionFailed, UndoChanged
+from noetl_broker.broker.model.effects import ReportedLate, SignalConditionFailed, UndoChanged
 from noetl_broker.broker.model.event_types import ALIASES, RECORDED
 from noetl_broker.daemon.metrics.registry import (
     BY_NAME,
     EXECUTIONS_ENDED,
     FAULTS,
+    LATE,
     LIMITS,
     LIMITS_HIT,
     MAIL_WAIT,
@@ -121,6 +122,8 @@ class MetricValues:
                     self.add(UNDO_FAILURES, 1)
                 elif isinstance(effect, SignalConditionFailed):
                     self.add(SIGNAL_ERRORS, 1)
+                elif isinstance(effect, ReportedLate):
+                    self.add(LATE, 1, "execution" if effect.step is None else "step")
             if decision.ended is not None:
                 self.add(EXECUTIONS_ENDED, 1, decision.ended.status)
                 error = decision.ended.error or {}

@@ -36,6 +36,7 @@ from noetl_broker.template.durations import LONGEST_SECONDS
 
 UndoStatus = Literal["open", "running", "done", "failed", "unknown", "superseded", "settled"]
 UndoState = Literal["undoing", "undone", "left"]
+_LATE: Any = Field(description="since when it, or a step of it, is or was late; null: never")
 _UNDO_STATE: Any = Field(description="how its undo stands after its end; null: it has none")
 ItemStatus = Literal["WAITING", "RUNNING", "COMPLETED", "FAILED", "CANCELLED"]
 Form = Literal["svg", "mermaid"]
@@ -160,6 +161,7 @@ class ExecutionView(BaseModel):
     undo_status: UndoState | None = _UNDO_STATE
     tags: dict[str, str] | None = Field(None, description="what lists find it by")
     key: Hidden = Field(None, description="the idempotency key of its start")
+    late_at: Moment | None = _LATE
 
 
 class StepView(BaseModel):

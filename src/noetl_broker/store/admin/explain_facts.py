@@ -38,6 +38,7 @@ from noetl_broker.store.queries import sql
 
 SCHEDULE_KEY = re.compile(r"schedule:(.+)@(\d{4}-\d\d-\d\dT[\d:.]+Z)", re.DOTALL)
 ALARM_KEY = re.compile(r"on_failure ([0-9]{1,19})")
+LATE_KEY = re.compile(r"on_late ([0-9]{1,19})(?: .*)?", re.DOTALL)
 MOST = 100  # jobs of items, mail, children: nobody reads more
 
 
@@ -95,7 +96,8 @@ async def _facts(connection: Connection, row: Any, turns: list[Any], live: list[
         forked_from=row["forked_from"],
         schedule=_schedule(row["idempotency_key"]),
         signal=_signal(row["started_by"]),
-        failed_before=_failed_before(row["idempotency_key"]),
+        failed_before=_cause_of(ALARM_KEY, row["idempotency_key"]),
+        late_before=_cause_of(LATE_KEY, row["idempotency_key"]),
         slots=tuple(slot_of_row(dict(slot)) for slot in await connection.fetch(sql("list_slots_of"), [execution_id])),
         brokers=row["brokers"],
         other_schema=None if schema_of(connection) == DEFAULT_SCHEMA else schema_of(connection),
@@ -129,9 +131,9 @@ def _schedule(key: str | None) -> ScheduleFact | None:
     return None if found is None else ScheduleFact(found[1], found[2].replace(".000000Z", "Z"))
 
 
-def _failed_before(key: str | None) -> int | None:
-    """The execution whose failure started one with this idempotency key; None for any other key."""
-    found = ALARM_KEY.fullmatch(key or "")
+def _cause_of(pattern: re.Pattern[str], key: str | None) -> int | None:
+    """The execution that is the cause of one with this idempotency key; None for any other key."""
+    found = pattern.fullmatch(key or "")
     return None if found is None else int(found[1])
 
 

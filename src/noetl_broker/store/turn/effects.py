@@ -11,6 +11,9 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from noetl_broker.broker.flow.late import LATE
+from noetl_broker.broker.flow.on_failure import KEY as ON_FAILURE
+from noetl_broker.broker.flow.on_failure import LATE_KEY as ON_LATE
 from noetl_broker.broker.model.effects import (
     ChildAdopted,
     ChildStarted,
@@ -26,6 +29,9 @@ from noetl_broker.broker.model.effects import (
     ItemsCancelled,
     ItemsChosen,
     JobChanged,
+    LateTimerEnded,
+    OnFailureStart,
+    ReportedLate,
     SignalConditionFailed,
     SignalSent,
     SlotsChanged,
@@ -44,7 +50,7 @@ from noetl_broker.broker.model.effects import (
     WorkCancelled,
 )
 from noetl_broker.broker.model.event_types import EXECUTION_ABANDON, EXECUTION_UNDO
-from noetl_broker.node_ids import node_id
+from noetl_broker.node_ids import node_id, visit_name
 from noetl_broker.store.json_codec import dump_json
 from noetl_broker.store.row_layout import columns_of
 from noetl_broker.store.turn.child_rows import ChildStart, json_or_null, undo_answer
@@ -110,13 +116,23 @@ def _rows(statement: str, row_of: Callable[[Origin, Any], tuple[object, ...]]) -
     return Written(statement, add)
 
 
-def _add_deadline(columns: Columns, of: Origin, begins: ExecutionBegun | StatusChanged) -> None:
-    if begins.deadline is not None and of.decision.ended is None:
+def add_alarm(columns: Columns, owner: int, starts: OnFailureStart, word: str, rest: object = None) -> None:
+    """Add what starts because of an execution: `word` and `rest` make its idempotency key."""
+    rest = None if rest is None else str(rest)
+    columns.rows["start_on_failure"].append((owner, starts.path, dump_json(starts.payload), rest, word))
+
+
+def _add_limits(columns: Columns, of: Origin, begins: ExecutionBegun | StatusChanged) -> None:
+    if of.decision.ended is not None:
+        return
+    if begins.deadline is not None:
         add_timer(columns, of.turn, (None, None, "deadline", after(of.turn.at, begins.deadline), False))
+    if begins.late_after is not None:
+        add_timer(columns, of.turn, (None, None, LATE, after(of.turn.at, begins.late_after), False))
 
 
 def _add_status(columns: Columns, of: Origin, status: StatusChanged) -> None:
-    _add_deadline(columns, of, status)
+    _add_limits(columns, of, status)
     if status.until is not None:
         add_timer(columns, of.turn, (None, None, "start", status.until, True))
     columns.changed.setdefault(of.owner, []).append((of.mail, of.turn, status))
@@ -183,9 +199,14 @@ def _add_undo_end(columns: Columns, of: Origin, ended: UndoEnded) -> None:
     if ended.answer and of.execution.parent is not None:
         columns.child_answers.append(undo_answer(of.execution, ended))
     if ended.on_failure is not None:
-        starts = ended.on_failure
-        row = of.owner, starts.path, dump_json(starts.payload), of.turn.number
-        columns.rows["start_on_failure"].append(row)
+        add_alarm(columns, of.owner, ended.on_failure, ON_FAILURE, of.turn.number)
+
+
+def _add_late(columns: Columns, of: Origin, late: ReportedLate) -> None:
+    columns.rows["mark_late"].append((of.owner, of.turn.at))
+    if late.starts is not None:
+        rest = None if late.step is None else visit_name(late.step, late.visit)
+        add_alarm(columns, of.owner, late.starts, ON_LATE, rest)
 
 
 def _nothing(_columns: Columns, _of: Origin, _effect: Effect) -> None:
@@ -193,7 +214,7 @@ def _nothing(_columns: Columns, _of: Origin, _effect: Effect) -> None:
 
 
 EFFECTS: Mapping[type[Any], Written] = MappingProxyType({
-    ExecutionBegun: Written("write_first_turns", _add_deadline),
+    ExecutionBegun: Written("write_first_turns", _add_limits),
     FactsUsed: Written("write_turns", _nothing),
     SignalConditionFailed: Written("write_turns", _nothing),  # its metric is counted after the commit
     StatusChanged: Written("set_statuses", _add_status),
@@ -223,6 +244,8 @@ EFFECTS: Mapping[type[Any], Written] = MappingProxyType({
     WaitEnded: _rows("end_waits", lambda of, wait: (of.owner, of.visit(wait), wait.status)),
     WaitReopened: _rows("reopen_waits", lambda of, wait: (of.owner, of.visit(wait))),
     TimerSet: Written("write_waits", _add_timer),
+    ReportedLate: Written("mark_late", _add_late),
+    LateTimerEnded: _rows("end_late_timers", lambda of, visit: (of.owner, of.visit(visit))),
     SignalSent: _rows("send_signals", _signal_row),
     UndoNoted: Written("write_undos", lambda columns, of, undo: columns.undo.note(of.owner, of.turn, undo)),
     UndoChanged: Written("write_undos", lambda columns, of, change: columns.undo.change(of.owner, change)),
@@ -271,6 +294,8 @@ AFTER = (
     Statement("cancel_visits", lambda columns, _: columns.cancelled_arguments()),
     Statement("write_waits", _waits),
     _of("end_waits"),
+    _of("end_late_timers"),
+    _of("mark_late"),
     Statement("settle_executions", lambda columns, _: [columns.settled] if columns.settled else None),
     _of("reopen_waits"),
     _of("send_signals"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from noetl_broker.broker.flow.on_failure import KEY as ON_FAILURE
 from noetl_broker.broker.model.decision import Decision, ExecutionEnd, JobRow, StepRow
 from noetl_broker.broker.model.effects import ExecutionBegun, UndoStatusChanged
 from noetl_broker.broker.model.event import Emitted, Turn
@@ -18,7 +19,7 @@ from noetl_broker.store.turn import step_rows
 from noetl_broker.store.turn.child_rows import ChildStart, child_answer, json_or_null
 from noetl_broker.store.turn.claimed_rows import MICROSECOND, Case, DecidedTurn, Execution, Outcome
 from noetl_broker.store.turn.columns import EXTRA, JOB, JOB_STATUS, NODE, Columns, Document, extra
-from noetl_broker.store.turn.effects import EFFECTS, Origin, add_timer
+from noetl_broker.store.turn.effects import EFFECTS, Origin, add_alarm, add_timer
 from noetl_broker.store.turn.playbook_shape import shape_of
 from noetl_broker.store.turn.slots import facts_of
 from noetl_broker.template.durations import after
@@ -110,8 +111,7 @@ def _add_end(columns: Columns, execution: Execution, ended: ExecutionEnd, at: da
         execution.parent.node_id if execution.parent is not None else None,
     ))  # fmt: skip
     if ended.on_failure is not None:
-        starts = ended.on_failure
-        columns.rows["start_on_failure"].append((execution.execution_id, starts.path, dump_json(starts.payload), None))
+        add_alarm(columns, execution.execution_id, ended.on_failure, ON_FAILURE)
     if execution.parent is not None:
         columns.child_answers.append(child_answer(execution, state, ended))
 

@@ -55,7 +55,7 @@ select x.execution_id, x.path, x.version, x.status, x.started_at, x.ended_at, x.
   case when x.waits_for_slot = false then (
     select t.due_at from noetl.timer t where t.execution_id = x.execution_id and t.purpose = 'start'
   ) end as starts_at,
-  noetl.is_archived(x.execution_id) as archived,
+  x.late_at, noetl.is_archived(x.execution_id) as archived,
   (select count(*) from noetl.inbox i where i.execution_id = x.execution_id) as unread,
   noetl.recovered_as(x.execution_id) as recovered_as,
   clock_timestamp() as read_at
@@ -160,7 +160,7 @@ select x.execution_id, x.path, x.version, x.status, x.started_at, x.ended_at, x.
     select max(f.execution_id)
     from noetl.executions f
     where f.forked_from = x.execution_id
-  ) as recovered_as, x.undo_status, x.tags, {part.counts_left_undone} as left_undone
+  ) as recovered_as, x.undo_status, x.tags, x.late_at, {part.counts_left_undone} as left_undone
 from noetl.executions x
 cross join lateral (
   select (select max(t.decided_at) from noetl.turns t where t.execution_id = x.execution_id) as last_at
@@ -173,7 +173,7 @@ limit $1::int;
 
 -- name: find_execution_for_readers
 select x.execution_id, x.path, x.version, x.status, x.started_at, x.ended_at, x.parent_execution_id, x.forked_from,
-  x.undo_status, x.tags, (select count(*) from noetl.unread i where i.execution_id = x.execution_id) as unread,
+  x.undo_status, x.tags, x.late_at, (select count(*) from noetl.unread i where i.execution_id = x.execution_id) as unread,
   (select max(f.execution_id) from noetl.executions f where f.forked_from = x.execution_id) as recovered_as,
   clock_timestamp() as read_at
 from noetl.executions x

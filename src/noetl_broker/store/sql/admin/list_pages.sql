@@ -37,7 +37,7 @@ with candidates as (
 )
 select x.execution_id, x.path, x.version, x.status, x.started_at, x.ended_at, x.parent_execution_id,
   x.forked_from, x.error, noetl.recovered_as(x.execution_id) as recovered_as, x.undo_status, x.tags,
-  x.idempotency_key as key,
+  x.idempotency_key as key, x.late_at,
   {part.counts_left_undone} as left_undone
 from candidates x
 where {part.chosen}

@@ -265,19 +265,20 @@ select execution_id, event_id
 from gathered;
 
 -- name: start_on_failure
--- What starts because executions failed, or an undo that began after the end ($4: in this turn). It is no child, because
--- it outlives them. It has the tags of what failed, as a child has those of its parent. A path that is not registered gets an execution too, which fails with that reason. In a bucket, so does
--- one whose playbook has another metadata.bucket than that of the failed execution.
+-- What starts because executions failed or are late, or because an undo failed that began after the end. It is no child,
+-- because it outlives them. It has the tags of what failed, as a child has those of its parent. $4 and $5 make its idempotency
+-- key: the cause, and a late visit or the turn of an undo. A path that is not registered gets an execution too, which
+-- fails with that reason. In a bucket, so does one whose playbook has another metadata.bucket than that of the execution.
 with failed as materialized (
   select noetl.next_id() as execution_id, f.execution_id as failed_id, p.catalog_id, f.path, p.version,
     coalesce(p.name, noetl.name_of_path(f.path)) as name, f.payload::jsonb as payload,
-    f.undo_turn, (select x.tags from noetl.execution x where x.execution_id = f.execution_id) as tags,
+    f.rest, f.word, (select x.tags from noetl.execution x where x.execution_id = f.execution_id) as tags,
     case when noetl.bucket_number() is not null then (
       select noetl.other_bucket(p.bucket, x.catalog_id)
       from noetl.execution x
       where x.execution_id = f.execution_id
     ) end as other_bucket
-  from unnest($1::bigint[], $2::text[], $3::text[], $4::int[]) f (execution_id, path, payload, undo_turn)
+  from unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[]) f (execution_id, path, payload, rest, word)
   left join lateral (
     select c.catalog_id, c.version, c.name, c.bucket
     from noetl.catalog c
@@ -287,7 +288,7 @@ with failed as materialized (
   ) p on true
 ), taken as (
   insert into noetl.start_key (idempotency_key, path, execution_id)
-  select concat_ws(' ', 'on_failure', failed_id, undo_turn), path, execution_id
+  select concat_ws(' ', word, failed_id, rest), path, execution_id
   from failed
   on conflict (idempotency_key, path) do nothing
   returning execution_id, idempotency_key
@@ -303,7 +304,7 @@ with failed as materialized (
   )
   select f.execution_id, f.catalog_id, 'execution_start', f.execution_id::text, f.name, 'playbook', 'STARTED',
     jsonb_build_object('path', f.path, 'version', f.version, 'workload', f.payload),
-    jsonb_build_object('on_failure', f.failed_id) || coalesce(f.other_bucket, '{}')
+    jsonb_build_object(f.word, f.failed_id) || coalesce(f.other_bucket, '{}')
       || case when f.tags is not null then jsonb_build_object('tags', f.tags) else '{}' end
   from failed f
   join begun b on b.execution_id = f.execution_id

@@ -36,6 +36,23 @@ set status = e.status, ended_at = clock_timestamp()
 from ended e
 where w.execution_id = e.execution_id and w.node_id = e.node_id;
 
+-- name: end_late_timers
+-- After write_waits: visits with a `late_after` that are over.
+delete from noetl.timer t
+using unnest($1::bigint[], $2::text[]) v (execution_id, node_id)
+where t.execution_id = v.execution_id and t.node_id = v.node_id and t.purpose = 'late';
+
+-- name: mark_late
+-- Executions that are late, or have a late visit.
+update noetl.execution x
+set late_at = l.at
+from (
+  select execution_id, min(at) as at
+  from unnest($1::bigint[], $2::timestamptz[]) m (execution_id, at)
+  group by execution_id
+) l
+where x.execution_id = l.execution_id and x.late_at is null;
+
 -- name: settle_executions
 -- After write_waits: waits and timers of executions that ended.
 with waits as (
