@@ -175,6 +175,13 @@ begin
 end
 $$;
 
+-- What stands for an idempotency key that was erased.
+create or replace function noetl.erased_key(idempotency_key text) returns text
+language sql immutable parallel safe
+as $$
+  select case when $1 ~ '^sha256:[0-9a-f]{64}$' then $1 else 'sha256:' || encode(sha256(convert_to($1, 'UTF8')), 'hex') end
+$$;
+
 -- Writes the key of an execution. If an earlier execution has it, writes nothing and returns that one and its digest. It
 -- waits for a transaction that writes the same key. It loops, because the key of a dropped execution may be deleted
 -- between both statements.
@@ -187,20 +194,27 @@ as $$
 #variable_conflict use_column
 declare
   earlier record;
+  is_new boolean;
 begin
   loop
     insert into noetl.start_key (idempotency_key, path, digest, execution_id)
     values ($2, $1, $3, $4)
     on conflict (idempotency_key, path) do nothing;
-    exit when found;
+    is_new := found;
+    -- A key may be erased. This follows the insert, which waits for its erasure.
     select k.digest, k.execution_id into earlier
     from noetl.start_key k
-    where k.idempotency_key = $2 and k.path = $1;
+    where k.idempotency_key = case when is_new then noetl.erased_key($2) else $2 end and k.path = $1 and k.execution_id <> $4;
     if found then
+      if is_new then
+        delete from noetl.start_key k
+        where k.idempotency_key = $2 and k.path = $1;
+      end if;
       digest := earlier.digest;
       execution_id := earlier.execution_id;
       return;
     end if;
+    exit when is_new;
   end loop;
 end
 $$;
@@ -360,8 +374,18 @@ begin
       where g.key is not null
       order by g.key, g.id
       on conflict (idempotency_key, path) do nothing;
+      delete from noetl.start_key k
+      using unnest(ids, $3) g (id, key)
+      where k.idempotency_key = g.key and k.path = $1 and k.execution_id = g.id and exists (
+        select from noetl.start_key e where e.idempotency_key = noetl.erased_key(g.key) and e.path = $1
+      );
       earlier := array(
-        select (select k.execution_id from noetl.start_key k where k.idempotency_key = g.key and k.path = $1)
+        select (
+          select k.execution_id
+          from noetl.start_key k
+          where k.idempotency_key in (g.key, noetl.erased_key(g.key)) and k.path = $1
+          limit 1
+        )
         from unnest($3) with ordinality g (key, ordinal)
         order by g.ordinal
       );
@@ -373,7 +397,7 @@ begin
     cross join lateral (
       select k.execution_id, k.digest
       from noetl.start_key k
-      where k.idempotency_key = g.key and k.path = $1
+      where k.idempotency_key in (g.key, noetl.erased_key(g.key)) and k.path = $1
       limit 1
     ) x
     where x.digest <> g.digest
@@ -474,7 +498,7 @@ comment on function noetl.cancel_execution(bigint, text) is
 revoke all on function
   noetl.check_key(text), noetl.check_start(text, jsonb, text), noetl.check_options(jsonb), noetl.find_playbook(text, int),
   noetl.home_text(text, text, text, text), noetl.check_home(text, text, text, text), noetl.start_digest(jsonb, text, text),
-  noetl.refuse_key(text, text, bigint), noetl.take_key(text, text, bytea, bigint), noetl.start_execution(text, jsonb, int, text, jsonb),
+  noetl.refuse_key(text, text, bigint), noetl.erased_key(text), noetl.take_key(text, text, bytea, bigint), noetl.start_execution(text, jsonb, int, text, jsonb),
   noetl.check_starts(text, jsonb[], text[]), noetl.start_executions(text, jsonb[], text[], int, jsonb),
   noetl.cancel_execution(bigint, text)
   from public;
