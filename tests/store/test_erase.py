@@ -171,12 +171,12 @@ OF_PARENT = "where execution_id = (select parent_execution_id from noetl.executi
 REFUSALS = {
     "update noetl.execution set status = 'RUNNING' where execution_id = $1": "it has not ended: it is RUNNING",
     f"update noetl.execution set status = 'RUNNING' {OF_PARENT}": "which it belongs to, has not ended",
-    "insert into noetl.execution (execution_id, parent_execution_id) values (5, $1)": "which is erased with it, has not",
+    "insert into noetl.execution (execution_id, parent_execution_id) values (5, $1)": "is erased with it, has not",
     "insert into noetl.execution (execution_id, forked_from) values (5, $1)": "which is erased with it, has not ended",
     "update noetl.execution set undo_status = 'left' where execution_id = $1": "it has something left to undo",
     f"update noetl.execution set undo_status = 'undoing' {OF_PARENT}": "which it belongs to, is undoing what it did",
     "insert into noetl.event (execution_id, event_type) values ($1, 'execution_undo')": "it is undoing what it did",
-    "insert into noetl.event (execution_id, event_type) values ($1, 'execution_cancel')": "it has events that no broker",
+    "insert into noetl.event (execution_id, event_type) values ($1, 'execution_cancel')": "events that no broker",
     "update noetl.queue set status = 'leased' where execution_id = $1": "it has a job that a worker holds",
 }
 
