@@ -194,27 +194,23 @@ as $$
 #variable_conflict use_column
 declare
   earlier record;
-  is_new boolean;
 begin
   loop
     insert into noetl.start_key (idempotency_key, path, digest, execution_id)
-    values ($2, $1, $3, $4)
+    select $2, $1, $3, $4
+    where not exists (
+      select from noetl.start_key k where k.idempotency_key = noetl.erased_key($2) and k.path = $1
+    )
     on conflict (idempotency_key, path) do nothing;
-    is_new := found;
-    -- A key may be erased. This follows the insert, which waits for its erasure.
+    exit when found;
     select k.digest, k.execution_id into earlier
     from noetl.start_key k
-    where k.idempotency_key = case when is_new then noetl.erased_key($2) else $2 end and k.path = $1 and k.execution_id <> $4;
+    where k.idempotency_key in ($2, noetl.erased_key($2)) and k.path = $1;
     if found then
-      if is_new then
-        delete from noetl.start_key k
-        where k.idempotency_key = $2 and k.path = $1;
-      end if;
       digest := earlier.digest;
       execution_id := earlier.execution_id;
       return;
     end if;
-    exit when is_new;
   end loop;
 end
 $$;
@@ -372,13 +368,11 @@ begin
       select g.key, $1, g.digest, g.id
       from unnest(ids, $3, digests) g (id, key, digest)
       where g.key is not null
+        and not exists (
+          select from noetl.start_key k where k.idempotency_key = noetl.erased_key(g.key) and k.path = $1
+        )
       order by g.key, g.id
       on conflict (idempotency_key, path) do nothing;
-      delete from noetl.start_key k
-      using unnest(ids, $3) g (id, key)
-      where k.idempotency_key = g.key and k.path = $1 and k.execution_id = g.id and exists (
-        select from noetl.start_key e where e.idempotency_key = noetl.erased_key(g.key) and e.path = $1
-      );
       earlier := array(
         select (
           select k.execution_id

@@ -1,5 +1,5 @@
--- What an operator asks for: the undo of an execution that has ended, its end, rows that were settled by hand, and that its
--- values are erased.
+-- What an operator asks for: the undo of an execution that has ended, its end, and rows that were settled by hand. The last
+-- functions erase the values of executions.
 
 -- Why an execution cannot be undone now: it, an execution above it, or a fork of it is live, or its parent undoes it.
 create or replace function noetl.refuse_undo(execution_id bigint, status text) returns void
@@ -400,7 +400,9 @@ begin
 end
 $$;
 
-create or replace function noetl.erase_execution(execution_id bigint, preview boolean default false) returns jsonb
+-- Erases those of the executions that can be: [{execution_id, executions, reason, remedy}] says how many were erased with each,
+-- or why not. Their statements are made once for all of them.
+create or replace function noetl.erase_executions(execution_ids bigint[]) returns jsonb
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -411,30 +413,27 @@ declare
     (select array_agg(regexp_replace('noetl', '[0-9]+$', '') || n) from generate_series(0, noetl.bucket_count() - 1) n),
     array['noetl']
   );
-  plan record := noetl.plan_erasure($1);
-  locked bigint[] := '{}';
+  plans jsonb;
+  families bigint[] := '{}';
+  locked bigint[];
+  erased bigint[];
   one record;
   found bigint[];
   signals bigint[];
   is_copied boolean;
 begin
-  if not exists (select from noetl.execution x where x.execution_id = $1) then
-    perform noetl.is_elsewhere($1);
-    raise exception using errcode = 'NB404', message = format('no execution %s', $1),
-      hint = 'noetl-broker executions lists them';
-  elsif $2 then
-    return jsonb_build_object('executions', cardinality(plan.family), 'refused', plan.reason);
-  end if;
-  while not plan.family <@ locked loop -- nobody forks one that is locked
+  loop -- nobody forks one that is locked
+    locked := families;
+    select coalesce(jsonb_agg(to_jsonb(p) || jsonb_build_object('execution_id', x.execution_id)), '[]') into plans
+    from noetl.execution x
+    cross join lateral noetl.plan_erasure(x.execution_id) p
+    where x.execution_id = any($1);
+    families := array(select f.id::bigint from jsonb_path_query(plans, '$[*].family[*]') f (id));
+    exit when families <@ locked;
     perform pg_advisory_xact_lock(m.id)
-    from (select distinct unnest(plan.family || noetl.root_of($1)) as id order by 1) m;
-    locked := plan.family;
-    plan := noetl.plan_erasure($1);
+    from (select distinct f.id from unnest(families || array(select noetl.root_of(i.id) from unnest($1) i (id))) f (id) order by 1) m;
   end loop;
-  if plan.reason is not null then
-    raise exception using errcode = 'NB409', message = format('execution %s cannot be erased: %s', $1, plan.reason),
-      hint = plan.remedy;
-  end if;
+  erased := array(select distinct f.id::bigint from jsonb_path_query(plans, '$[*] ? (@.reason == null).family[*]') f (id));
   for one in
     select p.nspname as schema, format('%I.%I', p.nspname, p.relname) as name, d.table_name as of,
       bool_or(d.becomes = 'removed') as is_removed,
@@ -455,7 +454,7 @@ begin
         or p.nspname = 'noetl_archive' and exists (
           select
           from noetl.period r
-          join unnest(plan.family) f (id) on f.id >= r.first_id and f.id < r.next_id
+          join unnest(erased) f (id) on f.id >= r.first_id and f.id < r.next_id
           where p.relname = d.table_name || '_' || r.name
         )
       )
@@ -471,15 +470,15 @@ begin
         ) s (id)
         where e.execution_id = any($1) and e.event_type in (''execution_start'', ''execution_signal'') and s.id ~ ''^[0-9]{1,18}$''',
         one.name
-      ) into found using plan.family;
+      ) into found using erased;
       signals := signals || found;
     elsif one.of = 'signal' and noetl.bucket_number() is not null then
       execute format('select exists (select from %I.signal_copy c where c.signal_id = any($1))', one.schema)
       into is_copied using signals;
       if is_copied then
         raise exception using errcode = 'NB409',
-          message = format('execution %s cannot be erased: a signal that it took is being copied to other buckets', $1),
-          hint = 'erase it again in a moment';
+          message = 'a signal that one of the executions took is being copied to other buckets',
+          hint = 'erase them again in a moment';
       end if;
     end if;
     execute format(
@@ -490,11 +489,41 @@ begin
           (select x.idempotency_key, x.path from noetl.execution x where x.execution_id = any($1))'
         else 'execution_id = any($1)'
       end
-    ) using plan.family, signals;
+    ) using erased, signals;
   end loop;
-  return jsonb_build_object('executions', cardinality(plan.family));
+  return (
+    select coalesce(jsonb_agg(p.plan - 'family' || jsonb_build_object('executions', jsonb_array_length(p.plan -> 'family'))), '[]')
+    from jsonb_array_elements(plans) p (plan)
+  );
 end
 $$;
+
+create or replace function noetl.erase_execution(execution_id bigint, preview boolean default false) returns jsonb
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  planned record;
+  done jsonb;
+begin
+  if not exists (select from noetl.execution x where x.execution_id = $1) then
+    perform noetl.is_elsewhere($1);
+    raise exception using errcode = 'NB404', message = format('no execution %s', $1),
+      hint = 'noetl-broker executions lists them';
+  elsif $2 then
+    planned := noetl.plan_erasure($1);
+    return jsonb_build_object('executions', cardinality(planned.family), 'refused', planned.reason);
+  end if;
+  done := noetl.erase_executions(array[$1]) -> 0;
+  if done ->> 'reason' is not null then
+    raise exception using errcode = 'NB409', message = format('execution %s cannot be erased: %s', $1, done ->> 'reason'),
+      hint = done ->> 'remedy';
+  end if;
+  return jsonb_build_object('executions', done -> 'executions');
+end
+$$;
+
 
 comment on function noetl.erase_execution(bigint, boolean) is
   'Erases the values of an ended execution, of what it started and of its forks; statuses, times and names of steps stay. `preview`: says how many, and what refuses it.';
@@ -503,5 +532,5 @@ revoke all on function
   noetl.refuse_undo(bigint, text), noetl.ask_execution(bigint, text, text, text, bigint, jsonb), noetl.lock_ended(bigint),
   noetl.undo_execution(bigint, boolean, int), noetl.settle_undo(bigint, text, text),
   noetl.abandon_execution(bigint, text), noetl.erasure(), noetl.without_values(jsonb, text[]), noetl.plan_erasure(bigint),
-  noetl.erase_execution(bigint, boolean)
+  noetl.erase_executions(bigint[]), noetl.erase_execution(bigint, boolean)
   from public;

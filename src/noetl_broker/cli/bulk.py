@@ -53,8 +53,8 @@ class BulkOptions(NamedTuple):
 NO_BULK = BulkOptions(yes=False, rate=50.0, limit=MOST)
 
 
-def bulk_options(body: Body) -> Body:
-    """Give a command `--yes`, `--rate` and `--limit`; its body takes them as `bulk`."""
+def bulk_options(body: Body, *, rate: float = NO_BULK.rate) -> Body:
+    """Give a command `--yes`, `--rate` (with this default) and `--limit`; its body takes them as `bulk`."""
 
     @functools.wraps(body)
     def run(*arguments: Any, yes: bool, rate: float, limit: int, **own: Any) -> int | None:
@@ -63,7 +63,7 @@ def bulk_options(body: Body) -> Body:
     made = click.option(
         "--rate",
         type=click.FloatRange(0.01, 10_000),
-        default=NO_BULK.rate,
+        default=rate,
         show_default=True,
         help="How many a second at most.",
     )(run)
@@ -95,6 +95,7 @@ class Many(NamedTuple):
     none: str
     remedy: str | None = None
     asks: bool = False
+    rate: float = NO_BULK.rate
 
 
 async def act_on_many(
@@ -136,9 +137,7 @@ async def act_on_many(
         with acting(len(found)) as on_each:
 
             async def act(one: Any, ids: list[int]) -> Any:
-                return await acts.act_at_rate(
-                    "execution_id", ids, functools.partial(wanted.act, one), bulk.rate, on_each
-                )
+                return await acts.act_on_executions(one, wanted, ids, bulk.rate, on_each)
 
             ids = [each["execution_id"] for each in found]
             of_buckets = await where.in_their_buckets(connection, ids, act)
@@ -207,7 +206,7 @@ def bulk_command(
             return EXIT_FAILED if fails(answer) else 0
 
         said._replace(hides=said.hides | {"execution_id"}).given_to(body)
-        made = selection(several=several, version=version)(bulk_options(body))
+        made = selection(several=several, version=version)(bulk_options(body, rate=many.rate))
         made.__doc__ = show.__doc__
         return command(name, example=example, role=role)(made)
 

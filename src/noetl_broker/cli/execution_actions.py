@@ -198,7 +198,7 @@ def retry(call: Call, asked: RetryRequest, answer: Answer) -> None:
     "erase",
     "execution_actions.erase_execution",
     Face(EraseRequest, hides=frozenset({"preview"})),
-    Many("erase", "executions are erased", "no execution is left to be erased", asks=True),
+    Many("erase", "executions are erased", "no execution is left to be erased", asks=True, rate=1000.0),
     several=True,
     example=(
         "noetl-broker erase 58123456789012345          # says what will be erased\n"

@@ -25,7 +25,7 @@ from noetl_broker.service.playbooks import named_filter
 from noetl_broker.service.recoveries import OtherPlaybook, Outlook
 from noetl_broker.service.where import Do, do_with, whole, with_unanswered
 from noetl_broker.store.admin import catalog, executions, list_pages, recovery
-from noetl_broker.store.admin.erasures import erased_at
+from noetl_broker.store.admin.erasures import erase_some
 from noetl_broker.store.admin.executions import Entry, Filter
 from noetl_broker.store.connect.bucket_connections import BucketConnections, Place
 from noetl_broker.store.connect.buckets import bucket_of_id, last_id_of
@@ -41,6 +41,7 @@ MOST_PLANNED = 200  # executions that a preview looks at one by one
 MOST_COMPARED = 8  # of these, for a page
 MOST_EXAMPLES = 3  # groups of a page whose example is planned
 MOST_SHOWN = 20  # groups of a page
+ERASED_AT_ONCE = 50
 RATE = 10_000.0  # a second: the number of executions bounds a request
 
 # A UUID; a word of 6 characters or more with a digit; a number.
@@ -154,6 +155,38 @@ async def act_at_rate(
     return acted
 
 
+async def act_on_executions(
+    connection: Connection,
+    request: BulkAction,
+    ids: Sequence[int],
+    rate: float,
+    on_each: Callable[[int, BrokerError | None], None] = lambda _id, _fault: None,
+) -> Acted:
+    """Act on each of these executions, at most `rate` a second; an erasure takes ERASED_AT_ONCE in a transaction."""
+    if request.action != "erase":
+        return await act_at_rate("execution_id", ids, partial(request.act, connection), rate, on_each)
+    acted = Acted([], [])
+    began = time.monotonic()
+    for first in range(0, len(ids), ERASED_AT_ONCE):
+        await asyncio.sleep(max(0.0, first / rate - (time.monotonic() - began)))
+        some = ids[first : first + ERASED_AT_ONCE]
+        try:
+            with translate_faults():
+                answers = await erase_some(connection, some)
+        except DatabaseFault:
+            raise
+        except BrokerError as error:  # of all of them
+            answers = dict.fromkeys(some, (0, str(error)))
+        for execution_id, (count, refused) in answers.items():
+            fault = None if refused is None else BrokerError(refused)
+            if fault is None:
+                acted.done.append({"execution_id": execution_id, "executions": count})
+            else:
+                acted.failed.append({"execution_id": execution_id, "message": str(fault)})
+            on_each(execution_id, fault)
+    return acted
+
+
 class BulkAction:
     """An action on many executions, as a request says it. A fork may have an `other` playbook, and `values` by step.
 
@@ -188,11 +221,6 @@ class BulkAction:
             return {"recovered_as": made.execution_id, "taken": [*made.plan.taken]}
         if self.action == "reevaluate":
             return {"put_back": await call(connection, "put_back", execution_id)}
-        if self.action == "erase":
-            if await erased_at(connection, execution_id) is not None:  # with its parent, of the same call
-                return {"executions": 0}
-            answer: dict[str, Any] = await call(connection, "erase_execution", execution_id)
-            return answer
         arguments = () if self.action == "resume" else (self.reason,)
         return {"requested": await call(connection, f"{self.action}_execution", execution_id, *arguments)}
 
@@ -320,7 +348,7 @@ async def _act_on_many(connection: Connection, given: models.OfMany, request: Bu
             "groups": groups[:MOST_GROUPS],
         }
     ids = [each["execution_id"] for each in found]
-    acted = await act_at_rate("execution_id", ids, partial(request.act, connection), RATE)
+    acted = await act_on_executions(connection, request, ids, RATE)
     following = found[-1]["execution_id"] if len(found) == most else None
     return {"found": len(found), **acted._asdict(), "next": following}
 
@@ -427,7 +455,7 @@ async def act_on_chosen(connection: Place, caller: Caller, given: models.ChosenR
     paths = {row["execution_id"]: row["path"] for row in found.batch}
 
     async def act(one: Connection, ids: list[int]) -> Acted:
-        return await act_at_rate("execution_id", ids, partial(request.act, one), RATE)
+        return await act_on_executions(one, request, ids, RATE)
 
     answers: dict[str, list[dict[str, Any]]] = {"done": [], "failed": []}
     for acted in await in_their_buckets(connection, [*paths], act):
