@@ -179,7 +179,7 @@ $$;
 create or replace function noetl.erased_key(idempotency_key text) returns text
 language sql immutable parallel safe
 as $$
-  select case when $1 ~ '^sha256:[0-9a-f]{64}$' then $1 else 'sha256:' || encode(sha256(convert_to($1, 'UTF8')), 'hex') end
+  select case when length($1) = 71 and starts_with($1, 'sha256:') then $1 else 'sha256:' || encode(sha256(convert_to($1, 'UTF8')), 'hex') end
 $$;
 
 -- Writes the key of an execution. If an earlier execution has it, writes nothing and returns that one and its digest. It

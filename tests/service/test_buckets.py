@@ -334,7 +334,7 @@ async def test_an_erasure_removes_the_copies_of_a_signal(installation: Database,
         execution,
         str(signal),
     )
-    with pytest.raises(BrokerError, match="a signal that it took is being copied"):
+    with pytest.raises(BrokerError, match="a signal that one of the executions took is being copied"):
         await ask(buckets, execution_actions.erase_execution, execution_id=execution, preview=False)
     await execute(one, "delete from noetl.signal_copy")
     for other in buckets_of(installation, COUNT):
