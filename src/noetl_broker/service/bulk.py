@@ -285,7 +285,7 @@ def why_left_out(action: models.BulkOrErase, row: Mapping[str, Any]) -> str | No
     return None
 
 
-def _why_not_in(status: str, action: models.Bulk) -> str:
+def _why_not_in(status: str, action: models.BulkOrErase) -> str:
     """Why an action is not for a status that it has no row for."""
     if action == "erase":
         return f"has not ended, it is {status}"
