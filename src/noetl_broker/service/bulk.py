@@ -274,7 +274,7 @@ def why_left_out(action: models.BulkOrErase, row: Mapping[str, Any]) -> str | No
     """Why an action is not for an execution, a row of `executions.list_chosen`; None: it is."""
     if action == "reevaluate":
         return None if row["dead_letters"] else "has no dead letters"
-    if row["erased_at"] is not None and action in {"retry", "fork", "erase"}:
+    if row.get("erased_at") is not None and action in {"retry", "fork", "erase"}:
         return "was erased"
     if row["status"] not in STATUSES_OF[action]:
         return _why_not_in(row["status"], action)
