@@ -216,7 +216,7 @@ grant execute on function
   noetl.ask_to_hold(bigint, text, text), noetl.pause_execution(bigint, text), noetl.resume_execution(bigint),
   noetl.pause_path(text, text), noetl.resume_path(text), noetl.admit_executions(text, int),
   noetl.put_back(bigint), noetl.undo_execution(bigint, boolean, int), noetl.settle_undo(bigint, text, text),
-  noetl.abandon_execution(bigint, text),
+  noetl.abandon_execution(bigint, text), noetl.erase_execution(bigint, boolean), noetl.erase_executions(bigint[]),
   noetl.fork_execution(bigint, jsonb, bigint, text),
   noetl.put_schedule(text, text, text, interval, jsonb, text, int, interval, interval, text, text, jsonb),
   noetl.pause_schedule(text), noetl.resume_schedule(text), noetl.delete_schedule(text),

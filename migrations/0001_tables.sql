@@ -300,7 +300,8 @@ create table if not exists noetl.execution (
   error jsonb,
   undo_status text check (undo_status in ('undoing', 'undone', 'left')),
   undo_catalog_id bigint,
-  tags jsonb
+  tags jsonb,
+  erased_at timestamptz
 ) with (fillfactor = 80);
 create index if not exists execution_children on noetl.execution (parent_execution_id) where noetl.is_live(status);
 -- children that have ended too, for pages and retries; an execution without a parent writes nothing here
@@ -354,6 +355,7 @@ comment on column noetl.execution.undo_catalog_id is
   'The version whose `compensate` undoes it, if an operator chose another one.';
 comment on column noetl.execution.tags is
   'What lists find it by, {name: text}. No decision reads them. null: it has none.';
+comment on column noetl.execution.erased_at is 'When its values were erased; null: they are there.';
 
 -- A key may outlive its execution. Begins with the key, so that a list finds executions by it alone.
 create table if not exists noetl.start_key (

@@ -262,6 +262,13 @@ begin
 end
 $$;
 
+-- What stands for an idempotency key that was erased.
+create or replace function noetl.erased_key(idempotency_key text) returns text
+language sql immutable parallel safe
+as $$
+  select case when length($1) = 71 and starts_with($1, 'sha256:') then $1 else 'sha256:' || encode(sha256(convert_to($1, 'UTF8')), 'hex') end
+$$;
+
 -- Writes the key of an execution. If an earlier execution has it, writes nothing and returns that one and its digest. It
 -- waits for a transaction that writes the same key. It loops, because the key of a dropped execution may be deleted
 -- between both statements.
@@ -277,12 +284,15 @@ declare
 begin
   loop
     insert into noetl.start_key (idempotency_key, path, digest, execution_id)
-    values ($2, $1, $3, $4)
+    select $2, $1, $3, $4
+    where not exists (
+      select from noetl.start_key k where k.idempotency_key = noetl.erased_key($2) and k.path = $1
+    )
     on conflict (idempotency_key, path) do nothing;
     exit when found;
     select k.digest, k.execution_id into earlier
     from noetl.start_key k
-    where k.idempotency_key = $2 and k.path = $1;
+    where k.idempotency_key in ($2, noetl.erased_key($2)) and k.path = $1;
     if found then
       digest := earlier.digest;
       execution_id := earlier.execution_id;
@@ -449,10 +459,18 @@ begin
       select g.key, $1, g.digest, g.id
       from unnest(ids, $3, digests) g (id, key, digest)
       where g.key is not null
+        and not exists (
+          select from noetl.start_key k where k.idempotency_key = noetl.erased_key(g.key) and k.path = $1
+        )
       order by g.key, g.id
       on conflict (idempotency_key, path) do nothing;
       earlier := array(
-        select (select k.execution_id from noetl.start_key k where k.idempotency_key = g.key and k.path = $1)
+        select (
+          select k.execution_id
+          from noetl.start_key k
+          where k.idempotency_key in (g.key, noetl.erased_key(g.key)) and k.path = $1
+          limit 1
+        )
         from unnest($3) with ordinality g (key, ordinal)
         order by g.ordinal
       );
@@ -464,7 +482,7 @@ begin
     cross join lateral (
       select k.execution_id, k.digest
       from noetl.start_key k
-      where k.idempotency_key = g.key and k.path = $1
+      where k.idempotency_key in (g.key, noetl.erased_key(g.key)) and k.path = $1
       limit 1
     ) x
     where x.digest <> g.digest
@@ -564,7 +582,7 @@ revoke all on function
   noetl.check_key(text), noetl.check_start(text, jsonb, text), noetl.check_options(jsonb), noetl.check_tags(jsonb),
   noetl.start_meta(jsonb), noetl.find_playbook(text, int),
   noetl.home_text(text, text, text, text), noetl.check_home(text, text, text, text), noetl.start_digest(jsonb, text, text),
-  noetl.refuse_key(text, text, bigint), noetl.take_key(text, text, bytea, bigint), noetl.start_execution(text, jsonb, int, text, jsonb),
+  noetl.refuse_key(text, text, bigint), noetl.erased_key(text), noetl.take_key(text, text, bytea, bigint), noetl.start_execution(text, jsonb, int, text, jsonb),
   noetl.check_starts(text, jsonb[], text[]), noetl.start_executions(text, jsonb[], text[], int, jsonb),
   noetl.cancel_execution(bigint, text)
   from public;

@@ -346,7 +346,7 @@ begin
   select k.execution_id
   into execution_id
   from noetl.start_key k
-  where k.idempotency_key = key and k.path = own.path;
+  where k.idempotency_key in (key, noetl.erased_key(key)) and k.path = own.path;
   is_new := not found;
   if is_new then
     execution_id := noetl.start_execution(

@@ -188,6 +188,7 @@ begin
       hint = 'noetl-broker fork and noetl-broker retry make one';
   end if;
   perform noetl.check_key($4);
+  perform pg_advisory_xact_lock($1); -- none begins beside an undo or an erasure
   select x.catalog_id, x.path, x.version, x.workload, x.tags, f.payload, f.overlap
   into source
   from noetl.execution x
@@ -208,6 +209,7 @@ begin
       hint = 'its history is in the schema noetl_archive';
   end if;
   perform noetl.hold_period($1);
+  perform noetl.refuse_erased($1);
   perform noetl.refuse_undone_results($1, $2 -> 'results');
   select c.catalog_id, c.path, c.version, coalesce(c.name, noetl.name_of_path(c.path)) as name, c.bucket
   into playbook

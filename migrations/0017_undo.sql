@@ -170,6 +170,19 @@ as $$
   )
 $$;
 
+-- Nothing begins with values that were erased.
+create or replace function noetl.refuse_erased(execution_id bigint) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if (select x.erased_at is not null from noetl.execution x where x.execution_id = $1) then
+    raise exception using errcode = 'NB409', message = format('execution %s was erased: its values are gone', $1),
+      hint = format('noetl-broker status %s shows what is kept', $1);
+  end if;
+end
+$$;
+
 -- A fork never takes over a result that was undone. `results` are those of its plan.
 create or replace function noetl.refuse_undone_results(execution_id bigint, results jsonb) returns void
 language plpgsql stable
@@ -212,5 +225,5 @@ $$;
 revoke all on function
   noetl.item_action(bigint, text, int), noetl.undo_error(bigint), noetl.is_undo_asked(bigint),
   noetl.live_ancestor(bigint), noetl.live_fork(bigint), noetl.below_undos(), noetl.is_over(bigint, text),
-  noetl.refuse_undone_results(bigint, jsonb)
+  noetl.refuse_erased(bigint), noetl.refuse_undone_results(bigint, jsonb)
   from public;

@@ -12,7 +12,7 @@ comment on view noetl.playbooks is 'For readers: the catalog without texts.';
 
 create or replace view noetl.executions as
 select x.execution_id, x.catalog_id, x.path, x.version, x.status, x.started_at, x.ended_at, x.parent_execution_id,
-  x.parent_node_id, x.parent_index, x.forked_from, x.undo_status, x.tags, x.late_at
+  x.parent_node_id, x.parent_index, x.forked_from, x.undo_status, x.tags, x.late_at, x.erased_at
 from noetl.execution x;
 
 comment on view noetl.executions is 'For readers: executions without payloads, results and errors.';

@@ -124,7 +124,7 @@ begin
     from (
       select unnest(array[
         'cancel_execution', 'signal_execution', 'pause_execution', 'resume_execution', 'ask_to_hold', 'decide_approval',
-        'decision_of', 'put_back', 'fork_execution', 'undo_execution', 'settle_undo', 'abandon_execution', 'traceparent',
+        'decision_of', 'put_back', 'fork_execution', 'undo_execution', 'settle_undo', 'abandon_execution', 'erase_execution', 'traceparent',
         'heartbeat_job', 'attempt_status', 'complete_job', 'fail_job', 'wait_for_child', 'log_job', 'report_progress'
       ]), of_id
       union all

@@ -117,6 +117,7 @@ COMMANDS: Mapping[str, CommandEntry | ActionEntry] = {
         details="The worker of an undo that runs is told to stop, and the outcome is unknown. Exit 1 if none runs.",
         example="noetl-broker abandon 58123456789012345 --reason 'the bank does it by hand'",
     ),
+    "erase": CommandEntry("execution_actions", "Erase the values of executions that have ended."),
     "graph": CommandEntry("graph", "Draw a playbook, or an execution with the path it took."),
     "replay": CommandEntry("replay.command", "Replay every decision of executions and report differences."),
     "verify": CommandEntry("verify", "Check the invariants of stored executions."),

@@ -58,6 +58,17 @@ class NotFoundFault(BrokerError):
     """A name or id that does not exist."""
 
 
+class ErasedFault(BrokerError):
+    """An execution whose values were erased, where a request needs them."""
+
+    def __init__(self, execution_id: int) -> None:
+        """Take its id."""
+        super().__init__(
+            f"execution {execution_id} was erased: its values are gone; "
+            f"noetl-broker status {execution_id} shows what is kept"
+        )
+
+
 class OversizeFault(BrokerError):
     """The turns of a batch write more than the server takes in one statement."""
 

@@ -28,7 +28,7 @@ EMPTY = (
     ("verify --deep --all", 0), ("archive --older-than 1d --dry-run", 0), ("archive --older-than 1d", 0), ("doctor", 1),
     ("completion bash", 0), ("config", 0), ("schedule list", 0), ("step-type list", 0), ("pause --all", 0),
     ("resume --all", 0),
-    ("cancel --all", 0), ("fork --all --from measure", 0), ("pause --path examples/conditional", 0),
+    ("cancel --all", 0), ("erase --all", 0), ("fork --all --from measure", 0), ("pause --path examples/conditional", 0),
     ("resume --path examples/conditional", 0), ("approvals", 0),
     ("signal payment --key 42 --payload 5", 0), ("token create ci --role viewer", 0), ("token list", 0),
     ("limit put api --concurrency 5", 0), ("limit list", 0), ("limit list api", 0), ("limit delete api", 0),
@@ -42,7 +42,7 @@ OF_ONE = (
     ("fork ID --from measure", 0), ("schedule put s examples/conditional --every 1d", 0), ("schedule show s", 0),
     ("schedule next s", 0), ("schedule pause s", 0), ("schedule resume s", 0), ("schedule backfill s --from 5d", 0),
     ("schedule backfill s --from 5d --yes", 0), ("schedule delete s", 0), ("pause ID", 0), ("resume ID", 0),
-    ("signal go --execution ID", 0), ("cancel ID", 0),
+    ("signal go --execution ID", 0), ("erase ID", 0), ("cancel ID", 0),
 )  # fmt: skip
 NO_EXECUTION = "noetl-broker: no execution 5; noetl-broker executions lists them\n"
 NO_SCHEDULE = "no schedule s; noetl-broker schedule list lists them\n"
@@ -50,7 +50,7 @@ NO_SCHEDULE = "no schedule s; noetl-broker schedule list lists them\n"
 REFUSED = (
     *((f"{name} 5", 1, NO_EXECUTION) for name in (
         "status", "events", "explain", "logs", "graph", "replay", "verify", "reevaluate", "retry",
-        "fork --from measure", "pause", "resume", "cancel", "undo", "abandon", "signal go --execution",
+        "fork --from measure", "pause", "resume", "cancel", "undo", "abandon", "erase", "signal go --execution",
     )),
     *((f"{name} 5 a", 1, "there is no execution 5; noetl-broker approvals lists") for name in ("approve", "reject")),
     *((f"{name} examples/nothing", 1, "no playbook examples/nothing is registered") for name in ("start", "graph")),

@@ -61,9 +61,9 @@ async def test_an_action_of_an_operator_refuses_a_viewer(name: str) -> None:
         ("RUNNING", "fork pause cancel"),
         ("PAUSED", "fork resume cancel"),
         ("COMPENSATING", ""),
-        ("COMPLETED", "fork"),
-        ("FAILED", "retry fork"),
-        ("CANCELLED", "fork"),
+        ("COMPLETED", "fork erase"),
+        ("FAILED", "retry fork erase"),
+        ("CANCELLED", "fork erase"),
     ],
 )
 def test_a_status_allows_these_actions(status: str, allowed: str) -> None:

@@ -317,3 +317,34 @@ async def test_an_edited_playbook_is_compared_with_the_newest_of_all_buckets(
     await start_in_each(installation)
     answer = await ask(buckets, playbooks.back_test, content=STORY, limit=5)
     assert answer["executions"] == 5
+
+
+async def test_an_erasure_removes_the_copies_of_a_signal(installation: Database, buckets: BucketConnections) -> None:
+    """In each bucket; while one of them waits for its copy, it is refused."""
+    signal = (await ask(buckets, waits.send_signal, name="paid", key="order-7", payload=5))["signal_id"]
+    number = bucket_of_id(signal)
+    one = buckets_of(installation, COUNT)[number]
+    execution = (await start_in_each(installation))[0]
+    home = buckets_of(installation, COUNT)[bucket_of_id(execution)]
+    await execute(home, "update noetl.execution set status = 'COMPLETED' where execution_id = $1", execution)
+    await execute(home, "delete from noetl.inbox where execution_id = $1", execution)
+    await execute(
+        home,
+        "update noetl.event set meta = jsonb_build_object('signal_id', $2::text) where execution_id = $1",
+        execution,
+        str(signal),
+    )
+    with pytest.raises(BrokerError, match="a signal that one of the executions took is being copied"):
+        await ask(buckets, execution_actions.erase_execution, execution_id=execution, preview=False)
+    await execute(one, "delete from noetl.signal_copy")
+    for other in buckets_of(installation, COUNT):
+        await execute(
+            other,
+            "insert into noetl.signal (signal_id, name, key, expires_at) values ($1, 'paid', 'order-7', 'infinity')"
+            " on conflict do nothing",
+            signal,
+        )
+    answer = await ask(buckets, execution_actions.erase_execution, execution_id=execution, preview=False)
+    assert answer["executions"] == 1
+    left = [await value(each, "select count(*) from noetl.signal") for each in buckets_of(installation, COUNT)]
+    assert left == [0] * COUNT

@@ -19,7 +19,7 @@ from noetl_broker.cli.output import progress_bar
 from noetl_broker.cli.rights import OPERATOR
 from noetl_broker.cli.selection import Body, Selection, selection
 from noetl_broker.errors import EXIT_FAILED, BrokerError, OperatorFault
-from noetl_broker.service.models.actions import Bulk, Treatment
+from noetl_broker.service.models.actions import BulkOrErase, Treatment
 
 if TYPE_CHECKING:
     from noetl_broker.service.bulk import Acted
@@ -53,8 +53,8 @@ class BulkOptions(NamedTuple):
 NO_BULK = BulkOptions(yes=False, rate=50.0, limit=MOST)
 
 
-def bulk_options(body: Body) -> Body:
-    """Give a command `--yes`, `--rate` and `--limit`; its body takes them as `bulk`."""
+def bulk_options(body: Body, *, rate: float = NO_BULK.rate) -> Body:
+    """Give a command `--yes`, `--rate` (with this default) and `--limit`; its body takes them as `bulk`."""
 
     @functools.wraps(body)
     def run(*arguments: Any, yes: bool, rate: float, limit: int, **own: Any) -> int | None:
@@ -63,7 +63,7 @@ def bulk_options(body: Body) -> Body:
     made = click.option(
         "--rate",
         type=click.FloatRange(0.01, 10_000),
-        default=NO_BULK.rate,
+        default=rate,
         show_default=True,
         help="How many a second at most.",
     )(run)
@@ -85,12 +85,17 @@ def acting(count: int) -> Iterator[Callable[[Any, BrokerError | None], None]]:
 
 
 class Many(NamedTuple):
-    """A bulk action in words: `executions are cancelled`, `be cancelled`; `remedy` if it cannot be done."""
+    """A bulk action in words: `executions are cancelled`, `be cancelled`; `remedy` if it cannot be done.
 
-    action: Bulk
+    `asks`: ids are previewed too.
+    """
+
+    action: BulkOrErase
     what: str
     none: str
     remedy: str | None = None
+    asks: bool = False
+    rate: float = NO_BULK.rate
 
 
 async def act_on_many(
@@ -108,7 +113,7 @@ async def act_on_many(
         if not found and not call.as_json:
             output.say(f"{many.none}; {_left_out(len(left_out))}" if left_out else many.none)
             return 0
-        if not bulk.yes and not chosen.ids:
+        if not bulk.yes and (many.asks or not chosen.ids):
             with progress_bar(min(len(found), MOST_PLANNED) if wanted.is_planned else None) as advance:
                 rows = {each["execution_id"]: each for each in found}
 
@@ -132,9 +137,7 @@ async def act_on_many(
         with acting(len(found)) as on_each:
 
             async def act(one: Any, ids: list[int]) -> Any:
-                return await acts.act_at_rate(
-                    "execution_id", ids, functools.partial(wanted.act, one), bulk.rate, on_each
-                )
+                return await acts.act_on_executions(one, wanted, ids, bulk.rate, on_each)
 
             ids = [each["execution_id"] for each in found]
             of_buckets = await where.in_their_buckets(connection, ids, act)
@@ -144,6 +147,8 @@ async def act_on_many(
         count = sum(one.get("requested", True) for one in acted.done)
         ended = len(acted.done) - count if chosen.ids else 0
         rest = f"; {output.executions(ended)} had ended before" if ended else ""
+        others = sum(max(one.get("executions", 1) - 1, 0) for one in acted.done)
+        rest += f", with {others} that belong to them" if others else ""
         code = bulk.show(call, acted, f"{many.what}: {count} of {output.executions(len(found))}{rest}")
         return EXIT_FAILED if ended else code
 
@@ -151,7 +156,13 @@ async def act_on_many(
 async def _find(place: Any, chosen: Selection, many: Many, *, limit: int) -> tuple[Sequence[Answer], list[int] | None]:
     """The executions that a call names, and those that the action leaves out, if it leaves out any."""
     if chosen.ids:
-        return [{"execution_id": each} for each in chosen.ids], None
+        named = {each: {"execution_id": each, "path": None, "reason": None} for each in chosen.ids}
+        if many.asks:
+            for rows in await import_module("noetl_broker.store.connect.places").in_their_buckets(
+                place, chosen.ids, import_module("noetl_broker.store.admin.executions").list_chosen
+            ):
+                named |= {row["execution_id"]: row for row in rows}
+        return [*named.values()], None
     acts, which = service("bulk"), service("executions").filter_of(chosen.which)
     in_turn = import_module("noetl_broker.store.connect.places").in_turn
     parts = await in_turn(place, lambda one: acts.find_executions(one, many.action, which, limit=limit))
@@ -185,7 +196,7 @@ def bulk_command(
                 bulk.refuse(f"--path {path} alone", f"--status to {name} executions")
                 on_path(call, path, given)
                 return 0
-            if len(chosen.ids) != 1:
+            if len(chosen.ids) != 1 or many.asks:
                 wanted = TREATMENT.read({**given, "action": many.action})
                 return asyncio.run(act_on_many(call, chosen, bulk, many, wanted))
             asked = said.read({**given, "execution_id": chosen.ids[0]})
@@ -195,7 +206,7 @@ def bulk_command(
             return EXIT_FAILED if fails(answer) else 0
 
         said._replace(hides=said.hides | {"execution_id"}).given_to(body)
-        made = selection(several=several, version=version)(bulk_options(body))
+        made = selection(several=several, version=version)(bulk_options(body, rate=many.rate))
         made.__doc__ = show.__doc__
         return command(name, example=example, role=role)(made)
 

@@ -12,7 +12,7 @@ from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.face import Answer, Face, ask
 from noetl_broker.cli.rights import PRODUCER
 from noetl_broker.cli.selection import Selection, selection
-from noetl_broker.service.models.actions import ReasonRequest, RetryRequest
+from noetl_broker.service.models.actions import EraseRequest, ReasonRequest, RetryRequest
 from noetl_broker.service.models.base import OneExecution
 from noetl_broker.service.models.health import SearchDeadLetters
 
@@ -192,6 +192,28 @@ def retry(call: Call, asked: RetryRequest, answer: Answer) -> None:
         output.say(f"execution {new} continues from {where}; it retries {execution_id}")
     for note in answer["notes"]:
         output.note(note)
+
+
+@bulk_command(
+    "erase",
+    "execution_actions.erase_execution",
+    Face(EraseRequest, hides=frozenset({"preview"})),
+    Many("erase", "executions are erased", "no execution is left to be erased", asks=True, rate=1000.0),
+    several=True,
+    example=(
+        "noetl-broker erase 58123456789012345          # says what will be erased\n"
+        "noetl-broker erase 58123456789012345 --yes    # erases it\n"
+        "noetl-broker erase --path 'orders/*' --until 2026-01-31 --yes"
+    ),
+)
+def erase(_call: Call, _asked: EraseRequest, _answer: Answer) -> None:
+    """Erase the values of executions that have ended.
+
+    Payloads, results, errors, logs, keys and names of people go; statuses, times, decisions and names of steps stay.
+    What an execution started, its forks and its retries are erased with it, and the signals that they took. Without
+    --yes, it says how many, and which are refused. Nothing brings the values back. With filters instead of IDs: all
+    that have ended.
+    """
 
 
 @command("dead-letters", example="noetl-broker dead-letters --path 'examples/*' --since 2h")

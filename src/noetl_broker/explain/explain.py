@@ -48,6 +48,8 @@ def explain_execution(history: History | None, facts: Facts) -> Reason:
     because: list[Reason] = []
     if history is not None:
         because += _waits(history, facts) if is_live(facts.status) else explain_end(history, facts)
+    if facts.erased_at is not None:
+        because.append(Reason("erased", _erased(facts)))
     because += _unread(facts, history)
     if is_live(facts.status) and not because:
         says = "nothing is open and no event is unread: noetl-broker replay shows what is wrong"
@@ -64,7 +66,8 @@ def explain_step(history: History | None, facts: Facts, name: str, number: int |
     Raises UnknownStepFault for an unknown step or visit.
     """
     if history is None or isinstance(history.playbook, str):
-        missing = history.playbook if history is not None else "no broker has read its start yet"
+        unread = "no broker has read its start yet" if facts.erased_at is None else _erased(facts)
+        missing = history.playbook if history is not None else unread
         return Reason("step", f"{name} cannot be explained: {missing}", {"step": name}, tuple(_unread(facts)))
     step = find_step(history.playbook, name)
     timeline, _, disagreement = follow(history)
@@ -177,6 +180,12 @@ def _visit_status(visit: Visit, state: ExecutionState, provenance: Provenance) -
     if visit in timeline.done_in:
         return f"{'finished' if visit in timeline.results else 'was passed'} in turn {timeline.done_in[visit]}"
     return f"was still running when the execution {ENDINGS.get(facts.status, 'ended')}{_error_suffix(facts)}"
+
+
+def _erased(facts: Facts) -> str:
+    return (
+        f"its values were erased at {facts.erased_at:%Y-%m-%d %H:%M} UTC; statuses, times and names of steps are kept"
+    )
 
 
 def _unread(facts: Facts, history: History | None = None) -> list[Reason]:

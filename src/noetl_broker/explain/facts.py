@@ -173,6 +173,7 @@ class Facts:
     started_at: datetime
     ended_at: datetime | None
     read_at: datetime
+    erased_at: datetime | None = None
     deadline: datetime | None = None
     result: JSON = None
     error: JSON = None

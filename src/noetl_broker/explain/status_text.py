@@ -91,8 +91,10 @@ def ending(found: dict[str, Any], *, traceback: bool = False) -> list[str]:
             lines.append(f"template: {found['error']['template']}")
         if traceback:
             lines += traceback_lines(traceback_of(found["error"]))
-    elif found["status"] == "COMPLETED":
+    elif found["status"] == "COMPLETED" and found.get("erased_at") is None:
         lines.append(f"result: {short_json(found['result'], longest=LONGEST_RESULT)}")
+    if found.get("erased_at") is not None:
+        lines.append(f"erased at {found['erased_at']:%Y-%m-%d %H:%M} UTC: statuses, times and names of steps are kept")
     if found.get("archived"):
         lines.append("archived: its steps, events and jobs are in the schema of the archive")
     if found["unread"]:

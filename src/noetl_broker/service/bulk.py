@@ -25,6 +25,7 @@ from noetl_broker.service.playbooks import named_filter
 from noetl_broker.service.recoveries import OtherPlaybook, Outlook
 from noetl_broker.service.where import Do, do_with, whole, with_unanswered
 from noetl_broker.store.admin import catalog, executions, list_pages, recovery
+from noetl_broker.store.admin.erasures import erase_some
 from noetl_broker.store.admin.executions import Entry, Filter
 from noetl_broker.store.connect.bucket_connections import BucketConnections, Place
 from noetl_broker.store.connect.buckets import bucket_of_id, last_id_of
@@ -40,6 +41,7 @@ MOST_PLANNED = 200  # executions that a preview looks at one by one
 MOST_COMPARED = 8  # of these, for a page
 MOST_EXAMPLES = 3  # groups of a page whose example is planned
 MOST_SHOWN = 20  # groups of a page
+ERASED_AT_ONCE = 50
 RATE = 10_000.0  # a second: the number of executions bounds a request
 
 # A UUID; a word of 6 characters or more with a digit; a number.
@@ -57,14 +59,14 @@ class Acted(NamedTuple):
     failed: list[dict[str, Any]]
 
 
-def actions_for(status: str) -> list[models.Bulk]:
+def actions_for(status: str) -> list[models.BulkOrErase]:
     """The actions on executions in a status, without a status all."""
     actions = (each for each, statuses in STATUSES_OF.items() if not status or status in statuses)
-    return [cast("models.Bulk", each) for each in actions if each in get_args(models.Bulk)]
+    return [cast("models.BulkOrErase", each) for each in actions if each in get_args(models.BulkOrErase)]
 
 
 async def find_executions(
-    connection: Connection, action: models.Bulk, which: Filter, *, limit: int, after: int = 0
+    connection: Connection, action: models.BulkOrErase, which: Filter, *, limit: int, after: int = 0
 ) -> list[Entry]:
     """The executions that an action is for, the oldest first, with `path`, `step` and `reason`.
 
@@ -78,11 +80,14 @@ async def find_executions(
         letters = await recovery.search_dead_letters(connection, which, limit=limit)
         return [*{letter["execution_id"]: letter for letter in reversed(letters)}.values()][::-1]
     return await executions.search_executions(
-        connection, which, statuses=STATUSES_OF[action], limit=limit, new_only=action == "fork", after=after
-    )
+        connection, which, statuses=STATUSES_OF[action], limit=limit, new_only=action == "fork", after=after,
+        unerased=action == "erase",
+    )  # fmt: skip
 
 
-async def find_left_out(connection: Connection, action: models.Bulk, which: Filter, *, limit: int) -> list[int] | None:
+async def find_left_out(
+    connection: Connection, action: models.BulkOrErase, which: Filter, *, limit: int
+) -> list[int] | None:
     """The executions that a retry or a fork leaves out: they were recovered already. None for other actions."""
     if action not in {"retry", "fork"}:
         return None
@@ -150,6 +155,38 @@ async def act_at_rate(
     return acted
 
 
+async def act_on_executions(
+    connection: Connection,
+    request: BulkAction,
+    ids: Sequence[int],
+    rate: float,
+    on_each: Callable[[int, BrokerError | None], None] = lambda _id, _fault: None,
+) -> Acted:
+    """Act on each of these executions, at most `rate` a second; an erasure takes ERASED_AT_ONCE in a transaction."""
+    if request.action != "erase":
+        return await act_at_rate("execution_id", ids, partial(request.act, connection), rate, on_each)
+    acted = Acted([], [])
+    began = time.monotonic()
+    for first in range(0, len(ids), ERASED_AT_ONCE):
+        await asyncio.sleep(max(0.0, first / rate - (time.monotonic() - began)))
+        some = ids[first : first + ERASED_AT_ONCE]
+        try:
+            with translate_faults():
+                answers = await erase_some(connection, some)
+        except DatabaseFault:
+            raise
+        except BrokerError as error:  # of all of them
+            answers = dict.fromkeys(some, (0, str(error)))
+        for execution_id, (count, refused) in answers.items():
+            fault = None if refused is None else BrokerError(refused)
+            if fault is None:
+                acted.done.append({"execution_id": execution_id, "executions": count})
+            else:
+                acted.failed.append({"execution_id": execution_id, "message": str(fault)})
+            on_each(execution_id, fault)
+    return acted
+
+
 class BulkAction:
     """An action on many executions, as a request says it. A fork may have an `other` playbook, and `values` by step.
 
@@ -188,15 +225,20 @@ class BulkAction:
         return {"requested": await call(connection, f"{self.action}_execution", execution_id, *arguments)}
 
     async def outlook(self, connection: Connection, execution_id: int) -> Outlook:
-        """What a fork or a retry of an execution would do."""
+        """What a fork, a retry or an erasure of an execution would do."""
+        if self.action == "erase":
+            found = await call(connection, "erase_execution", execution_id, True)  # noqa: FBT003 - of the SQL function
+            others = found["executions"] - 1
+            says = f"erases it and {others} more" if others else "erases it"
+            return Outlook(found["refused"] is None, without_numbers(found["refused"] or says))
         if self.action == "fork":
             return await recoveries.preview_fork(connection, execution_id, self.fork, self.rules)
         return await recoveries.preview_retry(connection, execution_id, self.rules, self.on)
 
     @property
     def is_planned(self) -> bool:
-        """Whether a preview looks at executions one by one: of a fork, and of a retry on another version."""
-        return self.action == "fork" or (self.action == "retry" and self.on is not None)
+        """Whether a preview looks at executions one by one: not of a retry on the same version, nor of most others."""
+        return self.action in {"fork", "erase"} or (self.action == "retry" and self.on is not None)
 
 
 async def preview_groups(
@@ -228,10 +270,12 @@ async def preview_groups(
     return groups
 
 
-def why_left_out(action: models.Bulk, row: Mapping[str, Any]) -> str | None:
+def why_left_out(action: models.BulkOrErase, row: Mapping[str, Any]) -> str | None:
     """Why an action is not for an execution, a row of `executions.list_chosen`; None: it is."""
     if action == "reevaluate":
         return None if row["dead_letters"] else "has no dead letters"
+    if row.get("erased_at") is not None and action in {"retry", "fork", "erase"}:
+        return "was erased"
     if row["status"] not in STATUSES_OF[action]:
         return _why_not_in(row["status"], action)
     if action in {"retry", "fork"} and row["recovered_as"] is not None:
@@ -241,8 +285,10 @@ def why_left_out(action: models.Bulk, row: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _why_not_in(status: str, action: models.Bulk) -> str:
+def _why_not_in(status: str, action: models.BulkOrErase) -> str:
     """Why an action is not for a status that it has no row for."""
+    if action == "erase":
+        return f"has not ended, it is {status}"
     if action == "retry":
         return f"has not failed, it is {status}"
     if status == COMPENSATING:
@@ -252,7 +298,7 @@ def _why_not_in(status: str, action: models.Bulk) -> str:
     return f"is not paused, it is {status}" if action == "resume" else f"is {status.lower()} already"
 
 
-async def in_bucket_order(buckets: BucketConnections, do: Do, given: models.BulkRequest) -> Any:
+async def in_bucket_order(buckets: BucketConnections, do: Do, given: models.OfMany) -> Any:
     """In one bucket after the other. The id where the next request goes on says its bucket."""
     done: dict[str, Any] = {"found": 0, "left_out": 0, "groups": [], "done": [], "failed": [], "next": None}
     left, after = given.limit, given.after
@@ -277,20 +323,32 @@ async def act_on_many(connection: Connection, caller: Caller, given: models.Bulk
     `which` can have another status. `reevaluate` takes those with dead letters. A preview of a fork, or of a retry with
     `version`, plans each of the first 200.
     """
+    return await _act_on_many(connection, given, BulkAction(given, caller.rules))
+
+
+@action(Role.OPERATOR, models.Treated, cost=Cost.LONG, where=in_bucket_order)
+async def erase_many(connection: Connection, caller: Caller, given: models.EraseManyRequest) -> Any:
+    """Erase the values of many executions that have ended, or count them by a preview.
+
+    Each is erased with what it started, its forks and its retries. A preview says which are refused, of the first 200.
+    """
+    return await _act_on_many(connection, given, BulkAction(models.Treatment(action="erase"), caller.rules))
+
+
+async def _act_on_many(connection: Connection, given: models.OfMany, request: BulkAction) -> dict[str, Any]:
     which = named_filter(given.which)
-    request = BulkAction(given, caller.rules)
     most = MOST_COUNTED if given.preview else given.limit
-    found = await find_executions(connection, given.action, which, limit=most, after=given.after or 0)
+    found = await find_executions(connection, request.action, which, limit=most, after=given.after or 0)
     if given.preview:
         groups = await preview_groups(connection, request, found, most_planned=MOST_PLANNED)
-        left_out = await find_left_out(connection, given.action, which, limit=MOST_COUNTED) or []
+        left_out = await find_left_out(connection, request.action, which, limit=MOST_COUNTED) or []
         return {
             "found": len(found),
             "left_out": len(left_out),
             "groups": groups[:MOST_GROUPS],
         }
     ids = [each["execution_id"] for each in found]
-    acted = await act_at_rate("execution_id", ids, partial(request.act, connection), RATE)
+    acted = await act_on_executions(connection, request, ids, RATE)
     following = found[-1]["execution_id"] if len(found) == most else None
     return {"found": len(found), **acted._asdict(), "next": following}
 
@@ -397,7 +455,7 @@ async def act_on_chosen(connection: Place, caller: Caller, given: models.ChosenR
     paths = {row["execution_id"]: row["path"] for row in found.batch}
 
     async def act(one: Connection, ids: list[int]) -> Acted:
-        return await act_at_rate("execution_id", ids, partial(request.act, one), RATE)
+        return await act_on_executions(one, request, ids, RATE)
 
     answers: dict[str, list[dict[str, Any]]] = {"done": [], "failed": []}
     for acted in await in_their_buckets(connection, [*paths], act):

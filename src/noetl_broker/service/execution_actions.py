@@ -31,6 +31,7 @@ STATUSES_OF: Mapping[str, tuple[str, ...]] = {
     "again": _ENDED,
     "abandon": (COMPENSATING,),
     "undo": _ENDED,
+    "erase": _ENDED,
 }
 
 
@@ -179,3 +180,13 @@ async def undo_execution(connection: Connection, caller: Caller, given: models.U
 async def reevaluate_execution(connection: Connection, _caller: Caller, given: OneExecution) -> Any:
     """Give the dead letters and the lost mail of an execution back to the broker."""
     return {"execution_id": given.execution_id, "put_back": await call(connection, "put_back", given.execution_id)}
+
+
+@action(Role.OPERATOR, models.ErasedView, cost=Cost.LONG)
+async def erase_execution(connection: Connection, _caller: Caller, given: models.EraseRequest) -> Any:
+    """Erase the values of an ended execution, of what it started, and of its forks and retries; or preview it.
+
+    Statuses, times, decisions and names of steps are kept. It cannot be taken back.
+    """
+    answer = await call(connection, "erase_execution", given.execution_id, given.preview)
+    return {"execution_id": given.execution_id, **answer}

@@ -15,12 +15,13 @@ from noetl_broker.history.replay import Replay
 from noetl_broker.history.snapshot import snapshot_document
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.store.admin import history_scan as store
+from noetl_broker.store.admin.erasures import count_erased
 from noetl_broker.store.admin.executions import Filter
 from noetl_broker.store.admin.history import Versions, find_turn
 from noetl_broker.store.admin.history_scan import count_histories
 from noetl_broker.store.connect.connection import Connection
 
-__all__ = ["count_histories", "find_differences", "read_histories", "state_after"]
+__all__ = ["count_erased", "count_histories", "find_differences", "read_histories", "state_after"]
 
 PARTS_BETWEEN_CHECKS = 8  # at the network, where the next batch is coming
 

@@ -9,7 +9,7 @@ import click
 
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.replay.compare import compare
-from noetl_broker.cli.replay.histories import read_histories
+from noetl_broker.cli.replay.histories import count_erased, read_histories
 from noetl_broker.cli.replay.snapshot import show_until
 from noetl_broker.cli.replay.stories import show_stories
 from noetl_broker.cli.replay.summary import Summary
@@ -71,4 +71,5 @@ async def _replay(call: Call, chosen: Selection) -> int:
     summary = Summary(call, stories=bool(chosen.ids))
     async for part in read_histories(call, chosen):
         summary.take(part)
-    return summary.close(alone=len(chosen.ids) == 1)
+    erased = 0 if chosen.ids else await count_erased(call, chosen)
+    return summary.close(alone=len(chosen.ids) == 1, erased=erased)

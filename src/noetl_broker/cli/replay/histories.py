@@ -33,3 +33,12 @@ async def _read(call: Call, database: Database, chosen: Selection) -> AsyncGener
                 async for part in parts:
                     yield part
                     advance(part.last)
+
+
+async def count_erased(call: Call, chosen: Selection) -> int:
+    """How many executions of a filter cannot be replayed, because they were erased."""
+    count = 0
+    for database in await schemas_of(call.database, (), name="replay"):
+        async with session(database, name="replay") as connection:
+            count += await histories.count_erased(connection, filter_of(chosen.which))
+    return count

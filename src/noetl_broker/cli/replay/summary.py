@@ -55,8 +55,8 @@ class Summary:
         self._executions += 1
         self._current = None
 
-    def close(self, *, alone: bool) -> int:
-        """Print the totals (not for one execution `alone`); gives the exit code."""
+    def close(self, *, alone: bool, erased: int = 0) -> int:
+        """Print the totals (not for one execution `alone`), with those `erased`; gives the exit code."""
         per_second = self._executions / max(time.monotonic() - self._began, 1e-6)
         different, unreadable = self._count["different"], self._count["unreadable"]
         document = {
@@ -64,10 +64,12 @@ class Summary:
             "turns": self._turns,
             "executions_per_second": round(per_second, 1),
             "differing": different,
+            "erased": erased,
             **self._kept,
         }
         if not self._call.printed(document) and not alone:
             failed = f", {unreadable} cannot be replayed" if unreadable else ""
+            failed += f", {erased} erased" if erased else ""
             output.say(
                 f"{output.executions(self._executions)}, {self._turns} turns, {different} different{failed} "
                 f"({per_second:,.0f} executions/s)"

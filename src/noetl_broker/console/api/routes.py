@@ -32,6 +32,7 @@ CREATED, ACCEPTED = HTTPStatus.CREATED, HTTPStatus.ACCEPTED
 
 ROWS: Final[tuple[Row, ...]] = (
     Row("POST", "/executions/bulk/{action}", bulk.act_on_many),
+    Row("POST", "/executions/erase", bulk.erase_many),
     Row("GET", "/executions", executions.list_executions),
     Row("GET", ONE, executions.show_execution),
     Row("POST", "/executions", executions.start_execution, CREATED),
@@ -53,6 +54,7 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("POST", f"{ONE}/fork", execution_actions.fork_execution, CREATED),
     Row("POST", f"{ONE}/undo", execution_actions.undo_execution, ACCEPTED),
     Row("POST", f"{ONE}/abandon", execution_actions.abandon_execution, ACCEPTED),
+    Row("POST", f"{ONE}/erase", execution_actions.erase_execution),
     Row("POST", f"{ONE}/reevaluate", execution_actions.reevaluate_execution),
     Row("GET", f"{ONE}/logs", executions.list_log),
     Row("GET", "/playbooks", playbooks.list_playbooks),

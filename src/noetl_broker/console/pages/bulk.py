@@ -67,6 +67,12 @@ WORDINGS: Final[Mapping[str, Wording]] = {
         "given back to the broker",
         "retry",
     ),
+    "erase": Wording(
+        "Erase",
+        "The values of each are erased, with those of what it started, of its forks and of its retries. Statuses, times"
+        " and names of steps stay. Nothing brings the values back.",
+        "erased", "cancel", "danger",
+    ),
 }  # fmt: skip
 
 
@@ -118,9 +124,9 @@ async def show_preview(screen: Acting, asked: Annotated[FilterQuery, Depends()])
 
 def planned_of(query: Mapping[str, str], executions: int, groups: int) -> str | None:
     """The executions that the preview planned, in words; None if it planned all of them."""
-    if query["action"] not in {"retry", "fork"} or executions <= 1:
+    if query["action"] not in {"retry", "fork", "erase"} or executions <= 1:
         return None
-    if query["action"] == "fork" or query["version"]:
+    if query["action"] != "retry" or query["version"]:
         return f"the oldest {MOST_COMPARED}" if executions > MOST_COMPARED else None
     return "the newest of each line" if groups <= MOST_EXAMPLES else f"the newest of the first {MOST_EXAMPLES} lines"
 

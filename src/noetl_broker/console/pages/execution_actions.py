@@ -69,7 +69,7 @@ def buttons_of(details: Mapping[str, Any]) -> Iterator[tuple[str, PageAction]]:
     counts = details["undo"]["counts"] if details["undo"] is not None else {}
     undoes = details["undo_status"] == "undoing"
     is_left = not is_live(status) and not undoes and any(counts.get(each) for each in LEFT)
-    for name, one in ACTIONS.items():
+    for name, one in ACTIONS.items() if details.get("erased_at") is None else ():
         if name == "retry" and (status == FAILED or details["dead_letters"]):
             yield name, one._replace(kind="plain" if is_left else one.kind)
         elif name == "undo":
@@ -161,6 +161,11 @@ async def _undo_form(page: Confirmation) -> dict[str, Any]:
     }
 
 
+async def _erase_form(page: Confirmation) -> dict[str, Any]:
+    """How many will be erased, and why they cannot be."""
+    return {"erasure": await page.ask(service.erase_execution, preview=True)}
+
+
 def _edited(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False, indent=2)
     return text if len(text) <= LONGEST_EDITED else "null"
@@ -214,6 +219,14 @@ def _result(text: str) -> Any:
         raise FieldFault({"value": f'{error}; write text in double quotes: "text"'}) from error
 
 
+async def _erase(form: SentForm, execution_id: int) -> Response:
+    """Erase the values of the execution, and of what belongs to it."""
+    made = await form.screen.ask(service.erase_execution, execution_id=execution_id, preview=False)
+    count = made["executions"]
+    said = f"The values of {count:,} execution{'' if count == 1 else 's'} were erased."
+    return form.done(f"/executions/{execution_id}", said)
+
+
 async def _start_again(form: SentForm, execution_id: int) -> Response:
     """Start the same version of the playbook with another workload."""
     of = await form.screen.ask(executions.show_execution, execution_id=execution_id)
@@ -252,6 +265,9 @@ ACTIONS: Final[Mapping[str, PageAction]] = {
     "abandon": PageAction(
         "Abandon", "cancel", "Abandon the undo", "danger", service.abandon_execution,
         "The broker ends the undo. This page then lists what is left.",
+    ),
+    "erase": PageAction(
+        "Erase", "cancel", "Erase the values", "danger", acts=_erase, fields=("preview",), prepare=_erase_form
     ),
     "cancel": PageAction(
         "Cancel", "cancel", "Cancel the execution", "danger", service.cancel_execution,

@@ -31,6 +31,7 @@ _FILTER = is_given("path", "status", "error", "step", "since", "until", "version
 _ALL: dict[str, Any] = {"required": ["all"], "properties": {"all": {"const": True}}}
 
 Bulk = Literal["cancel", "pause", "resume", "retry", "fork", "reevaluate"]
+BulkOrErase = Literal[Bulk, "erase"]
 UndoVersion = Annotated[
     Version | Literal["latest"] | None, Field(description="another version of the playbook, whose `compensate` is used")
 ]
@@ -159,6 +160,20 @@ class Undone(Requested):
     said: str = Field(description="what it was asked for, or why not")
 
 
+class EraseRequest(OneExecution):
+    """Whether to erase, or only to say what would be erased."""
+
+    preview: StrictBool = Field(default=True, description="say what would be erased; false: erase it")
+
+
+class ErasedView(BaseModel):
+    """A preview: `executions` and why they cannot be erased. Or that they were erased."""
+
+    execution_id: Id
+    executions: int = Field(description="it, what it started, forks and retries, and theirs")
+    refused: str | None = Field(None, description="of a preview: why it cannot be erased")
+
+
 class PutBack(BaseModel):
     """How many events went back to the broker."""
 
@@ -195,20 +210,30 @@ class VerifyRequest(Given):
 class Treatment(Given):
     """What to do with many executions."""
 
-    action: Bulk
+    action: BulkOrErase
     reason: Text | None = Field(None, description="of cancel and pause")
     from_step: Text | None = Field(None, alias="from", description="of fork")
     version: OnVersion = None
     or_from_start: OrFromStart = False
 
 
-class BulkRequest(Treatment):
-    """What to do with which executions."""
+class OfMany(Given):
+    """Which executions, and whether to act on them."""
 
     which: Which
     preview: StrictBool = Field(default=True, description="count them and do nothing; false: do it")
     limit: int = Field(100, ge=1, le=MOST_TREATED, description="executions of one request; `next` goes on")
     after: GivenId | None = Field(None, description="`next` of the request before")
+
+
+class BulkRequest(Treatment, OfMany):
+    """What to do with which executions."""
+
+    action: Bulk
+
+
+class EraseManyRequest(OfMany):
+    """Which executions to erase."""
 
 
 class ChosenRequest(Treatment):
@@ -243,6 +268,7 @@ class Done(BaseModel):
     anew: str | None = Field(None, description="why it starts from the start on that version")
     recovered_as: Id | None = None
     put_back: int | None = None
+    executions: int | None = Field(None, description="of erase: how many were erased with it; 0: it was erased before")
 
 
 class Failed(BaseModel):

@@ -296,6 +296,7 @@ class ExecutionDetails(ExecutionView):
     recovered_as: Id | None = Field(description="the latest fork or retry of it")
     result: Payload
     archived: bool
+    erased_at: Moment | None = Field(description="when its values were erased; null: they are there")
     unread: int = Field(description="events that the broker has not decided on")
     read_at: Moment = Field(description="the database's clock")
     steps: list[StepView]

@@ -151,12 +151,16 @@ async def search_executions(
     limit: int,
     new_only: bool = False,
     after: int = 0,
+    unerased: bool = False,
 ) -> list[Entry]:
     """Executions in one of these statuses, the oldest first, with `step` and `reason` of their error.
 
     `new_only`: only those that have no parent, and that no fork or retry recovered. `after`: only with a larger id.
+    `unerased`: only those with their values.
     """
-    rows = await fetch_planned(connection, *which.call("search_executions", limit, [*statuses], new_only, after))
+    rows = await fetch_planned(
+        connection, *which.call("search_executions", limit, [*statuses], new_only, after, unerased)
+    )
     return [dict(row) for row in rows]
 
 

@@ -56,7 +56,7 @@ async def load_history_and_facts(
         if (archived := await archived_fault(connection, execution_id)) is not None:
             raise archived
         turns = await connection.fetch(sql("explain_turns"), execution_id)
-        history = await load_history(connection, execution_id, rules) if turns else None
+        history = await load_history(connection, execution_id, rules) if turns and not row["erased_at"] else None
         facts = await _facts(connection, row, turns, _live_nodes(execution_id, history))
         return history, await _alarm(connection, facts, history)
 
@@ -88,6 +88,7 @@ async def _facts(connection: Connection, row: Any, turns: list[Any], live: list[
         status=row["status"],
         started_at=row["started_at"],
         ended_at=row["ended_at"],
+        erased_at=row["erased_at"],
         read_at=row["read_at"],
         deadline=row["deadline"],
         result=row["result"],

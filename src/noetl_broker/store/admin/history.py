@@ -26,6 +26,7 @@ from noetl_broker.playbook.compile import compile_playbook
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.playbook.model import Playbook
 from noetl_broker.store.admin.archive import archived_fault
+from noetl_broker.store.admin.erasures import refuse_erased
 from noetl_broker.store.connect.connection import Connection
 from noetl_broker.store.json_codec import load_json
 from noetl_broker.store.queries import sql
@@ -99,7 +100,8 @@ def _compile(content: Content, rules: PlaybookRules) -> Playbook | str:
 
 
 async def load_history(connection: Connection, execution_id: int, rules: PlaybookRules) -> History:
-    """The history of one execution; raises NotFoundFault if the broker never decided on it."""
+    """The history of one execution; raises NotFoundFault if the broker never decided on it, and ErasedFault."""
+    await refuse_erased(connection, execution_id)
     for history in await load_histories(connection, [execution_id], Versions(rules)):
         return history
     raise await unread_history_fault(connection, execution_id)

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from typing import Any, NamedTuple, TypeVar
 
 from noetl_broker.history.record import History, HistoryPart
+from noetl_broker.store.admin.erasures import refuse_erased
 from noetl_broker.store.admin.executions import Filter
 from noetl_broker.store.admin.history import (
     Versions,
@@ -67,8 +68,9 @@ async def measure_sizes(connection: Connection, which: Filter) -> AsyncGenerator
 async def measure_sizes_of(
     connection: Connection, execution_ids: Sequence[int]
 ) -> AsyncGenerator[list[HistorySize], None]:
-    """These executions, in this order; raises NotFoundFault for one without turns."""
+    """These executions, in this order; raises NotFoundFault for one without turns, and ErasedFault."""
     for execution_id in execution_ids:
+        await refuse_erased(connection, execution_id)
         row = await connection.fetchrow(sql("history_size"), execution_id)
         if row is None:
             raise await unread_history_fault(connection, execution_id)

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from noetl_broker.errors import BrokerError, NotFoundFault
+from noetl_broker.errors import BrokerError, ErasedFault, NotFoundFault
 from noetl_broker.history.replay import replay_history, sentences
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.store.admin.archive import archived_fault
@@ -235,8 +235,8 @@ async def _check_deep(
 async def _replay_turns(connection: Connection, execution_id: int, rules: PlaybookRules) -> ReplayDifferences:
     try:
         history = await load_history(connection, execution_id, rules)
-    except NotFoundFault:
-        return [], []  # it has no turns yet
+    except (NotFoundFault, ErasedFault):
+        return [], []  # it has no turns yet, or no values
     try:
         _, found = replay_history(history)
     except BrokerError as fault:

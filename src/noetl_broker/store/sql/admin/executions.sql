@@ -8,7 +8,8 @@ select noetl.start_executions($1::text, $2::text[]::jsonb[], $3::text[], $4::int
 select noetl.bucket_of($1::text, $2::text, $3::text);
 
 -- name: search_executions
--- Executions in one of the statuses $2, the oldest first. $3: only those without a parent, fork and retry. $4: after that one.
+-- Executions in one of the statuses $2, the oldest first. $3: only those without a parent, fork and retry. $4: after that one. $5: not
+-- those that were erased.
 select x.execution_id, x.path, x.version, x.status, x.error ->> 'step' as step, {part.reason} as reason
 from noetl.execution x
 left join noetl.execution_state s on s.execution_id = x.execution_id
@@ -26,6 +27,7 @@ where {part.chosen}
     )
   )
   and x.execution_id > $4::bigint
+  and not ($5::boolean and x.erased_at is not null)
 order by x.execution_id
 limit $1::int;
 
@@ -41,7 +43,7 @@ where p.path = $1::text;
 
 -- name: list_chosen
 select x.execution_id, x.path, x.version, x.status, x.started_at, x.ended_at, x.parent_execution_id,
-  x.error ->> 'step' as step, {part.reason} as reason,
+  x.error ->> 'step' as step, {part.reason} as reason, x.erased_at,
   noetl.recovered_as(x.execution_id) as recovered_as,
   (select count(*) from noetl.dead_letter d where d.execution_id = x.execution_id) as dead_letters
 from noetl.execution x
@@ -55,7 +57,7 @@ select x.execution_id, x.path, x.version, x.status, x.started_at, x.ended_at, x.
   case when x.waits_for_slot = false then (
     select t.due_at from noetl.timer t where t.execution_id = x.execution_id and t.purpose = 'start'
   ) end as starts_at,
-  x.late_at, noetl.is_archived(x.execution_id) as archived,
+  x.late_at, x.erased_at, noetl.is_archived(x.execution_id) as archived,
   (select count(*) from noetl.inbox i where i.execution_id = x.execution_id) as unread,
   noetl.recovered_as(x.execution_id) as recovered_as,
   clock_timestamp() as read_at
@@ -173,7 +175,7 @@ limit $1::int;
 
 -- name: find_execution_for_readers
 select x.execution_id, x.path, x.version, x.status, x.started_at, x.ended_at, x.parent_execution_id, x.forked_from,
-  x.undo_status, x.tags, x.late_at, (select count(*) from noetl.unread i where i.execution_id = x.execution_id) as unread,
+  x.undo_status, x.tags, x.late_at, x.erased_at, (select count(*) from noetl.unread i where i.execution_id = x.execution_id) as unread,
   (select max(f.execution_id) from noetl.executions f where f.forked_from = x.execution_id) as recovered_as,
   clock_timestamp() as read_at
 from noetl.executions x

@@ -1,6 +1,6 @@
 -- name: explain_execution
 -- The execution's row, the database's clock, and the number of brokers that listen on this database.
-select x.execution_id, x.path, x.version, x.status, x.started_at, x.ended_at, x.result, x.error,
+select x.execution_id, x.path, x.version, x.status, x.started_at, x.ended_at, x.erased_at, x.result, x.error,
   x.parent_execution_id, x.forked_from, x.idempotency_key, clock_timestamp() as read_at, s.started_by,
   (
     select min(t.due_at)

@@ -19,6 +19,7 @@ where s.execution_id > $1::bigint
   and {part.chosen}
   and {part.changed_since}
   and {part.not_archived s}
+  and x.erased_at is null
 order by s.execution_id
 limit $2::int;
 
@@ -45,7 +46,8 @@ where (
   )
   and {part.chosen}
   and {part.changed_since}
-  and {part.not_archived s};
+  and {part.not_archived s}
+  and x.erased_at is null;
 
 -- name: history_heads
 -- The state of executions and the version of their playbook. An execution without turns was never read, or is archived.
