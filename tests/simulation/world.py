@@ -323,7 +323,7 @@ class World:
     def _fire(self, life: Life, timer: Timer) -> None:
         if timer.node is None and timer.purpose == "deadline":
             self.send(life, "execution_deadline", str(life.number))
-        elif timer.purpose == "child":
+        elif timer.purpose == "child" and timer.node is not None:
             self.send(life, "child_due", timer.node, meta={"attempt": life.jobs[timer.node].attempts + 1})
         else:
             context = {"due_at": moment_text(timer.due), "purpose": timer.purpose}

@@ -8,7 +8,6 @@ from noetl_broker.explain.error_text import attempt_text, failure_text, tracebac
 from noetl_broker.explain.slots import slot_of_row, slot_text
 from noetl_broker.explain.unserved import served_name
 from noetl_broker.node_ids import name_of_row, node_of_job, parse_node, visit_name
-from noetl_broker.template.durations import moment_text
 from noetl_broker.playbook.keywords import DEFAULT_POOL
 from noetl_broker.template.durations import moment_text
 from noetl_broker.text import short_json, span

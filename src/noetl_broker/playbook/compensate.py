@@ -27,7 +27,10 @@ from noetl_broker.playbook.tasks import (
 from noetl_broker.playbook.template_reads import required_names
 
 CODE: Final = "bad-compensate"
-NOT_READ: Final = ("next", "next_mode", "join", "on_error", "catch", "result", "output", "loop", "late_after", COMPENSATE)
+NOT_READ: Final = (
+    *("next", "next_mode", "join", "on_error", "catch", "result", "output", "loop", "late_after"),
+    COMPENSATE,
+)
 WORDS: Final = frozenset({"error"})  # what its templates find beside inputs, `result` and the workload
 
 

@@ -198,5 +198,6 @@ STEP: Final = Keys(
 BROKER_KEYS: Final = frozenset(key.name for key in (*TASK_KEYS, *STEP_KEYS))
 # A job has these keys as written. `loop` is not among them: it would repeat the job.
 FORWARDED_KEYS: Final = BROKER_KEYS - {
-    *("step", "name", "type", "tool", "next", "loop", "catch", "output", LATE_AFTER.name, COMPENSATE, THROTTLE, JOB_POOL.name)
+    *("step", "name", "type", "tool", "next", "loop", "catch", "output"),
+    *(LATE_AFTER.name, COMPENSATE, THROTTLE, JOB_POOL.name),
 }

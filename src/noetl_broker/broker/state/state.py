@@ -297,7 +297,12 @@ def encode(state: ExecutionState) -> dict[str, JSON]:
     if state.undo or state.unknown or state.compensation is not None:
         document |= _encode_undo(state)
     has_rest = (
-        state.signals or state.hops or state.slots or state.late or state.failed_before is not None or state.priority is not None
+        state.signals
+        or state.hops
+        or state.slots
+        or state.late
+        or state.failed_before is not None
+        or state.priority is not None
     )
     return document | _encode_rest(state) if has_rest else document
 
