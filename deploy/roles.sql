@@ -220,7 +220,7 @@ grant execute on function
   noetl.start_scheduled(text, timestamptz, text, boolean),
   noetl.put_throttle(text, int, float8, int), noetl.delete_throttle(text),
   noetl.announce_step_types(text[]), noetl.remove_step_types(text[]),
-  noetl.check_api_token(bytea)
+  noetl.check_api_token(bytea), noetl.outcome(bigint, text)
   to noetl_operator;
 
 -- A worker: its own jobs, only through functions.
@@ -241,7 +241,8 @@ grant execute on function
 grant execute on function
   noetl.start_execution(text, jsonb, int, text, jsonb), noetl.start_executions(text, jsonb[], text[], int, jsonb),
   noetl.check_starts(text, jsonb[], text[]), noetl.cancel_execution(bigint, text),
-  noetl.send_signal(text, text, jsonb, text, interval), noetl.signal_execution(bigint, text, jsonb, text)
+  noetl.send_signal(text, text, jsonb, text, interval), noetl.signal_execution(bigint, text, jsonb, text),
+  noetl.outcome(bigint, text)
   to noetl_producer;
 grant insert (execution_id, catalog_id, event_type, node_id, node_name, node_type, status, context) on noetl.event
   to noetl_producer;

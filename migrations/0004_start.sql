@@ -74,11 +74,11 @@ begin
   end if;
   select left(o.name, 100) into unknown
   from jsonb_object_keys($1) o (name)
-  where o.name <> 'bucket_key'
+  where o.name not in ('bucket_key', 'by')
   order by o.name
   limit 1;
   if found then
-    raise exception using errcode = 'NB400', message = format('a start has no option %s', unknown), hint = 'its option is bucket_key';
+    raise exception using errcode = 'NB400', message = format('a start has no option %s', unknown), hint = 'its options are bucket_key and by';
   end if;
   if jsonb_typeof($1 -> 'bucket_key') not in ('string', 'null')
     or octet_length($1 ->> 'bucket_key') not between 1 and noetl.limit_of('key_bytes') then
@@ -86,6 +86,28 @@ begin
       message = format('the bucket_key %s is no text of 1 to %s bytes', left($1 ->> 'bucket_key', 100), noetl.limit_of('key_bytes')),
       hint = 'it says what belongs together, such as a customer: {"bucket_key": "customer-7"}';
   end if;
+end
+$$;
+
+-- Who calls: `by` as an operator's login says it, such as the console for its user; else the login.
+create or replace function noetl.caller_name(by text) returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if $1 is null then
+    return 'login:' || session_user;
+  end if;
+  if $1 !~ '^(login|token):[^[:space:]].{0,199}$' then
+    raise exception using errcode = 'NB400', message = format('by is %L, which is no login:NAME or token:NAME', left($1, 220)),
+      hint = 'for example login:ann; without it, it is the login of the session';
+  end if;
+  if $1 <> 'login:' || session_user
+    and not has_function_privilege(session_user, 'noetl.pause_path(text, text)', 'execute') then
+    raise exception using errcode = '42501', message = format('%s may not act for %s', session_user, $1),
+      hint = 'only the role noetl_operator may: leave `by` out';
+  end if;
+  return $1;
 end
 $$;
 
@@ -205,6 +227,26 @@ begin
 end
 $$;
 
+-- After a start with keys that earlier executions have: the caller may see what came of them.
+create or replace function noetl.add_repeater(path text, idempotency_keys text[], caller text) returns void
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  with repeated as (
+    select k.idempotency_key
+    from noetl.start_key k
+    join noetl.execution x on x.execution_id = k.execution_id
+    where k.path = $1 and k.idempotency_key = any($2) and x.started_by is distinct from $3
+      and (k.repeated_by is null or $3 <> all(k.repeated_by) and cardinality(k.repeated_by) < 100)
+    order by k.idempotency_key
+    for no key update of k
+  )
+  update noetl.start_key k
+  set repeated_by = array_append(k.repeated_by, $3)
+  from repeated r
+  where k.path = $1 and k.idempotency_key = r.idempotency_key
+$$;
+
 create or replace function noetl.start_execution(
   path text,
   payload jsonb default '{}',
@@ -241,11 +283,12 @@ begin
       if earlier.digest <> digest then
         perform noetl.refuse_key($1, $4, earlier.execution_id);
       end if;
+      perform noetl.add_repeater($1, array[$4], noetl.caller_name($5 ->> 'by'));
       return earlier.execution_id;
     end if;
   end if;
-  insert into noetl.execution (execution_id, catalog_id, path, version, idempotency_key)
-  values (id, playbook.catalog_id, $1, playbook.found_version, $4);
+  insert into noetl.execution (execution_id, catalog_id, path, version, idempotency_key, started_by)
+  values (id, playbook.catalog_id, $1, playbook.found_version, $4, noetl.caller_name($5 ->> 'by'));
   -- One statement writes the event and its mail. The trigger's own statement would cost as much again.
   letter := jsonb_build_object('path', $1, 'version', playbook.found_version, 'workload', coalesce($2, '{}'));
   writer := set_config('noetl.writer', 'worker' || pg_trigger_depth(), true);
@@ -272,7 +315,7 @@ end
 $$;
 
 comment on function noetl.start_execution(text, jsonb, int, text, jsonb) is
-  'Starts an execution of the latest (or the given) version of a playbook and returns its id. The same idempotency key: the same id; with another payload NB409. `options`: {"bucket_key": text}.';
+  'Starts an execution of the latest (or the given) version of a playbook and returns its id. The same idempotency key: the same id; with another payload NB409. `options`: {"bucket_key": text, "by": text}.';
 
 -- The checks of start_executions that need no table. An error names the number of the payload, counted from 1.
 create or replace function noetl.check_starts(path text, payloads jsonb[], idempotency_keys text[]) returns void
@@ -336,6 +379,7 @@ declare
   digests bytea[];
   earlier bigint[];
   refused record;
+  caller text := noetl.caller_name($5 ->> 'by');
 begin
   perform noetl.check_starts($1, $2, $3);
   if $5 is not null then
@@ -382,9 +426,12 @@ begin
     if found then
       perform noetl.refuse_key($1, refused.key, refused.execution_id);
     end if;
+    if ids <> earlier then
+      perform noetl.add_repeater($1, $3, caller);
+    end if;
   end if;
-  insert into noetl.execution (execution_id, catalog_id, path, version, idempotency_key)
-  select g.id, playbook.catalog_id, $1, playbook.found_version, g.key
+  insert into noetl.execution (execution_id, catalog_id, path, version, idempotency_key, started_by)
+  select g.id, playbook.catalog_id, $1, playbook.found_version, g.key, caller
   from unnest(ids, $3, earlier) g (id, key, earlier)
   where coalesce(g.earlier, g.id) = g.id;
   perform set_config('noetl.writer', '', true);
@@ -471,8 +518,54 @@ $$;
 comment on function noetl.cancel_execution(bigint, text) is
   'Asks the broker to cancel an execution. Returns false when it has already ended, or is undoing what it did.';
 
+-- What an execution came to, for whoever started it, or repeated its start. A child is its parent's.
+create or replace function noetl.outcome(
+  execution_id bigint, by text default null,
+  out status text, out result jsonb, out error jsonb, out path text, out version int
+)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  caller text := noetl.caller_name($2);
+  sees_all boolean := $2 is null and has_function_privilege(session_user, 'noetl.pause_path(text, text)', 'execute');
+begin
+  select x.status, x.result, x.error, x.path, x.version
+  into status, result, error, path, version
+  from noetl.execution x
+  where x.execution_id = $1 and (
+    sees_all
+    or exists (
+      with recursive line as (
+        select x.parent_execution_id, x.started_by
+        union all
+        select p.parent_execution_id, p.started_by
+        from line l
+        join noetl.execution p on p.execution_id = l.parent_execution_id
+        where l.started_by is null
+      )
+      select from line l where l.started_by = caller
+    )
+    or exists (
+      select
+      from noetl.start_key k
+      where k.path = x.path and k.idempotency_key = x.idempotency_key and caller = any(k.repeated_by)
+    )
+  );
+  if not found then
+    perform noetl.is_elsewhere($1);
+    raise exception using errcode = 'NB404', message = format('no execution %s that %s started', $1, caller),
+      hint = 'only its starter and operators see what an execution came to';
+  end if;
+end
+$$;
+
+comment on function noetl.outcome(bigint, text) is
+  'The status, result and error of an execution, for whoever started it, or repeated its start; for operators, of each. `by`: who asks through the console.';
+
 revoke all on function
-  noetl.check_key(text), noetl.check_start(text, jsonb, text), noetl.check_options(jsonb), noetl.find_playbook(text, int),
+  noetl.caller_name(text), noetl.add_repeater(text, text[], text), noetl.outcome(bigint, text), noetl.check_key(text), noetl.check_start(text, jsonb, text), noetl.check_options(jsonb), noetl.find_playbook(text, int),
   noetl.home_text(text, text, text, text), noetl.check_home(text, text, text, text), noetl.start_digest(jsonb, text, text),
   noetl.refuse_key(text, text, bigint), noetl.take_key(text, text, bytea, bigint), noetl.start_execution(text, jsonb, int, text, jsonb),
   noetl.check_starts(text, jsonb[], text[]), noetl.start_executions(text, jsonb[], text[], int, jsonb),

@@ -11,8 +11,9 @@ import pytest
 from noetl_broker import Client, ExecutionFailed, Job, JobFailed, Worker
 from noetl_broker.errors import BrokerError, NotFoundFault, OperatorFault
 from noetl_broker.playbook.diagnostics import PlaybookRules
-from tests.brokers import PATIENCE_SECONDS, broken_invariants, drain, register, running, value
+from tests.brokers import PATIENCE_SECONDS, broken_invariants, drain, register, running, start, value
 from tests.postgres import Database
+from tests.roles import logins
 
 DOUBLE = """
 workload: {n: 2}
@@ -135,3 +136,18 @@ async def test_a_program_decides_for_a_person(database: Database) -> None:
         assert not await client.decide(approval, approved=False, by="ann")
         await drain(database)
         assert (await client.wait(execution_id, seconds=PATIENCE_SECONDS)).or_raise()["n"] == 1
+
+
+async def test_a_program_waits_for_what_it_started(database: Database) -> None:
+    """The role of producers is enough; another login is told that there is no such execution."""
+    await register(database, "workflow: [{step: start, next: end}, {step: end, result: 7}]")
+    async with (
+        logins(database) as roles,
+        running(database),
+        Client(roles.producer.dsn, schema=database.schema) as client,
+    ):
+        ended = await client.wait(await client.start("story"), seconds=PATIENCE_SECONDS)
+        (other,) = await start(database)
+        with pytest.raises(NotFoundFault, match="that login:noetl_producer_of"):
+            await client.wait(other, seconds=PATIENCE_SECONDS)
+    assert (ended.or_raise(), ended.path, ended.version) == (7, "story", 1)

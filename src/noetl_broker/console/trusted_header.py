@@ -64,7 +64,7 @@ class TrustedHeader:
         if request.method not in SAFE_METHODS and "origin" not in request.headers:
             raise Refusal(HTTPStatus.FORBIDDEN, "a change needs the header Origin, or a token without the proxy")
         role = Role.OPERATOR if person in self.operators else Role.VIEWER
-        return Caller(role=role, name=person, is_authenticated=True)
+        return Caller(role=role, name=person, is_authenticated=True, signed_in_by="login")
 
     def _is_trusted(self, address: str) -> bool:
         try:

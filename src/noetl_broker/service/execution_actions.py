@@ -81,17 +81,19 @@ async def _request(connection: Connection, function: str, execution_id: int, *re
     return {"execution_id": execution_id, "requested": requested, "status": status}
 
 
-@action(Role.OPERATOR, models.SentToExecution)
+@action(Role.PRODUCER, models.SentToExecution)
 async def signal_execution(connection: Connection, caller: Caller, given: models.SignalExecutionRequest) -> Any:
     """Send a signal to one execution: to its waits without `key`. It is kept until the execution ends."""
     sent = await send_to_execution(connection, caller, given)
     if sent is None:
         raise BrokerError(f"execution {given.execution_id} has ended, so nothing was sent")
-    keys = await signals.keys_of_waits(connection, given.execution_id, given.name)
+    keys: list[str] = []
+    if caller.role is Role.OPERATOR:
+        keys = await signals.keys_of_waits(connection, given.execution_id, given.name)
     return {"signal_id": sent, "other_keys": [] if str(given.execution_id) in keys else keys}
 
 
-@action(Role.OPERATOR, int)
+@action(Role.PRODUCER, int)
 async def send_to_execution(connection: Connection, _caller: Caller, given: models.SignalExecutionRequest) -> Any:
     """Send a signal to one execution; gives its id, None if the execution has ended."""
     text = None if given.payload is None else json_text(given.payload)

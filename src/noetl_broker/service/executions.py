@@ -96,7 +96,7 @@ async def show_execution(connection: Connection, _caller: Caller, given: OneExec
     return await executions.load_execution_details(connection, given.execution_id)
 
 
-@action(Role.OPERATOR, models.Started, where=at_home)
+@action(Role.PRODUCER, models.Started, where=at_home)
 async def start_execution(connection: Connection, caller: Caller, given: models.StartRequest) -> Any:
     """Start an execution of a playbook. A payload that breaks the playbook's `workload_schema` starts nothing."""
     check = await payload_check(connection, given.path, given.version, caller.rules)
@@ -104,14 +104,21 @@ async def start_execution(connection: Connection, caller: Caller, given: models.
     return await start_unchecked(connection, caller, given)
 
 
-@action(Role.OPERATOR, models.Started, where=routed)
-async def start_unchecked(connection: Connection, _caller: Caller, given: models.StartRequest) -> Any:
+@action(Role.PRODUCER, models.Started, where=routed)
+async def start_unchecked(connection: Connection, caller: Caller, given: models.StartRequest) -> Any:
     """Start an execution of a playbook. The broker checks the payload."""
     payload, key = json_text(given.payload), given.idempotency_key
     started = await executions.start_execution(
-        connection, given.path, payload, version=given.version, idempotency_key=key, bucket_key=given.bucket_key
-    )
+        connection, given.path, payload, version=given.version, idempotency_key=key, bucket_key=given.bucket_key,
+        by=caller.by,
+    )  # fmt: skip
     return {"execution_id": started}
+
+
+@action(Role.PRODUCER, models.Outcome)
+async def show_outcome(connection: Connection, caller: Caller, given: OneExecution) -> Any:
+    """Show the status, result and error of an execution that the caller started, or whose start it repeated."""
+    return await executions.find_outcome(connection, given.execution_id, caller.asks_as)
 
 
 @action(Role.OPERATOR, dict[str, Any])
@@ -120,14 +127,14 @@ async def find_execution(connection: Connection, _caller: Caller, given: OneExec
     return await executions.find_execution(connection, given.execution_id)
 
 
-@action(Role.OPERATOR, dict[str, list[int]], where=routed)
-async def start_executions(connection: Connection, _caller: Caller, given: models.StartManyRequest) -> Any:
+@action(Role.PRODUCER, dict[str, list[int]], where=routed)
+async def start_executions(connection: Connection, caller: Caller, given: models.StartManyRequest) -> Any:
     """Start an execution for each payload, all or none. The broker checks the payloads."""
     count = len(given.payloads)
     texts = [json_text(payload, f"payload {n} of {count}") for n, payload in enumerate(given.payloads, 1)]
     started = await executions.start_executions(
         connection, given.path, texts, version=given.version, idempotency_keys=given.idempotency_keys,
-        bucket_key=given.bucket_key,
+        bucket_key=given.bucket_key, by=caller.by,
     )  # fmt: skip
     return {"execution_ids": started}
 

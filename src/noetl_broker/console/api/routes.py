@@ -25,6 +25,7 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("GET", "/executions", executions.list_executions),
     Row("GET", ONE, executions.show_execution),
     Row("POST", "/executions", executions.start_execution, CREATED),
+    Row("GET", f"{ONE}/outcome", executions.show_outcome),
     Row("GET", f"{ONE}/events", executions.list_events),
     Row("GET", f"{ONE}/jobs", executions.list_jobs),
     Row("GET", f"{ONE}/items", executions.list_items),

@@ -7,7 +7,7 @@ from typing import Final
 
 from fastapi import APIRouter, Response
 
-from noetl_broker.console.pages.screen import Acting, Posted, Shown
+from noetl_broker.console.pages.screen import Produced, Producing, Shown
 from noetl_broker.errors import BrokerError
 from noetl_broker.service import waits as service
 
@@ -28,14 +28,14 @@ async def list_signals(screen: Shown) -> Response:
 
 
 @router.get("/signals/send")
-async def show_form(screen: Acting) -> Response:
+async def show_form(screen: Producing) -> Response:
     """The form, with a key of its own: a second click on its button sends nothing."""
     fields = {"payload": "", "keep_seconds": KEEP, "once": secrets.token_urlsafe(16), **screen.asked("name", "key")}
     return screen.form("send_signal.html", "Send a signal", fields)
 
 
 @router.post("/signals/send")
-async def send(form: Posted) -> Response:
+async def send(form: Produced) -> Response:
     """Send a signal to whoever waits for its name and key, now or until it expires."""
     name, key = form.text("name"), form.text("key")
     try:

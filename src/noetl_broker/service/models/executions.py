@@ -125,6 +125,17 @@ class StartManyRequest(Given):
     bucket_key: BucketKey = None
 
 
+class Outcome(BaseModel):
+    """What an execution came to; a live one has neither result nor error."""
+
+    execution_id: Id
+    path: str | None
+    version: int | None
+    status: str
+    result: Payload
+    error: Fault
+
+
 class ExecutionView(BaseModel):
     """One execution of a list."""
 

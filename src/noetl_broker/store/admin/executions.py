@@ -43,11 +43,24 @@ async def start_execution(
     version: int | None,
     idempotency_key: str | None,
     bucket_key: str | None = None,
+    by: str | None = None,
 ) -> int:
-    """Start an execution with a JSON object as payload; returns its id. NotFoundFault suggests a near path."""
-    given = path, payload, version, idempotency_key, bucket_key
+    """Start an execution with a JSON object as payload; returns its id. NotFoundFault suggests a near path.
+
+    `by`: for whom an operator starts it; None: the login.
+    """
+    given = path, payload, version, idempotency_key, bucket_key, by
     async with _suggesting(connection, path, version):
         return int(await connection.fetchval(sql("start_execution"), *given))
+
+
+async def find_outcome(connection: Connection, execution_id: int, by: str | None = None) -> Entry:
+    """The path, version, status, result and error of an execution that the caller started.
+
+    `by`: for whom an operator asks; None: the login. Raises NotFoundFault.
+    """
+    [row] = await connection.fetch(sql("outcome"), execution_id, by)
+    return dict(row)
 
 
 async def bucket_of(
@@ -66,9 +79,10 @@ async def start_executions(
     version: int | None,
     idempotency_keys: Sequence[str | None] | None,
     bucket_key: str | None = None,
+    by: str | None = None,
 ) -> list[int]:
     """Start an execution for each payload, all in one transaction; returns their ids in the same order."""
-    given = path, payloads, idempotency_keys, version, bucket_key
+    given = path, payloads, idempotency_keys, version, bucket_key, by
     async with _suggesting(connection, path, version):
         return list(await connection.fetchval(sql("start_executions"), *given))
 

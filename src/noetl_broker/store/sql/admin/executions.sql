@@ -1,8 +1,12 @@
 -- name: start_execution
-select noetl.start_execution($1::text, $2::text::jsonb, $3::int, $4::text, case when $5::text is not null then jsonb_build_object('bucket_key', $5::text) end);
+select noetl.start_execution($1::text, $2::text::jsonb, $3::int, $4::text, nullif(jsonb_strip_nulls(jsonb_build_object('bucket_key', $5::text, 'by', $6::text)), '{}'));
 
 -- name: start_executions
-select noetl.start_executions($1::text, $2::text[]::jsonb[], $3::text[], $4::int, case when $5::text is not null then jsonb_build_object('bucket_key', $5::text) end);
+select noetl.start_executions($1::text, $2::text[]::jsonb[], $3::text[], $4::int, nullif(jsonb_strip_nulls(jsonb_build_object('bucket_key', $5::text, 'by', $6::text)), '{}'));
+
+-- name: outcome
+select $1::bigint as execution_id, o.path, o.version, o.status, o.result, o.error
+from noetl.outcome($1::bigint, $2::text) o;
 
 -- name: bucket_of_start
 select noetl.bucket_of($1::text, $2::text, $3::text);
