@@ -273,7 +273,7 @@ def test_the_page_has_the_tools() -> None:
     """With their roles, and their first sentences."""
     assert table(read_page("agents"), "| tool | role |") == {
         tool.name: [
-            str(tool.action.role),
+            ", ".join(role for role in Role if role in (tool.action.roles or ())),
             "yes" if tool.changes else "",
             " ".join((tool.described().description or "").split("\n\n")[0].split()),
         ]

@@ -18,15 +18,16 @@ from tests.roles import logins
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "security.md").read_text(encoding="utf-8")
 # The group role that a command needs; OWNER owns the schema.
-PRODUCER, APPROVER, OPERATOR, READER, WORKER, BROKER = (
-    f"noetl_{name}" for name in ("producer", "approver", "operator", "reader", "worker", "broker")
+PRODUCER, APPROVER, AUTHOR, OPERATOR, READER, WORKER, BROKER = (
+    f"noetl_{name}" for name in ("producer", "approver", "author", "operator", "reader", "worker", "broker")
 )
 OWNER = "the owner"
 # Each command with the role that it needs.
 CALLS: tuple[tuple[str, tuple[str, ...]], ...] = tuple(
     (role, tuple(call.split()))
     for role, calls in (
-        (OWNER, ("register {file}", "archive --older-than 90d --dry-run")),
+        (OWNER, ("archive --older-than 90d --dry-run",)),
+        (AUTHOR, ("register {file}",)),
         (PRODUCER, ("start examples/echo", "cancel {id}", "signal payment --key 42")),
         (APPROVER, ("approvals", "approve {order} ask", "reject {order} ask")),
         (OPERATOR, ("executions", "status {id}", "events {id}", "explain {id}", "logs {id}", "graph {id}")),

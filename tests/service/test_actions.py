@@ -52,7 +52,7 @@ def test_each_action_has_a_request_and_only_health_needs_no_role() -> None:
 async def test_an_action_of_an_operator_refuses_a_viewer(name: str) -> None:
     """Before it looks at the database, whatever face asks."""
     viewer = Caller(role=Role.VIEWER, name="wall", is_authenticated=True)
-    with pytest.raises(ForbiddenFault, match="wall has the role viewer; this needs .*an operator"):
+    with pytest.raises(ForbiddenFault, match=r"wall has the role viewer; this needs .*an operator"):
         await ACTIONS[name](cast("Any", None), viewer, Given())
 
 

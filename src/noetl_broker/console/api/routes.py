@@ -51,6 +51,7 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("GET", "/playbooks/source", playbooks.show_source),
     Row("GET", "/playbooks/graph", playbooks.draw_playbook),
     Row("GET", "/playbooks/difference", playbooks.compare_versions),
+    Row("PUT", "/playbooks", playbooks.register_text),
     Row("POST", "/playbooks/validate", playbooks.validate),
     Row("POST", "/playbooks/back-test", playbooks.back_test),
     Row("POST", "/playbooks/pause", playbooks.pause_path, in_query=("path",)),

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
+from http import HTTPStatus
 from typing import Any, Final, NamedTuple
 
 from fastapi import APIRouter, Response
+from fastapi.responses import RedirectResponse
 
 from noetl_broker.console.pages.rendering import link, rfc3339
 from noetl_broker.console.pages.screen import Shown
 from noetl_broker.console.pages.statuses import style_of
 from noetl_broker.service import overview as service
+from noetl_broker.service.models.base import Role
 from noetl_broker.service.models.health import Failures
 from noetl_broker.service.overview import LISTED, PARTS
 from noetl_broker.text import span as span_text
@@ -36,7 +39,12 @@ class Warned(NamedTuple):
 
 @router.get("/")
 async def show_overview(screen: Shown) -> Response:
-    """The first page. `span`: a key of SPANS; without it, the shortest span that shows the last day."""
+    """The first page. `span`: a key of SPANS; without it, the shortest span that shows the last day.
+
+    Who may not look gets the page of what it may do.
+    """
+    if not screen.may(Role.VIEWER):
+        return RedirectResponse("/approvals" if screen.may(Role.APPROVER) else "/signals/send", HTTPStatus.SEE_OTHER)
     found = await screen.ask(service.show_overview, **screen.asked("span"))
     present, activity, positions = found["present"], found["activity"], found["positions"]
     bars = list(draw_bars(activity))

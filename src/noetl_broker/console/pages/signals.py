@@ -10,6 +10,7 @@ from fastapi import APIRouter, Response
 from noetl_broker.console.pages.screen import Produced, Producing, Shown
 from noetl_broker.errors import BrokerError
 from noetl_broker.service import waits as service
+from noetl_broker.service.models.base import Role
 
 router = APIRouter()
 
@@ -44,4 +45,5 @@ async def send(form: Produced) -> Response:
     except BrokerError as fault:
         fields = form.texts("name", "key", "payload", "keep_seconds", "once")
         return form.screen.form("send_signal.html", "Send a signal", fields, fault)
-    return form.done("/signals", f"The signal {name} is sent. Whoever waits for it takes it from the list.")
+    back = "/signals" if form.screen.may(Role.VIEWER) else "/signals/send"
+    return form.done(back, f"The signal {name} is sent. Whoever waits for it takes it from the list.")
