@@ -20,7 +20,7 @@ apiVersion: noetl.io/v1
 kind: Playbook
 metadata:
   path: story
-  schedules: [{name: often, every: 1 day}]
+  schedule: {name: often, every: 1d}
   on_signal: [{signal: paid}]
 workflow: [{step: start, next: end}, {step: end}]
 """
@@ -80,7 +80,7 @@ async def test_what_an_author_registers_waits_for_an_operator(database: Database
     wrong = (await client.put(url, headers=roles["author"], json={"content": "kind: Playbook"})).json()
     made = (await client.put(url, headers=roles["author"], json=text)).json()
     assert (refused.status_code, wrong["path"], bool(wrong["findings"])) == (403, None, True)
-    assert (made["path"], made["version"], made["new"]) == ("story", 1, True)
+    assert made == {"findings": [], "path": "story", "version": 1, "new": True, "notes": []}
     assert await rows(database, HALTED) == [(True, True, 1)]
     source = await client.get("/playbooks/edit?path=story", headers=roles["author"])
     assert (source.status_code, "Check" in source.text) == (200, True)
@@ -88,5 +88,5 @@ async def test_what_an_author_registers_waits_for_an_operator(database: Database
     for each in (f"{url}/resume?path=story", "/api/v1/schedules/story%23often/resume"):
         assert (await client.post(each, headers=roles["operator"])).status_code == 200
     assert await rows(database, HALTED) == [(False, False, 1)]
-    await client.put(url, headers=roles["operator"], json={"content": OWN.replace("1 day", "2 days")})
+    await client.put(url, headers=roles["operator"], json={"content": OWN.replace("1d", "2d")})
     assert await rows(database, HALTED) == [(False, False, 2)]

@@ -110,7 +110,7 @@ async def retry_execution(connection: Connection, caller: Caller, given: models.
     letters go back to the broker.
     """
     on = on_version(given.version, caller.rules, or_from_start=given.or_from_start)
-    return await recoveries.recover(connection, given.execution_id, caller.rules, on)
+    return await recoveries.recover(connection, given.execution_id, caller.rules, on, caller.by)
 
 
 @action(Role.OPERATOR, models.RetryPreview, cost=Cost.SHORT)
@@ -144,7 +144,9 @@ def other_playbook(text: str, file: str, rules: PlaybookRules) -> recoveries.Oth
 async def _fork(connection: Connection, caller: Caller, given: models.ForkRequest, **onto: Any) -> dict[str, Any]:
     """Fork; `onto` is the version or the playbook of `ForkFrom`."""
     start = recoveries.ForkFrom(given.from_step, given.values, **onto)
-    forked = await recoveries.fork_execution(connection, given.execution_id, start, caller.rules, given.idempotency_key)
+    forked = await recoveries.fork_execution(
+        connection, given.execution_id, start, caller.rules, given.idempotency_key, caller.by
+    )
     new = forked.registered if forked.registered is not None and forked.registered.new else None
     row = await executions.find_execution(connection, forked.execution_id)
     return ({} if new is None else {"registered": f"{new.path} version {new.version}"}) | {
