@@ -115,7 +115,7 @@ async def start_unchecked(connection: Connection, caller: Caller, given: models.
     return {"execution_id": started}
 
 
-@action(Role.PRODUCER, models.Outcome)
+@action(Role.PRODUCER, models.OutcomeView)
 async def show_outcome(connection: Connection, caller: Caller, given: OneExecution) -> Any:
     """Show the status, result and error of an execution that the caller started, or whose start it repeated."""
     return await executions.find_outcome(connection, given.execution_id, caller.asks_as)

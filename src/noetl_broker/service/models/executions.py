@@ -125,7 +125,7 @@ class StartManyRequest(Given):
     bucket_key: BucketKey = None
 
 
-class Outcome(BaseModel):
+class OutcomeView(BaseModel):
     """What an execution came to; a live one has neither result nor error."""
 
     execution_id: Id
