@@ -10,7 +10,8 @@ declare
   name text;
 begin
   foreach name in array array[
-    'noetl_broker', 'noetl_operator', 'noetl_worker', 'noetl_producer', 'noetl_reader', 'noetl_approver'
+    'noetl_broker', 'noetl_operator', 'noetl_worker', 'noetl_producer', 'noetl_reader', 'noetl_approver',
+    'noetl_author'
   ] loop
     begin
       if to_regrole(name) is null then
@@ -33,7 +34,8 @@ begin
       select r.oid, r.rolname
       from pg_roles r
       where r.rolname in (
-        'noetl_broker', 'noetl_operator', 'noetl_worker', 'noetl_producer', 'noetl_reader', 'noetl_approver'
+        'noetl_broker', 'noetl_operator', 'noetl_worker', 'noetl_producer', 'noetl_reader', 'noetl_approver',
+        'noetl_author'
       )
     ), grants as (
       select 'table' as kind, c.oid::regclass::text as thing, a.grantee
@@ -67,7 +69,7 @@ end
 $$;
 
 grant usage on schema noetl to noetl_broker, noetl_operator, noetl_worker, noetl_producer, noetl_reader,
-  noetl_approver;
+  noetl_approver, noetl_author;
 
 -- The daemon. It sees everything, and can add events but not change them.
 grant select on
@@ -223,7 +225,7 @@ grant execute on function
   noetl.start_scheduled(text, timestamptz, text, boolean),
   noetl.put_throttle(text, int, float8, int), noetl.delete_throttle(text),
   noetl.announce_step_types(text[]), noetl.remove_step_types(text[]),
-  noetl.check_api_token(bytea)
+  noetl.check_api_token(bytea), noetl.outcome(bigint, text)
   to noetl_operator;
 
 -- A worker: its own jobs, only through functions.
@@ -245,7 +247,8 @@ grant execute on function
 grant execute on function
   noetl.start_execution(text, jsonb, int, text, jsonb), noetl.start_executions(text, jsonb[], text[], int, jsonb),
   noetl.check_starts(text, jsonb[], text[]), noetl.cancel_execution(bigint, text),
-  noetl.send_signal(text, text, jsonb, text, interval), noetl.signal_execution(bigint, text, jsonb, text)
+  noetl.send_signal(text, text, jsonb, text, interval), noetl.signal_execution(bigint, text, jsonb, text),
+  noetl.outcome(bigint, text)
   to noetl_producer;
 grant insert (execution_id, catalog_id, event_type, node_id, node_name, node_type, status, context) on noetl.event
   to noetl_producer;
@@ -263,6 +266,19 @@ grant execute on function noetl.is_live(text), noetl.is_waiting(text) to noetl_r
 grant select on noetl.pending_approvals to noetl_approver, noetl_broker;
 grant execute on function noetl.decide_approval(bigint, text, boolean, text, jsonb), noetl.decision_of(bigint, text, int)
   to noetl_approver;
+
+-- An author registers playbooks. A console whose login has this role too registers them for its users.
+grant select on noetl.catalog, noetl.step_type, noetl.start_schedule, noetl.on_signal, noetl.limit, noetl.throttle_bucket
+  to noetl_author;
+grant insert on noetl.catalog, noetl.on_signal, noetl.limit to noetl_author;
+grant update, delete on noetl.on_signal to noetl_author;
+grant usage on sequence noetl.id_seq to noetl_author;
+grant execute on function
+  noetl.next_id(), noetl.limit_of(text), noetl.bucket_number(), noetl.bucket_count(), noetl.name_of_path(text),
+  noetl.burst_of(noetl.limit),
+  noetl.put_schedule(text, text, text, interval, jsonb, text, int, interval, interval, text, text),
+  noetl.pause_schedule(text), noetl.drop_undeclared_schedules(text, text[])
+  to noetl_author;
 
 -- On Citus a view has the rights of its caller, not of its owner. So readers and approvers may read the columns that their
 -- views use. A default is inserted with the rights of the producer.

@@ -301,7 +301,8 @@ create table if not exists noetl.execution (
   undo_status text check (undo_status in ('undoing', 'undone', 'left')),
   undo_catalog_id bigint,
   tags jsonb,
-  erased_at timestamptz
+  erased_at timestamptz,
+  started_by text
 ) with (fillfactor = 80);
 create index if not exists execution_children on noetl.execution (parent_execution_id) where noetl.is_live(status);
 -- children that have ended too, for pages and retries; an execution without a parent writes nothing here
@@ -356,6 +357,8 @@ comment on column noetl.execution.undo_catalog_id is
 comment on column noetl.execution.tags is
   'What lists find it by, {name: text}. No decision reads them. null: it has none.';
 comment on column noetl.execution.erased_at is 'When its values were erased; null: they are there.';
+comment on column noetl.execution.started_by is
+  'Who started it: login:NAME or token:NAME. Null: the broker, for a child, a schedule or a signal, or an inserted event.';
 
 -- A key may outlive its execution. Begins with the key, so that a list finds executions by it alone.
 create table if not exists noetl.start_key (
@@ -364,6 +367,7 @@ create table if not exists noetl.start_key (
   digest bytea,
   execution_id bigint not null,
   created_at timestamptz not null default clock_timestamp(),
+  repeated_by text[],
   primary key (idempotency_key, path)
 );
 
@@ -374,6 +378,8 @@ comment on column noetl.start_key.digest is
   'SHA-256 of the payload as sent, or of the execution that is forked: a second start must send the same. Null: any.';
 comment on column noetl.start_key.execution_id is 'The execution that the first start began.';
 comment on column noetl.start_key.created_at is 'When it was written, with its execution.';
+comment on column noetl.start_key.repeated_by is
+  'Who else sent the same start, at most 100: they see its outcome too. Null: nobody.';
 
 -- This row is rewritten at every turn. It is small, and its page has room for the next version. So the update is HOT and
 -- writes no index.

@@ -74,12 +74,12 @@ begin
   end if;
   select left(o.name, 100) into unknown
   from jsonb_object_keys($1) o (name)
-  where o.name not in ('bucket_key', 'tags', 'start_at', 'start_after', 'priority')
+  where o.name not in ('bucket_key', 'tags', 'start_at', 'start_after', 'priority', 'by')
   order by o.name
   limit 1;
   if found then
-    raise exception using errcode = 'NB400', message = format('a start has no option %s', unknown), 
-      hint = 'its options are bucket_key, tags, start_at, start_after and priority';
+    raise exception using errcode = 'NB400', message = format('a start has no option %s', unknown),
+      hint = 'its options are bucket_key, tags, start_at, start_after, priority and by';
   end if;
   if jsonb_typeof($1 -> 'bucket_key') not in ('string', 'null')
     or octet_length($1 ->> 'bucket_key') not between 1 and noetl.limit_of('key_bytes') then
@@ -173,6 +173,28 @@ exception when invalid_datetime_format or datetime_field_overflow or interval_fi
     message = format('%s %s is no %s', case when after is null then 'start_at' else 'start_after' end,
       left(coalesce(after, $1 ->> 'start_at'), 100), case when after is null then 'moment' else 'duration' end),
     hint = 'start_at is RFC 3339, such as 2026-03-01T09:00:00Z; start_after is seconds or 90s, 2h30m, 3d, at most 100 years';
+end
+$$;
+
+-- Who calls: `by` as an operator's login says it, such as the console for its user; else the login.
+create or replace function noetl.caller_name(by text) returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if $1 is null then
+    return 'login:' || session_user;
+  end if;
+  if $1 !~ '^(login|token):[^[:space:]].{0,199}$' then
+    raise exception using errcode = 'NB400', message = format('by is %L, which is no login:NAME or token:NAME', left($1, 220)),
+      hint = 'for example login:ann; without it, it is the login of the session';
+  end if;
+  if $1 <> 'login:' || session_user
+    and not has_function_privilege(session_user, 'noetl.pause_path(text, text)', 'execute') then
+    raise exception using errcode = '42501', message = format('%s may not act for %s', session_user, $1),
+      hint = 'only the role noetl_operator may: leave `by` out';
+  end if;
+  return $1;
 end
 $$;
 
@@ -302,6 +324,26 @@ begin
 end
 $$;
 
+-- After a start with keys that earlier executions have: the caller may see what came of them.
+create or replace function noetl.add_repeater(path text, idempotency_keys text[], caller text) returns void
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  with repeated as (
+    select k.idempotency_key
+    from noetl.start_key k
+    join noetl.execution x on x.execution_id = k.execution_id
+    where k.path = $1 and k.idempotency_key = any($2) and x.started_by is distinct from $3
+      and (k.repeated_by is null or $3 <> all(k.repeated_by) and cardinality(k.repeated_by) < 100)
+    order by k.idempotency_key
+    for no key update of k
+  )
+  update noetl.start_key k
+  set repeated_by = array_append(k.repeated_by, $3)
+  from repeated r
+  where k.path = $1 and k.idempotency_key = r.idempotency_key
+$$;
+
 create or replace function noetl.start_execution(
   path text,
   payload jsonb default '{}',
@@ -340,11 +382,12 @@ begin
       if earlier.digest <> digest then
         perform noetl.refuse_key($1, $4, earlier.execution_id);
       end if;
+      perform noetl.add_repeater($1, array[$4], noetl.caller_name($5 ->> 'by'));
       return earlier.execution_id;
     end if;
   end if;
-  insert into noetl.execution (execution_id, catalog_id, path, version, idempotency_key, tags)
-  values (id, playbook.catalog_id, $1, playbook.found_version, $4, meta -> 'tags');
+  insert into noetl.execution (execution_id, catalog_id, path, version, idempotency_key, tags, started_by)
+  values (id, playbook.catalog_id, $1, playbook.found_version, $4, meta -> 'tags', noetl.caller_name($5 ->> 'by'));
   -- One statement writes the event and its mail. The trigger's own statement would cost as much again.
   letter := jsonb_build_object('path', $1, 'version', playbook.found_version, 'workload', coalesce($2, '{}'));
   writer := set_config('noetl.writer', 'worker' || pg_trigger_depth(), true);
@@ -371,7 +414,7 @@ end
 $$;
 
 comment on function noetl.start_execution(text, jsonb, int, text, jsonb) is
-  'Starts an execution of the latest (or the given) version of a playbook and returns its id. The same idempotency key: the same id; with another payload NB409. `options`: {"bucket_key": text, "tags": {name: text, number or boolean}, "start_at": moment or "start_after": duration, "priority": integer}.';
+  'Starts an execution of the latest (or the given) version of a playbook and returns its id. The same idempotency key: the same id; with another payload NB409. `options`: {"bucket_key": text, "tags": {name: text, number or boolean}, "start_at": moment or "start_after": duration, "priority": integer, "by": text}.';
 
 -- The checks of start_executions that need no table. An error names the number of the payload, counted from 1.
 create or replace function noetl.check_starts(path text, payloads jsonb[], idempotency_keys text[]) returns void
@@ -436,6 +479,7 @@ declare
   meta jsonb;
   earlier bigint[];
   refused record;
+  caller text := noetl.caller_name($5 ->> 'by');
 begin
   perform noetl.check_starts($1, $2, $3);
   if $5 is not null then
@@ -491,9 +535,12 @@ begin
     if found then
       perform noetl.refuse_key($1, refused.key, refused.execution_id);
     end if;
+    if ids <> earlier then
+      perform noetl.add_repeater($1, $3, caller);
+    end if;
   end if;
-  insert into noetl.execution (execution_id, catalog_id, path, version, idempotency_key, tags)
-  select g.id, playbook.catalog_id, $1, playbook.found_version, g.key, meta -> 'tags'
+  insert into noetl.execution (execution_id, catalog_id, path, version, idempotency_key, tags, started_by)
+  select g.id, playbook.catalog_id, $1, playbook.found_version, g.key, meta -> 'tags', caller
   from unnest(ids, $3, earlier) g (id, key, earlier)
   where coalesce(g.earlier, g.id) = g.id;
   perform set_config('noetl.writer', '', true);
@@ -578,8 +625,54 @@ $$;
 comment on function noetl.cancel_execution(bigint, text) is
   'Asks the broker to cancel an execution. Returns false when it has already ended, or is undoing what it did.';
 
+-- What an execution came to, for whoever started it, or repeated its start. A child is its parent's.
+create or replace function noetl.outcome(
+  execution_id bigint, by text default null,
+  out status text, out result jsonb, out error jsonb, out path text, out version int
+)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  caller text := noetl.caller_name($2);
+  sees_all boolean := $2 is null and has_function_privilege(session_user, 'noetl.pause_path(text, text)', 'execute');
+begin
+  select x.status, x.result, x.error, x.path, x.version
+  into status, result, error, path, version
+  from noetl.execution x
+  where x.execution_id = $1 and (
+    sees_all
+    or exists (
+      with recursive line as (
+        select x.parent_execution_id, x.started_by
+        union all
+        select p.parent_execution_id, p.started_by
+        from line l
+        join noetl.execution p on p.execution_id = l.parent_execution_id
+        where l.started_by is null
+      )
+      select from line l where l.started_by = caller
+    )
+    or exists (
+      select
+      from noetl.start_key k
+      where k.path = x.path and k.idempotency_key = x.idempotency_key and caller = any(k.repeated_by)
+    )
+  );
+  if not found then
+    perform noetl.is_elsewhere($1);
+    raise exception using errcode = 'NB404', message = format('no execution %s that %s started', $1, caller),
+      hint = 'only its starter and operators see what an execution came to';
+  end if;
+end
+$$;
+
+comment on function noetl.outcome(bigint, text) is
+  'The status, result and error of an execution, for whoever started it, or repeated its start; for operators, of each. `by`: who asks through the console.';
+
 revoke all on function
-  noetl.check_key(text), noetl.check_start(text, jsonb, text), noetl.check_options(jsonb), noetl.check_tags(jsonb),
+  noetl.caller_name(text), noetl.add_repeater(text, text[], text), noetl.outcome(bigint, text), noetl.check_key(text), noetl.check_start(text, jsonb, text), noetl.check_options(jsonb), noetl.check_tags(jsonb),
   noetl.start_meta(jsonb), noetl.find_playbook(text, int),
   noetl.home_text(text, text, text, text), noetl.check_home(text, text, text, text), noetl.start_digest(jsonb, text, text),
   noetl.refuse_key(text, text, bigint), noetl.erased_key(text), noetl.take_key(text, text, bytea, bigint), noetl.start_execution(text, jsonb, int, text, jsonb),

@@ -72,7 +72,7 @@ comment on table noetl.on_signal is 'Playbooks that signals start, as metadata.o
 comment on column noetl.on_signal.path is 'The playbook.';
 comment on column noetl.on_signal.name is 'The name of the signals.';
 comment on column noetl.on_signal.condition is 'The `when`; null: each signal of the name.';
-comment on column noetl.on_signal.since_at is 'Only signals that are sent later start executions.';
+comment on column noetl.on_signal.since_at is 'Only signals that are sent later start executions; infinity: an author declared it, and no operator has resumed the path.';
 
 create sequence if not exists noetl.match_request_seq;
 

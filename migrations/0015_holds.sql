@@ -124,15 +124,21 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
+declare
+  was_paused boolean;
 begin
   delete from noetl.path_pause p
   where p.path = $1;
-  return found;
+  was_paused := found;
+  update noetl.on_signal o
+  set since_at = clock_timestamp()
+  where o.path = $1 and o.since_at = 'infinity';
+  return was_paused or found;
 end
 $$;
 
 comment on function noetl.resume_path(text) is
-  'New executions of a playbook run at once. The broker admits queued executions. Returns false when the path is not paused.';
+  'New executions of a playbook run at once, and signals start it. The broker admits queued executions. Returns false when the path is not paused.';
 
 create or replace function noetl.admit_executions(path text, most int) returns int
 language plpgsql security definer

@@ -243,8 +243,8 @@ begin
       return earlier.execution_id;
     end if;
   end if;
-  insert into noetl.execution (execution_id, catalog_id, path, version, idempotency_key, forked_from, tags)
-  values (id, playbook.catalog_id, playbook.path, playbook.version, $4, $1, source.tags);
+  insert into noetl.execution (execution_id, catalog_id, path, version, idempotency_key, forked_from, tags, started_by)
+  values (id, playbook.catalog_id, playbook.path, playbook.version, $4, $1, source.tags, noetl.caller_name($2 ->> 'by'));
 
   perform set_config('noetl.writer', '', true);
   results := noetl.copy_results($1, id, start_id, playbook.catalog_id, begun, $2 -> 'results');
@@ -259,7 +259,7 @@ begin
       'workload', case when ($2 -> 'anew') = 'true'
         then coalesce(source.payload, source.workload, '{}') else coalesce(source.workload, source.payload, '{}') end
     ),
-    jsonb_build_object('forked_from', $1, 'fork', $2 || jsonb_build_object('execution_id', $1, 'results', results))
+    jsonb_build_object('forked_from', $1, 'fork', $2 - 'by' || jsonb_build_object('execution_id', $1, 'results', results))
       || coalesce((
         select jsonb_strip_nulls(jsonb_build_object('hops', s.tokens -> 'hops', 'on_failure', s.tokens -> 'on_failure',
           'priority', s.tokens -> 'priority'))

@@ -6,7 +6,7 @@
 create table if not exists noetl.api_token (
   name text primary key check (name ~ '^[A-Za-z0-9][A-Za-z0-9_.@-]{0,62}$'),
   digest bytea not null unique check (length(digest) = 32),
-  role text not null check (role in ('viewer', 'operator')),
+  role text not null check (role in ('viewer', 'producer', 'approver', 'author', 'operator')),
   created_at timestamptz not null default clock_timestamp(),
   created_by text not null default session_user,
   expires_at timestamptz,
@@ -17,7 +17,7 @@ comment on table noetl.api_token is 'Tokens of the HTTP API, as digests. A revok
 comment on column noetl.api_token.name is 'Who or what uses it.';
 comment on column noetl.api_token.digest is 'SHA-256 of the token.';
 comment on column noetl.api_token.role is
-  'viewer: reads names, numbers, times and statuses; operator: reads everything, and acts.';
+  'viewer: reads names, numbers, times, statuses; producer: starts, signals; approver: decides; author: registers; operator: all.';
 comment on column noetl.api_token.created_at is 'When it was created.';
 comment on column noetl.api_token.created_by is 'The login that created it.';
 comment on column noetl.api_token.expires_at is 'From when on it is refused; null: never.';
@@ -36,8 +36,9 @@ begin
       message = format('%L is no name of a token', left($1, 80)),
       hint = 'write a letter or digit, then letters, digits, _, ., @ and -; 63 characters at most';
   end if;
-  if $3 is null or $3 not in ('viewer', 'operator') then
-    raise exception using errcode = 'NB400', message = format('%L is no role of a token: take viewer or operator', $3);
+  if $3 is null or $3 not in ('viewer', 'producer', 'approver', 'author', 'operator') then
+    raise exception using errcode = 'NB400',
+      message = format('%L is no role of a token: take viewer, producer, approver, author or operator', $3);
   end if;
   if $4 <= interval '0' then
     raise exception using errcode = 'NB400', message = format('a token that is valid for %s is never valid', $4);

@@ -206,6 +206,18 @@ begin
 end
 $$;
 
+create or replace function noetl.outcome(
+  execution_id bigint, by text default null,
+  out status text, out result jsonb, out error jsonb, out path text, out version int
+)
+language plpgsql
+as $$
+begin
+  execute format('select o.status, o.result, o.error, o.path, o.version from %I.outcome($1, $2) o', noetl.schema_of($1))
+  into status, result, error, path, version using $1, $2;
+end
+$$;
+
 -- On Citus, a function passes a call on to another node only if it opens no transaction for it.
 do $$
 declare

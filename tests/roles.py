@@ -13,7 +13,15 @@ from tests.postgres import Database, named
 ROLES = tuple(
     map(
         named,
-        ("noetl_broker", "noetl_operator", "noetl_worker", "noetl_producer", "noetl_reader", "noetl_approver"),
+        (
+            "noetl_broker",
+            "noetl_operator",
+            "noetl_worker",
+            "noetl_producer",
+            "noetl_reader",
+            "noetl_approver",
+            "noetl_author",
+        ),
     )
 )
 PASSWORD = "in"  # noqa: S105 - of a database that lives for one test
@@ -28,6 +36,7 @@ class Logins(NamedTuple):
     producer: Database
     reader: Database
     approver: Database
+    author: Database
     no_role: Database
 
 

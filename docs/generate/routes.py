@@ -13,8 +13,7 @@ from noetl_broker.store.connect.dsn import Database
 ABOUT = f"""\
 Each route with its role, parameters, body and answer, from the document `{PREFIX}/openapi.json`.
 [HTTP API](api.md) explains how to use them. Each path begins with `{PREFIX}`.
-An operator may do what a viewer may. Each error is a [`Problem`](#problem)."""
-ROLES = {None: "Needs no token.", "viewer": "Needs a viewer.", "operator": "Needs an operator."}
+[Roles](security.md#who-may-what) lists what each role may. Each error is a [`Problem`](#problem)."""
 LISTED = "Listed_"  # one page of a list
 
 
@@ -58,7 +57,8 @@ def _body(operation: Mapping[str, Any]) -> str:
 
 
 def _sentences(operation: Mapping[str, Any], body: Mapping[str, Any]) -> Iterator[str]:
-    yield ROLES[operation["x-role"]]
+    roles = operation["x-roles"]
+    yield "Needs no token." if roles is None else f"For {', '.join(roles)}."
     if "properties" in body:
         yield f"The body: {body['description']}"
     for status, answer in operation["responses"].items():

@@ -168,15 +168,22 @@ class Client:
         return list((await self._send(executions.start_executions, asked))["execution_ids"])
 
     async def status(self, execution_id: int) -> Ended:
-        """The state of an execution."""
+        """The state of an execution. Needs the role noetl_operator."""
         row = await self._ask(executions.find_execution, {"execution_id": execution_id})
         return Ended(**{name: row[name] for name in Ended.__dataclass_fields__})
 
+    async def outcome(self, execution_id: int) -> Ended:
+        """What an execution came to so far. Its login must have started it, or be an operator; else NotFoundFault."""
+        return Ended(**await self._ask(executions.show_outcome, {"execution_id": execution_id}))
+
     async def wait(self, execution_id: int, *, seconds: float | None = None) -> Ended:
-        """Wait until an execution has ended; raises TimeoutError after `seconds` (None: no limit)."""
+        """Wait until an execution has ended; raises TimeoutError after `seconds` (None: no limit).
+
+        Its login must have started it, or repeated its start with the same key and payload, or be an operator.
+        """
         pause, longest = POLL_SECONDS
         async with asyncio.timeout(seconds):
-            while is_live((found := await self.status(execution_id)).status):
+            while is_live((found := await self.outcome(execution_id)).status):
                 await asyncio.sleep(pause)
                 pause = min(pause * 1.5, longest)
         return found

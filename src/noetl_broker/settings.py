@@ -135,11 +135,14 @@ with warnings.catch_warnings():
             (), description="addresses or networks of the proxies that may send this header: 10.1.2.3, 10.1.2.0/24"
         )
         console_trusted_operators: frozenset[str] = Field(
-            frozenset(), description="names in this header that are operators; all others are viewers"
+            frozenset(), description="names in this header that are operators; names in no list are viewers"
         )
         metrics_paths: tuple[str, ...] = Field(
             (), description="playbooks with metrics of their own, such as `orders/*`; at most 100 paths become labels"
         )
+        console_trusted_authors: frozenset[str] = Field(frozenset(), description="names in this header: authors")
+        console_trusted_approvers: frozenset[str] = Field(frozenset(), description="names in this header: approvers")
+        console_trusted_producers: frozenset[str] = Field(frozenset(), description="names in this header: producers")
         verify_seconds: float = Field(
             60.0,
             ge=0,

@@ -28,7 +28,7 @@ from tests.roles import logins
 from tests.service.test_buckets import COUNT, STORY, register_everywhere
 from tests.sessions import pooled_session
 
-OPERATING = {tool.name for tool in TOOLS if tool.action.role is Role.OPERATOR}
+OPERATING = {tool.name for tool in TOOLS if not Role.VIEWER.may(tool.action.roles or ())}
 ALL = {tool.name for tool in TOOLS}
 WAITS = "workflow: [{step: start, next: ask}, {step: ask, type: approval, next: end}, {step: end}]"
 FAILS = "workflow: [{step: start, next: bad}, {step: bad, type: fail, error: WHY}]"
@@ -273,7 +273,7 @@ def test_the_page_has_the_tools() -> None:
     """With their roles, and their first sentences."""
     assert table(read_page("agents"), "| tool | role |") == {
         tool.name: [
-            str(tool.action.role),
+            ", ".join(role for role in Role if role in (tool.action.roles or ())),
             "yes" if tool.changes else "",
             " ".join((tool.described().description or "").split("\n\n")[0].split()),
         ]

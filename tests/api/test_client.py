@@ -14,8 +14,9 @@ import pytest
 from noetl_broker import Client, ExecutionFailed, Job, JobFailed, SyncClient, Worker
 from noetl_broker.errors import BrokerError, NotFoundFault, OperatorFault
 from noetl_broker.playbook.diagnostics import PlaybookRules
-from tests.brokers import PATIENCE_SECONDS, broken_invariants, drain, register, running, value
+from tests.brokers import PATIENCE_SECONDS, broken_invariants, drain, register, running, start, value
 from tests.postgres import Database
+from tests.roles import logins
 
 DOUBLE = """
 workload: {n: 2}
@@ -192,3 +193,18 @@ def test_both_clients_have_the_same_methods() -> None:
     own = {"close", "_send", "_ask", "_connection"}
     names = {name for name, member in vars(Client).items() if isfunction(member) and not name.startswith("__")}
     assert {name for name in vars(SyncClient) if not name.startswith("_")} - {"close"} == names - own
+
+
+async def test_a_program_waits_for_what_it_started(database: Database) -> None:
+    """The role of producers is enough; another login is told that there is no such execution."""
+    await register(database, "workflow: [{step: start, next: end}, {step: end, result: 7}]")
+    async with (
+        logins(database) as roles,
+        running(database),
+        Client(roles.producer.dsn, schema=database.schema) as client,
+    ):
+        ended = await client.wait(await client.start("story"), seconds=PATIENCE_SECONDS)
+        (other,) = await start(database)
+        with pytest.raises(NotFoundFault, match="that login:noetl_producer_of"):
+            await client.wait(other, seconds=PATIENCE_SECONDS)
+    assert (ended.or_raise(), ended.path, ended.version) == (7, "story", 1)

@@ -11,22 +11,23 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from tests.brokers import drain
+from tests.brokers import drain, running
 from tests.cli.conftest import Command, decide, write_playbook
 from tests.postgres import Database, named
 from tests.roles import logins
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "security.md").read_text(encoding="utf-8")
 # The group role that a command needs; OWNER owns the schema.
-PRODUCER, APPROVER, OPERATOR, READER, WORKER, BROKER = (
-    f"noetl_{name}" for name in ("producer", "approver", "operator", "reader", "worker", "broker")
+PRODUCER, APPROVER, AUTHOR, OPERATOR, READER, WORKER, BROKER = (
+    f"noetl_{name}" for name in ("producer", "approver", "author", "operator", "reader", "worker", "broker")
 )
 OWNER = "the owner"
 # Each command with the role that it needs.
 CALLS: tuple[tuple[str, tuple[str, ...]], ...] = tuple(
     (role, tuple(call.split()))
     for role, calls in (
-        (OWNER, ("register {file}", "archive --older-than 90d --dry-run")),
+        (OWNER, ("archive --older-than 90d --dry-run",)),
+        (AUTHOR, ("register {file}",)),
         (PRODUCER, ("start examples/echo", "cancel {id}", "signal payment --key 42")),
         (APPROVER, ("approvals", "approve {order} ask", "reject {order} ask")),
         (OPERATOR, ("executions", "status {id}", "events {id}", "explain {id}", "logs {id}", "graph {id}")),
@@ -43,6 +44,7 @@ READ_BY_BROKER = frozenset({
     "retry", "stats",
 })  # fmt: skip
 ECHO = "workflow: [{step: start, next: a}, {step: a, type: python, code: 'def main(): return 1'}]\n"
+DONE = "workflow: [{step: start, next: end}, {step: end, result: 42}]\n"
 ORDER = "workflow: [{step: start, next: ask}, {step: ask, type: approval}]\n"
 
 
@@ -96,15 +98,16 @@ def _is_right(answer: Result, *, allowed: bool, needed: str) -> bool:
     )
 
 
-async def test_a_producer_that_waits_is_told_what_it_lacks(
-    command: Command, database: Database, echo: dict[str, str]
-) -> None:
-    """The execution is started all the same."""
-    async with logins(database) as as_role:
-        answer = await asyncio.to_thread(command, "start", echo["path"], "--wait", "--dsn", as_role.producer.dsn)
-    assert answer.exit_code == 77
-    assert f"execution {answer.stdout.strip()} is started; to wait for it: the database refuses" in answer.stderr
-    assert f"the login needs the role {named(OPERATOR)}" in answer.stderr
+async def test_a_producer_waits_for_what_it_started(command: Command, database: Database) -> None:
+    """Its role alone is enough: it sees the result, and no event."""
+    async with logins(database) as as_role, running(database):
+        file = write_playbook(command.folder, DONE, path="examples/done")
+        assert (await asyncio.to_thread(command, "register", file)).exit_code == 0
+        said = ("start", "examples/done", "--wait", "--json", "--dsn", as_role.producer.dsn)
+        answer = await asyncio.to_thread(command, *said)
+    found = json.loads(answer.stdout)
+    assert (answer.exit_code, answer.stderr) == (0, "")
+    assert (found["path"], found["version"], found["status"], found["result"]) == ("examples/done", 1, "COMPLETED", 42)
 
 
 async def test_a_console_that_may_not_what_operators_may_does_not_start(command: Command, database: Database) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from noetl_broker.console.app import TrustedHeader
 from noetl_broker.errors import OperatorFault
+from noetl_broker.service.models.base import Role
 from tests.brokers import PATIENCE_SECONDS, drain, register, rows, start
 from tests.cli.conftest import Command, command
 from tests.console.conftest import console
@@ -38,14 +39,15 @@ workflow:
 
 
 def trusted(*proxies: str) -> TrustedHeader | None:
-    """The header of these proxies; ann is an operator."""
-    return TrustedHeader.of(NAME, proxies, {"ann"})
+    """The header of these proxies; ann is an operator and an author, eve an author."""
+    return TrustedHeader.of(NAME, proxies, {"ann"}, {Role.AUTHOR: {"eve", "ann"}})
 
 
 @pytest.mark.parametrize(
     "headers, answer",
     [
         ([(NAME, "ann")], ("operator", "ann")),
+        ([(NAME, "eve")], ("author", "eve")),
         ([(NAME.lower(), "bob@example.com")], ("viewer", "bob@example.com")),
         ([(NAME, "Ann")], ("viewer", "Ann")),
         ([(NAME, "Žofia")], ("viewer", "Žofia")),

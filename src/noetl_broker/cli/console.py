@@ -11,6 +11,7 @@ from noetl_broker.cli import output
 from noetl_broker.cli.command import Call, command, optional_module
 from noetl_broker.daemon.process_signals import notify, serve
 from noetl_broker.errors import DatabaseFault, OperatorFault, PermissionFault
+from noetl_broker.service.models.base import Role
 from noetl_broker.store.admin.api_tokens import check_token
 from noetl_broker.store.connect.migrations import check_operator_rights
 from noetl_broker.store.connect.places import in_first
@@ -35,7 +36,14 @@ def console(call: Call, *, host: str | None, port: int | None) -> None:
     app, server = console_modules()
     settings = call.settings
     trusted = app.TrustedHeader.of(
-        settings.console_trusted_header, settings.console_trusted_proxies, settings.console_trusted_operators
+        settings.console_trusted_header,
+        settings.console_trusted_proxies,
+        settings.console_trusted_operators,
+        {
+            Role.AUTHOR: settings.console_trusted_authors,
+            Role.APPROVER: settings.console_trusted_approvers,
+            Role.PRODUCER: settings.console_trusted_producers,
+        },
     )
     opened = server.open_socket(host or settings.console_host, settings.console_port if port is None else port)
     is_local = server.is_loopback(opened)

@@ -40,7 +40,8 @@ def migrate(
 
     Each migration is applied once, in order, under a lock. Safe on an empty database. Beside the tables of a NoETL
     server it adds what is missing and changes no data. The roles noetl_broker, noetl_operator, noetl_worker,
-    noetl_producer, noetl_reader and noetl_approver are groups without a login; the page Security says what each may do.
+    noetl_producer, noetl_reader, noetl_approver and noetl_author are groups without a login. The page Security says
+    what each may do.
     With --schema NAME, everything is named NAME in place of noetl. --buckets N makes N complete brokers, in schemas
     NAME_0, NAME_1 and so on. Functions in NAME route calls to them. With --citus, each of them is on a node of Citus,
     which may move it. docs/how-to/scaling.md says when that helps.

@@ -12,7 +12,7 @@ from noetl_broker import __version__
 from noetl_broker.cli import output
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.face import ask
-from noetl_broker.cli.rights import OWNER
+from noetl_broker.cli.rights import AUTHOR
 from noetl_broker.cli.sarif import as_sarif
 from noetl_broker.cli.typed import read_bytes
 from noetl_broker.errors import EXIT_FAILED, DatabaseFault, OperatorFault
@@ -55,7 +55,7 @@ def validate(call: Call, *, paths: Sequence[Path], strict: bool, sarif: bool) ->
     return EXIT_FAILED if any(file.errors for file in checked) else 0
 
 
-@command("register", role=OWNER, example="noetl-broker register playbooks/weather.yaml")
+@command("register", role=AUTHOR, example="noetl-broker register playbooks/weather.yaml")
 @files
 @strict_option
 @click.option("--new-home", is_flag=True, help="With buckets: let metadata.bucket of a playbook change.")
@@ -63,7 +63,8 @@ def register(call: Call, *, paths: Sequence[Path], strict: bool, new_home: bool)
     """Register playbooks; changed content makes a new version.
 
     Registers all files, or none if one has an error. Prints path and version of each. Content equal to the latest
-    version makes no new version. The step types in the database count beside those of the settings.
+    version makes no new version. Schedules and signals that a login without the role noetl_operator declares begin
+    paused. The step types in the database count beside those of the settings.
     """
     checked = asyncio.run(check_with_database(call, paths))
     checked = [file.strictly() for file in checked] if strict else checked

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,7 +16,7 @@ from noetl_broker.cli import output
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.face import Face, ask, caller_of, session_of
 from noetl_broker.cli.rights import PRODUCER
-from noetl_broker.cli.tail import follow_to_end
+from noetl_broker.cli.tail import LATE_SHARE, POLL_SECONDS, follow_to_end, polls
 from noetl_broker.cli.typed import read_object, read_text, read_typed
 from noetl_broker.errors import EXIT_FAILED, EXIT_UNENDED, BrokerError, OperatorFault, PermissionFault
 from noetl_broker.explain.error_text import failure_text
@@ -95,17 +96,20 @@ def start(call: Call, *, payloads: str | None, wait: bool, timeout: str | None, 
 async def _wait(call: Call, started: int, most: float | None) -> int:
     """Show an execution until its end, or until the time is over; gives the exit code."""
     # With --json only the document at the end is printed.
+    reads_events = True
     show_line: Callable[[str], None] = output.note if not call.as_json else lambda _line: None
     async with LastingSession(call.database, name="start", say=output.note, of=started, known_to_answer=True) as source:
         try:
             async with asyncio.timeout(most):
-                ended = await follow_to_end(source, started, show_line=show_line)
-        except PermissionFault as fault:
-            raise PermissionFault(f"execution {started} is started; to wait for it: {fault}") from fault
+                try:
+                    ended = await follow_to_end(source, started, show_line=show_line)
+                except PermissionFault:  # a producer sees no events
+                    reads_events = False
+                    ended = await _poll_to_end(source, started)
         except TimeoutError:
             ended = await _last_poll(source, started)
         has_ended = ended["status"] is not None and not is_live(ended["status"])
-        undo = await source.read(partial(load_undo, execution_id=started)) if has_ended else None
+        undo = await source.read(partial(load_undo, execution_id=started)) if has_ended and reads_events else None
     is_printed = call.printed({**{name: ended[name] for name in END_NAMES}, "undo": undo})
     if not has_ended:
         text = f"execution {started} has not ended after {output.span(most or 0.0)}, and goes on"
@@ -123,11 +127,25 @@ async def _wait(call: Call, started: int, most: float | None) -> int:
     return 0 if ended["status"] == "COMPLETED" else EXIT_FAILED
 
 
+async def _poll_to_end(source: LastingSession, execution_id: int) -> dict[str, Any]:
+    """The outcome of an execution that the login started, when it has ended."""
+    shortest, longest = POLL_SECONDS
+    began = time.monotonic()
+
+    def pause() -> float:
+        return min(max(LATE_SHARE * (time.monotonic() - began), shortest), longest)
+
+    ended: dict[str, Any] = {}
+    async for found in polls(source, partial(executions.find_outcome, execution_id=execution_id), pause):
+        ended = found
+    return ended
+
+
 async def _last_poll(source: LastingSession, execution_id: int) -> dict[str, Any]:
     """Give the row of an execution; with nulls if the database does not answer soon."""
     try:
         async with asyncio.timeout(LAST_POLL_SECONDS):
-            return await source.read(partial(executions.find_execution, execution_id=execution_id))
+            return await source.read(partial(executions.find_outcome, execution_id=execution_id))
     except TimeoutError:
         return dict.fromkeys(END_NAMES) | {"execution_id": execution_id}
 

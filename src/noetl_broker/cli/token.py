@@ -11,6 +11,7 @@ from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.face import Face, ask
 from noetl_broker.cli.rights import OWNER
 from noetl_broker.errors import EXIT_FAILED, OperatorFault
+from noetl_broker.service.models.base import Role
 from noetl_broker.service.models.health import TokenRequest
 
 NEW = Face(TokenRequest, ("name",))
@@ -32,14 +33,15 @@ COLUMNS = {
 )
 @click.argument("action", type=click.Choice(["create", "list", "revoke"]))
 @click.argument("name", metavar="[NAME]", required=False)
-@click.option("--role", type=click.Choice(["viewer", "operator"]), help="What it allows (create).")
+@click.option("--role", type=click.Choice([role.value for role in Role]), help="What it allows (create).")
 @click.option("--expires", metavar="SPAN", help="How long it is valid: 90d, 2w, or never (create; default: 90d).")
 def token(call: Call, *, action: str, name: str | None, **given: Any) -> int:
     """Create, list and revoke tokens of the HTTP API.
 
-    create prints the token, once: the database keeps a digest only. A viewer sees names, numbers, times and statuses;
-    an operator sees everything, and acts. Once there is a token, each request to the console needs one. A revoked token
-    is refused within two seconds.
+    create prints the token, once: the database keeps a digest only. A viewer sees names, numbers, times and statuses. A
+    producer starts executions, sends signals, and sees what came of its starts. An approver decides approvals. An
+    author is a viewer who registers playbooks. An operator sees everything, and acts. Once there is a token, each
+    request to the console needs one. A revoked token is refused within two seconds.
     """
     if (name is None) != (action == "list"):
         needs = "takes no name" if action == "list" else f"needs a name, for example: token {action} dashboard"
@@ -47,7 +49,7 @@ def token(call: Call, *, action: str, name: str | None, **given: Any) -> int:
     if action != "create" and any(given.values()):
         raise OperatorFault(f"token {action} takes neither --role nor --expires; only create does")
     if action == "create" and given["role"] is None:
-        raise OperatorFault("token create needs --role viewer or --role operator")
+        raise OperatorFault(f"token create needs --role: {', '.join(Role)}")
     if action == "create":
         answer = ask(call, "tokens.create_token", NEW.read(given | {"name": name}))
     else:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from difflib import get_close_matches
+from functools import cache
 from http import HTTPStatus
 from ipaddress import ip_address
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 from fastapi import Depends, Request, Security
 from fastapi.dependencies.models import Dependant
@@ -18,7 +19,7 @@ from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBea
 
 from noetl_broker.console.problem import FieldError, Refusal
 from noetl_broker.console.services import services_of
-from noetl_broker.service.action import Caller
+from noetl_broker.service.action import EVERY_ROLE, Caller
 from noetl_broker.service.models.base import Role
 from noetl_broker.service.models.values import shows_payloads
 
@@ -30,19 +31,19 @@ _bearer = HTTPBearer(auto_error=False, scheme_name="token", description="`Author
 _cookie = APIKeyCookie(name=COOKIE, auto_error=False, scheme_name="session", description="the cookie of the console")
 
 
-async def viewer(
+async def signed_in(
     request: Request,
     _in_header: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
     _in_cookie: Annotated[str | None, Security(_cookie)],
 ) -> Caller:
-    """The caller of a route that a viewer may use. Raises Refusal: 401, 403 for a foreign page, 429."""
+    """The caller of a route, who has any role. Raises Refusal: 401, 403 for a foreign page, 429."""
     caller = await caller_of(request)
-    shows_payloads.set(caller.role is Role.OPERATOR)
+    shows_payloads.set(caller.sees_values)
     return caller
 
 
 async def caller_of(request: Request) -> Caller:
-    """The caller of a request, also before its route is known. Raises Refusal, as `viewer` does."""
+    """The caller of a request, also before its route is known. Raises Refusal, as `signed_in` does."""
     refuse_foreign_page(request)
     bearer = await _bearer(request)
     request.state.token = bearer.credentials if bearer is not None else await _cookie(request)
@@ -55,7 +56,7 @@ async def caller_of(request: Request) -> Caller:
 
 
 async def check_again(request: Request) -> Caller:
-    """Who asks, by the header of a trusted proxy, else by the token now. Raises Refusal, as `viewer` does."""
+    """Who asks, by the header of a trusted proxy, else by the token now. Raises Refusal, as `signed_in` does."""
     services = services_of(request)
     trusted = services.options.trusted_header
     person = trusted.person_in(request) if trusted is not None else None
@@ -73,14 +74,23 @@ def address_of(request: Request) -> str:
     return request.client.host if request.client is not None else ""
 
 
-async def operator(caller: Annotated[Caller, Depends(viewer)]) -> Caller:
-    """The caller of a route that only an operator may use. Raises ForbiddenFault for a viewer."""
-    caller.require(Role.OPERATOR)
-    return caller
+_ROLES: Final[dict[Any, frozenset[Role]]] = {signed_in: EVERY_ROLE}  # who may, by the dependency of a route
 
 
-Viewer = Annotated[Caller, Depends(viewer)]
-Operator = Annotated[Caller, Depends(operator)]
+@cache
+def caller_with(roles: frozenset[Role]) -> Callable[[Caller], Awaitable[Caller]]:
+    """The dependency of a route that these roles may use, and operators. It raises ForbiddenFault for others."""
+
+    async def require(caller: Annotated[Caller, Depends(signed_in)]) -> Caller:
+        caller.require(roles)
+        return caller
+
+    _ROLES[require] = roles
+    return require
+
+
+SignedIn = Annotated[Caller, Depends(signed_in)]
+Viewer = Annotated[Caller, Depends(caller_with(frozenset({Role.VIEWER})))]
 
 
 async def anybody() -> None:
@@ -90,16 +100,15 @@ async def anybody() -> None:
 Anybody = Depends(anybody)  # for `dependencies=[Anybody]` of a route
 
 
-def role_of(dependant: Dependant) -> Role | None:
-    """The role that a route needs, from its dependencies; None: `anybody`. Raises ValueError if it says neither."""
+def roles_of(dependant: Dependant) -> frozenset[Role] | None:
+    """The roles that may use a route, from its dependencies; None: `anybody`. Raises ValueError if it says neither."""
     calls = {each.call for each in _flat(dependant)}
-    if operator in calls:
-        return Role.OPERATOR
-    if viewer in calls:
-        return Role.VIEWER
+    found = [_ROLES[call] for call in calls if call in _ROLES]
+    if found:
+        return frozenset(role for role in Role if all(role.may(roles) for roles in found))
     if anybody in calls:
         return None
-    raise ValueError(f"the route {dependant.path} does not say who may use it: give it Viewer, Operator or Anybody")
+    raise ValueError(f"the route {dependant.path} does not say who may use it: give it SignedIn, Viewer or Anybody")
 
 
 def _flat(dependant: Dependant) -> Iterator[Dependant]:

@@ -14,8 +14,9 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from noetl_broker.console import problem
-from noetl_broker.console.access import caller_of, operator
+from noetl_broker.console.access import caller_of
 from noetl_broker.errors import BrokerError
+from noetl_broker.service.action import EVERY_ROLE, Role
 from noetl_broker.service.typed_json import MANY_VALUES, has_many_values
 
 MAX_BODY_BYTES: Final = 8 << 20
@@ -26,7 +27,7 @@ TOO_LARGE: Final = f"the body is too large: it may have {MAX_BODY_BYTES >> 20} M
 def limit_bodies(app: ASGIApp) -> ASGIApp:
     """Refuses a body of more than MAX_BODY_BYTES, before it is read or as soon as it grows past them.
 
-    Only an operator may send a body of more than SMALL_BODY_BYTES, or of an unknown size. It may not have more than
+    A viewer may not send a body of more than SMALL_BODY_BYTES, or of an unknown size. It may not have more than
     MOST_VALUES.
     """
 
@@ -59,7 +60,7 @@ async def _read(request: Request, size: int) -> bytes:
     if size > MAX_BODY_BYTES:
         raise too_large
     if size > SMALL_BODY_BYTES or "transfer-encoding" in request.headers:
-        await operator(await caller_of(request))
+        (await caller_of(request)).require(EVERY_ROLE - {Role.VIEWER})
     body = bytearray()
     async for part in request.stream():
         body += part

@@ -10,7 +10,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
-from noetl_broker.console.access import role_of
+from noetl_broker.console.access import roles_of
 from noetl_broker.console.problem import PROBLEM_CONTENT, FieldError, Problem
 from noetl_broker.service.models.base import Role
 
@@ -19,17 +19,17 @@ SIGNED_IN = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_
 WITH_BODY = (HTTPStatus.REQUEST_ENTITY_TOO_LARGE,)
 DESCRIPTION = (
     "What the commands of noetl-broker do, over HTTP. Ids are 64-bit numbers and are written as text. Moments are RFC "
-    "3339 in UTC. `x-role` of a route is the role that it needs; a viewer gets null in place of each payload. "
+    "3339 in UTC. `x-roles` of a route are the roles that may use it; a viewer gets null in place of each payload. "
     "No text has the character U+0000, and none is longer than the database allows: it counts bytes of UTF-8."
 )
 
 
 class Operation(NamedTuple):
-    """One method of one path; `role` None: nobody needs a token."""
+    """One method of one path; `roles` None: nobody needs a token."""
 
     method: str
     path: str
-    role: Role | None
+    roles: frozenset[Role] | None
     sentence: str
 
 
@@ -39,9 +39,8 @@ def operations(routers: tuple[APIRouter, ...], prefix: str) -> Iterator[Operatio
         for route in router.routes:
             if isinstance(route, APIRoute):
                 for method in sorted(route.methods or ()):
-                    yield Operation(
-                        method, prefix + route.path_format, role_of(route.dependant), route.description.split("\n\n")[0]
-                    )
+                    roles, sentence = roles_of(route.dependant), route.description.split("\n\n")[0]
+                    yield Operation(method, prefix + route.path_format, roles, sentence)
 
 
 def openapi_document(app: FastAPI, listed: tuple[Operation, ...]) -> dict[str, Any]:
@@ -56,11 +55,11 @@ def openapi_document(app: FastAPI, listed: tuple[Operation, ...]) -> dict[str, A
         schemas[model.__name__].pop("$defs", None)
     for operation in listed:
         entry = document["paths"][operation.path][operation.method.lower()]
-        entry["x-role"] = None if operation.role is None else operation.role.value
+        entry["x-roles"] = None if operation.roles is None else [role.value for role in Role if role in operation.roles]
         entry["responses"].pop("422", None)
         errors = (
             *ANY,
-            *(SIGNED_IN if operation.role is not None else ()),
+            *(SIGNED_IN if operation.roles is not None else ()),
             *(WITH_BODY if "requestBody" in entry else ()),
         )
         for status in errors:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -21,16 +21,26 @@ SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustedHeader:
-    """The header `name` says who asks, in requests from `proxies`. Who is none of the `operators` is a viewer."""
+    """The header `name` says who asks, in requests from `proxies`. `roles`: who has which; others are viewers."""
 
     name: str
     proxies: tuple[IPv4Network | IPv6Network, ...]
-    operators: frozenset[str]
+    roles: Mapping[str, Role]
 
     @classmethod
-    def of(cls, name: str | None, proxies: Collection[str], operators: Collection[str]) -> Self | None:
-        """The header of these settings; None without one. Raises OperatorFault for a part of them."""
-        if name is None and not proxies and not operators:
+    def of(
+        cls,
+        name: str | None,
+        proxies: Collection[str],
+        operators: Collection[str],
+        others: Mapping[Role, Collection[str]] | None = None,
+    ) -> Self | None:
+        """The header of these settings; None without one. Raises OperatorFault for a part of them.
+
+        `others`: who has another role. Of a person in two lists, the first one counts.
+        """
+        lists = {Role.OPERATOR: operators, **(others or {})}
+        if name is None and not proxies and not any(lists.values()):
             return None
         if name is None or not proxies:
             missing = "console_trusted_header" if name is None else "console_trusted_proxies"
@@ -38,7 +48,8 @@ class TrustedHeader:
                 f"{missing} is not set: give console_trusted_header, the header with a person's name, and"
                 " console_trusted_proxies, the addresses that may send it"
             )
-        return cls(name=name, proxies=tuple(map(ip_network, proxies)), operators=frozenset(operators))
+        roles = {person: role for role, people in reversed(lists.items()) for person in people}
+        return cls(name=name, proxies=tuple(map(ip_network, proxies)), roles=roles)
 
     def person_in(self, request: Request) -> Caller | None:
         """The person whom the header of a request names; None where it names nobody.
@@ -63,8 +74,8 @@ class TrustedHeader:
         # No cookie of ours protects this session, so the page must be known. Browsers send it with each change.
         if request.method not in SAFE_METHODS and "origin" not in request.headers:
             raise Refusal(HTTPStatus.FORBIDDEN, "a change needs the header Origin, or a token without the proxy")
-        role = Role.OPERATOR if person in self.operators else Role.VIEWER
-        return Caller(role=role, name=person, is_authenticated=True)
+        role = self.roles.get(person, Role.VIEWER)
+        return Caller(role=role, name=person, is_authenticated=True, signed_in_by="login")
 
     def _is_trusted(self, address: str) -> bool:
         try:

@@ -6,10 +6,10 @@ gets a function without a role refuses it at import.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, get_type_hints
 
 from pydantic import BaseModel
 
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from noetl_broker.store.connect.connection import Connection
     from noetl_broker.store.connect.dsn import Database
 
-__all__ = ["Asked", "Caller", "Cost", "Role", "ServiceAction", "action"]
+__all__ = ["EVERY_ROLE", "Asked", "Caller", "Cost", "Role", "ServiceAction", "action"]
 
+EVERY_ROLE: Final = frozenset(Role)
 Asked = TypeVar("Asked", bound=Given)
 Answer = TypeVar("Answer")
 
@@ -42,7 +43,7 @@ class Cost(Enum):
 class Caller:
     """Who asks: a token or a person of this `name`, or (`is_authenticated` false) somebody at the machine, or a login.
 
-    The grants of the login decide what it may.
+    The grants of the login decide what it may. `signed_in_by`: the proxy that names a person gives a login.
 
     `rules` are the limits under which playbooks are read, `database` is the one that is asked. `keep_keys` is the
     setting of that name.
@@ -51,35 +52,51 @@ class Caller:
     role: Role = Role.OPERATOR
     name: str = ""
     is_authenticated: bool = False
+    signed_in_by: Literal["login", "token"] = "token"
     rules: PlaybookRules = field(default_factory=PlaybookRules)
     database: Database | None = None
     keep_keys: str = "365d"
 
     @property
     def sees_values(self) -> bool:
-        """Whether the caller sees payloads, results and messages of errors."""
-        return self.role is Role.OPERATOR
+        """Whether the caller sees payloads, results and messages of errors.
 
-    def require(self, role: Role) -> None:
-        """Raise ForbiddenFault if the caller has not this role."""
-        if role is Role.OPERATOR and self.role is not Role.OPERATOR:
-            raise ForbiddenFault(f"{self.name or 'the caller'} has the role viewer; this needs an operator")
+        Producers and approvers see those of the few actions that they may do.
+        """
+        return self.role not in {Role.VIEWER, Role.AUTHOR}
+
+    @property
+    def by(self) -> str | None:
+        """Who acts, as rows and events have it: `login:ann`, `token:ann`; None: the login of the session."""
+        return f"{self.signed_in_by}:{self.name}" if self.is_authenticated else None
+
+    @property
+    def asks_as(self) -> str | None:
+        """Whose executions the caller may see; None: those of the login, or all if that is an operator."""
+        return None if self.role is Role.OPERATOR else self.by
+
+    def require(self, roles: Collection[Role]) -> None:
+        """Raise ForbiddenFault if the caller has none of these roles."""
+        if not self.role.may(roles):
+            needed = [role for role in Role if role.may(roles)]
+            names = " or ".join(f"{'an' if role[0] in 'aeiou' else 'a'} {role}" for role in needed)
+            raise ForbiddenFault(f"{self.name or 'the caller'} has the role {self.role}; this needs {names}")
 
     def refuse_hidden(self, hidden: str, *given: object) -> None:
         """Raise ForbiddenFault where a viewer filters by what viewers do not see; `hidden` names it: `assignees`."""
         if not self.sees_values and any(value is not None for value in given):
-            raise ForbiddenFault(f"a viewer sees no {hidden}, so cannot filter by them")
+            raise ForbiddenFault(f"the role {self.role} sees no {hidden}, so cannot filter by them")
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceAction(Generic[Asked, Answer]):
-    """A function of the service; `role` None: it needs no token. `answer` is the model of what it gives.
+    """A function of the service. `roles` None: it needs no token. `answer` is the model of what it gives.
 
     `where` says in which buckets of an installation it runs.
     """
 
     function: Callable[[Connection, Caller, Asked], Awaitable[Answer]]
-    role: Role | None
+    roles: frozenset[Role] | None
     answer: Any
     cost: Cost
     where: Where
@@ -91,9 +108,9 @@ class ServiceAction(Generic[Asked, Answer]):
         return given  # type: ignore[no-any-return] # the hint of the third parameter
 
     async def __call__(self, connection: Place, caller: Caller, given: Asked) -> Answer:
-        """Do it for a caller who has the role. Raises ForbiddenFault."""
-        if self.role is not None:
-            caller.require(self.role)
+        """Do it for a caller who may. Raises ForbiddenFault."""
+        if self.roles is not None:
+            caller.require(self.roles)
         if not isinstance(connection, BucketConnections):
             if self.where is everywhere:
                 await refuse_bucket(connection)
@@ -106,11 +123,19 @@ class ServiceAction(Generic[Asked, Answer]):
 
 
 def action(
-    role: Role | None, answer: type[BaseModel] | Any, *, cost: Cost = Cost.ASKS, where: Where = by_id
+    roles: Role | Collection[Role] | None,
+    answer: type[BaseModel] | Any,
+    *,
+    cost: Cost = Cost.ASKS,
+    where: Where = by_id,
 ) -> Callable[[Callable[[Connection, Caller, Asked], Awaitable[Answer]]], ServiceAction[Asked, Answer]]:
-    """Make an action of a function. `where` it runs in an installation with buckets: without it, where the id says."""
+    """Make an action of a function; `roles`: who may do it, beside operators.
+
+    `where` it runs in an installation with buckets: without it, where the id says.
+    """
 
     def decorate(function: Callable[[Connection, Caller, Asked], Awaitable[Answer]]) -> ServiceAction[Asked, Answer]:
-        return ServiceAction(function, role, answer, cost, where)
+        who = None if roles is None else frozenset({roles} if isinstance(roles, Role) else roles)
+        return ServiceAction(function, who, answer, cost, where)
 
     return decorate

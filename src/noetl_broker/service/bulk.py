@@ -197,6 +197,7 @@ class BulkAction:
         self,
         given: models.Treatment,
         rules: PlaybookRules,
+        by: str | None = None,
         *,
         other: OtherPlaybook | None = None,
         values: Mapping[str, Any] = MappingProxyType({}),
@@ -207,17 +208,17 @@ class BulkAction:
             raise OperatorFault("`from` is the step to fork from: leave it out")
         if given.version is not None and given.action not in {"retry", "fork"}:
             raise OperatorFault("`version` is that on which a retry or a fork goes on: give it with these only")
-        self.action, self.reason, self.rules = given.action, given.reason, rules
+        self.action, self.reason, self.rules, self.by = given.action, given.reason, rules, by
         self.on = on_version(given.version, rules, or_from_start=given.or_from_start)
         self.fork = recoveries.ForkFrom(given.from_step or "", values, self.on, other)
 
     async def act(self, connection: Connection, execution_id: int) -> dict[str, Any]:
         """Act on one execution; gives a report."""
         if self.action == "retry":
-            return await recoveries.recover_failed(connection, execution_id, self.rules, self.on)
+            return await recoveries.recover_failed(connection, execution_id, self.rules, self.on, self.by)
         if self.action == "fork":
             key = f"fork of {execution_id} from {self.fork.step}"  # a second fork returns the same execution
-            made = await recoveries.fork_execution(connection, execution_id, self.fork, self.rules, key)
+            made = await recoveries.fork_execution(connection, execution_id, self.fork, self.rules, key, self.by)
             return {"recovered_as": made.execution_id, "taken": [*made.plan.taken]}
         if self.action == "reevaluate":
             return {"put_back": await call(connection, "put_back", execution_id)}
@@ -323,7 +324,7 @@ async def act_on_many(connection: Connection, caller: Caller, given: models.Bulk
     `which` can have another status. `reevaluate` takes those with dead letters. A preview of a fork, or of a retry with
     `version`, plans each of the first 200.
     """
-    return await _act_on_many(connection, given, BulkAction(given, caller.rules))
+    return await _act_on_many(connection, given, BulkAction(given, caller.rules, caller.by))
 
 
 @action(Role.OPERATOR, models.Treated, cost=Cost.LONG, where=in_bucket_order)
@@ -332,7 +333,7 @@ async def erase_many(connection: Connection, caller: Caller, given: models.Erase
 
     Each is erased with what it started, its forks and its retries. A preview says which are refused, of the first 200.
     """
-    return await _act_on_many(connection, given, BulkAction(models.Treatment(action="erase"), caller.rules))
+    return await _act_on_many(connection, given, BulkAction(models.Treatment(action="erase"), caller.rules, caller.by))
 
 
 async def _act_on_many(connection: Connection, given: models.OfMany, request: BulkAction) -> dict[str, Any]:
@@ -372,7 +373,7 @@ async def _preview(connection: Place, caller: Caller, given: models.ChosenReques
     is_ready = given.action != "fork" or given.from_step is not None
     groups = group_executions(found.batch)
     if is_ready:
-        request, rows = BulkAction(given, caller.rules), {row["execution_id"]: row for row in found.batch}
+        request, rows = BulkAction(given, caller.rules, caller.by), {row["execution_id"]: row for row in found.batch}
 
         async def preview(one: Connection, ids: list[int]) -> list[GroupView]:
             some = [rows[each] for each in ids]
@@ -451,7 +452,7 @@ async def act_on_chosen(connection: Place, caller: Caller, given: models.ChosenR
     found = await _choose(connection, given)
     if given.preview:
         return await _preview(connection, caller, given, found)
-    request = BulkAction(given, caller.rules)
+    request = BulkAction(given, caller.rules, caller.by)
     paths = {row["execution_id"]: row["path"] for row in found.batch}
 
     async def act(one: Connection, ids: list[int]) -> Acted:

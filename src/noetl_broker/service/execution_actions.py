@@ -82,17 +82,19 @@ async def _request(connection: Connection, function: str, execution_id: int, *re
     return {"execution_id": execution_id, "requested": requested, "status": status}
 
 
-@action(Role.OPERATOR, models.SentToExecution)
+@action(Role.PRODUCER, models.SentToExecution)
 async def signal_execution(connection: Connection, caller: Caller, given: models.SignalExecutionRequest) -> Any:
     """Send a signal to one execution: to its waits without `key`. It is kept until the execution ends."""
     sent = await send_to_execution(connection, caller, given)
     if sent is None:
         raise BrokerError(f"execution {given.execution_id} has ended, so nothing was sent")
-    keys = await signals.keys_of_waits(connection, given.execution_id, given.name)
+    keys: list[str] = []
+    if caller.role is Role.OPERATOR:
+        keys = await signals.keys_of_waits(connection, given.execution_id, given.name)
     return {"signal_id": sent, "other_keys": [] if str(given.execution_id) in keys else keys}
 
 
-@action(Role.OPERATOR, int)
+@action(Role.PRODUCER, int)
 async def send_to_execution(connection: Connection, _caller: Caller, given: models.SignalExecutionRequest) -> Any:
     """Send a signal to one execution; gives its id, None if the execution has ended."""
     text = None if given.payload is None else json_text(given.payload)
@@ -109,7 +111,7 @@ async def retry_execution(connection: Connection, caller: Caller, given: models.
     letters go back to the broker.
     """
     on = on_version(given.version, caller.rules, or_from_start=given.or_from_start)
-    return await recoveries.recover(connection, given.execution_id, caller.rules, on)
+    return await recoveries.recover(connection, given.execution_id, caller.rules, on, caller.by)
 
 
 @action(Role.OPERATOR, models.RetryPreview, cost=Cost.SHORT)
@@ -143,7 +145,9 @@ def other_playbook(text: str, file: str, rules: PlaybookRules) -> recoveries.Oth
 async def _fork(connection: Connection, caller: Caller, given: models.ForkRequest, **onto: Any) -> dict[str, Any]:
     """Fork; `onto` is the version or the playbook of `ForkFrom`."""
     start = recoveries.ForkFrom(given.from_step, given.values, **onto)
-    forked = await recoveries.fork_execution(connection, given.execution_id, start, caller.rules, given.idempotency_key)
+    forked = await recoveries.fork_execution(
+        connection, given.execution_id, start, caller.rules, given.idempotency_key, caller.by
+    )
     new = forked.registered if forked.registered is not None and forked.registered.new else None
     row = await executions.find_execution(connection, forked.execution_id)
     return ({} if new is None else {"registered": f"{new.path} version {new.version}"}) | {

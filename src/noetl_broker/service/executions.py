@@ -108,7 +108,7 @@ async def show_execution(connection: Connection, _caller: Caller, given: OneExec
     return await executions.load_execution_details(connection, given.execution_id)
 
 
-@action(Role.OPERATOR, models.Started, where=at_home)
+@action(Role.PRODUCER, models.Started, where=at_home)
 async def start_execution(connection: Connection, caller: Caller, given: models.StartRequest) -> Any:
     """Start an execution of a playbook. A payload that breaks the playbook's `workload_schema` starts nothing."""
     check = await payload_check(connection, given.path, given.version, caller.rules)
@@ -116,19 +116,26 @@ async def start_execution(connection: Connection, caller: Caller, given: models.
     return await start_unchecked(connection, caller, given)
 
 
-@action(Role.OPERATOR, models.Started, where=routed)
-async def start_unchecked(connection: Connection, _caller: Caller, given: models.StartRequest) -> Any:
+@action(Role.PRODUCER, models.Started, where=routed)
+async def start_unchecked(connection: Connection, caller: Caller, given: models.StartRequest) -> Any:
     """Start an execution of a playbook. The broker checks the payload."""
     payload, key = json_text(given.payload), given.idempotency_key
     started = await executions.start_execution(
-        connection, given.path, payload, version=given.version, idempotency_key=key, options=_options_of(given)
+        connection, given.path, payload, version=given.version, idempotency_key=key, options=_options_of(given, caller)
     )
     return {"execution_id": started}
 
 
-def _options_of(given: models.StartRequest | models.StartManyRequest) -> dict[str, Any]:
+def _options_of(given: models.StartRequest | models.StartManyRequest, caller: Caller) -> dict[str, Any]:
     named = ("bucket_key", "tags", "start_at", "start_after", "priority")
-    return {name: None if value in ("", {}) else value for name in named for value in [getattr(given, name)]}
+    options = {name: None if value in ("", {}) else value for name in named for value in [getattr(given, name)]}
+    return options | {"by": caller.by}
+
+
+@action(Role.PRODUCER, models.OutcomeView)
+async def show_outcome(connection: Connection, caller: Caller, given: OneExecution) -> Any:
+    """Show the status, result and error of an execution that the caller started, or whose start it repeated."""
+    return await executions.find_outcome(connection, given.execution_id, caller.asks_as)
 
 
 @action(Role.OPERATOR, dict[str, Any])
@@ -137,14 +144,14 @@ async def find_execution(connection: Connection, _caller: Caller, given: OneExec
     return await executions.find_execution(connection, given.execution_id)
 
 
-@action(Role.OPERATOR, dict[str, list[int]], where=routed)
-async def start_executions(connection: Connection, _caller: Caller, given: models.StartManyRequest) -> Any:
+@action(Role.PRODUCER, dict[str, list[int]], where=routed)
+async def start_executions(connection: Connection, caller: Caller, given: models.StartManyRequest) -> Any:
     """Start an execution for each payload, all or none. The broker checks the payloads."""
     count = len(given.payloads)
     texts = [json_text(payload, f"payload {n} of {count}") for n, payload in enumerate(given.payloads, 1)]
     started = await executions.start_executions(
         connection, given.path, texts, version=given.version, idempotency_keys=given.idempotency_keys,
-        options=_options_of(given),
+        options=_options_of(given, caller),
     )  # fmt: skip
     return {"execution_ids": started}
 

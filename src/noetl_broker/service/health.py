@@ -8,7 +8,7 @@ from typing import Any
 
 from noetl_broker.errors import OperatorFault
 from noetl_broker.service import paging
-from noetl_broker.service.action import Caller, Role, action
+from noetl_broker.service.action import EVERY_ROLE, Caller, Role, action
 from noetl_broker.service.executions import filter_of
 from noetl_broker.service.models import health as models
 from noetl_broker.service.models.base import Given, Listed, Paged
@@ -96,7 +96,7 @@ async def list_findings(_connection: Place, caller: Caller, _given: Given) -> An
     }
 
 
-@action(Role.VIEWER, models.Me, where=in_any)
+@action(EVERY_ROLE, models.Me, where=in_any)
 async def show_me(_connection: Connection, caller: Caller, _given: Given) -> Any:
     """Show the role of the token."""
     return {"role": caller.role, "name": caller.name}

@@ -18,7 +18,7 @@ from noetl_broker.playbook import compile_playbook
 from noetl_broker.playbook.step_types import ACTION_TYPES
 from noetl_broker.service import paging
 from noetl_broker.service.action import Caller, Cost, Role, action
-from noetl_broker.service.check import CheckedFile, check_text
+from noetl_broker.service.check import FILE, CheckedFile, check_text
 from noetl_broker.service.executions import filter_of
 from noetl_broker.service.histories import read_histories
 from noetl_broker.service.images import Image, image_of
@@ -61,7 +61,7 @@ async def open_version(connection: Connection, _caller: Caller, given: models.On
     return {"of": found, "latest": latest, "versions": versions.items}
 
 
-@action(Role.OPERATOR, models.Source, where=in_any)
+@action(Role.AUTHOR, models.Source, where=in_any)
 async def show_source(connection: Connection, _caller: Caller, given: models.OneVersion) -> Any:
     """Show the text of a version. It may hold values, so a viewer does not see it."""
     found = await catalog.find(connection, given.path, given.version)
@@ -82,19 +82,39 @@ async def picture_playbook(connection: Connection, caller: Caller, given: models
     return picture_of_playbook(found.compile(caller.rules), found.version)
 
 
-@action(Role.OPERATOR, list[dict[str, Any]], where=whole)
+@action(Role.AUTHOR, list[dict[str, Any]], where=whole)
 async def register(connection: Place, caller: Caller, given: models.RegisterRequest) -> Any:
-    """Register playbooks, all or none; changed content makes a new version. `notes` say what stays as it is."""
+    """Register playbooks, all or none; changed content makes a new version. `notes` say what stays as it is.
+
+    Schedules and signals that an author declares, or changes, begin paused.
+    """
     made = [(compile_playbook(text.encode(), file=file, rules=caller.rules), text) for file, text in given.files]
     registered = await in_each_schema(
         connection,
-        lambda one: catalog.register(one, made, new_home=given.new_home),
+        lambda one: catalog.register(one, made, new_home=given.new_home, paused=caller.role is Role.AUTHOR),
         at_last=lambda one: catalog.write_homes(one, [playbook for playbook, _ in made]),
     )
     return [asdict(entry) for entry in registered]
 
 
-@action(Role.OPERATOR, models.DifferenceView, cost=Cost.SHORT, where=in_any)
+@action(Role.AUTHOR, models.RegisteredText, where=whole)
+async def register_text(connection: Place, caller: Caller, given: models.RegisterTextRequest) -> Any:
+    """Register the text of a playbook; changed content makes a new version. A text with errors is not registered.
+
+    Schedules and signals that an author declares, or changes, begin paused: an operator resumes the schedules, and the
+    path.
+    """
+    checked = await in_first(connection, lambda one: check_text(one, given.content, caller.rules))
+    if checked.errors:
+        return {"findings": checked.findings}
+    files = [(FILE, given.content)]
+    caller = replace(caller, rules=caller.rules.of_registered())  # the types of its steps are checked
+    asked = models.RegisterRequest(files=files, new_home=given.new_home)
+    [made] = await register(connection, caller, asked)
+    return {"findings": checked.findings, **{name: made[name] for name in ("path", "version", "new", "notes")}}
+
+
+@action(Role.AUTHOR, models.DifferenceView, cost=Cost.SHORT, where=in_any)
 async def compare_versions(connection: Connection, _caller: Caller, given: models.CompareRequest) -> Any:
     """Show what differs between two versions, as a unified diff."""
     versions = given.version, given.other
@@ -103,7 +123,7 @@ async def compare_versions(connection: Connection, _caller: Caller, given: model
     return {"path": given.path, "version": given.version, "other": given.other, "diff": "\n".join(lines)}
 
 
-@action(Role.OPERATOR, models.Findings, cost=Cost.SHORT, where=in_any)
+@action(Role.AUTHOR, models.Findings, cost=Cost.SHORT, where=in_any)
 async def validate(connection: Connection, caller: Caller, given: models.ValidateRequest) -> Any:
     """Check the text of a playbook with the step types and the playbooks of the catalog. Registers nothing."""
     checked = await check_text(connection, given.content, caller.rules)
@@ -111,14 +131,14 @@ async def validate(connection: Connection, caller: Caller, given: models.Validat
     return {"valid": not checked.errors, "findings": checked.findings}
 
 
-@action(Role.OPERATOR, models.BackTested, cost=Cost.LONG, where=whole)
+@action(Role.AUTHOR, models.BackTested, cost=Cost.LONG, where=whole)
 async def back_test(connection: Place, caller: Caller, given: models.BackTestRequest) -> Any:
     """Compare recorded executions with an edited playbook: which would go another way, where, and why."""
     checked, result = await try_text(connection, caller, given)
     return {"findings": checked.findings} if result is None else result
 
 
-@action(Role.OPERATOR, tuple[CheckedFile, dict[str, Any] | None], cost=Cost.LONG, where=whole)
+@action(Role.AUTHOR, tuple[CheckedFile, dict[str, Any] | None], cost=Cost.LONG, where=whole)
 async def try_text(
     connection: Place, caller: Caller, given: models.BackTestRequest
 ) -> tuple[CheckedFile, dict[str, Any] | None]:
@@ -151,7 +171,7 @@ async def try_text(
     return checked, comparisons.as_document(time.monotonic() - began)
 
 
-@action(Role.OPERATOR, str, where=in_any)
+@action(Role.AUTHOR, str, where=in_any)
 async def suggest_path(connection: Connection, _caller: Caller, given: models.OneVersion) -> Any:
     """A registered path that is near one that is not; None if there is none."""
     return await catalog.suggest_path(connection, given.path, given.version)

@@ -73,7 +73,7 @@ class RecoveryPlan(NamedTuple):
 
 
 async def recover(
-    connection: Connection, execution_id: int, rules: PlaybookRules, on: OnVersion | None = None
+    connection: Connection, execution_id: int, rules: PlaybookRules, on: OnVersion | None = None, by: str | None = None
 ) -> dict[str, Any]:
     """Retry a failed execution, or give back the dead letters of a running one. Raises BrokerError if neither fits.
 
@@ -86,13 +86,17 @@ async def recover(
         put_back = await call(connection, "put_back", execution_id)
         return {"execution_id": execution_id, "put_back": put_back, "status_before": None, "notes": []}
     before = await recovery.find_recovery(connection, execution_id)
-    made = await recover_failed(connection, execution_id, rules, None if before is not None else on)
+    made = await recover_failed(connection, execution_id, rules, None if before is not None else on, by)
     notes = await _notes(connection, row, made, is_new=before is None, on=on)
     return {"execution_id": execution_id, **made, "status_before": before and before["status"], "notes": notes}
 
 
 async def recover_failed(
-    connection: Connection, execution_id: int, rules: PlaybookRules, on: OnVersion | None = None
+    connection: Connection,
+    execution_id: int,
+    rules: PlaybookRules,
+    on: OnVersion | None = None,
+    by: str | None = None,
 ) -> dict[str, Any]:
     """Retry a failed execution: `recovered_as` is the new one, which begins at `steps` with results of `taken`.
 
@@ -101,7 +105,7 @@ async def recover_failed(
     planned = await preview_recovery(connection, execution_id, rules, on)
     plan, other = planned.plan, planned.other
     catalog_id = other.catalog_id if other is not None else None
-    new = await recovery.start_recovery(connection, execution_id, plan, catalog_id=catalog_id)
+    new = await recovery.start_recovery(connection, execution_id, plan, catalog_id=catalog_id, by=by)
     made = {"recovered_as": new, "steps": list(plan.steps), "taken": list(plan.taken)}
     if other is not None:
         made["version"] = other.version
@@ -264,7 +268,12 @@ async def _plan_fork(connection: Connection, execution_id: int, start: ForkFrom,
 
 
 async def fork_execution(
-    connection: Connection, execution_id: int, start: ForkFrom, rules: PlaybookRules, key: str | None = None
+    connection: Connection,
+    execution_id: int,
+    start: ForkFrom,
+    rules: PlaybookRules,
+    key: str | None = None,
+    by: str | None = None,
 ) -> Forked:
     """Start an execution from a step of another. `key` is its idempotency key."""
     plan, other, _, history = await _plan_fork(connection, execution_id, start, rules)
@@ -275,5 +284,5 @@ async def fork_execution(
         part = part_of(other.playbook, history.path)
         if part is not None and part is not other.playbook:
             catalog_id = (await catalog.find(connection, part.path, registered.version)).catalog_id
-    new = await recovery.fork_execution(connection, execution_id, plan, catalog_id=catalog_id, key=key)
+    new = await recovery.fork_execution(connection, execution_id, plan, catalog_id=catalog_id, key=key, by=by)
     return Forked(new, plan, registered)

@@ -29,7 +29,7 @@ async def list_signals(connection: Connection, caller: Caller, given: models.Lis
     return paging.listed(found)
 
 
-@action(Role.OPERATOR, models.SentSignal, where=routed)
+@action(Role.PRODUCER, models.SentSignal, where=routed)
 async def send_signal(connection: Connection, _caller: Caller, given: models.SendRequest) -> Any:
     """Send a signal to whoever waits for its name and key, now or until `keep_seconds` are over."""
     sent = await signals.send_signal(
@@ -51,7 +51,7 @@ async def list_signal_waits(connection: Connection, caller: Caller, given: model
     return {"items": rows}
 
 
-@action(Role.VIEWER, Listed[models.ApprovalView], where=merged("execution_id", "node_id"))
+@action((Role.VIEWER, Role.APPROVER), Listed[models.ApprovalView], where=merged("execution_id", "node_id"))
 async def list_approvals(connection: Connection, caller: Caller, given: models.ListApprovals) -> Any:
     """List what waits for a person, in the order of executions. A viewer sees no question, form and assignees."""
     caller.refuse_hidden("assignees", given.assignee)
@@ -61,13 +61,13 @@ async def list_approvals(connection: Connection, caller: Caller, given: models.L
     return paging.listed(found)
 
 
-@action(Role.OPERATOR, models.ApprovalView)
+@action(Role.APPROVER, models.ApprovalView)
 async def find_approval(connection: Connection, _caller: Caller, given: models.OneApproval) -> Any:
     """Find a visit that waits for a person. Without a number, one visit of the step must wait."""
     return asdict(await approvals.find_approval(connection, given.execution_id, *read_visit(given.step)))
 
 
-@action(Role.OPERATOR, models.DecisionView)
+@action(Role.APPROVER, models.DecisionView)
 async def decide(connection: Connection, caller: Caller, given: models.DecisionRequest) -> Any:
     """Approve or reject. A form that breaks its schema is refused. A second decision is refused, too (409)."""
     step, visit = read_visit(given.step)

@@ -27,8 +27,8 @@ from tests.brokers import (
     until_so_many_ended,
     value,
 )
-from tests.postgres import Database
-from tests.roles import Logins, logins
+from tests.postgres import Database, named
+from tests.roles import Logins, login, logins
 from tests.sessions import Session, refused, session
 
 SECRET = "s3cr3t-of-the-caller"  # noqa: S105 - it is looked for, and unlocks nothing
@@ -251,6 +251,52 @@ async def test_a_step_waits_for_a_child_that_its_worker_started(database: Databa
         == parent
     )
     assert await broken_invariants(database) == {}
+
+
+async def test_whoever_started_an_execution_sees_its_outcome(database: Database, roles: Logins) -> None:
+    """So do whoever repeated the start with its key, and operators; for others, there is none."""
+    await register(database, "workflow: [{step: start, next: end}, {step: end, result: 7}]")
+    outcome = "select status || ' ' || coalesce(result::text, '') from noetl.outcome($1)"
+    starter = "select started_by from noetl.execution where execution_id = $1"
+    name = await value(roles.producer, "select 'login:' || session_user")
+    once = "select noetl.start_execution('story', '{}', idempotency_key => 'a')"
+    first = await value(roles.producer, once)
+    by_event = await value(roles.producer, "select noetl.next_id()")
+    insert = "insert into noetl.event (execution_id, event_type, context) values ($1, 'playbook_started', $2)"
+    await execute(roles.producer, insert, by_event, {"path": "story"})
+    await drain(database)
+    assert [await value(database, starter, each) for each in (first, by_event)] == [name, None]
+    assert await value(roles.producer, outcome, first) == "COMPLETED 7"
+    assert await value(roles.operator, outcome, by_event) == "COMPLETED 7"
+    async with login(database, "other", named("noetl_producer")) as other:
+        for unseen in (first, by_event, 5):
+            async with session(other) as own, refused("NB404", f"no execution {unseen} that login:other"):
+                await own.fetchval(outcome, unseen)
+        assert await value(other, once) == first
+        assert await value(other, outcome, first) == "COMPLETED 7"
+        many = "select noetl.start_executions('story', array['{}', '{}']::jsonb[], array['a', 'b'])"
+        second = (await value(other, many))[1]
+        assert await value(roles.producer, many) == [first, second]
+        assert await value(roles.producer, outcome, second) == "RUNNING "
+
+
+async def test_only_an_operator_says_for_whom_it_acts(database: Database, roles: Logins) -> None:
+    """A console does, for its users; a token sees what it started itself."""
+    await register(database, "workflow: [{step: start, next: end}, {step: end, result: 7}]")
+    for_ann = "select noetl.start_execution('story', options => '{\"by\": \"token:ann\"}')"
+    async with session(roles.producer) as own, refused("42501", "may not act for token:ann"):
+        await own.fetchval(for_ann)
+    async with session(roles.operator) as own, refused("NB400", "which is no login:NAME or token:NAME"):
+        await own.fetchval(for_ann.replace("token:", ""))
+    execution = await value(roles.operator, for_ann)
+    starter = "select started_by from noetl.execution where execution_id = $1"
+    assert await value(database, starter, execution) == "token:ann"
+    outcome = "select status from noetl.outcome($1, $2)"
+    assert await value(roles.operator, outcome, execution, "token:ann") == "RUNNING"
+    async with session(roles.operator) as own, refused("NB404"):
+        await own.fetchval(outcome, execution, "token:bob")
+    async with session(roles.producer) as own, refused("42501", "may not act for token:ann"):
+        await own.fetchval(outcome, execution, "token:ann")
 
 
 async def test_an_approver_sees_what_waits_and_decides(database: Database, roles: Logins) -> None:

@@ -296,14 +296,8 @@ def encode(state: ExecutionState) -> dict[str, JSON]:
         document["hold"] = _encode_hold(state.hold)
     if state.undo or state.unknown or state.compensation is not None:
         document |= _encode_undo(state)
-    has_rest = (
-        state.signals
-        or state.hops
-        or state.slots
-        or state.late
-        or state.failed_before is not None
-        or state.priority is not None
-    )
+    has_rest = state.signals or state.hops or state.slots or state.late
+    has_rest = has_rest or state.failed_before is not None or state.priority is not None
     return document | _encode_rest(state) if has_rest else document
 
 

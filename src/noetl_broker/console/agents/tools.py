@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from noetl_broker.console.agents.short import shorten
 from noetl_broker.service import bulk, execution_actions, executions, playbooks, simulations, waits
 from noetl_broker.service.action import Caller, ServiceAction
-from noetl_broker.service.models.base import Paged, Role
+from noetl_broker.service.models.base import Paged
 from noetl_broker.service.models.values import shows_payloads
 
 ROWS: Final = 20  # of a page, where the agent names no `limit`
@@ -41,7 +41,7 @@ class Tool(NamedTuple):
 
     def is_for(self, caller: Caller) -> bool:
         """Whether the caller has the role that it needs."""
-        return caller.sees_values or self.action.role is not Role.OPERATOR
+        return self.action.roles is None or caller.role.may(self.action.roles)
 
     def described(self) -> types.Tool:
         """The tool as MCP lists it."""

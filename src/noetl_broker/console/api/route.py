@@ -7,19 +7,19 @@ from inspect import Parameter, Signature
 from operator import getitem
 from typing import Annotated, Any, Final, NamedTuple
 
-from fastapi import APIRouter, Body, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Response
 from pydantic import create_model
 from pydantic.fields import FieldInfo
 from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.routing import compile_path
 
-from noetl_broker.console.access import Anybody, Operator, Viewer
+from noetl_broker.console.access import Anybody, caller_with
 from noetl_broker.console.problem import PROBLEM_CONTENT, Refusal
 from noetl_broker.console.services import Services, services_of
 from noetl_broker.diagram.layout import MissingLibrary
 from noetl_broker.service.action import Caller, Cost, ServiceAction
 from noetl_broker.service.images import SVG, Image
-from noetl_broker.service.models.base import Given, Role
+from noetl_broker.service.models.base import Given
 
 IN_HEADER: Final = "idempotency_key"
 # A browser that opens the SVG itself runs no script and loads nothing.
@@ -75,7 +75,7 @@ def add_route(router: APIRouter, row: Row) -> None:
         response_class=Response if is_image else router.default_response_class,
         response_model_exclude_defaults=row.leaves_out_defaults,
         responses=_images(action) if is_image else None,
-        dependencies=[Anybody] if action.role is None else None,
+        dependencies=[Anybody] if action.roles is None else None,
     )
 
 
@@ -94,8 +94,8 @@ def _endpoint(row: Row) -> Any:
         return answer
 
     first = [Parameter("request", Parameter.POSITIONAL_OR_KEYWORD, annotation=Request)]
-    if action.role is not None:
-        kind = Operator if action.role is Role.OPERATOR else Viewer
+    if action.roles is not None:
+        kind = getitem(Annotated, (Caller, Depends(caller_with(action.roles))))
         first.append(Parameter("caller", Parameter.POSITIONAL_OR_KEYWORD, annotation=kind))
     if body is not None:
         parameters.append(body)

@@ -64,6 +64,8 @@ from noetl_broker.console.pages.attention import Examinations
 from noetl_broker.console.pages.headers import HEADERS, add_headers
 from noetl_broker.console.problem import add_handlers
 from noetl_broker.console.services import Services
+from noetl_broker.service.action import Caller
+from noetl_broker.service.models.base import Role
 from noetl_broker.service.replays import Replays
 
 
@@ -77,6 +79,14 @@ class Section(NamedTuple):
     def is_at(self, path: str) -> bool:
         """Whether a page with this path belongs to the section."""
         return path == self.url or (self.url != "/" and path.startswith(f"{self.url}/"))
+
+    def is_for(self, caller: Caller | None) -> bool:
+        """Whether the caller may see it; who has not signed in sees its title."""
+        return (
+            caller is None
+            or caller.role.may({Role.VIEWER})
+            or (self.url == "/approvals" and caller.role is Role.APPROVER)
+        )
 
 
 SECTIONS: Final = (

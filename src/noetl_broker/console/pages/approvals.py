@@ -11,11 +11,11 @@ from zlib import crc32
 from fastapi import APIRouter, Response
 
 from noetl_broker.console.pages.schema_form import Input, inputs_of_form, read_inputs, with_errors
-from noetl_broker.console.pages.screen import Posted, Shown
+from noetl_broker.console.pages.screen import Decided, SentForm, Shown
 from noetl_broker.errors import BrokerError, DatabaseFault, OperatorFault
 from noetl_broker.playbook.approval import COMMENT, faults_of_filled
 from noetl_broker.service import waits as service
-from noetl_broker.service.models.base import MOST_ROWS
+from noetl_broker.service.models.base import MOST_ROWS, Role
 from noetl_broker.service.models.values import ExecutionId
 from noetl_broker.service.models.waits import ApprovalView
 
@@ -36,7 +36,7 @@ class Asking(NamedTuple):
 
     @classmethod
     def of(cls, row: Mapping[str, Any], *, may_act: bool) -> Asking:
-        """The approval of a row; only an operator gets the fields, and the key of the execution."""
+        """The approval of a row; only who may decide gets the fields, and the key of the execution."""
         visit = row["step"] + row["node_id"].removeprefix(f"{row['execution_id']}:{row['step']}")
         return cls(row, visit, inputs_of(row), [], row.get("key")) if may_act else cls(row, visit, [], [])
 
@@ -54,14 +54,14 @@ async def list_approvals(screen: Shown) -> Response:
     """The visits that wait for a person, the oldest execution first."""
     found = await screen.ask(service.list_approvals, **screen.asked("cursor", "limit", "path", "assignee"))
     rows = [{**screen.seen(ApprovalView, row), "key": row["key"]} for row in found["items"]]
-    items = [Asking.of(row, may_act=screen.may_act) for row in rows]
+    items = [Asking.of(row, may_act=screen.may(Role.APPROVER)) for row in rows]
     shown: dict[str, Any] = {"items": items, "next": found["next"], "is_one": False}
     return screen.render("approvals.html", title="Approvals", changes="all", **shown)
 
 
 @router.post("/approvals")
 @router.post("/executions/{execution_id:int}/decide")
-async def decide(form: Posted, execution_id: ExecutionId | None = None) -> Response:
+async def decide(form: Decided, execution_id: ExecutionId | None = None) -> Response:
     """Approve or reject; what is wrong with the form stands at its fields. With `id`: many, each without its form."""
     decision = form.text("decision")
     if decision not in DECISIONS:
@@ -95,7 +95,7 @@ async def decide(form: Posted, execution_id: ExecutionId | None = None) -> Respo
     return form.screen.render("approvals.html", title="Approvals", status=HTTPStatus.BAD_REQUEST, **shown)
 
 
-async def _decide_many(form: Posted, *, approved: bool) -> Response:
+async def _decide_many(form: SentForm, *, approved: bool) -> Response:
     """Decide the chosen visits, each named `EXECUTION:VISIT`, with the defaults of their forms."""
     chosen, faults = form.all("id")[:MOST_ROWS], []
     for each in chosen:

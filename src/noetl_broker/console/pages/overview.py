@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
+from http import HTTPStatus
 from typing import Any, Final, NamedTuple
 
 from fastapi import APIRouter, Response
+from fastapi.responses import RedirectResponse
 
 from noetl_broker.console.pages import charts
 from noetl_broker.console.pages.rendering import link
@@ -14,6 +16,7 @@ from noetl_broker.console.pages.screen import Shown
 from noetl_broker.explain.unserved import unserved_text
 from noetl_broker.service import overview as service
 from noetl_broker.service import stats
+from noetl_broker.service.models.base import Role
 from noetl_broker.service.models.health import Failures
 from noetl_broker.service.overview import LISTED, PARTS
 
@@ -33,7 +36,12 @@ class Warned(NamedTuple):
 
 @router.get("/")
 async def show_overview(screen: Shown) -> Response:
-    """The first page. `span`: a key of SPANS; without it, the shortest span that shows the last day."""
+    """The first page. `span`: a key of SPANS; without it, the shortest span that shows the last day.
+
+    Who may not look gets the page of what it may do.
+    """
+    if not screen.may(Role.VIEWER):
+        return RedirectResponse("/approvals" if screen.may(Role.APPROVER) else "/signals/send", HTTPStatus.SEE_OTHER)
     found = await screen.ask(service.show_overview, **screen.asked("span"))
     present, activity, positions = found["present"], found["activity"], found["positions"]
     span, missing_hours, started = found["span"], 0, activity["executions"]

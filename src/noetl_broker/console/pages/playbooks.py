@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -11,7 +12,7 @@ from fastapi import APIRouter, Response
 
 from noetl_broker.console.pages.rendering import link
 from noetl_broker.console.pages.schema_form import Input, inputs_of_workload, read_inputs, with_errors
-from noetl_broker.console.pages.screen import Acting, Posted, Screen, SentForm, Shown, picture
+from noetl_broker.console.pages.screen import Acting, Authored, Authoring, Posted, Screen, SentForm, Shown, picture
 from noetl_broker.console.pages.source_lines import compare_texts, lines_with_findings
 from noetl_broker.diagram.build import picture_of_playbook
 from noetl_broker.diagram.svg import render_svg
@@ -21,6 +22,7 @@ from noetl_broker.playbook import Playbook, PlaybookError
 from noetl_broker.service import executions
 from noetl_broker.service import playbooks as service
 from noetl_broker.service.check import FILE, check_source
+from noetl_broker.service.models.base import Role
 from noetl_broker.service.models.playbooks import PlaybookView
 from noetl_broker.service.payload_check import payload_fault
 from noetl_broker.service.typed_json import json_text
@@ -34,15 +36,15 @@ USUAL: Final = 100
 GROUPS: Final = 100  # of divergences that the page lists
 
 
-# The parts of a playbook's page: template, title, address, whether viewers see it.
+# The parts of a playbook's page: template, title, address, the role that sees it.
 PARTS: Final = (
-    ("graph", "Graph", "/playbooks", True),
+    ("graph", "Graph", "/playbooks", Role.VIEWER),
     ("stats", "Numbers", "/playbooks/stats", True),
-    ("start", "Start", "/playbooks/start", False),
-    ("source", "Source", "/playbooks/source", False),
-    ("versions", "Versions", "/playbooks/versions", True),
-    ("difference", "Differences", "/playbooks/difference", False),
-    ("edit", "Edit and back-test", "/playbooks/edit", False),
+    ("start", "Start", "/playbooks/start", Role.OPERATOR),
+    ("source", "Source", "/playbooks/source", Role.AUTHOR),
+    ("versions", "Versions", "/playbooks/versions", Role.VIEWER),
+    ("difference", "Differences", "/playbooks/difference", Role.AUTHOR),
+    ("edit", "Edit and back-test", "/playbooks/edit", Role.AUTHOR),
 )
 
 
@@ -62,7 +64,7 @@ async def open_sent(form: SentForm) -> dict[str, Any]:
 
 def show_part(screen: Screen, opened: dict[str, Any], part: str, **values: Any) -> Response:
     """The page of a playbook with one of its parts; the part has a template of its own."""
-    of, parts = opened["of"], [one for one in PARTS if screen.may_act or one[-1]]
+    of, parts = opened["of"], [one for one in PARTS if screen.may(one[-1])]
     is_latest = of.version == opened["latest"]["version"]
     shown = {"opened": opened, "of": of, "is_latest": is_latest, "part": part, "parts": parts, **values}
     return screen.render(f"playbook_{part}.html", title=of.path, **shown)
@@ -102,7 +104,7 @@ async def list_playbooks(screen: Screen) -> Response:
 
 
 @router.get("/playbooks/source")
-async def show_source(screen: Acting) -> Response:
+async def show_source(screen: Authoring) -> Response:
     """The text with line numbers; what lint finds stands beside its line."""
     opened = await open_playbook(screen)
     of, rules = opened["of"], screen.asker.rules.of_registered()  # no type of its steps is refused
@@ -119,7 +121,7 @@ async def show_versions(screen: Shown) -> Response:
 
 
 @router.get("/playbooks/difference")
-async def show_difference(screen: Acting) -> Response:
+async def show_difference(screen: Authoring) -> Response:
     """The differences between a version and another one, by default the version before, or of the first the next."""
     opened = await open_playbook(screen)
     numbers, own = [row["version"] for row in opened["versions"]], opened["of"].version  # the latest first
@@ -154,7 +156,7 @@ async def resume(form: Posted) -> Response:
 
 
 @router.get("/playbooks/edit")
-async def show_editor(screen: Acting) -> Response:
+async def show_editor(screen: Authoring) -> Response:
     """The text of a version, to be edited."""
     opened = await open_playbook(screen)
     shown = {"content": opened["of"].content, "limits": COMPARED, "limit": USUAL, "ways_only": False, "checked": None}
@@ -162,12 +164,16 @@ async def show_editor(screen: Acting) -> Response:
 
 
 @router.post("/playbooks/edit")
-async def check(form: Posted) -> Response:
-    """Check the text and compare executions with it, or give it back as a file. Registers nothing."""
+async def check(form: Authored) -> Response:
+    """Check the text and compare executions with it, register it, or give it back as a file."""
     content = form.text("content")
     if form.text("do") == "download":
         headers = {"Content-Disposition": f'attachment; filename="{FILE}"'}
         return Response(content.encode(errors="replace"), media_type="application/yaml", headers=headers)
+    if form.text("do") == "register":
+        made = await form.screen.ask(service.register_text, content=content)
+        if made.get("path") is not None:
+            return form.done(link("/playbooks", path=made["path"]), registered_text(form.screen, made))
     limit = next((each for each in COMPARED if str(each) == form.text("limit")), USUAL)
     opened = await open_sent(form)
     asked = {"content": content, "limit": limit, "ways_only": form.text("ways_only") == "1"}
@@ -175,6 +181,14 @@ async def check(form: Posted) -> Response:
     marked = [line for line in lines_with_findings(content, checked.findings) if line.findings]
     found = {"checked": checked, "marked": marked, "result": result, "is_changed": content != opened["of"].content}
     return show_part(form.screen, opened, "edit", limits=COMPARED, groups=GROUPS, file=FILE, **asked, **found)
+
+
+def registered_text(screen: Screen, made: Mapping[str, Any]) -> str:
+    """The sentence after a registration."""
+    said = f"Version {made['version']} of {made['path']} is {'registered' if made['new'] else 'the latest already'}."
+    if screen.asker.role is Role.AUTHOR:
+        said += " Schedules and signals that it brings wait until an operator resumes them."
+    return " ".join((said, *made["notes"]))
 
 
 @router.get("/playbooks/start")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -18,7 +18,7 @@ from markupsafe import Markup
 from pydantic import BaseModel
 
 from noetl_broker.console import access
-from noetl_broker.console.access import Operator, Viewer
+from noetl_broker.console.access import SignedIn
 from noetl_broker.console.api.route import perform
 from noetl_broker.console.pages import cookies
 from noetl_broker.console.pages.attention import count_for_navigation
@@ -52,8 +52,12 @@ class Screen:
 
     @property
     def may_act(self) -> bool:
-        """Whether the caller may do more than look."""
-        return self.caller is not None and self.caller.role is Role.OPERATOR
+        """Whether the caller may do what operators may."""
+        return self.may(Role.OPERATOR)
+
+    def may(self, role: str) -> bool:
+        """Whether the caller may do what this role may."""
+        return self.caller is not None and self.caller.role.may({Role(role)})
 
     @property
     def asker(self) -> Caller:
@@ -122,6 +126,7 @@ class Screen:
             "changes": changes,
             "who": self.caller,
             "may_act": self.may_act,
+            "may": self.may,
             "signed_in": self.session is not None,
             "counts": getattr(self.request.state, "counts", {}),
             "sections": self.request.app.state.sections,
@@ -205,14 +210,26 @@ def picture(svg: str) -> Markup:
     return Markup(before + rest.partition("</style>")[2] if rest else svg)  # noqa: S704 - the renderer escapes its texts
 
 
-async def _shown(request: Request, caller: Viewer) -> Screen:
+async def _shown(request: Request, caller: SignedIn) -> Screen:
     counts = await count_for_navigation(services_of(request))
     request.state.counts = {**counts, **request.app.state.examinations.counts()}
     return Screen(request, caller)
 
 
-async def _acting(screen: Shown, _caller: Operator) -> Screen:
-    return screen
+def _page_for(role: Role) -> Callable[[Screen], Awaitable[Screen]]:
+    async def page(screen: Shown) -> Screen:
+        screen.asker.require({role})
+        return screen
+
+    return page
+
+
+def _form_for(role: Role) -> Callable[[Screen], Awaitable[SentForm]]:
+    async def form(screen: Shown) -> SentForm:
+        screen.asker.require({role})
+        return await read_form(screen)
+
+    return form
 
 
 async def read_form(screen: Screen) -> SentForm:
@@ -234,16 +251,17 @@ async def read_form(screen: Screen) -> SentForm:
     return SentForm(screen, fields)
 
 
-async def _posted(screen: Acting) -> SentForm:
-    return await read_form(screen)
-
-
 async def _submitted(request: Request) -> SentForm:
     access.refuse_foreign_page(request)  # another port of this machine may have set our cookie
     return await read_form(Screen(request, None))
 
 
 Shown = Annotated[Screen, Depends(_shown)]  # a page for who is signed in
-Acting = Annotated[Screen, Depends(_acting)]  # a page for an operator
-Posted = Annotated[SentForm, Depends(_posted)]  # a form of an operator
+Acting = Annotated[Screen, Depends(_page_for(Role.OPERATOR))]  # a page for an operator
+Authoring = Annotated[Screen, Depends(_page_for(Role.AUTHOR))]
+Producing = Annotated[Screen, Depends(_page_for(Role.PRODUCER))]
+Posted = Annotated[SentForm, Depends(_form_for(Role.OPERATOR))]  # a form of an operator
+Authored = Annotated[SentForm, Depends(_form_for(Role.AUTHOR))]
+Decided = Annotated[SentForm, Depends(_form_for(Role.APPROVER))]
+Produced = Annotated[SentForm, Depends(_form_for(Role.PRODUCER))]
 Submitted = Annotated[SentForm, Depends(_submitted)]  # a form of anybody

@@ -7,9 +7,10 @@ from typing import Final
 
 from fastapi import APIRouter, Response
 
-from noetl_broker.console.pages.screen import Acting, Posted, Shown
+from noetl_broker.console.pages.screen import Produced, Producing, Shown
 from noetl_broker.errors import BrokerError
 from noetl_broker.service import waits as service
+from noetl_broker.service.models.base import Role
 
 router = APIRouter()
 
@@ -28,14 +29,14 @@ async def list_signals(screen: Shown) -> Response:
 
 
 @router.get("/signals/send")
-async def show_form(screen: Acting) -> Response:
+async def show_form(screen: Producing) -> Response:
     """The form, with a key of its own: a second click on its button sends nothing."""
     fields = {"payload": "", "keep_seconds": KEEP, "once": secrets.token_urlsafe(16), **screen.asked("name", "key")}
     return screen.form("send_signal.html", "Send a signal", fields)
 
 
 @router.post("/signals/send")
-async def send(form: Posted) -> Response:
+async def send(form: Produced) -> Response:
     """Send a signal to whoever waits for its name and key, now or until it expires."""
     name, key = form.text("name"), form.text("key")
     try:
@@ -44,4 +45,5 @@ async def send(form: Posted) -> Response:
     except BrokerError as fault:
         fields = form.texts("name", "key", "payload", "keep_seconds", "once")
         return form.screen.form("send_signal.html", "Send a signal", fields, fault)
-    return form.done("/signals", f"The signal {name} is sent. Whoever waits for it takes it from the list.")
+    back = "/signals" if form.screen.may(Role.VIEWER) else "/signals/send"
+    return form.done(back, f"The signal {name} is sent. Whoever waits for it takes it from the list.")

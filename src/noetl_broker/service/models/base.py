@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import StrEnum
 from types import NoneType, UnionType
 from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, get_origin
@@ -53,11 +54,20 @@ UNANSWERED: Any = Field([], description="buckets of the installation that did no
 class Role(StrEnum):
     """What a caller may do.
 
-    A viewer sees names, numbers, times and statuses. An operator sees everything, and may act.
+    A viewer sees names, numbers, times and statuses. A producer starts executions, sends signals, and sees what came of
+    its starts. An approver sees and decides approvals. An author is a viewer who registers playbooks. An operator sees
+    everything, and may act.
     """
 
     VIEWER = "viewer"
+    PRODUCER = "producer"
+    APPROVER = "approver"
+    AUTHOR = "author"
     OPERATOR = "operator"
+
+    def may(self, roles: Collection[Role]) -> bool:
+        """Whether a caller with this role may do what these roles may."""
+        return self is Role.OPERATOR or self in roles or (self is Role.AUTHOR and Role.VIEWER in roles)
 
 
 class Given(BaseModel):

@@ -145,6 +145,17 @@ class StartManyRequest(Given):
     priority: int | None = Field(None, ge=-(2**31), lt=2**31, description="of its jobs, if the playbook says none")
 
 
+class OutcomeView(BaseModel):
+    """What an execution came to; a live one has neither result nor error."""
+
+    execution_id: Id
+    path: str | None
+    version: int | None
+    status: str
+    result: Payload
+    error: Fault
+
+
 class ExecutionView(BaseModel):
     """One execution of a list."""
 

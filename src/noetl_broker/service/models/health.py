@@ -158,5 +158,5 @@ class OneToken(Given):
 class TokenRequest(OneToken):
     """A new token."""
 
-    role: Literal["viewer", "operator"] = Field(description="what it allows")
+    role: Role = Field(description="what it allows")
     expires: str = Field("90d", description="how long it is valid: 90d, 2w, or never")

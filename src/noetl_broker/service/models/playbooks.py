@@ -65,6 +65,13 @@ class RegisterRequest(Given):
     new_home: bool = False
 
 
+class RegisterTextRequest(Given):
+    """The text of a playbook. `new_home`: its metadata.bucket may change."""
+
+    content: str = Field(max_length=LONGEST_SOURCE)
+    new_home: StrictBool = False
+
+
 class StepTypesRequest(Given):
     """Types of steps."""
 
@@ -109,6 +116,16 @@ class ValidateRequest(Given):
 
     content: str = Field(max_length=LONGEST_SOURCE)
     strict: StrictBool = Field(default=False, description="warnings are errors")
+
+
+class RegisteredText(BaseModel):
+    """The version of the text, or what is wrong with it. `new` false: the latest version has this text."""
+
+    findings: list[Finding]
+    path: str | None = None
+    version: int | None = None
+    new: bool = False
+    notes: list[str] = []
 
 
 class Findings(BaseModel):

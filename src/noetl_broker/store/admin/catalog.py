@@ -37,23 +37,30 @@ class Registered:
 
 
 async def register(
-    connection: Connection, playbooks: Sequence[tuple[Playbook, str]], *, new_home: bool = False
+    connection: Connection,
+    playbooks: Sequence[tuple[Playbook, str]],
+    *,
+    new_home: bool = False,
+    paused: bool = False,
 ) -> list[Registered]:
     """Register playbooks with their texts, all or none; an unchanged text makes no new version.
 
     Raises PlaybookError for what a bucket refuses; `new_home`: not for another metadata.bucket.
+    `paused`, or the login is no operator: schedules and signals that are new or changed begin paused.
     """
     async with connection.transaction():
         # READ COMMITTED: the next statement sees what the previous holder of the lock committed.
         await connection.execute(sql("lock_catalog"))
+        paused = paused or not await connection.fetchval(sql("may_resume"))
         own = await own_bucket(connection)
         if own is not None:
             await _refuse_in_bucket(connection, [playbook for playbook, _ in playbooks], new_home=new_home)
         registered = [await _register(connection, playbook, text) for playbook, text in playbooks]
         for index, (playbook, _) in enumerate(playbooks):
-            await _declare_schedules(connection, playbook, own)
+            await _declare_schedules(connection, playbook, own, paused=paused)
             starts_here = own is None or own.has(playbook.bucket or playbook.path)
-            await declare_on_signal(connection, playbook.path, playbook.on_signal if starts_here else ())
+            signals = playbook.on_signal if starts_here else ()
+            await declare_on_signal(connection, playbook.path, signals, paused=paused)
             notes = *await declare_throttles(connection, playbook), *await _pool_notes(connection, playbook)
             registered[index] = replace(registered[index], notes=notes)
         return registered
@@ -96,7 +103,9 @@ async def write_homes(connection: Connection, playbooks: Sequence[Playbook]) -> 
     await connection.execute(sql("write_homes"), [*homes], [*homes.values()])
 
 
-async def _declare_schedules(connection: Connection, playbook: Playbook, own: OwnBucket | None) -> None:
+async def _declare_schedules(
+    connection: Connection, playbook: Playbook, own: OwnBucket | None, *, paused: bool
+) -> None:
     """Bring the schedules that a playbook declares in line: in a bucket, those that live there.
 
     Raises PlaybookFault for a bad one.
@@ -118,7 +127,7 @@ async def _declare_schedules(connection: Connection, playbook: Playbook, own: Ow
         for declared in declared_schedules(playbook.document, path)
         if own is None or own.has(playbook.bucket or f"{path}#{declared.name}")
     ]
-    await declare_schedules(connection, path, specs)
+    await declare_schedules(connection, path, specs, paused=paused)
 
 
 async def _register(connection: Connection, playbook: Playbook, text: str) -> Registered:

@@ -53,6 +53,15 @@ async def start_execution(
         return int(await connection.fetchval(sql("start_execution"), *given))
 
 
+async def find_outcome(connection: Connection, execution_id: int, by: str | None = None) -> Entry:
+    """The path, version, status, result and error of an execution that the caller started.
+
+    `by`: for whom an operator asks; None: the login. Raises NotFoundFault.
+    """
+    [row] = await connection.fetch(sql("outcome"), execution_id, by)
+    return dict(row)
+
+
 async def bucket_of(
     connection: Connection, path: str, bucket_key: str | None, idempotency_key: str | None
 ) -> int | None:

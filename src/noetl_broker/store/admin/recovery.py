@@ -36,11 +36,16 @@ async def count_dead_letters(connection: Connection, execution_id: int) -> int:
 
 
 async def start_recovery(
-    connection: Connection, execution_id: int, plan: ForkPlan, *, catalog_id: int | None = None
+    connection: Connection,
+    execution_id: int,
+    plan: ForkPlan,
+    *,
+    catalog_id: int | None = None,
+    by: str | None = None,
 ) -> int:
     """Start the fork that retries an execution; a second call returns the same fork."""
     return await fork_execution(
-        connection, execution_id, plan, catalog_id=catalog_id, key=f"{RECOVERY_KEY}{execution_id}"
+        connection, execution_id, plan, catalog_id=catalog_id, key=f"{RECOVERY_KEY}{execution_id}", by=by
     )
 
 
@@ -51,8 +56,17 @@ async def find_recovery(connection: Connection, execution_id: int) -> Entry | No
 
 
 async def fork_execution(
-    connection: Connection, execution_id: int, plan: ForkPlan, *, catalog_id: int | None = None, key: str | None = None
+    connection: Connection,
+    execution_id: int,
+    plan: ForkPlan,
+    *,
+    catalog_id: int | None = None,
+    key: str | None = None,
+    by: str | None = None,
 ) -> int:
-    """Start the fork of a plan; returns its id. `catalog_id` None: the same playbook version."""
-    document = json.dumps(plan.document)
+    """Start the fork of a plan; returns its id. `catalog_id` None: the same playbook version.
+
+    `by`: for whom an operator forks; None: the login.
+    """
+    document = json.dumps({**plan.document, **({} if by is None else {"by": by})})
     return int(await connection.fetchval(sql("fork_execution"), execution_id, document, catalog_id, key))

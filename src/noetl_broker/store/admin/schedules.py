@@ -62,10 +62,16 @@ async def put_schedule(connection: Connection, spec: ScheduleSpec) -> bool:
     return changed
 
 
-async def declare_schedules(connection: Connection, path: str, specs: Sequence[ScheduleSpec]) -> None:
-    """Bring the schedules that a playbook declares in line with its latest version."""
+async def declare_schedules(
+    connection: Connection, path: str, specs: Sequence[ScheduleSpec], *, paused: bool = False
+) -> None:
+    """Bring the schedules that a playbook declares in line with its latest version.
+
+    `paused`: what is new or changed begins paused.
+    """
     for spec in specs:
-        await put_schedule(connection, spec)
+        if await put_schedule(connection, spec) and paused:
+            await call(connection, "pause_schedule", spec.name)
     await call(connection, "drop_undeclared_schedules", path, [spec.name for spec in specs])
 
 

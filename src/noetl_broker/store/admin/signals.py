@@ -52,10 +52,12 @@ async def list_signal_waits(
     return [dict(row) for row in await connection.fetch(sql("list_signal_waits"), name, key, limit)]
 
 
-async def declare_on_signal(connection: Connection, path: str, on_signal: Sequence[OnSignal]) -> None:
+async def declare_on_signal(
+    connection: Connection, path: str, on_signal: Sequence[OnSignal], *, paused: bool = False
+) -> None:
     """Bring the signals that start a playbook here in line with its latest version."""
     names = [declared.signal for declared in on_signal]
     conditions = [None if declared.when is None else declared.when.source for declared in on_signal]
     await connection.execute(sql("drop_on_signal"), path, names)
     if names:
-        await connection.execute(sql("put_on_signal"), path, names, conditions)
+        await connection.execute(sql("put_on_signal"), path, names, conditions, paused)

@@ -18,7 +18,7 @@ from noetl_broker.errors import OperatorFault
 DEFAULT_SCHEMA = "noetl"
 LONGEST_NAME = 32  # the longest name made of it must stay below 64 bytes: an application name
 CHANNELS = ("event", "match", "timer", "throttle", "job", "cancel", "end")
-ROLES = ("broker", "operator", "worker", "producer", "reader", "approver")
+ROLES = ("broker", "operator", "worker", "producer", "reader", "approver", "author")
 
 _CALLS = "|".join(f"{name} [a-z]++" if entry.is_group else name for name, entry in COMMANDS.items())
 _COMMAND_LINE = re.compile(rf"\bnoetl-broker (?:{_CALLS})(?![\w-])(?: --roles)?+(?! --schema)")

@@ -25,6 +25,9 @@ where c.catalog_id = $5::bigint;
 -- Whether this schema is a bucket of an installation; any login may ask.
 select to_regclass('noetl.signal_copy') is not null;
 
+-- name: may_resume
+select has_function_privilege('noetl.resume_path(text)', 'execute');
+
 -- name: latest_homes
 -- The metadata.bucket of the latest version of each of these paths.
 select distinct on (c.path) c.path, c.version, c.bucket

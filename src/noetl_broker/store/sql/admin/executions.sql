@@ -4,6 +4,10 @@ select noetl.start_execution($1::text, $2::text::jsonb, $3::int, $4::text, $5::t
 -- name: start_executions
 select noetl.start_executions($1::text, $2::text[]::jsonb[], $3::text[], $4::int, $5::text::jsonb);
 
+-- name: outcome
+select $1::bigint as execution_id, o.path, o.version, o.status, o.result, o.error
+from noetl.outcome($1::bigint, $2::text) o;
+
 -- name: bucket_of_start
 select noetl.bucket_of($1::text, $2::text, $3::text);
 

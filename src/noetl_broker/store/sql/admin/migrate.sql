@@ -61,9 +61,10 @@ on conflict (number) do nothing;
 
 -- name: grant_installation
 -- Its functions run with the rights of their callers: the grants in the buckets say who may call which.
-grant usage on schema noetl to noetl_broker, noetl_operator, noetl_worker, noetl_producer, noetl_reader, noetl_approver;
+grant usage on schema noetl to noetl_broker, noetl_operator, noetl_worker, noetl_producer, noetl_reader, noetl_approver,
+  noetl_author;
 grant select on noetl.bucket, noetl.home to noetl_broker, noetl_operator, noetl_worker, noetl_producer, noetl_reader,
-  noetl_approver;
+  noetl_approver, noetl_author;
 
 -- name: has_schema_version
 select to_regclass('noetl.schema_version') is not null;

@@ -37,10 +37,10 @@ delete from noetl.on_signal o
 where o.path = $1::text and o.name <> all($2::text[]);
 
 -- name: put_on_signal
--- A signal that an earlier version named, too, starts executions since then.
-insert into noetl.on_signal as o (path, name, condition)
-select $1::text, s.name, s.condition
+-- A signal that an earlier version named, too, starts executions since then. $4: what is new or changed begins paused.
+insert into noetl.on_signal as o (path, name, condition, since_at)
+select $1::text, s.name, s.condition, case when $4::boolean then 'infinity' else clock_timestamp() end
 from unnest($2::text[], $3::text[]) s (name, condition)
 on conflict (path, name) do update
-set condition = excluded.condition
+set condition = excluded.condition, since_at = case when $4::boolean then excluded.since_at else o.since_at end
 where o.condition is distinct from excluded.condition;
