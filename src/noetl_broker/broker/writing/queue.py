@@ -128,14 +128,15 @@ def _put_pool(draft: Draft, step: Step, action: dict[str, JSON], scope: Callable
     pool = draft.playbook.pool if step.pool is None else step.pool
     if pool is None:
         return None
-    value = pool if isinstance(pool, str) else draft.templates.render(pool, scope())
+    if isinstance(pool, str):
+        action["pool"] = pool
+        return pool
+    value = draft.templates.render(pool, scope())
     try:
         action["pool"] = pool_name(value)
-        return value
     except ValueError:
-        if isinstance(pool, str):
-            raise
         raise wrong_value(pool, f"`pool` must be a name: {POOL_FORMS}", value) from None
+    return pool_name(value)
 
 
 def _throttle_of(draft: Draft, throttle: Throttle, scope: Scope) -> JobThrottle:
