@@ -131,8 +131,7 @@ create or replace function noetl.complete_jobs_and_lease(
   attempts int[],
   results jsonb[] default null,
   max_jobs int default 1,
-  lease_seconds int default 60, node_types text[] default null,
-  pools text[] default '{default}'
+  lease_seconds int default 60, node_types text[] default null, pools text[] default '{default}'
 ) returns table (
   queue_id bigint, yours boolean, execution_id bigint, node_id text, node_name text, node_type text, action text,
   context jsonb, attempt int, priority int, timeout_seconds float8

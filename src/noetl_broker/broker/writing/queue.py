@@ -20,7 +20,7 @@ from noetl_broker.template import OLD_WORKLOAD_WORD, WORKLOAD_WORDS, NotLoaded, 
 from noetl_broker.template.durations import TIMEOUT_FORMS, parse_timeout
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from noetl_broker.broker.draft.draft import Draft
     from noetl_broker.broker.state.state import RenderedInputs, ResultRef
@@ -61,12 +61,8 @@ def enqueue_job(
         fields = draft.templates.render(step.fields, draft.templates.scope(inputs, result, words))
     deferred = step.fields.deferred
     action: dict[str, JSON] = with_plain(fields, step.plain) if step.plain else dict(fields)
-    action["name"] = step.name
-    action["type"] = step.type
+    action |= {"name": step.name, "type": step.type}
     timeout = None if step.timeout is None else timeout_of(draft, step, inputs, result, words)
-    pool = draft.playbook.pool if step.pool is None else step.pool
-    if pool is not None:
-        pool = action["pool"] = _pool_of(draft, pool, draft.templates.scope(inputs, result, words))
     if timeout is not None and isinstance(step.plain.get("timeout"), str):
         action["timeout"] = timeout  # a worker knows seconds
     if inputs:
@@ -103,7 +99,7 @@ def enqueue_job(
             throttle=None
             if step.throttle is None
             else _throttle_of(draft, step.throttle, draft.templates.scope(inputs, result, words)),
-            pool=pool,
+            pool=_put_pool(draft, step, action, lambda: draft.templates.scope(inputs, result, words)),
         )
     )
 
@@ -129,15 +125,20 @@ def time_limit_of(draft: Draft, key: str, tree: float | Tree, scope: Scope) -> f
         raise wrong_value(tree, f"`{key}` must be {TIMEOUT_FORMS}", value) from None
 
 
-def _pool_of(draft: Draft, pool: str | Tree, scope: Scope) -> str:
-    """The pool of a job. Raises TemplateError if its template fails or gives no name of a pool."""
+def _put_pool(draft: Draft, step: Step, action: dict[str, JSON], scope: Callable[[], Scope]) -> str | None:
+    """The pool of a job, which the action gets too. Raises TemplateError if it fails or is no name of a pool."""
+    pool = draft.playbook.pool if step.pool is None else step.pool
+    if pool is None:
+        return None
     if isinstance(pool, str):
+        action["pool"] = pool
         return pool
-    value = draft.templates.render(pool, scope)
+    value = draft.templates.render(pool, scope())
     try:
-        return pool_name(value)
+        action["pool"] = pool_name(value)
     except ValueError:
         raise wrong_value(pool, f"`pool` must be a name: {POOL_FORMS}", value) from None
+    return pool_name(value)
 
 
 def _throttle_of(draft: Draft, throttle: Throttle, scope: Scope) -> JobThrottle:

@@ -50,8 +50,7 @@ with turns as materialized (
 ), jobs as (
   insert into noetl.queue (
     execution_id, catalog_id, node_id, node_name, node_type, action, context, status, priority, max_attempts,
-    timeout_seconds, attempts, available_at, first_leased_at, event_id, parent_event_id, created_at, updated_at,
-    pool
+    timeout_seconds, attempts, available_at, first_leased_at, event_id, parent_event_id, created_at, updated_at, pool
   )
   select t.execution_id, t.catalog_id, coalesce(t.extra ->> 'node_id', t.node_id), t.node_name, t.job_type, t.job_action,
     case when t.extra ? 'lacks_workload' then t.job_context || coalesce((
@@ -65,8 +64,7 @@ with turns as materialized (
     t.job_status, t.job_priority, t.job_max_attempts, (t.extra ->> 'timeout')::float8, coalesce((t.extra ->> 'attempts')::int, 0),
     case when t.job_status = 'delegated' then 'infinity'
       else clock_timestamp() + make_interval(secs => coalesce((t.extra ->> 'delay')::float8, 0)) end,
-    case when t.job_status = 'delegated' then clock_timestamp() end, t.event_id, t.event_id, t.created_at, t.created_at,
-    coalesce(t.extra ->> 'pool', 'default')
+    case when t.job_status = 'delegated' then clock_timestamp() end, t.event_id, t.event_id, t.created_at, t.created_at, coalesce(t.extra ->> 'pool', 'default')
   from emitted t
   where t.job_status is not null
 ), steps as (
