@@ -17,6 +17,7 @@ HEADINGS = {
     "OnSignalModel": "A signal that starts it",
     "ConcurrencyModel": "`metadata.concurrency`",
     "OnFailureModel": "What starts after a failure",
+    "OnLateModel": "What starts when something is late",
     "StepModel": "A step",
     "EntryModel": "An entry of `next`",
     "TargetModel": "A target",

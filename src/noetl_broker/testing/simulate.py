@@ -17,9 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from noetl_broker.broker.flow import on_failure
 from noetl_broker.broker.flow.late import LATE, is_late_event
-from noetl_broker.broker.flow.on_failure import KEY as ON_FAILURE
-from noetl_broker.broker.flow.on_failure import LATE_KEY as ON_LATE
 from noetl_broker.broker.model.decision import Decision, ExecutionEnd
 from noetl_broker.broker.model.effects import (
     ChildStarted,
@@ -157,8 +156,8 @@ def _check_names(argument: str, answers: Mapping[str, Answer], family: Mapping[s
 
 def _limits_of(decision: Decision) -> tuple[float | None, float | None]:
     """The seconds until the deadline, and until the execution is late, that begin in this turn."""
-    begins = decision.last(ExecutionBegun) or decision.last(StatusChanged)
-    return (None, None) if begins is None else (begins.deadline, begins.late_after)
+    begins = decision.last(ExecutionBegun) or decision.last(StatusChanged) or ExecutionBegun({})
+    return begins.deadline, begins.late_after
 
 
 class Simulation:
@@ -245,9 +244,9 @@ class Simulation:
         ended = decision.ended or decision.last(UndoEnded)
         if ended is not None:
             self._answer_parent(execution, ended)
-            self._start_alarm(execution, ended.on_failure, ON_FAILURE)
+            self._start_alarm(execution, ended.on_failure, on_failure.KEY)
         for late in decision.of(ReportedLate):
-            self._start_alarm(execution, late.starts, ON_LATE)
+            self._start_alarm(execution, late.starts, on_failure.LATE_KEY)
 
     def _plan(self, execution: SimulatedExecution, decision: Decision, stops: Stops) -> None:
         """Put on the agenda what the turn wants later; forget what nobody waits for any more."""
@@ -262,8 +261,8 @@ class Simulation:
         deadline, late_after = _limits_of(decision)
         if deadline is not None:
             self._send_at(after(execution.at, deadline), execution, Event(EXECUTION_DEADLINE))
-        late = [] if late_after is None else [TimerSet("", 1, LATE, after(execution.at, late_after))]
-        self._plan_timers(execution, [*late, *decision.of(TimerSet)])
+        late = () if late_after is None else (TimerSet("", 1, LATE, after(execution.at, late_after)),)
+        self._plan_timers(execution, (*late, *decision.of(TimerSet)))
         for ended in decision.of(LateTimerEnded):
             self.agenda.drop(execution.number, (ended.step + MARK, ended.visit))
         for wait in decision.of(WaitOpened):
@@ -272,7 +271,7 @@ class Simulation:
         for change in decision.of(JobChanged):
             self._plan_retry(execution, change)
 
-    def _plan_timers(self, execution: SimulatedExecution, timers: list[TimerSet]) -> None:
+    def _plan_timers(self, execution: SimulatedExecution, timers: tuple[TimerSet, ...]) -> None:
         for timer in timers:
             context = {"purpose": timer.purpose, "due_at": moment_text(timer.due)}
             self._send_at(timer.due, execution, Event(TIMER_DUE, timer.step or None, timer.visit, context=context))
