@@ -61,4 +61,4 @@ async def test_each_answer_is_documented(database: Database, tmp_path: Path) -> 
 
 def test_each_route_says_who_may_use_it() -> None:
     """Only the health of a load balancer needs no token."""
-    assert [each.path for each in operations(ROUTERS, PREFIX) if each.role is None] == [f"{PREFIX}/health"]
+    assert [each.path for each in operations(ROUTERS, PREFIX) if each.roles is None] == [f"{PREFIX}/health"]

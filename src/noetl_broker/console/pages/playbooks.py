@@ -39,7 +39,7 @@ GROUPS: Final = 100  # of divergences that the page lists
 # The parts of a playbook's page: template, title, address, the role that sees it.
 PARTS: Final = (
     ("graph", "Graph", "/playbooks", Role.VIEWER),
-    ("stats", "Numbers", "/playbooks/stats", True),
+    ("stats", "Numbers", "/playbooks/stats", Role.VIEWER),
     ("start", "Start", "/playbooks/start", Role.OPERATOR),
     ("source", "Source", "/playbooks/source", Role.AUTHOR),
     ("versions", "Versions", "/playbooks/versions", Role.VIEWER),
