@@ -276,7 +276,7 @@ grant usage on sequence noetl.id_seq to noetl_author;
 grant execute on function
   noetl.next_id(), noetl.limit_of(text), noetl.bucket_number(), noetl.bucket_count(), noetl.name_of_path(text),
   noetl.burst_of(noetl.limit),
-  noetl.put_schedule(text, text, text, interval, jsonb, text, int, interval, interval, text, text),
+  noetl.put_schedule(text, text, text, interval, jsonb, text, int, interval, interval, text, text, jsonb),
   noetl.pause_schedule(text), noetl.drop_undeclared_schedules(text, text[])
   to noetl_author;
 

@@ -522,6 +522,9 @@ end
 $$;
 
 
+comment on function noetl.erase_executions(bigint[]) is
+  'Erases many as erase_execution does, and says of each how many it erased, or what refuses it.';
+
 comment on function noetl.erase_execution(bigint, boolean) is
   'Erases the values of an ended execution, of what it started and of its forks; statuses, times and names of steps stay. `preview`: says how many, and what refuses it.';
 

@@ -31,7 +31,7 @@ SQL_STATEMENT = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 
 # What each package may import beside itself. Only `cli` sees settings; it passes values down.
 LAYERS: dict[str, set[str]] = {
-    "__init__": {"errors", "job", "testing", "client", "worker"},
+    "__init__": {"errors", "job", "testing", "client", "sync_client", "worker"},
     "commands": set(),
     "errors": set(),
     "job": {"node_ids"},
@@ -98,6 +98,7 @@ LAYERS: dict[str, set[str]] = {
     },
     "testing": {"errors", "job", "node_ids", "template", "playbook", "broker", "history"},
     "client": {"errors", "broker", "service", "store"},
+    "sync_client": {"client", "store"},
     "service": {
         "errors",
         "node_ids",
@@ -149,7 +150,7 @@ FLOORS: dict[str, tuple[set[str], ...]] = {
 }  # fmt: skip
 
 # The faces of the service. They import it, and of the store only connections.
-FACES = ("client", "cli.", "console.agents.", "console.api.", "console.pages.")
+FACES = ("client", "sync_client", "cli.", "console.agents.", "console.api.", "console.pages.")
 # These are no faces: what they do, no other face does.
 NO_FACES = {
     *("cli.archive", "cli.demo", "cli.dev", "cli.doctor"),

@@ -33,6 +33,7 @@ ELSEWHERE = {
     "order-with-refund": "test_walkthroughs.py",
     "python": "test_walkthroughs.py",
     "recover": "test_recover_page.py, test_backups.py",
+    "rows-once": "test_rows_once_page.py",
     "replay": "test_examples.py; with a database: tests/cli",
     "run": "test_security_page.py; services and containers: tests/deploy",
     "security": "test_security_page.py",

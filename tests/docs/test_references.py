@@ -16,7 +16,8 @@ from noetl_broker.commands import COMMANDS
 from noetl_broker.console.api.routes import ROUTERS
 from noetl_broker.console.document import operations
 from noetl_broker.diagram.svg import render_svg
-from noetl_broker.store.connect.migrations import roles
+from noetl_broker.service.action import Role
+from noetl_broker.store.connect.migrations import roles as roles_file
 from tests.docs.pages import DOCS, read_page
 from tests.docs.pictures import pictures
 from tests.postgres import Database
@@ -38,7 +39,7 @@ async def test_each_table_and_each_column_has_its_comment(database: Database) ->
 
 async def test_the_functions_are_those_that_people_call(database: Database) -> None:
     """Workers, producers and approvers; operators by their last list in roles.sql; the owner for tokens of the API."""
-    grants = re.findall(r"grant execute on function\s+([^;]*?)\s+to noetl_(\w+);", roles())
+    grants = re.findall(r"grant execute on function\s+([^;]*?)\s+to noetl_(\w+);", roles_file())
     *_, actions = (functions for functions, role in grants if role == "operator")
     others = (functions for functions, role in grants if role in {"worker", "producer", "approver"})
     called = {name for functions in (actions, *others) for name in re.findall(r"noetl\.(\w+)\(", functions)}
@@ -53,7 +54,8 @@ def test_each_route_has_its_role_and_its_answer() -> None:
     assert {*sections} == {f"{entry.method} {entry.path}" for entry in operations(ROUTERS, "")}
     for entry in operations(ROUTERS, ""):
         section = sections[f"{entry.method} {entry.path}"]
-        assert ("Needs no token." if entry.role is None else f" {entry.role}.") in section
+        roles = [role.value for role in Role if role in (entry.roles or ())]
+        assert ("Needs no token." if entry.roles is None else f"For {', '.join(roles)}.") in section
         assert " ".join(entry.sentence.split()) in " ".join(section.split())
         assert "The answer, 2" in section
 

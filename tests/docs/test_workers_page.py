@@ -39,7 +39,7 @@ async def test_an_execution_runs_with_sql_alone(database: Database) -> None:
             await drain(database)
     finally:
         await connection.close()
-    started, leased, renewed, logged, completed, ended, announced, many, reported, still_held, traced = answers
+    started, leased, renewed, logged, completed, ended, announced, served, listed, many, reported, still_held, traced = answers
     assert re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-01", traced[0][0])
     assert isinstance(started[0][0], int)
     assert len(many[0][0]) == 2

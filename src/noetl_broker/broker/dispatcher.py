@@ -332,11 +332,14 @@ def refusal(playbook: Playbook, state: ExecutionState, event: Event, rules: Rule
 
 def _row_of_moment(playbook: Playbook, state: ExecutionState, event: Event, row: str) -> str:
     """The row of a deadline, or of a timer: one without a step is about the execution."""
-    if event.kind == EXECUTION_DEADLINE:
-        return row if playbook.deadline is not None and is_admitted(state) else "execution_deadline, none is set"
-    if event.step is not None or not is_late_event(event):
-        return row
-    return "timer_due, late" if may_be_late(playbook, state) else "timer_due, late, none is set"
+    is_set = playbook.deadline is not None and is_admitted(state)
+    if event.kind == TIMER_DUE:
+        if event.step is not None or not is_late_event(event):
+            return row
+        row, is_set = "timer_due, late", may_be_late(playbook, state)
+    if not is_set:
+        row += ", none is set"
+    return row
 
 
 def _by_visit(playbook: Playbook, state: ExecutionState, event: Event, kind: str, rules: Rules) -> str:

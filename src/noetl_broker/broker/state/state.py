@@ -241,11 +241,11 @@ class ExecutionState(NamedTuple):
 
     `seen` has one bit for each step, by its index in the document. `repeats` counts the visits of steps that were
     visited more than once, `total` counts all visits. `ends` are the steps with data at the ends of branches. `end` is
-    the last visit of `end`. `hold` is set if the execution was paused or queued. `signals`: signals
-    that fitted no wait, in the order of their turns. `hops`: how many executions sent signals that led to this one.
+    the last visit of `end`. `hold` is set if the execution was paused or queued. `signals`: those that fitted no wait, in
+    the order of their turns. `hops`: how many executions sent signals that led to this one.
     `undo` counts the open rows of `noetl.undo`, `unknown` the unknown ones. `compensation` is set while COMPENSATING.
     `failed_before`: the execution whose failure or lateness led to this one. `late`: `metadata.late_after` passed.
-    `priority`: of jobs, where neither step nor playbook says one.
+    `priority`: that of the start.
     """
 
     status: str = NEW
@@ -432,21 +432,15 @@ def _decode_awaited(document: dict[str, Any]) -> Awaited:
 
 
 def _encode_rest(state: ExecutionState) -> dict[str, JSON]:
-    """What few executions have: kept signals, what led to them, slots."""
+    """What few executions have: kept signals, slots, what led to them, what their start said."""
     document: dict[str, JSON] = {}
     if state.signals:
         document["signals"] = [_encode_signal(kept) for kept in state.signals]
-    if state.hops:
-        document["hops"] = state.hops
     if state.slots:
         document["slots"] = [list(slot) for slot in state.slots]
-    if state.failed_before is not None:
-        document["on_failure"] = state.failed_before
-    if state.priority is not None:
-        document["priority"] = state.priority
-    if state.late:
-        document["late"] = True
-    return document
+    plain = {"hops": state.hops or None, "late": state.late or None}
+    plain |= {"on_failure": state.failed_before, "priority": state.priority}
+    return document | {name: value for name, value in plain.items() if value is not None}
 
 
 def _encode_signal(kept: KeptSignal) -> list[JSON]:

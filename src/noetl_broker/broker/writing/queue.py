@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.draft.beside_noetl import add_noetl_inputs
@@ -79,6 +79,7 @@ def enqueue_job(
     context: dict[str, JSON] = {**shared, "step_name": step.name, "visit": visit}
     if deferred and item is not None:
         context |= {"words": words, "workload": draft.templates.workload()}
+    scope = partial(draft.templates.scope, inputs, result, words)
     draft.writes.jobs.append(
         JobRow(
             step.name,
@@ -93,13 +94,9 @@ def enqueue_job(
             item_index=item[0] if item else None,
             start_timeout=None
             if step.start_timeout is None
-            else time_limit_of(
-                draft, "start_timeout", step.start_timeout, draft.templates.scope(inputs, result, words)
-            ),
-            throttle=None
-            if step.throttle is None
-            else _throttle_of(draft, step.throttle, draft.templates.scope(inputs, result, words)),
-            pool=_put_pool(draft, step, action, lambda: draft.templates.scope(inputs, result, words)),
+            else time_limit_of(draft, "start_timeout", step.start_timeout, scope()),
+            throttle=None if step.throttle is None else _throttle_of(draft, step.throttle, scope()),
+            pool=_put_pool(draft, step, action, scope),
         )
     )
 

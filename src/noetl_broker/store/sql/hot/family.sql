@@ -115,10 +115,8 @@ with started as materialized (
 )
 insert into noetl.inbox (execution_id, event_id)
 select execution_id, event_id from started
-union all
-select execution_id, event_id from answers
-union all
-select execution_id, event_id from cancelled;
+union all select execution_id, event_id from answers
+union all select execution_id, event_id from cancelled;
 
 -- name: cancel_late_children
 -- Children that timed out: of items (`Stops.item_children`) and of undos (`Stops.undos`, which have no index). A second
