@@ -97,7 +97,7 @@ LAYERS: dict[str, set[str]] = {
         "tasks",
     },
     "testing": {"errors", "job", "node_ids", "template", "playbook", "broker", "history"},
-    "client": {"errors", "broker", "service", "store"},
+    "client": {"errors", "template", "broker", "service", "store"},
     "sync_client": {"client", "store"},
     "service": {
         "errors",

@@ -21,7 +21,7 @@ async def test_rows_are_written_with_the_completion_alone(database: Database) ->
     await register(database, PLAYBOOK)
     await start(database, count=2)
     await drain(database)
-    written, asked = code_blocks(PAGE, "sql")
+    written, asked, _ = code_blocks(PAGE, "sql")
     space: dict[str, Any] = {}
     exec(next(block for block in code_blocks(PAGE, "python") if "charge_asyncpg" in block), space)  # noqa: S102 - of the page
     connection = await connect(database, name="rows once")

@@ -39,14 +39,15 @@ async def test_an_execution_runs_with_sql_alone(database: Database) -> None:
             await drain(database)
     finally:
         await connection.close()
-    started, leased, renewed, logged, completed, ended, announced, served, listed, many, reported, still_held, traced = answers
+    started, leased, renewed, logged, completed, ended, announced, pooled, *others = answers
+    served, many, reported, still_held, traced = others
     assert re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-01", traced[0][0])
     assert isinstance(started[0][0], int)
     assert len(many[0][0]) == 2
     assert list(leased[0][1:]) == [1, "greet", "python", {"name": "Ada"}]
     assert (renewed, logged, completed) == ([(True,)], [(True,)], [(True, None, None, None, None)])
-    assert (reported, still_held) == ([], [])
-    assert announced == [(2,)]
+    assert (reported, still_held) == ([(True,)], [(True, "greet")])
+    assert (announced, len(pooled), len(served)) == ([(2,)], 1, 1)
     assert ended == [("COMPLETED", {"said": "Hello, Ada!"})]
     orders = await rows(
         database,
