@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import asyncpg
+import pytest
 
 from noetl_broker.store.connect.connection import connect
 from tests.brokers import drain, register, start, value
@@ -37,10 +38,8 @@ async def test_rows_are_written_with_the_completion_alone(database: Database) ->
         assert await connection.fetchval(asked) == "completed"
         other = await connection.fetchrow(LEASE)
         await space["charge"](connection, other, "my-worker")
-        try:
+        with pytest.raises(asyncpg.PostgresError, match="lease"):
             await space["charge"](connection, other, "my-worker")
-        except asyncpg.PostgresError as refused:
-            assert refused.sqlstate == "NB409"
     finally:
         await connection.close()
     assert await value(database, "select count(*) from shop.charge") == 2

@@ -241,8 +241,8 @@ class ExecutionState(NamedTuple):
 
     `seen` has one bit for each step, by its index in the document. `repeats` counts the visits of steps that were
     visited more than once, `total` counts all visits. `ends` are the steps with data at the ends of branches. `end` is
-    the last visit of `end`. `hold` is set if the execution was paused or queued. `signals`: those that fitted no wait, in
-    the order of their turns. `hops`: how many executions sent signals that led to this one.
+    the last visit of `end`. `hold` is set if the execution was paused or queued. `signals`: those that fitted no wait,
+    in the order of their turns. `hops`: how many executions sent signals that led to this one.
     `undo` counts the open rows of `noetl.undo`, `unknown` the unknown ones. `compensation` is set while COMPENSATING.
     `failed_before`: the execution whose failure or lateness led to this one. `late`: `metadata.late_after` passed.
     `priority`: that of the start.
