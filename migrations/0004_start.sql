@@ -159,9 +159,6 @@ begin
   elsif coalesce(after, $1 ->> 'start_at') is not null then
     raise invalid_datetime_format;
   end if;
-  if moment > clock_timestamp() + interval '100 years' then
-    raise invalid_datetime_format;
-  end if;
   return nullif(jsonb_strip_nulls(jsonb_build_object(
     'tags', case when jsonb_typeof($1 -> 'tags') = 'object'
       then (select jsonb_object_agg(t.key, t.value) from jsonb_each_text($1 -> 'tags') t) end,
@@ -172,7 +169,7 @@ exception when invalid_datetime_format or datetime_field_overflow or interval_fi
   raise exception using errcode = 'NB400',
     message = format('%s %s is no %s', case when after is null then 'start_at' else 'start_after' end,
       left(coalesce(after, $1 ->> 'start_at'), 100), case when after is null then 'moment' else 'duration' end),
-    hint = 'start_at is RFC 3339, such as 2026-03-01T09:00:00Z; start_after is seconds or 90s, 2h30m, 3d, at most 100 years';
+    hint = 'start_at is RFC 3339, such as 2026-03-01T09:00:00Z; start_after is seconds or 90s, 2h30m, 3d';
 end
 $$;
 

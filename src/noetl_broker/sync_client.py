@@ -82,6 +82,7 @@ class SyncClient:
     start = _blocking(Client.start)
     start_many = _blocking(Client.start_many)
     status = _blocking(Client.status)
+    outcome = _blocking(Client.outcome)
     wait = _blocking(Client.wait)
     cancel = _blocking(Client.cancel)
     signal = _blocking(Client.signal)

@@ -51,7 +51,7 @@ def test_completing_a_command_loads_no_driver() -> None:
         "print([item.value for item in found], sorted({'asyncpg', 'pydantic', 'rich'} & set(sys.modules)))\n"
     )
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert answer.stdout == "['start', 'status'] []\n"
+    assert answer.stdout == "['start', 'stats', 'status'] []\n"
 
 
 def test_paths_ids_and_steps_come_from_the_database(

@@ -23,7 +23,8 @@ UNDOING = {"undo", "abandon"}
 # The call of each command on a database without executions, and its exit code.
 EMPTY = (
     ("migrate", 0), ("migrate --status", 0), ("migrate --sql", 0), ("migrate --roles", 0), ("validate FILE", 0),
-    ("register FILE", 0), ("schema", 0), ("executions", 0), ("stats", 0), ("dead-letters", 0), ("retry --all", 0),
+    ("register FILE", 0), ("schema", 0), ("executions", 0), ("stats", 0), ("workers", 0),
+    ("dead-letters", 0), ("retry --all", 0),
     ("reevaluate --all", 0), ("replay --all", 0), ("replay --all --against FILE", 0), ("verify", 0),
     ("verify --deep --all", 0), ("archive --older-than 1d --dry-run", 0), ("archive --older-than 1d", 0), ("doctor", 1),
     ("completion bash", 0), ("config", 0), ("schedule list", 0), ("step-type list", 0), ("pause --all", 0),
@@ -70,7 +71,7 @@ REFUSED = (
     ("limit list api", 1, "there is no limit api; noetl-broker limit list names them"),
     ("limit put api", 2, "throttle api has neither a concurrency nor a rate; give one of them, or both"),
     ("token revoke ci", 1, "there is no token 'ci'; noetl-broker token list lists them"),
-    ("token create ci", 2, "token create needs --role viewer or --role operator"),
+    ("token create ci", 2, "token create needs --role: viewer, producer, approver, author, operator"),
     ("signal go", 2, "give one of --key and --execution"),
     ("signal go --key 1 --payload {", 2, "the payload in --payload is not JSON"),
     ("pause --path x", 1, "no playbook x is registered; noetl-broker register FILE adds a playbook to the catalog\n"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import httpx
 
 from tests.brokers import drain, execute, register, rows, start
@@ -15,7 +17,8 @@ with aside as (delete from noetl.inbox returning execution_id, event_id)
 insert into noetl.dead_letter (execution_id, event_id, reason) select execution_id, event_id, 'a bug' from aside
 """
 # With an end: at midnight the last five days would be others.
-FIVE_DAYS = {"since": "2025-01-01T12:00Z", "until": "2025-01-06T12:00Z"}
+NOON = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0)
+FIVE_DAYS = {"since": (NOON - timedelta(days=8)).isoformat(), "until": (NOON - timedelta(days=3)).isoformat()}
 SECOND = "insert into noetl.catalog (path, version, name, content) values ('story', 2, 'story', $1)"
 
 

@@ -15,7 +15,8 @@ from tests.postgres import Database
 from tests.test_tidy import ROOT
 
 PAGE = (ROOT / "docs" / "how-to" / "cookbook.md").read_text(encoding="utf-8")
-[COMMANDS] = [block.splitlines() for block in re.findall(r"^```sh\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)]
+BLOCKS = re.findall(r"^```sh\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+[COMMANDS] = [block.splitlines() for block in BLOCKS if "noetl-broker retry" in block]
 
 
 async def test_failed_executions_are_retried_after_the_fix(database: Database, tmp_path: Path) -> None:

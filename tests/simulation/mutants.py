@@ -140,7 +140,7 @@ MUTANTS = (
     Mutant("one visit too many", 84, steps._over_limit, "draft.state.total >= limit", "draft.state.total > limit"),
     Mutant("a child's result is unwrapped twice", 270, finalize._answer, r"return wrap\(result\)", "return result"),
     Mutant("one branch end gives a mapping", 0, finalize.execution_result, r"len\(data\) == 1", "False"),
-    Mutant("end forgets its inputs", 79, state.decode, r', document.get\("end_inputs", \{\}\)', ""),
+    Mutant("end forgets its inputs", 440, state.decode, r', document.get\("end_inputs", \{\}\)', ""),
     Mutant("one attempt too many", 1, retries.retry_or_fail, "failures < retry.max", "failures <= retry.max"),
     Mutant("retryable is ignored", 48, retries.retry_or_fail, "draft.event.retryable", "True"),
     Mutant("on_error: continue fails", 1, retries.retry_or_fail, 'step.on_error == "continue"', "False"),

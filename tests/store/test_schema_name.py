@@ -15,7 +15,7 @@ from tests.brokers import rows
 from tests.postgres import Database
 from tests.sessions import listen, session
 
-ROLES = ("approver", "broker", "operator", "producer", "reader", "worker")
+ROLES = ("approver", "author", "broker", "operator", "producer", "reader", "worker")
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,9 @@ async def fill(database: Database) -> None:
             'region', case when n % 3 = 0 then 'eu' end, 'customer', case when n in (7, 21) then '7' end,
             'year', case when n <= 10 then '2020' end
           )), '{}')
-        from generate_series(1, 60) n
+        from generate_series(1, 60) n;
+        insert into noetl.start_key (idempotency_key, path, execution_id)
+        select idempotency_key, path, execution_id from noetl.execution
         """,
     )
 

@@ -22,7 +22,7 @@ from tests.stories import document
 
 EXAMPLES = playbooks_folder()
 # Their workers need a database, or run the items of an iterator themselves.
-NOT_IN_PYTHON = {"import_orders", "iterator", "nested_child", "nested_iterator"}
+NOT_IN_PYTHON = {"import_orders", "iterator", "nested_child", "nested_iterator", "record_sale"}
 
 
 def every_step(file: Path) -> list[str]:

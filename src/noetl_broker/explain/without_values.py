@@ -19,7 +19,8 @@ HIDDEN = "shown to operators"
 
 # Reasons whose sentences hold names, numbers, times and statuses, if `facts_without_values` took the values out.
 PLAIN: Final = frozenset({
-    "arrived", "assignees", "draining", "before", "recovered", "by_worker", "cancelled", "catch_failed", "caught",
+    "arrived", "assignees", "draining", "erased", "before", "recovered", "by_worker", "cancelled",
+    "catch_failed", "caught",
     "child", "clock", "completed", "counts", "cut_off", "deadline", "done", "due", "entered", "forked",
     "held", "item", "items", "job", "join", "late", "lease", "lease_lost", "leased", "led_to", "live", "lost",
     "lost_mail", "mail", "more", "never_ran", "no_broker", "no_end", "no_job", "no_wait", "not_caught",

@@ -165,7 +165,7 @@ async def test_turns_are_counted_by_event_and_outcome(database: Database) -> Non
 
 
 async def test_every_metric_is_exported_from_the_start(database: Database) -> None:
-    """Except those with unpredictable labels: event types, SQLSTATEs."""
+    """Except those with unpredictable labels: event types, SQLSTATEs, paths that are asked for."""
     async with running(database) as service:
         observer = DatabaseMetrics(database)
         await observer.verify_once(60.0)
@@ -174,7 +174,10 @@ async def test_every_metric_is_exported_from_the_start(database: Database) -> No
         await observer.close()
     found = [figures.values | figures.histograms for figures in ledger.values()]
     exported = {name for each in found for name, samples in each.items() if samples}
-    assert {metric.name for metric in METRICS} - exported == {"turns_total", "faults_total", "process_restarts_total"}
+    assert {metric.name for metric in METRICS} - exported == {
+        *("turns_total", "faults_total", "process_restarts_total"),
+        *("path_starts_total", "path_ends_total", "path_seconds"),
+    }
 
 
 async def test_the_role_of_a_broker_suffices_for_metrics_and_verification(database: Database) -> None:

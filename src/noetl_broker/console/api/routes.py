@@ -31,8 +31,8 @@ THROTTLE: Final = "/throttles/{name:throttle}"
 CREATED, ACCEPTED = HTTPStatus.CREATED, HTTPStatus.ACCEPTED
 
 ROWS: Final[tuple[Row, ...]] = (
+    Row("POST", "/executions/bulk/erase", bulk.erase_many),
     Row("POST", "/executions/bulk/{action}", bulk.act_on_many),
-    Row("POST", "/executions/erase", bulk.erase_many),
     Row("GET", "/executions", executions.list_executions),
     Row("GET", ONE, executions.show_execution),
     Row("POST", "/executions", executions.start_execution, CREATED),

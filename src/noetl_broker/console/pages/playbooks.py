@@ -197,7 +197,15 @@ async def show_form(screen: Acting) -> Response:
     opened = await open_playbook(screen)
     playbook, fault = await compiled(screen, opened["of"])
     shown = {"inputs": inputs_of(playbook), "faults": [] if fault is None else [fault]}
-    return show_part(screen, opened, "start", playbook=playbook, key=secrets.token_urlsafe(16), options={}, **shown)
+    return show_part(
+        screen,
+        opened,
+        "start",
+        playbook=playbook,
+        key=secrets.token_urlsafe(16),
+        options=dict.fromkeys(START_OPTIONS, ""),
+        **shown,
+    )
 
 
 def inputs_of(playbook: Playbook | None) -> list[Input]:

@@ -36,7 +36,14 @@ Status = Literal["QUEUED", "RUNNING", "PAUSED", "COMPENSATING", "COMPLETED", "FA
 Tag = Annotated[
     str, Field(pattern=r"^[a-z][a-z0-9_.-]{0,62}=[\s\S]{0,256}$", examples=["customer=7"], description="NAME=VALUE")
 ]
-Tags = Annotated[list[Tag] | None, Field(max_length=16, description="with this tag, NAME=VALUE; of several, with all")]
+Tags = Annotated[
+    list[Tag] | None,
+    Field(
+        max_length=16,
+        json_schema_extra={"minItems": 1},
+        description="with this tag, NAME=VALUE; of several, with all",
+    ),
+]
 GivenTags = Annotated[
     dict[
         Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.-]{0,62}$")],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from noetl_broker.service.models.base import (
     UNANSWERED,
@@ -19,6 +19,7 @@ from noetl_broker.service.models.base import (
     Text,
     Version,
     WithKey,
+    is_given,
 )
 from noetl_broker.service.models.values import (
     ErrorType,
@@ -113,12 +114,16 @@ class ListLog(PageOfOne):
 
 
 StartAt = Annotated[
-    str | None, Field(max_length=64, examples=["2026-03-01T09:00:00Z"], description="the moment at which it starts")
+    Annotated[str, Field(max_length=64), WithJsonSchema({"type": "string", "format": "date-time"})] | None,
+    Field(examples=["2026-03-01T09:00:00Z"], description="the moment at which it starts"),
 ]
+_ONE_MOMENT = ConfigDict(json_schema_extra={"not": {"allOf": [is_given("start_at"), is_given("start_after")]}})
 
 
 class StartRequest(Given):
     """What to start."""
+
+    model_config = _ONE_MOMENT
 
     path: str = Field(min_length=1, max_length=1_000, examples=["examples/weather"])
     version: Version | None = Field(None, description="null: the latest")
