@@ -137,7 +137,7 @@ async def test_a_key_with_another_bucket_key_is_no_repeated_start(installation: 
     "options, part",
     [
         ([], "are a JSON array, not an object"),
-        ({"priority": 3}, "has no option prio"),
+        ({"prio": 3}, "has no option prio"),
         ({"bucket_key": 7}, "the bucket_key 7 is no text"),
         ({"bucket_key": ""}, "the bucket_key  is no text"),
         ({"bucket_key": "x" * 2000}, "is no text of 1 to 1024 bytes"),

@@ -39,8 +39,8 @@ Tag = Annotated[
 Tags = Annotated[
     list[Tag] | None,
     Field(
+        min_length=1,
         max_length=16,
-        json_schema_extra={"minItems": 1},
         description="with this tag, NAME=VALUE; of several, with all",
     ),
 ]
