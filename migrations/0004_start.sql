@@ -90,8 +90,10 @@ begin
   if $1 ? 'tags' then
     perform noetl.check_tags($1 -> 'tags');
   end if;
-  if jsonb_typeof($1 -> 'priority') <> 'null' and not ($1 @@ '$.priority >= -2147483648 && $.priority <= 2147483647'
-    and $1 ->> 'priority' ~ '^-?[0-9]+$') then
+  if $1 ->> 'priority' is not null and (case jsonb_typeof($1 -> 'priority')
+    when 'number' then ($1 ->> 'priority')::numeric not between -2147483648 and 2147483647 or $1 ->> 'priority' !~ '^-?[0-9]+$'
+    else true
+  end) then
     raise exception using errcode = 'NB400', message = format('the priority %s is no integer', left($1 ->> 'priority', 100)),
       hint = 'for example {"priority": 8}; a higher one is leased first, and the default is 5';
   end if;
@@ -157,6 +159,9 @@ begin
   elsif $1 ->> 'start_at' ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9:.]{8,20}([Zz]|[+-][0-9]{2}:?[0-9]{2})$' then
     moment := ($1 ->> 'start_at')::timestamptz;
   elsif coalesce(after, $1 ->> 'start_at') is not null then
+    raise invalid_datetime_format;
+  end if;
+  if moment >= timestamptz '9999-12-31Z' then -- the broker cannot read a later one
     raise invalid_datetime_format;
   end if;
   return nullif(jsonb_strip_nulls(jsonb_build_object(

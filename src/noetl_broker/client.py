@@ -256,9 +256,8 @@ class Client:
         """Do it on the connection of the caller, if there is one."""
         if self._given is None:
             return await self._ask(action, asked)
-        given = request_of(action.request, asked)
         with translate_faults(self._given):
-            return await action(self._given, CALLER, given)
+            return await action(self._given, CALLER, request_of(action.request, asked))
 
     async def _ask(self, action: ServiceAction[Any, Any], asked: Mapping[str, Any]) -> Any:
         given = request_of(action.request, asked)

@@ -14,11 +14,10 @@ from noetl_broker.broker.state.state import CANCELLED, FAILED, ExecutionState, I
 from noetl_broker.broker.state.trail import SpentFailure
 from noetl_broker.broker.undo.begin import begin_compensation
 from noetl_broker.broker.undo.rows import SUCCESSES, set_undo_status
-from noetl_broker.broker.writing.errors import wrong_value
 from noetl_broker.broker.writing.events import CatchRead, emit_execution_end, emit_step_failed
+from noetl_broker.broker.writing.queue import time_limit_of
 from noetl_broker.broker.writing.workflow import track_cancelled, track_ended
 from noetl_broker.template import StepResult, wrap
-from noetl_broker.template.durations import TIMEOUT_FORMS, parse_timeout
 
 if TYPE_CHECKING:
     from noetl_broker.broker.draft.draft import Draft
@@ -146,23 +145,19 @@ def pass_deadline(draft: Draft) -> None:
 
 def deadline_of(draft: Draft) -> float | None:
     """The seconds of `metadata.deadline`. Raises TemplateError if its template fails or gives no duration."""
-    return time_limit(draft, "deadline", draft.playbook.deadline)
+    return _time_limit(draft, "deadline", draft.playbook.deadline)
 
 
 def late_after_of(draft: Draft) -> float | None:
     """The seconds of `metadata.late_after`. Raises TemplateError if its template fails or gives no duration."""
-    return time_limit(draft, "late_after", draft.playbook.late_after)
+    return _time_limit(draft, "late_after", draft.playbook.late_after)
 
 
-def time_limit(draft: Draft, key: str, tree: float | Tree | None) -> float | None:
+def _time_limit(draft: Draft, key: str, tree: float | Tree | None) -> float | None:
     """The seconds of a time limit of an execution, whose template reads its workload. Raises TemplateError."""
     if tree is None or isinstance(tree, float):
         return tree
-    value = draft.templates.render(tree, draft.templates.scope({}, None))
-    try:
-        return parse_timeout(value)
-    except ValueError:
-        raise wrong_value(tree, f"`{key}` must be {TIMEOUT_FORMS}", value) from None
+    return time_limit_of(draft, key, tree, draft.templates.scope({}, None))
 
 
 def _end(draft: Draft, event_type: str, status: str, error: dict[str, JSON]) -> None:

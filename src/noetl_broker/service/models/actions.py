@@ -24,7 +24,7 @@ from noetl_broker.service.models.base import (
     is_given,
 )
 from noetl_broker.service.models.executions import ListExecutions
-from noetl_broker.service.models.values import GivenId, Id, Time
+from noetl_broker.service.models.values import GivenId, Id, IdOfBody, Time
 
 MOST_TREATED = 500  # executions of one request
 _FILTER = is_given("path", "status", "error", "step", "since", "until", "version", "tag", "key")
@@ -223,7 +223,7 @@ class OfMany(Given):
     which: Which
     preview: StrictBool = Field(default=True, description="count them and do nothing; false: do it")
     limit: int = Field(100, ge=1, le=MOST_TREATED, description="executions of one request; `next` goes on")
-    after: GivenId | None = Field(None, description="`next` of the request before")
+    after: IdOfBody | None = Field(None, description="`next` of the request before")
 
 
 class BulkRequest(Treatment, OfMany):

@@ -36,6 +36,12 @@ def _read_id(value: object) -> int:
 # A 64-bit id. JavaScript rounds such a number, so JSON has it as a text of digits.
 Id = Annotated[int, PlainSerializer(str, return_type=str, when_used="json"), WithJsonSchema(_ID_SCHEMA)]
 GivenId = Annotated[int, BeforeValidator(_read_id), WithJsonSchema(_ID_SCHEMA)]  # an id in a request
+# In a body: a program may send the number itself.
+IdOfBody = Annotated[
+    int,
+    BeforeValidator(_read_id),
+    WithJsonSchema({"anyOf": [_ID_SCHEMA, {"type": "integer", "minimum": 0, "maximum": LARGEST_ID}]}),
+]
 ExecutionId = Annotated[GivenId, Field(description="the id of an execution")]
 Moment = datetime  # aware and in UTC, as the database gives it
 
