@@ -44,6 +44,8 @@ def headline(found: dict[str, Any]) -> str:
 
 def kept_by(found: dict[str, Any]) -> Iterator[str]:
     """Lines about the pause of its playbook, and about the slots that it holds or waits for."""
+    if found.get("starts_at") is not None:
+        yield f"it starts at {moment_text(found['starts_at'])}: noetl-broker cancel {found['execution_id']} ends it"
     pause = found["path_pause"]
     if pause is not None:
         reason = f": {pause['reason']}" if pause["reason"] else ""
@@ -132,7 +134,7 @@ def standstill(found: dict[str, Any]) -> list[str]:
     if waiting:
         return [f"it {text}" for text in waiting]
     if found["starts_at"] is not None:
-        return [f"it starts at {moment_text(found['starts_at'])}: noetl-broker cancel {found['execution_id']} ends it"]
+        return [*kept_by(found)]
     if found["status"] in HOLDS:
         return [HOLDS[found["status"]].format(found["execution_id"], path=found["path"])]
     free = [job for job in found["jobs"] if job["status"] == "queued"]
