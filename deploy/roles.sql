@@ -207,24 +207,24 @@ grant execute on function
   noetl.is_undo_asked(bigint), noetl.is_over(bigint, text),
   noetl.slots_of(bigint[]), noetl.could_run(noetl.slot_claim),
   noetl.server_job(noetl.queue), noetl.is_lease_lost(noetl.queue, timestamptz, float8),
-  noetl.throttle_wait(noetl.queue), noetl.burst_of(noetl.limit), noetl.decision_of(bigint, text, int),
+  noetl.throttle_wait(noetl.queue), noetl.burst_of(noetl.limit), noetl.decision_of(bigint, text, int), noetl.is_approver(text[], text, text), noetl.caller_name(text),
   noetl.schedule_key(text, timestamptz), noetl.first_id_at(timestamptz)
   to noetl_operator;
 grant execute on function
   noetl.start_execution(text, jsonb, int, text, jsonb), noetl.start_executions(text, jsonb[], text[], int, jsonb),
-  noetl.check_starts(text, jsonb[], text[]), noetl.cancel_execution(bigint, text),
-  noetl.send_signal(text, text, jsonb, text, interval), noetl.signal_execution(bigint, text, jsonb, text),
-  noetl.decide_approval(bigint, text, boolean, text, jsonb),
-  noetl.ask_to_hold(bigint, text, text), noetl.pause_execution(bigint, text), noetl.resume_execution(bigint),
-  noetl.pause_path(text, text), noetl.resume_path(text), noetl.admit_executions(text, int),
-  noetl.put_back(bigint), noetl.undo_execution(bigint, boolean, int), noetl.settle_undo(bigint, text, text),
-  noetl.abandon_execution(bigint, text), noetl.erase_execution(bigint, boolean), noetl.erase_executions(bigint[]),
+  noetl.check_starts(text, jsonb[], text[]), noetl.cancel_execution(bigint, text, text),
+  noetl.send_signal(text, text, jsonb, text, interval, text), noetl.signal_execution(bigint, text, jsonb, text, text),
+  noetl.decide_approval(bigint, text, boolean, text, jsonb, text, text),
+  noetl.ask_to_hold(bigint, text, text, text), noetl.pause_execution(bigint, text, text), noetl.resume_execution(bigint, text),
+  noetl.pause_path(text, text, text), noetl.resume_path(text), noetl.admit_executions(text, int),
+  noetl.put_back(bigint), noetl.undo_execution(bigint, boolean, int, text), noetl.settle_undo(bigint, text, text, text),
+  noetl.abandon_execution(bigint, text, text), noetl.erase_execution(bigint, boolean, text), noetl.erase_executions(bigint[], text),
   noetl.fork_execution(bigint, jsonb, bigint, text),
-  noetl.put_schedule(text, text, text, interval, jsonb, text, int, interval, interval, text, text, jsonb),
-  noetl.pause_schedule(text), noetl.resume_schedule(text), noetl.delete_schedule(text),
-  noetl.start_scheduled(text, timestamptz, text, boolean),
-  noetl.put_throttle(text, int, float8, int), noetl.delete_throttle(text),
-  noetl.announce_step_types(text[]), noetl.remove_step_types(text[]),
+  noetl.put_schedule(text, text, text, interval, jsonb, text, int, interval, interval, text, text, jsonb, text),
+  noetl.pause_schedule(text, text), noetl.resume_schedule(text, text), noetl.delete_schedule(text),
+  noetl.start_scheduled(text, timestamptz, text, boolean, text),
+  noetl.put_throttle(text, int, float8, int, text), noetl.delete_throttle(text),
+  noetl.announce_step_types(text[], text), noetl.remove_step_types(text[]),
   noetl.check_api_token(bytea), noetl.outcome(bigint, text)
   to noetl_operator;
 
@@ -239,15 +239,15 @@ grant execute on function
   noetl.fail_job(bigint, text, int, jsonb, boolean),
   noetl.wait_for_child(bigint, text, int, bigint, int), noetl.traceparent(bigint, text),
   noetl.log_job(bigint, text, int, text, text, bigint), noetl.report_progress(bigint, text, int, jsonb),
-  noetl.announce_step_types(text[]), noetl.announce_worker(text, text[], text[], int, int, text, text, boolean)
+  noetl.announce_step_types(text[], text), noetl.announce_worker(text, text[], text[], int, int, text, text, boolean)
   to noetl_worker;
 
 -- A producer: starts and cancels, by function or by event. A trigger checks the types of its events. It may not insert
 -- the columns for parents, results, ids and times.
 grant execute on function
   noetl.start_execution(text, jsonb, int, text, jsonb), noetl.start_executions(text, jsonb[], text[], int, jsonb),
-  noetl.check_starts(text, jsonb[], text[]), noetl.cancel_execution(bigint, text),
-  noetl.send_signal(text, text, jsonb, text, interval), noetl.signal_execution(bigint, text, jsonb, text),
+  noetl.check_starts(text, jsonb[], text[]), noetl.cancel_execution(bigint, text, text),
+  noetl.send_signal(text, text, jsonb, text, interval, text), noetl.signal_execution(bigint, text, jsonb, text, text),
   noetl.outcome(bigint, text)
   to noetl_producer;
 grant insert (execution_id, catalog_id, event_type, node_id, node_name, node_type, status, context) on noetl.event
@@ -264,8 +264,9 @@ grant execute on function noetl.is_live(text), noetl.is_waiting(text) to noetl_r
 
 -- An approver: sees what waits for a person, and decides. The broker's login calls doctor, which counts what waits.
 grant select on noetl.pending_approvals to noetl_approver, noetl_broker;
-grant execute on function noetl.decide_approval(bigint, text, boolean, text, jsonb), noetl.decision_of(bigint, text, int)
+grant execute on function noetl.decide_approval(bigint, text, boolean, text, jsonb, text, text), noetl.decision_of(bigint, text, int)
   to noetl_approver;
+grant execute on function noetl.is_approver(text[], text, text), noetl.caller_name(text) to noetl_approver, noetl_broker;
 
 -- An author registers playbooks. A console whose login has this role too registers them for its users.
 grant select on noetl.catalog, noetl.step_type, noetl.start_schedule, noetl.on_signal, noetl.limit, noetl.throttle_bucket
@@ -275,9 +276,9 @@ grant update, delete on noetl.on_signal to noetl_author;
 grant usage on sequence noetl.id_seq to noetl_author;
 grant execute on function
   noetl.next_id(), noetl.limit_of(text), noetl.bucket_number(), noetl.bucket_count(), noetl.name_of_path(text),
-  noetl.burst_of(noetl.limit),
-  noetl.put_schedule(text, text, text, interval, jsonb, text, int, interval, interval, text, text, jsonb),
-  noetl.pause_schedule(text), noetl.drop_undeclared_schedules(text, text[])
+  noetl.burst_of(noetl.limit), noetl.caller_name(text),
+  noetl.put_schedule(text, text, text, interval, jsonb, text, int, interval, interval, text, text, jsonb, text),
+  noetl.pause_schedule(text, text), noetl.drop_undeclared_schedules(text, text[])
   to noetl_author;
 
 -- On Citus a view has the rights of its caller, not of its owner. So readers and approvers may read the columns that their

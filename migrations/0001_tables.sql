@@ -302,7 +302,8 @@ create table if not exists noetl.execution (
   undo_catalog_id bigint,
   tags jsonb,
   erased_at timestamptz,
-  started_by text
+  started_by text,
+  erased_by text
 ) with (fillfactor = 80);
 create index if not exists execution_children on noetl.execution (parent_execution_id) where noetl.is_live(status);
 -- children that have ended too, for pages and retries; an execution without a parent writes nothing here
@@ -357,6 +358,7 @@ comment on column noetl.execution.undo_catalog_id is
 comment on column noetl.execution.tags is
   'What lists find it by, {name: text}. No decision reads them. null: it has none.';
 comment on column noetl.execution.erased_at is 'When its values were erased; null: they are there.';
+comment on column noetl.execution.erased_by is 'Who erased it: login:NAME or token:NAME.';
 comment on column noetl.execution.started_by is
   'Who started it: login:NAME or token:NAME. Null: the broker, for a child, a schedule or a signal, or an inserted event.';
 
@@ -478,6 +480,7 @@ comment on column noetl.figure.summed_at is 'When it was summed. An hour is summ
 alter table noetl.catalog add column if not exists name text;
 alter table noetl.catalog add column if not exists bucket text;
 alter table noetl.catalog add column if not exists block_of bigint;
+alter table noetl.catalog add column if not exists registered_by text;
 alter table noetl.event add column if not exists meta jsonb;
 alter table noetl.event add column if not exists error jsonb;
 alter table noetl.event add column if not exists worker_id text;
@@ -500,6 +503,7 @@ begin
       ('catalog', 'meta', 'For the program that registered it. The broker does not read it.'),
       ('catalog', 'bucket', 'metadata.bucket of the playbook: its executions live in the bucket of this text.'),
       ('catalog', 'created_at', 'When it was registered.'),
+      ('catalog', 'registered_by', 'Who registered it: login:NAME or token:NAME. Null: before this column, or another program.'),
       ('catalog', 'name', 'metadata.name of the playbook; null: the last part of the path.'),
       ('catalog', 'block_of',
         'Of a block, a step''s steps in the same document: the catalog_id of its playbook. null: a playbook.'),

@@ -175,6 +175,14 @@ begin
       message = format('%s may not write events as the %s', session_user, current_setting('noetl.writer')),
       hint = 'reset noetl.writer';
   end if;
+  select a.event_type into refused
+  from arrived a
+  where noetl.kind_of(a.event_type) = 'execution_cancel' and noetl.as_json(a.context) ? 'by'
+  limit 1;
+  if found then
+    raise exception using errcode = '42501', message = format('%s may not say who cancels', session_user),
+      hint = 'leave `by` out of its context; noetl.cancel_execution writes it';
+  end if;
   return null;
 end
 $$;

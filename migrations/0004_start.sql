@@ -192,7 +192,7 @@ begin
       hint = 'for example login:ann; without it, it is the login of the session';
   end if;
   if $1 <> 'login:' || session_user
-    and not has_function_privilege(session_user, 'noetl.pause_path(text, text)', 'execute') then
+    and not has_function_privilege(session_user, 'noetl.pause_path(text, text, text)', 'execute') then
     raise exception using errcode = '42501', message = format('%s may not act for %s', session_user, $1),
       hint = 'only the role noetl_operator may: leave `by` out';
   end if;
@@ -565,13 +565,14 @@ $$;
 comment on function noetl.start_executions(text, jsonb[], text[], int, jsonb) is
   'Starts many executions of a playbook in one transaction; returns their ids in the order of the payloads. All start, or none. `options`: of each.';
 
-create or replace function noetl.cancel_execution(execution_id bigint, reason text default null) returns boolean
+create or replace function noetl.cancel_execution(execution_id bigint, reason text default null, by text default null) returns boolean
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 as $$
 #variable_conflict use_column
 declare
+  caller text := noetl.caller_name($3);
   execution record;
 begin
   -- A child that a worker announced and that is not started yet. Its start and the end of its parent need one of these
@@ -602,10 +603,10 @@ begin
       returning x.execution_id, x.parent_execution_id, x.parent_event_id, x.parent_node_id, x.parent_index, x.error
     )
     insert into noetl.event (
-      execution_id, parent_event_id, event_type, node_id, node_name, node_type, status, error, meta
+      execution_id, parent_event_id, event_type, node_id, node_name, node_type, status, context, error, meta
     )
     select e.parent_execution_id, e.parent_event_id, 'execution_failed', e.parent_node_id,
-      format('%s[%s]', q.node_name, e.parent_index), 'playbook', 'FAILED',
+      format('%s[%s]', q.node_name, e.parent_index), 'playbook', 'FAILED', jsonb_build_object('by', caller),
       e.error || jsonb_build_object('type', 'child_cancelled', 'child_step', null, 'child_execution_id', e.execution_id),
       jsonb_build_object(
         'child_execution_id', e.execution_id, 'attempt', 1, 'retryable', false, 'index', e.parent_index
@@ -617,14 +618,14 @@ begin
       execution_id, catalog_id, event_type, node_id, node_name, node_type, status, context
     ) values (
       $1, execution.catalog_id, 'execution_cancel', $1::text, execution.name, 'playbook', 'CANCELLED',
-      jsonb_strip_nulls(jsonb_build_object('reason', left($2, noetl.limit_of('reason_chars'))))
+      jsonb_strip_nulls(jsonb_build_object('reason', left($2, noetl.limit_of('reason_chars')), 'by', caller))
     );
   end if;
   return true;
 end
 $$;
 
-comment on function noetl.cancel_execution(bigint, text) is
+comment on function noetl.cancel_execution(bigint, text, text) is
   'Asks the broker to cancel an execution. Returns false when it has already ended, or is undoing what it did.';
 
 -- What an execution came to, for whoever started it, or repeated its start. A child is its parent's.
@@ -638,7 +639,7 @@ as $$
 #variable_conflict use_column
 declare
   caller text := noetl.caller_name($2);
-  sees_all boolean := $2 is null and has_function_privilege(session_user, 'noetl.pause_path(text, text)', 'execute');
+  sees_all boolean := $2 is null and has_function_privilege(session_user, 'noetl.pause_path(text, text, text)', 'execute');
 begin
   select x.status, x.result, x.error, x.path, x.version
   into status, result, error, path, version
@@ -679,5 +680,5 @@ revoke all on function
   noetl.home_text(text, text, text, text), noetl.check_home(text, text, text, text), noetl.start_digest(jsonb, text, text),
   noetl.refuse_key(text, text, bigint), noetl.erased_key(text), noetl.take_key(text, text, bytea, bigint), noetl.start_execution(text, jsonb, int, text, jsonb),
   noetl.check_starts(text, jsonb[], text[]), noetl.start_executions(text, jsonb[], text[], int, jsonb),
-  noetl.cancel_execution(bigint, text)
+  noetl.cancel_execution(bigint, text, text)
   from public;

@@ -25,7 +25,8 @@ create table if not exists noetl.signal (
   expires_at timestamptz not null,
   idempotency_key text,
   execution_id bigint,
-  hops int not null default 0
+  hops int not null default 0,
+  sent_by text
 );
 create unique index if not exists signal_idempotency on noetl.signal (name, key, idempotency_key)
   where idempotency_key is not null;
@@ -34,6 +35,7 @@ create index if not exists signal_expiry on noetl.signal (expires_at);
 create index if not exists signal_of_execution on noetl.signal (signal_id) where execution_id is not null;
 
 comment on table noetl.signal is 'Signals that were sent. Send one with noetl.send_signal or noetl.signal_execution.';
+comment on column noetl.signal.sent_by is 'Who sent it: login:NAME or token:NAME. Null: a step.';
 comment on column noetl.signal.signal_id is 'The order in which waits take signals.';
 comment on column noetl.signal.name is 'What happened.';
 comment on column noetl.signal.key is
@@ -158,7 +160,7 @@ $$;
 
 -- Inserts a signal that was checked, with its request. Returns the id of the earlier one for a repeated idempotency key.
 create or replace function noetl.insert_signal(
-  name text, key text, payload jsonb, idempotency_key text, expires_at timestamptz, execution_id bigint
+  name text, key text, payload jsonb, idempotency_key text, expires_at timestamptz, execution_id bigint, sent_by text
 ) returns bigint
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -169,8 +171,8 @@ declare
   earlier record;
 begin
   loop
-    insert into noetl.signal (name, key, payload, idempotency_key, expires_at, execution_id)
-    values ($1, $2, $3, $4, $5, $6)
+    insert into noetl.signal (name, key, payload, idempotency_key, expires_at, execution_id, sent_by)
+    values ($1, $2, $3, $4, $5, $6, $7)
     on conflict (name, key, idempotency_key) where idempotency_key is not null do nothing
     returning signal_id into id;
     exit when id is not null;
@@ -197,7 +199,8 @@ end
 $$;
 
 create or replace function noetl.send_signal(
-  name text, key text, payload jsonb default null, idempotency_key text default null, keep interval default '7 days'
+  name text, key text, payload jsonb default null, idempotency_key text default null, keep interval default '7 days',
+  by text default null
 ) returns bigint
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -215,15 +218,15 @@ begin
         hint = 'call send_signal in the schema without a number';
     end if;
   end if;
-  return noetl.insert_signal($1, $2, $3, $4, clock_timestamp() + coalesce($5, '7 days'), null);
+  return noetl.insert_signal($1, $2, $3, $4, clock_timestamp() + coalesce($5, '7 days'), null, noetl.caller_name($6));
 end
 $$;
 
-comment on function noetl.send_signal(text, text, jsonb, text, interval) is
+comment on function noetl.send_signal(text, text, jsonb, text, interval, text) is
   'Sends a signal to whoever waits for its name and key, now or until `keep` is over. Returns its id.';
 
 create or replace function noetl.signal_execution(
-  execution_id bigint, name text, payload jsonb default null, idempotency_key text default null
+  execution_id bigint, name text, payload jsonb default null, idempotency_key text default null, by text default null
 ) returns bigint
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -242,15 +245,15 @@ begin
   if not noetl.is_live(status) then
     return null;
   end if;
-  return noetl.insert_signal($2, $1::text, $3, $4, 'infinity', $1);
+  return noetl.insert_signal($2, $1::text, $3, $4, 'infinity', $1, noetl.caller_name($5));
 end
 $$;
 
-comment on function noetl.signal_execution(bigint, text, jsonb, text) is
+comment on function noetl.signal_execution(bigint, text, jsonb, text, text) is
   'Sends a signal to one execution, which is kept until that ends. Returns its id; null for an execution that has ended.';
 
 revoke all on function
   noetl.next_signal_id(), noetl.notify_matchers(), noetl.check_signal(text, text, jsonb, text, interval),
-  noetl.insert_signal(text, text, jsonb, text, timestamptz, bigint),
-  noetl.send_signal(text, text, jsonb, text, interval), noetl.signal_execution(bigint, text, jsonb, text)
+  noetl.insert_signal(text, text, jsonb, text, timestamptz, bigint, text),
+  noetl.send_signal(text, text, jsonb, text, interval, text), noetl.signal_execution(bigint, text, jsonb, text, text)
   from public;

@@ -89,11 +89,11 @@ begin
     select u.execution_id, u.node_id
     from unnest(own_executions, own_nodes) u (execution_id, node_id)
   ), found as materialized (
-    select w.execution_id, w.node_id, w.step, w.began_at, s.signal_id, s.name, s.key, s.payload, s.sent_at
+    select w.execution_id, w.node_id, w.step, w.began_at, s.signal_id, s.name, s.key, s.payload, s.sent_at, s.sent_by
     from held h
     join noetl.wait w on w.execution_id = h.execution_id and w.node_id = h.node_id
     cross join lateral (
-      select s.signal_id, s.name, s.key, s.payload, s.sent_at
+      select s.signal_id, s.name, s.key, s.payload, s.sent_at, s.sent_by
       from noetl.signal s
       where s.key = w.key and s.name = any(w.names) and noetl.latest_sent_at(s.signal_id, s.sent_at) >= w.since_at
         and s.expires_at > clock_timestamp()
@@ -108,7 +108,7 @@ begin
   ), chosen as materialized (
     -- one signal comes to an execution once
     select distinct on (f.execution_id, f.signal_id) f.execution_id, f.node_id, f.step, f.signal_id, f.name, f.key, f.payload,
-      f.sent_at, noetl.next_id() as event_id
+      f.sent_at, f.sent_by, noetl.next_id() as event_id
     from found f
     order by f.execution_id, f.signal_id, f.began_at, f.node_id
   ), marked as (
@@ -142,6 +142,7 @@ begin
         'at', to_char(c.sent_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
       ) || case when c.sent_at < s.started_at
         then jsonb_build_object('before_start', date_part('epoch', s.started_at - c.sent_at)) else '{}' end
+        || case when c.sent_by is null then '{}' else jsonb_build_object('by', c.sent_by) end
     from chosen c
     join noetl.execution x on x.execution_id = c.execution_id
     cross join lateral (

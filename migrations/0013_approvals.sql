@@ -318,11 +318,7 @@ as $$
 begin
   if $1 is null then
     raise exception using errcode = 'NB400', message = 'decide_approval needs true or false for `approved`, not null',
-      hint = 'select noetl.decide_approval(execution_id, node_id, true, ''ann'') from noetl.pending_approvals';
-  end if;
-  if coalesce($2, '') !~ '[^[:space:]]' then
-    raise exception using errcode = 'NB400', message = 'decide_approval needs to know who decides: `decided_by` is empty',
-      hint = 'pass a name or an address';
+      hint = 'select noetl.decide_approval(execution_id, node_id, true) from noetl.pending_approvals';
   end if;
   if length($2) > noetl.limit_of('node_chars') then
     raise exception using errcode = 'NB400',
@@ -346,13 +342,33 @@ begin
 end
 $$;
 
--- Who may call it: the roles of deploy/roles.sql. The HTTP API and the console ask console/access.py before.
+-- Whether `approvers` of an approval names the caller. `by`: a login, or whom the console names; then `role` is the role of that
+-- token or person. A login has the roles that it is a member of; the owner of the schema has each. Empty: whoever may decide.
+create or replace function noetl.is_approver(approvers text[], by text default null, role text default null) returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select $1 = '{}' or noetl.caller_name($2) = any($1) or case
+    when $2 is null then pg_has_role(session_user, (select n.nspowner from pg_namespace n where n.nspname = 'noetl'), 'member')
+      or exists (
+        select
+        from unnest($1) a (name)
+        join pg_roles r on r.rolname in (a.name, 'noetl_' || a.name)
+        where pg_has_role(session_user, r.oid, 'member')
+      )
+    else coalesce($3 = any($1), false)
+  end
+$$;
+
+-- Who may call it: the roles of deploy/roles.sql; and of these, the approvers that the playbook names.
 create or replace function noetl.decide_approval(
   execution_id bigint,
   node_id text,
   approved boolean,
-  decided_by text,
-  form jsonb default null
+  decided_by text default null,
+  form jsonb default null,
+  by text default null,
+  role text default null
 ) returns boolean
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -361,6 +377,7 @@ as $$
 #variable_conflict use_column
 declare
   waiting record;
+  approvers text[];
   faults text[];
 begin
   perform noetl.check_decision($3, $4, $5);
@@ -374,6 +391,12 @@ begin
     raise exception using errcode = 'NB404',
       message = format('execution %s has no approval %s', $1, left($2, 200)),
       hint = 'noetl-broker approvals lists what waits for a decision';
+  end if;
+  approvers := array(select jsonb_array_elements_text(waiting.details -> 'approvers'));
+  if not noetl.is_approver(approvers, $6, $7) then
+    raise exception using errcode = 'NB403',
+      message = format('%s may not decide %s: its approvers are %s', noetl.caller_name($6), $2, array_to_string(approvers, ', ')),
+      hint = 'one of them decides; `approvers` of the step names them';
   end if;
   if waiting.status <> 'open' then
     return false;
@@ -399,8 +422,8 @@ begin
   insert into noetl.event (execution_id, event_type, node_id, node_name, node_type, status, context)
   values (
     $1, 'approval_decided', $2, waiting.step, 'approval', 'RUNNING',
-    jsonb_build_object(
-      'approved', $3, 'by', $4, 'session_user', session_user,
+    jsonb_strip_nulls(jsonb_build_object('decided_by', $4)) || jsonb_build_object(
+      'approved', $3, 'by', noetl.caller_name($6),
       'at', to_char(clock_timestamp(), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
       'form', noetl.complete_form(waiting.details -> 'form', coalesce($5, '{}'))
     )
@@ -409,8 +432,8 @@ begin
 end
 $$;
 
-comment on function noetl.decide_approval(bigint, text, boolean, text, jsonb) is
-  'Approves or rejects what waits for a person. Returns false when it was decided or timed out before. A form that breaks its schema is NB400.';
+comment on function noetl.decide_approval(bigint, text, boolean, text, jsonb, text, text) is
+  'Approves or rejects what waits for a person. Returns false when it was decided or timed out before. `decided_by`: a name beside that of the login. A form that breaks its schema is NB400.';
 
 create or replace function noetl.decision_of(execution_id bigint, step text, visit int default null) returns jsonb
 language plpgsql stable security definer
@@ -420,6 +443,13 @@ begin
   return jsonb_build_object(
     'is_execution', exists (select from noetl.execution x where x.execution_id = $1),
     'is_step', exists (select from noetl.workflow s where s.execution_id = $1 and s.step_name = $2),
+    'approvers', (
+      select w.details -> 'approvers'
+      from noetl.wait w
+      where w.execution_id = $1 and w.step = $2 and w.kind = 'approval' and w.status = 'open'
+        and ($3 is null or w.node_id = noetl.node_id($1, $2, $3))
+      limit 1
+    ),
     'decision', (
       select noetl.as_json(e.context) - 'form'
       from noetl.event e
@@ -435,25 +465,25 @@ end
 $$;
 
 comment on function noetl.decision_of(bigint, text, int) is
-  'Whether the execution and the step exist, and the last decision of the step or of its visit.';
+  'Whether the execution and the step exist; the last decision of the step or of its visit; the approvers, if it waits.';
 
 -- A timer that fired and whose turn is not taken yet is gone from its table.
 create or replace view noetl.pending_approvals as
 select w.execution_id, w.node_id, w.step, x.path, w.details ->> 'title' as title,
-  -- a role that may not read the wait may not read the values that the playbook adds to the question
-  case when has_table_privilege('noetl.wait'::regclass, 'select') then nullif(w.details -> 'details', 'null') end as details,
-  w.details -> 'form' as form,
-  array(select jsonb_array_elements_text(w.details -> 'assignees')) as assignees,
+  nullif(w.details -> 'details', 'null') as details, w.details -> 'form' as form, a.approvers,
   w.began_at as since, t.due_at as times_out_at,
   array(select jsonb_array_elements_text(w.details -> 'fields')) as fields
 from noetl.wait w
 join noetl.execution x on x.execution_id = w.execution_id
 left join noetl.timer t on t.execution_id = w.execution_id and t.node_id = w.node_id and t.purpose = 'timeout'
-where w.kind = 'approval' and w.status = 'open' and (t.due_at is not null or not w.details ? 'times_out_at');
+cross join lateral (select array(select jsonb_array_elements_text(w.details -> 'approvers')) as approvers) a
+where w.kind = 'approval' and w.status = 'open' and (t.due_at is not null or not w.details ? 'times_out_at')
+  -- an approver sees what it may decide, others who read the table see all
+  and (has_table_privilege('noetl.wait'::regclass, 'select') or noetl.is_approver(a.approvers));
 
 comment on view noetl.pending_approvals is
   'What waits for a person: decide with noetl.decide_approval. `fields` has the names of a form with several, in their order. '
-  '`times_out_at` is null where it waits without end; `details` also for a login without the role noetl_operator.';
+  '`times_out_at` is null where it waits without end. A login with noetl_approver alone sees what it may decide.';
 
 revoke all on function
   noetl.shown_value(jsonb), noetl.part_path(text, text), noetl.part_path(text, bigint), noetl.fault_at(text, text),
@@ -462,6 +492,6 @@ revoke all on function
   noetl.check_value(jsonb, text, jsonb, int), noetl.check_list(jsonb, text, jsonb, int),
   noetl.check_mapping(jsonb, text, jsonb, int), noetl.check_alternatives(jsonb, text, jsonb, int),
   noetl.faults_of_value(jsonb, jsonb, int), noetl.schema_of_form(jsonb, boolean), noetl.complete_form(jsonb, jsonb),
-  noetl.check_decision(boolean, text, jsonb), noetl.decide_approval(bigint, text, boolean, text, jsonb),
+  noetl.check_decision(boolean, text, jsonb), noetl.is_approver(text[], text, text), noetl.decide_approval(bigint, text, boolean, text, jsonb, text, text),
   noetl.decision_of(bigint, text, int)
   from public;

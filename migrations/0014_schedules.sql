@@ -33,6 +33,7 @@ create table if not exists noetl.start_schedule (
   error_at timestamptz,
   created_at timestamptz not null default clock_timestamp(),
   updated_at timestamptz not null default clock_timestamp(),
+  changed_by text,
   check (num_nonnulls(cron, every) = 1),
   check (not paused or paused_at is not null),
   -- a row that no broker will look at again says why
@@ -77,6 +78,7 @@ comment on column noetl.start_schedule.error is 'What went wrong last; null: the
 comment on column noetl.start_schedule.error_at is 'When it went wrong.';
 comment on column noetl.start_schedule.created_at is 'When it was put.';
 comment on column noetl.start_schedule.updated_at is 'When it was last put, paused or resumed.';
+comment on column noetl.start_schedule.changed_by is 'Who did that: login:NAME or token:NAME.';
 
 -- The checks of put_schedule that need no table. Only a broker can judge all of a cron text and a time zone.
 create or replace function noetl.check_schedule(
@@ -160,7 +162,8 @@ create or replace function noetl.put_schedule(
   catch_up interval default '1 hour',
   overlap text default 'skip',
   declared_in text default null,
-  options jsonb default null
+  options jsonb default null,
+  by text default null
 ) returns boolean
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -182,12 +185,12 @@ begin
     perform noetl.check_home((noetl.find_playbook($2, null)).bucket, $1, $2, null);
   end if;
   insert into noetl.start_schedule as s (
-    name, path, version, payload, cron, every, timezone, jitter, catch_up, overlap, declared_in, options, since_at
+    name, path, version, payload, cron, every, timezone, jitter, catch_up, overlap, declared_in, options, since_at, changed_by
   )
   values (
     $1, $2, $7, $5, btrim(regexp_replace($3, '[[:space:]]+', ' ', 'g')), make_interval(secs => extract(epoch from $4)::float8), $6,
     make_interval(secs => extract(epoch from $8)::float8), make_interval(secs => extract(epoch from $9)::float8), $10, $11, $12,
-    date_trunc('second', clock_timestamp())
+    date_trunc('second', clock_timestamp()), noetl.caller_name($13)
   )
   -- another timing counts from now; the same keeps its moments
   on conflict (name) do update
@@ -199,7 +202,7 @@ begin
           (excluded.cron, excluded.every, excluded.timezone) then excluded.since_at
         else s.since_at
       end,
-      updated_at = clock_timestamp()
+      updated_at = clock_timestamp(), changed_by = excluded.changed_by
   where (
     s.path, s.version, s.payload, s.cron, s.every, s.timezone, s.jitter, s.catch_up, s.overlap, s.declared_in, s.options
   ) is distinct from (
@@ -215,7 +218,7 @@ end
 $$;
 
 comment on function
-  noetl.put_schedule(text, text, text, interval, jsonb, text, int, interval, interval, text, text, jsonb) is
+  noetl.put_schedule(text, text, text, interval, jsonb, text, int, interval, interval, text, text, jsonb, text) is
   'Makes a schedule or changes it; the same arguments change nothing. Returns whether something changed.';
 
 -- Locks the row of a schedule, and refuses an unknown name.
@@ -239,7 +242,7 @@ begin
 end
 $$;
 
-create or replace function noetl.pause_schedule(name text) returns boolean
+create or replace function noetl.pause_schedule(name text, by text default null) returns boolean
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -251,17 +254,17 @@ begin
   end if;
   -- a broker that has not yet passed the moments of an earlier pause takes both pauses for one
   update noetl.start_schedule s
-  set paused = true, updated_at = clock_timestamp(),
+  set paused = true, updated_at = clock_timestamp(), changed_by = noetl.caller_name($2),
       paused_at = case when own.next_at < own.resumed_at then own.paused_at else clock_timestamp() end
   where s.name = $1;
   return true;
 end
 $$;
 
-comment on function noetl.pause_schedule(text) is
+comment on function noetl.pause_schedule(text, text) is
   'Lets the moments of a schedule pass without a start. Returns false if it is paused already.';
 
-create or replace function noetl.resume_schedule(name text) returns boolean
+create or replace function noetl.resume_schedule(name text, by text default null) returns boolean
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -272,13 +275,13 @@ begin
     return false;
   end if;
   update noetl.start_schedule s
-  set paused = false, resumed_at = clock_timestamp(), updated_at = clock_timestamp()
+  set paused = false, resumed_at = clock_timestamp(), updated_at = clock_timestamp(), changed_by = noetl.caller_name($2)
   where s.name = $1;
   return true;
 end
 $$;
 
-comment on function noetl.resume_schedule(text) is
+comment on function noetl.resume_schedule(text, text) is
   'Ends the pause of a schedule; moments of the pause are skipped. Returns false if it is not paused.';
 
 create or replace function noetl.delete_schedule(name text) returns boolean
@@ -321,9 +324,9 @@ as $$
 $$;
 
 -- `at` is the moment as the payload has it. `is_new` is false if the moment has an execution already. `alone`: the start
--- asks for the slot of the schedule, unless that allows overlap.
+-- asks for the slot of the schedule, unless that allows overlap; nobody started it. Else `by` did.
 create or replace function noetl.start_scheduled(
-  name text, moment timestamptz, at text, alone boolean, out execution_id bigint, out is_new boolean
+  name text, moment timestamptz, at text, alone boolean, by text default null, out execution_id bigint, out is_new boolean
 )
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -332,6 +335,7 @@ as $$
 declare
   own record;
   key text := noetl.schedule_key($1, $2);
+  options jsonb;
 begin
   -- the lock lets no other session start the same moment meanwhile
   select s.path, s.version, s.payload, s.overlap, s.options
@@ -349,11 +353,17 @@ begin
   where k.idempotency_key in (key, noetl.erased_key(key)) and k.path = own.path;
   is_new := not found;
   if is_new then
+    options := nullif(coalesce(own.options, '{}')
+      || case when noetl.bucket_number() is null then '{}' else jsonb_build_object('bucket_key', $1) end -- it lives where the schedule is
+      || case when $4 then '{}' else jsonb_build_object('by', noetl.caller_name($5)) end, '{}');
     execution_id := noetl.start_execution(
-      own.path, own.payload || jsonb_build_object('schedule', jsonb_build_object('name', $1, 'at', $3)), own.version, key,
-      case when noetl.bucket_number() is null then own.options
-        else coalesce(own.options, '{}') || jsonb_build_object('bucket_key', $1) end -- it lives where the schedule is
+      own.path, own.payload || jsonb_build_object('schedule', jsonb_build_object('name', $1, 'at', $3)), own.version, key, options
     );
+    if $4 then
+      update noetl.execution x
+      set started_by = null
+      where x.execution_id = start_scheduled.execution_id;
+    end if;
     if $4 and own.overlap <> 'allow' then
       update noetl.event e
       set meta = jsonb_build_object('overlap', jsonb_build_object('schedule', $1, 'word', own.overlap))
@@ -363,7 +373,7 @@ begin
 end
 $$;
 
-comment on function noetl.start_scheduled(text, timestamptz, text, boolean) is
+comment on function noetl.start_scheduled(text, timestamptz, text, boolean, text) is
   'Starts the execution of a moment, unless it has one. `alone`: its overlap counts.';
 
 -- After a step back of the clock: lets a broker look at the schedules that were moved later than `at`. Some may have an
@@ -452,10 +462,10 @@ $$;
 revoke all on function
   noetl.check_schedule(text, jsonb, text, interval, text, interval, interval, text, text),
   noetl.check_schedule_options(text, jsonb),
-  noetl.put_schedule(text, text, text, interval, jsonb, text, int, interval, interval, text, text, jsonb),
-  noetl.lock_schedule(text), noetl.pause_schedule(text), noetl.resume_schedule(text), noetl.delete_schedule(text),
+  noetl.put_schedule(text, text, text, interval, jsonb, text, int, interval, interval, text, text, jsonb, text),
+  noetl.lock_schedule(text), noetl.pause_schedule(text, text), noetl.resume_schedule(text, text), noetl.delete_schedule(text),
   noetl.drop_undeclared_schedules(text, text[]), noetl.schedule_key(text, timestamptz),
-  noetl.start_scheduled(text, timestamptz, text, boolean), noetl.move_schedules_again(timestamptz),
+  noetl.start_scheduled(text, timestamptz, text, boolean, text), noetl.move_schedules_again(timestamptz),
   noetl.lock_due_schedules(int),
   noetl.move_schedules(text[], timestamptz[], text[], int[], timestamptz[], timestamptz[], timestamptz[], text[])
   from public;

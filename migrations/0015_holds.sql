@@ -9,13 +9,15 @@ create sequence if not exists noetl.pause_seq;
 create table if not exists noetl.path_pause (
   path text primary key,
   reason text,
-  paused_at timestamptz not null default clock_timestamp()
+  paused_at timestamptz not null default clock_timestamp(),
+  paused_by text
 );
 
 comment on table noetl.path_pause is 'Playbooks whose new executions are queued.';
 comment on column noetl.path_pause.path is 'The playbook''s path.';
 comment on column noetl.path_pause.reason is 'Why it was paused.';
 comment on column noetl.path_pause.paused_at is 'When it was paused.';
+comment on column noetl.path_pause.paused_by is 'Who paused it: login:NAME or token:NAME.';
 
 -- As in noetl.job_to_cancel, a turn waits for no worker.
 create table if not exists noetl.unheld_job (
@@ -29,7 +31,7 @@ comment on table noetl.unheld_job is
 comment on column noetl.unheld_job.execution_id is 'The execution.';
 comment on column noetl.unheld_job.node_id is 'The visit or the item of the job.';
 
-create or replace function noetl.ask_to_hold(execution_id bigint, event_type text, reason text) returns boolean
+create or replace function noetl.ask_to_hold(execution_id bigint, event_type text, reason text, by text default null) returns boolean
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
@@ -58,36 +60,36 @@ begin
     execution_id, catalog_id, event_type, node_id, node_name, node_type, status, context, meta
   ) values (
     $1, execution.catalog_id, $2, $1::text, execution.name, 'playbook', 'PENDING',
-    jsonb_strip_nulls(jsonb_build_object('reason', left($3, noetl.limit_of('reason_chars')))),
+    jsonb_strip_nulls(jsonb_build_object('reason', left($3, noetl.limit_of('reason_chars')), 'by', noetl.caller_name($4))),
     jsonb_build_object('number', noetl.next_number('noetl.pause_seq'))
   );
   return true;
 end
 $$;
 
-comment on function noetl.ask_to_hold(bigint, text, text) is
+comment on function noetl.ask_to_hold(bigint, text, text, text) is
   'For pause_execution and resume_execution: sends the event, and says whether the execution is live.';
 
-create or replace function noetl.pause_execution(execution_id bigint, reason text default null) returns boolean
+create or replace function noetl.pause_execution(execution_id bigint, reason text default null, by text default null) returns boolean
 language plpgsql
 as $$
 begin
-  return noetl.ask_to_hold($1, 'execution_pause', $2);
+  return noetl.ask_to_hold($1, 'execution_pause', $2, $3);
 end
 $$;
 
-comment on function noetl.pause_execution(bigint, text) is
+comment on function noetl.pause_execution(bigint, text, text) is
   'Asks the broker to pause an execution and its children. Returns false when it has already ended.';
 
-create or replace function noetl.resume_execution(execution_id bigint) returns boolean
+create or replace function noetl.resume_execution(execution_id bigint, by text default null) returns boolean
 language plpgsql
 as $$
 begin
-  return noetl.ask_to_hold($1, 'execution_resume', null);
+  return noetl.ask_to_hold($1, 'execution_resume', null, $2);
 end
 $$;
 
-comment on function noetl.resume_execution(bigint) is
+comment on function noetl.resume_execution(bigint, text) is
   'Asks the broker to resume a paused execution and its children. Returns false when it has already ended.';
 
 -- Whether a start is queued because its path is paused. An execution that undoes a step of its parent never is.
@@ -99,7 +101,7 @@ as $$
     and not coalesce($2 -> 'parent' ? 'undoes', false)
 $$;
 
-create or replace function noetl.pause_path(path text, reason text default null) returns boolean
+create or replace function noetl.pause_path(path text, reason text default null, by text default null) returns boolean
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -109,14 +111,14 @@ begin
     raise exception using errcode = 'NB404', message = format('no playbook %s is registered', left($1, 200)),
       hint = 'noetl-broker register FILE adds a playbook to the catalog';
   end if;
-  insert into noetl.path_pause (path, reason)
-  values ($1, left($2, noetl.limit_of('reason_chars')))
+  insert into noetl.path_pause (path, reason, paused_by)
+  values ($1, left($2, noetl.limit_of('reason_chars')), noetl.caller_name($3))
   on conflict (path) do nothing;
   return found;
 end
 $$;
 
-comment on function noetl.pause_path(text, text) is
+comment on function noetl.pause_path(text, text, text) is
   'New executions of a playbook are queued, children too. Returns false when they already are.';
 
 create or replace function noetl.resume_path(path text) returns boolean
@@ -402,8 +404,8 @@ end
 $$;
 
 revoke all on function
-  noetl.ask_to_hold(bigint, text, text), noetl.pause_execution(bigint, text), noetl.resume_execution(bigint),
-  noetl.is_path_paused(text, jsonb), noetl.pause_path(text, text), noetl.resume_path(text),
+  noetl.ask_to_hold(bigint, text, text, text), noetl.pause_execution(bigint, text, text), noetl.resume_execution(bigint, text),
+  noetl.is_path_paused(text, jsonb), noetl.pause_path(text, text, text), noetl.resume_path(text),
   noetl.admit_executions(text, int), noetl.reap_holds(int), noetl.hold_jobs(bigint, text, int),
   noetl.set_statuses(bigint[], text[], boolean[], text[], int[], text[], boolean[])
   from public;

@@ -141,8 +141,8 @@ begin
     where k.execution_id = source_id
     returning signal_id
   ), sent as (
-    insert into noetl.signal (name, key, payload, sent_at, expires_at, idempotency_key, execution_id, hops)
-    select s.name, fork_id::text, s.payload, s.sent_at, 'infinity', s.idempotency_key, fork_id, s.hops
+    insert into noetl.signal (name, key, payload, sent_at, expires_at, idempotency_key, execution_id, hops, sent_by)
+    select s.name, fork_id::text, s.payload, s.sent_at, 'infinity', s.idempotency_key, fork_id, s.hops, s.sent_by
     from noetl.signal s
     where s.execution_id = source_id and s.signal_id not in (select n.signal_id from taken n)
     order by s.signal_id

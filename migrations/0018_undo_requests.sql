@@ -103,7 +103,7 @@ end
 $$;
 
 create or replace function noetl.undo_execution(
-  execution_id bigint, unknown boolean default false, version int default null
+  execution_id bigint, unknown boolean default false, version int default null, by text default null
 ) returns boolean
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -111,6 +111,7 @@ set timezone = 'UTC'
 as $$
 #variable_conflict use_column
 declare
+  caller text := noetl.caller_name($4);
   source record := noetl.lock_ended($1);
   asked jsonb := jsonb_strip_nulls(jsonb_build_object('unknown', nullif(coalesce($2, false), false), 'version', $3));
   before jsonb;
@@ -127,7 +128,7 @@ begin
     end if;
   end if;
   if source.undo_status = 'undoing' or noetl.is_undo_asked($1) then
-    select noetl.as_json(e.context) - array['error', 'answer'] into before
+    select noetl.as_json(e.context) - array['error', 'answer', 'by'] into before
     from noetl.event e
     where e.execution_id = $1 and noetl.kind_of(e.event_type) = 'execution_undo'
     order by e.event_id desc
@@ -149,21 +150,22 @@ begin
     where x.execution_id = $1;
   end if;
   perform noetl.ask_execution($1, 'execution_undo', $1::text, source.name, coalesce(used_id, source.catalog_id),
-    asked || jsonb_build_object('error', noetl.undo_error($1)));
+    asked || jsonb_build_object('error', noetl.undo_error($1), 'by', caller));
   return true;
 end
 $$;
 
-comment on function noetl.undo_execution(bigint, boolean, int) is
+comment on function noetl.undo_execution(bigint, boolean, int, text) is
   'Asks an ended execution to undo what it did. `unknown`: also what may not have happened. `version`: with the `compensate` of that version. False: nothing is left.';
 
-create or replace function noetl.settle_undo(execution_id bigint, step text, reason text) returns int
+create or replace function noetl.settle_undo(execution_id bigint, step text, reason text, by text default null) returns int
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 as $$
 #variable_conflict use_column
 declare
+  caller text := noetl.caller_name($4);
   source record := noetl.lock_ended($1);
   one record;
   settled int := 0;
@@ -182,7 +184,7 @@ begin
     order by u.turn, u.index
   loop
     perform noetl.ask_execution($1, 'undo_settled', noetl.undo_node_id(one.node_id), noetl.undo_step(one.step),
-      source.catalog_id, jsonb_build_object('reason', left($3, noetl.limit_of('reason_chars'))));
+      source.catalog_id, jsonb_build_object('reason', left($3, noetl.limit_of('reason_chars')), 'by', caller));
     settled := settled + 1;
   end loop;
   if settled = 0 then
@@ -194,10 +196,10 @@ begin
 end
 $$;
 
-comment on function noetl.settle_undo(bigint, text, text) is
+comment on function noetl.settle_undo(bigint, text, text, text) is
   'Closes what is left to undo of a step, because somebody undid it by hand. Returns the number of visits and items.';
 
-create or replace function noetl.abandon_execution(execution_id bigint, reason text default null) returns boolean
+create or replace function noetl.abandon_execution(execution_id bigint, reason text default null, by text default null) returns boolean
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
@@ -222,12 +224,12 @@ begin
     return false;
   end if;
   perform noetl.ask_execution($1, 'execution_abandon', $1::text, execution.name, execution.catalog_id,
-    jsonb_build_object('reason', left($2, noetl.limit_of('reason_chars'))));
+    jsonb_build_object('reason', left($2, noetl.limit_of('reason_chars')), 'by', noetl.caller_name($3)));
   return true;
 end
 $$;
 
-comment on function noetl.abandon_execution(bigint, text) is
+comment on function noetl.abandon_execution(bigint, text, text) is
   'Asks the broker to end an undo, and to list what is left. Returns false when none runs.';
 
 -- What `erase` does with each column of each table. `becomes`: kept; erased; digest: a SHA-256 stands for it; removed: the row is
@@ -268,7 +270,7 @@ as $$
       ('log', 'removed', null, 'execution_id node_id attempt ordinal step level created_at first_byte message'),
       ('dead_letter', 'kept', null, 'event_id execution_id created_at'),
       ('dead_letter', 'erased', '''erased''', 'reason'),
-      ('signal', 'removed', null, 'signal_id name key payload sent_at expires_at idempotency_key execution_id hops'),
+      ('signal', 'removed', null, 'signal_id name key payload sent_at expires_at idempotency_key execution_id hops sent_by'),
       -- before `execution`, where its key is looked up
       ('start_key', 'kept', null, 'path execution_id created_at'),
       ('start_key', 'digest', 'noetl.erased_key(idempotency_key)', 'idempotency_key'),
@@ -278,29 +280,30 @@ as $$
       ('execution_state', 'erased', 'json_build_object(''status'', tokens -> ''status'', ''seen'', tokens -> ''seen'', ''total'', tokens -> ''total'')', 'tokens'),
       ('execution', 'kept', null, 'execution_id catalog_id path version status started_at admitted_at waits_for_slot ended_at late_at parent_execution_id parent_event_id parent_node_id parent_index forked_from rules undo_status undo_catalog_id'),
       ('execution', 'kept', 'coalesce(erased_at, clock_timestamp())', 'erased_at'),
+      ('execution', 'kept', 'coalesce(erased_by, $3)', 'erased_by'),
       ('execution', 'digest', 'noetl.erased_key(idempotency_key)', 'idempotency_key'),
       ('execution', 'erased', 'null', 'workload result tags started_by'),
       ('execution', 'erased', 'noetl.without_values(error, ''{step}'') || ''{"message": "erased"}''', 'error'),
       -- no row of an execution that has ended, or no value of one
-      ('catalog', 'kept', null, 'catalog_id path version kind content payload meta created_at name bucket block_of'),
+      ('catalog', 'kept', null, 'catalog_id path version kind content payload meta created_at name bucket block_of registered_by'),
       ('inbox', 'kept', null, 'mail_id execution_id event_id adopts oversize'),
       ('job_to_cancel', 'kept', null, 'execution_id node_id draining'),
       ('unheld_job', 'kept', null, 'execution_id node_id'),
       ('timer', 'kept', null, 'timer_id execution_id node_id step purpose due_at is_moment created_at'),
       ('place', 'kept', null, 'path key max_held version held is_waited_for is_passed'),
       ('slot_claim', 'kept', null, 'execution_id path key number label is_pair created_at held_at cancelled_at'),
-      ('limit', 'kept', null, 'name concurrency rate burst created_at updated_at'),
+      ('limit', 'kept', null, 'name concurrency rate burst created_at updated_at changed_by'),
       ('throttle_bucket', 'kept', null, 'name key full_at'),
       ('release_request', 'kept', null, 'request_id name key due_at begun_at'),
       ('on_signal', 'kept', null, 'path name condition since_at'),
       ('match_request', 'kept', null, 'request_id signal_id execution_id node_id path last_execution_id last_node_id created_at'),
-      ('start_schedule', 'kept', null, 'name path version payload options cron every timezone jitter catch_up overlap declared_in paused paused_at resumed_at since_at next_at due_at moved_at last_at last_execution_id started skipped error error_at created_at updated_at'),
-      ('path_pause', 'kept', null, 'path reason paused_at'),
+      ('start_schedule', 'kept', null, 'name path version payload options cron every timezone jitter catch_up overlap declared_in paused paused_at resumed_at since_at next_at due_at moved_at last_at last_execution_id started skipped error error_at created_at updated_at changed_by'),
+      ('path_pause', 'kept', null, 'path reason paused_at paused_by'),
       ('clock', 'kept', null, 'is_only seen_at stepped_at behind_seconds ahead_until steps is_pulling'),
       ('period', 'kept', null, 'name first_id next_id archived_at dropping_at kept held_by dropped_at'),
       ('archived', 'kept', null, 'execution_id archived_at'),
       ('step_type', 'kept', null, 'name added_at added_by'),
-      ('api_token', 'kept', null, 'name digest role created_at created_by expires_at revoked_at'),
+      ('api_token', 'kept', null, 'name digest role created_at created_by expires_at revoked_at revoked_by'),
       ('worker', 'kept', null, 'worker_id host version pools types slots leased since seen'),
       ('figure', 'kept', null, 'path hour version step sampled counts summed_at'),
       ('schema_version', 'kept', null, 'version name checksum applied_at serves_from program'),
@@ -402,7 +405,7 @@ $$;
 
 -- Erases those of the executions that can be: [{execution_id, executions, reason, remedy}] says how many were erased with each,
 -- or why not. Their statements are made once for all of them.
-create or replace function noetl.erase_executions(execution_ids bigint[]) returns jsonb
+create or replace function noetl.erase_executions(execution_ids bigint[], by text default null) returns jsonb
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -413,6 +416,7 @@ declare
     (select array_agg(regexp_replace('noetl', '[0-9]+$', '') || n) from generate_series(0, noetl.bucket_count() - 1) n),
     array['noetl']
   );
+  caller text := noetl.caller_name($2);
   plans jsonb;
   families bigint[] := '{}';
   locked bigint[];
@@ -489,7 +493,7 @@ begin
           (select x.idempotency_key, x.path from noetl.execution x where x.execution_id = any($1))'
         else 'execution_id = any($1)'
       end
-    ) using erased, signals;
+    ) using erased, signals, caller;
   end loop;
   return (
     select coalesce(jsonb_agg(p.plan - 'family' || jsonb_build_object('executions', jsonb_array_length(p.plan -> 'family'))), '[]')
@@ -498,7 +502,7 @@ begin
 end
 $$;
 
-create or replace function noetl.erase_execution(execution_id bigint, preview boolean default false) returns jsonb
+create or replace function noetl.erase_execution(execution_id bigint, preview boolean default false, by text default null) returns jsonb
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -515,7 +519,7 @@ begin
     planned := noetl.plan_erasure($1);
     return jsonb_build_object('executions', cardinality(planned.family), 'refused', planned.reason);
   end if;
-  done := noetl.erase_executions(array[$1]) -> 0;
+  done := noetl.erase_executions(array[$1], $3) -> 0;
   if done ->> 'reason' is not null then
     raise exception using errcode = 'NB409', message = format('execution %s cannot be erased: %s', $1, done ->> 'reason'),
       hint = done ->> 'remedy';
@@ -525,15 +529,15 @@ end
 $$;
 
 
-comment on function noetl.erase_executions(bigint[]) is
+comment on function noetl.erase_executions(bigint[], text) is
   'Erases many as erase_execution does, and says of each how many it erased, or what refuses it.';
 
-comment on function noetl.erase_execution(bigint, boolean) is
+comment on function noetl.erase_execution(bigint, boolean, text) is
   'Erases the values of an ended execution, of what it started and of its forks; statuses, times and names of steps stay. `preview`: says how many, and what refuses it.';
 
 revoke all on function
   noetl.refuse_undo(bigint, text), noetl.ask_execution(bigint, text, text, text, bigint, jsonb), noetl.lock_ended(bigint),
-  noetl.undo_execution(bigint, boolean, int), noetl.settle_undo(bigint, text, text),
-  noetl.abandon_execution(bigint, text), noetl.erasure(), noetl.without_values(jsonb, text[]), noetl.plan_erasure(bigint),
-  noetl.erase_executions(bigint[]), noetl.erase_execution(bigint, boolean)
+  noetl.undo_execution(bigint, boolean, int, text), noetl.settle_undo(bigint, text, text, text),
+  noetl.abandon_execution(bigint, text, text), noetl.erasure(), noetl.without_values(jsonb, text[]), noetl.plan_erasure(bigint),
+  noetl.erase_executions(bigint[], text), noetl.erase_execution(bigint, boolean, text)
   from public;

@@ -12,6 +12,7 @@ create table if not exists noetl.limit (
   burst int check (burst >= 1),
   created_at timestamptz not null default clock_timestamp(),
   updated_at timestamptz not null default clock_timestamp(),
+  changed_by text,
   check (num_nonnulls(concurrency, rate) > 0),
   check (burst is null or rate is not null)
 );
@@ -23,6 +24,7 @@ comment on column noetl.limit.rate is 'How many jobs of one key may begin in a s
 comment on column noetl.limit.burst is 'How many may begin at once after a pause; null: what 100 ms allow, at least 1.';
 comment on column noetl.limit.created_at is 'When it was made.';
 comment on column noetl.limit.updated_at is 'When its numbers were last changed.';
+comment on column noetl.limit.changed_by is 'Who changed them last: login:NAME or token:NAME. Null: a playbook declared it.';
 
 -- The bucket of a key with a rate. A key without a row has a full bucket.
 create table if not exists noetl.throttle_bucket (
@@ -65,7 +67,7 @@ as $$
 $$;
 
 create or replace function noetl.put_throttle(
-  name text, concurrency int default null, rate float8 default null, burst int default null
+  name text, concurrency int default null, rate float8 default null, burst int default null, by text default null
 ) returns boolean
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -89,17 +91,18 @@ begin
       hint = format('concurrency and burst are 1 or more, the rate is above 0 and at most %s a second, and a burst needs a rate',
         noetl.limit_of('rate'));
   end if;
-  insert into noetl.limit as l (name, concurrency, rate, burst)
-  values ($1, $2, $3, $4)
+  insert into noetl.limit as l (name, concurrency, rate, burst, changed_by)
+  values ($1, $2, $3, $4, noetl.caller_name($5))
   on conflict (name) do update
-  set concurrency = excluded.concurrency, rate = excluded.rate, burst = excluded.burst, updated_at = clock_timestamp()
+  set concurrency = excluded.concurrency, rate = excluded.rate, burst = excluded.burst, updated_at = clock_timestamp(),
+      changed_by = excluded.changed_by
   returning l.xmax = 0 into is_new;
   perform noetl.request_release($1, null, null);
   return is_new;
 end
 $$;
 
-comment on function noetl.put_throttle(text, int, float8, int) is
+comment on function noetl.put_throttle(text, int, float8, int, text) is
   'Sets how many jobs of a key run at a time, and how many begin in a second. Returns whether the throttle is new.';
 
 create or replace function noetl.delete_throttle(name text) returns boolean
@@ -157,6 +160,6 @@ as $$
 $$;
 
 revoke all on function
-  noetl.burst_of(noetl.limit), noetl.put_throttle(text, int, float8, int), noetl.delete_throttle(text),
+  noetl.burst_of(noetl.limit), noetl.put_throttle(text, int, float8, int, text), noetl.delete_throttle(text),
   noetl.throttle_wait(noetl.queue)
   from public;

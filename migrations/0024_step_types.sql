@@ -5,14 +5,14 @@
 create table if not exists noetl.step_type (
   name text primary key,
   added_at timestamptz not null default clock_timestamp(),
-  added_by text not null default session_user
+  added_by text not null
 );
 
 comment on table noetl.step_type is
   'Step types of people''s own workers. Registration accepts them beside the built-in ones.';
 comment on column noetl.step_type.name is 'What `type` of a step says.';
 comment on column noetl.step_type.added_at is 'When it was announced first.';
-comment on column noetl.step_type.added_by is 'The login that announced it.';
+comment on column noetl.step_type.added_by is 'Who announced it: login:NAME or token:NAME.';
 
 -- Types that no worker gets jobs of.
 create or replace function noetl.is_own_type(name text) returns boolean
@@ -23,7 +23,7 @@ as $$
   ])
 $$;
 
-create or replace function noetl.announce_step_types(names text[]) returns int
+create or replace function noetl.announce_step_types(names text[], by text default null) returns int
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -49,8 +49,8 @@ begin
       message = format('%s is no name of a step type', refused),
       hint = 'write a letter or _, then letters, digits, _, . and -; 63 characters at most';
   end if;
-  insert into noetl.step_type (name)
-  select distinct n
+  insert into noetl.step_type (name, added_by)
+  select distinct n, noetl.caller_name($2)
   from unnest($1) n
   on conflict (name) do nothing;
   get diagnostics added = row_count;
@@ -58,7 +58,7 @@ begin
 end
 $$;
 
-comment on function noetl.announce_step_types(text[]) is
+comment on function noetl.announce_step_types(text[], text) is
   'Adds step types of a worker, for registration. Returns how many are new. The names of the broker''s own types are refused.';
 
 create or replace function noetl.remove_step_types(names text[]) returns int
@@ -222,6 +222,6 @@ end
 $$;
 
 revoke all on function
-  noetl.is_own_type(text), noetl.announce_step_types(text[]), noetl.remove_step_types(text[]),
+  noetl.is_own_type(text), noetl.announce_step_types(text[], text), noetl.remove_step_types(text[]),
   noetl.announce_worker(text, text[], text[], int, int, text, text, boolean), noetl.live_workers(), noetl.unserved_jobs(int)
   from public;

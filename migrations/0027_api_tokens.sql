@@ -8,9 +8,10 @@ create table if not exists noetl.api_token (
   digest bytea not null unique check (length(digest) = 32),
   role text not null check (role in ('viewer', 'producer', 'approver', 'author', 'operator')),
   created_at timestamptz not null default clock_timestamp(),
-  created_by text not null default session_user,
+  created_by text not null,
   expires_at timestamptz,
-  revoked_at timestamptz
+  revoked_at timestamptz,
+  revoked_by text
 );
 
 comment on table noetl.api_token is 'Tokens of the HTTP API, as digests. A revoked token stays.';
@@ -19,11 +20,14 @@ comment on column noetl.api_token.digest is 'SHA-256 of the token.';
 comment on column noetl.api_token.role is
   'viewer: reads names, numbers, times, statuses; producer: starts, signals; approver: decides; author: registers; operator: all.';
 comment on column noetl.api_token.created_at is 'When it was created.';
-comment on column noetl.api_token.created_by is 'The login that created it.';
+comment on column noetl.api_token.created_by is 'Who created it: login:NAME or token:NAME.';
 comment on column noetl.api_token.expires_at is 'From when on it is refused; null: never.';
 comment on column noetl.api_token.revoked_at is 'When it was revoked; null: it was not.';
+comment on column noetl.api_token.revoked_by is 'Who revoked it.';
 
-create or replace function noetl.create_api_token(name text, digest bytea, role text, valid interval default null)
+create or replace function noetl.create_api_token(
+  name text, digest bytea, role text, valid interval default null, by text default null
+)
 returns timestamptz
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -43,8 +47,8 @@ begin
   if $4 <= interval '0' then
     raise exception using errcode = 'NB400', message = format('a token that is valid for %s is never valid', $4);
   end if;
-  insert into noetl.api_token (name, digest, role, expires_at)
-  values ($1, $2, $3, ends);
+  insert into noetl.api_token (name, digest, role, expires_at, created_by)
+  values ($1, $2, $3, ends, noetl.caller_name($5));
   return ends;
 exception when unique_violation then
   raise exception using errcode = 'NB409', message = format('there is a token %L already', $1),
@@ -52,16 +56,16 @@ exception when unique_violation then
 end
 $$;
 
-comment on function noetl.create_api_token(text, bytea, text, interval) is
+comment on function noetl.create_api_token(text, bytea, text, interval, text) is
   'Adds a token of the HTTP API by its digest. Returns when it expires; null: never.';
 
-create or replace function noetl.revoke_api_token(name text) returns boolean
+create or replace function noetl.revoke_api_token(name text, by text default null) returns boolean
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
   update noetl.api_token t
-  set revoked_at = clock_timestamp()
+  set revoked_at = clock_timestamp(), revoked_by = noetl.caller_name($2)
   where t.name = $1 and t.revoked_at is null;
   if found then
     return true;
@@ -74,7 +78,7 @@ begin
 end
 $$;
 
-comment on function noetl.revoke_api_token(text) is
+comment on function noetl.revoke_api_token(text, text) is
   'Revokes a token of the HTTP API. Returns false if it was revoked before. Raises NB404 if there is none.';
 
 create or replace function noetl.check_api_token(digest bytea, out name text, out role text, out any_token boolean, out valid_token boolean)
@@ -99,5 +103,5 @@ comment on function noetl.check_api_token(bytea) is
   'The name and role of a valid token, null for any other digest; whether there ever was a token; whether one is valid.';
 
 revoke all on function
-  noetl.create_api_token(text, bytea, text, interval), noetl.revoke_api_token(text), noetl.check_api_token(bytea)
+  noetl.create_api_token(text, bytea, text, interval, text), noetl.revoke_api_token(text, text), noetl.check_api_token(bytea)
   from public;

@@ -220,11 +220,11 @@ class Client:
         sent: int | None = await self._send(execution_actions.send_to_execution, asked)
         return sent
 
-    async def approvals(self, *, path: str | None = None, assignee: str | None = None) -> list[Approval]:
+    async def approvals(self, *, path: str | None = None, approver: str | None = None) -> list[Approval]:
         """What waits for a person, oldest first; `path` may hold `*`. Needs the role noetl_approver."""
         found: list[Approval] = []
         fields = Approval.__dataclass_fields__
-        given = {"path": path, "assignee": assignee, "limit": MOST_ROWS}
+        given = {"path": path, "approver": approver, "limit": MOST_ROWS}
         async with self._connection() as connection:
             while True:
                 page = await waits.list_approvals(connection, CALLER, request_of(ListApprovals, given))
@@ -238,18 +238,19 @@ class Client:
         approval: Approval,
         *,
         approved: bool,
-        by: str,
+        decided_by: str | None = None,
         form: Mapping[str, Any] | None = None,
     ) -> bool:
         """Approve or reject; `form` has its fields and `comment`. False if it was decided or timed out before.
 
-        Raises OperatorFault if the form does not fit. Needs the role noetl_approver.
+        `decided_by` is a name beside that of the login. Raises OperatorFault if the form does not fit, and
+        ForbiddenFault where the approval has approvers and the login is none. Needs the role noetl_approver.
         """
         async with self._connection() as found:
+            asked: dict[str, Any] = {"approved": approved, "decided_by": decided_by, "form": form or {}}
             [decided] = await in_their_buckets(
-                found, [approval.execution_id],
-                lambda one, _ids: waits.decide_approval(one, approval, approved=approved, by=by, form=form or {}),
-            )  # fmt: skip
+                found, [approval.execution_id], lambda one, _ids: waits.decide_approval(one, CALLER, approval, **asked)
+            )
             return decided
 
     async def _send(self, action: ServiceAction[Any, Any], asked: Mapping[str, Any]) -> Any:

@@ -54,6 +54,12 @@ def shorten(value: Any) -> Any:
 LONGEST_CUT = 4000  # characters of a value for a program
 
 
+def decider(decision: Mapping[str, Any]) -> str:
+    """Who decided an approval, and the name beside it: `login:ann (Ann)`."""
+    beside = decision.get("decided_by")
+    return f"{decision.get('by')}" + (f" ({beside})" if beside else "")
+
+
 def join_names(names: Iterable[str], *, most: int = 12) -> str:
     """Join names with commas and `and`; at most `most` of them."""
     shown = list(names)

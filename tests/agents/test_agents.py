@@ -119,13 +119,13 @@ async def test_an_operator_acts_over_http(database: Database, mode: str) -> None
         started = (await agent.ask("start_execution", path="story"))["execution_id"]
         await drain(database)
         signal = await agent.ask("signal_execution", execution_id=started, name="paid", payload={"sum": 5})
-        decided = await agent.ask("decide", execution_id=started, step="ask", approved=True, by="somebody")
+        decided = await agent.ask("decide", execution_id=started, step="ask", approved=True, decided_by="somebody")
         again = await agent.refused("decide", execution_id=started, step="ask", approved=True)
         retried = await agent.ask("retry_execution", execution_id=str(failed))
         await drain(database)
         shown = await agent.ask("show_execution", execution_id=started)
         retry = await agent.ask("show_execution", execution_id=retried["recovered_as"])
-    assert ("signal_id" in signal, decided["by"], again[0]) == (True, "otto", "NB409")
+    assert ("signal_id" in signal, decided["by"], again[0]) == (True, "token:otto", "NB409")
     assert (shown["status"], retry["forked_from"], retry["status"]) == ("COMPLETED", str(failed), "FAILED")
 
 

@@ -134,9 +134,9 @@ async def test_a_program_decides_for_a_person(database: Database) -> None:
         [approval] = await client.approvals(path="sto*")
         assert (approval.execution_id, approval.step, approval.title) == (execution_id, "ask", "ask")
         with pytest.raises(OperatorFault, match="n: is 'one', it must be integer"):
-            await client.decide(approval, approved=True, by="ann", form={"n": "one"})
-        assert await client.decide(approval, approved=True, by="ann", form={"n": 1})
-        assert not await client.decide(approval, approved=False, by="ann")
+            await client.decide(approval, approved=True, decided_by="ann", form={"n": "one"})
+        assert await client.decide(approval, approved=True, decided_by="ann", form={"n": 1})
+        assert not await client.decide(approval, approved=False, decided_by="ann")
         await drain(database)
         assert (await client.wait(execution_id, seconds=PATIENCE_SECONDS)).or_raise()["n"] == 1
 

@@ -11,7 +11,7 @@ workflow:
   title: "Order {{ order_id }}: {{ total }} €"
   details: {total: "{{ total }}"}
   form: {discount: {type: number, maximum: 30, default: 0}}
-  assignees: [finance]
+  approvers: [finance]
   timeout: 24h
   next:
   - {when: "{{ approve.approved }}", step: ship, args: {discount: "{{ approve.discount }}", by: "{{ result.by }}"}}
@@ -22,7 +22,7 @@ workflow:
 BEGUN = """
 > execution_start
     event step_started approve
-    wait  approve approval {"title": "Order 7: 120 €", "details": {"total": 120}, "form": {"discount": {"type": "number", "maximum": 30, "default": 0}}, "assignees": ["finance"]}
+    wait  approve approval {"title": "Order 7: 120 €", "details": {"total": 120}, "form": {"discount": {"type": "number", "maximum": 30, "default": 0}}, "approvers": ["finance"]}
     timer approve timeout 2026-01-02T00:00:01.000000Z
 """  # noqa: E501 - lines of a story
 

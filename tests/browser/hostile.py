@@ -37,7 +37,7 @@ workflow:
     title: "{{{{ workload.text }}}}"
     details: {{{json.dumps(NAME)}: "{{{{ workload.text }}}}"}}
     form: {{discount: {{type: number, title: {_QUOTED}, default: 0}}}}
-    assignees: [{_QUOTED}]
+    approvers: [{_QUOTED}]
     next: end
   - {{step: hold, type: wait, signal: {_STEP}, key: "{{{{ workload.text }}}}", next: end}}
   - step: mail

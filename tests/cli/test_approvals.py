@@ -12,7 +12,7 @@ workflow:
     type: approval
     title: "Order {{ workload.order }}"
     form: {discount: {type: number, maximum: 30}}
-    assignees: [finance]
+    approvers: [finance]
     timeout: 1d
     next: end
   - {step: end, result: "{{ approve }}"}
@@ -38,14 +38,14 @@ def result(database: Database) -> dict[str, object]:
 
 
 def test_what_waits_is_listed(command: Command, database: Database) -> None:
-    """Title, fields of the form, assignees; filters by path and assignee. `status` shows it too."""
+    """Title, fields of the form, approvers; filters by path and approver. `status` shows it too."""
     execution = waiting(command, database)
     line = command("approvals").stdout.splitlines()[1].split()
     assert line[:6] == [str(execution), "approve", "shop/order", "Order", "7", "discount"]
-    [shown] = command.json("approvals", "--path", "shop/*", "--assignee", "finance")
+    [shown] = command.json("approvals", "--path", "shop/*", "--approver", "finance")
     assert shown["node_id"] == f"{execution}:approve"
     assert shown["form"] == {"discount": {"type": "number", "maximum": 30}}
-    assert [command.json("approvals", *other) for other in (("--path", "hr/*"), ("--assignee", "sales"))] == [[], []]
+    assert [command.json("approvals", *other) for other in (("--path", "hr/*"), ("--approver", "sales"))] == [[], []]
     text = command("status", execution).stdout
     assert "approve a person: Order 7" in " ".join(text.split("wait of")[1].split())
     [wait] = command.json("status", execution)["waits"]
@@ -53,20 +53,20 @@ def test_what_waits_is_listed(command: Command, database: Database) -> None:
 
 
 def test_a_step_is_approved_or_rejected(command: Command, database: Database) -> None:
-    """By the login of the database, unless `--by` says who. Afterwards nothing waits, and the events say who it was."""
+    """By the login of the database. Afterwards nothing waits, and the events say who it was, and who says so."""
     approved = waiting(command, database)
-    [(login,)] = rows(database, "select session_user::text")
+    [(login,)] = rows(database, "select 'login:' || session_user")
     answer = command("approve", approved, "approve", "--comment", "fine", "--form", '{"discount": 5}')
     assert (answer.exit_code, answer.stdout) == (0, f"approved by {login}: Order 7\n")
     wanted = {"approved": True, "by": login, "comment": "fine", "discount": 5}
     assert wanted.items() <= result(database).items()
     rejected = waiting(command, database)
-    said = command.json("reject", rejected, "approve", "--by", "ann")
+    said = command.json("reject", rejected, "approve", "--decided-by", "Ann")
     assert (said["execution_id"], said["node_id"]) == (str(rejected), f"{rejected}:approve")
     assert (said["approved"], said["decided"]) == (False, True)
-    assert {"approved": False, "by": "ann"}.items() <= result(database).items()
-    assert "rejected by ann" in command("events", rejected).stdout
-    was = f"step approve of execution {rejected} was rejected by ann at 20"
+    assert {"approved": False, "by": login}.items() <= result(database).items()
+    assert f"rejected by {login} (Ann)" in command("events", rejected).stdout
+    was = f"step approve of execution {rejected} was rejected by {login} (Ann) at 20"
     command.refuses([(f"approve {rejected} approve", 1, was)])
 
 
@@ -96,7 +96,7 @@ def test_a_wrong_decision_is_refused(command: Command, database: Database) -> No
         (much, "does not fit: discount: is 40, the most is 30"),
         (much, "noetl-broker approvals --json shows the fields"),
         (("--form", '{"comment": "a"}', "--comment", "b"), "two comments"),
-        (("--by", ""), "by"),
+        (("--decided-by", ""), "--decided-by: it must not be empty"),
     ]
     command.refuses([((execution, "approve", *options), 2, words) for options, words in cases], "approve")
     assert rows(database, "select count(*) from noetl.pending_approvals") == [(1,)]

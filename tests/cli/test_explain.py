@@ -134,7 +134,7 @@ def test_explain_shows_all_that_an_execution_waits_for(command: Command, databas
       concurrency: 2
       distribute: true
       task: {type: python, code: "def main(): ..."}
-    - {step: ask, type: approval, title: "Order {{ workload.order }}", timeout: 36h, assignees: finance}
+    - {step: ask, type: approval, title: "Order {{ workload.order }}", timeout: 36h, approvers: finance}
     """
     family = begin(command, database, body, "--payload", '{"order": 7}', metadata="deadline: 500000")
     decide(database)

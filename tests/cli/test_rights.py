@@ -152,7 +152,7 @@ async def test_a_reader_sees_executions_without_values(command: Command, databas
     assert {*json.loads(operator.stdout)} - {*found} == {"result", "error", "archived", "key", "starts_at"}
     assert (refused.exit_code, f"needs the role {named(OPERATOR)}" in refused.stderr) == (77, True)
     [approval] = json.loads(asked.stdout)
-    assert (approval["title"], approval["details"]) == (f"For {VALUE}", None)
+    assert (approval["title"], approval["details"]) == (f"For {VALUE}", {"of": VALUE})
 
 
 async def test_a_producer_may_cancel_what_has_ended(command: Command, database: Database, echo: dict[str, str]) -> None:

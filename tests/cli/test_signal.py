@@ -34,7 +34,7 @@ def test_signal_sends_by_key(command: Command, database: Database) -> None:
     used = "the idempotency key i of the signal go is used: signal 1 has another payload; send the same payload, or"
     command.refuses([("signal go --key 42 --payload 6 --idempotency-key i", 1, used)])
     [line] = [line for line in command("events", execution_id).stdout.splitlines() if "execution_signal" in line]
-    assert line.endswith('go of 42: {"a": 5}')
+    assert line.endswith('go of 42: {"a": 5}, by login:postgres')
 
 
 def test_signal_sends_to_an_execution(command: Command, database: Database) -> None:

@@ -130,8 +130,9 @@ def test_cancel_sends_an_event_to_the_broker(command: Command, database: Databas
     started = command("start", echo).stdout.strip()
     answer = command("cancel", started, "--reason", "wrong city")
     assert (answer.exit_code, answer.stdout) == (0, f"cancelling execution {started}\n")
-    query = "select context from noetl.event where event_type = 'execution_cancel'"
-    assert rows(database, query) == [({"reason": "wrong city"},)]
+    query = "select context, 'login:' || session_user from noetl.event where event_type = 'execution_cancel'"
+    [(context, login)] = rows(database, query)
+    assert context == {"reason": "wrong city", "by": login}
 
 
 def test_an_execution_that_ended_is_not_cancelled(command: Command, database: Database) -> None:

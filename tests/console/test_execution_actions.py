@@ -44,7 +44,7 @@ def test_a_page_has_the_buttons_of_its_status(status: str, more: dict[str, Any],
 @pytest.mark.parametrize(
     "body,action,fields,kept,fault",
     [
-        (WAITS, "signal", {"name": "", "key": "k7", "payload": ""}, "k7", "it must have at least 1 characters"),
+        (WAITS, "signal", {"name": "", "key": "k7", "payload": ""}, "k7", "it must not be empty"),
         (WAITS, "cancel", {"reason": LONG}, LONG, "it must have at most 1000 characters"),
         (STORY, "fork", {"step": "lod", "of": "", "value": "", "version": "17"}, "17", "17 is registered"),
         (STORY, "fork", {"step": "load", "of": "load", "value": "text", "version": ""}, "text", "double quotes"),

@@ -172,7 +172,7 @@ async def test_an_approval_is_decided_in_place(database: Database, api: httpx.As
     [(result,)] = await rows(database, "select result from noetl.execution")
     assert "Ship &lt;b&gt;it&lt;/b&gt;?" in page
     assert wrong.status_code == 400
-    assert "is approved by local" in right.text
+    assert "is approved by login:" in right.text
     assert result["discount"] == 4.5
     assert result["comment"] == "fine"
 

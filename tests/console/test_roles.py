@@ -69,7 +69,7 @@ async def test_an_approver_decides_and_sees_nothing_else(database: Database, cli
     refused = [(await client.get(each, headers=mine)).status_code for each in ("/executions", "/api/v1/playbooks")]
     decision = {"execution_id": str(execution), "step": "ask", "approved": True}
     answer = await client.post("/api/v1/approvals/decisions", headers=mine, json=decision)
-    assert (refused, answer.status_code, answer.json()["by"]) == ([403, 403], 200, "approver")
+    assert (refused, answer.status_code, answer.json()["by"]) == ([403, 403], 200, "token:approver")
 
 
 async def test_what_an_author_registers_waits_for_an_operator(database: Database, client: httpx.AsyncClient) -> None:

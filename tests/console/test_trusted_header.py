@@ -131,12 +131,13 @@ async def test_a_person_acts_by_name(command: Command, database: Database) -> No
         answers = [
             await client.post("/approvals", data=fields, headers={NAME: name, "Origin": url}) for name in ("bob", "ann")
         ]
-        body = {"execution_id": str(by_api), "step": "ask", "approved": True, "by": "eve"}
+        body = {"execution_id": str(by_api), "step": "ask", "approved": True, "decided_by": "eve"}
         answers.append(
             await client.post("/api/v1/approvals/decisions", json=body, headers={NAME: "ann", "Origin": url})
         )
-    decided = await rows(database, "select context ->> 'by' from noetl.event where event_type = 'approval_decided'")
-    assert ([answer.status_code for answer in answers], decided) == ([403, 303, 200], [("ann",), ("ann",)])
+    said = "select context ->> 'by', context ->> 'decided_by' from noetl.event where event_type = 'approval_decided'"
+    assert [answer.status_code for answer in answers] == [403, 303, 200]
+    assert await rows(database, said) == [("login:ann", None), ("login:ann", "eve")]
     assert ("Sign out" in pages["ann"].text, FIELD.findall(pages["bob"].text)) == (False, [])
 
 

@@ -44,7 +44,7 @@ workflow:
   title: "For {{ who }}"
   details: {who: "{{ who }}"}
   form: {x: {const: VALUE}}
-  assignees: ["{{ who }}"]
+  approvers: ["{{ who }}"]
   next: end
 - step: bad
   type: python
@@ -229,7 +229,7 @@ async def test_no_filter_tells_a_viewer_a_value(database: Database) -> None:
     viewer = await token(database, "viewer")
     filters = [
         ("executions", "error"),
-        ("approvals", "assignee"),
+        ("approvals", "approver"),
         ("signals", "key"),
         ("signals", "name"),
         ("dead-letters", "reason"),

@@ -138,7 +138,7 @@ def test_the_tests_of_the_python_page_pass(programs: PageRun) -> None:
 
 def test_the_worker_of_the_python_page_runs_what_its_client_starts(programs: PageRun) -> None:
     """And what it waits for is approved; the page itself has a broker."""
-    body = "workflow: [{step: start, next: ask}, {step: ask, type: approval, title: Order 7, assignees: [finance]}]"
+    body = "workflow: [{step: start, next: ask}, {step: ask, type: approval, title: Order 7, approvers: [finance]}]"
     programs.register(body, "shop/order")
     execution = programs.start("shop/order")
     programs.decides = False

@@ -51,10 +51,10 @@ def started(step_type: str) -> History:
         ),
         (
             "approval",
-            WaitFact("approval", NOW - HOUR, NOW + 23 * HOUR, title="Order 7", assignees=("finance", "ann")),
+            WaitFact("approval", NOW - HOUR, NOW + 23 * HOUR, title="Order 7", approvers=("finance", "ann")),
             """
             cool has been waiting for a person's decision for 1 h 0 min: Order 7
-              it is meant for finance and ann
+              only finance and ann may decide
               noetl-broker approve 1 cool, or noetl-broker reject 1 cool
               it times out in 23 h 0 min, at 2026-01-01T23:10:00.000000Z
             """,

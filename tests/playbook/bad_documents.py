@@ -800,14 +800,18 @@ STEPS: dict[str, str] = {
         type: approval, form: {n: {type: integer, required: true}, comment: {type: string, maxLength: 80}}
         type: approval, form: {n: {maximum: "{{ execution_id }}"}}
         type: approval, form: "{{ execution_id }}"
-        type: approval, assignees: finance, timeout: P1D
+        type: approval, approvers: finance, timeout: P1D
         type: approval, timeout: "{{ execution_id }}", details: [1, 2], on_error: continue, desc: x
         type: approval, retry: 3
         => 1:69 error bad-approval workflow[1].retry: `retry` of the approval step `a` has no meaning (remove it)
         type: approval, title: [x]
         => 1:69 error bad-value workflow[1].title: `title` is a list, not a text (write a text)
-        type: approval, assignees: [1]
-        => 1:73 error bad-value workflow[1].assignees: `assignees` is a list, not a text or a list of texts (write assignees: [finance])
+        type: approval, approvers: []
+        => 1:73 error bad-value workflow[1].approvers: `approvers` is a list, not login:NAME, token:NAME, a role, or a list of these (write approvers: [login:ann, finance])
+        type: approval, assignees: [finance]
+        => 1:62 error unknown-key workflow[1].assignees: unknown key `assignees` on the approval step `a` (did you mean `approvers`?)
+        type: approval, approvers: [1]
+        => 1:73 error bad-value workflow[1].approvers: `approvers` is a list, not login:NAME, token:NAME, a role, or a list of these (write approvers: [login:ann, finance])
         type: approval, form: [n]
         => 1:68 error bad-form workflow[1].form: `form` is a list (write a schema for each field: {discount: {type: number, maximum: 30}})
         type: approval, form: {by: {type: string}}

@@ -98,7 +98,7 @@ def test_models_load_without_the_store() -> None:
     "model,values,message",
     [
         (executions.StartRequest, {}, "path: it is missing"),
-        (executions.StartRequest, {"path": ""}, "path: it must have at least 1 characters; it is ''"),
+        (executions.StartRequest, {"path": ""}, "path: it must not be empty; it is ''"),
         (executions.StartRequest, {"path": LONG}, "path: it must have at most 1000 characters; it is 'xxx"),
         (executions.StartRequest, {"path": "a", "payload": 5}, "payload: it must be a JSON object; it is 5"),
         (executions.StartRequest, {"path": "a", "version": 0}, "version: it must be at least 1; it is 0"),
@@ -137,7 +137,7 @@ def test_models_load_without_the_store() -> None:
         (waits.SendRequest, {"name": "a", "key": "b", "keep_seconds": 0}, "keep_seconds: it must be at least 0.001"),
         (waits.SendRequest, {"name": "a", "key": None}, "key: it must be a text"),
         (waits.DecisionRequest, {**ONE, "step": "a", "approved": 1}, "approved: it must be true or false; it is 1"),
-        (waits.DecisionRequest, {**ONE, "step": "a", "approved": True, "by": ""}, "by: it must have at least 1"),
+        (waits.DecisionRequest, {**ONE, "step": "a", "approved": True, "decided_by": ""}, "decided_by: it must not be"),
     ],
 )
 def test_a_request_names_the_field_and_what_is_wrong(

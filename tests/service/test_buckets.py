@@ -118,7 +118,7 @@ async def test_an_action_on_one_execution_goes_to_its_bucket(
     started = await start_in_each(installation, times=1)
     for each in started:
         assert (await ask(buckets, executions.show_execution, execution_id=each))["status"] == "RUNNING"
-        await ask(buckets, waits.decide, execution_id=each, step="a", approved=True, by="ann")
+        await ask(buckets, waits.decide, execution_id=each, step="a", approved=True, decided_by="ann")
         assert (await ask(buckets, execution_actions.cancel_execution, execution_id=each))["requested"]
     assert (await ask(buckets, overview.list_positions, execution_ids=started)).keys() == {*started}
     with pytest.raises(NotFoundFault, match="the id 63 is of no bucket"):

@@ -250,9 +250,9 @@ async def test_rights_that_operators_lack_are_found(database: Database) -> None:
     """A table that they read, and a function with commas in its arguments."""
     await create_roles(database)
     await execute(database, "revoke select on noetl.log from noetl_operator")
-    await execute(database, "revoke execute on function noetl.pause_path(text, text) from noetl_operator")
+    await execute(database, "revoke execute on function noetl.pause_path(text, text, text) from noetl_operator")
     assert await problems(database) == named(
-        "rights: the role noetl_operator lacks select on noetl.log, execute on noetl.pause_path(text, text)"
+        "rights: the role noetl_operator lacks select on noetl.log, execute on noetl.pause_path(text, text, text)"
     )
 
 

@@ -230,8 +230,10 @@ async def test_cancel_writes_an_event_with_the_reason(database: Database) -> Non
     assert await value(database, "select status from noetl.queue") == "cancelled"
     assert await value(database, "select noetl.cancel_execution($1)", execution_id) is False
     assert await rows(
-        database, "select node_name, context from noetl.event where event_type = 'execution_cancel'"
-    ) == [("story", {"reason": "too late"})]  # fmt: skip
+        database,
+        "select node_name, context ->> 'reason', context ->> 'by' = 'login:' || session_user from noetl.event"
+        " where event_type = 'execution_cancel'",
+    ) == [("story", "too late", True)]
     [before_its_first_turn] = await start(database)
     assert await value(database, "select noetl.cancel_execution($1)", before_its_first_turn) is True
     await drain(database)

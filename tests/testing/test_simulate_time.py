@@ -283,7 +283,7 @@ YES = {"approved": True}
 def test_an_approval_is_decided_at_once() -> None:
     """By `tester`; fields that are left out have their defaults. Nobody decides: it times out."""
     story = simulate(ORDER, payload={"order": 7}, approvals={"ask": True})
-    assert (story.status, story.result) == ("COMPLETED", {"by": "tester", "discount": 0})
+    assert (story.status, story.result) == ("COMPLETED", {"by": "login:tester", "discount": 0})
     story = simulate(ORDER, payload={"order": 7}, approvals={"ask": {"approved": True, "by": "ann", "discount": 5}})
     assert story.result == {"by": "ann", "discount": 5}
     assert simulate(ORDER, payload={"order": 7}, approvals={"ask": None}).error["type"] == "timeout"

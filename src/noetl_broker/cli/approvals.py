@@ -19,12 +19,12 @@ from noetl_broker.service.models.waits import DecisionRequest, ListApprovals
 DECISION = Face(
     DecisionRequest,
     ("execution_id", "step"),
-    helps={"by": "Who decides; default: the login."},
+    helps={"decided_by": "A name that the event has beside the login's."},
     hides=frozenset({"approved"}),
 )
 COLUMNS: output.Columns = {
     "execution": "execution_id", "step": lambda row: name_of_node(row["node_id"]), "path": "path", "title": "title",
-    "form": lambda row: ", ".join(row["form"]), "assignees": lambda row: ", ".join(row["assignees"]),
+    "form": lambda row: ", ".join(row["form"]), "approvers": lambda row: ", ".join(row["approvers"]),
     "since": "since", "times out": "times_out_at",
 }  # fmt: skip
 
@@ -34,7 +34,7 @@ COLUMNS: output.Columns = {
     "waits.list_approvals",
     Face(ListApprovals),
     role=APPROVER,
-    example="noetl-broker approvals\nnoetl-broker approvals --path 'orders/*' --assignee finance --json",
+    example="noetl-broker approvals\nnoetl-broker approvals --path 'orders/*' --approver finance --json",
 )
 def approvals(_call: Call, _asked: ListApprovals, rows: Any) -> None:
     """List what waits for a person's decision, oldest first.
@@ -67,7 +67,7 @@ def _decides(name: str, example: str) -> Callable[[Callable[[], None]], click.Co
 @_decides(
     "approve",
     "noetl-broker approve 58123456789012345 approve_order\n"
-    "noetl-broker approve 58123456789012345 approve_order --by ann --comment fine --form '{\"discount\": 5}'",
+    "noetl-broker approve 58123456789012345 approve_order --decided-by Ann --comment fine --form '{\"discount\": 5}'",
 )
 def approve() -> None:
     """Approve what waits in a step of an execution.

@@ -29,7 +29,7 @@ MAX_COPIES: Final = 200  # to one bucket, of one read
 MAX_TOGETHER: Final = 5  # reads that one transaction writes
 TOGETHER_SECONDS: Final = 0.002  # for each bucket of the process: signals of this time are copied together
 PAUSE_SECONDS: Final = (0.02, 5.0)  # before the next attempt at a bucket
-COLUMNS: Final = ("signal_id", "name", "key", "payload", "sent_at", "expires_at", "hops")
+COLUMNS: Final = ("signal_id", "name", "key", "payload", "sent_at", "expires_at", "hops", "sent_by")
 
 
 @dataclass(slots=True, eq=False)

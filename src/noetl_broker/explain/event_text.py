@@ -7,22 +7,30 @@ from typing import Any
 from noetl_broker.broker.model.event_types import (
     APPROVAL_DECIDED,
     EXECUTION_ABANDON,
+    EXECUTION_CANCEL,
     EXECUTION_PAUSE,
+    EXECUTION_RESUME,
     EXECUTION_SIGNAL,
+    EXECUTION_UNDO,
     TIMER_DUE,
     UNDO_SETTLED,
 )
 from noetl_broker.explain.error_text import attempt_text, error_text
-from noetl_broker.text import short_json, span
+from noetl_broker.text import decider, short_json, span
 
 # The detail of an event, by a key of its context.
 DETAIL_IN = {
     EXECUTION_ABANDON: "reason",
+    EXECUTION_CANCEL: "reason",
     EXECUTION_PAUSE: "reason",
     "execution_paused": "reason",
     "execution_queued": "reason",
     TIMER_DUE: "purpose",
     UNDO_SETTLED: "reason",
+}
+OF_PEOPLE = {
+    *(EXECUTION_ABANDON, EXECUTION_CANCEL, EXECUTION_PAUSE, EXECUTION_RESUME, EXECUTION_SIGNAL, EXECUTION_UNDO),
+    UNDO_SETTLED,
 }
 
 
@@ -34,12 +42,14 @@ def event_detail(event: dict[str, Any]) -> str | None:
     if event["event_type"].startswith("iteration_") and isinstance(context.get("index"), int):
         parts.append(f"item {context['index']}")
     if event["event_type"] == APPROVAL_DECIDED and isinstance(context.get("approved"), bool):
-        parts.append(f"{'approved' if context['approved'] else 'rejected'} by {context.get('by')}")
+        parts.append(f"{'approved' if context['approved'] else 'rejected'} by {decider(context)}")
     if event["event_type"] == EXECUTION_SIGNAL and isinstance(context.get("name"), str):
         parts.append(_signal(context, str(event["execution_id"])))
     detail = context.get(DETAIL_IN.get(event["event_type"], ""))
     if detail:
         parts.append(str(detail))
+    if event["event_type"] in OF_PEOPLE and context.get("by"):
+        parts.append(f"by {context['by']}")
     if event["error"] is not None:
         parts.append(error_text(event["error"]))
     if isinstance(meta.get("delay_seconds"), (int, float)):

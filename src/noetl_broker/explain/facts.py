@@ -78,7 +78,7 @@ class WaitFact(NamedTuple):
     names: tuple[str, ...] = ()
     key: str | None = None
     title: str = ""
-    assignees: tuple[str, ...] = ()
+    approvers: tuple[str, ...] = ()
     to_execution: int = 0
     too_old: float | None = None
 

@@ -71,11 +71,11 @@ def _explain_missed(names: str, wait: WaitFact) -> tuple[Reason, ...]:
 def _explain_approval(name: str, about: dict[str, JSON], wait: WaitFact, facts: Facts) -> Reason:
     says = f"{name} has been waiting for a person's decision for {_ago(wait, facts)}: {wait.title}"
     because = []
-    if wait.assignees:
-        because.append(Reason("assignees", f"it is meant for {join_names(wait.assignees)}"))
+    if wait.approvers:
+        because.append(Reason("approvers", f"only {join_names(wait.approvers)} may decide"))
     remedy = f"noetl-broker approve {facts.execution_id} {name}, or noetl-broker reject {facts.execution_id} {name}"
     because.append(Reason("remedy", remedy))
-    return Reason("approval", says, {**about, "title": wait.title, "assignees": [*wait.assignees]}, tuple(because))
+    return Reason("approval", says, {**about, "title": wait.title, "approvers": [*wait.approvers]}, tuple(because))
 
 
 def _ago(wait: WaitFact, facts: Facts) -> str:

@@ -19,7 +19,7 @@ HIDDEN = "shown to operators"
 
 # Reasons whose sentences hold names, numbers, times and statuses, if `facts_without_values` took the values out.
 PLAIN: Final = frozenset({
-    "arrived", "assignees", "draining", "erased", "before", "recovered", "by_worker", "cancelled",
+    "arrived", "approvers", "draining", "erased", "before", "recovered", "by_worker", "cancelled",
     "catch_failed", "caught",
     "child", "clock", "completed", "counts", "cut_off", "deadline", "done", "due", "entered", "forked",
     "held", "item", "items", "job", "join", "late", "lease", "lease_lost", "leased", "led_to", "live", "lost",
@@ -61,7 +61,7 @@ def facts_without_values(facts: Facts) -> Facts:
             for node, job in facts.jobs.items()
         },
         waits={
-            node: wait._replace(names=(), key=None, title="", assignees=(), to_execution=0)
+            node: wait._replace(names=(), key=None, title="", approvers=(), to_execution=0)
             for node, wait in facts.waits.items()
         },
         slots=tuple(slot._replace(key="", label="") if slot.path else slot for slot in facts.slots),

@@ -17,12 +17,12 @@ from noetl_broker.playbook.value_schema import Schema, SchemaFinding, ValueFault
 if TYPE_CHECKING:
     from noetl_broker.playbook.reader import Reading
 
-TITLE, FORM, ASSIGNEES = "title", "form", "assignees"
+TITLE, FORM, APPROVERS = "title", "form", "approvers"
 RESERVED = frozenset({"approved", "by", "at"})  # of the result
 COMMENT = "comment"
 REQUIRED, DEFAULT = "required", "default"
 TITLE_FORMS = "one text"
-ASSIGNEES_FORMS = "a text or a list of texts"
+APPROVERS_FORMS = "login:NAME, token:NAME, a role, or a list of these"
 FORM_HINT = "write a schema for each field: {discount: {type: number, maximum: 30}}"
 
 
@@ -35,12 +35,10 @@ def read_approval(reading: Reading, declared: Layers, site: TemplateSite) -> App
     return ApprovalSpec(**read_keys(reading, KEYS, declared, site))
 
 
-def assignees_of(value: Any) -> list[str] | None:
-    """The assignees as a list of texts; None if the value is something else."""
-    if value is None:
-        return []
+def approvers_of(value: Any) -> list[str] | None:
+    """The approvers as a list of texts; None if the value is something else, or names nobody."""
     listed = value if isinstance(value, list) else [value]
-    return listed if all(isinstance(one, str) for one in listed) else None
+    return listed if listed and all(isinstance(one, str) and one.strip() for one in listed) else None
 
 
 def faults_of_form(form: Any) -> list[SchemaFinding]:
@@ -96,11 +94,15 @@ def _without_required(schema: Any) -> Any:
     return schema
 
 
-ARE_TEXTS: Final = that(lambda value: assignees_of(value) is not None)
+NAME_SOMEBODY: Final = that(lambda value: approvers_of(value) is not None)
 KEYS: Final = (
     Key(TITLE, Form("a text", that(lambda value: not isinstance(value, dict | list)), compiled=True)),
     Key("details", TREE),
     Key(FORM, TREE),
-    Key(ASSIGNEES, Form(ASSIGNEES_FORMS, ARE_TEXTS, hint=f"write {ASSIGNEES}: [finance]", compiled=True)),
+    Key(
+        APPROVERS,
+        Form(APPROVERS_FORMS, NAME_SOMEBODY, hint=f"write {APPROVERS}: [login:ann, finance]", compiled=True),
+        null=False,
+    ),
     Key("timeout", DURATION),
 )

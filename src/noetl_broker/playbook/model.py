@@ -118,14 +118,14 @@ class WaitSpec:
 class ApprovalSpec:
     """The texts, the form and the time limit of an `approval` step; each part is rendered when the visit begins.
 
-    `form` renders to a mapping of field names to JSON Schema. `assignees` renders to a list of texts, `timeout` to a
+    `form` renders to a mapping of field names to JSON Schema. `approvers` renders to names and roles, `timeout` to a
     duration.
     """
 
     title: Tree | None = None
     details: Tree | None = None
     form: Tree | None = None
-    assignees: Tree | None = None
+    approvers: Tree | None = None
     timeout: Tree | None = None
 
 

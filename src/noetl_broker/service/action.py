@@ -71,6 +71,11 @@ class Caller:
         return f"{self.signed_in_by}:{self.name}" if self.is_authenticated else None
 
     @property
+    def role_of_name(self) -> str | None:
+        """The role that goes with `by`; None: the login's roles count."""
+        return self.role if self.is_authenticated else None
+
+    @property
     def asks_as(self) -> str | None:
         """Whose executions the caller may see; None: those of the login, or all if that is an operator."""
         return None if self.role is Role.OPERATOR else self.by
@@ -83,7 +88,7 @@ class Caller:
             raise ForbiddenFault(f"{self.name or 'the caller'} has the role {self.role}; this needs {names}")
 
     def refuse_hidden(self, hidden: str, *given: object) -> None:
-        """Raise ForbiddenFault where a viewer filters by what viewers do not see; `hidden` names it: `assignees`."""
+        """Raise ForbiddenFault where a viewer filters by what viewers do not see; `hidden` names it: `approvers`."""
         if not self.sees_values and any(value is not None for value in given):
             raise ForbiddenFault(f"the role {self.role} sees no {hidden}, so cannot filter by them")
 

@@ -172,7 +172,7 @@ async def act_on_executions(
         some = ids[first : first + ERASED_AT_ONCE]
         try:
             with translate_faults():
-                answers = await erase_some(connection, some)
+                answers = await erase_some(connection, some, request.by)
         except DatabaseFault:
             raise
         except BrokerError as error:  # of all of them
@@ -222,7 +222,7 @@ class BulkAction:
             return {"recovered_as": made.execution_id, "taken": [*made.plan.taken]}
         if self.action == "reevaluate":
             return {"put_back": await call(connection, "put_back", execution_id)}
-        arguments = () if self.action == "resume" else (self.reason,)
+        arguments = (self.by,) if self.action == "resume" else (self.reason, self.by)
         return {"requested": await call(connection, f"{self.action}_execution", execution_id, *arguments)}
 
     async def outlook(self, connection: Connection, execution_id: int) -> Outlook:

@@ -50,32 +50,32 @@ def on_version(
 
 
 @action(Role.OPERATOR, models.Requested)
-async def cancel_execution(connection: Connection, _caller: Caller, given: models.ReasonRequest) -> Any:
+async def cancel_execution(connection: Connection, caller: Caller, given: models.ReasonRequest) -> Any:
     """Cancel an execution and its children. The broker does it when it reads the request."""
-    return await _request(connection, "cancel_execution", given.execution_id, given.reason)
+    return await _request(connection, "cancel_execution", given.execution_id, given.reason, caller.by)
 
 
 @action(Role.OPERATOR, models.Requested)
-async def pause_execution(connection: Connection, _caller: Caller, given: models.ReasonRequest) -> Any:
+async def pause_execution(connection: Connection, caller: Caller, given: models.ReasonRequest) -> Any:
     """Pause an execution and its children. Leased jobs go on."""
-    return await _request(connection, "pause_execution", given.execution_id, given.reason)
+    return await _request(connection, "pause_execution", given.execution_id, given.reason, caller.by)
 
 
 @action(Role.OPERATOR, models.Requested)
-async def resume_execution(connection: Connection, _caller: Caller, given: OneExecution) -> Any:
+async def resume_execution(connection: Connection, caller: Caller, given: OneExecution) -> Any:
     """Resume a paused execution and its children."""
-    return await _request(connection, "resume_execution", given.execution_id)
+    return await _request(connection, "resume_execution", given.execution_id, caller.by)
 
 
 @action(Role.OPERATOR, models.Requested)
-async def abandon_execution(connection: Connection, _caller: Caller, given: models.ReasonRequest) -> Any:
+async def abandon_execution(connection: Connection, caller: Caller, given: models.ReasonRequest) -> Any:
     """Give up the undo of an execution: it fails, and lists what is left. An undo that runs is stopped."""
-    return await _request(connection, "abandon_execution", given.execution_id, given.reason)
+    return await _request(connection, "abandon_execution", given.execution_id, given.reason, caller.by)
 
 
-async def _request(connection: Connection, function: str, execution_id: int, *reason: str | None) -> dict[str, Any]:
+async def _request(connection: Connection, function: str, execution_id: int, *arguments: str | None) -> dict[str, Any]:
     """Ask the broker, and give the answer. A producer, who may cancel, may not read the status."""
-    requested = await call(connection, function, execution_id, *reason)
+    requested = await call(connection, function, execution_id, *arguments)
     status = await executions.find_status(connection, execution_id)
     if status is None and requested:
         status = "RUNNING"
@@ -95,11 +95,11 @@ async def signal_execution(connection: Connection, caller: Caller, given: models
 
 
 @action(Role.PRODUCER, int)
-async def send_to_execution(connection: Connection, _caller: Caller, given: models.SignalExecutionRequest) -> Any:
+async def send_to_execution(connection: Connection, caller: Caller, given: models.SignalExecutionRequest) -> Any:
     """Send a signal to one execution; gives its id, None if the execution has ended."""
     text = None if given.payload is None else json_text(given.payload)
     return await signals.signal_execution(
-        connection, given.execution_id, given.name, text, idempotency_key=given.idempotency_key
+        connection, given.execution_id, given.name, text, idempotency_key=given.idempotency_key, by=caller.by
     )
 
 
@@ -168,13 +168,13 @@ async def undo_execution(connection: Connection, caller: Caller, given: models.U
     if given.settle is not None:
         if given.reason is None:
             raise FieldFault({"reason": "say who undid it, and how"})
-        settled, requested = await call(connection, "settle_undo", one, given.settle, given.reason), True
+        settled, requested = await call(connection, "settle_undo", one, given.settle, given.reason, caller.by), True
         said = f"settling {settled} of step {given.settle} of execution {one}"
     elif given.reason is not None:
         raise FieldFault({"reason": "it is for a step that was undone by hand: name it with `settle`"})
     else:
         on = on_version(given.version, caller.rules)
-        requested = await undos.undo_execution(connection, one, unknown=given.unknown, on=on)
+        requested = await undos.undo_execution(connection, one, unknown=given.unknown, on=on, by=caller.by)
         said = f"execution {one} undoes what it did" if requested else await undos.why_nothing(connection, one)
     status = await executions.find_status(connection, one)
     return {"execution_id": one, "requested": requested, "status": status, "said": said}
@@ -187,10 +187,10 @@ async def reevaluate_execution(connection: Connection, _caller: Caller, given: O
 
 
 @action(Role.OPERATOR, models.ErasedView, cost=Cost.LONG)
-async def erase_execution(connection: Connection, _caller: Caller, given: models.EraseRequest) -> Any:
+async def erase_execution(connection: Connection, caller: Caller, given: models.EraseRequest) -> Any:
     """Erase the values of an ended execution, of what it started, and of its forks and retries; or preview it.
 
     Statuses, times, decisions and names of steps are kept. It cannot be taken back.
     """
-    answer = await call(connection, "erase_execution", given.execution_id, given.preview)
+    answer = await call(connection, "erase_execution", given.execution_id, given.preview, caller.by)
     return {"execution_id": given.execution_id, **answer}

@@ -30,7 +30,7 @@ MESSAGES: Final[Mapping[str, str]] = {
     "greater_than_equal": "it must be at least {ge}",
     "less_than": "it must be less than {lt}",
     "less_than_equal": "it must be at most {le}",
-    "string_too_short": "it must have at least {min_length} characters",
+    "string_too_short": "it must not be empty",
     "string_pattern_mismatch": "it must match {pattern}",
     "string_too_long": "it must have at most {max_length} characters",
     "too_long": "its length may be at most {max_length}",

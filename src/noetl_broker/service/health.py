@@ -14,7 +14,6 @@ from noetl_broker.service.models import health as models
 from noetl_broker.service.models.base import Given, Listed, Paged
 from noetl_broker.service.where import Row, collected, grouped, in_any, joined, least, merged, most, whole
 from noetl_broker.store.admin import list_pages, recovery
-from noetl_broker.store.admin.approvals import login_name
 from noetl_broker.store.admin.doctor_of_buckets import examine_all
 from noetl_broker.store.connect.bucket_connections import Place
 from noetl_broker.store.connect.connection import Connection
@@ -73,7 +72,7 @@ async def search_dead_letters(connection: Connection, _caller: Caller, given: mo
 @action(None, models.Alive, where=in_any)
 async def ask_health(connection: Connection, _caller: Caller, _given: Given) -> Any:
     """Answer 200 if the database answers, else 503. It needs no token and shows nothing else."""
-    await login_name(connection)
+    await connection.fetchval("select 1")
     return {"status": "ok"}
 
 

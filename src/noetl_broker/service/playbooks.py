@@ -91,7 +91,9 @@ async def register(connection: Place, caller: Caller, given: models.RegisterRequ
     made = [(compile_playbook(text.encode(), file=file, rules=caller.rules), text) for file, text in given.files]
     registered = await in_each_schema(
         connection,
-        lambda one: catalog.register(one, made, new_home=given.new_home, paused=caller.role is Role.AUTHOR),
+        lambda one: catalog.register(
+            one, made, new_home=given.new_home, paused=caller.role is Role.AUTHOR, by=caller.by
+        ),
         at_last=lambda one: catalog.write_homes(one, [playbook for playbook, _ in made]),
     )
     return [asdict(entry) for entry in registered]
@@ -186,9 +188,9 @@ def named_filter(which: Which) -> Filter:
 
 
 @action(Role.OPERATOR, models.PathPaused, where=everywhere)
-async def pause_path(connection: Connection, _caller: Caller, given: models.PausePathRequest) -> Any:
+async def pause_path(connection: Connection, caller: Caller, given: models.PausePathRequest) -> Any:
     """Queue the new executions of a playbook. Running executions are not paused."""
-    changed = await call(connection, "pause_path", _one(given.path), given.reason)
+    changed = await call(connection, "pause_path", _one(given.path), given.reason, caller.by)
     return {"path": given.path, "paused": True, "changed": changed}
 
 
@@ -215,9 +217,9 @@ async def list_step_types(connection: Connection, _caller: Caller, _given: Given
 
 
 @action(Role.OPERATOR, models.StepTypeChange, where=everywhere)
-async def add_step_type(connection: Connection, _caller: Caller, given: models.StepTypeRequest) -> Any:
+async def add_step_type(connection: Connection, caller: Caller, given: models.StepTypeRequest) -> Any:
     """Add a step type."""
-    return {"name": given.name, "changed": bool(await _announce(connection, [given.name]))}
+    return {"name": given.name, "changed": bool(await _announce(connection, [given.name], caller.by))}
 
 
 @action(Role.OPERATOR, models.StepTypeChange, where=everywhere)
@@ -227,16 +229,16 @@ async def remove_step_type(connection: Connection, _caller: Caller, given: model
 
 
 @action(Role.OPERATOR, dict[str, int], where=everywhere)
-async def add_step_types(connection: Connection, _caller: Caller, given: models.StepTypesRequest) -> Any:
+async def add_step_types(connection: Connection, caller: Caller, given: models.StepTypesRequest) -> Any:
     """Add step types; says how many are new."""
-    return {"changed": await _announce(connection, given.names)}
+    return {"changed": await _announce(connection, given.names, caller.by)}
 
 
-async def _announce(connection: Connection, names: list[str]) -> int:
+async def _announce(connection: Connection, names: list[str], by: str | None) -> int:
     """Add step types; gives how many are new. Raises OperatorFault for one that the reference worker runs."""
     for name in sorted(ACTION_TYPES.intersection(names)):
         raise OperatorFault(f"the step type {name} is built in; give the type of your worker another name")
-    return int(await call(connection, "announce_step_types", names))
+    return int(await call(connection, "announce_step_types", names, by))
 
 
 @action(Role.OPERATOR, dict[str, int], where=everywhere)

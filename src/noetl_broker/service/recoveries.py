@@ -279,7 +279,7 @@ async def fork_execution(
     plan, other, _, history = await _plan_fork(connection, execution_id, start, rules)
     catalog_id, registered = None if other is None else other.catalog_id, None
     if other is not None and catalog_id is None:
-        registered = await catalog.find_or_register(connection, other.playbook, other.text)
+        registered = await catalog.find_or_register(connection, other.playbook, other.text, by)
         catalog_id = registered.catalog_id
         part = part_of(other.playbook, history.path)
         if part is not None and part is not other.playbook:

@@ -123,13 +123,17 @@ async def start_missing(
     backfill: Backfill,
     *,
     rate: float,
+    by: str | None = None,
     on_each: Callable[[str, BrokerError | None], None] = lambda _at, _fault: None,
 ) -> Acted:
-    """Start the missing executions of moments, `rate` a second. `on_each` is called after each, with its fault."""
+    """Start the missing executions of moments, `rate` a second. `by` starts them.
+
+    `on_each` is called after each, with its fault.
+    """
     moments = dict(zip(backfill.texts(), backfill.missing, strict=True))
 
     async def start(at: str) -> dict[str, Any]:
-        started = await store.start_scheduled(connection, backfill.name, moments[at], backfill.timing)
+        started = await store.start_scheduled(connection, backfill.name, moments[at], backfill.timing, by)
         return dict(zip(("execution_id", "new"), started, strict=True))
 
     return await act_at_rate("at", moments, start, rate, on_each)
@@ -207,7 +211,7 @@ async def list_past_moments(connection: Connection, _caller: Caller, given: mode
 
 
 @action(Role.OPERATOR, models.ScheduleChange, where=whole)
-async def put_schedule(connection: Place, _caller: Caller, given: models.ScheduleRequest) -> Any:
+async def put_schedule(connection: Place, caller: Caller, given: models.ScheduleRequest) -> Any:
     """Make a schedule, or change it. Another timing counts from now; a paused schedule stays paused."""
     try:
         cron = None if given.cron is None else read_cron(given.cron, given.timezone).text
@@ -217,22 +221,22 @@ async def put_schedule(connection: Place, _caller: Caller, given: models.Schedul
     every = None if given.every is None else timedelta(seconds=given.every)
     read = {"cron": cron, "every": every, "payload": json_text(given.payload), **spans}
     spec = ScheduleSpec(**given.model_dump() | read)
-    changed = await routed(connection, lambda one: store.put_schedule(one, spec))
+    changed = await routed(connection, lambda one: store.put_schedule(one, spec, caller.by))
     row = await at_schedule(connection, given.name, lambda one: store.find_schedule(one, given.name))
     when = schedule_as_document(row)["when"]
     return {"name": given.name, "changed": changed, "next": next_moments(row, 1), "when": when}
 
 
 @action(Role.OPERATOR, models.ScheduleChange, where=of_schedule)
-async def pause_schedule(connection: Connection, _caller: Caller, given: models.OneSchedule) -> Any:
+async def pause_schedule(connection: Connection, caller: Caller, given: models.OneSchedule) -> Any:
     """Pause a schedule: its moments pass without a start."""
-    return {"name": given.name, "changed": await call(connection, "pause_schedule", given.name)}
+    return {"name": given.name, "changed": await call(connection, "pause_schedule", given.name, caller.by)}
 
 
 @action(Role.OPERATOR, models.ScheduleChange, where=of_schedule)
-async def resume_schedule(connection: Connection, _caller: Caller, given: models.OneSchedule) -> Any:
+async def resume_schedule(connection: Connection, caller: Caller, given: models.OneSchedule) -> Any:
     """End the pause of a schedule; a backfill starts the moments that passed."""
-    return {"name": given.name, "changed": await call(connection, "resume_schedule", given.name)}
+    return {"name": given.name, "changed": await call(connection, "resume_schedule", given.name, caller.by)}
 
 
 @action(Role.OPERATOR, models.ScheduleChange, where=of_schedule)
@@ -250,6 +254,6 @@ async def backfill_schedule(connection: Connection, caller: Caller, given: model
     first = plan._replace(missing=plan.missing[: given.limit])
     if given.preview:
         return {**counts, "at": first.texts()}
-    acted = await start_missing(connection, first, rate=RATE)
+    acted = await start_missing(connection, first, rate=RATE, by=caller.by)
     done = [{**entry, "execution_id": str(entry["execution_id"])} for entry in acted.done]
     return {**counts, "done": done, "failed": acted.failed}

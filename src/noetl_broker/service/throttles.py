@@ -41,12 +41,12 @@ async def list_keys(connection: Connection, _caller: Caller, given: models.KeysR
 
 
 @action(Role.OPERATOR, models.ThrottleChange, where=everywhere)
-async def put_throttle(connection: Connection, _caller: Caller, given: models.ThrottleRequest) -> Any:
+async def put_throttle(connection: Connection, caller: Caller, given: models.ThrottleRequest) -> Any:
     """Make a throttle, or change its numbers.
 
     Fewer slots stop no job: jobs that run or are ready go on.
     """
-    new = await call(connection, "put_throttle", given.name, given.concurrency, given.rate, given.burst)
+    new = await call(connection, "put_throttle", given.name, given.concurrency, given.rate, given.burst, caller.by)
     unused = new and not await throttles.list_keys(connection, given.name, most=1)
     return {"new": new, "unused": unused, **given.model_dump()}
 

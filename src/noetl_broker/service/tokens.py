@@ -20,7 +20,7 @@ NEVER = "never"
 
 
 @action(Role.OPERATOR, dict[str, Any], where=whole)
-async def create_token(connection: Place, _caller: Caller, given: models.TokenRequest) -> Any:
+async def create_token(connection: Place, caller: Caller, given: models.TokenRequest) -> Any:
     """Make a token. It is shown once: the database keeps a digest only."""
     seconds = None if given.expires == NEVER else parse_span(given.expires)
     if given.expires != NEVER and not seconds:
@@ -29,7 +29,7 @@ async def create_token(connection: Place, _caller: Caller, given: models.TokenRe
     token = api_tokens.new_token()
 
     async def create(one: Connection) -> tuple[str, datetime | None]:
-        return await api_tokens.create_token(one, given.name, given.role, valid, token)
+        return await api_tokens.create_token(one, given.name, given.role, valid, token, by=caller.by)
 
     _, expires_at = await in_each_schema(connection, create)
     return {"name": given.name, "role": given.role, "expires_at": expires_at, "token": token}
@@ -42,6 +42,6 @@ async def list_tokens(connection: Connection, _caller: Caller, _given: Given) ->
 
 
 @action(Role.OPERATOR, dict[str, Any], where=everywhere)
-async def revoke_token(connection: Connection, _caller: Caller, given: models.OneToken) -> Any:
+async def revoke_token(connection: Connection, caller: Caller, given: models.OneToken) -> Any:
     """Revoke a token."""
-    return {"name": given.name, "revoked": await call(connection, "revoke_api_token", given.name)}
+    return {"name": given.name, "revoked": await call(connection, "revoke_api_token", given.name, caller.by)}

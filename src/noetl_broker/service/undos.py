@@ -14,7 +14,12 @@ from noetl_broker.text import join_names
 
 
 async def undo_execution(
-    connection: Connection, execution_id: int, *, unknown: bool = False, on: OnVersion | None = None
+    connection: Connection,
+    execution_id: int,
+    *,
+    unknown: bool = False,
+    on: OnVersion | None = None,
+    by: str | None = None,
 ) -> bool:
     """Ask an ended execution to undo what it did; false if nothing is left to undo.
 
@@ -22,7 +27,7 @@ async def undo_execution(
     """
     other = None if on is None else await on.of(connection, execution_id)
     if other is None:
-        return bool(await call(connection, "undo_execution", execution_id, unknown))
+        return bool(await call(connection, "undo_execution", execution_id, unknown, None, by))
     targets = await undo.list_undo_targets(connection, execution_id, unknown=unknown)
     lacking = what_is_lacking(other.playbook, targets)
     if lacking:
@@ -30,7 +35,7 @@ async def undo_execution(
             f"version {other.version} of {other.playbook.path} cannot undo what is left: it has {lacking};"
             " register a version that has a `compensate` for each; nothing was begun"
         )
-    return bool(await call(connection, "undo_execution", execution_id, unknown, other.version))
+    return bool(await call(connection, "undo_execution", execution_id, unknown, other.version, by))
 
 
 async def why_nothing(connection: Connection, execution_id: int) -> str:

@@ -11,7 +11,7 @@ from noetl_broker.playbook.approval import complete_form, faults_of_filled
 from noetl_broker.testing.answers import Delayed, InTurn, SimulationFault, as_json, names_of
 
 Verdict = Any  # True, False, None, a mapping with `approved`, a Delayed or an InTurn, or a function of what is shown
-DEFAULT_BY = "tester"
+DEFAULT_BY = "login:tester"
 
 
 class Decided(NamedTuple):
@@ -31,7 +31,7 @@ class Approvals:
         }
 
     def decide(self, path: str, step: str, shown: dict[str, JSON]) -> Decided | None:
-        """The decision on an approval that shows title, details, form and assignees; None: nobody decides.
+        """The decision on an approval that shows title, details, form and approvers; None: nobody decides.
 
         Raises SimulationFault if there is none, or if it does not fit.
         """

@@ -317,8 +317,8 @@ async def test_an_approver_sees_what_waits_and_decides(database: Database, roles
     ):
         async with session(roles.approver) as own, refused("42501"):
             await own.execute(refused_statement)
-    assert "approver" in await value(
-        database, "select context ->> 'session_user' from noetl.event where event_type = 'approval_decided'"
+    assert "login:noetl_approver" in await value(
+        database, "select context ->> 'by' from noetl.event where event_type = 'approval_decided'"
     )
     async with session(roles.producer) as own, refused("42501"):
         await own.execute("insert into noetl.event (execution_id, event_type) values (1, 'approval_decided')")

@@ -16,7 +16,7 @@ from noetl_broker.broker.waits.signals import TIMEOUT
 from noetl_broker.broker.waits.wait import time_out
 from noetl_broker.broker.writing.errors import wrong_value
 from noetl_broker.broker.writing.inputs import inputs_as_request, inputs_of_visit
-from noetl_broker.playbook.approval import ASSIGNEES, ASSIGNEES_FORMS, TITLE_FORMS, assignees_of, faults_of_form
+from noetl_broker.playbook.approval import APPROVERS, APPROVERS_FORMS, TITLE_FORMS, approvers_of, faults_of_form
 from noetl_broker.template import TemplateError
 from noetl_broker.template.durations import DURATION_FORMS, after, moment_text, parse_duration
 
@@ -44,7 +44,7 @@ def begin_approval(
         "title": _title(draft, step, approval.title, scope),
         "details": None if approval.details is None else draft.templates.render(approval.details, scope),
         "form": form,
-        "assignees": _assignees(draft, approval.assignees, scope),
+        "approvers": _approvers(draft, approval.approvers, scope),
     }
     if len(form) > 1:
         details["fields"] = [*form]  # in their order: the table keeps none of keys
@@ -76,15 +76,15 @@ def _form(draft: Draft, tree: Tree | None, scope: Scope) -> dict[str, JSON]:
     return form
 
 
-def _assignees(draft: Draft, tree: Tree | None, scope: Scope) -> list[str]:
-    """Who should decide, for people to read: it gives no right."""
+def _approvers(draft: Draft, tree: Tree | None, scope: Scope) -> list[str]:
+    """Who alone may decide; empty: whoever may decide at all. Who names them names somebody."""
     if tree is None:
         return []
     value = draft.templates.render(tree, scope)
-    assignees = assignees_of(value)
-    if assignees is None:
-        raise wrong_value(tree, f"`{ASSIGNEES}` must be {ASSIGNEES_FORMS}", value)
-    return assignees
+    approvers = approvers_of(value)
+    if approvers is None:
+        raise wrong_value(tree, f"`{APPROVERS}` must be {APPROVERS_FORMS}", value)
+    return approvers
 
 
 def _due(draft: Draft, approval: ApprovalSpec, scope: Scope) -> datetime | None:

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Response
 
 from noetl_broker.console.pages.schema_form import Input, inputs_of_form, read_inputs, with_errors
 from noetl_broker.console.pages.screen import Decided, SentForm, Shown
-from noetl_broker.errors import BrokerError, DatabaseFault, OperatorFault
+from noetl_broker.errors import BrokerError, DatabaseFault, ForbiddenFault, OperatorFault
 from noetl_broker.playbook.approval import COMMENT, faults_of_filled
 from noetl_broker.service import waits as service
 from noetl_broker.service.models.base import MOST_ROWS, Role
@@ -52,7 +52,7 @@ def inputs_of(row: Mapping[str, Any]) -> list[Input]:
 @router.get("/approvals")
 async def list_approvals(screen: Shown) -> Response:
     """The visits that wait for a person, the oldest execution first."""
-    found = await screen.ask(service.list_approvals, **screen.asked("cursor", "limit", "path", "assignee"))
+    found = await screen.ask(service.list_approvals, **screen.asked("cursor", "limit", "path", "approver"))
     rows = [{**screen.seen(ApprovalView, row), "key": row["key"]} for row in found["items"]]
     items = [Asking.of(row, may_act=screen.may(Role.APPROVER)) for row in rows]
     shown: dict[str, Any] = {"items": items, "next": found["next"], "is_one": False}
@@ -85,7 +85,7 @@ async def decide(form: Decided, execution_id: ExecutionId | None = None) -> Resp
             word = "approved" if approved else "rejected"
             what, by = (found["title"], "") if execution_id is None else (asking.visit, f" by {decided['by']}")
             return form.done(back, f"{what} is {word}{by}.")
-        except DatabaseFault:
+        except (DatabaseFault, ForbiddenFault):
             raise
         except OperatorFault as fault:
             faults = [str(fault)]

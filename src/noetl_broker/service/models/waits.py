@@ -41,7 +41,7 @@ class ListApprovals(Paged):
     """Which approvals a list has."""
 
     path: Text | None = Field(None, description="* stands for any characters")
-    assignee: Text | None = None
+    approver: Text | None = Field(None, description="only those that name this one: login:ann, or a role")
 
 
 class Signal(BaseModel):
@@ -85,7 +85,7 @@ class ApprovalView(BaseModel):
     title: Payload
     details: Payload
     form: Payload = Field(description="JSON Schema by field")
-    assignees: Hidden
+    approvers: Hidden = Field(description="who alone may decide: login:NAME, token:NAME, roles; empty: each approver")
     since: Moment
     times_out_at: Moment | None
 
@@ -101,11 +101,11 @@ class DecisionRequest(OneApproval):
     """What a person decides."""
 
     approved: StrictBool
-    by: str | None = Field(
+    decided_by: str | None = Field(
         None,
         min_length=1,
         max_length=MAX_NODE_CHARS,
-        description="who decides, where nobody signs in; else the name of the token or of the person counts",
+        description="a name beside `by` in the event, such as the person who uses a program that has a token",
     )
     form: dict[str, Any] = Field(default_factory=dict, description="the fields of the form, and `comment`")
 
@@ -115,5 +115,5 @@ class DecisionView(BaseModel):
 
     execution_id: Id
     node_id: str
-    by: str = Field(description="who decided: the name of the token or of the person")
+    by: str = Field(description="who decided: login:NAME or token:NAME")
     decided: Literal[True] = True

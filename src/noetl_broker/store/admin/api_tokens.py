@@ -32,14 +32,20 @@ def new_token() -> str:
 
 
 async def create_token(
-    connection: Connection, name: str, role: str, valid: timedelta | None, token: str | None = None
+    connection: Connection,
+    name: str,
+    role: str,
+    valid: timedelta | None,
+    token: str | None = None,
+    *,
+    by: str | None = None,
 ) -> tuple[str, datetime | None]:
     """A new token, or this one, which nobody can read again, and when it expires.
 
     Raises BrokerError if the name is taken.
     """
     token = token or new_token()
-    return token, await call(connection, "create_api_token", name, digest_of(token), role, valid)
+    return token, await call(connection, "create_api_token", name, digest_of(token), role, valid, by)
 
 
 async def list_tokens(connection: Connection) -> list[dict[str, Any]]:

@@ -6,13 +6,15 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from noetl_broker.errors import BrokerError, NotFoundFault, OperatorFault
+from noetl_broker.errors import BrokerError, ForbiddenFault, NotFoundFault, OperatorFault
 from noetl_broker.node_ids import name_of_node, node_id, node_of_job, numbered_visit, visit_name
 from noetl_broker.store.admin.executions import like
+from noetl_broker.store.connect.connection import call
 from noetl_broker.store.queries import sql
-from noetl_broker.text import join_names
+from noetl_broker.text import decider, join_names
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     import asyncpg
@@ -36,7 +38,7 @@ class Approval:
     title: str
     details: Any
     form: dict[str, Any]
-    assignees: list[str]
+    approvers: list[str]
     since: datetime
     times_out_at: datetime | None
 
@@ -45,14 +47,14 @@ async def list_approvals(
     connection: Connection,
     *,
     path: str | None = None,
-    assignee: str | None = None,
+    approver: str | None = None,
     execution_id: int | None = None,
     step: str | None = None,
     limit: int = MOST_LISTED,
 ) -> list[Approval]:
     """What waits for a person, oldest first; `path` may hold `*` for any characters."""
     pattern = None if path is None else like(path)
-    found = await connection.fetch(sql("list_approvals"), pattern, assignee, execution_id, step, limit)
+    found = await connection.fetch(sql("list_approvals"), pattern, approver, execution_id, step, limit)
     return [Approval(**in_order(row)) for row in found]
 
 
@@ -88,26 +90,44 @@ async def nothing_waits(connection: Connection, execution_id: int, step: str, vi
         [name_of_node(each.node_id) for each in await list_approvals(connection, execution_id=execution_id)]
     )
     rest = f"{waiting} of this execution can be decided" if waiting else "nothing of this execution can be decided now"
+    if known["approvers"]:
+        return not_an_approver(known["approvers"])
     if not known["is_step"]:
         return NotFoundFault(f"execution {execution_id} has no step {step}; {rest}")
     name = step if visit is None else visit_name(step, visit)
     decision = known["decision"]
     if decision is not None:
         word = "approved" if decision["approved"] else "rejected"
-        by, at = decision["by"], decision["at"]
+        by, at = decider(decision), decision["at"]
         return BrokerError(f"step {name} of execution {execution_id} was {word} by {by} at {at}; {rest}")
     why = "it timed out, it was cancelled, or it has not begun"
     return BrokerError(f"nothing waits for a decision in step {name} of execution {execution_id}: {why}; {rest}")
 
 
-async def login_name(connection: Connection) -> str:
-    """The login of the database: who decides, unless a person says otherwise."""
-    return str(await connection.fetchval(sql("login_name")))
+async def refuse_others(connection: Connection, approval: Approval, by: str | None, role: str | None) -> None:
+    """Raise ForbiddenFault where an approval has approvers, and the caller is none of them."""
+    if not await call(connection, "is_approver", approval.approvers, by, role):
+        raise not_an_approver(approval.approvers)
+
+
+def not_an_approver(approvers: Sequence[str]) -> ForbiddenFault:
+    """The fault of a caller who is none of the approvers."""
+    return ForbiddenFault(f"only {join_names(approvers)} may decide this; `approvers` of the step names who may")
 
 
 async def decide_approval(
-    connection: Connection, approval: Approval, *, approved: bool, decided_by: str, form: str
+    connection: Connection,
+    approval: Approval,
+    *,
+    approved: bool,
+    form: str,
+    decided_by: str | None = None,
+    by: str | None = None,
+    role: str | None = None,
 ) -> bool:
-    """Decide with a form as JSON text; False if somebody has decided before, or its time is over."""
-    arguments = (approval.execution_id, approval.node_id, approved, decided_by, form)
+    """Decide with a form as JSON text; False if somebody has decided before, or its time is over.
+
+    `by`, with its `role`, decides; None: the login. `decided_by` is a name beside it. Raises ForbiddenFault.
+    """
+    arguments = (approval.execution_id, approval.node_id, approved, decided_by, form, by, role)
     return bool(await connection.fetchval(sql("decide_approval"), *arguments))

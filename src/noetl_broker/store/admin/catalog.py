@@ -42,11 +42,13 @@ async def register(
     *,
     new_home: bool = False,
     paused: bool = False,
+    by: str | None = None,
 ) -> list[Registered]:
     """Register playbooks with their texts, all or none; an unchanged text makes no new version.
 
     Raises PlaybookError for what a bucket refuses; `new_home`: not for another metadata.bucket.
-    `paused`, or the login is no operator: schedules and signals that are new or changed begin paused.
+    `by` registers them. `paused`, or the login is no operator: schedules and signals that are new or changed begin
+    paused.
     """
     async with connection.transaction():
         # READ COMMITTED: the next statement sees what the previous holder of the lock committed.
@@ -55,9 +57,9 @@ async def register(
         own = await own_bucket(connection)
         if own is not None:
             await _refuse_in_bucket(connection, [playbook for playbook, _ in playbooks], new_home=new_home)
-        registered = [await _register(connection, playbook, text) for playbook, text in playbooks]
+        registered = [await _register(connection, playbook, text, by) for playbook, text in playbooks]
         for index, (playbook, _) in enumerate(playbooks):
-            await _declare_schedules(connection, playbook, own, paused=paused)
+            await _declare_schedules(connection, playbook, own, paused=paused, by=by)
             starts_here = own is None or own.has(playbook.bucket or playbook.path)
             signals = playbook.on_signal if starts_here else ()
             await declare_on_signal(connection, playbook.path, signals, paused=paused)
@@ -104,7 +106,7 @@ async def write_homes(connection: Connection, playbooks: Sequence[Playbook]) -> 
 
 
 async def _declare_schedules(
-    connection: Connection, playbook: Playbook, own: OwnBucket | None, *, paused: bool
+    connection: Connection, playbook: Playbook, own: OwnBucket | None, *, paused: bool, by: str | None
 ) -> None:
     """Bring the schedules that a playbook declares in line: in a bucket, those that live there.
 
@@ -127,10 +129,10 @@ async def _declare_schedules(
         for declared in declared_schedules(playbook.document, path)
         if own is None or own.has(playbook.bucket or f"{path}#{declared.name}")
     ]
-    await declare_schedules(connection, path, specs, paused=paused)
+    await declare_schedules(connection, path, specs, paused=paused, by=by)
 
 
-async def _register(connection: Connection, playbook: Playbook, text: str) -> Registered:
+async def _register(connection: Connection, playbook: Playbook, text: str, by: str | None) -> Registered:
     latest = await connection.fetchrow(sql("latest_version"), playbook.path)
     if latest is not None and latest["content"] == text:
         return Registered(
@@ -140,7 +142,7 @@ async def _register(connection: Connection, playbook: Playbook, text: str) -> Re
     kind = str(playbook.document.get("kind", "Playbook"))
     document = dump_json(playbook.document)
     catalog_id = await connection.fetchval(
-        sql("add_version"), playbook.path, version, kind, playbook.name, text, document, playbook.bucket
+        sql("add_version"), playbook.path, version, kind, playbook.name, text, document, playbook.bucket, by
     )
     for block in all_blocks(playbook):
         part = dump_json(block.document)
@@ -148,7 +150,7 @@ async def _register(connection: Connection, playbook: Playbook, text: str) -> Re
     return Registered(path=playbook.path, version=version, catalog_id=catalog_id, new=True)
 
 
-async def find_or_register(connection: Connection, playbook: Playbook, text: str) -> Registered:
+async def find_or_register(connection: Connection, playbook: Playbook, text: str, by: str | None = None) -> Registered:
     """The version of the path with this text; a new version if none has it.
 
     Raises PermissionFault: operators register no playbook; and OperatorFault in a bucket, which registers none alone.
@@ -161,7 +163,7 @@ async def find_or_register(connection: Connection, playbook: Playbook, text: str
                 " alone: noetl-broker register FILE, then do this again"
             )
         try:
-            return (await register(connection, [(playbook, text)]))[0]
+            return (await register(connection, [(playbook, text)], by=by))[0]
         except asyncpg.InsufficientPrivilegeError as error:
             raise PermissionFault(
                 f"the playbook {playbook.path} with this text is not registered, and only the owner of the schema may"

@@ -28,7 +28,9 @@ async def count_erased(connection: Connection, which: Filter) -> int:
     return int(await connection.fetchval(*which.call("count_erased")))
 
 
-async def erase_some(connection: Connection, execution_ids: Sequence[int]) -> dict[int, tuple[int, str | None]]:
+async def erase_some(
+    connection: Connection, execution_ids: Sequence[int], by: str | None = None
+) -> dict[int, tuple[int, str | None]]:
     """Erase executions in one transaction: by id, how many were erased with it, or why it was not.
 
     One that was erased already counts 0: with its parent, in an earlier transaction of the same call.
@@ -39,7 +41,7 @@ async def erase_some(connection: Connection, execution_ids: Sequence[int]) -> di
         each: (0, None if each in found else missing.format(each)) for each in execution_ids
     }
     wanted = [each for each, is_erased in found.items() if not is_erased]
-    for one in await call(connection, "erase_executions", wanted) if wanted else ():
+    for one in await call(connection, "erase_executions", wanted, by) if wanted else ():
         each, why = one["execution_id"], one["reason"]
         refused = None if why is None else f"execution {each} cannot be erased: {why}; {one['remedy']}"
         answers[each] = one["executions"], refused

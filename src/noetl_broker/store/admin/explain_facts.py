@@ -212,7 +212,7 @@ def _wait(row: Any) -> WaitFact:
         tuple(row["names"] or ()),
         row["key"],
         row["title"] or "",
-        tuple(row["assignees"]),
+        tuple(row["approvers"]),
         row["to_execution"],
         row["too_old"],
     )

@@ -205,12 +205,17 @@ async def page_approvals(
     connection: Connection,
     *,
     path: str | None = None,
-    assignee: str | None = None,
+    approver: str | None = None,
+    for_caller: tuple[str | None, str | None] = (None, None),
     limit: int,
     after: Key | None = None,
 ) -> Page:
-    """What waits for a person, in the order of executions; `key` is that of the start, for a login that may read it."""
-    rows = await connection.fetch(sql("page_approvals"), _pattern(path), assignee, *(after or (0, "")), limit + 1)
+    """What waits for a person, in the order of executions; `key` is that of the start, for a login that may read it.
+
+    `for_caller`: only what this name with this role may decide.
+    """
+    place = after or (0, "")
+    rows = await connection.fetch(sql("page_approvals"), _pattern(path), approver, *place, limit + 1, *for_caller)
     keys: dict[int, str | None] = {}
     with suppress(asyncpg.InsufficientPrivilegeError):  # an approver reads the view alone
         of_starts = await connection.fetch(sql("keys_of_executions"), [row["execution_id"] for row in rows])

@@ -52,26 +52,26 @@ class Moved(NamedTuple):
     fault: str | None
 
 
-async def put_schedule(connection: Connection, spec: ScheduleSpec) -> bool:
+async def put_schedule(connection: Connection, spec: ScheduleSpec, by: str | None = None) -> bool:
     """Make a schedule or change it; returns whether something changed."""
     options = dump_json({"tags": spec.tags}) if spec.tags else None
     changed: bool = await connection.fetchval(
         sql("put_schedule"), spec.name, spec.path, spec.cron, spec.every, spec.payload, spec.timezone, spec.version,
-        spec.jitter, spec.catch_up, spec.overlap, spec.declared_in, options,
+        spec.jitter, spec.catch_up, spec.overlap, spec.declared_in, options, by,
     )  # fmt: skip
     return changed
 
 
 async def declare_schedules(
-    connection: Connection, path: str, specs: Sequence[ScheduleSpec], *, paused: bool = False
+    connection: Connection, path: str, specs: Sequence[ScheduleSpec], *, paused: bool = False, by: str | None = None
 ) -> None:
     """Bring the schedules that a playbook declares in line with its latest version.
 
     `paused`: what is new or changed begins paused.
     """
     for spec in specs:
-        if await put_schedule(connection, spec) and paused:
-            await call(connection, "pause_schedule", spec.name)
+        if await put_schedule(connection, spec, by) and paused:
+            await call(connection, "pause_schedule", spec.name, by)
     await call(connection, "drop_undeclared_schedules", path, [spec.name for spec in specs])
 
 
@@ -98,9 +98,11 @@ async def started_moments(connection: Connection, name: str, moments: Sequence[d
     return {row["moment"]: row for row in await connection.fetch(sql("started_moments"), name, [*moments])}
 
 
-async def start_scheduled(connection: Connection, name: str, moment: datetime, timing: Timing) -> tuple[int, bool]:
+async def start_scheduled(
+    connection: Connection, name: str, moment: datetime, timing: Timing, by: str | None = None
+) -> tuple[int, bool]:
     """Start the execution of a moment; returns its id, and False if the moment had one."""
-    row = await connection.fetchrow(sql("start_scheduled"), name, moment, moment_text(timing, moment))
+    row = await connection.fetchrow(sql("start_scheduled"), name, moment, moment_text(timing, moment), by)
     if row is None:
         raise NotFoundFault(f"no schedule {name}; noetl-broker schedule list lists them")
     return row["execution_id"], row["is_new"]

@@ -23,17 +23,25 @@ async def send_signal(
     *,
     idempotency_key: str | None = None,
     keep: timedelta = KEEP,
+    by: str | None = None,
 ) -> int:
     """Send a signal, its payload as JSON text, to whoever waits for its name and key; returns its id."""
-    sent: int = await connection.fetchval(sql("send_signal"), name, key, payload, idempotency_key, keep)
+    sent: int = await connection.fetchval(sql("send_signal"), name, key, payload, idempotency_key, keep, by)
     return sent
 
 
 async def signal_execution(
-    connection: Connection, execution_id: int, name: str, payload: str | None, *, idempotency_key: str | None = None
+    connection: Connection,
+    execution_id: int,
+    name: str,
+    payload: str | None,
+    *,
+    idempotency_key: str | None = None,
+    by: str | None = None,
 ) -> int | None:
     """Send a signal to one execution; returns its id, None if the execution has ended. Raises NotFoundFault."""
-    sent: int | None = await connection.fetchval(sql("signal_execution"), execution_id, name, payload, idempotency_key)
+    arguments = (execution_id, name, payload, idempotency_key, by)
+    sent: int | None = await connection.fetchval(sql("signal_execution"), *arguments)
     return sent
 
 

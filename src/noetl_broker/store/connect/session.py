@@ -11,6 +11,7 @@ import asyncpg
 from noetl_broker.errors import (
     BrokerError,
     DatabaseFault,
+    ForbiddenFault,
     MovedFault,
     NotFoundFault,
     OperatorFault,
@@ -28,6 +29,7 @@ from noetl_broker.store.connect.sqlstates import fault_class_of, is_mixed_up, is
 # The SQLSTATEs that our SQL functions raise, and the fault of each.
 OWN_STATES: dict[str, Callable[[str], BrokerError]] = {
     "NB400": OperatorFault,
+    "NB403": ForbiddenFault,
     "NB404": NotFoundFault,
     "NB409": BrokerError,
     "NB421": OperatorFault,

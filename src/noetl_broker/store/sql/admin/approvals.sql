@@ -1,11 +1,11 @@
 -- name: decide_approval
-select noetl.decide_approval($1, $2, $3, $4, $5::text::jsonb);
+select noetl.decide_approval($1, $2, $3, $4, $5::text::jsonb, $6::text, $7::text);
 
 -- name: list_approvals
-select a.execution_id, a.node_id, a.step, a.path, a.title, a.details, a.form, a.fields, a.assignees, a.since, a.times_out_at
+select a.execution_id, a.node_id, a.step, a.path, a.title, a.details, a.form, a.fields, a.approvers, a.since, a.times_out_at
 from noetl.pending_approvals a
 where ($1::text is null or a.path like $1)
-  and ($2::text is null or $2 = any(a.assignees))
+  and ($2::text is null or $2 = any(a.approvers))
   and ($3::bigint is null or a.execution_id = $3)
   and ($4::text is null or a.step = $4)
 order by a.since, a.node_id
@@ -13,6 +13,3 @@ limit $5;
 
 -- name: decision_of
 select noetl.decision_of($1, $2, $3)::text;
-
--- name: login_name
-select session_user::text;

@@ -10,14 +10,14 @@ order by c.version desc
 limit 1;
 
 -- name: add_version
-insert into noetl.catalog (path, version, kind, name, content, payload, bucket)
-values ($1::text, $2::int, $3::text, $4::text, $5::text, $6::text::jsonb, $7::text)
+insert into noetl.catalog (path, version, kind, name, content, payload, bucket, registered_by)
+values ($1::text, $2::int, $3::text, $4::text, $5::text, $6::text::jsonb, $7::text, noetl.caller_name($8::text))
 returning catalog_id;
 
 -- name: add_block
 -- A block of the version $5. It has the text of its playbook, so that errors name the lines of the file, and its home.
-insert into noetl.catalog (path, version, kind, name, content, payload, block_of, bucket)
-select $1::text, $2::int, $3::text, $4::text, c.content, $6::text::jsonb, c.catalog_id, c.bucket
+insert into noetl.catalog (path, version, kind, name, content, payload, block_of, bucket, registered_by)
+select $1::text, $2::int, $3::text, $4::text, c.content, $6::text::jsonb, c.catalog_id, c.bucket, c.registered_by
 from noetl.catalog c
 where c.catalog_id = $5::bigint;
 

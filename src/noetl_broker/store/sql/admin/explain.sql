@@ -81,7 +81,7 @@ union all
 -- Open waits. For signals: how many signals of these names came to the execution without the key of the wait. And the last
 -- signal that is older than `since`.
 select w.node_id, w.kind, w.began_at, t.due_at, w.names, w.key, w.details ->> 'title' as title,
-  array(select jsonb_array_elements_text(w.details -> 'assignees')) as assignees, (
+  array(select jsonb_array_elements_text(w.details -> 'approvers')) as approvers, (
     select count(*)
     from noetl.signal s
     where w.kind = 'signal' and w.key <> w.execution_id::text and s.key = w.execution_id::text

@@ -228,12 +228,13 @@ cross join lateral (
 order by x.execution_id desc;
 
 -- name: page_approvals
--- What waits for a person, in the order of executions.
+-- What waits for a person, in the order of executions. $6 and $7: only what this caller with this role may decide.
 select a.*
 from noetl.pending_approvals a
 where ($1::text is null or a.path like $1)
-  and ($2::text is null or $2 = any(a.assignees))
+  and ($2::text is null or $2 = any(a.approvers))
   and (a.execution_id, a.node_id) > ($3::bigint, $4::text)
+  and ($6::text is null or noetl.is_approver(a.approvers, $6, $7::text))
 order by a.execution_id, a.node_id
 limit $5::int;
 

@@ -161,7 +161,7 @@ from unnest(array[
   'hand_over_past(text, text)', 'count_slots(text[], text[])', 'send_to_executions(bigint[], text, jsonb, jsonb)',
   'cancel_running(bigint[], text[], text[])', 'write_slots(bigint[], text[], text[], text[], int[], bigint[], text[], text[])',
   'sweep_slots(int)', 'burst_of(noetl.limit)', 'throttle_jobs(bigint[], text[], text[], text[], int[], float8[], int[])', 'release_requested(int)', 'sweep_throttles(int, text, text)', 'throttle_wait(noetl.queue)',
-  'move_schedules_again(timestamptz)', 'lock_due_schedules(int)',
+  'move_schedules_again(timestamptz)', 'lock_due_schedules(int)', 'is_approver(text[], text, text)', 'caller_name(text)',
   'move_schedules(text[], timestamptz[], text[], int[], timestamptz[], timestamptz[], timestamptz[], text[])', 'first_id_at(timestamptz)'
 ]) f (signature)
 cross join wanted a

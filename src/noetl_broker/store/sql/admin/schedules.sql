@@ -2,7 +2,7 @@
 select noetl.put_schedule(
   name => $1::text, path => $2::text, cron => $3::text, every => $4::interval, payload => $5::text::jsonb,
   timezone => $6::text, version => $7::int, jitter => $8::interval, catch_up => $9::interval, overlap => $10::text,
-  declared_in => $11::text, options => $12::text::jsonb
+  declared_in => $11::text, options => $12::text::jsonb, by => $13::text
 );
 
 -- name: list_schedules
@@ -35,4 +35,4 @@ where s.name = $1::text;
 
 -- name: start_scheduled
 select s.execution_id, s.is_new
-from noetl.start_scheduled($1::text, $2::timestamptz, $3::text, false) s;
+from noetl.start_scheduled($1::text, $2::timestamptz, $3::text, false, $4::text) s;

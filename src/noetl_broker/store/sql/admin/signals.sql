@@ -1,8 +1,8 @@
 -- name: send_signal
-select noetl.send_signal($1::text, $2::text, $3::text::jsonb, $4::text, $5::interval);
+select noetl.send_signal($1::text, $2::text, $3::text::jsonb, $4::text, $5::interval, $6::text);
 
 -- name: signal_execution
-select noetl.signal_execution($1::bigint, $2::text, $3::text::jsonb, $4::text);
+select noetl.signal_execution($1::bigint, $2::text, $3::text::jsonb, $4::text, $5::text);
 
 -- name: keys_of_waits
 -- The keys of the open waits of an execution for a name.

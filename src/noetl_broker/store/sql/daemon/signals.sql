@@ -55,12 +55,12 @@ with missing as (
   ) c
   group by c.signal_id
 ), sized as (
-  select m.signal_id, m.targets, s.name, s.key, s.payload, s.sent_at, s.expires_at, s.hops,
+  select m.signal_id, m.targets, s.name, s.key, s.payload, s.sent_at, s.expires_at, s.hops, s.sent_by,
     sum(noetl.weight(s.payload)) over (order by m.signal_id) as together, noetl.weight(s.payload) as own
   from missing m
   left join noetl.signal s on s.signal_id = m.signal_id
 )
-select z.signal_id, z.targets, z.name, z.key, z.payload::text as payload, z.sent_at, z.expires_at, z.hops
+select z.signal_id, z.targets, z.name, z.key, z.payload::text as payload, z.sent_at, z.expires_at, z.hops, z.sent_by
 from sized z
 where z.name is null or z.together <= noetl.limit_of('batch_bytes') or z.together = z.own
 order by z.signal_id;
@@ -73,10 +73,10 @@ with origins as materialized (
   select o.origin, pg_try_advisory_xact_lock(hashtext('noetl.lock'), 64 + o.origin) as is_held
   from unnest($1::int[]) o (origin)
 ), copies as (
-  insert into noetl.signal (signal_id, name, key, payload, sent_at, expires_at, hops)
-  select c.signal_id, c.name, c.key, c.payload::jsonb, c.sent_at, c.expires_at, c.hops
-  from unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::timestamptz[], $8::int[])
-    c (signal_id, name, key, payload, sent_at, expires_at, hops)
+  insert into noetl.signal (signal_id, name, key, payload, sent_at, expires_at, hops, sent_by)
+  select c.signal_id, c.name, c.key, c.payload::jsonb, c.sent_at, c.expires_at, c.hops, c.sent_by
+  from unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::timestamptz[], $8::int[], $9::text[])
+    c (signal_id, name, key, payload, sent_at, expires_at, hops, sent_by)
   where c.signal_id & 63 = any(array(select o.origin from origins o where o.is_held)) and c.expires_at > clock_timestamp()
   order by c.signal_id
   on conflict (signal_id) do nothing
