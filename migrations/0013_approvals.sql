@@ -342,14 +342,16 @@ begin
 end
 $$;
 
--- Whether `approvers` of an approval names the caller. `by`: a login, or whom the console names; then `role` is the role of that
--- token or person. A login has the roles that it is a member of; the owner of the schema has each. Empty: whoever may decide.
+-- Whether `approvers` of an approval names the caller. Empty: whoever may decide. `by`: a login, or whom the console names. Of
+-- these, `role` is the role, if the session's login may act for others (see `caller_name`). Any other login has the roles that it
+-- is a member of, and the owner of the schema has each.
 create or replace function noetl.is_approver(approvers text[], by text default null, role text default null) returns boolean
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
   select $1 = '{}' or noetl.caller_name($2) = any($1) or case
-    when $2 is null then pg_has_role(session_user, (select n.nspowner from pg_namespace n where n.nspname = 'noetl'), 'member')
+    when $2 is null or not has_function_privilege(session_user, 'noetl.pause_path(text, text, text)', 'execute') then
+      pg_has_role(session_user, (select n.nspowner from pg_namespace n where n.nspname = 'noetl'), 'member')
       or exists (
         select
         from unnest($1) a (name)

@@ -136,16 +136,18 @@ begin
 end
 $$;
 
--- The options of a schedule's starts: those of start_execution that do not say where an execution lives.
+-- The options of a schedule's starts: those of start_execution that do not say for whom, when or where.
 create or replace function noetl.check_schedule_options(name text, options jsonb) returns void
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  wrong text := (select min(o) from unnest(array['bucket_key', 'by', 'start_after', 'start_at']) o where $2 ? o);
 begin
   perform noetl.check_options($2);
-  if $2 ? 'bucket_key' then
-    raise exception using errcode = 'NB400', message = format('the schedule %s: its options have a bucket_key', left($1, 100)),
-      hint = 'leave it out: an execution lives where its schedule is';
+  if wrong is not null then
+    raise exception using errcode = 'NB400', message = format('the schedule %s: its options have a %s', left($1, 100), wrong),
+      hint = 'leave it out: the schedule says when, it starts for nobody, and an execution lives where its schedule is';
   end if;
 end
 $$;
@@ -366,7 +368,7 @@ begin
     end if;
     if $4 and own.overlap <> 'allow' then
       update noetl.event e
-      set meta = jsonb_build_object('overlap', jsonb_build_object('schedule', $1, 'word', own.overlap))
+      set meta = coalesce(e.meta, '{}') || jsonb_build_object('overlap', jsonb_build_object('schedule', $1, 'word', own.overlap))
       where e.execution_id = start_scheduled.execution_id;
     end if;
   end if;

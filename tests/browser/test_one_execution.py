@@ -96,7 +96,7 @@ def test_a_form_starts_an_execution_and_its_graph_moves(site: Site, page: Page, 
     assert page.evaluate("window.loaded")
     page.get_by_label("Discount").fill("5")
     page.get_by_role("button", name="Approve").click()  # the form came by script, and has its token
-    expect(page.get_by_text("approve is approved by operator.")).to_be_visible()
+    expect(page.get_by_text("approve is approved by token:operator.")).to_be_visible()
 
 
 def test_the_slider_goes_back_and_forth(ended: int, page: Page) -> None:
@@ -161,7 +161,7 @@ def test_without_script_everything_can_be_done(site: Site, enter: Callable[..., 
     site.until_step(execution_id, "approve", "RUNNING")
     page.reload()
     page.get_by_role("button", name="Approve").click()
-    expect(page.get_by_text("approve is approved by operator.")).to_be_visible()
+    expect(page.get_by_text("approve is approved by token:operator.")).to_be_visible()
     site.until_ended(execution_id)
     page.reload()
     expect(page.locator("#headline")).to_contain_text("Completed")

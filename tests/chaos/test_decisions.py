@@ -31,7 +31,7 @@ PICK = """
     where a.execution_id <> all ($2::bigint[])
     order by a.times_out_at, random()
     limit 1 offset $1"""
-DECIDE = "select noetl.decide_approval($1, $2, true, $3)"
+DECIDE = "select noetl.decide_approval($1, $2, true, by => $3)"
 
 
 async def decide_until(
@@ -64,7 +64,7 @@ async def test_each_approval_ends_once_by_a_decision_or_by_its_timeout(database:
         for number in range(COUNT):
             await start(database, payload={"seconds": 0.3 + number * SECONDS / COUNT})
         late = set(await start(database, payload={"seconds": 3600}, count=SURE))
-        people = [decide_until(late, database, name, decided, left) for name in ("ann", "bob", "eve")]
+        people = [decide_until(late, database, name, decided, left) for name in ("login:ann", "login:bob", "token:eve")]
         await asyncio.gather(*people)
         await until_ended(database)
     ended = dict(

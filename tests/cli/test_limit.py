@@ -47,6 +47,6 @@ def test_a_wrong_limit_is_refused(command: Command) -> None:
         (("put", "bank", "--burst", "3"), 2, "throttle bank has neither a concurrency nor a rate"),
         (("put", "bank", "--rate", "fast"), 2, "'fast' is not a rate; write 10/s, 100/m, 5000/h"),
         (("put", "bank", "--rate", "2000000"), 2, "'2000000' is not a rate; write 10/s, 100/m, 5000/h"),
-        (("put", "", "--rate", "5"), 2, "characters; it is ''"),
+        (("put", "", "--rate", "5"), 2, "it must not be empty; it is ''"),
     ]
     command.refuses(cases, "limit")

@@ -40,6 +40,23 @@ def test_put_makes_a_schedule_and_says_when_it_starts(command: Command) -> None:
     assert ["are not made up" in said.stdout for said in (put, shown)] == [True, True]
 
 
+def test_each_start_has_the_tags_and_the_priority_of_its_schedule(command: Command, database: Database) -> None:
+    """Both may change later. A moment that a person makes up has their name, one that is due nobody's."""
+    options = ("--tag", "job=nightly", "--priority", "9")
+    command("schedule", "put", "daily", PATH, "--cron", "0 3 * * *", *options)
+    assert "each start has: job=nightly, priority 9" in command("schedule", "show", "daily").stdout.splitlines()
+    command("schedule", "backfill", "daily", "--from", "2026-03-28T00:00Z", "--to", "2026-03-29T00:00Z", "--yes")
+    execute(database, "select noetl.start_scheduled('daily', now(), '2026-03-30T03:00:00+00:00', true)")
+    found = rows(
+        database,
+        "select tags, (e.meta ->> 'priority')::int, started_by is null from noetl.execution"
+        " join noetl.event e using (execution_id) where e.event_type = 'execution_start' order by execution_id",
+    )
+    assert found == [({"job": "nightly"}, 9, False), ({"job": "nightly"}, 9, True)]
+    command("schedule", "put", "daily", PATH, "--cron", "0 3 * * *", "--priority", "0")
+    assert "each start has: priority 0" in command("schedule", "show", "daily").stdout.splitlines()
+
+
 def test_put_refuses_a_bad_schedule(command: Command) -> None:
     """As a usage error."""
     cases = [

@@ -108,10 +108,12 @@ async def test_a_schedule_is_made_changed_paused_filled_and_deleted(database: Da
     new, one = "/schedules/edit", "/schedules/one?name=n%2F1"
     wrong = await send(api, new, new, {"name": "n/1", "path": "story", "cron": "61 * * * *", "payload": "[1]"})
     typed = {"name": "n/1", "path": "story", "cron": "0 * * * *", "payload": "{}", "jitter": "5m", "timezone": "UTC"}
-    typed |= {"overlap": "allow", "catch_up": ""}
+    typed |= {"overlap": "allow", "catch_up": "", "tags": "job=hourly", "priority": "9"}
     made = await send(api, new, new, typed)
     changed = await send(api, f"{new}?name=n%2F1", new, {**typed, "cron": "30 * * * *"})
-    assert '<option value="allow" selected>' in (await api.get(f"{new}?name=n%2F1")).text
+    kept = ('<option value="allow" selected>', "job=hourly", 'type="text" value="9"')
+    shown = (await api.get(f"{new}?name=n%2F1")).text
+    assert [text for text in kept if text not in shown] == []
     assert await rows(database, "select overlap, catch_up::text from noetl.start_schedule") == [("allow", "01:00:00")]
     await execute(database, "select noetl.pause_path('story', 'the bank is closed')")
     assert ["the bank is closed" in (await api.get(url)).text for url in ("/schedules", one)] == [True, True]

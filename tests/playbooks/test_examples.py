@@ -222,7 +222,8 @@ async def test_a_person_decides_about_the_refund_of_a_failed_order(database: Dat
         await act(database, "order_by_hand")
         await until_ended(database)
     ended = await rows(database, "select path, status, result -> 'by' from noetl.execution order by execution_id")
-    assert ended == [("examples/order_by_hand", "FAILED", None), ("examples/refund_by_hand", "COMPLETED", "ann")]
+    login = await value(database, "select 'login:' || session_user")
+    assert ended == [("examples/order_by_hand", "FAILED", None), ("examples/refund_by_hand", "COMPLETED", login)]
     assert await rows(database, "select step, status from noetl.undo") == [("charge", "done")]
     assert await inconsistencies(database) == {}
 

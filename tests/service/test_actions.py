@@ -102,7 +102,7 @@ def test_models_load_without_the_store() -> None:
         (executions.StartRequest, {"path": LONG}, "path: it must have at most 1000 characters; it is 'xxx"),
         (executions.StartRequest, {"path": "a", "payload": 5}, "payload: it must be a JSON object; it is 5"),
         (executions.StartRequest, {"path": "a", "version": 0}, "version: it must be at least 1; it is 0"),
-        (executions.StartRequest, {"path": "a", "idempotency_key": ""}, "idempotency_key: it must have at least 1"),
+        (executions.StartRequest, {"path": "a", "idempotency_key": ""}, "idempotency_key: it must not be empty"),
         (executions.StartRequest, {"pth": "a"}, "path: it is missing"),
         (executions.StartRequest, {"path": "a", "payloads": 1}, "payloads: there is no such field"),
         (executions.ListExecutions, {"status": "DONE"}, "status: it must be 'QUEUED', 'RUNNING'"),

@@ -56,6 +56,7 @@ def schedule() -> None:
             "timezone": "The IANA time zone of --cron. [default: UTC]",
             "payload": "A JSON object, or @FILE with one (@- is stdin).",
             "tags": "What lists find each of its executions by, such as customer=7.",
+            "priority": "Of the jobs of each, where neither step nor playbook says one.",
             "jitter": "Delay each start by a part of this; default: 0s.",
             "catch_up": "Of moments that passed while no broker ran, skip those later than this; 0: all. Default: 1h.",
             "overlap": "If an earlier execution lives: skip the start, queue it, cancel the other, or allow both. "
@@ -103,6 +104,10 @@ def show(_call: Call, asked: models.OneSchedule, row: Any) -> None:
     output.say(f"catch_up: {output.span(row['catch_up'])}" if row["catch_up"] else NOTHING_MADE_UP)
     if row["declared_in"] is not None:
         output.say(f"declared in the playbook {row['declared_in']}")
+    given = [f"{name}={value}" for name, value in (row["tags"] or {}).items()]
+    given += [] if row["priority"] is None else [f"priority {row['priority']}"]
+    if given:
+        output.say(f"each start has: {', '.join(given)}")
     last = "never" if row["last_at"] is None else f"{_local(row, row['last_at'])}, {row['last_execution_id']}"
     skipped = f"skipped {row['skipped']} moments (too late, or during a pause)"
     output.say(f"started {row['started']} times, {skipped}; last: {last}")

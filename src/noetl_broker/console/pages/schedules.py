@@ -23,7 +23,7 @@ router = APIRouter()
 MOMENTS: Final = 10  # that one schedule shows
 NEW: Final = {
     "name": "", "path": "", "version": "", "cron": "", "every": "", "timezone": "UTC", "jitter": "0s",
-    "catch_up": "1h", "overlap": "skip", "tags": "", "payload": "{}",
+    "catch_up": "1h", "overlap": "skip", "tags": "", "priority": "", "payload": "{}",
 }  # fmt: skip
 SPANS: Final = ("every", "jitter", "catch_up")
 LISTED: Final = 200  # paths and moments

@@ -37,6 +37,7 @@ class ScheduleView(BaseModel):
     version: int | None = Field(description="null: the latest at each moment")
     payload: Payload
     tags: dict[str, Any] | None = Field(None, description="of each execution that it starts")
+    priority: int | None = Field(None, description="of the jobs of these, if the playbook says none")
     cron: str | None
     every: float | None
     timezone: str
@@ -65,6 +66,7 @@ class ScheduleRequest(OneSchedule):
     version: Version | None = None
     payload: dict[str, Any] = Field(default_factory=dict)
     tags: GivenTags = None
+    priority: int | None = Field(None, ge=-(2**31), lt=2**31, description="of its jobs, if the playbook says none")
     cron: str | None = Field(None, min_length=1, max_length=200, description="five fields, or six with seconds first")
     every: float | None = Field(None, ge=1, le=MOST_SECONDS, description="seconds between starts, in place of `cron`")
     timezone: str = Field("UTC", min_length=1, max_length=64, description="of `cron`: an IANA name")

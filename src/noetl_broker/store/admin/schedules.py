@@ -39,6 +39,7 @@ class ScheduleSpec:
     overlap: str = "skip"
     declared_in: str | None = None
     tags: Mapping[str, object] | None = None
+    priority: int | None = None
 
 
 class Moved(NamedTuple):
@@ -54,10 +55,11 @@ class Moved(NamedTuple):
 
 async def put_schedule(connection: Connection, spec: ScheduleSpec, by: str | None = None) -> bool:
     """Make a schedule or change it; returns whether something changed."""
-    options = dump_json({"tags": spec.tags}) if spec.tags else None
+    given = {"tags": spec.tags or None, "priority": spec.priority}
+    options = {name: option for name, option in given.items() if option is not None}
     changed: bool = await connection.fetchval(
         sql("put_schedule"), spec.name, spec.path, spec.cron, spec.every, spec.payload, spec.timezone, spec.version,
-        spec.jitter, spec.catch_up, spec.overlap, spec.declared_in, options, by,
+        spec.jitter, spec.catch_up, spec.overlap, spec.declared_in, dump_json(options) if options else None, by,
     )  # fmt: skip
     return changed
 
