@@ -20,6 +20,8 @@ def faults(world: World) -> Iterator[Different]:
     for life in world.lives.values():
         if life.status != life.reference.status:
             yield Different(f"it is {life.status}, in the reference {life.reference.status}", life)
+        if life.tags != life.reference.tags:
+            yield Different(f"it has the tags {life.tags}, in the reference {life.reference.tags}", life)
         try:
             life.replayed()
         except Exception as error:  # noqa: BLE001 - a broken core may raise anything

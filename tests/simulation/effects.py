@@ -141,6 +141,8 @@ def _of_work(decision: Decision) -> Iterator[Effect]:
             inputs = job.action.get("args", {})
             detail = inputs if job.item_index is None or job.undo else (job.item_index, None, inputs)
             yield Effect("job", _node_of(job, undo=job.undo), detail)
+            node = _node_of(job, undo=True)
+            yield Effect("place", node if job.undo else node[: -len(UNDO)], [job.pool or "default", job.priority])
     for child in decision.of(ChildStarted):
         called = (None if child.undo else child.item_index, child.path, child.payload)
         yield Effect("child", _node_of(child, undo=child.undo), called)

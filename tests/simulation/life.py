@@ -6,6 +6,7 @@ answered from the turns that were committed before. So each batch is a restart.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -15,7 +16,14 @@ from noetl_broker.broker.draft.known import Known, UndoRow, result_of
 from noetl_broker.broker.draft.memory import remember
 from noetl_broker.broker.draft.wants import want_failing, want_item_action, want_turn
 from noetl_broker.broker.model.decision import Decision
-from noetl_broker.broker.model.effects import ChildStarted, ItemEnded, ItemsChosen, UndoStatusChanged, WaitOpened
+from noetl_broker.broker.model.effects import (
+    ChildStarted,
+    ExecutionBegun,
+    ItemEnded,
+    ItemsChosen,
+    UndoStatusChanged,
+    WaitOpened,
+)
 from noetl_broker.broker.model.event import Event, Turn
 from noetl_broker.broker.model.rules import Rules
 from noetl_broker.broker.state.state import ExecutionState, decode, encode
@@ -124,6 +132,8 @@ class Life:
     parent: Parent | None = None
     root: int | None = None
     large_bytes: int = 8192
+    options: Mapping[str, Any] = field(default_factory=dict)  # of its start
+    tags: dict[str, str] = field(default_factory=dict)
     status: str = NEW
     turn: int = 0
     tokens: str = dump_json(encode(ExecutionState()))
@@ -146,7 +156,8 @@ class Life:
         """Know nothing."""
         self.items: dict[Visit, list[Any]] = {}  # results, by index
         self.archive = Known(RULES, complete=True)
-        self.reference = Reference(self.plan, self.number)
+        parent = None if self.parent is None else self.parent.life.reference
+        self.reference: Reference = Reference(self.plan, self.number, options=self.options, parent=parent)
         self._left: dict[int, Any] = {}  # results that were left out of events, by turn
 
     @property
@@ -233,6 +244,8 @@ class Life:
                 self.archive.answers[want_item_action(child.step, child.visit, child.item_index)] = {
                     "args": child.payload
                 }
+        for begun in decision.of(ExecutionBegun):
+            self.tags = self.tags if begun.tags is None else begun.tags
         for job in decision.jobs:
             if job.item_index is not None and not job.undo:
                 self.archive.answers[want_item_action(job.step, job.visit, job.item_index)] = job.action

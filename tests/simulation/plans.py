@@ -75,6 +75,8 @@ class Compensate(NamedTuple):
     path: str | None = None
     retry: Retry | None = None
     timeout: int | None = None
+    pool: Value | None = None
+    priority: int | None = None
 
 
 class Iterate(NamedTuple):
@@ -94,6 +96,8 @@ class Iterate(NamedTuple):
     timeout: int | None = None
     catch: tuple[ItemCatch, ...] = ()
     tolerate: int | str | None = None  # how many items may fail; of the iterator
+    pool: Value | None = None  # of the task
+    priority: int | None = None
 
 
 class Signal(NamedTuple):
@@ -132,6 +136,8 @@ class Step:
     compensate: Compensate | None = None
     result: tuple[tuple[str, Value], ...] | Value | None = None
     late_after: int | None = None
+    pool: Value | None = None
+    priority: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +153,9 @@ class Plan:
     required: tuple[str, ...] = ()  # keys of the workload, by its schema
     largest_size: int | None = None  # of `size` in the workload, by its schema
     children: tuple[Plan, ...] = ()
+    pool: Value | None = None
+    priority: int | None = None
+    tags: Inputs = ()
 
     def family(self) -> Iterator[Plan]:
         """Yield this plan and all plans that it can start."""
@@ -166,6 +175,9 @@ def document(plan: Plan) -> dict[str, Any]:
         metadata["deadline"] = plan.deadline
     if plan.late_after is not None:
         metadata["late_after"] = plan.late_after
+    metadata |= _of_jobs(plan)
+    if plan.tags:
+        metadata["tags"] = _inputs(plan.tags)
     schema: dict[str, Any] = {"required": [*plan.required]} if plan.required else {}
     if plan.largest_size is not None:
         schema["properties"] = {"size": {"maximum": plan.largest_size}}
@@ -177,6 +189,12 @@ def document(plan: Plan) -> dict[str, Any]:
         **({"workload_schema": schema} if schema else {}),
         "workflow": [_step(step) for step in plan.steps],
     }
+
+
+def _of_jobs(of: Plan | Step | Iterate | Compensate) -> dict[str, Any]:
+    """Return the pool and the priority of jobs."""
+    pool = {} if of.pool is None else {"pool": template(of.pool)}
+    return pool if of.priority is None else {**pool, "priority": of.priority}
 
 
 def _step(step: Step) -> dict[str, Any]:
@@ -191,7 +209,7 @@ def _step(step: Step) -> dict[str, Any]:
         written["args"] = _inputs(step.inputs)
     if step.on_error != "fail":
         written["on_error"] = step.on_error
-    written |= _of_action(step)
+    written |= _of_action(step) | _of_jobs(step)
     if step.compensate:
         written["compensate"] = _compensate(step.compensate)
     if step.entries:
@@ -222,6 +240,7 @@ def _compensate(compensate: Compensate) -> dict[str, Any]:
         written["retry"] = _retry(compensate.retry)
     if compensate.timeout is not None:
         written["timeout"] = compensate.timeout
+    written |= _of_jobs(compensate)
     if compensate.path is not None:
         return {"type": "playbook", "path": compensate.path, **written}
     return {**ACTION, **written}
@@ -303,7 +322,7 @@ def _iterate(iterate: Iterate) -> dict[str, Any]:
 
 
 def _of_task(iterate: Iterate) -> dict[str, Any]:
-    written: dict[str, Any] = {}
+    written = _of_jobs(iterate)
     if iterate.compensate:
         written["compensate"] = _compensate(iterate.compensate)
     if iterate.retry:

@@ -8,7 +8,7 @@ from random import Random
 from typing import Any, Literal
 
 from tests.simulation.expressions import Add, Compare, Constant, Default, Expression, FailedItems, Read, Value
-from tests.simulation.plans import Entry, Inputs, Iterate, Kind, Plan, Retry, Signal, Step, Target
+from tests.simulation.plans import Compensate, Entry, Inputs, Iterate, Kind, Plan, Retry, Signal, Step, Target
 from tests.simulation.random_expressions import ExpressionWriter
 
 NAMES = "abcdefghijkl"
@@ -21,6 +21,13 @@ APPROVALS_FROM = 4_000_000  # plans of these seeds have approvals, too, and no s
 SIGNALS_FROM = 6_000_000  # plans of these seeds send signals and wait for them, too
 SIGNALS = ("go", "paid", "stop")
 WIDE = 130  # items of an iterator, more than one turn starts
+POOLS: tuple[Value, ...] = (Constant("gpu"), Constant("default"), Read("workload", ("mode",)))
+POOLS_OF_JOBS = (*POOLS * 10, Read("workload", ("size",)))  # the last fails: it is a number; a playbook's never does
+TAGS: tuple[Value, ...] = (
+    Constant("eu"), Constant(7), Constant(value=True), Read("workload", ("mode",)), Read("workload", ("size",)),
+    Read("workload", ("sizes",)), Read("workload", ("more",)),
+)  # fmt: skip
+TAG_NAMES = ("customer", "region", "size")
 
 
 def plan(seed: int, *, stable: bool = False) -> Plan:
@@ -400,3 +407,44 @@ def _end(random: Random, names: list[str], *, stable: bool) -> Step:
     # Other tokens may end after an `end` with a join: its inputs must still be known then.
     inputs: Inputs = (("p", Default(Read("result", ("x",)), "cold")),) if join else ()
     return Step(name="end", kind=kind, join=join, inputs=inputs, result=result)
+
+
+def with_options(random: Random, made: Plan) -> Plan:
+    """Return a plan some of whose jobs have a pool or a priority, and whose executions may have tags."""
+    steps = tuple(_with_jobs(random, step) for step in made.steps)
+    children = tuple(with_options(random, child) for child in made.children)
+    names = random.sample(TAG_NAMES, random.choice((0, 0, 1, 2)))
+    tags = tuple((name, random.choice(TAGS)) for name in names)
+    return replace(made, steps=steps, children=children, tags=tags, **_of_jobs(random, 0.2, POOLS))
+
+
+def start_options(random: Random) -> dict[str, Any]:
+    """Return the options of a start."""
+    names = random.sample(TAG_NAMES, random.choice((0, 0, 1, 2)))
+    tags = {name: random.choice(("start", 8, False)) for name in names}
+    priority = _priority(random, 0.3)
+    return ({"tags": tags} if tags else {}) | ({} if priority is None else {"priority": priority})
+
+
+def _with_jobs(random: Random, step: Step) -> Step:
+    if step.compensate:
+        step = replace(step, compensate=_undo(random, step.compensate))
+    if step.iterate:
+        own = {} if step.iterate.path or step.iterate.by_worker else _of_jobs(random, 0.1)
+        undo = _undo(random, step.iterate.compensate) if step.iterate.compensate else None
+        step = replace(step, iterate=step.iterate._replace(**own, compensate=undo))
+    is_job = step.kind == "action" or (step.iterate and not step.iterate.path)
+    return replace(step, **_of_jobs(random, 0.2)) if is_job else step
+
+
+def _undo(random: Random, undo: Compensate) -> Compensate:
+    return undo if undo.path else undo._replace(**_of_jobs(random, 0.2))
+
+
+def _of_jobs(random: Random, odds: float, pools: tuple[Value, ...] = POOLS_OF_JOBS) -> dict[str, Any]:
+    pool = random.choice(pools) if random.random() < odds else None
+    return {"pool": pool, "priority": _priority(random, odds)}
+
+
+def _priority(random: Random, odds: float) -> int | None:
+    return random.choice((-1, 0, 5, 8)) if random.random() < odds else None

@@ -6,6 +6,8 @@ Where the specification has no order, the order of the events counts.
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.simulation.expressions import Outcome
 from tests.simulation.plans import Plan
 from tests.simulation.reference_entering import Entering
@@ -28,8 +30,8 @@ from tests.simulation.reference_undo import Compensation
 class Reference(Entering):
     """One execution of a plan."""
 
-    def __init__(self, plan: Plan, execution_id: int = 0) -> None:
-        super().__init__(plan, execution_id)
+    def __init__(self, plan: Plan, execution_id: int = 0, **start: Any) -> None:
+        super().__init__(plan, execution_id, **start)
         self.undo = Compensation(self)
 
     def apply(self, event: ReferenceEvent) -> list[Effect]:
@@ -186,6 +188,7 @@ class Reference(Entering):
     def _start(self, event: ReferenceEvent) -> None:
         self.status = "RUNNING"
         self.workload = merged_values(self.workload, event.value)
+        self.add_tags()
         if self._refuses_workload():
             self.error = {"type": "payload"}
             self._finish("FAILED")

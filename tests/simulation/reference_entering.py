@@ -190,6 +190,8 @@ class Entering(Iterating):
         if step.iterate:
             values = self._values(step.iterate, token)
             token.items = None if step.iterate.by_worker else Items(iterate=step.iterate, values=values)
+        if token.items is None and step.kind in {"action", "iterator"}:
+            self.place_job(token.node, (step.pool, step.priority), self._scope(token))
         self.running.append(token)
         if token.items is not None:
             self.emit("iterator_started", token.node, len(token.items.values))

@@ -56,15 +56,23 @@ class Iterating(Leaving):
                 self.emit("post", token.node, "iteration_due")
                 break
             started += 1
-            own = rendered(items.iterate.inputs, self._scope(token, {"item": items.values[items.next]}))
-            inputs = {**token.inputs, **own}
+            scope = self._scope(token, {"item": items.values[items.next]})
+            inputs = {**token.inputs, **rendered(items.iterate.inputs, scope)}
+            self.emit("iteration_started", token.node, items.next)
+            if items.iterate.path is None:
+                self._place_item(token, items.iterate, items.next, scope)
             items.open.add(items.next)
             items.inputs[items.next] = inputs
-            self.emit("iteration_started", token.node, items.next)
             self.emit("child" if items.iterate.path else "job", token.node, (items.next, items.iterate.path, inputs))
             items.next += 1
         if not items.open and len(items.results) == len(items.values):
             self.emit("post", token.node, "iterator_completed")
+
+    def _place_item(self, token: Token, iterate: Iterate, index: int, scope: Any) -> None:
+        step = self.steps[token.step]
+        pool = step.pool if iterate.pool is None else iterate.pool
+        priority = step.priority if iterate.priority is None else iterate.priority
+        self.place_job(f"{token.node}.{index}", (pool, priority), scope)
 
     def _apply_to_items(self, token: Token, items: Items, event: ReferenceEvent) -> None:
         index = event.item_index

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from tests.simulation.expressions import EvaluationError
 from tests.simulation.plans import Catch, Entry, Inputs, Iterate, Plan
 
 Row = dict[str, Any]
 LIVE = frozenset({"QUEUED", "RUNNING", "PAUSED", "COMPENSATING"})  # statuses of executions that have not ended
 ENVELOPE = frozenset({"id", "status", "data", "error", "meta", "duration"})  # the keys of a result in an envelope
+LONGEST_TAG = 256
 SENT = frozenset({"success", "error"})  # the statuses of envelopes
 
 
 def item_node_id(node_id: str, index: int) -> str:
     """Return the node id of an iterator's item, as `noetl.item_node_id` does."""
     return f"{node_id if '#' in node_id else node_id + '#1'}.{index}"
+
+
+def tag_text(value: Any) -> str:
+    """Return the value of a tag as text. Raises EvaluationError."""
+    if not isinstance(value, str | int | float) or len(str(value)) > LONGEST_TAG:
+        raise EvaluationError(f"{value!r} is no tag")
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 class ReferenceEvent(NamedTuple):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
-from tests.simulation.expressions import MISSING, Outcome
+from tests.simulation.expressions import MISSING, Constant, EvaluationError, Outcome, Value
 from tests.simulation.joins import reachable_steps
 from tests.simulation.plans import Compensate, Inputs, Plan
 from tests.simulation.reference_model import (
@@ -17,12 +19,15 @@ from tests.simulation.reference_model import (
     Row,
     Token,
     arcs_of,
+    tag_text,
 )
-from tests.simulation.reference_undo import Compensation, UndoRow
+from tests.simulation.reference_undo import UNDO, Compensation, UndoRow
 
 ENDS = {"COMPLETED": "execution_complete", "FAILED": "execution_failed", "CANCELLED": "execution_cancelled"}
 COMPENSATING = "COMPENSATING"
 NO_ERROR: Mapping[str, Any] = {}
+NO_OPTIONS: Mapping[str, Any] = {}
+POOL = re.compile("[A-Za-z_][A-Za-z0-9_.-]{0,62}")
 TEMPLATE_ERROR: Mapping[str, Any] = {"message": "a template failed", "type": "template"}
 
 
@@ -35,7 +40,18 @@ class ReferenceState:
 
     undo: Compensation
 
-    def __init__(self, plan: Plan, execution_id: int = 0) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        execution_id: int = 0,
+        *,
+        options: Mapping[str, Any] = NO_OPTIONS,
+        parent: ReferenceState | None = None,
+    ) -> None:
+        self.plan = plan
+        self.options = options  # of the start
+        self.tags: dict[str, str] = {} if parent is None else {**parent.tags}
+        self.jobs: dict[str, tuple[str, int]] = {}  # pool and priority of each job, by node
         self.own_key = str(execution_id)
         self.turn = 0
         self.number = 0  # of the turn, counted by the broker: also those that change nothing
@@ -69,6 +85,24 @@ class ReferenceState:
     def emit(self, what: str, node: str = "", detail: Any = None) -> None:
         """Add an effect."""
         self.effects.append(Effect(what, node, detail))
+
+    def place_job(self, node: str, own: tuple[Value | None, int | None], scope: Any) -> None:
+        """Choose the pool and the priority of a job; `own` are those of its step. Raises EvaluationError."""
+        chosen = self.plan.pool if own[0] is None else own[0]
+        pool = "default" if chosen is None else chosen.evaluate(scope)
+        if not isinstance(pool, str) or not POOL.fullmatch(pool):
+            raise EvaluationError(f"{pool!r} is no pool")
+        priorities = (own[1], self.plan.priority, self.options.get("priority"), 5)
+        self.jobs[node] = pool, next(priority for priority in priorities if priority is not None)
+        self.emit("place", node, [*self.jobs[node]])
+
+    def add_tags(self) -> None:
+        """Add the tags of the playbook to those of the parent, and then those of the start."""
+        scope = self._scope(Token(step="start"))
+        for name, value in self.plan.tags:
+            with suppress(EvaluationError):
+                self.tags[name] = tag_text(value.evaluate(scope))
+        self.tags |= {name: tag_text(value) for name, value in self.options.get("tags", {}).items()}
 
     def _scope(self, token: Token, more: Mapping[str, Any] | None = None) -> Any:
         names = {"workload": self.workload, "result": token.result, "args": token.inputs, **(more or {})}
@@ -126,6 +160,14 @@ class ReferenceState:
         """Return the inputs of an undo: its templates see those of the visit, its result, and the error."""
         token = Token(step=row.token.step, inputs=row.inputs, result=row.result)
         return rendered(action.inputs, self._scope(token, {"error": self.undo_error}))
+
+    def place_undo(self, action: Compensate, row: UndoRow) -> None:
+        """Choose the pool of an undo: its own, else that of the job that it undoes."""
+        pool = action.pool
+        if pool is None and row.node in self.jobs:
+            pool = Constant(self.jobs[row.node][0])
+        token = Token(step=row.token.step, inputs=row.inputs, result=row.result)
+        self.place_job(row.node + UNDO, (pool, action.priority), self._scope(token, {"error": self.undo_error}))
 
     def late_result(self, event: ReferenceEvent) -> Any:
         """Return the result of a success that came after its visit was over: its `output` is not rendered."""

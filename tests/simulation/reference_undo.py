@@ -357,6 +357,8 @@ class Compensation:
         action = self._action(row)
         try:
             inputs = self._of.undo_inputs(action, row)
+            if action.path is None:
+                self._of.place_undo(action, row)
         except EvaluationError:
             self._fail_undo()
             return

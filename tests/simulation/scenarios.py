@@ -9,7 +9,16 @@ from typing import Any, NamedTuple
 from tests.simulation.plans import Plan
 from tests.simulation.random_catches import with_catches
 from tests.simulation.random_items import with_items
-from tests.simulation.random_plans import APPROVALS_FROM, NEEDS_FROM, SCHEMAS_FROM, SIGNALS_FROM, WAITS_FROM, plan
+from tests.simulation.random_plans import (
+    APPROVALS_FROM,
+    NEEDS_FROM,
+    SCHEMAS_FROM,
+    SIGNALS_FROM,
+    WAITS_FROM,
+    plan,
+    start_options,
+    with_options,
+)
 from tests.simulation.random_undos import with_undos
 
 STABLE_EVERY = 5
@@ -49,6 +58,7 @@ class Scenario(NamedTuple):
     pauses: int = 0  # how often an execution or a path is paused, and resumed later
     signals: int = 0  # how many signals are sent from outside
     undos: int = 0  # how often an undo is abandoned, or asked for after the end
+    options: Mapping[str, Any] = {}  # of the start: tags and priority
 
 
 PAUSES_FROM = 5_000_000  # executions and paths of these seeds are paused; half of their plans have waits
@@ -64,12 +74,18 @@ BASES = (0, 0, 0, NEEDS_FROM, WAITS_FROM, APPROVALS_FROM, SIGNALS_FROM)  # of se
 
 def scenario(seed: int) -> Scenario:
     """Return the scenario of a seed."""
+    made, random = _made(seed), Random(f"options {seed}")
+    return made._replace(plan=with_options(random, made.plan), options=start_options(random))
+
+
+def _made(seed: int) -> Scenario:
+    """Return the scenario of a seed without pools, priorities and tags."""
     if seed >= CATCHES_FROM:
         return _with_words(seed)
     if PAUSES_FROM <= seed < SIGNALS_FROM:
         pauses = Random(f"pauses {seed}").choice((1, 3, 10))
         base = seed - PAUSES_FROM
-        return scenario(base + WAITS_FROM * (base % 2))._replace(seed=seed, pauses=pauses)
+        return _made(base + WAITS_FROM * (base % 2))._replace(seed=seed, pauses=pauses)
     if seed >= SIGNALS_FROM:
         outside = Random(f"outside {seed}")
         signals, pauses = outside.choice((0, 5, 20, 40)), outside.choice((0, 0, 2))
@@ -81,7 +97,7 @@ def _with_words(seed: int) -> Scenario:
     """Return the scenario of a seed that adds words to the plan of another seed."""
     random = Random(f"words {seed}")
     if seed >= UNDOS_FROM:
-        made = scenario(_unstable(_base(seed - UNDOS_FROM)))
+        made = _made(_unstable(_base(seed - UNDOS_FROM)))
         added = made.plan
         if random.random() < 0.4:
             added = with_catches(random, added, stable=False)
@@ -91,12 +107,12 @@ def _with_words(seed: int) -> Scenario:
         undos = random.choice((0, 1, 4))
         return made._replace(seed=seed, plan=with_undos(random, added), faults=faults, undos=undos)
     if seed >= ITEMS_FROM:
-        made = scenario(_base(seed - ITEMS_FROM))
+        made = _made(_base(seed - ITEMS_FROM))
         added = with_items(random, made.plan, stable=made.stable)
         if random.random() < 0.3:
             added = with_catches(random, added, stable=made.stable)
         return made._replace(seed=seed, plan=added)
-    made = scenario(_base(seed - CATCHES_FROM))
+    made = _made(_base(seed - CATCHES_FROM))
     return made._replace(seed=seed, plan=with_catches(random, made.plan, stable=made.stable))
 
 

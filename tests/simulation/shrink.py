@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from tests.simulation.plans import Catch, Entry, Iterate, Plan, Step, Target
+from tests.simulation.plans import Catch, Compensate, Entry, Iterate, Plan, Step, Target
 from tests.simulation.scenarios import Faults, Scenario
 
 MAX_TRIALS = 600
@@ -41,7 +41,7 @@ def candidates(scenario: Scenario) -> Iterator[Scenario]:
     for plan in _smaller_plans(scenario.plan):
         yield scenario._replace(plan=plan)
     default = Scenario(scenario.seed, scenario.plan, failing=0.0)
-    for name in ("roots", "brokers", "workers", "large_bytes", "failing", "payload", "signals"):
+    for name in ("roots", "brokers", "workers", "large_bytes", "failing", "payload", "signals", "options"):
         less: dict[str, Any] = {name: getattr(default, name)}
         if getattr(scenario, name) != less[name]:
             yield scenario._replace(**less)
@@ -65,10 +65,11 @@ def _smaller_plans(plan: Plan) -> Iterator[Plan]:
     for index, step in enumerate(plan.steps):
         for simpler in _simpler_steps(step):
             yield replace(plan, steps=(*plan.steps[:index], simpler, *plan.steps[index + 1 :]))
-    if plan.deadline is not None:
-        yield replace(plan, deadline=None)
-    if plan.late_after is not None:
-        yield replace(plan, late_after=None)
+    default = Plan(path=plan.path, steps=())
+    for name in ("deadline", "late_after", "pool", "priority", "tags"):
+        if getattr(plan, name) != getattr(default, name):
+            less: dict[str, Any] = {name: getattr(default, name)}
+            yield replace(plan, **less)
 
 
 def _callers(steps: tuple[Step, ...], child: Plan) -> tuple[Step, ...]:
@@ -115,6 +116,8 @@ def _simpler_steps(step: Step) -> Iterator[Step]:
         "on_error",
         "timeout",
         "late_after",
+        "pool",
+        "priority",
         "result",
         "output",
         "catch",
@@ -129,11 +132,22 @@ def _simpler_steps(step: Step) -> Iterator[Step]:
             if getattr(step.iterate, name) != getattr(default_task, name):
                 less: dict[str, Any] = {name: getattr(default_task, name)}
                 yield replace(step, iterate=step.iterate._replace(**less))
+    for undo in _simpler_undos(step.compensate):
+        yield replace(step, compensate=undo)
+    for undo in _simpler_undos(step.iterate and step.iterate.compensate):
+        yield replace(step, iterate=step.iterate and step.iterate._replace(compensate=undo))
     if step.kind in {"iterator", "playbook", "wait", "signal", "fail"}:
         less = {"iterate": None, "path": None, "return_step": None, "seconds": None, "signal": None, "failure": None}
         yield replace(step, kind="action", **less)
     yield from _simpler_signals(step)
     yield from _simpler_catches(step)
+
+
+def _simpler_undos(undo: Compensate | None) -> Iterator[Compensate]:
+    for name, none in Compensate._field_defaults.items() if undo else ():
+        if undo and getattr(undo, name) != none:
+            less: dict[str, Any] = {name: none}
+            yield undo._replace(**less)
 
 
 def _simpler_catches(step: Step) -> Iterator[Step]:

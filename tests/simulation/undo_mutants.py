@@ -53,7 +53,7 @@ UNDO_MUTANTS = (
     ),
     Mutant(
         "an iterator that failed awaits nothing",
-        UNDOS_FROM + 69,
+        UNDOS_FROM + 110,
         draining.drain_items,
         r"has_open_items\(token\)",
         "False",

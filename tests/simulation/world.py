@@ -22,7 +22,7 @@ from noetl_broker.template.durations import moment_text
 from tests.simulation.compare import Different, compare_turn
 from tests.simulation.life import Job, Life, Mail, Parent, TakenTurn, Timer
 from tests.simulation.plans import Plan, document
-from tests.simulation.reference_model import Row
+from tests.simulation.reference_model import Row, tag_text
 from tests.simulation.scenarios import Answer, Scenario, answer
 from tests.simulation.signals import Signals
 from tests.simulation.undo_requests import settle_undo, undo_execution
@@ -128,9 +128,12 @@ class World:
     def run(self) -> None:
         """Start the executions and run until nothing is left; raises Stuck or Different."""
         for root in range(self.scenario.roots):
-            life = self.begin(self.scenario.plan, str(root), root=root)
+            options = dict(self.scenario.options)
+            tags = {name: tag_text(value) for name, value in options.get("tags", {}).items()}
+            life = self.begin(self.scenario.plan, str(root), root=root, options=options, tags=tags)
             context = {"path": life.plan.path, "version": 1, "workload": dict(self.scenario.payload)}
-            self.send(life, "execution_start", str(life.number), context=context)
+            meta = {**options, "tags": tags} if options else None
+            self.send(life, "execution_start", str(life.number), context=context, meta=meta)
         self.signals.begin()
         for _ in range(MOST_STEPS):
             actions = [*self._ready()]

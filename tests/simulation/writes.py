@@ -165,7 +165,8 @@ def _start_children(world: World, life: Life, decision: Decision, stops: Stops) 
 def _start_child(world: World, child: ChildStarted, parent: Parent, meta: Any) -> None:
     place = f"{parent.node.partition(':')[2]}.{parent.item_index}@{meta['parent']['attempt']}"
     plan = world.plans[child.path]
-    own = world.begin(plan, f"{parent.life.family}/{place}", parent=parent)
+    own = world.begin(plan, f"{parent.life.family}/{place}", parent=parent, tags=parent.life.tags)
+    meta = {**meta, "tags": own.tags} if own.tags else meta
     context = {"path": plan.path, "version": 1, "workload": child.payload}
     world.send(own, "execution_start", str(own.number), context=context, meta=meta)
 
