@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 from noetl_broker.broker import core, dispatcher, finalize
 from noetl_broker.broker.arrivals import joins, steps
 from noetl_broker.broker.draft import memory, templates
-from noetl_broker.broker.flow import cancel, failures, transitions
+from noetl_broker.broker.flow import cancel, failures, tags, transitions
 from noetl_broker.broker.holds import pauses
 from noetl_broker.broker.state import state
 from noetl_broker.broker.undo import open_visits
 from noetl_broker.broker.waits import approval, signals
 from noetl_broker.broker.work import children, item_ends, items, iterators, retries
-from noetl_broker.broker.writing import errors
+from noetl_broker.broker.writing import errors, queue
 from noetl_broker.store.turn import claimed_rows
 from tests.simulation.random_plans import APPROVALS_FROM, NEEDS_FROM, SIGNALS_FROM, WAITS_FROM
 from tests.simulation.scenarios import CATCHES_FROM, ITEMS_FROM, PAUSES_FROM, scenario
@@ -300,6 +300,23 @@ MUTANTS = (
         r"own\[1\] != self._state.visits\(step\)",
         "False",
     ),
+    Mutant("the pool of a step is ignored", 0, queue._put_pool, "if step.pool is None else step.pool", ""),
+    Mutant("the pool of a playbook is ignored", 0, queue._put_pool, "draft.playbook.pool if", "None if"),
+    Mutant("a pool that is no name fails nothing", 50, queue._put_pool, "raise wrong_value.*", "return None"),
+    Mutant(
+        "the priority of a start wins",
+        0,
+        queue.priority_of,
+        r"\(step.priority, .*\)",
+        "(draft.state.priority, draft.playbook.priority, step.priority)",
+    ),
+    Mutant("the priority of a step is ignored", 0, queue.priority_of, r"step\.priority, ", ""),
+    Mutant("the priority of a playbook is ignored", 0, queue.priority_of, r"draft\.playbook\.priority, ", ""),
+    Mutant("the priority of a start is forgotten", 0, state.decode, r'document.get\("priority"\)', "None"),
+    Mutant("the tags of a child lose", 20, tags.tags_of, "not is_inherited", "True"),
+    Mutant("the tags of a start lose", 0, tags.tags_of, "not is_inherited", "False"),
+    Mutant("the tags of a parent are dropped", 0, tags.tags_of, r"own \| \{.*own\}", "own"),
+    Mutant("a tag that fails fails the others", 32, tags.tags_of, r"left_out.append\(f.*message.*\)", "break"),
     Mutant("a batch forgets what the store knows", 396, memory._is_latest, "visit == row.visits", "True"),
 )
 

@@ -24,7 +24,7 @@ select l.queue_id, l.attempts, l.execution_id, x.path, split_part(l.node_id, ':'
   {RESUMED} as resumed,
   (select count(*) from noetl.event e
    where e.execution_id = l.execution_id and e.node_id = l.node_id and e.event_type = 'action_retry') as failures
-from noetl.lease_jobs('simulated', 100) l
+from noetl.lease_jobs('simulated', 100, pools => array['default', 'gpu', 'quick']) l
 join noetl.execution x on x.execution_id = l.execution_id"""
 HELD = f"select x.execution_id, {RESUMED} as resumed from noetl.execution x where x.status = 'PAUSED'"
 COMPLETE = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -45,6 +46,10 @@ from noetl.turn t
 join noetl.event e on e.execution_id = t.execution_id and e.event_id = t.event_id
 where t.execution_id = any($1)
 order by t.execution_id, t.turn"""
+PLACES = """
+select execution_id, split_part(node_id, ':', 2) as node, pool, priority
+from noetl.queue
+where execution_id = any($1)"""
 
 
 def renamed(plan: Plan, suffix: str) -> Plan:
@@ -70,15 +75,15 @@ async def begin(connection: Connection, scenarios: list[Scenario]) -> None:
     playbooks = [(plan.path, dump_json(document(plan))) for one in scenarios for plan in one.plan.family()]
     insert = "insert into noetl.catalog (path, version, name, content) values ($1, 1, $1, $2)"
     await connection.executemany(insert, playbooks)
-    starts = [(one.plan.path, dict(one.payload)) for one in scenarios for _ in range(one.roots)]
-    await connection.executemany("select noetl.start_execution($1, $2)", starts)
+    starts = [(one.plan.path, dict(one.payload), one.options) for one in scenarios for _ in range(one.roots)]
+    await connection.executemany("select noetl.start_execution($1, $2, options => $3)", starts)
 
 
-async def differences(connection: Connection, plans: Mapping[str, Plan]) -> list[str]:
-    """Compare each execution of these plans with the reference and with its replay."""
+async def differences(connection: Connection, scenarios: Mapping[str, Scenario]) -> list[str]:
+    """Compare each execution of these scenarios, by path, with the reference and with its replay."""
     await connection.execute("analyze noetl.event, noetl.turn, noetl.execution, noetl.queue")
-    of_plans = "select execution_id, path, status from noetl.execution where path = any($1) order by 1"
-    executions = await connection.fetch(of_plans, [*plans])
+    of_paths = "select execution_id, path, status, tags, parent_execution_id from noetl.execution where path = any($1)"
+    executions = await connection.fetch(f"{of_paths} order by 1", [*scenarios])
     ids = [row["execution_id"] for row in executions]
     events: dict[int, list[Row]] = {number: [] for number in ids}
     for row in await connection.fetch(EVENTS, ids):
@@ -92,11 +97,20 @@ async def differences(connection: Connection, plans: Mapping[str, Plan]) -> list
     for row in executions:
         number, path = row["execution_id"], row["path"]
         turns, by_replay = replay_history(histories[number])
-        references[number] = Reference(plans[path], number)
+        parent, options = references.get(row["parent_execution_id"]), scenarios[path].options
+        plan = scenarios[path].plan.by_path()[path]
+        references[number] = Reference(plan, number, options={} if parent else options, parent=parent)
         found += [f"{path}: {text}" for text in sentences(by_replay)]
         found += [f"{path}: {text}" for text in _of_turns(turns, events[number], references[number])][:1]
         if row["status"] != references[number].status:
             found.append(f"{path}: it is {row['status']}, in the reference {references[number].status}")
+        if (row["tags"] or {}) != references[number].tags:
+            found.append(f"{path}: it has the tags {row['tags']}, in the reference {references[number].tags}")
+    for row in await connection.fetch(PLACES, ids):
+        node, place = re.sub(r"#1\b", "", row["node"]), (row["pool"], row["priority"])
+        expected = references[row["execution_id"]].jobs.get(node, place)
+        if place != expected:
+            found.append(f"{row['execution_id']}: job {node} has {place}, in the reference {expected}")
     return found
 
 
@@ -120,13 +134,12 @@ def _of_turns(turns: list[Any], events: list[Row], reference: Reference) -> Iter
 async def run_scenarios(database: Database, scenarios: list[Scenario]) -> list[str]:
     """Run scenarios on two daemons; return the differences and the broken invariants."""
     of_paths = {plan.path: one for one in scenarios for plan in one.plan.family()}
-    plans = {plan.path: plan for one in scenarios for plan in one.plan.family()}
     async with session(database) as own:
         await begin(own, scenarios)
         outside = Outside(own, of_paths, f"outside {scenarios[0].seed}")
         async with running(database), running(database):
             await asyncio.wait_for(outside.act(), 6 * PATIENCE_SECONDS)
-        found = await differences(own, plans)
+        found = await differences(own, of_paths)
     return [
         *outside.faults,
         *found,
@@ -142,7 +155,7 @@ FAILING = (
     Step(name="b", kind="action"),
 )
 ONE_AGAIN = (Step(name="start", entries=(Entry(then=(Target("a"),)),)), RETRIED)
-ITEMS = Iterate(Constant([1, 2, 3]), (), compensate=Compensate(), concurrency=3)
+ITEMS = Iterate(Constant([1, 2, 3]), (), compensate=Compensate(), concurrency=3, pool=Constant("gpu"))
 UNDONE = (
     Step(name="start", entries=(Entry(then=(Target("each"),)),)),
     Step(name="each", kind="iterator", iterate=ITEMS, compensate=Compensate(), entries=(Entry(then=(Target("no"),)),)),
@@ -156,6 +169,15 @@ STORE_MUTANTS: dict[str, tuple[tuple[Step, ...], float, tuple[Patch, ...]]] = {
     "retries survive the end": (FAILING, 1.0, (Method(turn_rows, "_stop_work", r"change\[2\] in NOT_HELD", "False"),)),
     "items are undone beside the whole": (
         UNDONE, 0.0, (Method(UndoColumns, "_supersede", r"self\.superseded\[owner, step, visit\] = None", "pass"),)
+    ),
+    "jobs have no pool": (
+        UNDONE, 0.0, (Method(turn_rows, "_add_job", "job.pool is not None", "False"),)
+    ),
+    "an undo that is queued again has no pool": (
+        UNDONE, 0.5, (Method(UndoColumns, "again_arguments", 'few.get."pool".', "None"),)
+    ),
+    "the tags of a playbook are not written": (
+        ONE_AGAIN, 0.0, (Method(turn_rows, "_add_begun", r"json_or_null\(begun.tags\)", "None"),)
     ),
     "neither lock nor turn key": (
         FAILING, 0.5,
@@ -188,7 +210,7 @@ async def test_a_fault_of_the_store_is_found(database: Database, monkeypatch: py
     for patch in patches:
         await patch.apply(database, monkeypatch)
     for seed in range(MOST_ROUNDS):
-        plan = Plan(path=f"main-{seed}", steps=steps)
+        plan = Plan(path=f"main-{seed}", steps=steps, tags=(("team", Constant("a")),))
         try:
             found = await run_scenarios(database, [Scenario(seed, plan, roots=OF_MUTANT, failing=failing)])
         except asyncpg.DeadlockDetectedError:

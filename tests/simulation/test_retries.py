@@ -15,6 +15,7 @@ import yaml
 from noetl_broker.broker.arrivals import forks
 from noetl_broker.broker.core import Session
 from noetl_broker.broker.draft.wants import want_turn
+from noetl_broker.broker.flow import tags
 from noetl_broker.broker.model.decision import Decision, ExecutionEnd
 from noetl_broker.broker.model.effects import ExecutionBegun
 from noetl_broker.broker.model.event import Event
@@ -50,6 +51,7 @@ FAULTS = (
         "a token carries another result", 0, forks.decode_fork, "names.get.result.", "min(names.values(), default=0)"
     ),
     Mutant("latest results are left out", 20, fork_inputs.TakenResults.taken, r"\*latest, \*named", "*named,"),
+    Mutant("a retry drops its tags", 0, tags.tags_of, r"_given\(draft.event\)", "({}, False)"),
     Mutant("arcs have no place", 0, forks.ArcNames.name, ".index.ordinal.", "[0]"),
 )
 
@@ -114,7 +116,8 @@ def seen_of(session: Session) -> dict[str, Any]:
 def effects_of(decision: Decision) -> list[Any]:
     """Return what a decision writes, as far as both executions write the same."""
     events = [(event.type, event.step, event.visit, event.result) for event in decision.events]
-    return [events, [(job.step, job.visit, job.item_index, job.action.get("args")) for job in decision.jobs]]
+    jobs = [(*job[:2], job.item_index, job.action.get("args"), job.pool, job.priority) for job in decision.jobs]
+    return [events, jobs]
 
 
 def differences(life: Life, onto: Playbook) -> list[Any] | None:
@@ -136,8 +139,10 @@ def differences(life: Life, onto: Playbook) -> list[Any] | None:
         return None
     fork = fork_history(history, plan, playbook=onto)
     retry = Session(onto, RULES, execution_id=life.number, answers=fork.taken)
-    retry.apply(fork.turns[0].event, STORY_START)
+    start, kept = fork.turns[0].event, {"tags": life.tags, "priority": original.state.priority}  # by the store
+    begun = retry.apply(start._replace(meta={**start.meta, **kept}), STORY_START).last(ExecutionBegun)
     found: list[tuple[Any, Any]] = [(seen_of(original), seen_of(retry))]
+    found.append((life.tags, life.tags if begun is None or begun.tags is None else begun.tags))
     for number, ((step, visit_number), token) in enumerate([*original.state.tokens.items()]):
         if token.items is None and onto.steps[step].kind == "action":
             event = Event("action_completed", step, visit_number, result={"x": number, "flag": True, "items": [number]})

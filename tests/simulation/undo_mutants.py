@@ -116,6 +116,21 @@ UNDO_MUTANTS = (
     Mutant("a later undo skips what failed", UNDOS_FROM, compensation._next_row, "if not begun", "if True"),
     Mutant("a later undo forgets what is unknown", UNDOS_FROM, later.begin_undo, "if unknown:", "if False:"),
     Mutant("a later undo queues a second job", UNDOS_FROM, compensation._is_again, r"return bool\(.*", "return False"),
+    Mutant("an undo forgets its pool", UNDOS_FROM + 23, compensation._start_action, "undo.pool is None and", ""),
+    Mutant(
+        "an undo forgets the pool of what it undoes",
+        UNDOS_FROM,
+        compensation._start_action,
+        "undo.pool is None and",
+        "False and",
+    ),
+    Mutant(
+        "an undo forgets the pool of an item",
+        UNDOS_FROM + 17,
+        compensation._read,
+        r'known.get\("pool"\)',
+        'None if row.item_index else known.get("pool")',
+    ),
     Mutant(
         "a later undo counts its attempts anew",
         UNDOS_FROM,
