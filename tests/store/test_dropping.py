@@ -141,6 +141,22 @@ async def test_a_period_with_too_much_to_move_stays(
     assert await drop(database) == [retention.DropOutcome(LONG_AGO, 1, 2)]  # the fork is of that day, too
 
 
+async def test_the_second_look_drops_nothing_that_has_begun_since_the_first(database: Database) -> None:
+    """An undo, mail, or an execution that lives."""
+    await register(database, BODY)
+    gone, undoing, mailed = await start(database, count=3)
+    await drain(database)
+    await complete_jobs(database)
+    await drain(database)
+    [lives] = await start(database)
+    await drain(database)
+    await execute(database, "update noetl.execution set undo_status = 'undoing' where execution_id = $1", undoing)
+    await execute(database, "insert into noetl.event (execution_id, event_type) values ($1, 'execution_pause')", mailed)
+    assert await value(database, "select noetl.drop_executions($1)", [gone, undoing, mailed, lives]) == 1
+    left = await rows(database, "select execution_id from noetl.execution order by 1")
+    assert left == [(undoing,), (mailed,), (lives,)]
+
+
 async def test_no_undo_or_fork_begins_in_a_marked_period(database: Database) -> None:
     """The mark waits for those that have begun. Without the setting `keep`, the mark is removed."""
     [ended] = await ended_in(database, LONG_AGO)

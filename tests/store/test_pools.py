@@ -174,3 +174,7 @@ async def test_a_job_that_no_worker_serves_is_named_after_a_minute(database: Dat
         await own.execute("update noetl.queue set last_heartbeat = last_heartbeat - interval '301 s'")
         assert len(await found()) == 2
         assert await value(database, "select sum(jobs) from noetl.unserved_jobs()") == 2
+        await put_job(own, "long", pool="gpu", priority=9)
+        assert await leased(own, 1, "gpu") == ["long"]
+        await own.execute("update noetl.queue set last_heartbeat = clock_timestamp() - interval '301 s'")
+        assert [one[:24] for one in await found()] == ["no worker serves python;"]

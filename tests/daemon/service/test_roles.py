@@ -280,6 +280,21 @@ async def test_whoever_started_an_execution_sees_its_outcome(database: Database,
         assert await value(roles.producer, outcome, second) == "RUNNING "
 
 
+async def test_whoever_started_a_parent_sees_what_its_child_came_to(database: Database, roles: Logins) -> None:
+    """A child was started by nobody."""
+    await register(database, "workflow: [{step: start, next: end}, {step: end, result: 7}]")
+    await register(
+        database, "workflow: [{step: start, next: a}, {step: a, type: playbook, path: story}]", path="parent"
+    )
+    await execute(roles.producer, "select noetl.start_execution('parent')")
+    await drain(database)
+    child = await value(database, "select execution_id from noetl.execution where path = 'story'")
+    outcome = "select status from noetl.outcome($1)"
+    assert await value(roles.producer, outcome, child) == "COMPLETED"
+    async with login(database, "other", named("noetl_producer")) as other, session(other) as own, refused("NB404"):
+        await own.fetchval(outcome, child)
+
+
 async def test_only_an_operator_says_for_whom_it_acts(database: Database, roles: Logins) -> None:
     """A console does, for its users; a token sees what it started itself."""
     await register(database, "workflow: [{step: start, next: end}, {step: end, result: 7}]")
