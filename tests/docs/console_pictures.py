@@ -7,18 +7,23 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from benchmarks.busy_day import fill
+from noetl_broker.store.admin.figures import sum_due_hours
+from noetl_broker.store.connect.connection import connect
 from tests.browser.addresses import crawl, kind_of
 from tests.browser.conftest import ARGUMENTS, chromium, sign_in
 from tests.browser.site import Site, site
+from tests.docs import three_weeks
 from tests.docs.pages import DOCS
 
 WIDTHS = {390: 844, 1280: 720, 1440: 900}  # and heights
@@ -39,7 +44,7 @@ def window(browser: Browser, site: Site, width: int, scheme: Literal["light", "d
 
 
 def take_documented(page: Page, shown: Mapping[str, int]) -> None:
-    """Take the six pictures of docs/how-to/console.md."""
+    """Take the pictures of docs/how-to/console.md, without those of three weeks."""
     page.goto(f"/executions/{shown['failed']}?step=charge")
     expect(page.locator("#step")).to_contain_text("Why")
     save(page, "execution")
@@ -66,9 +71,32 @@ def take_documented(page: Page, shown: Mapping[str, int]) -> None:
     save(page, "approvals")
 
 
-def save(page: Page, name: str) -> None:
-    """Take what is seen of a page."""
-    page.screenshot(path=DOCS / "pictures" / f"console-{name}.png")
+def take_three_weeks(browser: Browser, site: Site) -> None:
+    """Take the two pictures with charts, the second one dark."""
+    page = window(browser, site, 1440, "light").new_page()
+    page.goto("/?span=21d")
+    expect(page.get_by_role("heading", name="Started executions")).to_be_visible()
+    save(page, "charts", whole=True)
+    page = window(browser, site, 1440, "dark").new_page()
+    page.goto("/playbooks/stats?path=orders/fulfil&span=21d")
+    expect(page.get_by_role("heading", name="Failures by type of error")).to_be_visible()
+    save(page, "numbers", whole=True)
+
+
+async def fill_three_weeks(site: Site) -> None:
+    """Write the executions, and sum them at once."""
+    connection = await connect(site.database, name="pictures")
+    try:
+        await three_weeks.fill(connection)
+        while await sum_due_hours(connection, most=100):
+            pass
+    finally:
+        await connection.close()
+
+
+def save(page: Page, name: str, *, whole: bool = False) -> None:
+    """Take what is seen of a page, or the whole page."""
+    page.screenshot(path=DOCS / "pictures" / f"console-{name}.png", full_page=whole)
 
 
 def take_every(browser: Browser, site: Site, shown: Mapping[str, int], folder: Path) -> None:
@@ -101,18 +129,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--every", type=Path, metavar="FOLDER", help="pictures of every page into this folder")
     options = parser.parse_args()
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        site(Path(folder)) as running,
-        sync_playwright() as playwright,
-        playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS) as browser,
-    ):
+    with tempfile.TemporaryDirectory() as folder, site(Path(folder)) as running, browsing() as browser:
         if options.every:
             take_every(browser, running, {}, options.every / "empty")
             take_every(browser, running, fill(running), options.every / "full")
-        else:
-            shown = fill(running, items=50)
-            take_documented(window(browser, running, 1280, "light").new_page(), shown)
+            return
+        shown = fill(running, items=50)
+        take_documented(window(browser, running, 1280, "light").new_page(), shown)
+    with tempfile.TemporaryDirectory() as folder, site(Path(folder)) as running:
+        asyncio.run(fill_three_weeks(running))
+        with browsing() as browser:
+            take_three_weeks(browser, running)
+
+
+@contextmanager
+def browsing() -> Iterator[Browser]:
+    """Run a browser."""
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS) as browser,
+    ):
+        yield browser
 
 
 if __name__ == "__main__":
