@@ -30,6 +30,13 @@ ERROR = {
 }
 
 
+def test_a_job_that_no_worker_serves_is_named(command: Command, database: Database, started: int) -> None:
+    """After a minute, with how many such jobs wait."""
+    assert "no worker serves" not in command("status", started).stdout
+    execute(database, "update noetl.queue set available_at = now() - interval '61 s'")
+    assert "no worker serves python; one job waits for 1 min" in command("status", started).stdout
+
+
 def test_executions_are_listed_in_plain_columns(command: Command, database: Database, started: int) -> None:
     """In a pipe: a header and one line each. Of a cancelled one with its reason, if there is one."""
     header, line = command("executions").stdout.splitlines()

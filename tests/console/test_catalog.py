@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 
-from tests.brokers import drain, execute, register, rows, start
+from tests.brokers import complete_jobs, drain, execute, register, rows, start
 from tests.console.test_actions import API, STORY, do
 from tests.postgres import Database
 from tests.stories import document
@@ -50,7 +50,7 @@ async def test_a_text_is_checked_before_it_is_registered(database: Database, api
 
 
 async def test_a_back_test_says_where_executions_diverge(database: Database, api: httpx.AsyncClient) -> None:
-    """The same text diverges nowhere; a text with errors gives its findings."""
+    """The same text diverges nowhere; a text with errors gives its findings. What was erased is not compared."""
     await register(database, STORY)
     started = await start(database, count=2)
     await drain(database)
@@ -60,6 +60,11 @@ async def test_a_back_test_says_where_executions_diverge(database: Database, api
     assert (same["executions"], same["same"], other["parting"], group["step"]) == (2, 2, 2, "start")
     assert (wrong["executions"], bool(wrong["findings"])) == (0, True)
     assert {one["execution_id"] for one in group["examples"]} == {str(one) for one in started}
+    await complete_jobs(database)
+    await drain(database)
+    await do(api, "post", f"/executions/{started[0]}/erase", json={"preview": False})
+    left = await do(api, "post", "/playbooks/back-test", json={"content": texts[0]})
+    assert (left["executions"], left["same"]) == (1, 1)
 
 
 async def test_a_paused_path_queues_new_executions(database: Database, api: httpx.AsyncClient) -> None:

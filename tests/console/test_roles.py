@@ -57,14 +57,15 @@ async def test_a_producer_starts_and_sees_what_came_of_it(database: Database, cl
 
 
 async def test_an_approver_decides_and_sees_nothing_else(database: Database, client: httpx.AsyncClient) -> None:
-    """It sees the question and the form."""
+    """It sees the question and the form. Its page does not ask for changes, which it may not see."""
     await register(database, ASKS)
     (execution,) = await start(database)
     await drain(database)
     mine = await token(database, "approver")
     [waiting] = (await client.get("/api/v1/approvals", headers=mine)).json()["items"]
     assert (waiting["title"], waiting["form"]) == ("Pay 7?", {"n": {"type": "integer"}})
-    assert "Approve" in (await client.get("/approvals", headers=mine)).text
+    page = (await client.get("/approvals", headers=mine)).text
+    assert ("Approve" in page, "data-changes" in page) == (True, False)
     assert (await client.get("/", headers=mine)).headers["location"] == "/approvals"
     refused = [(await client.get(each, headers=mine)).status_code for each in ("/executions", "/api/v1/playbooks")]
     decision = {"execution_id": str(execution), "step": "ask", "approved": True}

@@ -109,6 +109,8 @@ def test_models_load_without_the_store() -> None:
         (executions.ListExecutions, {"since": "soon"}, "since: 'soon' is neither a span"),
         (executions.ListExecutions, {"limit": 1_001}, "limit: it must be at most 1000; it is 1001"),
         (executions.ListExecutions, {"cursor": LONG}, "cursor: it must have at most 1000 characters"),
+        (executions.ListExecutions, {"tag": ["Customer=7"]}, "tag: it must be NAME=VALUE, such as customer=7"),
+        (executions.StartRequest, {"path": "a", "tags": {"Customer": 7}}, "tags: it must be a name of at most 63"),
         (executions.SnapshotRequest, {**ONE, "turn": 0}, "turn: it must be at least 1; it is 0"),
         (executions.GraphRequest, {**ONE, "format": "png"}, "format: it must be 'svg' or 'mermaid'; it is 'png'"),
         (actions.ReasonRequest, {"execution_id": "abc"}, "execution_id: an id is a number of at most 19 digits"),

@@ -53,6 +53,7 @@ def status_parts(found: dict[str, Any], schema: str, *, traceback: bool = False)
         "block": block_name, "execution": "execution_id", "status": "status", "at": lambda one: join_names(one["at"])
     }  # fmt: skip
     yield from _table(found.get("blocks") or (), block_columns)
+    yield from _paragraph(found.get("unserved", ()))
     if found["unlisted_jobs"]:
         yield Lines((f"and {found['unlisted_jobs']:,} more open jobs of items",))
     yield from _paragraph(filter(None, (draining_text(found["draining"]),)))

@@ -16,6 +16,7 @@ KEY: Final[Location] = ("metadata", "tags")
 MOST: Final = 16  # noetl.check_tags has the same bounds
 NAME: Final = "[a-z][a-z0-9_.-]{0,62}"
 VALUE_CHARS: Final = 256
+PATTERN: Final = rf"^{NAME}=[\s\S]{{0,{VALUE_CHARS}}}$"  # of a text NAME=VALUE
 FORMS: Final = f"a text of at most {VALUE_CHARS} characters, a number or a boolean"
 SCHEMA: Final[Schema] = {
     "additionalProperties": {"type": ["string", "number", "boolean"]},

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from noetl_broker.errors import OperatorFault
+from noetl_broker.playbook import tags
 from noetl_broker.playbook.diagnostics import did_you_mean
 
 Asked = TypeVar("Asked", bound=BaseModel)
@@ -36,6 +37,12 @@ MESSAGES: Final[Mapping[str, str]] = {
     "too_long": "its length may be at most {max_length}",
     "value_error": "{error}",
 }
+# The message about a text that does not match a pattern, where a person writes such texts.
+_TAG_NAME: Final = "a name of at most 63 small letters, digits and _ . -, with a letter first"
+PATTERNS: Final[Mapping[object, str]] = {
+    tags.PATTERN: f"it must be NAME=VALUE, such as customer=7, with {_TAG_NAME}",
+    f"^{tags.NAME}$": f"it must be {_TAG_NAME}",
+}
 
 
 class FieldFault(OperatorFault):
@@ -50,7 +57,9 @@ class FieldFault(OperatorFault):
 def message_of(found: Mapping[str, Any], body: Any = None) -> str:
     """The message about a wrong field, from what pydantic says of it; `body` is the type of the whole request."""
     kind, path = found["type"], found["loc"]
-    message = MESSAGES[kind].format_map(found.get("ctx", {})) if kind in MESSAGES else str(found["msg"])
+    context = found.get("ctx", {})
+    message = MESSAGES[kind].format_map(context) if kind in MESSAGES else str(found["msg"])
+    message = PATTERNS.get(context.get("pattern"), message)
     shown = repr(found.get("input"))
     if kind == "missing":
         return f"{message}: send a JSON object" if path == ("body",) else message

@@ -119,11 +119,11 @@ class Screen:
         changes: str | None = None,
         **values: Any,
     ) -> HTMLResponse:
-        """The page. `changes`: whose changes make it ask again, `all` or the id of an execution."""
+        """The page. `changes`: whose changes make it ask again, `all` or an id; only viewers hear."""
         shown = None if self._is_shared else cookies.read_flash(self.request.cookies.get(cookies.FLASH, ""))
         context = {
             "title": title,
-            "changes": changes,
+            "changes": changes if self.may(Role.VIEWER) else None,
             "who": self.caller,
             "may_act": self.may_act,
             "may": self.may,

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, g
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 from pydantic.fields import FieldInfo
 
+from noetl_broker.playbook import tags
 from noetl_broker.playbook.keys import LARGEST_VERSION, NAME_CHARS
 from noetl_broker.service.models.values import ExecutionId
 
@@ -33,9 +34,7 @@ IdempotencyKey = Annotated[SomeText | None, Field(description="one key does it o
 Status = Literal["QUEUED", "RUNNING", "PAUSED", "COMPENSATING", "COMPLETED", "FAILED", "CANCELLED"]
 
 
-Tag = Annotated[
-    str, Field(pattern=r"^[a-z][a-z0-9_.-]{0,62}=[\s\S]{0,256}$", examples=["customer=7"], description="NAME=VALUE")
-]
+Tag = Annotated[str, Field(pattern=tags.PATTERN, examples=["customer=7"], description="NAME=VALUE")]
 Tags = Annotated[
     list[Tag] | None,
     Field(
@@ -46,7 +45,7 @@ Tags = Annotated[
 ]
 GivenTags = Annotated[
     dict[
-        Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.-]{0,62}$")],
+        Annotated[str, Field(pattern=f"^{tags.NAME}$")],
         Annotated[str, Field(max_length=256)] | StrictBool | int | float,
     ]
     | None,

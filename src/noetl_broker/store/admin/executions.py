@@ -6,18 +6,20 @@ from bisect import bisect_right
 from collections.abc import AsyncIterator, Awaitable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import accumulate
 from typing import Any, NamedTuple, TypeVar
 
 import asyncpg
 
 from noetl_broker.broker.state.state import QUEUED
+from noetl_broker.explain.unserved import unserved_text
 from noetl_broker.node_ids import job_node_id
 from noetl_broker.store.admin import reader
 from noetl_broker.store.admin.archive import archived_fault, unknown_fault
 from noetl_broker.store.admin.blocks import WITH_BLOCKS, list_blocks
 from noetl_broker.store.admin.catalog import suggest_path
+from noetl_broker.store.admin.overview import list_unserved
 from noetl_broker.store.admin.progress import load_progress
 from noetl_broker.store.admin.slot_lines import slots_of
 from noetl_broker.store.admin.undo import list_draining, load_undo
@@ -33,6 +35,7 @@ SortKey = tuple[Any, ...]  # the sort key of an event; it begins with the key of
 NOT_FOUND = "NB404"
 MOST_ITEM_JOBS = 10  # of iterator items, in one answer
 MOST_ADMITTED = 1_000  # executions that one transaction admits
+UNSERVED_AFTER = timedelta(minutes=1)  # noetl.unserved_jobs names no younger job
 
 
 async def start_execution(
@@ -179,7 +182,7 @@ async def list_chosen(connection: Connection, execution_ids: Sequence[int]) -> l
 
 
 async def with_turns(connection: Connection, execution_ids: Sequence[int]) -> list[int]:
-    """The executions whose history can be read, in the same order: it has a turn and is not archived."""
+    """Those whose history can be read, in the same order: it has a turn, and is neither archived nor erased."""
     found = {row["execution_id"] for row in await connection.fetch(sql("with_turns"), [*execution_ids])}
     return [each for each in execution_ids if each in found]
 
@@ -219,7 +222,8 @@ async def load_execution_details(connection: Connection, execution_id: int) -> E
 
     `blocks` are those that are live or failed. `iterators` have the shape of `Progress`. `jobs` are open or failed,
     with at most MOST_ITEM_JOBS jobs of items; `unlisted_jobs` counts the others. `undo` is what `load_undo` gives,
-    `draining` what `list_draining` gives. `path_pause` is why its path keeps it queued. A login that may read the views
+    `draining` what `list_draining` gives. `unserved` has a sentence for each type and pool of its jobs that no worker
+    serves. `path_pause` is why its path keeps it queued. A login that may read the views
     of noetl_reader only gets them without values.
     """
     try:
@@ -228,6 +232,17 @@ async def load_execution_details(connection: Connection, execution_id: int) -> E
         if (entry := await as_reader(reader.load_execution_details(connection, execution_id))) is None:
             raise
         return entry
+
+
+async def _unserved_of(connection: Connection, entry: Entry) -> list[str]:
+    before = entry["read_at"] - UNSERVED_AFTER
+    late = {
+        (job["type"], job["pool"])
+        for job in entry["jobs"]
+        if job["status"] == "queued" and job["available_at"] < before
+    }
+    found = await list_unserved(connection) if late else []
+    return [unserved_text(row) for row in found if (row["type"], row["pool"]) in late]
 
 
 async def as_reader(answer: Awaitable[_Answer]) -> _Answer | None:
@@ -256,6 +271,7 @@ async def _load_details(connection: Connection, execution_id: int) -> Entry:
         entry["slots"] = await slots_of(connection, [execution_id])
         is_queued = entry["status"] == QUEUED
         entry["path_pause"] = await _find_path_pause(connection, entry["path"]) if is_queued else None
+        entry["unserved"] = await _unserved_of(connection, entry)
     items = [job.pop("open_items") for job in entry["jobs"]]
     listed = [count for count in items if count is not None]
     entry["unlisted_jobs"] = max(listed, default=0) - len(listed)

@@ -38,7 +38,8 @@ limit $1::int;
 -- name: with_turns
 select s.execution_id
 from noetl.execution_state s
-where s.execution_id = any($1::bigint[]) and not noetl.is_archived(s.execution_id);
+join noetl.execution x on x.execution_id = s.execution_id
+where s.execution_id = any($1::bigint[]) and not noetl.is_archived(s.execution_id) and x.erased_at is null;
 
 -- name: find_path_pause
 select p.reason, p.paused_at
