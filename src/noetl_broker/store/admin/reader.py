@@ -44,6 +44,7 @@ async def load_execution_details(connection: Connection, execution_id: int) -> E
     jobs = [job.pop("all_jobs") for job in entry["jobs"]]
     entry["slots"] = []  # their keys are values
     entry["draining"] = []
+    entry["unserved"] = []  # needs the function of operators
     entry["path_pause"] = None
     entry["unlisted_jobs"] = max(jobs, default=0) - len(jobs)
     entry["iterators"] = [_progress(**row) for row in entry["iterators"]] + [*_reported(entry.pop("reports"))]
